@@ -1,0 +1,285 @@
+"""The compressed tensors: what kernels produce and what the Core ML side stores. The only types both halves know."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+
+QUANTIZED_DTYPES = {"int8": (8, np.int8), "uint8": (8, np.uint8)}
+
+
+def packed_size(count: int, nbits: int) -> int:
+    """Bytes that `count` elements of `nbits` bits occupy when packed."""
+    return (count * nbits + 7) // 8
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CompressedTensor(ABC):
+    """What every compressed tensor has.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of the decompressed array.
+    """
+
+    shape: tuple[int, ...]
+
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype:
+        """Dtype of the decompressed array."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes of all stored parts together, without file headers and padding."""
+
+    @abstractmethod
+    def dense(self, out: NDArray | None = None, *, num_threads: int | None = None) -> NDArray:
+        """Decompress.
+
+        Parameters
+        ----------
+        out : numpy.ndarray, optional
+            C-contiguous, writable array of this tensor's shape and dtype to decompress into.
+        num_threads : int, optional
+            Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+        Returns
+        -------
+        numpy.ndarray
+            `out`, or a new array.
+        """
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return prod(self.shape)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits, tables and scales included, per weight (0 for an empty tensor)."""
+        return 8.0 * self.nbytes / self.size if self.size else 0.0
+
+    def _require(self, condition: bool, rule: str) -> None:
+        if not condition:
+            raise ValueError(f"{type(self).__name__}: {rule} (shape {self.shape})")
+
+    def _output(self, out: NDArray | None) -> NDArray:
+        if out is None:
+            return np.empty(self.shape, self.dtype)
+        self._require(
+            out.shape == self.shape and out.dtype == self.dtype and out.flags.c_contiguous and out.flags.writeable,
+            f"dense: out must be a writable C-contiguous {self.dtype} array of this shape, not {out.dtype} {out.shape}",
+        )
+        return out
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._summary()}, shape {self.shape}, {self.bits_per_weight:.3f} bits/weight>"
+
+    @abstractmethod
+    def _summary(self) -> str: ...
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PalettizedTensor(CompressedTensor):
+    """Indices into one table of values per group.
+
+    Element `i` of a group decodes to that group's `lut[..., code[i], 0]`.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of the decompressed array.
+    indices : numpy.ndarray of uint8
+        Codes of `nbits` bits each, packed in row-major order, least significant bit first, no padding between rows.
+    lut : numpy.ndarray
+        Table, of the weight's dtype. Shape: the number of groups along each weight axis, then ``2**nbits``, then
+        `cluster_dim`. Ascending along the entries; entries that no weight uses repeat the largest.
+    nbits : int
+        Bits per code: 1, 2, 3, 4, 6 or 8.
+    """
+
+    indices: NDArray[np.uint8]
+    lut: NDArray
+    nbits: int
+
+    def __post_init__(self) -> None:
+        self._require(self.nbits in (1, 2, 3, 4, 6, 8), f"nbits must be 1, 2, 3, 4, 6 or 8, not {self.nbits}")
+        rank = len(self.shape)
+        self._require(
+            self.lut.ndim == rank + 2 and self.lut.shape[-2:] == (2**self.nbits, 1),
+            f"lut of {self.nbits} bits must have shape (groups per axis..., {2**self.nbits}, 1), not {self.lut.shape}",
+        )
+        self._require(
+            all(groups > 0 and size % groups == 0 for size, groups in zip(self.shape, self.lut.shape, strict=False)),
+            f"lut groups {self.lut.shape[:rank]} must divide the weight's axes",
+        )
+        self._require(
+            self.indices.shape == (packed_size(self.size, self.nbits),) and self.indices.dtype == np.uint8,
+            f"indices must be {packed_size(self.size, self.nbits)} bytes, not {self.indices.dtype} {self.indices.shape}",
+        )
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.lut.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return self.indices.nbytes + self.lut.nbytes
+
+    @property
+    def group_counts(self) -> tuple[int, ...]:
+        """Number of groups along each weight axis."""
+        return self.lut.shape[: len(self.shape)]
+
+    def codes(self) -> NDArray[np.uint8]:
+        """Unpacked codes, uint8, in the weight's shape."""
+        return _core.unpack_bits(self.indices, self.nbits, self.size).reshape(self.shape)
+
+    def dense(self, out: NDArray | None = None, *, num_threads: int | None = None) -> NDArray:
+        out = self._output(out)
+        _core.depalettize(self.indices, self.nbits, self.lut, out, num_threads)
+        return out
+
+    def _summary(self) -> str:
+        groups = prod(self.group_counts)
+        return f"{self.nbits} bits {self.dtype}" + (f", {groups} groups" if groups > 1 else "")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QuantizedTensor(CompressedTensor):
+    """Integers with one scale, and optionally one zero point, per block: ``weight = scale * (data - zero_point)``.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of the decompressed array.
+    data : numpy.ndarray of uint8
+        Packed codes, row-major; for 8-bit types one byte each.
+    scale : numpy.ndarray
+        Scales in the weight's dtype and rank; along each axis one entry per block.
+    zero_point : numpy.ndarray or None
+        Zero points in the quantized dtype and scale's shape; None when they are all zero by construction.
+    quantized_dtype : str
+        ``"int8"`` or ``"uint8"``.
+    """
+
+    data: NDArray[np.uint8]
+    scale: NDArray
+    zero_point: NDArray | None
+    quantized_dtype: str
+
+    def __post_init__(self) -> None:
+        known = ", ".join(QUANTIZED_DTYPES)
+        self._require(
+            self.quantized_dtype in QUANTIZED_DTYPES, f"quantized_dtype must be {known}, not {self.quantized_dtype}"
+        )
+        nbits, storage = QUANTIZED_DTYPES[self.quantized_dtype]
+        self._require(
+            self.scale.ndim == len(self.shape)
+            and all(blocks > 0 and size % blocks == 0 for size, blocks in zip(self.shape, self.scale.shape, strict=True)),
+            f"scale shape {self.scale.shape} must divide the weight's axes",
+        )
+        self._require(
+            self.zero_point is None
+            or (self.zero_point.shape == self.scale.shape and self.zero_point.dtype == storage),
+            f"zero_point must have scale's shape {self.scale.shape} and dtype {self.quantized_dtype}",
+        )
+        self._require(
+            self.data.shape == (packed_size(self.size, nbits),) and self.data.dtype == np.uint8,
+            f"data must be {packed_size(self.size, nbits)} bytes, not {self.data.dtype} {self.data.shape}",
+        )
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.scale.dtype
+
+    @property
+    def nbits(self) -> int:
+        """Bits per code."""
+        return QUANTIZED_DTYPES[self.quantized_dtype][0]
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes + self.scale.nbytes + (0 if self.zero_point is None else self.zero_point.nbytes)
+
+    @property
+    def block_shape(self) -> tuple[int, ...]:
+        """Elements along each axis that share one scale."""
+        return tuple(size // blocks for size, blocks in zip(self.shape, self.scale.shape, strict=True))
+
+    def codes(self) -> NDArray:
+        """Unpacked codes in the quantized dtype and the weight's shape."""
+        return self.data.view(QUANTIZED_DTYPES[self.quantized_dtype][1]).reshape(self.shape)
+
+    def dense(self, out: NDArray | None = None, *, num_threads: int | None = None) -> NDArray:
+        out = self._output(out)
+        _core.dequantize(self.codes(), self.scale, self.zero_point, out, num_threads)
+        return out
+
+    def _summary(self) -> str:
+        blocks = "per tensor" if self.scale.size == 1 else f"blocks of {self.block_shape}"
+        return f"{self.quantized_dtype} of {self.dtype}, {blocks}" + ("" if self.zero_point is None else ", zero points")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SparseTensor(CompressedTensor):
+    """The values that survive, and a bit mask of where they stand; everything else is zero.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of the decompressed array.
+    mask : numpy.ndarray of uint8
+        One bit per element in row-major order, least significant bit first; 1 where a value is stored.
+    values : numpy.ndarray
+        The stored values in row-major order, 1-D.
+    """
+
+    mask: NDArray[np.uint8]
+    values: NDArray
+
+    def __post_init__(self) -> None:
+        self._require(
+            self.mask.shape == (packed_size(self.size, 1),) and self.mask.dtype == np.uint8,
+            f"mask must be {packed_size(self.size, 1)} bytes, not {self.mask.dtype} {self.mask.shape}",
+        )
+        self._require(self.values.ndim == 1, f"values must be 1-D, not {self.values.shape}")
+        count = _core.count_bits(self.mask, self.size)
+        self._require(
+            count == self.values.size, f"mask has {count} bits set but there are {self.values.size} values"
+        )
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.values.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return self.mask.nbytes + self.values.nbytes
+
+    @property
+    def nnz(self) -> int:
+        """Number of stored values."""
+        return self.values.size
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of elements that are zero."""
+        return 1.0 - self.nnz / self.size if self.size else 0.0
+
+    def dense(self, out: NDArray | None = None, *, num_threads: int | None = None) -> NDArray:
+        out = self._output(out)
+        _core.decode_sparse(self.mask, self.values, out, num_threads)
+        return out
+
+    def _summary(self) -> str:
+        return f"{self.nnz} of {self.size} {self.dtype} values ({self.sparsity:.1%} zero)"
