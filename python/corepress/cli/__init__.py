@@ -1,0 +1,1 @@
+"""The `corepress` command: a thin shell around `corepress.coreml` and `corepress.demo`."""

@@ -1,0 +1,198 @@
+"""The commands. A new one is a `click.Command` here, listed in `COMMANDS`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..specs import Palettize, Prune, Quantize, Spec
+from .options import (
+    build_spec,
+    compress_options,
+    debug_option,
+    json_option,
+    output_options,
+    quiet_option,
+    report_options,
+    source_argument,
+    spec_options,
+    thread_option,
+    together,
+)
+
+if TYPE_CHECKING:
+    from ..coreml import Progress, Report
+
+run_options = together(thread_option, report_options, json_option, quiet_option, debug_option)
+
+
+def _spec_command(spec: type[Spec], suffix: Callable[[Any], str], text: str) -> click.Command:
+    """The command that applies one spec to every weight of a package."""
+
+    @click.command(spec.verb, help=text)
+    @source_argument
+    @output_options
+    @spec_options(spec)
+    @compress_options
+    @run_options
+    def command(source: Path, output: Path | None, **values: Any) -> None:
+        config = build_spec(spec, values)
+        destination = _require_output(source, output, suffix(config))
+
+        def compress(progress: Callable[[Progress], None] | None, **options: Any) -> Report:
+            from .. import coreml
+
+            return coreml.compress(source, destination, config, progress=progress, **options)
+
+        _run(spec.verb, compress, **values)
+
+    return command
+
+
+palettize = _spec_command(
+    Palettize,
+    lambda spec: f"{spec.nbits}bit",
+    """Store each weight as an index into a small table of values.
+
+    The table is the best there is: exact k-means, the smallest possible squared error. 8 and 6 bits are usually hard
+    to tell from the original; 4 bits are a quarter of float16's size. More tables (--granularity
+    per_grouped_channel) win back quality for a little space.
+
+    \b
+    Examples:
+      corepress palettize UNet.mlpackage -o UNet-6bit.mlpackage --nbits 6
+      corepress palettize UNet.mlpackage -o UNet-4bit.mlpackage --nbits 4 \\
+          --granularity per_grouped_channel --group-size 16
+    """,
+)
+
+quantize = _spec_command(
+    Quantize,
+    lambda spec: str(spec.dtype),
+    """Store each weight as an 8-bit integer with a scale.
+
+    Each channel has a scale of its own. Half of float16's size, little loss: the safe first choice.
+
+    \b
+    Example:
+      corepress quantize UNet.mlpackage -o UNet-int8.mlpackage --dtype int8
+    """,
+)
+
+prune = _spec_command(
+    Prune,
+    lambda spec: "sparse",
+    """Set the smallest weights to zero and store only the others.
+
+    Give either --target-sparsity or --threshold.
+
+    \b
+    Example:
+      corepress prune UNet.mlpackage -o UNet-sparse.mlpackage --target-sparsity 0.5
+    """,
+)
+
+
+@click.command()
+@source_argument
+@output_options
+@run_options
+def decompress(source: Path, output: Path | None, **values: Any) -> None:
+    """Turn a compressed package back into one with plain weights.
+
+    The weights get the values that the compressed package stands for; what compression rounded away does not return.
+
+    \b
+    Example:
+      corepress decompress UNet-4bit.mlpackage -o UNet-dense.mlpackage
+    """
+    destination = _require_output(source, output, "dense")
+
+    def expand(progress: Callable[[Progress], None] | None, **options: Any) -> Report:
+        from .. import coreml
+
+        return coreml.decompress(source, destination, progress=progress, **options)
+
+    _run("decompress", expand, **values)
+
+
+@click.command()
+@source_argument
+@json_option
+@debug_option
+def inspect(source: Path, as_json: bool) -> None:
+    """Show how the weights of a package are stored.
+
+    \b
+    Example:
+      corepress inspect UNet.mlpackage
+    """
+    from .. import coreml
+
+    inspection = coreml.inspect(source)
+    click.echo(json.dumps(inspection.to_dict(), indent=2) if as_json else str(inspection))
+
+
+@click.command()
+@click.option(
+    "-o",
+    "--output",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("corepress-demo"),
+    show_default=True,
+    help="Folder to write to.",
+)
+@click.option("--overwrite", is_flag=True, help="Write into FOLDER even if another program made it.")
+@json_option
+@quiet_option
+@debug_option
+def demo(output: Path, overwrite: bool, as_json: bool, quiet: bool) -> None:
+    """Build a small diffusion UNet and compress it in seven ways.
+
+    Shows size, quality and time of each. Needs no network and a few seconds. Leaves the packages, a plot of quality
+    against size and results.json in FOLDER.
+
+    \b
+    Example:
+      corepress demo
+    """
+    from ..demo.run import run_demo
+
+    run_demo(output, overwrite=overwrite, as_json=as_json, quiet=quiet)
+
+
+COMMANDS = (demo, palettize, quantize, prune, decompress, inspect)
+
+
+def _require_output(source: Path, output: Path | None, suffix: str) -> Path:
+    if output is None:
+        raise click.UsageError(f"say where to write the result, for example -o {source.stem}-{suffix}.mlpackage")
+    return output
+
+
+def _run(
+    title: str,
+    work: Callable[..., Report],
+    *,
+    report_file: Path | None,
+    verbose: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    from .progress import progress_bar
+    from .summary import summarize
+
+    with progress_bar(title, quiet) as progress:
+        report = work(progress, **options)
+    if report_file is not None:
+        report.save(report_file)
+    if as_json:
+        click.echo(report.to_json())
+    elif not quiet:
+        click.echo(str(report) if verbose else summarize(report))

@@ -1,0 +1,95 @@
+"""Entry point: the command group, exit codes, signals, and errors as one line."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from .commands import COMMANDS
+from .options import Session
+from .wording import describe_error
+
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+INTERRUPTED = 128 + signal.SIGINT
+
+
+class WorkflowGroup(click.Group):
+    """Lists its commands in the order in which people need them instead of the alphabet's."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=WorkflowGroup,
+    commands={command.name or "": command for command in COMMANDS},
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with 'corepress demo'; 'corepress COMMAND --help' explains a command.",
+)
+@click.version_option(package_name="corepress", message="corepress %(version)s")
+@click.pass_context
+def corepress(context: click.Context) -> None:
+    """Make the weights of Core ML models smaller.
+
+    Each command reads one package (.mlpackage) and writes a new one. The source is never changed, and what can't
+    be compressed stays bit for bit as it was and is named in the report.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Arguments after the program's name; None for the process's own.
+
+    Returns
+    -------
+    int
+        0 done, 1 failed, 2 wrong usage, 130 interrupted. SIGTERM leaves through `SystemExit` with 143.
+    """
+    session = Session()
+    _turn_signals_into_exit()
+    try:
+        status = corepress.main(arguments, prog_name="corepress", standalone_mode=False, obj=session)
+    except click.UsageError as error:
+        context = error.ctx
+        command = context.command_path if context else "corepress"
+        return _fail(session, WRONG_USAGE, f"{command}: {error.format_message().rstrip('.')} (see '{command} --help')")
+    except click.ClickException as error:
+        return _fail(session, FAILED, f"corepress: {error.format_message()}")
+    except (click.Abort, KeyboardInterrupt):
+        return _fail(session, INTERRUPTED, f"{session.command}: interrupted")
+    except Exception as error:
+        return _fail(session, FAILED, f"{session.command}: {describe_error(error)}")
+    return status if isinstance(status, int) else DONE
+
+
+def _fail(session: Session, status: int, message: str) -> int:
+    if session.debug:
+        traceback.print_exc()
+    click.echo(" ".join(message.split()), err=True)
+    return status
+
+
+def _turn_signals_into_exit() -> None:
+    """Leave through an exception on SIGTERM and SIGHUP, so that half-written output is removed on the way out."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, leave)

@@ -1,0 +1,171 @@
+"""Options that commands share, and options made from the fields of the specs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, fields
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+import click
+
+from ..specs import Spec
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@dataclass
+class Session:
+    """What the entry point must know of a run when it reports a failure."""
+
+    command: str = "corepress"
+    debug: bool = False
+
+
+def together(*decorators: Decorator) -> Decorator:
+    """One decorator for several options, listed by ``--help`` in the given order."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def _remember_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    session = context.ensure_object(Session)
+    session.command, session.debug = context.command_path, value
+
+
+def _require_folder(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and not value.absolute().parent.is_dir():
+        raise click.BadParameter(f"the folder {value.parent} does not exist")
+    return value
+
+
+source_argument = click.argument("source", type=click.Path(path_type=Path))
+
+output_options = together(
+    click.option("-o", "--output", type=click.Path(path_type=Path), help="Package to write."),
+    click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists."),
+)
+thread_option = click.option(
+    "--num-threads",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Threads to use; default: all CPUs, or COREPRESS_NUM_THREADS. The result does not depend on it.",
+)
+compress_options = together(
+    click.option(
+        "--weight-threshold",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=2048,
+        show_default=True,
+        help="Leave weights alone that have this many elements or fewer.",
+    ),
+    click.option(
+        "--strict", is_flag=True, help="Fail if a weight can't be compressed as asked, instead of keeping it."
+    ),
+)
+report_options = together(
+    click.option(
+        "--report",
+        "report_file",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        callback=_require_folder,
+        help="Save the report, one record per weight, as JSON.",
+    ),
+    click.option("-v", "--verbose", is_flag=True, help="Print one line per weight."),
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+quiet_option = click.option(
+    "-q", "--quiet", is_flag=True, help="Print nothing but errors (and the JSON, if asked for)."
+)
+debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_remember_debug,
+    help="Show the traceback of an error.",
+)
+
+
+def flag(name: str) -> str:
+    """The flag of a parameter: its name with dashes."""
+    return "--" + name.replace("_", "-")
+
+
+SHELL_HELP = {
+    "nbits": "Bits per weight: the table has 2**NBITS values.",
+    "channel_axis": "Axis of the channels; default: the output channels of the operation that uses the weight.",
+    "target_sparsity": "Fraction of the weights to set to zero, smallest first: 0.5 for half of them.",
+    "threshold": "Set weights of this magnitude and below to zero.",
+}
+
+
+def spec_options(spec: type[Spec]) -> Decorator:
+    """One option for each field of a spec, with the field's type and default.
+
+    The help is `SHELL_HELP`'s where the docstring of the spec, written for Python, would puzzle a reader.
+    """
+    hints = get_type_hints(spec)
+    documented = _documented_parameters(spec)
+    of_two_words = [name for name in hints if "_" in name]
+    options = []
+    for field in fields(spec):
+        type_text, text = documented[field.name]
+        text = SHELL_HELP.get(field.name, _with_flags(text, of_two_words))
+        options.append(_field_option(field, hints[field.name], type_text, text))
+    return together(*options)
+
+
+def build_spec(spec: type[Spec], values: dict[str, Any]) -> Spec:
+    """Take a spec's fields out of `values`; a value that the spec refuses is wrong usage."""
+    names = [field.name for field in fields(spec)]
+    try:
+        return spec(**{name: values.pop(name) for name in names})
+    except ValueError as error:
+        rule = str(error).removeprefix(f"{spec.verb}: ")
+        raise click.UsageError(_with_flags(rule, names)) from error
+
+
+def _with_flags(text: str, names: list[str]) -> str:
+    return re.sub(rf"\b({'|'.join(names)})\b", lambda match: flag(match[0]), text)
+
+
+def _field_option(field: Field[Any], hint: Any, type_text: str, text: str) -> Decorator:
+    (kind,) = [part for part in get_args(hint) or (hint,) if part is not NoneType]
+    attributes: dict[str, Any] = {"help": text}
+    if kind is bool:
+        attributes["is_flag"] = True
+    else:
+        attributes["type"] = kind
+    if field.default is MISSING:
+        attributes["required"] = True
+    else:
+        attributes["default"] = field.default
+        attributes["show_default"] = field.default is not None and kind is not bool
+    if choices := re.search(r"\{(.*)\}", type_text):
+        attributes["metavar"] = "[" + re.sub(r",\s*", "|", choices[1]).replace('"', "") + "]"
+    return click.option(flag(field.name), field.name, **attributes)
+
+
+def _documented_parameters(spec: type[Spec]) -> dict[str, tuple[str, str]]:
+    """Type and description of each field, out of the Parameters section of the docstring."""
+    found = {field.name: ("", "") for field in fields(spec)}
+    name = ""
+    for line in inspect.getdoc(spec).splitlines() if spec.__doc__ else ():
+        if (heading := re.fullmatch(r"(\w+) : (.+)", line)) and heading[1] in found:
+            name = heading[1]
+            found[name] = (heading[2], "")
+        elif name and line.startswith("    "):
+            type_text, text = found[name]
+            found[name] = (type_text, f"{text} {line.strip()}".strip().replace("`", "").replace('"', ""))
+    return found

@@ -1,0 +1,44 @@
+"""A progress bar in weights per second on standard error, for people at a terminal only."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..coreml import Progress
+
+
+@contextmanager
+def progress_bar(title: str, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """The callback for `coreml.compress`, or None where a bar would disturb."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    from .wording import format_count
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[weight]}"),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None, rate="", weight="")
+
+        def show(progress: Progress) -> None:
+            elapsed = bar.tasks[0].elapsed or 0.0
+            rate = f"{format_count(progress.done_weights / elapsed)} weights/s" if elapsed > 0.2 else ""
+            bar.update(
+                task, total=progress.total_weights, completed=progress.done_weights, rate=rate, weight=progress.name
+            )
+
+        yield show

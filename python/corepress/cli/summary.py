@@ -1,0 +1,50 @@
+"""The few lines that a command prints about what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .wording import format_bytes, format_count, format_decibels
+
+if TYPE_CHECKING:
+    from ..coreml import Report, WeightRecord
+
+NAMED_PER_REASON = 8
+
+
+def summarize(report: Report) -> str:
+    """Sizes, quality and the weights that stayed as they were, in a handful of lines."""
+    return "\n".join(_lines(report))
+
+
+def _lines(report: Report) -> Iterator[str]:
+    changed = [record for record in report.weights if record.status != "kept"]
+    kept = [record for record in report.weights if record.status == "kept"]
+    yield f"wrote {report.destination}"
+    ratio = report.bytes_before / report.bytes_after if report.bytes_after else 1.0
+    change = f"{ratio:.2f} times smaller" if ratio >= 1 else f"{1 / ratio:.2f} times larger"
+    yield f"  size             {format_bytes(report.bytes_before)} -> {format_bytes(report.bytes_after)}, {change}"
+    yield f"  bits per weight  {report.bits_per_weight:.2f}"
+    yield (
+        f"  time             {report.seconds:.2f} s, {format_count(report.weights_per_second)} weights/s, "
+        f"{format_bytes(report.peak_memory_bytes)} peak memory"
+    )
+    measured = [record for record in changed if record.snr_db is not None]
+    if measured:
+        worst = min(measured, key=lambda record: record.snr_db)
+        yield f"  lowest SNR       {format_decibels(worst.snr_db)} ({worst.name})"
+    verb = changed[0].status if changed else "changed"
+    yield f"  weights          {len(changed)} {verb}, {len(kept)} kept as they were"
+    yield from _kept_lines(kept)
+
+
+def _kept_lines(kept: list[WeightRecord]) -> Iterator[str]:
+    by_reason: dict[str, list[WeightRecord]] = {}
+    for record in kept:
+        by_reason.setdefault(record.reason or "", []).append(record)
+    for reason, records in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+        yield f"    {len(records):5d}  {reason}"
+        names = [record.name for record in records[:NAMED_PER_REASON]]
+        names += [f"and {len(records) - len(names)} more (--verbose)"] if len(records) > len(names) else []
+        yield from (f"           {name}" for name in names)

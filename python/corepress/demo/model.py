@@ -1,0 +1,240 @@
+"""A small diffusion UNet as a Core ML package, with weights that are distributed like trained ones."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SEED = 20260101
+LATENT_CHANNELS, LATENT_SIZE = 4, 32
+TEXT_TOKENS, TEXT_WIDTH = 77, 256
+TIME_FEATURES, TIME_WIDTH = 64, 256
+BLOCK_CHANNELS = (64, 128, 256)
+NORM_GROUPS = 16
+HEAD_WIDTH = 32
+
+
+@contextlib.contextmanager
+def quiet_coremltools() -> Iterator[None]:
+    """Hold back what coremltools prints about things that do not concern a demo: missing macOS parts, progress bars."""
+    logger = logging.getLogger("coremltools")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@dataclass
+class TrainedLikeWeights:
+    """Draws weights from a fixed seed and remembers the energy (sum of squares) of each, by name."""
+
+    generator: np.random.Generator = field(default_factory=lambda: np.random.default_rng(SEED))
+    energies: dict[str, float] = field(default_factory=dict)
+
+    def matrix(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float16]:
+        """Rows of differing scale and tails a little heavier than a normal distribution's."""
+        rows = shape[0]
+        values = self.generator.standard_normal((rows, math.prod(shape[1:])), np.float32)
+        values *= 1.0 + 0.06 * values**2
+        row_scale = np.exp(0.35 * self.generator.standard_normal((rows, 1), np.float32))
+        values *= row_scale / np.float32(1.2 * math.sqrt(math.prod(shape[1:])))
+        return self._remember(name, values.reshape(shape))
+
+    def vector(self, name: str, size: int, mean: float) -> NDArray[np.float16]:
+        return self._remember(name, mean + 0.05 * self.generator.standard_normal(size, np.float32))
+
+    def _remember(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float16]:
+        half = values.astype(np.float16)
+        self.energies[name] = float(np.square(half, dtype=np.float64).sum())
+        return half
+
+
+class UNet:
+    """The layers of a latent-diffusion UNet as MIL operations, named as diffusers names them."""
+
+    def __init__(self, builder: Any, weights: TrainedLikeWeights) -> None:
+        self.mb = builder
+        self.weights = weights
+
+    def _const(self, name: str, values: NDArray[np.float16]) -> Any:
+        return self.mb.const(val=values, name=name)
+
+    def _matrix(self, name: str, shape: tuple[int, ...]) -> Any:
+        return self._const(f"{name}_weight", self.weights.matrix(f"{name}_weight", shape))
+
+    def _bias(self, name: str, size: int) -> Any:
+        return self._const(f"{name}_bias", self.weights.vector(f"{name}_bias", size, 0.0))
+
+    def conv(self, name: str, x: Any, channels: int, kernel: int = 3, stride: int = 1) -> Any:
+        return self.mb.conv(
+            x=x,
+            weight=self._matrix(name, (channels, x.shape[1], kernel, kernel)),
+            bias=self._bias(name, channels),
+            strides=[stride, stride],
+            pad_type="custom",
+            pad=[kernel // 2] * 4,
+            name=name,
+        )
+
+    def linear(self, name: str, x: Any, width: int, bias: bool = True) -> Any:
+        weight = self._matrix(name, (width, x.shape[-1]))
+        parts = {"bias": self._bias(name, width)} if bias else {}
+        return self.mb.linear(x=x, weight=weight, name=name, **parts)
+
+    def group_norm(self, name: str, x: Any) -> Any:
+        mb, (_, channels, height, width) = self.mb, x.shape
+        grouped = mb.reshape(x=x, shape=[1, NORM_GROUPS, channels // NORM_GROUPS, height, width])
+        axes = [2, 3, 4]
+        centred = mb.sub(x=grouped, y=mb.reduce_mean(x=grouped, axes=axes, keep_dims=True))
+        variance = mb.reduce_mean(x=mb.mul(x=centred, y=centred), axes=axes, keep_dims=True)
+        normed = mb.mul(x=centred, y=mb.rsqrt(x=variance, epsilon=np.float16(1e-5)))
+        flat = mb.reshape(x=normed, shape=[1, channels, height, width])
+        gamma = self.weights.vector(f"{name}_weight", channels, 1.0).reshape(1, channels, 1, 1)
+        beta = self.weights.vector(f"{name}_bias", channels, 0.0).reshape(1, channels, 1, 1)
+        scaled = mb.mul(x=flat, y=self._const(f"{name}_weight", gamma))
+        return mb.add(x=scaled, y=self._const(f"{name}_bias", beta), name=name)
+
+    def layer_norm(self, name: str, x: Any) -> Any:
+        width = x.shape[-1]
+        gamma = self._const(f"{name}_weight", self.weights.vector(f"{name}_weight", width, 1.0))
+        epsilon = np.float16(1e-5)
+        return self.mb.layer_norm(x=x, axes=[-1], gamma=gamma, beta=self._bias(name, width), epsilon=epsilon, name=name)
+
+    def resnet(self, name: str, x: Any, time: Any, channels: int) -> Any:
+        mb = self.mb
+        hidden = self.conv(f"{name}_conv1", mb.silu(x=self.group_norm(f"{name}_norm1", x)), channels)
+        shift = self.linear(f"{name}_time_emb_proj", mb.silu(x=time), channels)
+        hidden = mb.add(x=hidden, y=mb.reshape(x=shift, shape=[1, channels, 1, 1]))
+        hidden = self.conv(f"{name}_conv2", mb.silu(x=self.group_norm(f"{name}_norm2", hidden)), channels)
+        shortcut = x if x.shape[1] == channels else self.conv(f"{name}_conv_shortcut", x, channels, kernel=1)
+        return mb.add(x=shortcut, y=hidden, name=name)
+
+    def attention(self, name: str, x: Any, context: Any) -> Any:
+        mb, width = self.mb, x.shape[-1]
+        heads = width // HEAD_WIDTH
+
+        def split(projected: Any) -> Any:
+            by_head = mb.reshape(x=projected, shape=[1, -1, heads, HEAD_WIDTH])
+            return mb.transpose(x=by_head, perm=[0, 2, 1, 3])
+
+        query = split(self.linear(f"{name}_to_q", x, width, bias=False))
+        key = split(self.linear(f"{name}_to_k", context, width, bias=False))
+        value = split(self.linear(f"{name}_to_v", context, width, bias=False))
+        scores = mb.matmul(x=mb.mul(x=query, y=np.float16(HEAD_WIDTH**-0.5)), y=key, transpose_y=True)
+        mixed = mb.matmul(x=mb.softmax(x=scores, axis=-1), y=value)
+        merged = mb.reshape(x=mb.transpose(x=mixed, perm=[0, 2, 1, 3]), shape=[1, -1, width])
+        return self.linear(f"{name}_to_out_0", merged, width)
+
+    def transformer(self, name: str, x: Any, text: Any) -> Any:
+        mb, (_, channels, height, width) = self.mb, x.shape
+        tokens = self.conv(f"{name}_proj_in", self.group_norm(f"{name}_norm", x), channels, kernel=1)
+        tokens = mb.transpose(x=mb.reshape(x=tokens, shape=[1, channels, height * width]), perm=[0, 2, 1])
+        block = f"{name}_transformer_blocks_0"
+        normed = self.layer_norm(f"{block}_norm1", tokens)
+        tokens = mb.add(x=tokens, y=self.attention(f"{block}_attn1", normed, normed))
+        normed = self.layer_norm(f"{block}_norm2", tokens)
+        tokens = mb.add(x=tokens, y=self.attention(f"{block}_attn2", normed, text))
+        normed = self.layer_norm(f"{block}_norm3", tokens)
+        wide = self.linear(f"{block}_ff_net_0_proj", normed, 8 * channels)
+        hidden, gate = mb.split(x=wide, num_splits=2, axis=-1)
+        gated = mb.mul(x=hidden, y=mb.gelu(x=gate, mode="TANH_APPROXIMATION"))
+        tokens = mb.add(x=tokens, y=self.linear(f"{block}_ff_net_2", gated, channels))
+        image = mb.reshape(x=mb.transpose(x=tokens, perm=[0, 2, 1]), shape=[1, channels, height, width])
+        return mb.add(x=x, y=self.conv(f"{name}_proj_out", image, channels, kernel=1), name=name)
+
+    def time_embedding(self, timestep: Any) -> Any:
+        mb, half = self.mb, TIME_FEATURES // 2
+        frequencies = np.exp(-math.log(10000.0) * np.arange(half) / half).astype(np.float16)
+        angles = mb.mul(x=mb.expand_dims(x=timestep, axes=[1]), y=frequencies.reshape(1, half))
+        features = mb.concat(values=[mb.cos(x=angles), mb.sin(x=angles)], axis=-1)
+        hidden = mb.silu(x=self.linear("time_embedding_linear_1", features, TIME_WIDTH))
+        return self.linear("time_embedding_linear_2", hidden, TIME_WIDTH)
+
+    def __call__(self, sample: Any, timestep: Any, text: Any) -> Any:
+        mb, last = self.mb, len(BLOCK_CHANNELS) - 1
+        time = self.time_embedding(timestep)
+        x = self.conv("conv_in", sample, BLOCK_CHANNELS[0])
+        skips = [x]
+        for level, channels in enumerate(BLOCK_CHANNELS):
+            block = f"down_blocks_{level}"
+            x = self.resnet(f"{block}_resnets_0", x, time, channels)
+            if 0 < level < last:
+                x = self.transformer(f"{block}_attentions_0", x, text)
+            skips.append(x)
+            if level < last:
+                x = self.conv(f"{block}_downsamplers_0_conv", x, channels, stride=2)
+                skips.append(x)
+
+        x = self.resnet("mid_block_resnets_0", x, time, BLOCK_CHANNELS[last])
+        x = self.transformer("mid_block_attentions_0", x, text)
+        x = self.resnet("mid_block_resnets_1", x, time, BLOCK_CHANNELS[last])
+
+        for level, channels in enumerate(reversed(BLOCK_CHANNELS)):
+            block = f"up_blocks_{level}"
+            for index in range(2):
+                x = mb.concat(values=[x, skips.pop()], axis=1)
+                x = self.resnet(f"{block}_resnets_{index}", x, time, channels)
+                if 0 < level < last:
+                    x = self.transformer(f"{block}_attentions_{index}", x, text)
+            if level < last:
+                x = mb.upsample_nearest_neighbor(x=x, scale_factor_height=2, scale_factor_width=2)
+                x = self.conv(f"{block}_upsamplers_0_conv", x, channels)
+        x = mb.silu(x=self.group_norm("conv_norm_out", x))
+        return self.conv("conv_out", x, LATENT_CHANNELS)
+
+
+def build_unet(destination: Path) -> dict[str, float]:
+    """Write the demo's UNet to `destination`, a new ``.mlpackage``.
+
+    The package has specification version 9 (iOS 18) and float16 weights, about 9 million.
+
+    Returns
+    -------
+    dict of str to float
+        The energy (sum of squares) of every weight, by name.
+    """
+    weights = TrainedLikeWeights()
+    with quiet_coremltools():
+        import coremltools
+        from coremltools.converters.mil import Builder
+        from coremltools.converters.mil.mil import types
+
+        def inputs(*shape: int) -> Any:
+            return Builder.TensorSpec(shape=shape, dtype=types.fp16)
+
+        @Builder.program(
+            input_specs=[
+                inputs(1, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE),
+                inputs(1),
+                inputs(1, TEXT_TOKENS, TEXT_WIDTH),
+            ],
+            opset_version=coremltools.target.iOS18,
+        )
+        def unet(sample: Any, timestep: Any, encoder_hidden_states: Any) -> Any:
+            return UNet(Builder, weights)(sample, timestep, encoder_hidden_states)
+
+        # The empty pipeline keeps the program, and the names of its weights, as built here.
+        model = coremltools.convert(
+            unet,
+            convert_to="mlprogram",
+            minimum_deployment_target=coremltools.target.iOS18,
+            pass_pipeline=coremltools.PassPipeline.EMPTY,
+            skip_model_load=True,
+        )
+        model.short_description = "A small diffusion UNet with random weights, made by corepress demo"
+        model.save(str(destination))
+    return weights.energies

@@ -1,0 +1,85 @@
+"""The picture of the demo: what quality costs, and what the packages weigh."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .variants import Result
+
+INK, FAINT, GRID = "#1f2933", "#6b7785", "#e3e8ee"
+COLOURS = {"palette": "#2563eb", "grouped palette": "#0d9488", "integer": "#ea580c", "pruned": "#9333ea"}
+ORIGINAL_COLOUR = "#a3adb8"
+LEGEND = {
+    "palette": "palette, one per weight",
+    "grouped palette": "palette per 16 channels",
+    "integer": "integer with scales",
+    "pruned": "pruned, float16",
+}
+
+
+def draw_plot(results: Sequence[Result], original_bytes: int, destination: Path) -> None:
+    """Draw SNR against bits per weight, and package sizes as bars, into a PNG file."""
+    import logging
+
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12.5, 5.6), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12, wspace=0.06)
+    figure.suptitle("What compression keeps of a small diffusion UNet", fontsize=15, fontweight="bold", color=INK)
+    quality, sizes = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    _draw_quality(quality, results)
+    _draw_sizes(sizes, results, original_bytes)
+    figure.savefig(destination, dpi=160)
+
+
+def _draw_quality(axes: Any, results: Sequence[Result]) -> None:
+    for family, colour in COLOURS.items():
+        points = sorted((result.bits_per_weight, result.snr_db) for result in results if result.family == family)
+        style = "o-" if len(points) > 1 else "o"
+        axes.plot(*zip(*points, strict=True), style, color=colour, markersize=9, linewidth=2, label=LEGEND[family])
+    for result in results:
+        left = result.family == "palette"
+        axes.annotate(
+            result.label,
+            (result.bits_per_weight, result.snr_db),
+            xytext=(-10, 6) if left else (10, -5),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            fontsize=10,
+            color=COLOURS[result.family],
+        )
+    _style(axes, "Quality against size")
+    axes.set_xlabel("bits per weight", color=FAINT)
+    axes.set_ylabel("signal-to-noise ratio of the weights, dB", color=FAINT)
+    axes.grid(color=GRID)
+    axes.set_xlim(0, max(result.bits_per_weight for result in results) + 2.5)
+    axes.set_ylim(0, max(result.snr_db for result in results) + 6)
+    axes.legend(loc="upper left", frameon=False, labelcolor=INK)
+
+
+def _draw_sizes(axes: Any, results: Sequence[Result], original_bytes: int) -> None:
+    by_size = sorted(results, key=lambda result: -result.bytes)
+    labels = ["float16", *(result.label for result in by_size)]
+    megabytes = [original_bytes / 1e6, *(result.bytes / 1e6 for result in by_size)]
+    colours = [ORIGINAL_COLOUR, *(COLOURS[result.family] for result in by_size)]
+    bars = axes.barh(labels, megabytes, color=colours, height=0.62)
+    axes.bar_label(bars, [f"{value:.1f} MB" for value in megabytes], padding=5, fontsize=10, color=INK)
+    axes.invert_yaxis()
+    _style(axes, "Package size")
+    axes.set_xlim(0, 1.18 * megabytes[0])
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+
+
+def _style(axes: Any, title: str) -> None:
+    axes.set_title(title, loc="left", fontsize=12, color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GRID)
+    axes.tick_params(colors=FAINT)
+    axes.set_axisbelow(True)

@@ -1,0 +1,138 @@
+"""Build the model, compress it in every way, tell and show what came of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from ..cli.wording import format_bytes, format_count
+from .variants import VARIANTS, Result, measure
+
+ORIGINAL = "UNet.mlpackage"
+PLOT, RESULTS, MARKER = "quality-vs-size.png", "results.json", ".made-by-corepress-demo"
+
+
+def package_name(slug: str) -> str:
+    return f"UNet-{slug}.mlpackage"
+
+
+OUTPUTS = (ORIGINAL, *(package_name(variant.slug) for variant in VARIANTS), PLOT, RESULTS, MARKER)
+
+
+def run_demo(directory: Path, *, overwrite: bool = False, as_json: bool = False, quiet: bool = False) -> None:
+    """Write the demo's packages, plot and results into `directory` and print a summary.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        Folder to write to; an earlier demo's output in it is replaced.
+    overwrite : bool
+        Also write into a folder that an earlier demo did not make. Other files in it stay.
+    as_json : bool
+        Print the results as one JSON document.
+    quiet : bool
+        Print nothing (but the JSON, if asked for).
+
+    Raises
+    ------
+    FileExistsError
+        If the folder has files, no demo made it, and `overwrite` is false.
+    """
+    with _own_output(directory, overwrite):
+        energies, results, original_bytes = _compress_all(directory, quiet)
+        document = {
+            "model": {"package": ORIGINAL, "bytes": original_bytes, "weights": len(energies)},
+            "results": [result.to_dict() for result in results],
+        }
+        (directory / RESULTS).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        _say(quiet, "drawing the plot")
+        from .plot import draw_plot
+
+        draw_plot(results, original_bytes, directory / PLOT)
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    elif not quiet:
+        _tell(directory, results, original_bytes)
+
+
+def _compress_all(directory: Path, quiet: bool) -> tuple[dict[str, float], list[Result], int]:
+    from .. import coreml
+    from .model import build_unet
+
+    _say(quiet, "building a small diffusion UNet (this loads coremltools)")
+    energies = build_unet(directory / ORIGINAL)
+    results = []
+    original_bytes = 0
+    for variant in VARIANTS:
+        _say(quiet, f"compressing: {variant.label}")
+        package = package_name(variant.slug)
+        report = coreml.compress(directory / ORIGINAL, directory / package, variant.spec)
+        original_bytes = report.bytes_before
+        results.append(measure(variant, package, report, energies))
+    return energies, results, original_bytes
+
+
+@contextmanager
+def _own_output(directory: Path, overwrite: bool) -> Iterator[None]:
+    """A folder free of an earlier demo's output; of this run's too if it fails."""
+    marker = directory / MARKER
+    new = not directory.exists()
+    if not (new or overwrite or marker.exists() or not any(directory.iterdir())):
+        raise FileExistsError(
+            f"{directory} has files that corepress demo did not make; choose another -o or pass --overwrite"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    _remove_outputs(directory)
+    try:
+        marker.touch()
+        yield
+    except BaseException:
+        _remove_outputs(directory)
+        if new:
+            directory.rmdir()
+        raise
+
+
+def _remove_outputs(directory: Path) -> None:
+    for name in OUTPUTS:
+        path = directory / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _say(quiet: bool, text: str) -> None:
+    if not quiet and sys.stderr.isatty():
+        click.echo(f"{text} ...", err=True)
+
+
+def _tell(directory: Path, results: list[Result], original_bytes: int) -> None:
+    from rich.console import Console
+
+    from .table import results_table
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(results_table(results, original_bytes))
+    fastest = max(results, key=lambda result: result.weights_per_second)
+    example = package_name("4bit-groups")
+    console.print(
+        f"{format_bytes(original_bytes)} of float16 weights; times are of the whole call, file to file "
+        f"({fastest.label}: {format_count(fastest.weights_per_second)} weights/s).\n\n"
+        f"In {directory}:\n"
+        f"  {PLOT:24}quality against size, as a picture\n"
+        f"  {ORIGINAL:24}the model, float16\n"
+        f"  {'UNet-*.mlpackage':24}the compressed models\n"
+        f"  {RESULTS:24}the numbers of this table, for programs\n\n"
+        f"Try next:\n"
+        f"  corepress inspect {directory / example}\n"
+        f"  corepress palettize {directory / ORIGINAL} -o UNet-3bit.mlpackage --nbits 3\n"
+        f"  corepress palettize YourModel.mlpackage -o YourModel-4bit.mlpackage --nbits 4",
+        markup=False,
+    )
