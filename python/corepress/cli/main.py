@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -59,9 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 failed, 2 wrong usage, 130 interrupted. SIGTERM leaves through `SystemExit` with 143.
     """
     session = Session()
-    _turn_signals_into_exit()
     try:
-        status = corepress.main(arguments, prog_name="corepress", standalone_mode=False, obj=session)
+        with _signals_as_exits():
+            status = corepress.main(arguments, prog_name="corepress", standalone_mode=False, obj=session)
     except click.UsageError as error:
         context = error.ctx
         command = context.command_path if context else "corepress"
@@ -78,18 +81,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(session: Session, status: int, message: str) -> int:
     if session.debug:
         traceback.print_exc()
-    click.echo(" ".join(message.split()), err=True)
+    click.echo(re.sub(r"\s*\n\s*", " ", message.strip()), err=True)
     return status
 
 
-def _turn_signals_into_exit() -> None:
+@contextmanager
+def _signals_as_exits() -> Iterator[None]:
     """Leave through an exception on SIGTERM and SIGHUP, so that half-written output is removed on the way out."""
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)
         sys.exit(128 + number)
 
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, leave)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    for number in ours:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)

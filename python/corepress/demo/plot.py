@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .variants import Result
+from .variants import Original, Result
 
 INK, FAINT, GRID = "#1f2933", "#6b7785", "#e3e8ee"
 COLOURS = {"palette": "#2563eb", "grouped palette": "#0d9488", "integer": "#ea580c", "pruned": "#9333ea"}
@@ -19,7 +19,7 @@ LEGEND = {
 }
 
 
-def draw_plot(results: Sequence[Result], original_bytes: int, destination: Path) -> None:
+def draw_plot(original: Original, results: Sequence[Result], destination: Path) -> None:
     """Draw SNR against bits per weight, and package sizes as bars, into a PNG file."""
     import logging
 
@@ -33,7 +33,7 @@ def draw_plot(results: Sequence[Result], original_bytes: int, destination: Path)
     figure.suptitle("What compression keeps of a small diffusion UNet", fontsize=15, fontweight="bold", color=INK)
     quality, sizes = figure.subplots(1, 2, width_ratios=(1.25, 1))
     _draw_quality(quality, results)
-    _draw_sizes(sizes, results, original_bytes)
+    _draw_sizes(sizes, original, results)
     figure.savefig(destination, dpi=160)
 
 
@@ -62,10 +62,10 @@ def _draw_quality(axes: Any, results: Sequence[Result]) -> None:
     axes.legend(loc="upper left", frameon=False, labelcolor=INK)
 
 
-def _draw_sizes(axes: Any, results: Sequence[Result], original_bytes: int) -> None:
+def _draw_sizes(axes: Any, original: Original, results: Sequence[Result]) -> None:
     by_size = sorted(results, key=lambda result: -result.bytes)
     labels = ["float16", *(result.label for result in by_size)]
-    megabytes = [original_bytes / 1e6, *(result.bytes / 1e6 for result in by_size)]
+    megabytes = [original.bytes / 1e6, *(result.bytes / 1e6 for result in by_size)]
     colours = [ORIGINAL_COLOUR, *(COLOURS[result.family] for result in by_size)]
     bars = axes.barh(labels, megabytes, color=colours, height=0.62)
     axes.bar_label(bars, [f"{value:.1f} MB" for value in megabytes], padding=5, fontsize=10, color=INK)

@@ -7,12 +7,13 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from ..cli.wording import format_bytes, format_count
-from .variants import VARIANTS, Result, measure
+from ..cli.wording import format_count
+from .variants import VARIANTS, Original, Result, measure
 
 ORIGINAL = "UNet.mlpackage"
 PLOT, RESULTS, MARKER = "quality-vs-size.png", "results.json", ".made-by-corepress-demo"
@@ -45,37 +46,32 @@ def run_demo(directory: Path, *, overwrite: bool = False, as_json: bool = False,
         If the folder has files, no demo made it, and `overwrite` is false.
     """
     with _own_output(directory, overwrite):
-        energies, results, original_bytes = _compress_all(directory, quiet)
-        document = {
-            "model": {"package": ORIGINAL, "bytes": original_bytes, "weights": len(energies)},
-            "results": [result.to_dict() for result in results],
-        }
+        original, results = _compress_all(directory, quiet)
+        document = {"original": asdict(original), "results": [asdict(result) for result in results]}
         (directory / RESULTS).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         _say(quiet, "drawing the plot")
         from .plot import draw_plot
 
-        draw_plot(results, original_bytes, directory / PLOT)
+        draw_plot(original, results, directory / PLOT)
     if as_json:
         click.echo(json.dumps(document, indent=2))
     elif not quiet:
-        _tell(directory, results, original_bytes)
+        _tell(directory, original, results)
 
 
-def _compress_all(directory: Path, quiet: bool) -> tuple[dict[str, float], list[Result], int]:
+def _compress_all(directory: Path, quiet: bool) -> tuple[Original, list[Result]]:
     from .. import coreml
     from .model import build_unet
 
     _say(quiet, "building a small diffusion UNet (this loads coremltools)")
-    energies = build_unet(directory / ORIGINAL)
+    weights = build_unet(directory / ORIGINAL)
     results = []
-    original_bytes = 0
     for variant in VARIANTS:
         _say(quiet, f"compressing: {variant.label}")
         package = package_name(variant.slug)
         report = coreml.compress(directory / ORIGINAL, directory / package, variant.spec)
-        original_bytes = report.bytes_before
-        results.append(measure(variant, package, report, energies))
-    return energies, results, original_bytes
+        results.append(measure(variant, package, report, weights.energies))
+    return Original(package=ORIGINAL, bytes=report.bytes_before, weights=weights.count), results
 
 
 @contextmanager
@@ -113,18 +109,17 @@ def _say(quiet: bool, text: str) -> None:
         click.echo(f"{text} ...", err=True)
 
 
-def _tell(directory: Path, results: list[Result], original_bytes: int) -> None:
+def _tell(directory: Path, original: Original, results: list[Result]) -> None:
     from rich.console import Console
 
     from .table import results_table
 
     console = Console(highlight=False, soft_wrap=True)
-    console.print(results_table(results, original_bytes))
-    fastest = max(results, key=lambda result: result.weights_per_second)
+    console.print(results_table(original, results))
     example = package_name("4bit-groups")
     console.print(
-        f"{format_bytes(original_bytes)} of float16 weights; times are of the whole call, file to file "
-        f"({fastest.label}: {format_count(fastest.weights_per_second)} weights/s).\n\n"
+        f"{format_count(original.weights)} weights. SNR: signal over error, over all compressed weights and of the\n"
+        "worst one. Time: the whole call, from package to package.\n\n"
         f"In {directory}:\n"
         f"  {PLOT:24}quality against size, as a picture\n"
         f"  {ORIGINAL:24}the model, float16\n"

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..cli.wording import format_bytes, format_count
-from .variants import Result
+from .variants import Original, Result
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def results_table(results: Sequence[Result], original_bytes: int) -> Table:
+def results_table(original: Original, results: Sequence[Result]) -> Table:
     """One row per variant, the original first."""
     from rich import box
     from rich.table import Table
@@ -22,7 +22,7 @@ def results_table(results: Sequence[Result], original_bytes: int) -> Table:
     table.add_column("compression", no_wrap=True)
     for heading in ("package", "ratio", "bits", "SNR dB", "worst", "time", "weights/s"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_row("float16", format_bytes(original_bytes), "1.00x", "16.00", "", "", "", "", style="dim")
+    table.add_row("float16", format_bytes(original.bytes), "1.00x", "16.00", "", "", "", "", style="dim")
     for result in results:
         table.add_row(
             result.label,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..specs import Palettize, Prune, Quantize, Spec
 
@@ -39,6 +39,15 @@ VARIANTS = (
 
 
 @dataclass(frozen=True)
+class Original:
+    """The model before compression."""
+
+    package: str
+    bytes: int
+    weights: int
+
+
+@dataclass(frozen=True)
 class Result:
     """What one variant came to.
 
@@ -66,9 +75,6 @@ class Result:
     seconds: float
     weights_per_second: float
     weights_kept: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure(variant: Variant, package: str, report: Report, energies: dict[str, float]) -> Result:

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corepress import coreml
+from corepress.cli.main import main
+
+RUN_MAIN = "import sys; from corepress.cli.main import main; sys.exit(main())"
+
+
+@dataclass
+class Call:
+    """What a command passed to `corepress.coreml`."""
+
+    arguments: tuple[Any, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def record(name: str, status: str, snr_db: float | None = None, reason: str | None = None) -> coreml.WeightRecord:
+    return coreml.WeightRecord(
+        name=name,
+        function="main",
+        consumers=("conv",),
+        shape=(64, 64),
+        dtype="float16",
+        status=status,
+        method="palettize 4 bits" if status == "compressed" else None,
+        reason=reason,
+        bits_per_weight=4.0 if status == "compressed" else 16.0,
+        bytes_before=8192,
+        bytes_after=2080 if status == "compressed" else 8192,
+        snr_db=snr_db,
+    )
+
+
+def make_report(source: Path, destination: Path) -> coreml.Report:
+    return coreml.Report(
+        source=Path(source),
+        destination=Path(destination),
+        weights=(
+            record("good_weight", "compressed", snr_db=22.5),
+            record("worst_weight", "compressed", snr_db=11.25),
+            record("odd_weight", "kept", reason="group_size 16 does not divide 4 channels"),
+        ),
+        bytes_before=24576,
+        bytes_after=12352,
+        seconds=0.5,
+        peak_memory_bytes=50_000_000,
+    )
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Replaces the work by a report of three weights, and remembers how it was asked for."""
+    made = Call()
+
+    def work(source: Path, destination: Path, *arguments: Any, **options: Any) -> coreml.Report:
+        made.arguments, made.options = (source, destination, *arguments), options
+        return make_report(source, destination)
+
+    monkeypatch.setattr(coreml, "compress", work)
+    monkeypatch.setattr(coreml, "decompress", work)
+    return made
+
+
+@dataclass
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs the command line in this process."""
+
+    def run(*arguments: str | Path) -> Outcome:
+        status = main([str(argument) for argument in arguments])
+        return Outcome(status, *capsys.readouterr())
+
+    return run
+
+
+def run_process(*arguments: str | Path, code: str = RUN_MAIN, cwd: Path | None = None) -> Outcome:
+    """Runs the command line in a process of its own, with its output piped."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
+    return Outcome(finished.returncode, finished.stdout, finished.stderr)
+
+
+@dataclass
+class Demo:
+    """A finished run of `corepress demo`."""
+
+    directory: Path
+    outcome: Outcome
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    folder = tmp_path_factory.mktemp("demo")
+    return Demo(folder / "corepress-demo", run_process("demo", cwd=folder))
+
+
+@pytest.fixture(scope="session")
+def unet(demo: Demo) -> Path:
+    """A real package: the demo's."""
+    return demo.directory / "UNet.mlpackage"

@@ -1,0 +1,103 @@
+"""Exit codes, and errors as one line that says what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from corepress import coreml
+from corepress.errors import FormatError
+
+WRONG = {
+    "no source": (["palettize", "-o", "b", "--nbits", "4"], "'SOURCE'"),
+    "no output": (["palettize", "UNet.mlpackage", "--nbits", "4"], "-o UNet-4bit.mlpackage"),
+    "no output of quantize": (["quantize", "UNet.mlpackage"], "-o UNet-int8.mlpackage"),
+    "no output of prune": (["prune", "UNet.mlpackage", "--threshold", "0"], "-o UNet-sparse.mlpackage"),
+    "no output of decompress": (["decompress", "UNet.mlpackage"], "-o UNet-dense.mlpackage"),
+    "no nbits": (["palettize", "a", "-o", "b"], "'--nbits'"),
+    "unknown nbits": (["palettize", "a", "-o", "b", "--nbits", "5"], "--nbits must be 1, 2, 3, 4, 6, 8, not 5"),
+    "word for a number": (["palettize", "a", "-o", "b", "--nbits", "four"], "'four' is not a valid integer"),
+    "group size": (
+        ["palettize", "a", "-o", "b", "--nbits", "4", "--group-size", "0"],
+        "--group-size must be at least",
+    ),
+    "granularity": (["quantize", "a", "-o", "b", "--granularity", "per_row"], "--granularity must be"),
+    "dtype": (["quantize", "a", "-o", "b", "--dtype", "int5"], "--dtype must be"),
+    "neither of two": (["prune", "a", "-o", "b"], "exactly one of --target-sparsity and --threshold"),
+    "both of two": (["prune", "a", "-o", "b", "--threshold", "1", "--target-sparsity", "0.5"], "exactly one of"),
+    "sparsity": (["prune", "a", "-o", "b", "--target-sparsity", "50"], "--target-sparsity must be between 0 and 1"),
+    "threads": (["prune", "a", "-o", "b", "--threshold", "1", "--num-threads", "0"], "'--num-threads'"),
+    "weight threshold": (["quantize", "a", "-o", "b", "--weight-threshold", "-1"], "'--weight-threshold'"),
+    "unknown command": (["squeeze", "a"], "No such command 'squeeze'"),
+    "unknown flag": (["inspect", "a", "--nbits", "4"], "--nbits"),
+    "folder of the report": (["quantize", "a", "-o", "b", "--report", "no/such/r.json"], "no/such does not exist"),
+    "spare argument": (["inspect", "a", "b"], "unexpected extra argument"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_usage_is_2_and_one_line(shell, call, name):
+    command_line, message = WRONG[name]
+    outcome = shell(*command_line)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.count("\n") == 1
+    assert message in outcome.err
+    assert "--help'" in outcome.err
+    assert call.arguments == (), "work began before the command line was understood"
+
+
+def fail_with(error):
+    def work(*arguments, **options):
+        raise error
+
+    return work
+
+
+FAILURES = {
+    "value": (ValueError("compress: specification version 6 has no palettes; convert for iOS 16 or newer"), "iOS 16"),
+    "damaged": (FormatError("weight.bin: record at 64 has sentinel 0x0, not 0xDEADBEEF"), "sentinel"),
+    "missing": (FileNotFoundError(2, "No such file or directory", "UNet.mlpackage"), "UNet.mlpackage: no such file"),
+    "disk": (OSError(28, "No space left on device", "b.mlpackage"), "b.mlpackage: no space left on device"),
+    "exists": (FileExistsError(17, "File exists", "b.mlpackage"), "pass --overwrite"),
+    "exists in python's words": (FileExistsError("b exists; pass overwrite=True to replace it"), "pass --overwrite to"),
+    "type": (TypeError("quantize: dtype int64 is not a float"), "int64"),
+    "memory": (MemoryError(), "not enough memory"),
+    "many lines": (ValueError("first\n  second\nthird"), "first second third"),
+    "bug": (KeyError("lost"), "unexpected KeyError: 'lost' (--debug"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+@pytest.mark.parametrize("more", [[], ["--json"], ["--quiet"]], ids=["plain", "json", "quiet"])
+def test_failure_is_1_and_one_line(shell, monkeypatch, name, more):
+    error, message = FAILURES[name]
+    monkeypatch.setattr(coreml, "compress", fail_with(error))
+    outcome = shell("quantize", "a", "-o", "b", *more)
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.startswith("corepress quantize: ")
+    assert message in outcome.err
+
+
+def test_debug_shows_the_traceback(shell, monkeypatch):
+    monkeypatch.setattr(coreml, "inspect", fail_with(ValueError("broken")))
+    assert "Traceback" not in shell("inspect", "a").err
+    error = shell("inspect", "a", "--debug").err
+    assert "Traceback (most recent call last)" in error
+    assert error.endswith("corepress inspect: broken\n")
+
+
+def test_interrupt_is_130(shell, monkeypatch):
+    monkeypatch.setattr(coreml, "compress", fail_with(KeyboardInterrupt()))
+    outcome = shell("quantize", "a", "-o", "b")
+    assert (outcome.status, outcome.out) == (130, "")
+    assert "corepress quantize: interrupted" in outcome.err
+
+
+@pytest.mark.parametrize("command", ["palettize", "decompress", "inspect"])
+def test_a_source_that_does_not_exist(shell, tmp_path, command):
+    options = {"palettize": ["--nbits", "4", "-o", tmp_path / "b"], "decompress": ["-o", tmp_path / "b"], "inspect": []}
+    outcome = shell(command, tmp_path / "missing.mlpackage", *options[command])
+    assert (outcome.status, outcome.out) == (1, "")
+    assert "missing.mlpackage" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

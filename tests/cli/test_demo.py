@@ -1,0 +1,122 @@
+"""`corepress demo`, once as a user runs it, and its dealings with folders."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import run_process
+
+from corepress.demo import run as demo_run
+from corepress.demo.variants import VARIANTS
+
+
+@pytest.fixture(scope="session")
+def results(demo):
+    return json.loads((demo.directory / "results.json").read_text())
+
+
+def test_it_succeeds_and_leaves_what_it_says(demo):
+    assert (demo.outcome.status, demo.outcome.err) == (0, "")
+    names = {path.name for path in demo.directory.iterdir()}
+    assert names == set(demo_run.OUTPUTS)
+    assert "\x1b" not in demo.outcome.out
+    assert max(map(len, demo.outcome.out.splitlines())) <= 100
+    for text in ("Try next", "quality-vs-size.png", *(variant.label for variant in VARIANTS)):
+        assert text in demo.outcome.out
+
+
+def test_plot_is_a_png(demo):
+    assert (demo.directory / "quality-vs-size.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_the_model_has_the_size_it_promises(results):
+    assert 8e6 < results["model"]["weights"] < 14e6
+
+
+def test_results_are_what_the_encodings_must_give(results):
+    by_label = {result["label"]: result for result in results["results"]}
+    assert list(by_label) == [variant.label for variant in VARIANTS]
+    for label, bits in {"8 bits": 8, "6 bits": 6, "4 bits": 4, "2 bits": 2, "int8 per channel": 8}.items():
+        assert bits <= by_label[label]["bits_per_weight"] < bits + 0.35
+        assert by_label[label]["ratio"] == pytest.approx(16 / by_label[label]["bits_per_weight"], rel=0.1)
+    snr = {label: result["snr_db"] for label, result in by_label.items()}
+    assert snr["8 bits"] > snr["6 bits"] > snr["4 bits, groups of 16"] > snr["4 bits"] > snr["2 bits"] > 5
+    assert all(result["worst_snr_db"] <= result["snr_db"] for result in by_label.values())
+
+
+def test_overall_snr_is_the_packages(demo, results):
+    """Against the packages themselves, as coremltools-free arrays: the sum over weights of signal and error."""
+    numpy = pytest.importorskip("numpy")
+    from corepress import coreml
+
+    dense = demo.directory.parent / "dense.mlpackage"
+    coreml.decompress(demo.directory / "UNet-4bit.mlpackage", dense)
+    original = load_weights(demo.directory / "UNet.mlpackage")
+    restored = load_weights(dense)
+    assert original.keys() == restored.keys()
+    changed = [name for name in original if not numpy.array_equal(original[name], restored[name])]
+    signal = sum(numpy.square(original[name], dtype=numpy.float64).sum() for name in changed)
+    noise = sum(((original[name].astype(numpy.float64) - restored[name]) ** 2).sum() for name in changed)
+    (expected,) = [result["snr_db"] for result in results["results"] if result["label"] == "4 bits"]
+    assert 10 * numpy.log10(signal / noise) == pytest.approx(expected, abs=1e-6)
+
+
+def load_weights(package):
+    """Every float16 constant of a package that lies in its weight file, by name, read by coremltools."""
+    from corepress.demo.model import quiet_coremltools
+
+    with quiet_coremltools():
+        import coremltools
+        from coremltools.converters.mil.frontend.milproto.load import load as load_program
+
+        specification = coremltools.utils.load_spec(str(package))
+        folder = package / "Data" / "com.apple.CoreML" / "weights"
+        program = load_program(specification, specification.specificationVersion, str(folder))
+    constants = {operation.name: operation.outputs[0].val for operation in program.functions["main"].operations}
+    return {
+        name: value
+        for name, value in constants.items()
+        if getattr(value, "dtype", None) == "float16" and value.size > 9
+    }
+
+
+def test_it_replaces_its_own_output_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_run, "_compress_all", lambda *arguments: ([], 0))
+    monkeypatch.setattr("corepress.demo.plot.draw_plot", lambda *arguments: None)
+    directory = tmp_path / "folder"
+
+    demo_run.run_demo(directory, quiet=True)
+    (directory / "mine.txt").write_text("mine")
+    demo_run.run_demo(directory, quiet=True)
+    assert (directory / "mine.txt").read_text() == "mine"
+
+    (directory / demo_run.MARKER).unlink()
+    with pytest.raises(FileExistsError, match="pass --overwrite"):
+        demo_run.run_demo(directory, quiet=True)
+    demo_run.run_demo(directory, overwrite=True, quiet=True)
+    assert (directory / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_failed_run_leaves_nothing_behind(tmp_path, monkeypatch, exists):
+    def fail(directory, quiet):
+        (directory / demo_run.ORIGINAL).mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo_run, "_compress_all", fail)
+    directory = tmp_path / "folder"
+    if exists:
+        directory.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        demo_run.run_demo(directory)
+    assert directory.exists() == exists
+    assert not exists or list(directory.iterdir()) == []
+
+
+def test_json_and_a_folder_of_another_program(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    refused = run_process("demo", "-o", tmp_path)
+    assert (refused.status, refused.out) == (1, "")
+    assert "choose another -o or pass --overwrite" in refused.err
+    assert refused.err.count("\n") == 1
