@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
+from .arrays import group_layout
 
 QUANTIZED_DTYPES = {"int8": (8, np.int8), "uint8": (8, np.uint8)}
 
@@ -142,11 +143,14 @@ class PalettizedTensor(CompressedTensor):
 
     def codes(self) -> NDArray[np.uint8]:
         """Unpacked codes, uint8, in the weight's shape."""
-        return _core.unpack_bits(self.indices, self.nbits, self.size).reshape(self.shape)
+        codes = np.empty(self.size, np.uint8)
+        _core.unpack_bits(self.indices, self.nbits, self.size, codes)
+        return codes.reshape(self.shape)
 
     def dense(self, out: NDArray | None = None, *, num_threads: int | None = None) -> NDArray:
         out = self._output(out)
-        _core.depalettize(self.indices, self.nbits, self.lut, out, num_threads)
+        layout = group_layout(self.shape, self.group_counts)
+        _core.depalettize(self.indices, layout, self.nbits, self.lut, out, num_threads)
         return out
 
     def _summary(self) -> str:
@@ -222,7 +226,10 @@ class QuantizedTensor(CompressedTensor):
 
     def dense(self, out: NDArray | None = None, *, num_threads: int | None = None) -> NDArray:
         out = self._output(out)
-        _core.dequantize(self.codes(), self.scale, self.zero_point, out, num_threads)
+        layout = group_layout(self.shape, self.scale.shape)
+        offsets = None if self.zero_point is None else self.zero_point.view(np.uint8)
+        is_signed = self.quantized_dtype == "int8"
+        _core.dequantize(self.data, layout, is_signed, self.scale, offsets, out, num_threads)
         return out
 
     def _summary(self) -> str:

@@ -1,0 +1,85 @@
+// The values of one group as weighted points on a line: all that scalar k-means needs to know of them.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "algo/kmeans1d.h"
+#include "core/half.h"
+#include "core/span.h"
+#include "core/workspace.h"
+
+namespace corepress {
+
+// One group of a tensor: `layout.outer` runs of `layout.run` values.
+template <typename Bits>
+struct GroupView {
+    const Bits* values;
+    GroupLayout layout;
+    int64_t group;
+
+    int64_t size() const { return layout.group_size(); }
+    // Calls body(values, length) over the part [begin, end) of the group's own order.
+    template <typename Body>
+    void for_each(int64_t begin, int64_t end, Body&& body) const {
+        while (begin < end) {
+            const int64_t within = begin % layout.run;
+            const int64_t length = std::min(layout.run - within, end - begin);
+            body(values + layout.offset(begin / layout.run, group) + within, length);
+            begin += length;
+        }
+    }
+};
+
+// Collects a group's points. A large group of halves goes through a histogram of all 65,536 patterns. A large group of
+// floats is first counted by the upper 16 bits of its keys, then in some 32,768 buckets, finer where a fine cut is worth
+// more; a bucket keeps its exact sum. Then `refine` replaces the buckets that hold a cut, and their neighbours, by the
+// values in them, so that the cuts between clusters are settled to the value. All sums are integers, hence the same for
+// every thread count. A small group is sorted.
+//
+// An object keeps its memory between groups and serves one caller at a time, which may use several threads.
+template <typename Bits>
+class Distribution {
+public:
+    using Key = typename Format<Bits>::Key;
+
+    // Distinct values, or means of buckets, ascending, with their counts. -0 counts as 0.
+    const std::vector<Point>& points() const { return points_; }
+
+    void collect(const GroupView<Bits>& group, int threads);
+    // After a solution with these ends: true if points were replaced and another solution is called for.
+    bool refine(const GroupView<Bits>& group, const std::vector<int32_t>& ends, int threads);
+
+private:
+    struct Bucket {
+        uint64_t count = 0;
+        uint64_t low_sum = 0;  // of the keys' lower 16 bits
+    };
+    struct Counts {
+        std::vector<uint32_t> patterns;
+        std::vector<Bucket> buckets;
+        std::vector<Key> keys;
+    };
+
+    void add_sorted(std::vector<Key>& keys);
+    void add_point(double value, uint64_t weight);
+    void count_patterns(const GroupView<Bits>& group, int threads);
+    void divide_buckets();
+    void count_buckets(const GroupView<Bits>& group, int threads);
+    void add_buckets();
+    uint32_t bucket_of(Key key) const;
+
+    bool bucketed_ = false;
+    std::vector<Point> points_;
+    std::vector<uint32_t> point_buckets_;  // the bucket each point stands for, or belongs to once refined
+    std::vector<uint8_t> refined_;         // per bucket: whether its values are points of their own
+    std::vector<uint32_t> patterns_;       // counts by upper 16 bits as stored
+    std::vector<uint32_t> first_bucket_;  // per pattern of the upper 16 bits, in key order
+    std::vector<uint8_t> bucket_shift_;
+    std::vector<Bucket> buckets_;
+    std::vector<Key> keys_;
+    WorkspacePool<Counts> workers_;
+};
+
+}  // namespace corepress

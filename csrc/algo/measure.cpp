@@ -1,0 +1,44 @@
+#include "algo/measure.h"
+
+#include <atomic>
+#include <vector>
+
+#include "core/parallel.h"
+#include "dispatch.h"
+
+namespace corepress {
+
+template <typename Bits>
+int64_t count_nonfinite(const Bits* values, int64_t count, int threads) {
+    std::atomic<int64_t> total{0};
+    parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
+        total += kernels_for<Bits>(kernels()).count_nonfinite(values + begin, end - begin);
+    });
+    return total;
+}
+
+template <typename Bits>
+ErrorSums sum_errors(const Bits* first, const Bits* second, int64_t count, int threads) {
+    std::vector<ErrorSums> pieces(static_cast<size_t>((count + kGrain - 1) / kGrain));
+    parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
+        kernels_for<Bits>(kernels()).add_errors(first + begin, second + begin, end - begin,
+                                                &pieces[static_cast<size_t>(begin / kGrain)]);
+    });
+    ErrorSums total;
+    for (const ErrorSums& piece : pieces) {
+        total.squared_error += piece.squared_error;
+        total.squared_first += piece.squared_first;
+        total.squared_second += piece.squared_second;
+        total.product += piece.product;
+        total.largest_error =
+            piece.largest_error <= total.largest_error ? total.largest_error : piece.largest_error;
+    }
+    return total;
+}
+
+template int64_t count_nonfinite(const uint16_t*, int64_t, int);
+template int64_t count_nonfinite(const uint32_t*, int64_t, int);
+template ErrorSums sum_errors(const uint16_t*, const uint16_t*, int64_t, int);
+template ErrorSums sum_errors(const uint32_t*, const uint32_t*, int64_t, int);
+
+}  // namespace corepress

@@ -1,0 +1,190 @@
+#include "algo/palettize.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "algo/distribution.h"
+#include "algo/kmeans1d.h"
+#include "core/half.h"
+#include "core/parallel.h"
+#include "core/workspace.h"
+#include "dispatch.h"
+
+namespace corepress {
+namespace {
+
+constexpr int kPatterns = 1 << 16;
+
+// Rounds once: to float towards an odd last bit first, which keeps the information that the second rounding needs.
+template <typename Bits>
+Bits round_to_format(double value) {
+    float single = static_cast<float>(value);
+    if (sizeof(Bits) == 2 && static_cast<double>(single) != value) {
+        const bool away = std::fabs(static_cast<double>(single)) > std::fabs(value);
+        single = float_from_bits((bits_from_float(single) - (away ? 1u : 0u)) | 1u);
+    }
+    const Bits bits = Format<Bits>::from_float(single);
+    return (bits & Format<Bits>::kMagnitude) == 0 ? Bits{0} : bits;
+}
+
+template <typename Bits>
+double value_of_key(int64_t key) {
+    return static_cast<double>(Format<Bits>::to_float(bits_from_key<Bits>(static_cast<typename Format<Bits>::Key>(key))));
+}
+
+// The largest key of a value that is no farther from `below` than from `above`.
+template <typename Bits>
+typename Format<Bits>::Key cut_between(Bits below, Bits above) {
+    const double middle = (static_cast<double>(Format<Bits>::to_float(below)) +
+                           static_cast<double>(Format<Bits>::to_float(above))) / 2;
+    int64_t key = key_from_bits(round_to_format<Bits>(middle));
+    while (value_of_key<Bits>(key) > middle) --key;
+    while (value_of_key<Bits>(key + 1) <= middle) ++key;
+    return static_cast<typename Format<Bits>::Key>(key);
+}
+
+// Entries ascend; [used, entries) are unused, and no value reaches them. cuts: entries, the last the largest key.
+template <typename Bits>
+void find_cuts(const Bits* lut, int used, int entries, typename Format<Bits>::Key* cuts) {
+    for (int j = 0; j + 1 < used; ++j) cuts[j] = cut_between(lut[j], lut[j + 1]);
+    std::fill(cuts + used - 1, cuts + entries, std::numeric_limits<typename Format<Bits>::Key>::max());
+}
+
+template <typename Bits>
+struct GroupSolver {
+    Distribution<Bits> distribution;
+    ScalarKmeans kmeans;
+
+    // Writes the table and the cuts between its entries.
+    void solve(const GroupView<Bits>& group, int entries, int threads, Bits* lut, typename Format<Bits>::Key* cuts) {
+        constexpr int kMostRefinements = 8;
+        distribution.collect(group, threads);
+        kmeans.solve(points(), entries);
+        for (int i = 0; i < kMostRefinements && distribution.refine(group, kmeans.ends(), threads); ++i) {
+            kmeans.solve(points(), entries, kmeans.penalty());
+        }
+        const int used = static_cast<int>(kmeans.ends().size());
+        for (int c = 0; c < used; ++c) lut[c] = round_to_format<Bits>(kmeans.centroid(c));
+        std::fill(lut + used, lut + entries, lut[used - 1]);
+        find_cuts(lut, used, entries, cuts);
+    }
+
+    Span<const Point> points() const {
+        return {distribution.points().data(), static_cast<int64_t>(distribution.points().size())};
+    }
+};
+
+// Assigns codes by whichever kernel is fastest for the format, the table size and the length of the runs.
+template <typename Bits>
+class Assigner {
+public:
+    using Key = typename Format<Bits>::Key;
+
+    // With `shared`, all values have one table and it pays to prepare the code of every pattern of their upper 16 bits.
+    Assigner(const Key* cuts, int entries, bool shared) : cuts_(cuts), entries_(entries) {
+        if (shared && (entries > 16 || sizeof(Bits) == 2)) prepare_table();
+    }
+
+    void assign(const Bits* values, int64_t count, int64_t group, uint8_t* codes) const {
+        const auto& kernels = kernels_for<Bits>(corepress::kernels());
+        const Key* const cuts = cuts_ + group * entries_;
+        if (!first_codes_.empty()) {
+            kernels.assign_by_table(values, count, first_codes_.data(), span_, cuts, codes);
+        } else if (entries_ <= 16 || (entries_ <= 64 && count >= 64)) {
+            kernels.assign_by_cuts(values, count, cuts, entries_ - 1, codes);
+        } else {
+            kernels.assign_by_search(values, count, cuts, entries_ - 1, codes);
+        }
+    }
+
+private:
+    void prepare_table() {
+        constexpr int kLow = Format<Bits>::kWidth - 16;
+        constexpr int kLongestSpan = 4;
+        int shared_cuts = 0;
+        for (int j = 0; j + 1 < entries_ && kLow > 0; ++j) {
+            const bool same = j > 0 && (cuts_[j] >> kLow) == (cuts_[j - 1] >> kLow);
+            shared_cuts = same ? shared_cuts + 1 : 1;
+            span_ = std::max(span_, shared_cuts);
+        }
+        if (span_ > kLongestSpan) return;
+        first_codes_.resize(kPatterns);
+        int begin = -kPatterns / 2;
+        for (int j = 0; j < entries_; ++j) {
+            const int end = static_cast<int>(cuts_[j] >> kLow) + 1;
+            fill(begin, std::min(end, 0), j);
+            fill(std::max(begin, 0), end, j);
+            begin = std::max(begin, end);
+        }
+    }
+
+    // For keys of one sign: as bits they ascend from 0 on and descend below.
+    void fill(int begin, int end, int code) {
+        if (begin >= end) return;
+        const int first = begin >= 0 ? begin : bits_from_key<uint16_t>(static_cast<int16_t>(end - 1));
+        std::memset(first_codes_.data() + first, code, static_cast<size_t>(end - begin));
+    }
+
+    const Key* cuts_;
+    int entries_;
+    int span_ = 0;
+    std::vector<uint8_t> first_codes_;
+};
+
+}  // namespace
+
+template <typename Bits>
+void palettize(const Bits* values, const GroupLayout& layout, int nbits, int threads, Bits* luts, uint8_t* packed) {
+    using Key = typename Format<Bits>::Key;
+    if (layout.size() == 0) return;
+    const int entries = 1 << nbits;
+    std::vector<Key> cuts(static_cast<size_t>(layout.groups * entries));
+    WorkspacePool<GroupSolver<Bits>> solvers;
+    // Many groups share the threads among them; each of a few groups has all threads for itself in turn.
+    const bool many = layout.groups >= 2 * static_cast<int64_t>(threads) || layout.size() < kGrain;
+    parallel_for(layout.groups, many ? threads : 1, [&](int64_t group) {
+        auto solver = solvers.borrow();
+        solver->solve({values, layout, group}, entries, many ? 1 : threads, luts + group * entries,
+                      cuts.data() + group * entries);
+    });
+    const Assigner<Bits> assigner(cuts.data(), entries, layout.groups == 1 && layout.size() >= kGrain);
+    parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
+        constexpr int64_t kTile = 4096;
+        uint8_t codes[kTile];
+        for (int64_t tile = begin; tile < end; tile += kTile) {
+            const int64_t stop = std::min(tile + kTile, end);
+            for_each_run(layout, tile, stop, [&](int64_t group, int64_t offset, int64_t length) {
+                assigner.assign(values + offset, length, group, codes + (offset - tile));
+            });
+            kernels().pack(codes, stop - tile, nbits, packed + tile * nbits / 8);
+        }
+    });
+}
+
+template <typename Bits>
+void depalettize(const uint8_t* packed, const GroupLayout& layout, int nbits, const Bits* luts, int threads,
+                 Bits* values) {
+    if (layout.size() == 0) return;
+    parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
+        constexpr int64_t kTile = 4096;
+        uint8_t codes[kTile];
+        const auto& value_kernels = kernels_for<Bits>(kernels());
+        for (int64_t tile = begin; tile < end; tile += kTile) {
+            const int64_t stop = std::min(tile + kTile, end);
+            kernels().unpack(packed + tile * nbits / 8, stop - tile, nbits, codes);
+            for_each_run(layout, tile, stop, [&](int64_t group, int64_t offset, int64_t length) {
+                value_kernels.look_up(codes + (offset - tile), length, luts + (group << nbits), values + offset);
+            });
+        }
+    });
+}
+
+template void palettize(const uint16_t*, const GroupLayout&, int, int, uint16_t*, uint8_t*);
+template void palettize(const uint32_t*, const GroupLayout&, int, int, uint32_t*, uint8_t*);
+template void depalettize(const uint8_t*, const GroupLayout&, int, const uint16_t*, int, uint16_t*);
+template void depalettize(const uint8_t*, const GroupLayout&, int, const uint32_t*, int, uint32_t*);
+
+}  // namespace corepress

@@ -1,0 +1,26 @@
+// Magnitude pruning and the sparse form.
+#pragma once
+
+#include <cstdint>
+
+#include "core/span.h"
+
+namespace corepress {
+
+// The magnitude, as bits, of rank `rank` (0 the smallest) among count > rank values without NaN.
+template <typename Bits>
+Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads);
+
+// Sets bit i of mask, LSB first, where |values[i]| > threshold, a magnitude's bits; returns the number of ones.
+template <typename Bits>
+int64_t magnitude_mask(const Bits* values, int64_t count, Bits threshold, int threads, uint8_t* mask);
+
+// Writes the values whose bit is 1, in order. kept: as many as the mask has ones.
+template <typename Bits>
+void encode_sparse(const Bits* values, int64_t count, const uint8_t* mask, int threads, Bits* kept);
+
+// The inverse: zeros where the bit is 0.
+template <typename Bits>
+void decode_sparse(const Bits* kept, const uint8_t* mask, int64_t count, int threads, Bits* values);
+
+}  // namespace corepress

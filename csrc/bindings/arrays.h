@@ -1,0 +1,86 @@
+// NumPy arrays as pointers and sizes, checked. Float arrays cross this border as the bits of their values.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <array>
+#include <optional>
+#include <string>
+
+#include "core/parallel.h"
+#include "core/require.h"
+#include "core/span.h"
+
+namespace corepress {
+
+namespace py = pybind11;
+
+using Bytes = py::array_t<uint8_t, py::array::c_style>;
+using Layout = std::array<int64_t, 3>;  // outer, groups, run
+
+inline int threads_from(const std::optional<int>& num_threads) {
+    require(!num_threads || *num_threads >= 1, "num_threads must be at least 1, not ", num_threads.value_or(0));
+    return resolve_threads(num_threads.value_or(0));
+}
+
+inline GroupLayout layout_from(const Layout& layout, const py::array& array) {
+    const GroupLayout result{layout[0], layout[1], layout[2]};
+    require(result.outer >= 0 && result.groups >= 1 && result.run >= 0 && result.size() == array.size(), "layout (",
+            layout[0], ", ", layout[1], ", ", layout[2], ") does not hold ", array.size(), " elements");
+    return result;
+}
+
+inline void require_contiguous(const py::array& array, const char* name) {
+    require((array.flags() & py::array::c_style) != 0, name, " must be C-contiguous");
+}
+
+inline bool is_half(const py::array& array) { return array.dtype().kind() == 'f' && array.itemsize() == 2; }
+
+inline void require_float(const py::array& array, const char* name) {
+    const bool known = array.dtype().kind() == 'f' && (array.itemsize() == 2 || array.itemsize() == 4);
+    if (!known || array.dtype().byteorder() == '>') {
+        throw py::type_error(std::string(name) + " must be float16 or float32, not " + std::string(py::str(array.dtype())));
+    }
+    require_contiguous(array, name);
+}
+
+inline void require_same_dtype(const py::array& first, const py::array& second, const char* names) {
+    if (first.itemsize() != second.itemsize() || first.dtype().kind() != second.dtype().kind()) {
+        throw py::type_error(std::string(names) + " must have one dtype, not " + std::string(py::str(first.dtype())) +
+                             " and " + std::string(py::str(second.dtype())));
+    }
+}
+
+inline void require_size(const py::array& array, int64_t size, const char* name) {
+    require(array.size() == size, name, " must have ", size, " elements, not ", array.size());
+}
+
+template <typename T>
+const T* data_of(const py::array& array) {
+    return static_cast<const T*>(array.data());
+}
+
+template <typename T>
+T* writable_data_of(py::array& array) {
+    return static_cast<T*>(array.mutable_data());  // throws for a read-only array
+}
+
+inline py::array empty_like_float(const py::array& array, int64_t size) {
+    return py::array(array.dtype(), py::array::ShapeContainer{static_cast<py::ssize_t>(size)});
+}
+
+// Calls body with the bits type of a float array.
+template <typename Body>
+auto with_bits(const py::array& array, Body&& body) {
+    return is_half(array) ? body(uint16_t{}) : body(uint32_t{});
+}
+
+inline int64_t packed_size(int64_t count, int nbits) { return (count * nbits + 7) / 8; }
+
+inline void require_nbits(int nbits) {
+    require(nbits == 1 || nbits == 2 || nbits == 3 || nbits == 4 || nbits == 6 || nbits == 8,
+            "nbits must be 1, 2, 3, 4, 6 or 8, not ", nbits);
+}
+
+}  // namespace corepress

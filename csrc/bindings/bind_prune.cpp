@@ -1,0 +1,89 @@
+#include <pybind11/stl.h>
+
+#include "algo/prune.h"
+#include "bindings/arrays.h"
+#include "dispatch.h"
+
+namespace corepress {
+namespace {
+
+py::array magnitude_of_rank_array(const py::array& weight, int64_t rank, std::optional<int> num_threads) {
+    require_float(weight, "weight");
+    require(rank >= 0 && rank < weight.size(), "rank must be from 0 to ", weight.size() - 1, ", not ", rank);
+    const int threads = threads_from(num_threads);
+    py::array result = empty_like_float(weight, 1);
+    with_bits(weight, [&](auto bits) {
+        using Bits = decltype(bits);
+        const Bits* const values = data_of<Bits>(weight);
+        Bits* const magnitude = writable_data_of<Bits>(result);
+        const py::gil_scoped_release release;
+        *magnitude = magnitude_of_rank(values, weight.size(), rank, threads);
+    });
+    return result;
+}
+
+py::tuple magnitude_mask_array(const py::array& weight, const py::array& threshold, std::optional<int> num_threads) {
+    require_float(weight, "weight");
+    require_float(threshold, "threshold");
+    require_same_dtype(weight, threshold, "weight and threshold");
+    require_size(threshold, 1, "threshold");
+    const int threads = threads_from(num_threads);
+    Bytes mask(packed_size(weight.size(), 1));
+    uint8_t* const out = mask.mutable_data();
+    const int64_t ones = with_bits(weight, [&](auto bits) {
+        using Bits = decltype(bits);
+        const Bits* const values = data_of<Bits>(weight);
+        const Bits magnitude = *data_of<Bits>(threshold);
+        const py::gil_scoped_release release;
+        return magnitude_mask(values, weight.size(), magnitude, threads, out);
+    });
+    return py::make_tuple(mask, ones);
+}
+
+py::array encode_sparse_array(const py::array& weight, const Bytes& mask, std::optional<int> num_threads) {
+    require_float(weight, "weight");
+    require_size(mask, packed_size(weight.size(), 1), "mask");
+    const int threads = threads_from(num_threads);
+    const uint8_t* const bits_of_mask = mask.data();
+    py::array kept = empty_like_float(weight, kernels().count_bits(bits_of_mask, weight.size()));
+    with_bits(weight, [&](auto bits) {
+        using Bits = decltype(bits);
+        const Bits* const values = data_of<Bits>(weight);
+        Bits* const out = writable_data_of<Bits>(kept);
+        const py::gil_scoped_release release;
+        encode_sparse(values, weight.size(), bits_of_mask, threads, out);
+    });
+    return kept;
+}
+
+void decode_sparse_array(const Bytes& mask, const py::array& kept, py::array& out, std::optional<int> num_threads) {
+    require_float(kept, "values");
+    require_float(out, "out");
+    require_same_dtype(kept, out, "values and out");
+    require_size(mask, packed_size(out.size(), 1), "mask");
+    const uint8_t* const bits_of_mask = mask.data();
+    require_size(kept, kernels().count_bits(bits_of_mask, out.size()), "values");
+    const int threads = threads_from(num_threads);
+    with_bits(out, [&](auto bits) {
+        using Bits = decltype(bits);
+        const Bits* const in = data_of<Bits>(kept);
+        Bits* const values = writable_data_of<Bits>(out);
+        const py::gil_scoped_release release;
+        decode_sparse(in, bits_of_mask, out.size(), threads, values);
+    });
+}
+
+}  // namespace
+
+void bind_prune(py::module_& module) {
+    module.def("magnitude_of_rank", &magnitude_of_rank_array, py::arg("weight"), py::arg("rank"),
+               py::arg("num_threads") = py::none());
+    module.def("magnitude_mask", &magnitude_mask_array, py::arg("weight"), py::arg("threshold"),
+               py::arg("num_threads") = py::none());
+    module.def("encode_sparse", &encode_sparse_array, py::arg("weight"), py::arg("mask").noconvert(),
+               py::arg("num_threads") = py::none());
+    module.def("decode_sparse", &decode_sparse_array, py::arg("mask").noconvert(), py::arg("values"), py::arg("out"),
+               py::arg("num_threads") = py::none());
+}
+
+}  // namespace corepress

@@ -1,0 +1,32 @@
+// The native module: version, build, levels; the rest is bound by topic.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "core/parallel.h"
+#include "dispatch.h"
+
+namespace py = pybind11;
+
+namespace corepress {
+void bind_pack(py::module_& module);
+void bind_palettize(py::module_& module);
+void bind_quantize(py::module_& module);
+void bind_prune(py::module_& module);
+void bind_measure(py::module_& module);
+}  // namespace corepress
+
+PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
+    using namespace corepress;
+    module.attr("__version__") = COREPRESS_VERSION;
+    module.attr("compiler") = COREPRESS_COMPILER;
+    kernels();  // a wrong COREPRESS_SIMD fails here, at import
+    module.def("simd_levels", &simd_levels);
+    module.def("simd_level", [] { return kernels().level; });
+    module.def("set_simd_level", &set_simd_level, py::arg("level"));
+    module.def("default_threads", [] { return resolve_threads(0); });
+    bind_pack(module);
+    bind_palettize(module);
+    bind_quantize(module);
+    bind_prune(module);
+    bind_measure(module);
+}

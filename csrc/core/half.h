@@ -1,0 +1,88 @@
+// The one conversion between half precision and float, to nearest even, and the order-preserving keys of both.
+//
+// A key is a signed integer of the value's width that sorts as the values do: -inf < ... < -0 < 0 < ... < inf, NaNs
+// outside. Everything is static so that files compiled for different instruction sets never share a copy.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+namespace corepress {
+namespace {
+
+inline float float_from_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline uint32_t bits_from_float(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+// Places exponent and mantissa where a float has them; the multiplication by 2^112 corrects the exponent's bias and
+// normalises subnormals, both exactly.
+inline float float_from_half(uint16_t half) {
+    const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
+    const uint32_t magnitude = static_cast<uint32_t>(half & 0x7fff) << 13;
+    const uint32_t scaled = bits_from_float(float_from_bits(magnitude) * 0x1p112f);
+    const uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
+    return float_from_bits(scaled | special | sign);
+}
+
+// Adding a power of two whose last place is that of the half makes the addition itself round to nearest even.
+inline uint16_t half_from_float(float value) {
+    const uint32_t bits = bits_from_float(value);
+    const uint32_t sign = (bits >> 16) & 0x8000u;
+    const uint32_t magnitude = bits & 0x7fffffffu;
+    uint32_t exponent = magnitude & 0x7f800000u;
+    exponent = exponent < 0x38800000u ? 0x38800000u : exponent;  // the smallest normal half is 2^-14
+    const float anchor = float_from_bits((exponent + 0x06800000u) & 0x7f800000u);  // 2^13 times the exponent
+    const uint32_t rounded = bits_from_float(float_from_bits(magnitude) + anchor) - bits_from_float(anchor);
+    const uint32_t finite = ((exponent - 0x38800000u) >> 13) + rounded;
+    // 65520 and more is infinite; NaN stays a quiet NaN.
+    const uint32_t overflow = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+    return static_cast<uint16_t>((magnitude >= 0x477ff000u ? overflow : finite) | sign);
+}
+
+template <typename Bits>
+struct Format;
+
+template <>
+struct Format<uint16_t> {
+    using Key = int16_t;
+    static constexpr int kWidth = 16;
+    static constexpr uint16_t kMagnitude = 0x7fff;
+    static constexpr uint16_t kInfinity = 0x7c00;
+    static constexpr uint16_t kMinimum = 1;  // the smallest positive value
+    static float to_float(uint16_t bits) { return float_from_half(bits); }
+    static uint16_t from_float(float value) { return half_from_float(value); }
+};
+
+template <>
+struct Format<uint32_t> {
+    using Key = int32_t;
+    static constexpr int kWidth = 32;
+    static constexpr uint32_t kMagnitude = 0x7fffffff;
+    static constexpr uint32_t kInfinity = 0x7f800000;
+    static constexpr uint32_t kMinimum = 1;
+    static float to_float(uint32_t bits) { return float_from_bits(bits); }
+    static uint32_t from_float(float value) { return bits_from_float(value); }
+};
+
+template <typename Bits>
+inline typename Format<Bits>::Key key_from_bits(Bits bits) {
+    using Key = typename Format<Bits>::Key;
+    const Bits sign = static_cast<Bits>(static_cast<Key>(bits) >> (Format<Bits>::kWidth - 1));
+    return static_cast<Key>(bits ^ (sign & Format<Bits>::kMagnitude));
+}
+
+template <typename Bits>
+inline Bits bits_from_key(typename Format<Bits>::Key key) {
+    return static_cast<Bits>(key_from_bits<Bits>(static_cast<Bits>(key)));  // the map is its own inverse
+}
+
+}  // namespace
+}  // namespace corepress

@@ -1,0 +1,96 @@
+// Threads are started per call: tens of microseconds beside milliseconds of work, and nothing to break at fork.
+#include "core/parallel.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "core/require.h"
+
+#ifdef __linux__
+#include <sched.h>
+#endif
+
+namespace corepress {
+namespace {
+
+thread_local bool inside_region = false;
+
+int available_cpus() {
+#ifdef __linux__
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+    return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+struct Region {
+    int64_t count;
+    LoopBody body;
+    const void* context;
+    std::atomic<int64_t> next{0};
+    std::mutex mutex;
+    std::exception_ptr failure;
+
+    Region(int64_t iterations, LoopBody loop_body, const void* loop_context)
+        : count(iterations), body(loop_body), context(loop_context) {}
+
+    void work() {
+        const bool was_inside = inside_region;
+        inside_region = true;
+        try {
+            for (;;) {
+                const int64_t index = next.fetch_add(1, std::memory_order_relaxed);
+                if (index >= count) break;
+                body(context, index);
+            }
+        } catch (...) {
+            next.store(count, std::memory_order_relaxed);
+            const std::lock_guard<std::mutex> lock(mutex);
+            if (!failure) failure = std::current_exception();
+        }
+        inside_region = was_inside;
+    }
+};
+
+}  // namespace
+
+int resolve_threads(int requested) {
+    require(requested >= 0, "num_threads must be at least 1, not ", requested);
+    if (requested > 0) return requested;
+    const char* text = std::getenv("COREPRESS_NUM_THREADS");
+    if (text == nullptr || *text == '\0') return available_cpus();
+    char* end = nullptr;
+    errno = 0;
+    const long value = std::strtol(text, &end, 10);
+    require(*end == '\0' && errno == 0 && value >= 1 && value <= 1024,
+            "COREPRESS_NUM_THREADS must be a number from 1 to 1024, not '", text, "'");
+    return static_cast<int>(value);
+}
+
+void run_parallel(int64_t count, int threads, LoopBody body, const void* context) {
+    const int64_t workers = inside_region ? 1 : std::min<int64_t>(threads, count);
+    Region region(count, body, context);
+    std::vector<std::thread> helpers;
+    helpers.reserve(static_cast<size_t>(std::max<int64_t>(workers - 1, 0)));
+    try {
+        for (int64_t worker = 1; worker < workers; ++worker) helpers.emplace_back([&region] { region.work(); });
+    } catch (const std::system_error&) {
+        // The system gives no more threads: those that started, and the caller, do the work.
+    }
+    if (workers > 1) {
+        region.work();
+    } else {
+        for (int64_t index = 0; index < count; ++index) body(context, index);
+    }
+    for (std::thread& helper : helpers) helper.join();
+    if (region.failure) std::rethrow_exception(region.failure);
+}
+
+}  // namespace corepress

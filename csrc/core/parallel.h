@@ -1,0 +1,36 @@
+// The one thread primitive: a loop whose iterations may run on any thread, in any order.
+#pragma once
+
+#include <cstdint>
+
+namespace corepress {
+
+// Threads to use when a caller asks for `requested`: 0 means COREPRESS_NUM_THREADS, else the CPUs of this process.
+int resolve_threads(int requested);
+
+using LoopBody = void (*)(const void* context, int64_t index);
+void run_parallel(int64_t count, int threads, LoopBody body, const void* context);
+
+// Calls body(index) for 0 <= index < count. The caller works too. The first exception stops the loop and is rethrown
+// here, after every thread has been joined. Inside another parallel_for the loop is serial.
+template <typename Body>
+void parallel_for(int64_t count, int threads, const Body& body) {
+    run_parallel(
+        count, threads, [](const void* context, int64_t index) { (*static_cast<const Body*>(context))(index); }, &body);
+}
+
+// Cuts [0, size) into pieces of `grain` (the last may be shorter) and calls body(begin, end) for each. The pieces do not
+// depend on the thread count, so whatever is combined piece by piece in order is the same for every thread count.
+template <typename Body>
+void parallel_pieces(int64_t size, int64_t grain, int threads, const Body& body) {
+    const int64_t count = (size + grain - 1) / grain;
+    parallel_for(count, threads, [&](int64_t piece) {
+        const int64_t begin = piece * grain;
+        body(begin, begin + grain < size ? begin + grain : size);
+    });
+}
+
+// A multiple of 8, so that a piece of packed codes always begins at a byte.
+inline constexpr int64_t kGrain = int64_t{1} << 16;
+
+}  // namespace corepress

@@ -1,0 +1,64 @@
+// Chooses among the levels that CMake compiled (COREPRESS_X86_LEVELS says whether there are several).
+#include "dispatch.h"
+
+#include <atomic>
+#include <cstdlib>
+
+#include "core/require.h"
+
+namespace corepress {
+
+extern const KernelTable kernels_baseline;
+#ifdef COREPRESS_X86_LEVELS
+extern const KernelTable kernels_avx2;
+extern const KernelTable kernels_avx512;
+#endif
+
+namespace {
+
+std::vector<const KernelTable*> runnable() {
+    std::vector<const KernelTable*> tables{&kernels_baseline};
+#ifdef COREPRESS_X86_LEVELS
+    __builtin_cpu_init();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                      __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+                      __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("f16c");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (avx2) tables.push_back(&kernels_avx2);
+    if (avx512) tables.push_back(&kernels_avx512);
+#endif
+    return tables;
+}
+
+const KernelTable& find(const std::string& level) {
+    std::string known;
+    for (const KernelTable* table : runnable()) {
+        if (level == table->level) return *table;
+        known += (known.empty() ? "" : ", ") + std::string(table->level);
+    }
+    require(false, "simd level '", level, "' is not one that this machine can run (", known, ")");
+    return kernels_baseline;
+}
+
+std::atomic<const KernelTable*>& current() {
+    static std::atomic<const KernelTable*> table = [] {
+        const char* forced = std::getenv("COREPRESS_SIMD");
+        return forced != nullptr && *forced != '\0' ? &find(forced) : runnable().back();
+    }();
+    return table;
+}
+
+}  // namespace
+
+std::vector<std::string> simd_levels() {
+    std::vector<std::string> names;
+    for (const KernelTable* table : runnable()) names.emplace_back(table->level);
+    return names;
+}
+
+const KernelTable& kernels() { return *current().load(std::memory_order_acquire); }
+
+void set_simd_level(const std::string& level) { current().store(&find(level), std::memory_order_release); }
+
+}  // namespace corepress

@@ -1,0 +1,122 @@
+// The leaf loops at one instruction-set level. CMake compiles this file once per level, with COREPRESS_LEVEL naming it.
+//
+// Everything but the table is in an anonymous namespace, and nothing here may instantiate a template of the standard
+// library: the linker would be free to keep this file's copy, with its instructions, for the whole program.
+#include <stdint.h>
+#include <string.h>
+
+#include "core/half.h"
+#include "kernels/table.h"
+
+// GCC's unmasked 512-bit conversions warn of an uninitialized variable, so the masked ones are used with a full mask.
+#if defined(__AVX512F__) || defined(__F16C__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace corepress {
+namespace {
+
+constexpr int64_t kTile = 1024;  // values held in registers' reach, in the first-level cache
+constexpr int64_t kLanes = 8;    // doubles of a 512-bit register
+
+// The one place with intrinsics: compilers do not turn half.h's arithmetic into the conversion instructions. The
+// results are the same bits.
+inline void widen(const uint16_t* half, int64_t count, float* single) {
+    int64_t i = 0;
+#if defined(__AVX512F__)
+    for (; i + 16 <= count; i += 16) {
+        const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(half + i));
+        _mm512_storeu_ps(single + i, _mm512_maskz_cvtph_ps(0xffff, halves));
+    }
+#elif defined(__F16C__)
+    for (; i + 8 <= count; i += 8) {
+        _mm256_storeu_ps(single + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(half + i))));
+    }
+#elif defined(__aarch64__)
+    for (; i + 4 <= count; i += 4) {
+        vst1q_f32(single + i, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(half + i))));
+    }
+#endif
+    for (; i < count; ++i) single[i] = float_from_half(half[i]);
+}
+
+inline void narrow(const float* single, int64_t count, uint16_t* half) {
+    int64_t i = 0;
+#if defined(__AVX512F__) || defined(__F16C__)
+    constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT;
+#endif
+#if defined(__AVX512F__)
+    for (; i + 16 <= count; i += 16) {
+        const __m256i halves = _mm512_maskz_cvtps_ph(0xffff, _mm512_loadu_ps(single + i), kNearest);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(half + i), halves);
+    }
+#elif defined(__F16C__)
+    for (; i + 8 <= count; i += 8) {
+        const __m128i halves = _mm256_cvtps_ph(_mm256_loadu_ps(single + i), kNearest);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(half + i), halves);
+    }
+#elif defined(__aarch64__)
+    for (; i + 4 <= count; i += 4) {
+        vst1_u16(half + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(single + i))));
+    }
+#endif
+    for (; i < count; ++i) half[i] = half_from_float(single[i]);
+}
+
+inline void widen(const uint32_t* bits, int64_t count, float* single) {
+    memcpy(single, bits, static_cast<size_t>(count) * sizeof *single);
+}
+
+inline void narrow(const float* single, int64_t count, uint32_t* bits) {
+    memcpy(bits, single, static_cast<size_t>(count) * sizeof *single);
+}
+
+#include "kernels/affine.inl.h"
+#include "kernels/pack.inl.h"
+#include "kernels/palette.inl.h"
+#include "kernels/scan.inl.h"
+
+#include "kernels/mask.inl.h"  // uses the packer
+
+template <typename Bits>
+constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
+    using Key = typename Format<Bits>::Key;
+    return {
+        count_nonfinite<Bits>,
+        key_range<Bits>,
+        column_key_range<Bits, Key>,
+        assign_by_cuts<Bits, Key>,
+        assign_by_search<Bits, Key>,
+        assign_by_table<Bits, Key>,
+        look_up<Bits>,
+        quantize<Bits>,
+        quantize_columns<Bits>,
+        dequantize<Bits>,
+        dequantize_columns<Bits>,
+        mask_above<Bits>,
+        compact<Bits>,
+        expand<Bits>,
+        add_errors<Bits>,
+    };
+}
+
+}  // namespace
+
+#define COREPRESS_JOIN_(a, b) a##b
+#define COREPRESS_JOIN(a, b) COREPRESS_JOIN_(a, b)
+#define COREPRESS_TEXT_(a) #a
+#define COREPRESS_TEXT(a) COREPRESS_TEXT_(a)
+
+extern const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL);
+const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
+    COREPRESS_TEXT(COREPRESS_LEVEL),
+    value_kernels<uint16_t>(),
+    value_kernels<uint32_t>(),
+    pack,
+    unpack,
+    count_bits,
+};
+
+}  // namespace corepress

@@ -1,0 +1,81 @@
+// Codes of 1 to 8 bits into one stream of bits, least significant bit first, and back.
+//
+// Eight codes are one 64-bit word, one code a byte. Three folds halve the gaps between them:
+//   bytes  ...0000bbbb 0000aaaa   ->  16-bit lanes  ...bbbbaaaa  ->  32-bit lanes  ->  the lowest 8 * nbits bits
+
+inline uint64_t load_word(const uint8_t* bytes) {
+    uint64_t word;
+    memcpy(&word, bytes, sizeof word);
+    return word;
+}
+
+template <int nbits>
+inline uint64_t fold_codes(uint64_t word) {
+    word = (word & 0x00ff00ff00ff00ffu) | ((word & 0xff00ff00ff00ff00u) >> (8 - nbits));
+    word = (word & 0x0000ffff0000ffffu) | ((word & 0xffff0000ffff0000u) >> (16 - 2 * nbits));
+    return (word & 0x00000000ffffffffu) | ((word >> 32) << (4 * nbits));
+}
+
+template <int nbits>
+inline uint64_t unfold_codes(uint64_t word) {
+    constexpr uint64_t kQuad = (uint64_t{1} << (4 * nbits)) - 1;
+    constexpr uint64_t kPair = ((uint64_t{1} << (2 * nbits)) - 1) * 0x0000000100000001u;
+    constexpr uint64_t kCode = ((uint64_t{1} << nbits) - 1) * 0x0001000100010001u;
+    word = (word & kQuad) | ((word >> (4 * nbits) & kQuad) << 32);
+    word = (word & kPair) | ((word >> (2 * nbits) & kPair) << 16);
+    return (word & kCode) | ((word >> nbits & kCode) << 8);
+}
+
+template <int nbits>
+void pack_width(const uint8_t* codes, int64_t count, uint8_t* packed) {
+    const int64_t words = count / 8;
+    for (int64_t i = 0; i < words; ++i) {
+        const uint64_t bits = fold_codes<nbits>(load_word(codes + 8 * i));
+        memcpy(packed + nbits * i, &bits, nbits);
+    }
+    const int tail = static_cast<int>(count % 8);
+    if (tail == 0) return;
+    uint8_t last[8] = {};
+    memcpy(last, codes + 8 * words, static_cast<size_t>(tail));
+    const uint64_t bits = fold_codes<nbits>(load_word(last));
+    memcpy(packed + nbits * words, &bits, static_cast<size_t>((tail * nbits + 7) / 8));
+}
+
+template <int nbits>
+void unpack_width(const uint8_t* packed, int64_t count, uint8_t* codes) {
+    const int64_t words = count / 8;
+    for (int64_t i = 0; i < words; ++i) {
+        uint64_t bits = 0;
+        memcpy(&bits, packed + nbits * i, nbits);
+        const uint64_t word = unfold_codes<nbits>(bits);
+        memcpy(codes + 8 * i, &word, sizeof word);
+    }
+    const int tail = static_cast<int>(count % 8);
+    if (tail == 0) return;
+    uint64_t bits = 0;
+    memcpy(&bits, packed + nbits * words, static_cast<size_t>((tail * nbits + 7) / 8));
+    const uint64_t word = unfold_codes<nbits>(bits);
+    memcpy(codes + 8 * words, &word, static_cast<size_t>(tail));
+}
+
+void pack(const uint8_t* codes, int64_t count, int nbits, uint8_t* packed) {
+    switch (nbits) {
+        case 1: return pack_width<1>(codes, count, packed);
+        case 2: return pack_width<2>(codes, count, packed);
+        case 3: return pack_width<3>(codes, count, packed);
+        case 4: return pack_width<4>(codes, count, packed);
+        case 6: return pack_width<6>(codes, count, packed);
+        default: memcpy(packed, codes, static_cast<size_t>(count));
+    }
+}
+
+void unpack(const uint8_t* packed, int64_t count, int nbits, uint8_t* codes) {
+    switch (nbits) {
+        case 1: return unpack_width<1>(packed, count, codes);
+        case 2: return unpack_width<2>(packed, count, codes);
+        case 3: return unpack_width<3>(packed, count, codes);
+        case 4: return unpack_width<4>(packed, count, codes);
+        case 6: return unpack_width<6>(packed, count, codes);
+        default: memcpy(codes, packed, static_cast<size_t>(count));
+    }
+}

@@ -1,0 +1,56 @@
+// Values to the codes of a sorted table, by comparing keys with the cuts between entries, and codes to values.
+
+template <typename Bits, typename Key>
+void assign_by_cuts(const Bits* values, int64_t count, const Key* cuts, int cut_count, uint8_t* codes) {
+    Key keys[kTile];
+    Key above[kTile];
+    for (int64_t begin = 0; begin < count; begin += kTile) {
+        const int64_t length = count - begin < kTile ? count - begin : kTile;
+        for (int64_t i = 0; i < length; ++i) {
+            keys[i] = key_from_bits(values[begin + i]);
+            above[i] = 0;
+        }
+        for (int j = 0; j < cut_count; ++j) {
+            const Key cut = cuts[j];
+            for (int64_t i = 0; i < length; ++i) above[i] = static_cast<Key>(above[i] + (keys[i] > cut ? 1 : 0));
+        }
+        for (int64_t i = 0; i < length; ++i) codes[begin + i] = static_cast<uint8_t>(above[i]);
+    }
+}
+
+template <typename Bits, typename Key>
+void assign_by_search(const Bits* values, int64_t count, const Key* cuts, int cut_count, uint8_t* codes) {
+    const int half = (cut_count + 1) / 2;
+    for (int64_t i = 0; i < count; ++i) {
+        const Key key = key_from_bits(values[i]);
+        int code = 0;
+        for (int step = half; step > 0; step /= 2) code += key > cuts[code + step - 1] ? step : 0;
+        codes[i] = static_cast<uint8_t>(code);
+    }
+}
+
+template <typename Bits, typename Key>
+void assign_by_table(const Bits* values, int64_t count, const uint8_t* first_codes, int span, const Key* cuts,
+                     uint8_t* codes) {
+    constexpr int kLow = Format<Bits>::kWidth - 16;
+    if (span == 0) {
+        for (int64_t i = 0; i < count; ++i) codes[i] = first_codes[values[i] >> kLow];
+    } else if (span == 1) {
+        for (int64_t i = 0; i < count; ++i) {
+            const int code = first_codes[values[i] >> kLow];
+            codes[i] = static_cast<uint8_t>(code + (key_from_bits(values[i]) > cuts[code] ? 1 : 0));
+        }
+    } else {
+        for (int64_t i = 0; i < count; ++i) {
+            const Key key = key_from_bits(values[i]);
+            int code = first_codes[values[i] >> kLow];
+            for (int step = 0; step < span; ++step) code += key > cuts[code] ? 1 : 0;
+            codes[i] = static_cast<uint8_t>(code);
+        }
+    }
+}
+
+template <typename Bits>
+void look_up(const uint8_t* codes, int64_t count, const Bits* lut, Bits* values) {
+    for (int64_t i = 0; i < count; ++i) values[i] = lut[codes[i]];
+}

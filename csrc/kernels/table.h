@@ -1,0 +1,94 @@
+// The contract of the leaf loops. They are compiled once per instruction-set level from the same source, take raw
+// pointers, allocate nothing, throw nothing, and give the same bytes at every level.
+#pragma once
+
+#include <cstdint>
+
+namespace corepress {
+
+struct KeyRange {
+    int32_t lowest;
+    int32_t highest;
+};
+
+struct ErrorSums {
+    double squared_error = 0;
+    double squared_first = 0;
+    double squared_second = 0;
+    double product = 0;
+    double largest_error = 0;
+};
+
+// code = clip(rint(value / scale) + zero_point, lowest, highest)
+struct Affine {
+    float scale;
+    float zero_point;
+};
+struct CodeRange {
+    float lowest;
+    float highest;
+};
+
+// Loops over values of one format, given as their bits: uint16_t for half, uint32_t for float. Keys are core/half.h's.
+template <typename Bits, typename Key>
+struct ValueKernels {
+    int64_t (*count_nonfinite)(const Bits* values, int64_t count);
+
+    // Smallest and largest key of count >= 1 values.
+    KeyRange (*key_range)(const Bits* values, int64_t count);
+    // The same for each column of a row-major [rows, columns] matrix, merged into lowest and highest.
+    void (*column_key_range)(const Bits* values, int64_t rows, int64_t columns, Key* lowest, Key* highest);
+
+    // codes[i] = number of cuts below values[i]: the code is j where cuts[j-1] < key <= cuts[j]. Cuts ascend.
+    void (*assign_by_cuts)(const Bits* values, int64_t count, const Key* cuts, int cut_count, uint8_t* codes);
+    // The same in log2(cut_count + 1) steps; cut_count + 1 must be a power of two.
+    void (*assign_by_search)(const Bits* values, int64_t count, const Key* cuts, int cut_count, uint8_t* codes);
+    // The same from the code of the first value that shares the upper 16 bits, then `span` comparisons (at most that
+    // many cuts may share them). cuts[cut_count] must exist and be the largest key.
+    void (*assign_by_table)(const Bits* values, int64_t count, const uint8_t* first_codes, int span, const Key* cuts,
+                            uint8_t* codes);
+    void (*look_up)(const uint8_t* codes, int64_t count, const Bits* lut, Bits* values);
+
+    void (*quantize)(const Bits* values, int64_t count, Affine affine, CodeRange range, uint8_t* codes);
+    // Row-major [rows, columns], one Affine per column.
+    void (*quantize_columns)(const Bits* values, int64_t rows, int64_t columns, const Affine* affines, CodeRange range,
+                             uint8_t* codes);
+    // values[i] = (codes[i] - zero_point) * scale, rounded once; codes are two's complement when is_signed.
+    void (*dequantize)(const uint8_t* codes, int64_t count, Affine affine, bool is_signed, Bits* values);
+    void (*dequantize_columns)(const uint8_t* codes, int64_t rows, int64_t columns, const Affine* affines,
+                               bool is_signed, Bits* values);
+
+    // Bit i of mask (LSB first, tail bits 0) is 1 where |values[i]| > threshold, a magnitude's bits. Returns the ones.
+    int64_t (*mask_above)(const Bits* values, int64_t count, Bits threshold, uint8_t* mask);
+    // Writes the values whose mask bit is 1, in order; returns how many.
+    int64_t (*compact)(const Bits* values, int64_t count, const uint8_t* mask, Bits* kept);
+    // The inverse, zeros elsewhere; returns how many values it took.
+    int64_t (*expand)(const Bits* kept, const uint8_t* mask, int64_t count, Bits* values);
+
+    // Adds the sums over pairs of values. The order of additions is fixed: lane i % 8, lanes in order at the end.
+    void (*add_errors)(const Bits* first, const Bits* second, int64_t count, ErrorSums* sums);
+};
+
+struct KernelTable {
+    const char* level;
+    ValueKernels<uint16_t, int16_t> half;
+    ValueKernels<uint32_t, int32_t> single;
+
+    // Codes of nbits bits (1, 2, 3, 4, 6, 8; upper bits 0), LSB first in one stream; the last byte's tail bits are 0.
+    void (*pack)(const uint8_t* codes, int64_t count, int nbits, uint8_t* packed);
+    // Reads exactly (count * nbits + 7) / 8 bytes.
+    void (*unpack)(const uint8_t* packed, int64_t count, int nbits, uint8_t* codes);
+    // Ones among the first `count` bits.
+    int64_t (*count_bits)(const uint8_t* mask, int64_t count);
+};
+
+template <typename Bits>
+const auto& kernels_for(const KernelTable& table) {
+    if constexpr (sizeof(Bits) == sizeof(uint16_t)) {
+        return table.half;
+    } else {
+        return table.single;
+    }
+}
+
+}  // namespace corepress

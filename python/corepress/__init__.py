@@ -1,0 +1,31 @@
+"""Native-accelerated compression of Core ML weights.
+
+Arrays: `palettize`, `quantize`, `prune`, `error`, and the parts in `corepress.kernels`.
+Models: ``from corepress import coreml``.
+"""
+
+from __future__ import annotations
+
+from . import kernels
+from ._core import __version__, simd_level, simd_levels
+from .compression import palettize, prune, quantize
+from .errors import FormatError
+from .measure import Error, error
+from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
+
+__all__ = [
+    "CompressedTensor",
+    "Error",
+    "FormatError",
+    "PalettizedTensor",
+    "QuantizedTensor",
+    "SparseTensor",
+    "__version__",
+    "error",
+    "kernels",
+    "palettize",
+    "prune",
+    "quantize",
+    "simd_level",
+    "simd_levels",
+]

@@ -1,0 +1,84 @@
+"""What callers give becomes a contiguous float array; which axis is grouped becomes a layout for the kernels."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+
+
+def as_weight(verb: str, weight: Any) -> NDArray:
+    """Return `weight` as a C-contiguous, native-endian float16 or float32 array, copied only where it must be.
+
+    Parameters
+    ----------
+    verb : str
+        The caller's name, for messages.
+    weight : array_like
+        A NumPy array, or an object with ``__array__``, the buffer protocol or DLPack on the CPU. float64 is narrowed
+        to float32, to nearest even.
+
+    Raises
+    ------
+    TypeError
+        If the elements are not float16, float32 or float64.
+    ValueError
+        If a finite float64 value is infinite as float32.
+    """
+    if not isinstance(weight, np.ndarray):
+        if hasattr(weight, "__dlpack__") and not hasattr(weight, "__array__"):
+            weight = np.from_dlpack(weight)
+        else:
+            weight = np.asarray(weight)
+    if weight.dtype == np.float64:
+        with np.errstate(over="ignore"):
+            narrowed = weight.astype(np.float32)
+        if np.isinf(narrowed).sum() != np.isinf(weight).sum():
+            raise ValueError(f"{verb}: float64 values beyond {np.finfo(np.float32).max:.4g} do not fit float32")
+        weight = narrowed
+    if weight.dtype.kind != "f" or weight.dtype.itemsize not in (2, 4):
+        raise TypeError(f"{verb}: weight must be float16, float32 or float64, not {weight.dtype}")
+    weight = weight.astype(weight.dtype.newbyteorder("="), copy=False)
+    return weight if weight.flags.c_contiguous else weight.copy(order="C")
+
+
+def require_finite(verb: str, weight: NDArray, num_threads: int | None) -> None:
+    """Raise ValueError if `weight`, from `as_weight`, holds NaN or infinity."""
+    count = _core.count_nonfinite(weight, num_threads)
+    if count:
+        raise ValueError(f"{verb}: {count} of {weight.size} values are NaN or infinite (shape {weight.shape})")
+
+
+def group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core.Layout:
+    """Describe a row-major tensor, divided into groups along its axes, as (outer, groups, run).
+
+    Element ``(o, g, r)`` of that view belongs to group ``g``. This covers one grouped axis, and several of which all
+    but the last have one group per entry and nothing ungrouped stands between them.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the tensor.
+    group_counts : tuple of int
+        Number of groups along each axis; each divides the axis.
+    """
+    grouped = [axis for axis, groups in enumerate(group_counts) if groups > 1]
+    if not grouped:
+        return (1, 1, prod(shape))
+    first, last = grouped[0], grouped[-1]
+    if any(shape[axis] != group_counts[axis] for axis in range(first, last)):
+        raise ValueError(f"group_layout: groups {group_counts} of shape {shape} do not form (outer, groups, run)")
+    groups = prod(group_counts)
+    outer = prod(shape[:first])
+    return (outer, groups, prod(shape) // (outer * groups))
+
+
+def checked_axis(verb: str, name: str, axis: int, shape: tuple[int, ...]) -> int:
+    """Return `axis` counted from the front; ValueError if the shape has no such axis."""
+    if not -len(shape) <= axis < len(shape):
+        raise ValueError(f"{verb}: {name} {axis} is not an axis of shape {shape}")
+    return axis % len(shape)

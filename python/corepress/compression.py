@@ -1,0 +1,234 @@
+"""Arrays to compressed tensors: one function per spec, no loops."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from .arrays import as_weight, checked_axis, group_layout, require_finite
+from .specs import Palettize, Prune, Quantize, Spec
+from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
+
+# Ranges of the codes, coremltools': symmetric ones leave out one code so that they are centred.
+CODE_RANGES = {
+    ("int8", "linear_symmetric"): (-127, 127),
+    ("int8", "linear"): (-128, 127),
+    ("uint8", "linear_symmetric"): (0, 254),
+    ("uint8", "linear"): (0, 255),
+}
+
+
+def palettize(
+    weight: Any,
+    *,
+    nbits: int,
+    mode: str = "kmeans",
+    granularity: str = "per_tensor",
+    group_size: int = 32,
+    channel_axis: int | None = None,
+    num_threads: int | None = None,
+) -> PalettizedTensor:
+    """Replace weights by indices into a table of ``2**nbits`` values, or one table per group of channels.
+
+    The table is the optimum: no other table of that size has a smaller squared error, up to the rounding of its
+    entries to the weight's dtype. Each weight then takes its nearest entry, the lower one if two are equally near.
+
+    Parameters
+    ----------
+    weight : array_like of float16, float32 or float64
+        Any shape and strides; never written to. float64 is narrowed to float32.
+    nbits : {1, 2, 3, 4, 6, 8}
+        Bits per index.
+    mode : {"kmeans"}
+        How the table is found.
+    granularity : {"per_tensor", "per_grouped_channel"}
+        One table for the tensor, or one per `group_size` entries of `channel_axis`.
+    group_size : int
+        Channels that share a table; must divide the axis.
+    channel_axis : int, optional
+        Axis that is grouped; None for axis 0.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+    Returns
+    -------
+    PalettizedTensor
+        With indices packed in row-major order, least significant bit first, ascending in value.
+
+    Raises
+    ------
+    TypeError
+        If the weight is not a float array.
+    ValueError
+        For values out of range, a group size that does not divide the axis, and NaN or infinite weights.
+
+    Notes
+    -----
+    Optimal one-dimensional clustering after Gronlund et al., "Fast exact k-means, k-medians and Bregman divergence
+    clustering in 1D", arXiv:1701.07204, on the histogram of the weights. float32 tensors of more than 16,384 weights
+    (a group's count) are clustered in some 32,768 buckets first, and cuts between entries then settled to the value.
+    """
+    spec = Palettize(
+        nbits=nbits, mode=mode, granularity=granularity, group_size=group_size, channel_axis=channel_axis
+    )
+    return _palettize(weight, spec, num_threads)
+
+
+def _palettize(weight: Any, spec: Palettize, num_threads: int | None) -> PalettizedTensor:
+    weight = as_weight("palettize", weight)
+    require_finite("palettize", weight, num_threads)
+    group_counts = [1] * weight.ndim
+    if spec.granularity == "per_grouped_channel":
+        axis = checked_axis("palettize", "channel_axis", spec.channel_axis or 0, weight.shape)
+        if weight.shape[axis] % spec.group_size:
+            raise ValueError(
+                f"palettize: axis {axis} of length {weight.shape[axis]} is not a multiple of group_size "
+                f"{spec.group_size} (shape {weight.shape})"
+            )
+        group_counts[axis] = max(weight.shape[axis] // spec.group_size, 1)
+    layout = group_layout(weight.shape, tuple(group_counts))
+    if weight.size == 0:
+        raise ValueError(f"palettize: weight has no elements (shape {weight.shape})")
+    lut, indices = _core.palettize(weight, layout, spec.nbits, num_threads)
+    return PalettizedTensor(weight.shape, indices, lut.reshape(*group_counts, 2**spec.nbits, 1), spec.nbits)
+
+
+def quantize(
+    weight: Any,
+    *,
+    dtype: str = "int8",
+    mode: str = "linear_symmetric",
+    granularity: str = "per_channel",
+    channel_axis: int | None = None,
+    num_threads: int | None = None,
+) -> QuantizedTensor:
+    """Replace weights by integers with a scale: ``weight = scale * (data - zero_point)``.
+
+    Parameters
+    ----------
+    weight : array_like of float16, float32 or float64
+        Any shape and strides; never written to. float64 is narrowed to float32.
+    dtype : {"int8", "uint8"}
+        Integer type of the codes.
+    mode : {"linear_symmetric", "linear"}
+        Symmetric about zero (int8 codes -127 to 127, no zero point; uint8 codes 0 to 254 about 127), or over the range
+        of the values widened to include zero, with zero points.
+    granularity : {"per_channel", "per_tensor"}
+        What shares a scale.
+    channel_axis : int, optional
+        Axis with one scale per entry; None for axis 0.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+    Returns
+    -------
+    QuantizedTensor
+        Scales in the weight's dtype.
+
+    Raises
+    ------
+    TypeError
+        If the weight is not a float array.
+    ValueError
+        For values out of range and for NaN or infinite weights.
+
+    Notes
+    -----
+    The scale is coremltools' (the range over the number of codes, rounded to the weight's dtype), found in double
+    precision, so that float16 ranges beyond 32,768 do not overflow and tiny ones do not give a scale of 0. Codes are
+    the quotients in float32, rounded half to even. An all-zero block has scale 1.
+    """
+    spec = Quantize(dtype=dtype, mode=mode, granularity=granularity, channel_axis=channel_axis)
+    return _quantize(weight, spec, num_threads)
+
+
+def _quantize(weight: Any, spec: Quantize, num_threads: int | None) -> QuantizedTensor:
+    weight = as_weight("quantize", weight)
+    require_finite("quantize", weight, num_threads)
+    block_counts = [1] * weight.ndim
+    if spec.granularity == "per_channel":
+        axis = checked_axis("quantize", "channel_axis", spec.channel_axis or 0, weight.shape)
+        block_counts[axis] = max(weight.shape[axis], 1)
+    if weight.size == 0:
+        raise ValueError(f"quantize: weight has no elements (shape {weight.shape})")
+    layout = group_layout(weight.shape, tuple(block_counts))
+    symmetric = spec.mode == "linear_symmetric"
+    is_signed = spec.dtype == "int8"
+    codes, scale, zero_point = _core.quantize(
+        weight, layout, CODE_RANGES[spec.dtype, spec.mode], is_signed, symmetric, num_threads
+    )
+    offsets = None if symmetric and is_signed else zero_point.view(spec.dtype).reshape(block_counts)
+    return QuantizedTensor(weight.shape, codes, scale.reshape(block_counts), offsets, spec.dtype)
+
+
+def prune(
+    weight: Any,
+    *,
+    target_sparsity: float | None = None,
+    threshold: float | None = None,
+    num_threads: int | None = None,
+) -> SparseTensor:
+    """Set the weights of smallest magnitude to zero and store only the others.
+
+    Weights that are zero already, -0 included, are never stored, and decode to +0.
+
+    Parameters
+    ----------
+    weight : array_like of float16, float32 or float64
+        Any shape and strides; never written to. float64 is narrowed to float32.
+    target_sparsity : float, optional
+        Fraction s in [0, 1]. Zero where ``|w| <= a[floor((n - 1) * s)]``, `a` the sorted magnitudes of the n weights,
+        so that ties can zero more than asked; 1 zeroes all weights, 0 none.
+    threshold : float, optional
+        Zero where ``|w| <= threshold``, compared exactly. Give this or `target_sparsity`.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+    Returns
+    -------
+    SparseTensor
+
+    Raises
+    ------
+    TypeError
+        If the weight is not a float array.
+    ValueError
+        For values out of range and for NaN or infinite weights.
+    """
+    return _prune(weight, Prune(target_sparsity=target_sparsity, threshold=threshold), num_threads)
+
+
+def _prune(weight: Any, spec: Prune, num_threads: int | None) -> SparseTensor:
+    weight = as_weight("prune", weight)
+    require_finite("prune", weight, num_threads)
+    threshold = np.zeros(1, weight.dtype)
+    if spec.threshold is not None:
+        threshold[0] = _largest_not_above(spec.threshold, weight.dtype)
+    elif spec.target_sparsity == 1:
+        threshold[0] = np.finfo(weight.dtype).max
+    elif spec.target_sparsity and weight.size:
+        rank = math.floor((weight.size - 1) * spec.target_sparsity)
+        threshold = _core.magnitude_of_rank(weight, rank, num_threads)
+    mask, _ = _core.magnitude_mask(weight, threshold, num_threads)
+    return SparseTensor(weight.shape, mask, _core.encode_sparse(weight, mask, num_threads))
+
+
+def _largest_not_above(threshold: float, dtype: np.dtype) -> NDArray:
+    """Round a magnitude down to `dtype`: comparing with the result is comparing with the threshold itself."""
+    limit = np.finfo(dtype).max
+    rounded = dtype.type(min(threshold, float(limit)))
+    return np.nextafter(rounded, dtype.type(0)) if float(rounded) > threshold else rounded
+
+
+_APPLY = {Palettize: _palettize, Quantize: _quantize, Prune: _prune}
+
+
+def apply(weight: Any, spec: Spec, *, num_threads: int | None = None) -> CompressedTensor:
+    """Compress `weight` as `spec` says; what the functions of this module do with their arguments."""
+    compress: Any = _APPLY[type(spec)]
+    tensor: CompressedTensor = compress(weight, spec, num_threads)
+    return tensor

@@ -1,0 +1,86 @@
+"""How far a compressed tensor is from the weight it came from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from .arrays import as_weight
+from .tensors import CompressedTensor
+
+
+@dataclass(frozen=True)
+class Error:
+    """Differences between a weight and its decompressed form, as Python floats.
+
+    Attributes
+    ----------
+    sse : float
+        Sum of squared errors.
+    mse : float
+        Mean of squared errors.
+    snr_db : float
+        Signal-to-noise ratio ``10 * log10(sum(weight**2) / sse)`` in decibel; inf for a lossless result.
+    max_abs : float
+        Largest absolute error.
+    cosine : float
+        Cosine of the angle between the two as vectors; 1 if both are zero.
+    """
+
+    sse: float
+    mse: float
+    snr_db: float
+    max_abs: float
+    cosine: float
+
+
+def snr_db(signal: float, noise: float) -> float:
+    """Signal-to-noise ratio in decibel from two sums of squares; inf where there is no noise."""
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+
+
+def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | None = None) -> Error:
+    """Compare a weight with its compressed form, or with any array of its shape.
+
+    Parameters
+    ----------
+    weight : array_like of float16, float32 or float64
+        The original; float64 is narrowed to float32.
+    tensor : CompressedTensor or array_like
+        What to compare with: same shape and dtype.
+    num_threads : int, optional
+        Threads to use; the result is the same for every number.
+
+    Returns
+    -------
+    Error
+        Sums in double precision.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    TypeError
+        If the dtypes differ.
+    """
+    first = as_weight("error", weight)
+    dense = tensor.dense(num_threads=num_threads) if isinstance(tensor, CompressedTensor) else tensor
+    second = as_weight("error", dense)
+    if first.shape != second.shape:
+        raise ValueError(f"error: weight has shape {first.shape}, tensor has {second.shape}")
+    if first.dtype != second.dtype:
+        raise TypeError(f"error: weight is {first.dtype}, tensor is {second.dtype}")
+    sse, signal, decoded, product, max_abs = _core.sum_errors(first, second, num_threads)
+    norms = math.sqrt(signal) * math.sqrt(decoded)
+    if norms > 0:
+        cosine = product / norms
+    else:
+        cosine = 1.0 if signal == decoded else 0.0
+    noise_ratio = math.nan if math.isnan(sse) else snr_db(signal, sse)
+    return Error(sse, sse / max(first.size, 1), noise_ratio, max_abs, float(np.clip(cosine, -1.0, 1.0)))
