@@ -1,0 +1,162 @@
+"""Compressing the weights of a package."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .. import _core, compression
+from ..specs import Palettize, Prune, Quantize, Spec, spec_from_dict
+from .data_types import FLOATS
+from .operations import check, lower
+from .program import Program, Weight
+from .report import Report
+from .storage import is_compressed
+from .transform import Keep, Outcome, ProgressCallback, StrPath, Task, transform
+from .values import MINIMUM_BLOB_COUNT, ValueReader
+
+Config = Spec | Mapping[str, Any] | Sequence[Any]
+
+
+def spec_of(config: Config) -> Spec:
+    """The one spec that a config stands for."""
+    if isinstance(config, Palettize | Quantize | Prune):
+        return config
+    if isinstance(config, Sequence) and not isinstance(config, str):
+        if len(config) != 1:
+            raise ValueError(
+                f"config: {len(config)} steps; joint compression by several steps is not supported by this version"
+            )
+        return spec_of(config[0])
+    return spec_from_dict(config)  # type: ignore[arg-type]
+
+
+def compress(
+    src: StrPath,
+    dst: StrPath,
+    config: Config,
+    *,
+    progress: ProgressCallback | None = None,
+    overwrite: bool = False,
+    strict: bool = False,
+    weight_threshold: int = 2048,
+    num_threads: int | None = None,
+) -> Report:
+    """Compress the weights of an ``.mlpackage``.
+
+    Weights are compressed one after another and written straight to the new package; everything else is copied as it
+    is. The destination appears only when it is whole, and the source is never written to.
+
+    Parameters
+    ----------
+    src, dst : path-like
+        The package to read and the package to write.
+    config : dict, list or spec
+        What to do: ``{"palettize": {"nbits": 4}}``, a list with one such step, or a spec of `corepress.specs`.
+    progress : callable, optional
+        Called with a `Progress` at the start and after each weight.
+    overwrite : bool
+        Replace `dst` if it exists.
+    strict : bool
+        Raise if a weight cannot be compressed as asked, instead of keeping it and saying so in the report.
+    weight_threshold : int
+        Weights of this many elements or fewer are kept.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`. The result does not
+        depend on it.
+
+    Returns
+    -------
+    Report
+        One record per weight, and totals.
+
+    Raises
+    ------
+    ValueError
+        If the config is not valid, or the package's specification version cannot express it, or with `strict`.
+    FormatError
+        If the package is damaged.
+    """
+    spec = spec_of(config)
+
+    def decide(program: Program, values: ValueReader, weight: Weight) -> Task:
+        _require_candidate(weight, weight_threshold)
+        try:
+            resolved = _resolve_axis(spec, weight)
+        except Keep as reason:
+            raise _unplanned(weight, reason, strict) from None
+
+        def task() -> Outcome:
+            first = weight.first
+            dense = values.read(first.parameters["val"], first.where).data
+            try:
+                return _compress(dense, resolved, program.version, num_threads)
+            except Keep as reason:
+                raise _unplanned(weight, reason, strict) from None
+
+        return task
+
+    return transform(
+        src,
+        dst,
+        decide,
+        prepare=lambda program: check(spec, program.version),
+        progress=progress,
+        overwrite=overwrite,
+    )
+
+
+def _require_candidate(weight: Weight, weight_threshold: int) -> None:
+    """Keep what no config means."""
+    first, count = weight.first, prod(weight.first.shape)
+    if is_compressed(weight):
+        raise Keep("already compressed")
+    if first.data_type not in FLOATS:
+        raise Keep(f"{first.data_type.name} is not float16 or float32")
+    if len(first.shape) < 2:
+        raise Keep(f"rank {len(first.shape)}")
+    if count <= max(weight_threshold, MINIMUM_BLOB_COUNT - 1):
+        raise Keep(f"small: at most {weight_threshold} elements")
+    if weight.feeds_definition:
+        raise Keep("operand of a compressed weight")
+    if not weight.consumers:
+        raise Keep("no operation uses it")
+
+
+def _unplanned(weight: Weight, reason: Keep, strict: bool) -> Exception:
+    """With `strict`, keeping a weight that the config means is an error."""
+    return ValueError(f"{weight.first.name} (shape {weight.first.shape}): {reason}") if strict else reason
+
+
+def _resolve_axis(spec: Spec, weight: Weight) -> Spec:
+    """Fill in the channel axis from the consumers, and see that it fits."""
+    if isinstance(spec, Prune) or spec.granularity == "per_tensor":
+        return spec
+    axis, shape = spec.channel_axis, weight.first.shape
+    if axis is None:
+        if len(weight.axes) != 1 or None in weight.axes:
+            raise Keep("its consumers disagree on the output channel axis")
+        (axis,) = weight.axes
+    assert axis is not None
+    if not -len(shape) <= axis < len(shape):
+        raise Keep(f"has no channel_axis {axis}")
+    axis %= len(shape)
+    if isinstance(spec, Palettize) and shape[axis] % spec.group_size:
+        raise Keep(f"group_size {spec.group_size} does not divide its channels")
+    return dataclasses.replace(spec, channel_axis=axis)
+
+
+def _compress(dense: NDArray[Any], spec: Spec, version: int, num_threads: int | None) -> Outcome:
+    from .. import error
+
+    if _core.count_nonfinite(dense):
+        raise Keep("contains infinite or NaN values")
+    try:
+        tensor = compression.apply(dense, spec, num_threads=num_threads)
+    except ValueError as failure:
+        raise Keep(str(failure)) from failure
+    return Outcome(lower(tensor, version), "compressed", spec.description, error(dense, tensor).snr_db)

@@ -1,0 +1,183 @@
+"""Telling how the weights of a package are stored, without reading them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from .package import Package
+from .program import Program, Weight
+from .storage import describe_storage, steps, stored_bytes, visible_weights
+from .table import Column, format_bytes, render
+from .transform import StrPath
+from .values import ValueReader
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """How one constant is stored.
+
+    Attributes
+    ----------
+    name, function : str
+        Name of the constant and of the function it stands in; of shared constants, the first.
+    consumers : tuple of str
+        Types of the operations that use it.
+    shape : tuple of int
+        Shape.
+    dtype : str
+        Element type of the decompressed values.
+    storage : str
+        How it is stored.
+    bits_per_weight : float
+        Stored bits per weight, tables and scales included.
+    bytes : int
+        Stored bytes, tables and scales included.
+    shared_by : int
+        Number of operations that share the stored data.
+    """
+
+    name: str
+    function: str
+    consumers: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    storage: str
+    bits_per_weight: float
+    bytes: int
+    shared_by: int
+
+
+@dataclass(frozen=True, repr=False)
+class Inspection:
+    """What is in a package.
+
+    Attributes
+    ----------
+    source : str
+        The package.
+    specification_version : int
+        Its specification version.
+    functions : tuple of str
+        Names of its functions.
+    weight_files : dict of str to int
+        Weight files by the name that the program uses, and their bytes.
+    package_bytes : int
+        Bytes of all files of the package.
+    weights : tuple of StoredWeight
+        One record per constant, in program order.
+    """
+
+    source: str
+    specification_version: int
+    functions: tuple[str, ...]
+    weight_files: dict[str, int]
+    package_bytes: int
+    weights: tuple[StoredWeight, ...]
+
+    @property
+    def weight_count(self) -> int:
+        """Number of weights (elements)."""
+        return sum(prod(weight.shape) for weight in self.weights)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes that they occupy, tables and scales included."""
+        return sum(weight.bytes for weight in self.weights)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits per weight."""
+        return 8.0 * self.weight_bytes / self.weight_count if self.weight_count else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        values = dataclasses.asdict(self)
+        values["weights"] = [
+            record | {"shape": list(record["shape"]), "consumers": list(record["consumers"])}
+            for record in values["weights"]
+        ]
+        totals = {name: getattr(self, name) for name in ("weight_count", "weight_bytes", "bits_per_weight")}
+        return values | {"functions": list(self.functions)} | totals
+
+    def to_json(self) -> str:
+        """As strict JSON."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def __str__(self) -> str:
+        files = ", ".join(f"{name} ({format_bytes(size)})" for name, size in self.weight_files.items()) or "none"
+        return (
+            f"{self.source}\nspecification version: {self.specification_version}\n"
+            f"functions: {', '.join(self.functions)}\nweight files: {files}\n\n{render(_COLUMNS, self.weights)}\n"
+            f"{len(self.weights)} constants, {self.weight_count} weights, {format_bytes(self.weight_bytes)}, "
+            f"{self.bits_per_weight:.2f} bits/weight"
+        )
+
+    def __repr__(self) -> str:
+        return f"<Inspection {self.source}: {len(self.weights)} constants, {self.bits_per_weight:.3f} bits/weight>"
+
+
+_COLUMNS = (
+    Column("weight", lambda weight: weight.name),
+    Column("used by", lambda weight: ", ".join(weight.consumers) or "-"),
+    Column("shape", lambda weight: "x".join(map(str, weight.shape))),
+    Column("type", lambda weight: weight.dtype),
+    Column("stored as", lambda weight: weight.storage),
+    Column("bits", lambda weight: f"{weight.bits_per_weight:.2f}", right=True),
+    Column("bytes", lambda weight: format_bytes(weight.bytes), right=True),
+)
+
+
+def inspect(src: StrPath) -> Inspection:
+    """Tell how the weights of an ``.mlpackage`` are stored.
+
+    Parameters
+    ----------
+    src : path-like
+        The package.
+
+    Returns
+    -------
+    Inspection
+        One record per weight, and totals.
+
+    Raises
+    ------
+    FormatError
+        If the package is damaged.
+    """
+    package = Package.open(src)
+    program = Program(package)
+    weights = visible_weights(program)
+    with ValueReader(package) as values:
+        for weight in weights:
+            for step in steps(weight.first):
+                for name, value in step.parameters.items():
+                    values.check(value, f"{step.where}: {name}")
+    return Inspection(
+        source=os.fspath(src),
+        specification_version=program.specification_version,
+        functions=program.functions,
+        weight_files={name: path.stat().st_size for name, path in sorted(program.file_names.items())},
+        package_bytes=package.size,
+        weights=tuple(map(_stored_weight, weights)),
+    )
+
+
+def _stored_weight(weight: Weight) -> StoredWeight:
+    first, size = weight.first, stored_bytes(weight)
+    return StoredWeight(
+        name=first.name,
+        function=first.function,
+        consumers=weight.consumer_types,
+        shape=first.shape,
+        dtype=first.data_type.name,
+        storage=describe_storage(weight),
+        bits_per_weight=8.0 * size / max(1, prod(first.shape)),
+        bytes=size,
+        shared_by=len(weight.definitions),
+    )

@@ -1,0 +1,78 @@
+"""``constexpr_lut_to_dense`` and `PalettizedTensor`."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from ...errors import FormatError
+from ...specs import Palettize
+from ...tensors import PalettizedTensor
+from ..values import Tensor
+from .form import OperationForm, Parameters, Types, UnsupportedForm, dense_shape, packed_bytes, parameter
+
+LUT_TO_DENSE = "constexpr_lut_to_dense"
+LUT_TO_SPARSE = "constexpr_lut_to_sparse"
+
+
+def needs_ios18(spec: Palettize) -> tuple[str, str] | None:
+    """What in the spec the iOS 16 form cannot express, and what to use instead."""
+    if spec.nbits == 3:
+        return "nbits 3", "use nbits 4"
+    if spec.granularity == "per_grouped_channel":
+        return "granularity 'per_grouped_channel'", "use 'per_tensor'"
+    return None
+
+
+def lower_ios16(tensor: PalettizedTensor) -> OperationForm:
+    """Packed indices, a table of rank 1, and the shape."""
+    if tensor.nbits == 3 or max(tensor.group_counts, default=1) > 1:
+        raise ValueError(f"{LUT_TO_DENSE}: 3 bits and groups need specification version 9")
+    return OperationForm(
+        LUT_TO_DENSE,
+        {
+            "indices": Tensor.of(tensor.indices),
+            "lut": Tensor.of(tensor.lut.reshape(-1)),
+            "shape": Tensor.of(np.array(tensor.shape, np.uint32)),
+        },
+    )
+
+
+def lower_ios18(tensor: PalettizedTensor) -> OperationForm:
+    """Indices of a sub-byte type in the weight's shape, and a table per group."""
+    return OperationForm(
+        LUT_TO_DENSE,
+        {
+            "indices": Tensor.packed(f"uint{tensor.nbits}", tensor.shape, tensor.indices),
+            "lut": Tensor.of(tensor.lut),
+        },
+        in_inputs=True,
+    )
+
+
+def lift(parameters: Parameters) -> PalettizedTensor:
+    """Read either form."""
+    indices, lut = parameter(parameters, "indices"), parameter(parameters, "lut")
+    if lut.data_type.name not in ("float16", "float32"):
+        raise UnsupportedForm(f"a table of {lut.data_type.name}")
+    if "shape" in parameters:
+        shape = dense_shape(parameters)
+        table = lut.data.reshape((1,) * len(shape) + (lut.count, 1))
+        nbits = lut.count.bit_length() - 1
+    else:
+        if not indices.data_type.name.startswith("uint"):
+            raise FormatError(f"its indices are {indices.data_type.name}")
+        if lut.shape[-1:] != (1,):
+            raise UnsupportedForm("a table of vectors")
+        shape, table, nbits = indices.shape, lut.data, indices.data_type.nbits
+    return PalettizedTensor(shape, packed_bytes(indices), table, nbits)
+
+
+def describe(types: Types) -> str:
+    """From the parameters' types."""
+    shape = types["lut"][1] if "lut" in types else ()
+    entries, groups = (shape[-1], 1) if len(shape) == 1 else (shape[-2], prod(shape[:-2])) if shape else (1, 1)
+    grouped = f", {groups} groups" if groups > 1 else ""
+    vectors = f", vectors of {shape[-1]}" if len(shape) > 1 and shape[-1] > 1 else ""
+    return f"palettized {max(entries, 1).bit_length() - 1} bits{grouped}{vectors}"

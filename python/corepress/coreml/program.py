@@ -1,0 +1,318 @@
+"""Walking an ML program: its constants, who consumes them, and every reference to a weight file."""
+
+from __future__ import annotations
+
+import re
+from collections import ChainMap
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import FormatError
+from .data_types import DataType
+from .package import Package
+from .schema import read_model, serialize_model
+from .values import nested_values, tensor_type
+
+FIRST_IOS18_VERSION = 9
+_OPSET = re.compile(r"CoreML(\d{1,4})")
+_KINDS = {
+    "neuralNetwork": "a neural network",
+    "neuralNetworkClassifier": "a neural network",
+    "neuralNetworkRegressor": "a neural network",
+    "pipeline": "a pipeline",
+    "pipelineClassifier": "a pipeline",
+    "pipelineRegressor": "a pipeline",
+    None: "a model of another kind",
+}
+
+
+class Consumer(NamedTuple):
+    """An operand that a constant is used as; `axis` is its output channel axis, None if that cannot be told."""
+
+    operation: str
+    operand: str
+    axis: int | None
+
+
+class BlobKey(NamedTuple):
+    """The identity of a blob: weight file and offset of its record."""
+
+    file: Path
+    offset: int
+
+
+@dataclass(eq=False)
+class Definition:
+    """One operation that yields a constant: ``const``, or ``constexpr_...``.
+
+    Attributes
+    ----------
+    name, function : str
+        Name of its first output, and of the function it stands in.
+    operation : message
+        The operation, for editing in place.
+    data_type, shape
+        Type of the first output.
+    producers : list of Definition
+        Other definitions that are its operands: the earlier steps of a joint form.
+    consumers : list of Consumer
+        Where it is used, by operations that are not definitions themselves.
+    references : list of Reference
+        Its parameters in weight files.
+    feeds_definition, feeds_output : bool
+        Whether another definition uses it, and whether it leaves a block as output.
+    """
+
+    name: str
+    function: str
+    operation: Any
+    data_type: DataType
+    shape: tuple[int, ...]
+    producers: list[Definition] = field(default_factory=list)
+    consumers: list[Consumer] = field(default_factory=list)
+    references: list[Reference] = field(default_factory=list)
+    feeds_definition: bool = False
+    feeds_output: bool = False
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Its parameters' values by name, wherever the operation carries them; operands given by name are left out."""
+        parameters = {name: value for name, value in self.operation.attributes.items() if name != "name"}
+        for name, argument in self.operation.inputs.items():
+            for binding in argument.arguments:
+                if binding.WhichOneof("binding") == "value":
+                    parameters[name] = binding.value
+        return parameters
+
+    @property
+    def where(self) -> str:
+        """For error messages."""
+        return f"function {self.function}: {self.operation.type} {self.name}"
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A parameter that stands in a weight file; `owner` is its operation if that is a definition, else None."""
+
+    key: BlobKey
+    value: Any
+    parameter: str
+    owner: Definition | None
+
+
+def _is_definition(operation: Any) -> bool:
+    return bool(operation.type == "const" or operation.type.startswith("constexpr_"))
+
+
+class Program:
+    """The ML program of a package, and what is in it.
+
+    Parameters
+    ----------
+    package : Package
+        Package to read.
+
+    Attributes
+    ----------
+    version : int
+        Specification version whose operations the program may use.
+    functions : tuple of str
+        Names of its functions, sorted.
+    definitions : list of Definition
+        All constants, in program order.
+    references : list of Reference
+        All values in weight files, in program order.
+    file_names : dict of str to pathlib.Path
+        The weight files, by the names that the program uses.
+
+    Raises
+    ------
+    FormatError
+        If the model is damaged.
+    ValueError
+        If it is not an ML program, or its functions use opsets whose forms differ.
+    """
+
+    def __init__(self, package: Package) -> None:
+        self._package = package
+        self._model = read_model(package.model_path)
+        kind = self._model.WhichOneof("Type")
+        if kind != "mlProgram":
+            raise ValueError(
+                f"{package.root}: is {_KINDS[kind]}, not an ML program; only ML programs can be compressed here"
+            )
+        program = self._model.mlProgram
+        if program.version != 1:
+            raise FormatError(f"{package.model_path}: program version must be 1, not {program.version}")
+        self.specification_version = int(self._model.specificationVersion)
+        self.functions = tuple(sorted(program.functions))
+        self.definitions: list[Definition] = []
+        self.references: list[Reference] = []
+        self.file_names: dict[str, Path] = {}
+        self._refer(program.attributes, None)
+        versions: set[int] = set()
+        for name in self.functions:
+            versions.update(self._walk_function(name, program.functions[name]))
+        self.version = self._common_version(versions)
+
+    def _common_version(self, versions: set[int]) -> int:
+        version = min(versions, default=self.specification_version)
+        if version < FIRST_IOS18_VERSION <= max(versions, default=version):
+            opsets = ", ".join(f"CoreML{each - 1}" for each in sorted(versions))
+            raise ValueError(f"{self._package.root}: opsets {opsets} in one program need different forms of one weight")
+        return version
+
+    def _walk_function(self, name: str, function: Any) -> Iterator[int]:
+        scope: ChainMap[str, Any] = ChainMap({item.name: None for item in function.inputs})
+        self._refer(function.attributes, None)
+        if function.opset not in function.block_specializations:
+            raise FormatError(f"{self._package.model_path}: function {name} has no block for opset {function.opset!r}")
+        for opset, block in sorted(function.block_specializations.items()):
+            self._walk_block(name, block, scope.new_child())
+            match = _OPSET.fullmatch(opset)
+            yield int(match.group(1)) + 1 if match else self.specification_version
+
+    def _walk_block(self, function: str, block: Any, scope: ChainMap[str, Any]) -> None:
+        self._refer(block.attributes, None)
+        scope.update({item.name: None for item in block.inputs})
+        for operation in block.operations:
+            definition = self._define(function, operation) if _is_definition(operation) else None
+            if definition:
+                self.definitions.append(definition)
+            self._bind_operands(operation, definition, scope)
+            for nested in operation.blocks:
+                self._walk_block(function, nested, scope.new_child())
+            scope.update({output.name: definition for output in operation.outputs})
+        for name in block.outputs:
+            definition = scope.get(name)
+            if definition:
+                definition.feeds_output = True
+
+    def _define(self, function: str, operation: Any) -> Definition | None:
+        if not operation.outputs:
+            raise FormatError(f"{self._package.model_path}: function {function}: {operation.type} without an output")
+        output = operation.outputs[0]
+        where = f"{self._package.model_path}: function {function}: {operation.type} {output.name}"
+        declared = tensor_type(output.type, where)
+        if operation.type == "const":
+            if operation.inputs or operation.blocks or "val" not in operation.attributes:
+                raise FormatError(f"{where}: a const has an attribute val and neither inputs nor blocks")
+            if tensor_type(operation.attributes["val"].type, where) != declared:
+                raise FormatError(f"{where}: its value is of another type than its output")
+        return Definition(output.name, function, operation, *declared) if declared else None
+
+    def _bind_operands(self, operation: Any, definition: Definition | None, scope: ChainMap[str, Any]) -> None:
+        self._refer(operation.attributes, definition)
+        for operand, argument in sorted(operation.inputs.items()):
+            for binding in argument.arguments:
+                if binding.WhichOneof("binding") == "value":
+                    self._refer({operand: binding.value}, definition)
+                    continue
+                source = scope.get(binding.name)
+                if source and definition:
+                    definition.producers.append(source)
+                    source.feeds_definition = True
+                elif source:
+                    axis = output_axis(operation, operand, len(source.shape), scope)
+                    source.consumers.append(Consumer(operation.type, operand, axis))
+
+    def _refer(self, values: Any, owner: Definition | None) -> None:
+        for parameter in sorted(values):
+            for value in nested_values(values[parameter]):
+                if value.WhichOneof("value") != "blobFileValue":
+                    continue
+                name = value.blobFileValue.fileName
+                if name not in self.file_names:
+                    self.file_names[name] = self._package.locate(name)
+                key = BlobKey(self.file_names[name], value.blobFileValue.offset)
+                reference = Reference(key, value, parameter, owner)
+                self.references.append(reference)
+                if owner:
+                    owner.references.append(reference)
+
+    def serialize(self) -> bytes:
+        """The model file of the program as it is now."""
+        return serialize_model(self._model)
+
+
+def _flag(operation: Any, operand: str, scope: ChainMap[str, Any]) -> bool | None:
+    """A bool operand; False if absent, None if it is not known beforehand."""
+    bindings = operation.inputs[operand].arguments if operand in operation.inputs else ()
+    for binding in bindings:
+        if binding.WhichOneof("binding") == "value":
+            value = binding.value
+        else:
+            source = scope.get(binding.name)
+            if source is None or source.operation.type != "const":
+                return None
+            value = source.operation.attributes["val"]
+        values = value.immediateValue.tensor.bools.values
+        return bool(values[0]) if len(values) == 1 else None
+    return False
+
+
+def output_axis(operation: Any, operand: str, rank: int, scope: ChainMap[str, Any]) -> int | None:
+    """Which axis of an operand of this rank is the output channel axis, by coremltools' rule; None if unknown."""
+    axis = 0
+    if operation.type == "conv_transpose":
+        axis = 1
+    elif operation.type == "matmul" and operand in ("x", "y"):
+        transposed = _flag(operation, f"transpose_{operand}", scope)
+        if transposed is None:
+            return None
+        axis = rank - 1 if (operand == "y") != transposed else rank - 2
+    return axis if 0 <= axis < rank else None
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A constant as it is stored: all the definitions that share its data."""
+
+    definitions: tuple[Definition, ...]
+
+    @property
+    def first(self) -> Definition:
+        """The definition that stands for all."""
+        return self.definitions[0]
+
+    @property
+    def consumers(self) -> tuple[Consumer, ...]:
+        """Distinct consumers of all definitions."""
+        return tuple(dict.fromkeys(consumer for each in self.definitions for consumer in each.consumers))
+
+    @property
+    def consumer_types(self) -> tuple[str, ...]:
+        """Distinct operation types of the consumers."""
+        return tuple(dict.fromkeys(consumer.operation for consumer in self.consumers))
+
+    @property
+    def axes(self) -> set[int | None]:
+        """Output channel axes that the consumers ask for."""
+        return {consumer.axis for consumer in self.consumers}
+
+    @property
+    def feeds_definition(self) -> bool:
+        """Whether it is an operand of another constant."""
+        return any(each.feeds_definition for each in self.definitions)
+
+
+def weights_of(program: Program) -> list[Weight]:
+    """Group definitions that share their data, across functions and blocks, in program order."""
+    groups: dict[Hashable, list[Definition]] = {}
+    for definition in program.definitions:
+        groups.setdefault(_identity(definition), []).append(definition)
+    return [Weight(tuple(group)) for group in groups.values()]
+
+
+def _identity(definition: Definition) -> Hashable:
+    if definition.producers or not definition.references:
+        return definition
+    blobs = tuple((reference.parameter, reference.key) for reference in definition.references)
+    inline = tuple(
+        (name, value.SerializeToString(deterministic=True))
+        for name, value in sorted(definition.parameters.items())
+        if value.WhichOneof("value") != "blobFileValue"
+    )
+    return definition.operation.type, definition.data_type, definition.shape, blobs, inline

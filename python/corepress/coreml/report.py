@@ -1,0 +1,238 @@
+"""What a run did, weight by weight."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .table import Column, format_bytes, render
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes
+    ----------
+    name : str
+        The constant that was just finished; empty at the start.
+    done_weights, total_weights : int
+        Single weights (elements, not constants) finished, and to do in all.
+    done_bytes, total_bytes : int
+        The bytes they occupy in the source.
+    """
+
+    name: str
+    done_weights: int
+    total_weights: int
+    done_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class WeightRecord:
+    """What was done to one constant.
+
+    Attributes
+    ----------
+    name, function : str
+        Name of the constant and of the function it stands in; of shared constants, the first.
+    consumers : tuple of str
+        Types of the operations that use it.
+    shape : tuple of int
+        Shape.
+    dtype : str
+        Element type of the decompressed values.
+    status : {"compressed", "decompressed", "kept"}
+        What was done.
+    method : str or None
+        How, if something was done.
+    reason : str or None
+        Why nothing was done.
+    bits_per_weight : float
+        Stored bits per weight now, tables and scales included.
+    bytes_before, bytes_after : int
+        Stored bytes, tables and scales included.
+    snr_db : float or None
+        Signal-to-noise ratio of a compressed constant; infinite if nothing was lost.
+    """
+
+    name: str
+    function: str
+    consumers: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    status: str
+    method: str | None
+    reason: str | None
+    bits_per_weight: float
+    bytes_before: int
+    bytes_after: int
+    snr_db: float | None
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON; what was lossless has ``snr_db`` None and ``lossless`` True."""
+        values = dataclasses.asdict(self)
+        finite = self.snr_db is not None and math.isfinite(self.snr_db)
+        values["snr_db"] = self.snr_db if finite else None
+        values["lossless"] = self.snr_db == math.inf
+        values["consumers"], values["shape"] = list(self.consumers), list(self.shape)
+        return values
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What a run did.
+
+    Attributes
+    ----------
+    source, destination : str
+        The packages.
+    weights : tuple of WeightRecord
+        One record per constant, in program order.
+    bytes_before, bytes_after : int
+        Bytes of all files of the packages.
+    seconds : float
+        Duration.
+    peak_memory_bytes : int or None
+        Largest resident memory of the process so far; None where the system does not tell.
+    """
+
+    source: str
+    destination: str
+    weights: tuple[WeightRecord, ...]
+    bytes_before: int
+    bytes_after: int
+    seconds: float
+    peak_memory_bytes: int | None
+
+    @property
+    def compressed(self) -> int:
+        """Number of constants that were compressed."""
+        return sum(record.status == "compressed" for record in self.weights)
+
+    @property
+    def decompressed(self) -> int:
+        """Number of constants that were decompressed."""
+        return sum(record.status == "decompressed" for record in self.weights)
+
+    @property
+    def kept(self) -> int:
+        """Number of constants that were kept as they were."""
+        return sum(record.status == "kept" for record in self.weights)
+
+    @property
+    def weight_count(self) -> int:
+        """Number of weights (elements) that were compressed or decompressed."""
+        return sum(record.size for record in self.weights if record.status != "kept")
+
+    @property
+    def weights_per_second(self) -> float:
+        """Speed of the whole run, reading and writing included."""
+        return self.weight_count / self.seconds if self.seconds else 0.0
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits per weight over all constants, kept ones included."""
+        count = sum(record.size for record in self.weights)
+        return 8.0 * sum(record.bytes_after for record in self.weights) / count if count else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {
+            "source": self.source,
+            "destination": self.destination,
+            "compressed": self.compressed,
+            "decompressed": self.decompressed,
+            "kept": self.kept,
+            "weight_count": self.weight_count,
+            "bits_per_weight": self.bits_per_weight,
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "seconds": self.seconds,
+            "weights_per_second": self.weights_per_second,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "weights": [record.to_dict() for record in self.weights],
+        }
+
+    def to_json(self) -> str:
+        """As strict JSON."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save as JSON; the file appears only when it is whole."""
+        path = Path(path)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.absolute().parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            try:
+                file.write(self.to_json() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+                os.chmod(file.name, 0o666 & ~_umask())
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+
+    def __str__(self) -> str:
+        table = render(_COLUMNS, self.weights)
+        before, after = format_bytes(self.bytes_before), format_bytes(self.bytes_after)
+        changed, speed = len(self.weights) - self.kept, self.weights_per_second / 1e6
+        return (
+            f"{table}\n{changed} changed, {self.kept} kept; {before} -> {after}, "
+            f"{self.bits_per_weight:.2f} bits/weight; {self.seconds:.2f} s, {speed:.1f} M weights/s"
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<Report {self.destination}: {len(self.weights) - self.kept} changed, {self.kept} kept, "
+            f"{self.bits_per_weight:.3f} bits/weight>"
+        )
+
+
+def _signal_to_noise(record: WeightRecord) -> str:
+    if record.snr_db is None:
+        return "-"
+    return "exact" if record.snr_db == math.inf else f"{record.snr_db:.1f}"
+
+
+_COLUMNS = (
+    Column("weight", lambda record: record.name),
+    Column("used by", lambda record: ", ".join(record.consumers) or "-"),
+    Column("shape", lambda record: "x".join(map(str, record.shape))),
+    Column("done", lambda record: record.method or f"kept: {record.reason}"),
+    Column("bits", lambda record: f"{record.bits_per_weight:.2f}", right=True),
+    Column("before", lambda record: format_bytes(record.bytes_before), right=True),
+    Column("after", lambda record: format_bytes(record.bytes_after), right=True),
+    Column("SNR dB", _signal_to_noise, right=True),
+)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def peak_memory_bytes() -> int | None:
+    """Largest resident memory of this process so far, or None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

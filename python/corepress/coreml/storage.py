@@ -1,0 +1,65 @@
+"""How constants are stored: bytes and a short description, told from types and shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+from ..errors import FormatError
+from .data_types import DataType
+from .operations import describe
+from .program import Definition, Program, Weight, weights_of
+from .values import MINIMUM_BLOB_COUNT, tensor_type
+
+
+def _types(definition: Definition) -> dict[str, tuple[DataType, tuple[int, ...]]]:
+    types = {}
+    for name, value in definition.parameters.items():
+        declared = tensor_type(value.type, definition.where)
+        if declared is None:
+            raise FormatError(f"{definition.where}: its {name} must be a tensor of fixed shape")
+        types[name] = declared
+    return types
+
+
+def steps(definition: Definition) -> Iterator[Definition]:
+    """A definition and the definitions it is made from, these first, each once."""
+    seen: dict[Definition, None] = {}
+    pending = [definition]
+    while pending:
+        each = pending.pop()
+        if each not in seen:
+            seen[each] = None
+            pending.extend(each.producers)
+    return reversed(seen)
+
+
+def stored_bytes(weight: Weight) -> int:
+    """Bytes of a constant's parameters; data that two parameters share counts once."""
+    sizes = {}
+    for step in steps(weight.first):
+        keys = {reference.parameter: reference.key for reference in step.references}
+        for name, (data_type, shape) in _types(step).items():
+            sizes[keys.get(name, (step, name))] = data_type.byte_count(prod(shape))
+    return sum(sizes.values())
+
+
+def describe_storage(weight: Weight) -> str:
+    """For example ``palettized 4 bits``; the steps of joint forms are joined by " + "."""
+    return " + ".join(describe(step.operation.type, _types(step)) for step in steps(weight.first))
+
+
+def is_compressed(weight: Weight) -> bool:
+    """Whether a constant is stored in another form than its plain values."""
+    return bool(weight.first.operation.type != "const")
+
+
+def visible_weights(program: Program) -> list[Weight]:
+    """The constants that a user would call weights: compressed ones, and numeric ones of some size."""
+    return [
+        weight
+        for weight in weights_of(program)
+        if weight.first.data_type.nbits
+        and weight.first.data_type.name != "bool"
+        and (not weight.feeds_definition if is_compressed(weight) else prod(weight.first.shape) >= MINIMUM_BLOB_COUNT)
+    ]

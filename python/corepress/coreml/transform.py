@@ -1,0 +1,150 @@
+"""The frame of a run: open, decide for each weight, rewrite, report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+from .operations import OperationForm
+from .package import Package
+from .package_writer import PackageWriter
+from .program import Program, Weight
+from .report import Progress, Report, WeightRecord, peak_memory_bytes
+from .rewrite import Edit, rewrite
+from .storage import stored_bytes, visible_weights
+from .values import ValueReader
+
+ProgressCallback = Callable[[Progress], None]
+StrPath = str | os.PathLike[str]
+
+
+class Keep(Exception):
+    """A weight stays as it is; the message is the reason that its record gives."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a weight: its new form and how it was made."""
+
+    form: OperationForm
+    status: str
+    method: str
+    snr_db: float | None = None
+
+
+Task = Callable[[], Outcome]
+Decide = Callable[[Program, ValueReader, Weight], Task]
+
+
+class _Run:
+    def __init__(self, weights: list[Weight], progress: ProgressCallback | None) -> None:
+        self._weights, self._progress = weights, progress
+        self._records: dict[Weight, WeightRecord] = {}
+        self._total_weights = self._total_bytes = self._done_weights = self._done_bytes = 0
+
+    def edits(self, decide: Callable[[Weight], Task]) -> list[Edit]:
+        """Decide for each weight whether there is something to do to it."""
+        edits = []
+        for weight in self._weights:
+            try:
+                task = decide(weight)
+            except Keep as reason:
+                self._keep(weight, str(reason))
+                continue
+            self._total_weights += prod(weight.first.shape)
+            self._total_bytes += stored_bytes(weight)
+            edits.append(Edit(weight, lambda weight=weight, task=task: self._carry_out(weight, task)))  # type: ignore[misc]
+        self._notify("")
+        return edits
+
+    def _carry_out(self, weight: Weight, task: Task) -> OperationForm | None:
+        form = None
+        try:
+            outcome = task()
+        except Keep as reason:
+            self._keep(weight, str(reason))
+        else:
+            form = outcome.form
+            bytes_after = sum(tensor.nbytes for tensor in form.parameters.values())
+            self._record(weight, outcome.status, outcome.method, None, bytes_after, outcome.snr_db)
+        self._done_weights += prod(weight.first.shape)
+        self._done_bytes += self._records[weight].bytes_before
+        self._notify(weight.first.name)
+        return form
+
+    def _notify(self, name: str) -> None:
+        if self._progress is not None:
+            self._progress(Progress(name, self._done_weights, self._total_weights, self._done_bytes, self._total_bytes))
+
+    def _keep(self, weight: Weight, reason: str) -> None:
+        self._record(weight, "kept", None, reason, stored_bytes(weight), None)
+
+    def _record(
+        self, weight: Weight, status: str, method: str | None, reason: str | None, bytes_after: int, snr: float | None
+    ) -> None:
+        first = weight.first
+        self._records[weight] = WeightRecord(
+            name=first.name,
+            function=first.function,
+            consumers=weight.consumer_types,
+            shape=first.shape,
+            dtype=first.data_type.name,
+            status=status,
+            method=method,
+            reason=reason,
+            bits_per_weight=8.0 * bytes_after / max(1, prod(first.shape)),
+            bytes_before=stored_bytes(weight),
+            bytes_after=bytes_after,
+            snr_db=snr,
+        )
+
+    @property
+    def records(self) -> tuple[WeightRecord, ...]:
+        """One record per weight, in program order."""
+        return tuple(self._records[weight] for weight in self._weights)
+
+
+def transform(
+    source: StrPath,
+    destination: StrPath,
+    decide: Decide,
+    *,
+    prepare: Callable[[Program], None],
+    progress: ProgressCallback | None,
+    overwrite: bool,
+) -> Report:
+    """Write a copy of a package in which some weights are stored in another form.
+
+    Parameters
+    ----------
+    source, destination : path-like
+        The packages.
+    decide : callable
+        Given the program, a reader and a weight: how to make its new form when its turn comes; raises `Keep`.
+    prepare : callable
+        Given the program: raises if the run cannot work.
+    progress : callable or None
+        Called at the start and after each weight.
+    overwrite : bool
+        Replace an existing destination.
+    """
+    started = time.perf_counter()
+    package = Package.open(source)
+    output = PackageWriter(package, destination, overwrite=overwrite)
+    program = Program(package)
+    prepare(program)
+    run = _Run(visible_weights(program), progress)
+    with ValueReader(package) as values, output:
+        rewrite(program, values, output, run.edits(lambda weight: decide(program, values, weight)))
+    return Report(
+        source=os.fspath(source),
+        destination=os.fspath(destination),
+        weights=run.records,
+        bytes_before=package.size,
+        bytes_after=output.built_size,
+        seconds=time.perf_counter() - started,
+        peak_memory_bytes=peak_memory_bytes(),
+    )

@@ -1,0 +1,259 @@
+"""Core ML's blob storage (``weight.bin``): the one reader and the one writer."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FormatError
+from .data_types import BY_BLOB_NUMBER, DataType
+
+ALIGNMENT = 64
+VERSION = 2
+SENTINEL = 0xDEADBEEF
+_HEADER = struct.Struct("<II56x")  # number of blobs, version
+_RECORD = struct.Struct("<IIQQQ32x")  # sentinel, data type, bytes, offset of the data, unused bits
+_COPY_CHUNK = 1 << 26
+
+
+def _align(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT
+
+
+@dataclass(frozen=True)
+class BlobRecord:
+    """What a weight file says about one blob.
+
+    Attributes
+    ----------
+    offset : int
+        Where the record stands; this is the number that programs refer to.
+    data_type : DataType
+        Element type.
+    data_offset, size : int
+        Where the data starts, and its bytes.
+    padding : int
+        Unused bits in the last byte of packed data.
+    """
+
+    offset: int
+    data_type: DataType
+    data_offset: int
+    size: int
+    padding: int
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return (8 * self.size - self.padding) // self.data_type.nbits
+
+
+class WeightFileReader:
+    """Read-only, memory-mapped view of a weight file. Every offset and size is checked before it is followed.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+
+    Raises
+    ------
+    FormatError
+        If the file is not a weight file of version 2, here or when a damaged record is met.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            self.size = os.fstat(file.fileno()).st_size
+            if self.size < _HEADER.size:
+                raise FormatError(f"{path}: {self.size} bytes, but a weight file has a header of {_HEADER.size}")
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._descriptor = os.dup(file.fileno())
+        self._advise("MADV_SEQUENTIAL", 0, self.size)
+        self.count, version = _HEADER.unpack_from(self._map, 0)
+        if version != VERSION:
+            self.close()
+            raise FormatError(f"{path}: version at offset 4 is {version}, but only version {VERSION} is known")
+
+    def _error(self, offset: int, rule: str) -> FormatError:
+        return FormatError(f"{self.path}: blob record at offset {offset}: {rule}")
+
+    def record(self, offset: int) -> BlobRecord:
+        """The record at this offset."""
+        if not _HEADER.size <= offset <= self.size - _RECORD.size:
+            raise self._error(offset, f"is not inside the file of {self.size} bytes")
+        sentinel, number, size, data_offset, padding = _RECORD.unpack_from(self._map, offset)
+        if sentinel != SENTINEL:
+            raise self._error(offset, f"starts with {sentinel:#010x}, not with {SENTINEL:#010x}")
+        if number not in BY_BLOB_NUMBER:
+            raise self._error(offset, f"has the unknown data type {number}")
+        data_type = BY_BLOB_NUMBER[number]
+        if data_offset > self.size or size > self.size - data_offset:
+            raise self._error(
+                offset, f"names {size} bytes of data at offset {data_offset}, but the file has {self.size} bytes"
+            )
+        if not data_type.packed:
+            padding = 0  # meaningless for these types, and older files hold junk there
+        elif padding >= 8 or padding > 8 * size:
+            raise self._error(offset, f"says {padding} bits of its last byte are unused")
+        if (8 * size - padding) % data_type.nbits:
+            raise self._error(
+                offset, f"{size} bytes less {padding} bits are not a whole number of {data_type.name} elements"
+            )
+        return BlobRecord(offset, data_type, data_offset, size, padding)
+
+    def __iter__(self) -> Iterator[BlobRecord]:
+        """All records in file order, as many as the header counts."""
+        offset = _HEADER.size
+        for index in range(self.count):
+            if offset > self.size - _RECORD.size:
+                raise FormatError(f"{self.path}: the header counts {self.count} blobs, but the file ends after {index}")
+            record = self.record(offset)
+            yield record
+            following = _align(record.data_offset + record.size)
+            if following <= offset:
+                raise self._error(offset, f"its data at offset {record.data_offset} does not follow it")
+            offset = following
+
+    def array(self, record: BlobRecord) -> NDArray[Any]:
+        """A read-only, 1-D view of a blob: its elements, or the bytes of packed and unknown types."""
+        dtype = record.data_type.dtype or np.dtype(np.uint8)
+        view = np.frombuffer(self._map, dtype, record.size // dtype.itemsize, record.data_offset)
+        return view if view.flags.aligned else view.copy()
+
+    def release(self, record: BlobRecord) -> None:
+        """Let the system drop this blob's pages from memory; they are read again when needed."""
+        start = record.data_offset // mmap.PAGESIZE * mmap.PAGESIZE
+        self._advise("MADV_DONTNEED", start, record.data_offset + record.size - start)
+
+    def _advise(self, advice: str, start: int, length: int) -> None:
+        if length and hasattr(mmap, advice):
+            with contextlib.suppress(OSError):
+                self._map.madvise(getattr(mmap, advice), start, length)
+
+    def send(self, record: BlobRecord, descriptor: int) -> None:
+        """Append a blob's data to an open file, inside the kernel where the system can."""
+        start, end = record.data_offset, record.data_offset + record.size
+        while start < end and hasattr(os, "copy_file_range"):
+            try:
+                copied = os.copy_file_range(self._descriptor, descriptor, end - start, start)
+            except OSError:
+                break
+            if not copied:
+                break
+            start += copied
+        with memoryview(self._map) as view:
+            for chunk in range(start, end, _COPY_CHUNK):
+                with view[chunk : min(chunk + _COPY_CHUNK, end)] as part:
+                    _write_all(descriptor, part)
+        if start < end:
+            self.release(record)
+
+    def close(self) -> None:
+        """Close the file; its memory stays mapped for as long as arrays refer to it."""
+        os.close(self._descriptor)
+        with contextlib.suppress(BufferError):
+            self._map.close()
+
+    def __enter__(self) -> WeightFileReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+class WeightFileWriter:
+    """Writes a new weight file front to back; it becomes valid when it is closed without an error.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file, which must not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+        self._position = _HEADER.size
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        _write_all(self._descriptor, bytes(_HEADER.size))
+
+    def append(self, data_type: DataType, count: int, data: NDArray[Any]) -> int:
+        """Write a blob.
+
+        Parameters
+        ----------
+        data_type : DataType
+            Element type.
+        count : int
+            Number of elements.
+        data : numpy.ndarray
+            The elements, or the bytes of packed elements; any shape, read in row-major order.
+
+        Returns
+        -------
+        int
+            Offset of the record.
+        """
+        size = data_type.byte_count(count)
+        if data.nbytes != size:
+            raise ValueError(f"append: {count} {data_type.name} elements are {size} bytes, not {data.nbytes}")
+        record = self._begin(data_type, size, data_type.padding(count))
+        _write_all(self._descriptor, np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
+        return record
+
+    def copy(self, reader: WeightFileReader, record: BlobRecord) -> int:
+        """Write a blob of another file, unchanged.
+
+        Returns
+        -------
+        int
+            Offset of the new record.
+        """
+        offset = self._begin(record.data_type, record.size, record.padding)
+        reader.send(record, self._descriptor)
+        return offset
+
+    def _begin(self, data_type: DataType, size: int, padding: int) -> int:
+        offset = _align(self._position)
+        data_offset = offset + _RECORD.size
+        record = _RECORD.pack(SENTINEL, data_type.blob_number, size, data_offset, padding)
+        _write_all(self._descriptor, bytes(offset - self._position) + record)
+        self._position = data_offset + size
+        self.count += 1
+        return offset
+
+    def close(self) -> None:
+        """Write the header and wait until everything is on the disk."""
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        _write_all(self._descriptor, _HEADER.pack(self.count, VERSION))
+        os.fsync(self._descriptor)
+        os.close(self._descriptor)
+
+    def __enter__(self) -> WeightFileWriter:
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error_type is None:
+            self.close()
+        else:
+            os.close(self._descriptor)
