@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "core/parallel.h"
 #include "core/require.h"
@@ -77,29 +78,42 @@ void Distribution<Bits>::count_patterns(const GroupView<Bits>& group, int thread
     }
 }
 
+// Divides the budget of buckets by (count * width^2)^(1/3), as clusters would divide the line. A pattern needs no more
+// buckets than it has values; what it leaves goes to the others, so that a few far values do not take all.
 template <typename Bits>
 void Distribution<Bits>::divide_buckets() {
     if constexpr (sizeof(Bits) == 4) {
-        std::vector<double> mass(kPatterns);
-        double total = 0;
+        struct Share {
+            int pattern;
+            double count, mass;
+            bool full;
+        };
+        std::vector<Share> shares;
         for (int pattern = 0; pattern < kPatterns; ++pattern) {
             const double count = static_cast<double>(patterns_[stored_pattern(pattern)]);
             const double width = count > 0 ? value_step(pattern) * kPatterns : 0;
-            total += mass[static_cast<size_t>(pattern)] = std::cbrt(count * width * width);
+            if (count > 0) shares.push_back({pattern, count, std::cbrt(count * width * width), false});
         }
-        first_bucket_.resize(kPatterns + 1);
-        bucket_shift_.resize(kPatterns);
-        uint32_t next = 0;
-        for (int pattern = 0; pattern < kPatterns; ++pattern) {
-            const size_t place = static_cast<size_t>(pattern);
-            const double share = total > 0 ? mass[place] / total * kBuckets : 0;
-            int bits = share > 1 ? static_cast<int>(std::ceil(std::log2(share))) : 0;
-            bits = std::min(bits, 16);
-            first_bucket_[place] = next;
-            bucket_shift_[place] = static_cast<uint8_t>(16 - bits);
-            next += patterns_[stored_pattern(pattern)] > 0 ? 1u << bits : 0u;
+        double per_mass = 0;
+        for (bool changed = true; changed;) {
+            double budget = kBuckets, mass = 0;
+            for (const Share& share : shares) (share.full ? budget : mass) += share.full ? -share.count : share.mass;
+            per_mass = mass > 0 ? std::max(budget, 0.0) / mass : 0;
+            changed = false;
+            for (Share& share : shares) {
+                if (share.full || share.mass * per_mass < share.count) continue;
+                share.full = changed = true;
+            }
         }
-        first_bucket_[kPatterns] = next;
+        first_bucket_.assign(kPatterns + 1, 0);
+        bucket_shift_.assign(kPatterns, 16);
+        for (const Share& share : shares) {
+            const double buckets = share.full ? share.count : share.mass * per_mass;
+            const int bits = buckets > 1 ? std::min(static_cast<int>(std::ceil(std::log2(buckets))), 16) : 0;
+            bucket_shift_[static_cast<size_t>(share.pattern)] = static_cast<uint8_t>(16 - bits);
+            first_bucket_[static_cast<size_t>(share.pattern) + 1] = 1u << bits;
+        }
+        std::partial_sum(first_bucket_.begin(), first_bucket_.end(), first_bucket_.begin());
     }
 }
 

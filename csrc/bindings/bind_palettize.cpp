@@ -72,7 +72,7 @@ py::tuple kmeans1d_sorted(const py::array_t<double, py::array::c_style>& values,
     }
     py::dict effort;
     effort["passes"] = solver.passes();
-    effort["fell_back"] = solver.fell_back();
+    effort["extended"] = solver.extended();
     return py::make_tuple(ends, centroids, effort);
 }
 

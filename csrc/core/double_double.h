@@ -7,6 +7,9 @@ namespace corepress {
 struct DoubleDouble {
     double high = 0;
     double low = 0;
+    DoubleDouble() = default;
+    explicit DoubleDouble(double value) : high(value) {}
+    DoubleDouble(double high_part, double low_part) : high(high_part), low(low_part) {}
 };
 
 inline DoubleDouble quick_sum(double large, double small) {
@@ -45,10 +48,24 @@ inline DoubleDouble operator*(DoubleDouble a, DoubleDouble b) {
 
 inline DoubleDouble operator/(DoubleDouble a, DoubleDouble b) {
     const double first = a.high / b.high;
-    const DoubleDouble rest = a - b * DoubleDouble{first, 0};
+    const DoubleDouble rest = a - b * DoubleDouble(first);
     return quick_sum(first, rest.high / b.high);
 }
 
 inline bool operator<(DoubleDouble a, DoubleDouble b) { return a.high < b.high || (a.high == b.high && a.low < b.low); }
+
+inline double to_double(double value) { return value; }
+inline double to_double(DoubleDouble value) { return value.high; }
+
+template <typename Number>
+Number difference(double a, double b);
+template <>
+inline double difference<double>(double a, double b) {
+    return a - b;
+}
+template <>
+inline DoubleDouble difference<DoubleDouble>(double a, double b) {
+    return exact_sum(a, -b);
+}
 
 }  // namespace corepress

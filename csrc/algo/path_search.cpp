@@ -1,0 +1,165 @@
+#include "algo/path_search.h"
+
+namespace corepress {
+namespace {
+
+// Two cheapest paths at one penalty, one with fewer and one with more links than k, exchange their ends where a link of
+// the longer lies within a link of the shorter: by the quadrangle inequality the result is as cheap.
+void splice(const std::vector<int32_t>& few, const std::vector<int32_t>& many, int k, std::vector<int32_t>& result) {
+    const size_t shift = static_cast<size_t>(k) - few.size();
+    const auto start_of = [](const std::vector<int32_t>& path, size_t link) { return link == 0 ? 0 : path[link - 1]; };
+    for (size_t link = 0; link < few.size(); ++link) {
+        const size_t other = link + shift;
+        if (start_of(many, other) >= start_of(few, link) && many[other] <= few[link]) {
+            result.assign(many.begin(), many.begin() + static_cast<std::ptrdiff_t>(other));
+            result.insert(result.end(), few.begin() + static_cast<std::ptrdiff_t>(link), few.end());
+            return;
+        }
+    }
+    result.clear();
+}
+
+}  // namespace
+
+template <typename Number>
+void PathSearch<Number>::prepare(Span<const Point> points, double centre) {
+    passes_ = 0;
+    cuts_.resize(static_cast<size_t>(points.size()) + 1);
+    cuts_[0] = {};
+    total_ = {};
+    for (int64_t i = 0; i < points.size(); ++i) {
+        const Cut& before = cuts_[static_cast<size_t>(i)];
+        const Number value = difference<Number>(points[i].value, centre);
+        const Number weight{points[i].weight};
+        const Number moment = weight * value;
+        total_ = total_ + moment * value;
+        cuts_[static_cast<size_t>(i) + 1] = {before.weight + weight, before.moment + moment, {}, 0};
+    }
+}
+
+template <typename Number>
+int PathSearch<Number>::cheapest_path(std::vector<Cut>& cuts, double penalty) {
+    const int32_t last = static_cast<int32_t>(cuts.size()) - 1;
+    Cut* const cut = cuts.data();
+    queue_.resize(cuts.size());
+    Candidate* const queue = queue_.data();
+    const Number price{penalty};
+    const auto value = [cut](int32_t from, int32_t to) { return cut[from].best + gain(cut[from], cut[to]); };
+    int32_t head = 0, tail = 0;
+    queue[0] = {0, 1};
+    for (int32_t to = 1; to <= last; ++to) {
+        if (head < tail && queue[head + 1].start <= to) ++head;
+        cut[to].from = queue[head].cut;
+        cut[to].best = value(queue[head].cut, to) - price;
+        if (to == last) break;
+        // The new candidate wins from some cut onwards, if anywhere. Candidates that it beats where they begin go.
+        int32_t start = to + 1;
+        while (tail >= head) {
+            start = std::max(queue[tail].start, to + 1);
+            if (!(value(queue[tail].cut, start) < value(to, start))) break;
+            --tail;
+        }
+        if (tail < head) {
+            queue[++tail] = {to, to + 1};
+            continue;
+        }
+        const int32_t rival = queue[tail].cut;
+        const auto wins = [&](int32_t at) { return value(rival, at) < value(to, at); };
+        int32_t lost = start, step = 1;  // neighbouring candidates mostly begin close together
+        while (lost + step < last && !wins(lost + step)) {
+            lost += step;
+            step *= 2;
+        }
+        int32_t won = std::min(lost + step, last);
+        if (won == last && !wins(last)) continue;
+        while (won - lost > 1) {
+            const int32_t middle = lost + (won - lost) / 2;
+            (wins(middle) ? won : lost) = middle;
+        }
+        queue[++tail] = {to, won};
+    }
+    path_.clear();
+    for (int32_t to = last; to > 0; to = cut[to].from) path_.push_back(to);
+    std::reverse(path_.begin(), path_.end());
+    return static_cast<int>(path_.size());
+}
+
+template <typename Number>
+double PathSearch<Number>::cost_of(const std::vector<Cut>& cuts, const std::vector<int32_t>& path) const {
+    Number cost = total_;
+    int32_t from = 0;
+    for (const int32_t to : path) {
+        cost = cost - gain(cuts[static_cast<size_t>(from)], cuts[static_cast<size_t>(to)]);
+        from = to;
+    }
+    return to_double(cost);
+}
+
+template <typename Number>
+bool PathSearch<Number>::search(std::vector<Cut>& cuts, int k, double penalty) {
+    constexpr int kMostPasses = 200;
+    constexpr int kHopefulPasses = 12;
+    double low = 0, high = 0;  // penalties with too many, and with too few links
+    double bound = 0;          // on the cost of k links
+    for (int pass = 0; pass < kMostPasses; ++pass) {
+        ++passes_;
+        const int links = cheapest_path(cuts, penalty);
+        bound = std::max(bound, to_double(total_ - cuts.back().best - Number{penalty} * Number{static_cast<double>(k)}));
+        penalty_ = penalty;
+        if (links == k) return true;
+        if (links > k) {
+            low = penalty;
+            many_ = path_;
+        } else {
+            high = penalty;
+            few_ = path_;
+        }
+        if (low == 0 || high == 0) {
+            const double ratio = static_cast<double>(links) / k;
+            penalty *= std::min(std::max(ratio * ratio * ratio, 1e-6), 1e6) * (links > k ? 1.02 : 0.98);
+            if (penalty == 0 || std::isinf(penalty)) return false;
+            continue;
+        }
+        splice(few_, many_, k, spliced_);
+        if (!spliced_.empty()) {
+            const double cost = cost_of(cuts, spliced_);
+            if (cost - bound <= kTolerance * cost + to_double(total_) * kRounding) {
+                path_ = spliced_;
+                return true;
+            }
+        }
+        // Between the two, the number of links goes roughly as penalty^(-1/3); if that does not get there soon, halve.
+        const double many = static_cast<double>(many_.size()), few = static_cast<double>(few_.size());
+        double share = std::log(many / k) / std::log(many / few);
+        share = pass < kHopefulPasses ? std::min(std::max(share, 0.1), 0.9) : 0.5;
+        penalty = low * std::pow(high / low, share);
+        if (!(penalty > low && penalty < high)) return false;
+    }
+    return false;
+}
+
+template <typename Number>
+bool PathSearch<Number>::find(int k, double penalty) {
+    return search(cuts_, k, penalty);
+}
+
+template <typename Number>
+bool PathSearch<Number>::find_coarse(int k, double penalty, const std::vector<double>& mass, int cut_count) {
+    coarse_.assign(1, cuts_[0]);
+    const double share = mass.back() / cut_count;
+    double next = share;
+    for (size_t i = 1; i + 1 < cuts_.size(); ++i) {
+        if (mass[i] < next) continue;
+        coarse_.push_back(cuts_[i]);
+        next = (std::floor(mass[i] / share) + 1) * share;
+    }
+    coarse_.push_back(cuts_.back());
+    const bool found = search(coarse_, k, penalty);
+    passes_ = 0;
+    return found;
+}
+
+template class PathSearch<double>;
+template class PathSearch<DoubleDouble>;
+
+}  // namespace corepress
