@@ -42,8 +42,8 @@ def record(name: str, status: str, snr_db: float | None = None, reason: str | No
 
 def make_report(source: Path, destination: Path) -> coreml.Report:
     return coreml.Report(
-        source=Path(source),
-        destination=Path(destination),
+        source=str(source),
+        destination=str(destination),
         weights=(
             record("good_weight", "compressed", snr_db=22.5),
             record("worst_weight", "compressed", snr_db=11.25),

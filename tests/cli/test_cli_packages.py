@@ -71,6 +71,7 @@ def test_palettize_decompress_and_inspect(unet, tmp_path):
     statuses = [weight["status"] for weight in json.loads(back.out)["weights"]]
     report = json.loads((tmp_path / "report.json").read_text())
     compressed = [weight["name"] for weight in report["weights"] if weight["status"] == "compressed"]
+    assert "conv_in" not in run_process("decompress", small, "-o", dense, "--overwrite").out
     assert statuses.count("decompressed") == len(compressed) > 60
 
     shown = run_process("inspect", small)

@@ -161,7 +161,7 @@ def _documented_parameters(spec: type[Spec]) -> dict[str, tuple[str, str]]:
     """Type and description of each field, out of the Parameters section of the docstring."""
     found = {field.name: ("", "") for field in fields(spec)}
     name = ""
-    for line in inspect.getdoc(spec).splitlines() if spec.__doc__ else ():
+    for line in (inspect.getdoc(spec) or "").splitlines():
         if (heading := re.fullmatch(r"(\w+) : (.+)", line)) and heading[1] in found:
             name = heading[1]
             found[name] = (heading[2], "")

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ..coreml import Report, WeightRecord
 
 NAMED_PER_REASON = 8
+# Beginnings of the reasons that any model has plenty of; weights kept for another reason are named.
+ROUTINE_REASONS = ("small: ", "rank ", "already compressed", "not compressed", "operand of ")
 
 
 def summarize(report: Report) -> str:
@@ -26,14 +28,12 @@ def _lines(report: Report) -> Iterator[str]:
     change = f"{ratio:.2f} times smaller" if ratio >= 1 else f"{1 / ratio:.2f} times larger"
     yield f"  size             {format_bytes(report.bytes_before)} -> {format_bytes(report.bytes_after)}, {change}"
     yield f"  bits per weight  {report.bits_per_weight:.2f}"
-    yield (
-        f"  time             {report.seconds:.2f} s, {format_count(report.weights_per_second)} weights/s, "
-        f"{format_bytes(report.peak_memory_bytes)} peak memory"
-    )
-    measured = [record for record in changed if record.snr_db is not None]
+    memory = "" if report.peak_memory_bytes is None else f", {format_bytes(report.peak_memory_bytes)} peak memory"
+    yield f"  time             {report.seconds:.2f} s, {format_count(report.weights_per_second)} weights/s{memory}"
+    measured = [(record.snr_db, record.name) for record in changed if record.snr_db is not None]
     if measured:
-        worst = min(measured, key=lambda record: record.snr_db)
-        yield f"  lowest SNR       {format_decibels(worst.snr_db)} ({worst.name})"
+        snr, name = min(measured)
+        yield f"  lowest SNR       {format_decibels(snr)} ({name})"
     verb = changed[0].status if changed else "changed"
     yield f"  weights          {len(changed)} {verb}, {len(kept)} kept as they were"
     yield from _kept_lines(kept)
@@ -45,6 +45,7 @@ def _kept_lines(kept: list[WeightRecord]) -> Iterator[str]:
         by_reason.setdefault(record.reason or "", []).append(record)
     for reason, records in sorted(by_reason.items(), key=lambda item: -len(item[1])):
         yield f"    {len(records):5d}  {reason}"
-        names = [record.name for record in records[:NAMED_PER_REASON]]
-        names += [f"and {len(records) - len(names)} more (--verbose)"] if len(records) > len(names) else []
-        yield from (f"           {name}" for name in names)
+        if not reason.startswith(ROUTINE_REASONS):
+            names = [record.name for record in records[:NAMED_PER_REASON]]
+            names += [f"and {len(records) - len(names)} more (--verbose)"] if len(records) > len(names) else []
+            yield from (f"           {name}" for name in names)

@@ -161,7 +161,8 @@ class UNet:
     def time_embedding(self, timestep: Any) -> Any:
         mb, half = self.mb, TIME_FEATURES // 2
         frequencies = np.exp(-math.log(10000.0) * np.arange(half) / half).astype(np.float16)
-        angles = mb.mul(x=mb.expand_dims(x=timestep, axes=[1]), y=frequencies.reshape(1, half))
+        row = self._const("time_proj_frequencies", frequencies.reshape(1, half))
+        angles = mb.mul(x=mb.expand_dims(x=timestep, axes=[1]), y=row)
         features = mb.concat(values=[mb.cos(x=angles), mb.sin(x=angles)], axis=-1)
         hidden = mb.silu(x=self.linear("time_embedding_linear_1", features, TIME_WIDTH))
         return self.linear("time_embedding_linear_2", hidden, TIME_WIDTH)
@@ -218,20 +219,20 @@ def build_unet(destination: Path) -> TrainedLikeWeights:
         def inputs(*shape: int) -> Any:
             return Builder.TensorSpec(shape=shape, dtype=types.fp16)
 
-        @Builder.program(
+        def unet(sample: Any, timestep: Any, encoder_hidden_states: Any) -> Any:
+            return UNet(Builder, weights)(sample, timestep, encoder_hidden_states)
+
+        program = Builder.program(
             input_specs=[
                 inputs(1, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE),
                 inputs(1),
                 inputs(1, TEXT_TOKENS, TEXT_WIDTH),
             ],
             opset_version=coremltools.target.iOS18,
-        )
-        def unet(sample: Any, timestep: Any, encoder_hidden_states: Any) -> Any:
-            return UNet(Builder, weights)(sample, timestep, encoder_hidden_states)
-
+        )(unet)
         # The empty pipeline keeps the program, and the names of its weights, as built here.
         model = coremltools.convert(
-            unet,
+            program,
             convert_to="mlprogram",
             minimum_deployment_target=coremltools.target.iOS18,
             pass_pipeline=coremltools.PassPipeline.EMPTY,

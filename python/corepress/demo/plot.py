@@ -26,10 +26,11 @@ def draw_plot(original: Original, results: Sequence[Result], destination: Path) 
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(12.5, 5.6), layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12, wspace=0.06)
+    figure = Figure(figsize=(12.5, 5.6), layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12, wspace=0.06)
     figure.suptitle("What compression keeps of a small diffusion UNet", fontsize=15, fontweight="bold", color=INK)
     quality, sizes = figure.subplots(1, 2, width_ratios=(1.25, 1))
     _draw_quality(quality, results)
