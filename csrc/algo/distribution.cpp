@@ -10,8 +10,7 @@
 namespace corepress {
 namespace {
 
-constexpr int kPatterns = 1 << 16;
-constexpr int64_t kSmallHalves = 4096;   // below, sorting beats clearing and scanning a histogram
+constexpr int64_t kSmallHalves = 4096;  // below, sorting beats clearing and scanning a histogram
 constexpr int64_t kSmallFloats = 16384;
 constexpr int kBuckets = 1 << 15;
 constexpr int64_t kPiece = int64_t{1} << 19;
@@ -26,15 +25,12 @@ size_t stored_pattern(int pattern) {
     return static_cast<size_t>(pattern < kPatterns / 2 ? kPatterns - 1 - pattern : pattern - kPatterns / 2);
 }
 
-template <typename Bits>
-double value_of(int64_t key) {
-    return static_cast<double>(Format<Bits>::to_float(bits_from_key<Bits>(static_cast<typename Format<Bits>::Key>(key))));
-}
-
 // The first key of those that share their upper 16 bits, and the step of the value from one key to the next there.
-double first_value(int pattern) { return value_of<uint32_t>(static_cast<int64_t>(pattern - kPatterns / 2) * kPatterns); }
+double first_value(int pattern) {
+    return value_of_key<uint32_t>(static_cast<int64_t>(pattern - kPatterns / 2) * kPatterns);
+}
 double value_step(int pattern) {
-    return value_of<uint32_t>(static_cast<int64_t>(pattern - kPatterns / 2) * kPatterns + 1) - first_value(pattern);
+    return value_of_key<uint32_t>(static_cast<int64_t>(pattern - kPatterns / 2) * kPatterns + 1) - first_value(pattern);
 }
 
 }  // namespace
@@ -54,7 +50,7 @@ void Distribution<Bits>::add_sorted(std::vector<Key>& keys) {
     for (size_t i = 0; i < keys.size();) {
         size_t next = i + 1;
         while (next < keys.size() && keys[next] == keys[i]) ++next;
-        add_point(value_of<Bits>(keys[i]), next - i);
+        add_point(value_of_key<Bits>(keys[i]), next - i);
         i = next;
     }
 }
@@ -171,7 +167,7 @@ void Distribution<Bits>::add_buckets() {
                 const Key key = keys_[next_key];
                 uint64_t same = 0;
                 while (i + same < sums.count && keys_[next_key + same] == key) ++same;
-                add_point(value_of<Bits>(key), same);
+                add_point(value_of_key<Bits>(key), same);
                 i += same;
                 next_key += same;
             }
@@ -183,7 +179,8 @@ void Distribution<Bits>::add_buckets() {
 template <typename Bits>
 void Distribution<Bits>::collect(const GroupView<Bits>& group, int threads) {
     constexpr int64_t kSmall = sizeof(Bits) == 2 ? kSmallHalves : kSmallFloats;
-    require(group.size() <= int64_t{0xffffffff}, "a group of ", group.size(), " weights is too large to count in 32 bits");
+    require(group.size() <= int64_t{0xffffffff}, "a group of ", group.size(),
+            " weights is too large to count in 32 bits");
     points_.clear();
     bucketed_ = false;
     if (group.size() <= kSmall) {
@@ -198,7 +195,7 @@ void Distribution<Bits>::collect(const GroupView<Bits>& group, int threads) {
     if constexpr (sizeof(Bits) == 2) {
         for (int pattern = 0; pattern < kPatterns; ++pattern) {
             const uint64_t count = patterns_[stored_pattern(pattern)];
-            if (count > 0) add_point(value_of<Bits>(pattern - kPatterns / 2), count);
+            if (count > 0) add_point(value_of_key<Bits>(pattern - kPatterns / 2), count);
         }
     } else {
         bucketed_ = true;
@@ -218,8 +215,8 @@ bool Distribution<Bits>::refine(const GroupView<Bits>& group, const std::vector<
         refined_[bucket] = 1;
         any = true;
     };
-    // A cut settles between the last point of a cluster and the first of the next. Where these are whole buckets, either
-    // may hold the best cut.
+    // A cut settles between the last point of a cluster and the first of the next. Where these are whole buckets,
+    // either may hold the best cut.
     for (size_t cluster = 0; cluster + 1 < ends.size(); ++cluster) {
         const size_t end = static_cast<size_t>(ends[cluster]);
         mark(point_buckets_[end - 1]);

@@ -33,10 +33,10 @@ struct GroupView {
 };
 
 // Collects a group's points. A large group of halves goes through a histogram of all 65,536 patterns. A large group of
-// floats is first counted by the upper 16 bits of its keys, then in some 32,768 buckets, finer where a fine cut is worth
-// more; a bucket keeps its exact sum. Then `refine` replaces the buckets that hold a cut, and their neighbours, by the
-// values in them, so that the cuts between clusters are settled to the value. All sums are integers, hence the same for
-// every thread count. A small group is sorted.
+// floats is first counted by the upper 16 bits of its keys, then in some 32,768 buckets, finer where a fine cut is
+// worth more; a bucket keeps its exact sum. Then `refine` replaces the buckets that hold a cut, and their neighbours,
+// by the values in them, so that the cuts between clusters are settled to the value. All sums are integers, hence the
+// same for every thread count. A small group is sorted.
 //
 // An object keeps its memory between groups and serves one caller at a time, which may use several threads.
 template <typename Bits>
@@ -75,7 +75,7 @@ private:
     std::vector<uint32_t> point_buckets_;  // the bucket each point stands for, or belongs to once refined
     std::vector<uint8_t> refined_;         // per bucket: whether its values are points of their own
     std::vector<uint32_t> patterns_;       // counts by upper 16 bits as stored
-    std::vector<uint32_t> first_bucket_;  // per pattern of the upper 16 bits, in key order
+    std::vector<uint32_t> first_bucket_;   // per pattern of the upper 16 bits, in key order
     std::vector<uint8_t> bucket_shift_;
     std::vector<Bucket> buckets_;
     std::vector<Key> keys_;

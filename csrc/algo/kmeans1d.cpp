@@ -6,8 +6,8 @@
 
 namespace corepress {
 
-// For a smooth density f the least cost with k clusters tends to (integral of f^(1/3))^3 / (12 k^2), each cluster taking
-// an equal share of that integral (Panter and Dite, "Quantization distortion in pulse-count modulation", 1951).
+// For a smooth density f the least cost with k clusters tends to (integral of f^(1/3))^3 / (12 k^2), each cluster
+// taking an equal share of that integral (Panter and Dite, "Quantization distortion in pulse-count modulation", 1951).
 // Leaves its running sum in mass_.
 double ScalarKmeans::smooth_penalty(int k) {
     const int64_t count = points_.size();

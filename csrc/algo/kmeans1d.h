@@ -8,8 +8,9 @@
 
 namespace corepress {
 
-// The search for the penalty at which the cheapest path has k links starts from its value for a smooth density, and runs
-// on a coarse selection of the cuts first. An object keeps its memory between problems and serves one thread at a time.
+// The search for the penalty at which the cheapest path has k links starts from its value for a smooth density, and
+// runs on a coarse selection of the cuts first. An object keeps its memory between problems and serves one thread at a
+// time.
 class ScalarKmeans {
 public:
     // Points ascend strictly and have positive weights. Afterwards cluster c is [ends()[c-1], ends()[c]) of the points;

@@ -30,8 +30,7 @@ ErrorSums sum_errors(const Bits* first, const Bits* second, int64_t count, int t
         total.squared_first += piece.squared_first;
         total.squared_second += piece.squared_second;
         total.product += piece.product;
-        total.largest_error =
-            piece.largest_error <= total.largest_error ? total.largest_error : piece.largest_error;
+        total.largest_error = piece.largest_error <= total.largest_error ? total.largest_error : piece.largest_error;
     }
     return total;
 }

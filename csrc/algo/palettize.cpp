@@ -16,8 +16,6 @@
 namespace corepress {
 namespace {
 
-constexpr int kPatterns = 1 << 16;
-
 // Rounds once: to float towards an odd last bit first, which keeps the information that the second rounding needs.
 template <typename Bits>
 Bits round_to_format(double value) {
@@ -30,16 +28,11 @@ Bits round_to_format(double value) {
     return (bits & Format<Bits>::kMagnitude) == 0 ? Bits{0} : bits;
 }
 
-template <typename Bits>
-double value_of_key(int64_t key) {
-    return static_cast<double>(Format<Bits>::to_float(bits_from_key<Bits>(static_cast<typename Format<Bits>::Key>(key))));
-}
-
 // The largest key of a value that is no farther from `below` than from `above`.
 template <typename Bits>
 typename Format<Bits>::Key cut_between(Bits below, Bits above) {
-    const double middle = (static_cast<double>(Format<Bits>::to_float(below)) +
-                           static_cast<double>(Format<Bits>::to_float(above))) / 2;
+    const double middle =
+        (static_cast<double>(Format<Bits>::to_float(below)) + static_cast<double>(Format<Bits>::to_float(above))) / 2;
     int64_t key = key_from_bits(round_to_format<Bits>(middle));
     while (value_of_key<Bits>(key) > middle) --key;
     while (value_of_key<Bits>(key + 1) <= middle) ++key;

@@ -104,7 +104,8 @@ bool PathSearch<Number>::search(std::vector<Cut>& cuts, int k, double penalty) {
     for (int pass = 0; pass < kMostPasses; ++pass) {
         ++passes_;
         const int links = cheapest_path(cuts, penalty);
-        bound = std::max(bound, to_double(total_ - cuts.back().best - Number{penalty} * Number{static_cast<double>(k)}));
+        bound =
+            std::max(bound, to_double(total_ - cuts.back().best - Number{penalty} * Number{static_cast<double>(k)}));
         penalty_ = penalty;
         if (links == k) return true;
         if (links > k) {

@@ -17,9 +17,9 @@ struct Point {
 };
 
 // A partition is a path over the cuts between points; each link, an interval, costs its sum of squares about its mean.
-// These costs satisfy the quadrangle inequality. So the cheapest path with a price `penalty` on each link is found in one
-// pass with a queue of candidates (Galil and Park, "Dynamic programming with convexity, concavity and sparsity", 1992),
-// and since the least cost is convex in the number of links, some penalty has a cheapest path of exactly k links
+// These costs satisfy the quadrangle inequality. So the cheapest path with a price `penalty` on each link is found in
+// one pass with a queue of candidates (Galil and Park, "Dynamic programming with convexity, concavity and sparsity",
+// 1992), and since the least cost is convex in the number of links, some penalty has a cheapest path of exactly k links
 // (Gronlund et al., "Fast exact k-means, k-medians and Bregman divergence clustering in 1D", 2017). The cheapest path
 // at any penalty also bounds the cost of all paths of k links from below, which certifies the result.
 //
@@ -37,8 +37,8 @@ public:
     // Looks for the cheapest path of k links, 1 < k < points, starting from a guess of the penalty. False if rounding
     // got in the way.
     bool find(int k, double penalty);
-    // The same over cuts of about equal shares of `mass`, a running sum over the points; path() is then meaningless, but
-    // penalty() is a good guess for find.
+    // The same over cuts of about equal shares of `mass`, a running sum over the points; path() is then meaningless,
+    // but penalty() is a good guess for find.
     bool find_coarse(int k, double penalty, const std::vector<double>& mass, int cut_count);
 
     // Whether the cost of the path found stands clear of the rounding of the sums.

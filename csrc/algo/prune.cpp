@@ -13,7 +13,6 @@ namespace corepress {
 namespace {
 
 constexpr int64_t kPiece = int64_t{1} << 20;
-constexpr size_t kPatterns = size_t{1} << 16;
 
 // Counts of slot(magnitude), for those magnitudes where slot gives one (not negative).
 template <typename Bits, typename Slot>
@@ -31,7 +30,7 @@ std::vector<int64_t> count_slots(const Bits* values, int64_t count, int threads,
     });
     Counts total(kPatterns, 0);
     for (const auto& worker : workers.objects()) {
-        for (size_t i = 0; i < kPatterns; ++i) total[i] += (*worker)[i];
+        for (size_t i = 0; i < total.size(); ++i) total[i] += (*worker)[i];
     }
     return total;
 }
@@ -58,10 +57,12 @@ std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int threa
 template <typename Bits>
 Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads) {
     if constexpr (sizeof(Bits) == 2) {
-        const auto counts = count_slots(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits); });
+        const auto counts =
+            count_slots(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits); });
         return static_cast<Bits>(find_rank(counts, rank));
     } else {
-        const auto upper = count_slots(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits >> 16); });
+        const auto upper =
+            count_slots(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits >> 16); });
         const uint32_t high = find_rank(upper, rank);
         const auto lower = count_slots(values, count, threads, [high](uint32_t bits) {
             return bits >> 16 == high ? static_cast<int32_t>(bits & 0xffffu) : -1;

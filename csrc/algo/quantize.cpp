@@ -140,7 +140,8 @@ void quantize(const Bits* values, const GroupLayout& layout, IntegerRange range,
         const auto value = [](const auto& key) {
             return static_cast<double>(Format<Bits>::to_float(bits_from_key<Bits>(key.load())));
         };
-        affines[group] = choose_affine<Bits>(value(ranges.lowest[group]), value(ranges.highest[group]), range, symmetric);
+        affines[group] =
+            choose_affine<Bits>(value(ranges.lowest[group]), value(ranges.highest[group]), range, symmetric);
         scales[group] = Format<Bits>::from_float(affines[group].scale);
         zero_points[group] = static_cast<uint8_t>(static_cast<int>(affines[group].zero_point));
     }

@@ -40,7 +40,8 @@ inline bool is_half(const py::array& array) { return array.dtype().kind() == 'f'
 inline void require_float(const py::array& array, const char* name) {
     const bool known = array.dtype().kind() == 'f' && (array.itemsize() == 2 || array.itemsize() == 4);
     if (!known || array.dtype().byteorder() == '>') {
-        throw py::type_error(std::string(name) + " must be float16 or float32, not " + std::string(py::str(array.dtype())));
+        throw py::type_error(std::string(name) + " must be float16 or float32, not " +
+                             std::string(py::str(array.dtype())));
     }
     require_contiguous(array, name);
 }

@@ -11,8 +11,9 @@ py::tuple quantize_array(const py::array& weight, const Layout& layout, std::pai
     require_float(weight, "weight");
     const GroupLayout groups = layout_from(layout, weight);
     const int threads = threads_from(num_threads);
-    require(range.first < range.second && range.first >= (is_signed ? -128 : 0) && range.second <= (is_signed ? 127 : 255),
-            "range [", range.first, ", ", range.second, "] does not fit 8 bits");
+    require(
+        range.first < range.second && range.first >= (is_signed ? -128 : 0) && range.second <= (is_signed ? 127 : 255),
+        "range [", range.first, ", ", range.second, "] does not fit 8 bits");
     py::array scale = empty_like_float(weight, groups.groups);
     Bytes zero_point(groups.groups), codes(weight.size());
     uint8_t* const zero_points = zero_point.mutable_data();

@@ -38,7 +38,7 @@ inline uint16_t half_from_float(float value) {
     const uint32_t sign = (bits >> 16) & 0x8000u;
     const uint32_t magnitude = bits & 0x7fffffffu;
     uint32_t exponent = magnitude & 0x7f800000u;
-    exponent = exponent < 0x38800000u ? 0x38800000u : exponent;  // the smallest normal half is 2^-14
+    exponent = exponent < 0x38800000u ? 0x38800000u : exponent;                    // the smallest normal half is 2^-14
     const float anchor = float_from_bits((exponent + 0x06800000u) & 0x7f800000u);  // 2^13 times the exponent
     const uint32_t rounded = bits_from_float(float_from_bits(magnitude) + anchor) - bits_from_float(anchor);
     const uint32_t finite = ((exponent - 0x38800000u) >> 13) + rounded;
@@ -83,6 +83,16 @@ template <typename Bits>
 inline Bits bits_from_key(typename Format<Bits>::Key key) {
     return static_cast<Bits>(key_from_bits<Bits>(static_cast<Bits>(key)));  // the map is its own inverse
 }
+
+// The value of a key, which double holds exactly.
+template <typename Bits>
+inline double value_of_key(int64_t key) {
+    using Key = typename Format<Bits>::Key;
+    return static_cast<double>(Format<Bits>::to_float(bits_from_key<Bits>(static_cast<Key>(key))));
+}
+
+// The number of patterns of a value's upper 16 bits: all there are of a half.
+constexpr int kPatterns = 1 << 16;
 
 }  // namespace
 }  // namespace corepress

@@ -19,8 +19,8 @@ void parallel_for(int64_t count, int threads, const Body& body) {
         count, threads, [](const void* context, int64_t index) { (*static_cast<const Body*>(context))(index); }, &body);
 }
 
-// Cuts [0, size) into pieces of `grain` (the last may be shorter) and calls body(begin, end) for each. The pieces do not
-// depend on the thread count, so whatever is combined piece by piece in order is the same for every thread count.
+// Cuts [0, size) into pieces of `grain` (the last may be shorter) and calls body(begin, end) for each. The pieces do
+// not depend on the thread count, so whatever is combined piece by piece in order is the same for every thread count.
 template <typename Body>
 void parallel_pieces(int64_t size, int64_t grain, int threads, const Body& body) {
     const int64_t count = (size + grain - 1) / grain;

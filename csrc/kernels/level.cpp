@@ -111,12 +111,7 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
 
 extern const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL);
 const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
-    COREPRESS_TEXT(COREPRESS_LEVEL),
-    value_kernels<uint16_t>(),
-    value_kernels<uint32_t>(),
-    pack,
-    unpack,
-    count_bits,
+    COREPRESS_TEXT(COREPRESS_LEVEL), value_kernels<uint16_t>(), value_kernels<uint32_t>(), pack, unpack, count_bits,
 };
 
 }  // namespace corepress

@@ -11,7 +11,8 @@ inline uint64_t load_mask(const uint8_t* mask, int64_t count) {
 
 int64_t count_bits(const uint8_t* mask, int64_t count) {
     int64_t ones = 0;
-    for (int64_t i = 0; i < count; i += 64) ones += count_ones(load_mask(mask + i / 8, count - i < 64 ? count - i : 64));
+    for (int64_t i = 0; i < count; i += 64)
+        ones += count_ones(load_mask(mask + i / 8, count - i < 64 ? count - i : 64));
     return ones;
 }
 

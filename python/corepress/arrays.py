@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from . import _core
 
 
-def as_weight(verb: str, weight: Any) -> NDArray:
+def as_weight(verb: str, weight: Any) -> NDArray[Any]:
     """Return `weight` as a C-contiguous, native-endian float16 or float32 array, copied only where it must be.
 
     Parameters
@@ -42,11 +42,11 @@ def as_weight(verb: str, weight: Any) -> NDArray:
         weight = narrowed
     if weight.dtype.kind != "f" or weight.dtype.itemsize not in (2, 4):
         raise TypeError(f"{verb}: weight must be float16, float32 or float64, not {weight.dtype}")
-    weight = weight.astype(weight.dtype.newbyteorder("="), copy=False)
-    return weight if weight.flags.c_contiguous else weight.copy(order="C")
+    native: NDArray[Any] = weight.astype(weight.dtype.newbyteorder("="), copy=False)
+    return native if native.flags.c_contiguous else native.copy(order="C")
 
 
-def require_finite(verb: str, weight: NDArray, num_threads: int | None) -> None:
+def require_finite(verb: str, weight: NDArray[Any], num_threads: int | None) -> None:
     """Raise ValueError if `weight`, from `as_weight`, holds NaN or infinity."""
     count = _core.count_nonfinite(weight, num_threads)
     if count:

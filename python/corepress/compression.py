@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import _core
 from .arrays import as_weight, checked_axis, group_layout, require_finite
@@ -72,9 +71,7 @@ def palettize(
     clustering in 1D", arXiv:1701.07204, on the histogram of the weights. float32 tensors of more than 16,384 weights
     (a group's count) are clustered in some 32,768 buckets first, and cuts between entries then settled to the value.
     """
-    spec = Palettize(
-        nbits=nbits, mode=mode, granularity=granularity, group_size=group_size, channel_axis=channel_axis
-    )
+    spec = Palettize(nbits=nbits, mode=mode, granularity=granularity, group_size=group_size, channel_axis=channel_axis)
     return _palettize(weight, spec, num_threads)
 
 
@@ -217,7 +214,7 @@ def _prune(weight: Any, spec: Prune, num_threads: int | None) -> SparseTensor:
     return SparseTensor(weight.shape, mask, _core.encode_sparse(weight, mask, num_threads))
 
 
-def _largest_not_above(threshold: float, dtype: np.dtype) -> NDArray:
+def _largest_not_above(threshold: float, dtype: np.dtype[Any]) -> Any:
     """Round a magnitude down to `dtype`: comparing with the result is comparing with the threshold itself."""
     limit = np.finfo(dtype).max
     rounded = dtype.type(min(threshold, float(limit)))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from . import _core
 from .arrays import as_weight
+from .compression import prune
 from .specs import PALETTE_BITS
 from .tensors import packed_size
 
@@ -76,7 +77,9 @@ def pack_bits(codes: Any, nbits: int, out: NDArray[np.uint8] | None = None) -> N
     return out
 
 
-def unpack_bits(data: NDArray[np.uint8], nbits: int, count: int, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+def unpack_bits(
+    data: NDArray[np.uint8], nbits: int, count: int, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """Unpack `count` codes; the inverse of `pack_bits`.
 
     Parameters
@@ -116,7 +119,7 @@ def unpack_mask(data: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
     return unpack_bits(data, 1, count).view(np.bool_)
 
 
-def encode_sparse(weight: Any, mask: Any, *, num_threads: int | None = None) -> NDArray:
+def encode_sparse(weight: Any, mask: Any, *, num_threads: int | None = None) -> NDArray[Any]:
     """Return the weights where `mask` is true, in row-major order.
 
     Parameters
@@ -130,9 +133,7 @@ def encode_sparse(weight: Any, mask: Any, *, num_threads: int | None = None) -> 
     return _core.encode_sparse(weight, _packed_mask("encode_sparse", mask, weight.shape), num_threads)
 
 
-def decode_sparse(
-    values: Any, mask: Any, shape: tuple[int, ...], *, num_threads: int | None = None
-) -> NDArray:
+def decode_sparse(values: Any, mask: Any, shape: tuple[int, ...], *, num_threads: int | None = None) -> NDArray[Any]:
     """Return an array of `shape` with `values` where `mask` is true and 0 elsewhere; the inverse of `encode_sparse`."""
     values = as_weight("decode_sparse", values)
     out = np.empty(shape, values.dtype)
@@ -147,15 +148,14 @@ def _packed_mask(name: str, mask: Any, shape: tuple[int, ...]) -> NDArray[np.uin
         return pack_mask(mask)
     if mask.dtype == np.uint8 and mask.shape == (packed_size(size, 1),):
         return np.ascontiguousarray(mask)
-    raise ValueError(f"{name}: mask must be bool {tuple(shape)} or {packed_size(size, 1)} packed bytes, not {mask.dtype} {mask.shape}")
+    rule = f"bool {tuple(shape)} or {packed_size(size, 1)} packed bytes"
+    raise ValueError(f"{name}: mask must be {rule}, not {mask.dtype} {mask.shape}")
 
 
 def magnitude_mask(weight: Any, threshold: float, *, num_threads: int | None = None) -> NDArray[np.bool_]:
     """Return where ``|weight| > threshold``, as bool in the weight's shape; compared exactly."""
-    from .compression import prune
-
-    weight = np.asarray(weight)
-    return unpack_mask(prune(weight, threshold=threshold, num_threads=num_threads).mask, weight.size).reshape(weight.shape)
+    sparse = prune(weight, threshold=threshold, num_threads=num_threads)
+    return unpack_mask(sparse.mask, sparse.size).reshape(sparse.shape)
 
 
 def kmeans1d(
@@ -192,18 +192,14 @@ def kmeans1d(
         raise ValueError(f"kmeans1d: k must be at least 1, not {k}")
     if not np.isfinite(values).all():
         raise ValueError("kmeans1d: values must be finite")
+    weights = np.ones_like(values) if weights is None else np.ascontiguousarray(weights, np.float64)
+    if weights.shape != values.shape or not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise ValueError("kmeans1d: weights must be finite, not negative, not all 0, one per value")
     distinct, inverse = np.unique(values, return_inverse=True)
-    if weights is None:
-        totals = np.bincount(inverse).astype(np.float64)
-    else:
-        weights = np.ascontiguousarray(weights, np.float64)
-        if weights.shape != values.shape or not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
-            raise ValueError("kmeans1d: weights must be finite, not negative, not all 0, one per value")
-        totals = np.bincount(inverse, weights)
+    totals = np.bincount(inverse, weights).astype(np.float64)
     positive = totals > 0
     _, centroids, _ = _core.kmeans1d_sorted(distinct[positive], totals[positive], k)
     cuts = (centroids[:-1] + centroids[1:]) / 2
-    codes = np.searchsorted(cuts, values, side="left")
-    squares = (values - centroids[codes]) ** 2
-    inertia = float(squares.sum() if weights is None else (weights * squares).sum())
-    return codes.astype(np.uint8 if k <= 256 else np.int32), centroids, inertia
+    clusters = np.searchsorted(cuts, values, side="left")
+    inertia = float((weights * (values - centroids[clusters]) ** 2).sum())
+    return clusters.astype(np.uint8 if k <= 256 else np.int32), centroids, inertia

@@ -78,9 +78,6 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
         raise TypeError(f"error: weight is {first.dtype}, tensor is {second.dtype}")
     sse, signal, decoded, product, max_abs = _core.sum_errors(first, second, num_threads)
     norms = math.sqrt(signal) * math.sqrt(decoded)
-    if norms > 0:
-        cosine = product / norms
-    else:
-        cosine = 1.0 if signal == decoded else 0.0
+    cosine = product / norms if norms > 0 else float(signal == decoded)
     noise_ratio = math.nan if math.isnan(sse) else snr_db(signal, sse)
     return Error(sse, sse / max(first.size, 1), noise_ratio, max_abs, float(np.clip(cosine, -1.0, 1.0)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class CompressedTensor(ABC):
 
     @property
     @abstractmethod
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> np.dtype[Any]:
         """Dtype of the decompressed array."""
 
     @property
@@ -43,7 +44,7 @@ class CompressedTensor(ABC):
         """Bytes of all stored parts together, without file headers and padding."""
 
     @abstractmethod
-    def dense(self, out: NDArray | None = None, *, num_threads: int | None = None) -> NDArray:
+    def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
         """Decompress.
 
         Parameters
@@ -73,7 +74,20 @@ class CompressedTensor(ABC):
         if not condition:
             raise ValueError(f"{type(self).__name__}: {rule} (shape {self.shape})")
 
-    def _output(self, out: NDArray | None) -> NDArray:
+    def _require_divisors(self, name: str, counts: tuple[int, ...]) -> None:
+        divides = len(counts) == len(self.shape) and all(
+            count > 0 and size % count == 0 for size, count in zip(self.shape, counts, strict=True)
+        )
+        self._require(divides, f"{name} {counts} must divide the weight's axes")
+
+    def _require_bytes(self, name: str, data: NDArray[np.uint8], nbits: int) -> None:
+        size = packed_size(self.size, nbits)
+        self._require(
+            data.shape == (size,) and data.dtype == np.uint8,
+            f"{name} must be {size} bytes, not {data.dtype} {data.shape}",
+        )
+
+    def _output(self, out: NDArray[Any] | None) -> NDArray[Any]:
         if out is None:
             return np.empty(self.shape, self.dtype)
         self._require(
@@ -109,7 +123,7 @@ class PalettizedTensor(CompressedTensor):
     """
 
     indices: NDArray[np.uint8]
-    lut: NDArray
+    lut: NDArray[Any]
     nbits: int
 
     def __post_init__(self) -> None:
@@ -119,17 +133,11 @@ class PalettizedTensor(CompressedTensor):
             self.lut.ndim == rank + 2 and self.lut.shape[-2:] == (2**self.nbits, 1),
             f"lut of {self.nbits} bits must have shape (groups per axis..., {2**self.nbits}, 1), not {self.lut.shape}",
         )
-        self._require(
-            all(groups > 0 and size % groups == 0 for size, groups in zip(self.shape, self.lut.shape, strict=False)),
-            f"lut groups {self.lut.shape[:rank]} must divide the weight's axes",
-        )
-        self._require(
-            self.indices.shape == (packed_size(self.size, self.nbits),) and self.indices.dtype == np.uint8,
-            f"indices must be {packed_size(self.size, self.nbits)} bytes, not {self.indices.dtype} {self.indices.shape}",
-        )
+        self._require_divisors("lut groups", self.lut.shape[:rank])
+        self._require_bytes("indices", self.indices, self.nbits)
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> np.dtype[Any]:
         return self.lut.dtype
 
     @property
@@ -147,7 +155,7 @@ class PalettizedTensor(CompressedTensor):
         _core.unpack_bits(self.indices, self.nbits, self.size, codes)
         return codes.reshape(self.shape)
 
-    def dense(self, out: NDArray | None = None, *, num_threads: int | None = None) -> NDArray:
+    def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
         out = self._output(out)
         layout = group_layout(self.shape, self.group_counts)
         _core.depalettize(self.indices, layout, self.nbits, self.lut, out, num_threads)
@@ -177,8 +185,8 @@ class QuantizedTensor(CompressedTensor):
     """
 
     data: NDArray[np.uint8]
-    scale: NDArray
-    zero_point: NDArray | None
+    scale: NDArray[Any]
+    zero_point: NDArray[Any] | None
     quantized_dtype: str
 
     def __post_init__(self) -> None:
@@ -187,23 +195,15 @@ class QuantizedTensor(CompressedTensor):
             self.quantized_dtype in QUANTIZED_DTYPES, f"quantized_dtype must be {known}, not {self.quantized_dtype}"
         )
         nbits, storage = QUANTIZED_DTYPES[self.quantized_dtype]
+        self._require_divisors("scale shape", self.scale.shape)
         self._require(
-            self.scale.ndim == len(self.shape)
-            and all(blocks > 0 and size % blocks == 0 for size, blocks in zip(self.shape, self.scale.shape, strict=True)),
-            f"scale shape {self.scale.shape} must divide the weight's axes",
-        )
-        self._require(
-            self.zero_point is None
-            or (self.zero_point.shape == self.scale.shape and self.zero_point.dtype == storage),
+            self.zero_point is None or (self.zero_point.shape == self.scale.shape and self.zero_point.dtype == storage),
             f"zero_point must have scale's shape {self.scale.shape} and dtype {self.quantized_dtype}",
         )
-        self._require(
-            self.data.shape == (packed_size(self.size, nbits),) and self.data.dtype == np.uint8,
-            f"data must be {packed_size(self.size, nbits)} bytes, not {self.data.dtype} {self.data.shape}",
-        )
+        self._require_bytes("data", self.data, nbits)
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> np.dtype[Any]:
         return self.scale.dtype
 
     @property
@@ -220,11 +220,11 @@ class QuantizedTensor(CompressedTensor):
         """Elements along each axis that share one scale."""
         return tuple(size // blocks for size, blocks in zip(self.shape, self.scale.shape, strict=True))
 
-    def codes(self) -> NDArray:
+    def codes(self) -> NDArray[Any]:
         """Unpacked codes in the quantized dtype and the weight's shape."""
         return self.data.view(QUANTIZED_DTYPES[self.quantized_dtype][1]).reshape(self.shape)
 
-    def dense(self, out: NDArray | None = None, *, num_threads: int | None = None) -> NDArray:
+    def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
         out = self._output(out)
         layout = group_layout(self.shape, self.scale.shape)
         offsets = None if self.zero_point is None else self.zero_point.view(np.uint8)
@@ -234,7 +234,8 @@ class QuantizedTensor(CompressedTensor):
 
     def _summary(self) -> str:
         blocks = "per tensor" if self.scale.size == 1 else f"blocks of {self.block_shape}"
-        return f"{self.quantized_dtype} of {self.dtype}, {blocks}" + ("" if self.zero_point is None else ", zero points")
+        offsets = "" if self.zero_point is None else ", zero points"
+        return f"{self.quantized_dtype} of {self.dtype}, {blocks}{offsets}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -252,21 +253,16 @@ class SparseTensor(CompressedTensor):
     """
 
     mask: NDArray[np.uint8]
-    values: NDArray
+    values: NDArray[Any]
 
     def __post_init__(self) -> None:
-        self._require(
-            self.mask.shape == (packed_size(self.size, 1),) and self.mask.dtype == np.uint8,
-            f"mask must be {packed_size(self.size, 1)} bytes, not {self.mask.dtype} {self.mask.shape}",
-        )
+        self._require_bytes("mask", self.mask, 1)
         self._require(self.values.ndim == 1, f"values must be 1-D, not {self.values.shape}")
         count = _core.count_bits(self.mask, self.size)
-        self._require(
-            count == self.values.size, f"mask has {count} bits set but there are {self.values.size} values"
-        )
+        self._require(count == self.values.size, f"mask has {count} bits set but there are {self.values.size} values")
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> np.dtype[Any]:
         return self.values.dtype
 
     @property
@@ -283,7 +279,7 @@ class SparseTensor(CompressedTensor):
         """Fraction of elements that are zero."""
         return 1.0 - self.nnz / self.size if self.size else 0.0
 
-    def dense(self, out: NDArray | None = None, *, num_threads: int | None = None) -> NDArray:
+    def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
         out = self._output(out)
         _core.decode_sparse(self.mask, self.values, out, num_threads)
         return out
