@@ -118,8 +118,8 @@ def _tell(directory: Path, original: Original, results: list[Result]) -> None:
     console.print(results_table(original, results))
     example = package_name("4bit-groups")
     console.print(
-        f"{format_count(original.weights)} weights. Bits: per weight, tables and scales included. SNR: of all weights that\n"
-        "were compressed; worst: of the one that lost most. Time: from package to package.\n\n"
+        f"{format_count(original.weights)} weights. Bits: per weight, tables and scales included. SNR: of all\n"
+        "weights that were compressed; worst: of the one that lost most. Time: from package to package.\n\n"
         f"In {directory}:\n"
         f"  {PLOT:24}quality against size, as a picture\n"
         f"  {ORIGINAL:24}the model, float16\n"
