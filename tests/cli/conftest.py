@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -88,11 +89,30 @@ def shell(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     return run
 
 
-def run_process(*arguments: str | Path, code: str = RUN_MAIN, cwd: Path | None = None) -> Outcome:
+def run_process(
+    *arguments: str | Path,
+    code: str = RUN_MAIN,
+    cwd: Path | None = None,
+    stderr: int = subprocess.PIPE,
+    **variables: str,
+) -> Outcome:
     """Runs the command line in a process of its own, with its output piped."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    finished = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
-    return Outcome(finished.returncode, finished.stdout, finished.stderr)
+    finished = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **variables},
+        timeout=300,
+        check=False,
+    )
+    return Outcome(finished.returncode, finished.stdout, finished.stderr or "")
+
+
+@pytest.fixture
+def process() -> Callable[..., Outcome]:
+    return run_process
 
 
 @dataclass

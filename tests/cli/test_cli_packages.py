@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import RUN_MAIN, run_process
 
 HEAVY = ("coremltools", "matplotlib", "torch", "sklearn", "rich")
 
@@ -51,83 +50,82 @@ def package_bytes(package: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["palettize", "--help"], []], ids=["help", "command help", "work"])
-def test_start_is_light(unet, tmp_path, arguments):
+def test_start_is_light(process, unet, tmp_path, arguments):
     work = ["palettize", unet, "-o", tmp_path / "out.mlpackage", "--nbits", "4", "--quiet"]
-    outcome = run_process(*(arguments or work), code=NAME_HEAVY_MODULES)
+    outcome = process(*(arguments or work), code=NAME_HEAVY_MODULES)
     assert (outcome.status, outcome.err) == (0, "[]\n")
 
 
-def test_palettize_decompress_and_inspect(unet, tmp_path):
+def test_palettize_decompress_and_inspect(process, unet, tmp_path):
     small, dense = tmp_path / "small.mlpackage", tmp_path / "dense.mlpackage"
     before = package_bytes(unet)
-    written = run_process("palettize", unet, "-o", small, "--nbits", "4", "--report", tmp_path / "report.json")
+    written = process("palettize", unet, "-o", small, "--nbits", "4", "--report", tmp_path / "report.json")
     assert (written.status, written.err) == (0, "")
     assert str(small) in written.out
     assert sum(map(len, package_bytes(small).values())) < 0.3 * sum(map(len, before.values()))
     assert package_bytes(unet) == before
 
-    back = run_process("decompress", small, "-o", dense, "--json")
+    back = process("decompress", small, "-o", dense, "--json")
     assert (back.status, back.err) == (0, "")
     statuses = [weight["status"] for weight in json.loads(back.out)["weights"]]
     report = json.loads((tmp_path / "report.json").read_text())
     compressed = [weight["name"] for weight in report["weights"] if weight["status"] == "compressed"]
-    assert "conv_in" not in run_process("decompress", small, "-o", dense, "--overwrite").out
+    assert "conv_in" not in process("decompress", small, "-o", dense, "--overwrite").out
     assert statuses.count("decompressed") == len(compressed) > 60
 
-    shown = run_process("inspect", small)
+    shown = process("inspect", small)
     assert (shown.status, shown.err) == (0, "")
     assert "conv_in_weight" in shown.out
-    assert isinstance(json.loads(run_process("inspect", small, "--json").out), dict)
+    assert isinstance(json.loads(process("inspect", small, "--json").out), dict)
 
 
-def test_weights_kept_against_the_plan_are_named_and_strict_refuses_them(unet, tmp_path):
+def test_weights_kept_against_the_plan_are_named_and_strict_refuses_them(process, unet, tmp_path):
     grouped = ["--nbits", "4", "--granularity", "per_grouped_channel", "--group-size", "16"]
-    outcome = run_process("palettize", unet, "-o", tmp_path / "a.mlpackage", *grouped)
+    outcome = process("palettize", unet, "-o", tmp_path / "a.mlpackage", *grouped)
     assert outcome.status == 0
     assert "conv_out_weight" in outcome.out, "4 channels do not divide by 16"
     assert "norm1" not in outcome.out, "small weights are kept as planned: their number is enough"
 
-    outcome = run_process("palettize", unet, "-o", tmp_path / "b.mlpackage", *grouped, "--strict")
+    outcome = process("palettize", unet, "-o", tmp_path / "b.mlpackage", *grouped, "--strict")
     assert (outcome.status, outcome.out) == (1, "")
     assert "conv_out_weight" in outcome.err
     assert outcome.err.count("\n") == 1
     assert files_in(tmp_path) == ["a.mlpackage"]
 
 
-def test_an_existing_output_needs_overwrite(unet, tmp_path):
+def test_a_run_that_changes_nothing_says_so(process, unet, tmp_path):
+    outcome = process("decompress", unet, "-o", tmp_path / "same.mlpackage")
+    assert outcome.status == 0
+    assert "the same" in outcome.out
+    assert "none changed" in outcome.out
+
+
+def test_an_existing_output_needs_overwrite(process, unet, tmp_path):
     command = ["quantize", unet, "-o", tmp_path / "out.mlpackage", "--json"]
-    assert run_process(*command).status == 0
+    assert process(*command).status == 0
     before = package_bytes(tmp_path / "out.mlpackage")
-    refused = run_process(*command)
+    refused = process(*command)
     assert (refused.status, refused.out) == (1, "")
     assert "--overwrite" in refused.err
     assert package_bytes(tmp_path / "out.mlpackage") == before
-    assert run_process(*command, "--overwrite").status == 0
+    assert process(*command, "--overwrite").status == 0
     assert files_in(tmp_path) == ["out.mlpackage"]
 
 
-def test_piped_output_has_no_escape_codes(unet, tmp_path):
+def test_piped_output_has_no_escape_codes(process, unet, tmp_path):
     for more in ([], ["--verbose"]):
-        outcome = run_process("prune", unet, "-o", tmp_path / "o.mlpackage", "--threshold", "0", "--overwrite", *more)
+        outcome = process("prune", unet, "-o", tmp_path / "o.mlpackage", "--threshold", "0", "--overwrite", *more)
         assert outcome.status == 0
         assert "\x1b" not in outcome.out
         assert outcome.err == ""
 
 
 @pytest.mark.parametrize(("more", "shown"), [([], True), (["--quiet"], False)], ids=["bar", "quiet"])
-def test_progress_is_for_terminals(unet, tmp_path, more, shown):
+def test_progress_is_for_terminals(process, unet, tmp_path, more, shown):
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     command = ["quantize", unet, "-o", tmp_path / "o.mlpackage", "--json", *more]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    process = subprocess.run(
-        [sys.executable, "-c", RUN_MAIN, *map(str, command)],
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        env=environment,
-        timeout=120,
-        check=False,
-    )
+    outcome = process(*command, stderr=theirs, TERM="xterm", COLUMNS="100")
     os.set_blocking(ours, False)
     try:
         terminal = os.read(ours, 1 << 16)
@@ -136,8 +134,8 @@ def test_progress_is_for_terminals(unet, tmp_path, more, shown):
     finally:
         os.close(ours)
         os.close(theirs)
-    assert process.returncode == 0
-    assert json.loads(process.stdout)
+    assert outcome.status == 0
+    assert json.loads(outcome.out)
     assert (b"quantize" in terminal) == shown
     assert shown or terminal == b""
 
@@ -145,10 +143,10 @@ def test_progress_is_for_terminals(unet, tmp_path, more, shown):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("exists", [False, True], ids=["new", "overwrite"])
-def test_an_interrupted_run_leaves_nothing_behind(unet, tmp_path, number, status, exists):
+def test_an_interrupted_run_leaves_nothing_behind(process, unet, tmp_path, number, status, exists):
     destination = tmp_path / "out.mlpackage"
     if exists:
-        assert run_process("quantize", unet, "-o", destination).status == 0
+        assert process("quantize", unet, "-o", destination).status == 0
     before = package_bytes(tmp_path)
     command = ["palettize", str(unet), "-o", str(destination), "--nbits", "4", "--overwrite"]
     with subprocess.Popen(
@@ -156,12 +154,12 @@ def test_an_interrupted_run_leaves_nothing_behind(unet, tmp_path, number, status
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    ) as process:
-        assert process.stdout.readline() == "paused\n"
+    ) as running:
+        assert running.stdout.readline() == "paused\n"
         assert package_bytes(tmp_path) != before, "nothing had been written yet: the test tests nothing"
-        process.send_signal(number)
-        out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (status, "")
+        running.send_signal(number)
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (status, "")
     assert "Traceback" not in err
     assert package_bytes(tmp_path) == before
     assert files_in(tmp_path) == (["out.mlpackage"] if exists else [])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import run_process
 
 from corepress.demo import run as demo_run
 from corepress.demo.variants import VARIANTS, Original
@@ -81,9 +80,19 @@ def load_weights(package):
     }
 
 
-def test_it_replaces_its_own_output_only(tmp_path, monkeypatch):
+@pytest.fixture
+def no_work(monkeypatch):
     monkeypatch.setattr(demo_run, "_compress_all", lambda *arguments: (Original("UNet.mlpackage", 1, 1), []))
     monkeypatch.setattr("corepress.demo.plot.draw_plot", lambda *arguments: None)
+
+
+def test_json_is_the_results_file(shell, no_work, tmp_path):
+    outcome = shell("demo", "--json", "-o", tmp_path / "folder")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert json.loads(outcome.out) == json.loads((tmp_path / "folder" / "results.json").read_text())
+
+
+def test_it_replaces_its_own_output_only(no_work, tmp_path):
     directory = tmp_path / "folder"
 
     demo_run.run_demo(directory, quiet=True)
@@ -114,9 +123,9 @@ def test_a_failed_run_leaves_nothing_behind(tmp_path, monkeypatch, exists):
     assert not exists or list(directory.iterdir()) == []
 
 
-def test_json_and_a_folder_of_another_program(tmp_path):
+def test_a_folder_of_another_program_is_left_alone(process, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    refused = run_process("demo", "-o", tmp_path)
+    refused = process("demo", "-o", tmp_path)
     assert (refused.status, refused.out) == (1, "")
     assert "choose another -o or pass --overwrite" in refused.err
     assert refused.err.count("\n") == 1

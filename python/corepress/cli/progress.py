@@ -24,13 +24,15 @@ def progress_bar(title: str, quiet: bool) -> Iterator[Callable[[Progress], None]
 
     from .wording import format_count
 
+    one_line = Column(no_wrap=True)
+    rest_of_the_line = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     columns = (
-        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        TextColumn("{task.description}", table_column=one_line),
         BarColumn(bar_width=20),
-        TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True)),
+        TextColumn("{task.percentage:>3.0f} %", table_column=one_line),
         TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True, min_width=18)),
         TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
-        TextColumn("[dim]{task.fields[weight]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        TextColumn("{task.fields[weight]}", style="dim", markup=False, table_column=rest_of_the_line),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task(title, total=None, rate="", weight="")

@@ -24,19 +24,25 @@ def _lines(report: Report) -> Iterator[str]:
     changed = [record for record in report.weights if record.status != "kept"]
     kept = [record for record in report.weights if record.status == "kept"]
     yield f"wrote {report.destination}"
-    ratio = report.bytes_before / report.bytes_after if report.bytes_after else 1.0
-    change = f"{ratio:.2f} times smaller" if ratio >= 1 else f"{1 / ratio:.2f} times larger"
-    yield f"  size             {format_bytes(report.bytes_before)} -> {format_bytes(report.bytes_after)}, {change}"
+    sizes = f"{format_bytes(report.bytes_before)} -> {format_bytes(report.bytes_after)}"
+    yield f"  size             {sizes}, {_change(report.bytes_before, report.bytes_after)}"
     yield f"  bits per weight  {report.bits_per_weight:.2f}"
+    speed = f", {format_count(report.weights_per_second)} weights/s" if changed else ""
     memory = "" if report.peak_memory_bytes is None else f", {format_bytes(report.peak_memory_bytes)} peak memory"
-    yield f"  time             {report.seconds:.2f} s, {format_count(report.weights_per_second)} weights/s{memory}"
+    yield f"  time             {report.seconds:.2f} s{speed}{memory}"
     measured = [(record.snr_db, record.name) for record in changed if record.snr_db is not None]
     if measured:
         snr, name = min(measured)
         yield f"  lowest SNR       {format_decibels(snr)} ({name})"
-    verb = changed[0].status if changed else "changed"
-    yield f"  weights          {len(changed)} {verb}, {len(kept)} kept as they were"
+    done = f"{len(changed)} {changed[0].status}" if changed else "none changed"
+    yield f"  weights          {done}, {len(kept)} kept as they were"
     yield from _kept_lines(kept)
+
+
+def _change(before: int, after: int) -> str:
+    if round(before / max(after, 1), 2) == 1:
+        return "the same"
+    return f"{before / max(after, 1):.2f} times smaller" if after < before else f"{after / before:.2f} times larger"
 
 
 def _kept_lines(kept: list[WeightRecord]) -> Iterator[str]:
