@@ -125,6 +125,8 @@ def _require_candidate(weight: Weight, weight_threshold: int) -> None:
         raise Keep("operand of a compressed weight")
     if not weight.consumers:
         raise Keep("no operation uses it")
+    if weight.feeds_output:
+        raise Keep("block output, which Core ML does not take from a compressed weight")
 
 
 def _unplanned(weight: Weight, reason: Keep, strict: bool) -> Exception:

@@ -297,6 +297,11 @@ class Weight:
         """Whether it is an operand of another constant."""
         return any(each.feeds_definition for each in self.definitions)
 
+    @property
+    def feeds_output(self) -> bool:
+        """Whether it leaves a block as output."""
+        return any(each.feeds_output for each in self.definitions)
+
 
 def weights_of(program: Program) -> list[Weight]:
     """Group definitions that share their data, across functions and blocks, in program order."""

@@ -1,0 +1,324 @@
+"""What trained packages lack: every kind of consumer, nested blocks, sharing, odd constants, later versions."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from coreml_helpers import (
+    assert_same_bits,
+    constants,
+    digest,
+    model_file,
+    operation_types,
+    operations_of,
+    other_operations,
+    quiet,
+    read_spec,
+    weight_file,
+)
+
+from corepress import coreml
+from corepress.compression import apply
+from corepress.coreml.package import Package
+from corepress.coreml.program import Program, weights_of
+from corepress.specs import Palettize, Prune, Quantize
+
+AXES = {
+    "conv_weight_0": 0,
+    "up_weight_0": 1,
+    "shared": 0,
+    "product_y_0": 1,
+    "transposed_y_0": 0,
+    "left_x_0": 0,
+    "left_transposed_x_0": 1,
+    "table_x_0": 0,
+    "then_weight_0": 0,
+    "otherwise_weight_0": 0,
+    "uneven_weight_0": 0,
+    "infinite_x_0": 0,
+    "single_weight_0": 0,
+    "small_x_0": 0,
+    "integers_x_0": 0,
+    "also_returned": 0,
+}
+KEPT = {
+    "infinite_x_0": "contains infinite or NaN values",
+    "small_x_0": "small: at most 2048 elements",
+    "integers_x_0": "int32 is not float16 or float32",
+    "returned": "no operation uses it",
+    "also_returned": "block output, which Core ML does not take from a compressed weight",
+    **dict.fromkeys([f"{name}_bias_0" for name in ("linear_0", "linear_1", "then", "otherwise", "uneven", "single")], "rank 1"),
+}  # fmt: skip
+UNEVEN = {"uneven_weight_0": "group_size 16 does not divide its channels"}
+IOS18_SPECS = [
+    Palettize(nbits=1),
+    Palettize(nbits=3),
+    Palettize(nbits=8),
+    Palettize(nbits=4, granularity="per_grouped_channel", group_size=16),
+    Palettize(nbits=6, granularity="per_grouped_channel", group_size=16),
+    Quantize(),
+    Quantize(dtype="uint8", mode="linear"),
+    Quantize(mode="linear", granularity="per_tensor"),
+    Prune(target_sparsity=0.5),
+]
+IOS16_SPECS = [Palettize(nbits=4), Quantize(mode="linear"), Prune(threshold=0.1)]
+IOS18_OPERATIONS = {
+    Palettize: "constexpr_lut_to_dense",
+    Quantize: "constexpr_blockwise_shift_scale",
+    Prune: "constexpr_sparse_to_dense",
+}
+IOS16_OPERATIONS = {**IOS18_OPERATIONS, Quantize: "constexpr_affine_dequantize"}
+
+
+def _check(source, destination, spec, operations):
+    before = digest(source)
+    report = coreml.compress(source, destination, spec)
+    assert digest(source) == before
+    records = {record.name: record for record in report.weights}
+    originals, decoded, types = constants(source), constants(destination), operation_types(destination)
+    reasons = KEPT | (UNEVEN if getattr(spec, "granularity", "") == "per_grouped_channel" else {})
+    assert {name: record.reason for name, record in records.items() if record.status == "kept"} == reasons
+    for name, record in records.items():
+        if record.status == "kept":
+            assert types[name] == "const"
+            assert_same_bits(decoded[name], originals[name], name)
+            continue
+        assert types[name] == operations[type(spec)]
+        resolved = dataclasses.replace(spec, channel_axis=AXES[name]) if hasattr(spec, "channel_axis") else spec
+        assert_same_bits(decoded[name], apply(originals[name], resolved).dense(), name)
+    assert report.compressed == len(records) - len(reasons)
+    assert other_operations(destination) == other_operations(source)
+    assert [list(block.outputs) for block in _blocks(destination)] == [list(block.outputs) for block in _blocks(source)]
+
+
+def _blocks(package):
+    from coreml_helpers import blocks_of
+
+    return blocks_of(read_spec(package))
+
+
+@pytest.mark.parametrize("spec", IOS18_SPECS, ids=lambda spec: spec.description.replace(" ", "_"))
+def test_ios18_forms(built_package, tmp_path, spec):
+    _check(built_package, tmp_path / "compressed.mlpackage", spec, IOS18_OPERATIONS)
+
+
+@pytest.mark.parametrize("spec", IOS16_SPECS, ids=lambda spec: spec.description.replace(" ", "_"))
+def test_ios16_forms(ios16_package, tmp_path, spec):
+    _check(ios16_package, tmp_path / "compressed.mlpackage", spec, IOS16_OPERATIONS)
+
+
+def test_ios18_parameters_are_typed_inputs(ios18_package, tmp_path):
+    destination = tmp_path / "compressed.mlpackage"
+    coreml.compress(ios18_package, destination, {"palettize": {"nbits": 3}})
+    operation = next(each for each in operations_of(read_spec(destination)) if each.outputs[0].name == "shared")
+    assert set(operation.attributes) == {"name"}
+    assert set(operation.inputs) == {"indices", "lut"}
+    indices = operation.inputs["indices"].arguments[0].value
+    assert indices.type.tensorType.dataType == 39
+    assert [dimension.constant.size for dimension in indices.type.tensorType.dimensions] == [64, 64]
+    assert operation.inputs["lut"].arguments[0].value.WhichOneof("value") == "immediateValue"
+
+
+def test_axes_follow_the_consumers(ios18_package):
+    weights = {weight.first.name: weight for weight in weights_of(Program(Package.open(ios18_package)))}
+    assert {name: weights[name].axes for name in AXES} == {name: {axis} for name, axis in AXES.items()}
+    assert weights["then_weight_0"].consumer_types == ("linear",)
+
+
+def test_an_axis_may_be_chosen(ios18_package, tmp_path):
+    coreml.compress(ios18_package, tmp_path / "compressed.mlpackage", {"quantize": {"channel_axis": -1}})
+    decoded, originals = constants(tmp_path / "compressed.mlpackage"), constants(ios18_package)
+    expected = apply(originals["shared"], Quantize(channel_axis=1)).dense()
+    assert_same_bits(decoded["shared"], expected)
+
+
+def test_an_axis_that_is_not_there(ios18_package, tmp_path):
+    report = coreml.compress(ios18_package, tmp_path / "compressed.mlpackage", {"quantize": {"channel_axis": 3}})
+    reasons = {record.name: record.reason for record in report.weights}
+    assert reasons["shared"] == "has no channel_axis 3"
+    assert reasons["conv_weight_0"] is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        (Quantize(), r"infinite_x_0 \(shape \(48, 64\)\): contains infinite or NaN"),
+        (Palettize(nbits=4, granularity="per_grouped_channel", group_size=16), "uneven_weight_0 .*does not divide"),
+        (Quantize(channel_axis=2), "has no channel_axis 2"),
+    ],
+)
+def test_strict_names_the_weight(ios18_package, tmp_path, spec, name):
+    with pytest.raises(ValueError, match=name):
+        coreml.compress(ios18_package, tmp_path / "compressed.mlpackage", spec, strict=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _program(build, body, version=9, **inputs):
+    return build(body, {name: (shape, np.float32) for name, shape in inputs.items()}, version)
+
+
+RNG = np.random.default_rng(5)
+SQUARE = RNG.standard_normal((64, 64)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def disputed_package(build):
+    def body(mb, x):
+        weight = mb.const(val=SQUARE, name="disputed")
+        return mb.matmul(x=mb.linear(x=x, weight=weight), y=weight)
+
+    return _program(build, body, x=(2, 64))
+
+
+def test_consumers_that_disagree(disputed_package, tmp_path):
+    report = coreml.compress(disputed_package, tmp_path / "a.mlpackage", {"quantize": {}})
+    record = next(record for record in report.weights if record.name == "disputed")
+    assert record.reason == "its consumers disagree on the output channel axis"
+    with pytest.raises(ValueError, match="disputed .*disagree"):
+        coreml.compress(disputed_package, tmp_path / "b.mlpackage", {"quantize": {}}, strict=True)
+    for index, config in enumerate(({"palettize": {"nbits": 4}}, {"prune": {"threshold": 0}}, {"quantize": {"channel_axis": 0}})):  # fmt: skip
+        report = coreml.compress(disputed_package, tmp_path / f"c{index}.mlpackage", config, strict=True)
+        assert report.compressed == 1
+
+
+@pytest.mark.parametrize("version", [7, 9])
+def test_consts_that_share_a_blob_share_the_compressed_one(build, tmp_path, version):
+    def body(mb, x):
+        first = mb.linear(x=x, weight=SQUARE, name="first")
+        return mb.linear(x=first, weight=SQUARE + 1, name="second")
+
+    package = _program(build, body, version, x=(2, 64))
+    spec = read_spec(package)
+    consts = {each.outputs[0].name: each for each in operations_of(spec) if each.type == "const"}
+    shared, freed = consts["first_weight_0"], consts["second_weight_0"]
+    freed.attributes["val"].CopyFrom(shared.attributes["val"])
+    model_file(package).write_bytes(spec.SerializeToString())
+
+    destination = tmp_path / "compressed.mlpackage"
+    report = coreml.compress(package, destination, {"palettize": {"nbits": 4}})
+    assert report.compressed == 1
+    decoded = constants(destination)
+    expected = apply(SQUARE, Palettize(nbits=4)).dense()
+    assert_same_bits(decoded["first_weight_0"], expected)
+    assert_same_bits(decoded["second_weight_0"], expected)
+    assert coreml.inspect(destination).weights[0].shared_by == 2
+    first, second = (each for each in operations_of(read_spec(destination)) if each.type.startswith("constexpr"))
+    assert dict(first.inputs) == dict(second.inputs)
+    # The blob that nothing refers to any more is not ours to drop.
+    data = weight_file(destination).read_bytes()
+    assert (SQUARE + 1).tobytes() in data
+    assert SQUARE.tobytes() not in data
+
+
+@pytest.mark.parametrize("version", [7, 9])
+@pytest.mark.parametrize("with_file", [True, False])
+def test_inline_weights(build, tmp_path, version, with_file):
+    def body(mb, x):
+        inline = mb.linear(x=x, weight=SQUARE, bias=np.zeros(64, np.float32), name="inline")
+        return mb.linear(x=inline, weight=SQUARE.T + 2, bias=np.ones(64, np.float32), name="stored")
+
+    package = _program(build, body, version, x=(2, 64))
+    spec = read_spec(package)
+    for operation in operations_of(spec):
+        name = operation.outputs[0].name
+        if operation.type == "const" and (name.startswith("inline") or not with_file):
+            value = operation.attributes["val"]
+            if value.WhichOneof("value") == "blobFileValue":
+                data = constants(package)[name]
+                value.immediateValue.tensor.floats.values.extend(data.reshape(-1).tolist())
+    model_file(package).write_bytes(spec.SerializeToString())
+    if not with_file:
+        weight_file(package).unlink()
+        weight_file(package).with_name("kept.txt").touch()
+
+    originals = {"inline_weight_0": SQUARE, "stored_weight_0": SQUARE.T + 2}
+    for index, spec in enumerate((Palettize(nbits=4), Quantize(mode="linear"), Prune(target_sparsity=0.5))):
+        destination, dense = tmp_path / f"{index}.mlpackage", tmp_path / f"dense{index}.mlpackage"
+        assert coreml.compress(package, destination, spec).compressed == 2
+        coreml.decompress(destination, dense)
+        assert weight_file(destination).exists() == with_file
+        for name, original in originals.items():
+            expected = apply(original, spec).dense()
+            assert_same_bits(constants(destination)[name], expected, name)
+            assert_same_bits(constants(dense)[name], expected, name)
+        assert_same_bits(constants(destination)["inline_bias_0"], np.zeros(64, np.float32))
+
+
+def test_several_weight_files(build, tmp_path):
+    def body(mb, x):
+        return mb.linear(x=mb.linear(x=x, weight=SQUARE, name="first"), weight=SQUARE + 1, name="second")
+
+    package = _program(build, body, x=(2, 64))
+    other = weight_file(package).with_name("other.bin")
+    other.write_bytes(weight_file(package).read_bytes())
+    unused = weight_file(package).with_name("unused.bin")
+    unused.write_bytes(b"left alone")
+    spec = read_spec(package)
+    for operation in operations_of(spec):
+        if operation.outputs[0].name.startswith("second") and operation.type == "const":
+            operation.attributes["val"].blobFileValue.fileName = "@model_path/weights/other.bin"
+    model_file(package).write_bytes(spec.SerializeToString())
+    destination = tmp_path / "compressed.mlpackage"
+    assert coreml.compress(package, destination, Quantize()).compressed == 2
+    decoded = constants(destination)
+    for name, original in {"first_weight_0": SQUARE, "second_weight_0": SQUARE + 1}.items():
+        assert_same_bits(decoded[name], apply(original, Quantize()).dense(), name)
+    assert weight_file(destination).with_name("unused.bin").read_bytes() == b"left alone"
+    assert set(coreml.inspect(destination).weight_files) == {
+        "@model_path/weights/other.bin",
+        "@model_path/weights/weight.bin",
+    }
+
+
+def test_functions_share_weights(ct, build, tmp_path):
+    extra = {"a": SQUARE[:48], "b": SQUARE[:32] + 3}
+
+    def body_of(name):
+        def body(mb, x):
+            return mb.linear(x=mb.linear(x=x, weight=SQUARE, name="base"), weight=extra[name], name=f"adapter_{name}")
+
+        return body
+
+    with quiet():
+        descriptor = ct.utils.MultiFunctionDescriptor()
+        for name in extra:
+            descriptor.add_function(str(_program(build, body_of(name), x=(2, 64))), "main", name)
+        descriptor.default_function_name = "a"
+        package = tmp_path / "multi.mlpackage"
+        ct.utils.save_multifunction(descriptor, str(package))
+    destination, dense = tmp_path / "compressed.mlpackage", tmp_path / "dense.mlpackage"
+    spec = Palettize(nbits=3)
+    report = coreml.compress(package, destination, spec, weight_threshold=1000)
+    assert report.compressed == 3
+    inspection = coreml.inspect(destination)
+    assert inspection.functions == ("a", "b")
+    assert {each.name: each.shared_by for each in inspection.weights if len(each.shape) > 1} == {
+        "base_weight_0": 2, "adapter_a_weight_0": 1, "adapter_b_weight_0": 1
+    }  # fmt: skip
+    coreml.decompress(destination, dense)
+    for path in (destination, dense):
+        for name, matrix in extra.items():
+            decoded = constants(path, name)
+            assert_same_bits(decoded["base_weight_0"], apply(SQUARE, spec).dense())
+            assert_same_bits(decoded[f"adapter_{name}_weight_0"], apply(matrix, spec).dense())
+
+
+def test_the_smallest_weights(build, tmp_path):
+    """Parameters of fewer than ten elements stay in the program."""
+    small = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+
+    def body(mb, x):
+        return mb.linear(x=x, weight=small, name="small")
+
+    for version in (7, 9):
+        package = _program(build, body, version, x=(2, 4))
+        for index, spec in enumerate((Palettize(nbits=1), Palettize(nbits=2), Quantize(mode="linear"), Prune(target_sparsity=0.5), Prune(target_sparsity=1))):  # fmt: skip
+            destination = tmp_path / f"{version}{index}.mlpackage"
+            report = coreml.compress(package, destination, spec, weight_threshold=0)
+            assert report.compressed == 1
+            expected = apply(small, spec).dense()
+            dense = tmp_path / f"{version}{index}dense.mlpackage"
+            coreml.decompress(destination, dense)
+            assert_same_bits(constants(dense)["small_weight_0"], expected)
+            if not isinstance(spec, Prune) or spec.target_sparsity < 1:  # coremltools refuses no values at all
+                assert_same_bits(constants(destination)["small_weight_0"], expected)
