@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 
 from corepress.demo import run as demo_run
+from corepress.demo.interrupts import interrupts_after
 from corepress.demo.variants import VARIANTS, Original
 
 
@@ -121,6 +123,21 @@ def test_a_failed_run_leaves_nothing_behind(tmp_path, monkeypatch, exists):
         demo_run.run_demo(directory)
     assert directory.exists() == exists
     assert not exists or list(directory.iterdir()) == []
+
+
+def test_an_interrupt_waits_for_code_that_would_lose_it():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    finished = []
+
+    def work():
+        with interrupts_after():
+            signal.raise_signal(signal.SIGINT)
+            finished.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert finished
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 def test_a_folder_of_another_program_is_left_alone(process, tmp_path):

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .interrupts import interrupts_after
+
 SEED = 20260101
 LATENT_CHANNELS, LATENT_SIZE = 4, 32
 TEXT_TOKENS, TEXT_WIDTH = 77, 256
@@ -212,9 +214,11 @@ def build_unet(destination: Path) -> TrainedLikeWeights:
     """
     weights = TrainedLikeWeights()
     with quiet_coremltools():
-        import coremltools
-        from coremltools.converters.mil import Builder
-        from coremltools.converters.mil.mil import types
+        # While coremltools loads its native parts, it takes any exception, an interrupt too, for a missing part.
+        with interrupts_after():
+            import coremltools
+            from coremltools.converters.mil import Builder
+            from coremltools.converters.mil.mil import types
 
         def inputs(*shape: int) -> Any:
             return Builder.TensorSpec(shape=shape, dtype=types.fp16)
