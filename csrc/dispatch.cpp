@@ -6,6 +6,10 @@
 
 #include "core/require.h"
 
+#ifdef COREPRESS_X86_LEVELS
+#include <cpuid.h>
+#endif
+
 namespace corepress {
 
 extern const KernelTable kernels_baseline;
@@ -16,13 +20,21 @@ extern const KernelTable kernels_avx512;
 
 namespace {
 
+#ifdef COREPRESS_X86_LEVELS
+// Clang's __builtin_cpu_supports does not know this one.
+bool has_f16c() {
+    unsigned int a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
 std::vector<const KernelTable*> runnable() {
     std::vector<const KernelTable*> tables{&kernels_baseline};
 #ifdef COREPRESS_X86_LEVELS
     __builtin_cpu_init();
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                       __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
-                      __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("f16c");
+                      __builtin_cpu_supports("popcnt") && has_f16c();
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (avx2) tables.push_back(&kernels_avx2);

@@ -1,9 +1,9 @@
 #include "algo/distribution.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
+#include "core/cube_root.h"
 #include "core/parallel.h"
 #include "core/require.h"
 
@@ -88,7 +88,7 @@ void Distribution<Bits>::divide_buckets() {
         for (int pattern = 0; pattern < kPatterns; ++pattern) {
             const double count = static_cast<double>(patterns_[stored_pattern(pattern)]);
             const double width = count > 0 ? value_step(pattern) * kPatterns : 0;
-            if (count > 0) shares.push_back({pattern, count, std::cbrt(count * width * width), false});
+            if (count > 0) shares.push_back({pattern, count, cube_root(count * width * width), false});
         }
         double per_mass = 0;
         for (bool changed = true; changed;) {
@@ -105,7 +105,8 @@ void Distribution<Bits>::divide_buckets() {
         bucket_shift_.assign(kPatterns, 16);
         for (const Share& share : shares) {
             const double buckets = share.full ? share.count : share.mass * per_mass;
-            const int bits = buckets > 1 ? std::min(static_cast<int>(std::ceil(std::log2(buckets))), 16) : 0;
+            int bits = 0;
+            while (bits < 16 && static_cast<double>(1 << bits) < buckets) ++bits;
             bucket_shift_[static_cast<size_t>(share.pattern)] = static_cast<uint8_t>(16 - bits);
             first_bucket_[static_cast<size_t>(share.pattern) + 1] = 1u << bits;
         }

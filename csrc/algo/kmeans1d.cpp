@@ -1,8 +1,9 @@
 #include "algo/kmeans1d.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
+
+#include "core/cube_root.h"
 
 namespace corepress {
 
@@ -17,7 +18,7 @@ double ScalarKmeans::smooth_penalty(int k) {
         const double left = points_[std::max<int64_t>(i - 1, 0)].value;
         const double right = points_[std::min<int64_t>(i + 1, count - 1)].value;
         const double gap = (right - left) / (i == 0 || i == count - 1 ? 1 : 2);
-        mass_[static_cast<size_t>(i) + 1] = mass_[static_cast<size_t>(i)] + std::cbrt(points_[i].weight * gap * gap);
+        mass_[static_cast<size_t>(i) + 1] = mass_[static_cast<size_t>(i)] + cube_root(points_[i].weight * gap * gap);
     }
     const double share = mass_.back() / k;
     return share * share * share / 6;

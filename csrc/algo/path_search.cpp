@@ -1,5 +1,7 @@
 #include "algo/path_search.h"
 
+#include "core/cube_root.h"
+
 namespace corepress {
 namespace {
 
@@ -130,10 +132,11 @@ bool PathSearch<Number>::search(std::vector<Cut>& cuts, int k, double penalty) {
             }
         }
         // Between the two, the number of links goes roughly as penalty^(-1/3); if that does not get there soon, halve.
+        const double at_low = 1 / cube_root(low), at_high = 1 / cube_root(high);
         const double many = static_cast<double>(many_.size()), few = static_cast<double>(few_.size());
-        double share = std::log(many / k) / std::log(many / few);
-        share = pass < kHopefulPasses ? std::min(std::max(share, 0.1), 0.9) : 0.5;
-        penalty = low * std::pow(high / low, share);
+        const double share = pass < kHopefulPasses ? std::min(std::max((many - k) / (many - few), 0.1), 0.9) : 0.5;
+        const double root = 1 / (at_low + (at_high - at_low) * share);
+        penalty = root * root * root;
         if (!(penalty > low && penalty < high)) return false;
     }
     return false;
