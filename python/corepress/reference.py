@@ -1,0 +1,287 @@
+"""Slow, obvious versions of the kernels in NumPy and plain Python; tests compare the native ones with them.
+
+Where a kernel promises bits (codes, scales, zero points, masks, packed bytes, decompressed arrays), these give the same
+bits. Each function takes one block or one group: dividing a tensor is the caller's business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_HALF_OVERFLOW = 65520.0  # half way from the largest finite half to the next power of two
+
+
+def pack_bits(codes: ArrayLike, nbits: int) -> NDArray[np.uint8]:
+    """Pack codes bit by bit: bit b of code i is bit ``(i * nbits + b) % 8`` of byte ``(i * nbits + b) // 8``.
+
+    Parameters
+    ----------
+    codes : array_like of int
+        Codes below ``2**nbits``, taken in row-major order.
+    nbits : int
+        Bits per code.
+
+    Returns
+    -------
+    numpy.ndarray of uint8
+        ``(count * nbits + 7) // 8`` bytes; unused bits of the last one are 0.
+    """
+    flat = np.asarray(codes).reshape(-1)
+    packed = np.zeros((flat.size * nbits + 7) // 8, np.uint8)
+    for index, code in enumerate(flat.tolist()):
+        for bit in range(nbits):
+            place = index * nbits + bit
+            packed[place // 8] |= (code >> bit & 1) << place % 8
+    return packed
+
+
+def unpack_bits(data: NDArray[np.uint8], nbits: int, count: int) -> NDArray[np.uint8]:
+    """Unpack `count` codes; the inverse of `pack_bits`.
+
+    Parameters
+    ----------
+    data : numpy.ndarray of uint8
+        Packed bytes.
+    nbits : int
+        Bits per code.
+    count : int
+        Number of codes.
+    """
+    bits = np.unpackbits(data, bitorder="little")[: count * nbits].reshape(count, nbits)
+    codes: NDArray[np.uint8] = (bits << np.arange(nbits)).sum(axis=1).astype(np.uint8)
+    return codes
+
+
+def to_float16(values: ArrayLike) -> NDArray[np.float16]:
+    """Round to half precision, to nearest, ties to even, from float64 at once.
+
+    Parameters
+    ----------
+    values : array_like of float
+        Infinities and NaN stay; 65520 and more becomes infinite.
+    """
+    numbers = np.asarray(values, np.float64)
+    _, exponents = np.frexp(numbers)
+    spacing = np.ldexp(1.0, np.maximum(exponents, -13) - 11)  # of the halves around each number
+    rounded = np.rint(numbers / spacing) * spacing
+    rounded = np.where(np.abs(numbers) >= _HALF_OVERFLOW, np.copysign(np.inf, numbers), rounded)
+    return np.where(np.isnan(numbers), np.nan, rounded).astype(np.float16)
+
+
+def round_to(values: ArrayLike, dtype: Any) -> NDArray[Any]:
+    """Round float64 numbers to float16 or float32, to nearest, ties to even."""
+    return to_float16(values) if np.dtype(dtype) == np.float16 else np.asarray(values, np.float64).astype(np.float32)
+
+
+def table_cuts(lut: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the middles between the neighbouring entries of an ascending table, in float64."""
+    entries = lut.astype(np.float64)
+    return (entries[:-1] + entries[1:]) / 2
+
+
+def assign(values: NDArray[Any], lut: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return for each value the number of its nearest entry; between two equally near ones the lower.
+
+    Parameters
+    ----------
+    values : numpy.ndarray of float16 or float32
+        Any shape.
+    lut : numpy.ndarray
+        Ascending entries. Of equal entries the first is taken, for values above the last of them too.
+    """
+    cuts = table_cuts(lut)
+    codes = np.zeros(values.shape, np.int64)
+    for cut in cuts:
+        codes += values.astype(np.float64) > cut
+    first_equal = np.searchsorted(lut, lut, side="left")
+    return first_equal[codes].astype(np.uint8)
+
+
+def look_up(codes: NDArray[np.uint8], lut: NDArray[Any]) -> NDArray[Any]:
+    """Return the entries that the codes stand for."""
+    return lut[codes]
+
+
+def kmeans1d(values: Sequence[float], k: int, weights: Sequence[float] | None = None) -> tuple[list[float], float]:
+    """Cluster numbers optimally, in exact rational arithmetic, by a dynamic program over all cuts.
+
+    Parameters
+    ----------
+    values : sequence of float
+        Numbers in any order, repetitions allowed. The work grows with ``k * n**2``.
+    k : int
+        Number of clusters.
+    weights : sequence of float, optional
+        Importance of each value; None for 1 each. Values of weight 0 are left out.
+
+    Returns
+    -------
+    centroids : list of float
+        Means of the clusters of an optimal solution, ascending; as many as distinct values if those are fewer than k.
+    inertia : float
+        The least possible weighted sum of squared distances to the nearest centroid.
+    """
+    totals: dict[Fraction, Fraction] = {}
+    for value, weight in zip(values, weights if weights is not None else [1.0] * len(values), strict=True):
+        if weight > 0:
+            totals[Fraction(value)] = totals.get(Fraction(value), Fraction(0)) + Fraction(weight)
+    points = sorted(totals.items())
+    count = len(points)
+    weight_sums, moment_sums, square_sums = [Fraction(0)], [Fraction(0)], [Fraction(0)]
+    for point, weight_of_point in points:
+        weight_sums.append(weight_sums[-1] + weight_of_point)
+        moment_sums.append(moment_sums[-1] + weight_of_point * point)
+        square_sums.append(square_sums[-1] + weight_of_point * point * point)
+
+    def mean(begin: int, end: int) -> Fraction:
+        return (moment_sums[end] - moment_sums[begin]) / (weight_sums[end] - weight_sums[begin])
+
+    def cost(begin: int, end: int) -> Fraction:
+        return square_sums[end] - square_sums[begin] - (moment_sums[end] - moment_sums[begin]) * mean(begin, end)
+
+    best = [cost(0, end) if end else Fraction(0) for end in range(count + 1)]  # of the points before `end`
+    starts = [[0] * (count + 1)]
+    for clusters in range(2, min(k, count) + 1):
+        start_of = [0] * (count + 1)
+        new = list(best)
+        for end in range(clusters, count + 1):
+            start_of[end] = min(range(clusters - 1, end), key=lambda start: best[start] + cost(start, end))
+            new[end] = best[start_of[end]] + cost(start_of[end], end)
+        best = new
+        starts.append(start_of)
+    centroids = []
+    end = count
+    for start_of in reversed(starts):
+        centroids.append(float(mean(start_of[end], end)))
+        end = start_of[end]
+    return centroids[::-1], float(best[count])
+
+
+def choose_scale(low: float, high: float, code_range: tuple[int, int], symmetric: bool, dtype: Any) -> tuple[Any, int]:
+    """Return the scale and the zero point for values in [low, high].
+
+    Parameters
+    ----------
+    low, high : float
+        Range of the values.
+    code_range : tuple of int
+        Smallest and largest code; codes are signed if the smallest is negative.
+    symmetric : bool
+        Whether the range is made symmetric about zero; otherwise it is widened to include zero.
+    dtype : dtype
+        Of the weight and the scale.
+    """
+    lowest, highest = code_range
+    zero_point = 0
+    if symmetric:
+        high = max(abs(low), abs(high))
+        low = -high
+        zero_point = 0 if lowest < 0 else (highest + 1) // 2
+    else:
+        low, high = min(low, 0.0), max(high, 0.0)
+    if low == high:
+        return np.dtype(dtype).type(1), zero_point
+    if not symmetric:
+        zero_point = round((lowest * high - highest * low) / (high - low))
+        zero_point = min(max(zero_point, lowest), highest)
+    scale = round_to((high - low) / (highest - lowest), dtype)[()]
+    scale = max(scale, np.finfo(dtype).smallest_subnormal)
+    while not _decodes_finite(scale, lowest - zero_point) or not _decodes_finite(scale, highest - zero_point):
+        scale = np.nextafter(scale, scale.dtype.type(0))
+    return scale, zero_point
+
+
+def _decodes_finite(scale: Any, code: int) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite((np.float32(code) * np.float32(scale)).astype(scale.dtype)))
+
+
+def quantize(values: NDArray[Any], code_range: tuple[int, int], symmetric: bool) -> tuple[NDArray[np.int64], Any, int]:
+    """Quantize one block: ``clip(rint(value / scale) + zero_point)``, the quotient in float32, ties to even.
+
+    Parameters
+    ----------
+    values : numpy.ndarray of float16 or float32
+        Any shape, at least one value.
+    code_range : tuple of int
+        Smallest and largest code.
+    symmetric : bool
+        See `choose_scale`.
+
+    Returns
+    -------
+    codes : numpy.ndarray of int64
+        In the shape of `values`.
+    scale : numpy.floating
+        Of the weight's dtype.
+    zero_point : int
+    """
+    scale, zero_point = choose_scale(float(values.min()), float(values.max()), code_range, symmetric, values.dtype)
+    quotients = np.rint(values.astype(np.float32) / np.float32(scale)).astype(np.float64)
+    return np.clip(quotients + zero_point, *code_range).astype(np.int64), scale, zero_point
+
+
+def dequantize(codes: NDArray[Any], scale: Any, zero_point: int) -> NDArray[Any]:
+    """Return ``(codes - zero_point) * scale``, computed in float32 and rounded once more for a float16 scale."""
+    products = (codes.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+    return products.astype(scale.dtype)
+
+
+def magnitude_of_sparsity(weight: NDArray[Any], target_sparsity: float) -> float:
+    """Return the largest magnitude that pruning to a target sparsity zeroes: ``a[floor((n - 1) * s)]``.
+
+    Parameters
+    ----------
+    weight : numpy.ndarray of float16 or float32
+        Any shape.
+    target_sparsity : float
+        Fraction s in [0, 1]. 0 gives 0: only zeros go; 1 gives infinity: everything goes.
+    """
+    if target_sparsity == 0 or weight.size == 0:
+        return 0.0
+    if target_sparsity == 1:
+        return math.inf
+    magnitudes = np.sort(np.abs(weight.astype(np.float64)).reshape(-1))
+    return float(magnitudes[math.floor((weight.size - 1) * target_sparsity)])
+
+
+def magnitude_mask(weight: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
+    """Return where ``|weight| > threshold``, compared in float64, hence exactly."""
+    above: NDArray[np.bool_] = np.abs(weight.astype(np.float64)) > threshold
+    return above
+
+
+def encode_sparse(weight: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return the weights where `mask` is true, in row-major order."""
+    return weight[mask]
+
+
+def decode_sparse(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return an array of the mask's shape with `values` where it is true and 0 elsewhere."""
+    dense = np.zeros(mask.shape, values.dtype)
+    dense[mask] = values
+    return dense
+
+
+def error_sums(first: NDArray[Any], second: NDArray[Any]) -> tuple[float, float, float, float, float]:
+    """Return the sums of ``(a - b)**2``, ``a**2``, ``b**2`` and ``a * b``, and the largest ``|a - b|``.
+
+    Parameters
+    ----------
+    first, second : numpy.ndarray of float16 or float32
+        Finite, of one shape.
+    """
+    pairs = list(zip(first.reshape(-1).tolist(), second.reshape(-1).tolist(), strict=True))
+    return (
+        math.fsum((a - b) ** 2 for a, b in pairs),
+        math.fsum(a * a for a, _ in pairs),
+        math.fsum(b * b for _, b in pairs),
+        math.fsum(a * b for a, b in pairs),
+        max((abs(a - b) for a, b in pairs), default=0.0),
+    )

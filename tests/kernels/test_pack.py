@@ -1,0 +1,109 @@
+"""Codes as one stream of bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_helpers import PALETTE_BITS
+
+from corepress import _core, kernels, reference
+
+SIZES = (0, 1, 7, 8, 9, 63, 64, 65, 1001)
+EXAMPLES = [
+    (1, [1, 0, 0, 1, 1, 0, 1, 0, 1], "59 01"),
+    (2, [0, 3, 2, 1, 3], "6c 03"),
+    (3, [1, 2, 3, 4, 5], "d1 58"),
+    (4, [8, 7, 15], "78 0f"),
+    (6, [1, 2, 63, 33, 5], "81 f0 87 05"),
+    (8, [0, 255, 7], "00 ff 07"),
+]
+
+
+def random_codes(count: int, nbits: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, count, nbits]).integers(0, 2**nbits, count, dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("nbits", "codes", "packed"), EXAMPLES)
+def test_bytes_of_the_format(nbits, codes, packed):
+    data = np.frombuffer(bytes.fromhex(packed), np.uint8)
+    assert kernels.pack_bits(np.array(codes, np.uint8), nbits).tobytes() == data.tobytes()
+    assert kernels.unpack_bits(data, nbits, len(codes)).tolist() == codes
+    assert reference.pack_bits(codes, nbits).tobytes() == data.tobytes()
+    assert reference.unpack_bits(data, nbits, len(codes)).tolist() == codes
+
+
+@pytest.mark.parametrize("nbits", PALETTE_BITS)
+@pytest.mark.parametrize("count", SIZES)
+def test_same_bytes_as_the_reference(simd_level, nbits, count):
+    codes = random_codes(count, nbits)
+    packed = kernels.pack_bits(codes, nbits)
+    assert packed.tobytes() == reference.pack_bits(codes, nbits).tobytes()
+    np.testing.assert_array_equal(kernels.unpack_bits(packed, nbits, count), codes)
+
+
+@pytest.mark.parametrize("nbits", PALETTE_BITS)
+@pytest.mark.parametrize("count", [size for size in SIZES if size])
+def test_same_bytes_as_coremltools(coremltools_utils, nbits, count):
+    codes = random_codes(count, nbits, seed=1)
+    expected = coremltools_utils.pack_elements_into_bits(codes, nbits)
+    assert kernels.pack_bits(codes, nbits).tobytes() == expected.tobytes()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_round_trip(data):
+    nbits = data.draw(st.sampled_from(PALETTE_BITS))
+    codes = np.array(data.draw(st.lists(st.integers(0, 2**nbits - 1), max_size=200)), np.uint8)
+    np.testing.assert_array_equal(kernels.unpack_bits(kernels.pack_bits(codes, nbits), nbits, codes.size), codes)
+
+
+@pytest.mark.parametrize("nbits", PALETTE_BITS)
+def test_nothing_beyond_the_output_is_touched(simd_level, nbits):
+    for count in range(1, 20):
+        codes = random_codes(count, nbits)
+        size = (count * nbits + 7) // 8
+        guarded = np.full(size + 16, 0xA5, np.uint8)
+        kernels.pack_bits(codes, nbits, guarded[8:-8])
+        assert (guarded[:8] == 0xA5).all()
+        assert (guarded[-8:] == 0xA5).all()
+        unpacked = np.full(count + 16, 0xA5, np.uint8)
+        kernels.unpack_bits(guarded[8:-8], nbits, count, unpacked[8:-8])
+        assert (unpacked[:8] == 0xA5).all()
+        assert (unpacked[-8:] == 0xA5).all()
+        np.testing.assert_array_equal(unpacked[8:-8], codes)
+
+
+def test_output_is_returned():
+    out = np.empty(2, np.uint8)
+    assert kernels.pack_bits(np.array([1, 2, 3], np.uint8), 4, out) is out
+    codes = np.empty(3, np.uint8)
+    assert kernels.unpack_bits(out, 4, 3, codes) is codes
+    assert codes.tolist() == [1, 2, 3]
+
+
+def test_any_shape_and_stride_is_taken_in_row_major_order():
+    codes = random_codes(60, 3).reshape(5, 12)
+    expected = kernels.pack_bits(codes.reshape(-1), 3).tobytes()
+    assert kernels.pack_bits(codes, 3).tobytes() == expected
+    assert kernels.pack_bits(np.asfortranarray(codes), 3).tobytes() == expected
+    wide = np.repeat(codes, 2, axis=1)
+    assert kernels.pack_bits(wide[:, ::2], 3).tobytes() == expected
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_masks(simd_level, count):
+    mask = np.random.default_rng(count).random(count) < 0.4
+    packed = kernels.pack_mask(mask)
+    assert packed.tobytes() == np.packbits(mask, bitorder="little").tobytes()
+    unpacked = kernels.unpack_mask(packed, count)
+    assert unpacked.dtype == np.bool_
+    np.testing.assert_array_equal(unpacked, mask)
+    assert _core.count_bits(packed, count) == mask.sum()
+
+
+def test_ones_beyond_the_count_are_not_counted(simd_level):
+    ones = np.full(10, 0xFF, np.uint8)
+    for count in range(73, 81):
+        assert _core.count_bits(ones, count) == count
