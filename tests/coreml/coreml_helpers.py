@@ -75,7 +75,8 @@ def constants(package: Path, function: str = "main") -> dict[str, np.ndarray]:
                     if not isinstance(value, tuple):
                         found[operation.outputs[0].name] = value
                 pending.extend(operation.blocks)
-    return found
+    # The parameters of compressed weights are constants to coremltools, but not in the program.
+    return {name: value for name, value in found.items() if name in operation_types(package)}
 
 
 def float_constants(package: Path) -> dict[str, np.ndarray]:

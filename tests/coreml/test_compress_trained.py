@@ -158,8 +158,8 @@ def test_compressing_twice_keeps_what_is_compressed(trained_package, tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"palettize": {"nbits": 3}}, "palettize: nbits 3 needs specification version 9 .iOS 18., but this package has 7; use nbits 4, or"),
-        ({"palettize": {"nbits": 4, "granularity": "per_grouped_channel"}}, "granularity 'per_grouped_channel' needs specification version 9"),
+        ({"palettize": {"nbits": 3}}, r"nbits 3 needs specification version 9 \(iOS 18\), .* has 7; use nbits 4"),
+        ({"palettize": {"nbits": 4, "granularity": "per_grouped_channel"}}, "'per_grouped_channel' needs .* version 9"),
         ([{"prune": {"threshold": 0.1}}, {"palettize": {"nbits": 4}}], "2 steps; joint compression"),
         ([], "0 steps"),
         ({"squeeze": {}}, "unknown step 'squeeze'"),
@@ -187,7 +187,7 @@ def test_versions_before_compression(package, tmp_path):
     del function.block_specializations[function.opset]
     function.opset = "CoreML5"
     model_file(package).write_bytes(spec.SerializeToString())
-    with pytest.raises(ValueError, match="need specification version 7 .iOS 16., but this package has 6; convert with"):
+    with pytest.raises(ValueError, match=r"need specification version 7 \(iOS 16\), .* has 6; convert with"):
         coreml.compress(package, tmp_path / "compressed.mlpackage", {"quantize": {}})
 
 

@@ -51,7 +51,10 @@ def test_data_types_are_coremls(ct):
     assert {each.inline_field for each in DATA_TYPES} <= fields | {None}
 
 
-@pytest.mark.parametrize(("name", "count", "size", "padding"), [("int4", 3, 2, 4), ("uint1", 9, 2, 7), ("uint3", 5, 2, 1), ("uint6", 5, 4, 2), ("float16", 3, 6, 0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "count", "size", "padding"),
+    [("int4", 3, 2, 4), ("uint1", 9, 2, 7), ("uint3", 5, 2, 1), ("uint6", 5, 4, 2), ("float16", 3, 6, 0)],
+)
 def test_packed_sizes(name, count, size, padding):
     assert BY_NAME[name].byte_count(count) == size
     assert BY_NAME[name].padding(count) == padding

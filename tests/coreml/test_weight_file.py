@@ -1,5 +1,7 @@
 """Weight files: golden bytes, coremltools as counterpart in both directions, and damage."""
 
+import contextlib
+import os
 import struct
 
 import numpy as np
@@ -8,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corepress import kernels
-from corepress.coreml.data_types import BY_BLOB_NUMBER, BY_NAME
+from corepress.coreml.data_types import BY_BLOB_NUMBER, BY_NAME, DataType
 from corepress.coreml.weight_file import WeightFileReader, WeightFileWriter
 from corepress.errors import FormatError
 
 # coremltools' names for writing and reading; float16 travels as uint16.
-METHODS = {"float16": "fp16", "float32": "float", **{name: name for name in ("uint8", "int8", "int16", "uint16", "int32", "uint32", "int4", "uint1", "uint2", "uint3", "uint4", "uint6")}}  # fmt: skip
-STORAGE = {"int4": np.int8, "uint1": np.uint8, "uint2": np.uint8, "uint3": np.uint8, "uint4": np.uint8, "uint6": np.uint8, "float16": np.uint16}  # fmt: skip
+PACKED = ("int4", "uint1", "uint2", "uint3", "uint4", "uint6")
+WHOLE = ("uint8", "int8", "int16", "uint16", "int32", "uint32")
+METHODS = {"float16": "fp16", "float32": "float", **{name: name for name in (*PACKED, *WHOLE)}}
+STORAGE = {"float16": np.uint16, "int4": np.int8, **dict.fromkeys(PACKED[1:], np.uint8)}
 
 
 def _values(name: str, count: int) -> np.ndarray:
@@ -22,19 +26,18 @@ def _values(name: str, count: int) -> np.ndarray:
     data_type = BY_NAME[name]
     if name == "float32":
         return rng.standard_normal(count).astype(np.float32)
-    low, high = (
-        (-(2 ** (data_type.nbits - 1)), 2 ** (data_type.nbits - 1)) if name[0] == "i" else (0, 2**data_type.nbits)
-    )
+    low = -(2 ** (data_type.nbits - 1)) if name[0] == "i" else 0
+    high = low + 2**data_type.nbits
     return rng.integers(low, high, count).astype(STORAGE.get(name, data_type.dtype))
+
+
+def _codes(values: np.ndarray, data_type: DataType) -> np.ndarray:
+    return values.astype(np.uint8) & (2**data_type.nbits - 1)
 
 
 def _append(writer: WeightFileWriter, name: str, values: np.ndarray) -> int:
     data_type = BY_NAME[name]
-    data = (
-        values
-        if data_type.dtype
-        else kernels.pack_bits(values.astype(np.uint8) & (2**data_type.nbits - 1), data_type.nbits)
-    )
+    data = values if data_type.dtype else kernels.pack_bits(_codes(values, data_type), data_type.nbits)
     return writer.append(data_type, values.size, data)
 
 
@@ -98,7 +101,7 @@ def test_we_read_what_coremltools_writes(blob_storage, tmp_path):
             data = reader.array(record)
             if not record.data_type.dtype:
                 data = kernels.unpack_bits(data, record.data_type.nbits, 101)
-                values = values.astype(np.uint8) & (2**record.data_type.nbits - 1)
+                values = _codes(values, record.data_type)
             assert data.tobytes() == values.tobytes(), name
             assert not reader.array(record).flags.writeable
             reader.release(record)
@@ -121,8 +124,6 @@ def test_copy_keeps_blobs_and_an_array_outlives_the_reader(tmp_path):
 
 
 def test_copy_without_help_from_the_kernel(tmp_path, monkeypatch):
-    import os
-
     source, target = tmp_path / "source.bin", tmp_path / "target.bin"
     with WeightFileWriter(source) as writer:
         _append(writer, "float32", _values("float32", 5000))
@@ -147,7 +148,7 @@ def test_strided_arrays_are_written_in_order(tmp_path):
 
 def test_unfinished_file_is_not_valid(tmp_path):
     path = tmp_path / "weight.bin"
-    with pytest.raises(RuntimeError), WeightFileWriter(path) as writer:
+    with contextlib.suppress(RuntimeError), WeightFileWriter(path) as writer:
         _append(writer, "float32", _values("float32", 50))
         raise RuntimeError
     with pytest.raises(FormatError, match="version at offset 4 is 0"):

@@ -155,10 +155,12 @@ def _resolve_axis(spec: Spec, weight: Weight) -> Spec:
 def _compress(dense: NDArray[Any], spec: Spec, version: int, num_threads: int | None) -> Outcome:
     from .. import error
 
-    if _core.count_nonfinite(dense):
+    if _core.count_nonfinite(dense, num_threads):
         raise Keep("contains infinite or NaN values")
     try:
         tensor = compression.apply(dense, spec, num_threads=num_threads)
     except ValueError as failure:
         raise Keep(str(failure)) from failure
-    return Outcome(lower(tensor, version), "compressed", spec.description, error(dense, tensor).snr_db)
+    return Outcome(
+        lower(tensor, version), "compressed", spec.description, error(dense, tensor, num_threads=num_threads).snr_db
+    )

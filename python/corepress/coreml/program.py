@@ -211,9 +211,10 @@ class Program:
                     self._refer({operand: binding.value}, definition)
                     continue
                 source = scope.get(binding.name)
-                if source and definition:
-                    definition.producers.append(source)
+                if source and _is_definition(operation):
                     source.feeds_definition = True
+                    if definition:
+                        definition.producers.append(source)
                 elif source:
                     axis = output_axis(operation, operand, len(source.shape), scope)
                     source.consumers.append(Consumer(operation.type, operand, axis))

@@ -63,7 +63,9 @@ def lift(parameters: Parameters) -> PalettizedTensor:
     else:
         if not indices.data_type.name.startswith("uint"):
             raise FormatError(f"its indices are {indices.data_type.name}")
-        if lut.shape[-1:] != (1,):
+        if len(lut.shape) != len(indices.shape) + 2:
+            raise FormatError(f"its lut of shape {lut.shape} does not have two axes more than its indices")
+        if lut.shape[-1] > 1:
             raise UnsupportedForm("a table of vectors")
         shape, table, nbits = indices.shape, lut.data, indices.data_type.nbits
     return PalettizedTensor(shape, packed_bytes(indices), table, nbits)

@@ -1,0 +1,167 @@
+"""Lowering and lifting without any file: what each operation stores, and what it must not."""
+
+import numpy as np
+import pytest
+
+from corepress import FormatError
+from corepress.compression import apply
+from corepress.coreml.operations import UnsupportedForm, check, constant, describe, lift, lower
+from corepress.coreml.values import Tensor
+from corepress.specs import Palettize, Prune, Quantize
+
+WEIGHT = np.random.default_rng(1).standard_normal((12, 8, 3)).astype(np.float32)
+BOTH_FORMS = [
+    Palettize(nbits=1),
+    Palettize(nbits=4),
+    Palettize(nbits=8),
+    Quantize(),
+    Quantize(channel_axis=1),
+    Quantize(dtype="uint8"),
+    Quantize(mode="linear", channel_axis=2),
+    Quantize(dtype="uint8", mode="linear", granularity="per_tensor"),
+    Prune(target_sparsity=0.0),
+    Prune(target_sparsity=0.7),
+    Prune(target_sparsity=1.0),
+]
+IOS18_ONLY = [Palettize(nbits=3), Palettize(nbits=2, granularity="per_grouped_channel", group_size=4)]
+
+
+def _name(spec):
+    return spec.description.replace(" ", "_")
+
+
+def _same(first, second):
+    assert type(first) is type(second)
+    for name, value in vars(first).items():
+        other = getattr(second, name)
+        if isinstance(value, np.ndarray):
+            assert (value.dtype, value.shape, value.tobytes()) == (other.dtype, other.shape, other.tobytes()), name
+        else:
+            assert value == other, name
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize(
+    ("spec", "version"),
+    [(spec, version) for spec in BOTH_FORMS for version in (7, 8, 9, 10)] + [(spec, 9) for spec in IOS18_ONLY],
+    ids=lambda value: _name(value) if not isinstance(value, int) else str(value),
+)
+def test_lift_is_the_inverse_of_lower(spec, version, dtype):
+    check(spec, version)
+    tensor = apply(WEIGHT.astype(dtype), spec)
+    form = lower(tensor, version)
+    is_old = version < 9
+    assert form.in_inputs != is_old
+    assert ("shape" in form.parameters or "axis" in form.parameters) == is_old
+    lifted = lift(form.type, form.parameters)
+    assert lifted.dense().tobytes() == tensor.dense().tobytes()
+    if not (isinstance(spec, Quantize) and tensor.zero_point is not None and not tensor.zero_point.any()):
+        _same(lifted, tensor)
+
+
+@pytest.mark.parametrize("spec", IOS18_ONLY, ids=_name)
+def test_old_forms_refuse_what_they_cannot_hold(spec):
+    with pytest.raises(ValueError, match="needs specification version 9"):
+        check(spec, 8)
+    with pytest.raises(ValueError, match="need specification version 9"):
+        lower(apply(WEIGHT, spec), 8)
+
+
+@pytest.mark.parametrize("spec", [*BOTH_FORMS, *IOS18_ONLY], ids=_name)
+def test_ios15_has_no_compression(spec):
+    with pytest.raises(ValueError, match="need specification version 7"):
+        check(spec, 6)
+
+
+def test_a_constant_is_a_const():
+    form = constant(WEIGHT)
+    assert (form.type, form.in_inputs, list(form.parameters)) == ("const", False, ["val"])
+    assert form.parameters["val"].shape == WEIGHT.shape
+
+
+DATA = Tensor.of(np.arange(-6, 6, dtype=np.int8).reshape(3, 4))
+
+
+def _affine(scale, zero_point, axis):
+    parameters = {"quantized_data": DATA, "scale": scale, "zero_point": zero_point, "axis": np.int32(axis)}
+    return {
+        name: value if isinstance(value, Tensor) else Tensor.of(np.asarray(value)) for name, value in parameters.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("scale", "zero_point", "axis"),
+    [
+        (np.float32(0.5), np.int8(3), 0),
+        (np.float32([1, 2, 3]), np.int8(-1), 0),
+        (np.float32(2), np.int8([1, 2, 3, 4]), -1),
+        (np.float32([1, 2, 3]), np.int8([1, 2, 3]), -2),
+        (np.float32([1, 2, 3]), np.float32([1, 2, -3]), 0),
+        (np.float16([1, 2, 3, 4]), np.int8([0, 0, 0, 0]), 1),
+    ],
+)
+def test_affine_forms_of_other_tools(scale, zero_point, axis):
+    lifted = lift("constexpr_affine_dequantize", _affine(scale, zero_point, axis))
+    shape = [1, 1]
+    shape[axis] = -1
+    scale, zero_point = scale.reshape(shape), zero_point.reshape(shape).astype(np.float32)
+    expected = (scale * (DATA.data - zero_point)).astype(scale.dtype)
+    np.testing.assert_array_equal(lifted.dense(), expected)
+    assert lifted.dense().dtype == scale.dtype
+
+
+@pytest.mark.parametrize("zero_point", [np.float32(0.5), np.float32(200), np.float32(np.nan), np.uint8(200)])
+def test_zero_points_beyond_the_data_type(zero_point):
+    with pytest.raises(UnsupportedForm, match="zero points that are not int8"):
+        lift("constexpr_affine_dequantize", _affine(np.float32(1), zero_point, 0))
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters", "reason"),
+    [
+        ("constexpr_cast", {}, "operation constexpr_cast"),
+        ("constexpr_lut_to_sparse", {}, "operation constexpr_lut_to_sparse"),
+        ("constexpr_blockwise_shift_scale", {"data": WEIGHT, "scale": WEIGHT}, "data of float32"),
+        ("constexpr_blockwise_shift_scale", {"data": DATA, "scale": WEIGHT[:1, :1, 0], "offset": np.float32([[0.5]])},
+         "zero points that are not int8"),
+        ("constexpr_sparse_to_dense", {"nonzero_data": DATA, "mask": WEIGHT}, "values of int8"),
+    ],
+)  # fmt: skip
+def test_forms_without_a_tensor(operation, parameters, reason):
+    tensors = {name: each if isinstance(each, Tensor) else Tensor.of(each) for name, each in parameters.items()}
+    with pytest.raises(UnsupportedForm, match=reason):
+        lift(operation, tensors)
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters"),
+    [
+        ("constexpr_blockwise_shift_scale", {"data": DATA}),
+        ("constexpr_blockwise_shift_scale", {"data": DATA, "scale": np.ones((2, 4), np.float32)}),
+        ("constexpr_blockwise_shift_scale", {"data": DATA, "scale": np.ones(3, np.float32)}),
+        ("constexpr_blockwise_shift_scale",
+         {"data": DATA, "scale": np.ones((3, 1), np.float32), "offset": np.ones((1, 4), np.int8)}),
+        ("constexpr_lut_to_dense", {"indices": DATA, "lut": np.ones((1, 1, 256, 1), np.float32)}),
+        ("constexpr_lut_to_dense", {"indices": np.uint8([1, 2]), "lut": np.ones((1, 16, 1), np.float32)}),
+        ("constexpr_lut_to_dense", {"indices": np.uint8([1, 2]), "lut": np.ones((0, 256, 1), np.float32)}),
+        ("constexpr_lut_to_dense", {"indices": np.uint8([1]), "lut": np.ones(5, np.float32), "shape": np.uint32([2])}),
+        ("constexpr_sparse_to_dense",
+         {"nonzero_data": np.float32([1]), "mask": np.uint8([3]), "shape": np.uint32([2])}),
+        ("constexpr_sparse_to_dense", {"nonzero_data": np.float32([1]), "mask": np.uint8([1, 0])}),
+        ("constexpr_affine_dequantize", {"quantized_data": DATA, "scale": np.ones(3, np.float32)}),
+    ],
+)  # fmt: skip
+def test_contradictions_are_damage(operation, parameters):
+    tensors = {name: each if isinstance(each, Tensor) else Tensor.of(each) for name, each in parameters.items()}
+    with pytest.raises(FormatError):
+        lift(operation, tensors)
+
+
+def test_descriptions():
+    palettes = {spec: lower(apply(WEIGHT, spec), 9) for spec in IOS18_ONLY}
+    texts = [
+        describe(each.type, {name: (part.data_type, part.shape) for name, part in each.parameters.items()})
+        for each in palettes.values()
+    ]
+    assert texts == ["palettized 3 bits", "palettized 2 bits, 3 groups"]
+    assert describe("constexpr_of_the_future", {}) == "constexpr_of_the_future"
