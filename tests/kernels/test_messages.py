@@ -1,0 +1,74 @@
+"""Errors say function, value and rule."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from kernel_helpers import normal
+
+import corepress as cp
+from corepress import kernels
+
+WEIGHT = normal(6, 10)
+GROUPED = {"nbits": 4, "granularity": "per_grouped_channel"}
+CASES = {
+    "palettize: nbits must be 1, 2, 3, 4, 6, 8, not 5": lambda: cp.palettize(WEIGHT, nbits=5),
+    "palettize: nbits must be 1, 2, 3, 4, 6, 8, not '4'": lambda: cp.palettize(WEIGHT, nbits="4"),
+    "palettize: nbits must be 1, 2, 3, 4, 6, 8, not 4.0": lambda: cp.palettize(WEIGHT, nbits=4.0),
+    "palettize: nbits must be 1, 2, 3, 4, 6, 8, not True": lambda: cp.palettize(WEIGHT, nbits=True),
+    "palettize: axis 0 of length 6 is not a multiple of group_size 4 (shape (6, 10))": lambda: cp.palettize(
+        WEIGHT, group_size=4, **GROUPED
+    ),
+    "palettize: group_size must be at least 1, not 0": lambda: cp.palettize(WEIGHT, group_size=0, **GROUPED),
+    "palettize: channel_axis 2 is not an axis of shape (6, 10)": lambda: cp.palettize(
+        WEIGHT, channel_axis=2, **GROUPED
+    ),
+    "palettize: channel_axis -3 is not an axis": lambda: cp.palettize(WEIGHT, channel_axis=-3, **GROUPED),
+    "palettize: channel_axis 0 is not an axis of shape ()": lambda: cp.palettize(np.float32(1), **GROUPED),
+    "not 'per_channel'": lambda: cp.palettize(WEIGHT, nbits=4, granularity="per_channel"),
+    "quantize: dtype must be ": lambda: cp.quantize(WEIGHT, dtype="int16"),
+    "quantize: mode must be ": lambda: cp.quantize(WEIGHT, mode="affine"),
+    "quantize: granularity must be ": lambda: cp.quantize(WEIGHT, granularity="per_row"),
+    "quantize: channel_axis 5 is not an axis of shape (6, 10)": lambda: cp.quantize(WEIGHT, channel_axis=5),
+    "prune: give exactly one of target_sparsity and threshold": lambda: cp.prune(WEIGHT),
+    "prune: give exactly one of": lambda: cp.prune(WEIGHT, target_sparsity=0.5, threshold=0.1),
+    "prune: target_sparsity must be between 0 and 1, not 1.5": lambda: cp.prune(WEIGHT, target_sparsity=1.5),
+    "prune: target_sparsity must be between 0 and 1, not nan": lambda: cp.prune(WEIGHT, target_sparsity=np.nan),
+    "prune: threshold must not be negative or NaN, not -0.1": lambda: cp.prune(WEIGHT, threshold=-0.1),
+    "prune: threshold must not be negative or NaN, not nan": lambda: cp.prune(WEIGHT, threshold=np.nan),
+    "prune: 2 of 3 values are NaN or infinite (shape (3,))": lambda: cp.prune([np.nan, 1.0, np.inf], threshold=0),
+    "num_threads must be at least 1, not 0": lambda: cp.quantize(WEIGHT, num_threads=0),
+    "num_threads must be at least 1, not -2": lambda: cp.palettize(WEIGHT, nbits=4, num_threads=-2),
+    "pack_bits: nbits must be 1, 2, 3, 4, 6, 8, not 5": lambda: kernels.pack_bits(np.zeros(3, np.uint8), 5),
+    "pack_bits: code 9 does not fit 3 bits": lambda: kernels.pack_bits(np.array([1, 9], np.uint8), 3),
+    "pack_bits: out must be 2 contiguous bytes of uint8, not uint8 (3,)": lambda: kernels.pack_bits(
+        np.zeros(4, np.uint8), 4, np.empty(3, np.uint8)
+    ),
+    "unpack_bits: 5 codes of 3 bits are 2 bytes, not 3": lambda: kernels.unpack_bits(np.zeros(3, np.uint8), 3, 5),
+    "unpack_bits: out must be 4 contiguous bytes": lambda: kernels.unpack_bits(
+        np.zeros(2, np.uint8), 4, 4, np.empty(8, np.uint8)[::2]
+    ),
+    "unpack_bits: count must not be negative, not -1": lambda: kernels.unpack_bits(np.zeros(0, np.uint8), 4, -1),
+}
+
+
+@pytest.mark.parametrize("message", CASES)
+def test_wrong_values(message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        CASES[message]()
+
+
+def test_wrong_dtypes():
+    with pytest.raises(TypeError, match="quantize: weight must be float16, float32 or float64, not int64"):
+        cp.quantize([1, 2, 3])
+    with pytest.raises(TypeError, match="pack_bits: codes must be uint8 or bool, not int64"):
+        kernels.pack_bits([1, 2, 3], 4)
+
+
+def test_options_have_names():
+    with pytest.raises(TypeError):
+        cp.palettize(WEIGHT, 4)
+    with pytest.raises(TypeError):
+        cp.quantize(WEIGHT, "int8")

@@ -1,0 +1,73 @@
+"""Writes tests/golden/kernels.json: what the kernels give for a handful of weights.
+
+Run it only after a change that is meant to change results; read the difference, and say in the commit why it is right.
+The weights are made with integers alone, so that no library's random numbers or mathematics decide about them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import corepress as cp
+
+FILE = Path(__file__).parent / "golden" / "kernels.json"
+
+
+def bell(*shape: int, dtype: Any = np.float16, seed: int = 1) -> np.ndarray:
+    """Sums of twelve uniform integers, exactly representable in half."""
+    state = np.uint64(seed) + np.arange(12 * int(np.prod(shape)), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        state = (state ^ (state >> np.uint64(shift))) * np.uint64(factor)
+    sums = (state >> np.uint64(57)).astype(np.int64).reshape(*shape, 12).sum(axis=-1) - 762
+    return (sums / 1024).astype(dtype)
+
+
+def spread(*shape: int, dtype: Any = np.float32) -> np.ndarray:
+    """Numbers of many magnitudes and both signs."""
+    base = bell(*shape, dtype=np.float64)
+    return (base * base * base).astype(dtype)
+
+
+GROUPED = {"granularity": "per_grouped_channel", "group_size": 4}
+CASES: dict[str, Callable[[], cp.CompressedTensor]] = {
+    "palettize 1 bit float16": lambda: cp.palettize(bell(30, 17), nbits=1),
+    "palettize 3 bits float16": lambda: cp.palettize(bell(30, 17), nbits=3),
+    "palettize 4 bits float16 histogram": lambda: cp.palettize(spread(100, 300, dtype=np.float16), nbits=4),
+    "palettize 4 bits float32 sorted": lambda: cp.palettize(spread(50, 99), nbits=4),
+    "palettize 4 bits float32 buckets": lambda: cp.palettize(spread(200, 301), nbits=4),
+    "palettize 8 bits float32 buckets": lambda: cp.palettize(spread(200, 301), nbits=8),
+    "palettize 2 bits groups of axis 0": lambda: cp.palettize(bell(12, 5, 3), nbits=2, **GROUPED),
+    "palettize 6 bits groups of last axis": lambda: cp.palettize(spread(70, 8), nbits=6, channel_axis=1, **GROUPED),
+    "palettize lossless": lambda: cp.palettize(np.array([3, -1, 0, 3, -0.0], np.float32), nbits=3),
+    "quantize int8 per channel": lambda: cp.quantize(bell(9, 41)),
+    "quantize int8 linear per tensor": lambda: cp.quantize(bell(9, 41), mode="linear", granularity="per_tensor"),
+    "quantize uint8 symmetric last axis": lambda: cp.quantize(spread(64, 7), dtype="uint8", channel_axis=1),
+    "quantize uint8 linear float32": lambda: cp.quantize(spread(9, 41), dtype="uint8", mode="linear"),
+    "quantize whole range of half": lambda: cp.quantize(np.array([[65504, -65504, 1]], np.float16), mode="linear"),
+    "prune half float16": lambda: cp.prune(bell(50, 21), target_sparsity=0.5),
+    "prune three quarters float32": lambda: cp.prune(spread(50, 21), target_sparsity=0.75),
+    "prune threshold": lambda: cp.prune(bell(50, 21), threshold=0.1),
+}
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What is recorded of a case: small facts to read, and hashes of every array and of the decompressed weights."""
+    tensor = CASES[name]()
+    facts: dict[str, Any] = {"repr": repr(tensor)}
+    parts = {key: value for key, value in vars(tensor).items() if isinstance(value, np.ndarray)}
+    for key, value in {**parts, "dense": tensor.dense()}.items():
+        little = np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<"))
+        digest = hashlib.sha256(little.tobytes()).hexdigest()[:32]
+        facts[key] = f"{value.dtype} {value.shape} starts {little.tobytes()[:12].hex(' ')} sha256 {digest}"
+    return facts
+
+
+if __name__ == "__main__":
+    FILE.parent.mkdir(exist_ok=True)
+    FILE.write_text(json.dumps({name: describe(name) for name in CASES}, indent=1) + "\n")
