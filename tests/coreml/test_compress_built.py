@@ -1,6 +1,7 @@
 """What trained packages lack: every kind of consumer, nested blocks, sharing, odd constants, later versions."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -128,6 +129,44 @@ def test_axes_follow_the_consumers(ios18_package):
     weights = {weight.first.name: weight for weight in weights_of(Program(Package.open(ios18_package)))}
     assert {name: weights[name].axes for name in AXES} == {name: {axis} for name, axis in AXES.items()}
     assert weights["then_weight_0"].consumer_types == ("linear",)
+
+
+def test_names_are_looked_up_as_scopes_say(ios18_package, tmp_path):
+    """A block's input hides a constant of the same name, and so does a function's."""
+    package = shutil.copytree(ios18_package, tmp_path / "source.mlpackage")
+    spec = read_spec(package)
+    function = spec.mlProgram.functions["main"]
+    block = function.block_specializations[function.opset]
+    nested = next(each for each in block.operations if each.type == "cond").blocks[0]
+    nested.inputs.add().CopyFrom(nested.operations[0].outputs[0])
+    nested.inputs[0].name = "shared"
+    reader = nested.operations.add(type="gather")
+    reader.inputs["x"].arguments.add().name = "shared"
+    reader.inputs["indices"].arguments.add().name = "ids"
+    model_file(package).write_bytes(spec.SerializeToString())
+    weights = {weight.first.name: weight for weight in weights_of(Program(Package.open(package)))}
+    assert weights["shared"].consumer_types == ("linear",)
+    del nested.inputs[:]
+    model_file(package).write_bytes(spec.SerializeToString())
+    weights = {weight.first.name: weight for weight in weights_of(Program(Package.open(package)))}
+    assert weights["shared"].consumer_types == ("linear", "gather")
+
+
+def test_opsets_that_need_different_forms(ios18_package, tmp_path):
+    package = shutil.copytree(ios18_package, tmp_path / "source.mlpackage")
+    spec = read_spec(package)
+    function = spec.mlProgram.functions["main"]
+    function.block_specializations["CoreML7"].CopyFrom(function.block_specializations["CoreML8"])
+    model_file(package).write_bytes(spec.SerializeToString())
+    with pytest.raises(ValueError, match="opsets CoreML7, CoreML8 in one program"):
+        coreml.compress(package, tmp_path / "compressed.mlpackage", {"quantize": {}})
+    function.block_specializations["CoreML9"].CopyFrom(function.block_specializations["CoreML8"])
+    del function.block_specializations["CoreML7"]
+    model_file(package).write_bytes(spec.SerializeToString())
+    coreml.compress(package, tmp_path / "compressed.mlpackage", {"quantize": {}})
+    blocks = read_spec(tmp_path / "compressed.mlpackage").mlProgram.functions["main"].block_specializations
+    assert blocks["CoreML8"] == blocks["CoreML9"]
+    assert "constexpr_blockwise_shift_scale" in {operation.type for operation in blocks["CoreML9"].operations}
 
 
 def test_an_axis_may_be_chosen(ios18_package, tmp_path):

@@ -154,6 +154,23 @@ def test_joint_forms_are_kept_and_told(ct, build, tmp_path):
     assert digest(tmp_path / "again.mlpackage") == digest(path)
 
 
+def test_data_that_two_steps_share_counts_once(ct, build, tmp_path):
+    def body(mb, x):
+        return mb.linear(x=mb.cast(x=x, dtype="fp16"), weight=FIRST, name="first")
+
+    cto = ct.optimize.coreml
+    model = build(body, {"x": ((2, 96), np.float32)}, 9, save=False)
+    with quiet():
+        config = cto.OptimizationConfig(global_config=cto.OpMagnitudePrunerConfig(target_sparsity=0.5))
+        model = cto.prune_weights(model, config)
+        config = cto.OptimizationConfig(global_config=cto.OpLinearQuantizerConfig())
+        cto.linear_quantize_weights(model, config, joint_compression=True).save(str(tmp_path / "joint.mlpackage"))
+    (stored,) = (each for each in coreml.inspect(tmp_path / "joint.mlpackage").weights if len(each.shape) > 1)
+    assert stored.storage == "quantized int8, 64 scales + sparse"
+    mask, codes, scales = FIRST.size // 8, FIRST.size // 2, 2 * 64
+    assert stored.bytes == pytest.approx(mask + codes + scales, abs=4)
+
+
 def test_there_and_back_is_the_same_size(trained_package, tmp_path):
     coreml.compress(trained_package, tmp_path / "a.mlpackage", {"prune": {"threshold": 0}})
     coreml.decompress(tmp_path / "a.mlpackage", tmp_path / "b.mlpackage")

@@ -6,7 +6,7 @@ import os
 import pytest
 from coreml_helpers import digest, model_file, weight_file
 
-from corepress import FormatError
+from corepress import FormatError, coreml
 from corepress.coreml.package import Package
 from corepress.coreml.package_writer import PackageWriter
 
@@ -137,6 +137,20 @@ def test_everything_that_is_not_edited_is_copied(package, tmp_path):
     assert (destination / "notes/unlisted.txt").stat().st_mode & 0o777 == 0o640
     assert (destination.stat().st_mode & 0o777) == (package.stat().st_mode & 0o777)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.mlpackage", "source.mlpackage"]
+
+
+def test_every_file_is_on_the_disk_before_the_package_appears(package, tmp_path, monkeypatch):
+    destination = tmp_path / "copy.mlpackage"
+    synced, fsync = set(), os.fsync
+
+    def record(descriptor):
+        assert not destination.exists() or os.fstat(descriptor).st_ino == tmp_path.stat().st_ino
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    coreml.compress(package, destination, {"palettize": {"nbits": 2}})
+    assert {path.stat().st_ino for path in [tmp_path, destination, *destination.rglob("*")]} <= synced
 
 
 def test_a_read_only_package_is_copied(package, tmp_path):

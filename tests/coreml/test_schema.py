@@ -91,6 +91,12 @@ def test_what_the_table_lacks_passes_through(reference, trained_package, tmp_pat
 def test_serializing_is_stable(trained_package):
     path = model_file(trained_package)
     assert schema.serialize_model(schema.read_model(path)) == schema.serialize_model(schema.read_model(path))
+    names = [f"function{index}" for index in range(50)]
+    models = schema.Model(), schema.Model()
+    for model, order in zip(models, (names, names[::-1]), strict=True):
+        for name in order:
+            model.mlProgram.functions[name].opset = name
+    assert schema.serialize_model(models[0]) == schema.serialize_model(models[1])
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"not a model"])

@@ -146,7 +146,6 @@ def _resolve_axis(spec: Spec, weight: Weight) -> Spec:
     assert axis is not None
     if not -len(shape) <= axis < len(shape):
         raise Keep(f"has no channel_axis {axis}")
-    axis %= len(shape)
     if isinstance(spec, Palettize) and shape[axis] % spec.group_size:
         raise Keep(f"group_size {spec.group_size} does not divide its channels")
     return dataclasses.replace(spec, channel_axis=axis)

@@ -165,7 +165,7 @@ class Program:
         return version
 
     def _walk_function(self, name: str, function: Any) -> Iterator[int]:
-        scope: ChainMap[str, Any] = ChainMap({item.name: None for item in function.inputs})
+        scope: ChainMap[str, Any] = ChainMap()
         self._refer(function.attributes, None)
         if function.opset not in function.block_specializations:
             raise FormatError(f"{self._package.model_path}: function {name} has no block for opset {function.opset!r}")
