@@ -213,7 +213,7 @@ PALETTE, AFFINE, SPARSE = {"palettize": {"nbits": 4}}, {"quantize": {}}, {"prune
         (PALETTE, lambda each: _shape_parameter(each, 16, 16, 32, 2), "is declared float16 .*, but stores"),
         (PALETTE, lambda each: _shape_parameter(each, 2**31, 2**31, 2**31, 1), "indices must be"),
         (PALETTE, lambda each: _reshape(each.attributes["indices"], 8191), "needs 8191 elements, but 8192 are stored"),
-        (PALETTE, lambda each: _reshape(each.attributes["indices"], 2**40, 2**40), "elements, but 8192 are stored"),
+        (PALETTE, lambda each: _reshape(each.attributes["indices"], 2**40, 2**40), "is too large"),
         (PALETTE, lambda each: _reshape(each.attributes["indices"], 2**63), "is too large"),
         (PALETTE, lambda each: setattr(each.attributes["indices"].type.tensorType, "rank", 2), "rank 2 with 1"),
         (PALETTE, lambda each: setattr(each.attributes["indices"].type.tensorType, "dataType", 21),

@@ -5,8 +5,10 @@ import pytest
 
 from corepress import FormatError
 from corepress.compression import apply
+from corepress.coreml.data_types import DATA_TYPES
 from corepress.coreml.operations import UnsupportedForm, check, constant, describe, lift, lower
-from corepress.coreml.values import Tensor
+from corepress.coreml.package import Package
+from corepress.coreml.values import Tensor, ValueReader, inline_value
 from corepress.specs import Palettize, Prune, Quantize
 
 WEIGHT = np.random.default_rng(1).standard_normal((12, 8, 3)).astype(np.float32)
@@ -155,6 +157,37 @@ def test_contradictions_are_damage(operation, parameters):
     tensors = {name: each if isinstance(each, Tensor) else Tensor.of(each) for name, each in parameters.items()}
     with pytest.raises(FormatError):
         lift(operation, tensors)
+
+
+@pytest.fixture
+def values(trained_package):
+    with ValueReader(Package.open(trained_package)) as reader:
+        yield reader
+
+
+@pytest.mark.parametrize("data_type", [each for each in DATA_TYPES if each.inline_field and each.nbits])
+def test_inline_values_of_every_type(values, data_type):
+    if data_type.packed:
+        tensor = Tensor(data_type, (3, 5), np.arange(data_type.byte_count(15), dtype=np.uint8))
+    else:
+        tensor = Tensor.of(np.arange(15).reshape(3, 5).astype(data_type.dtype))
+    value = inline_value(tensor)
+    read = values.read(value, "here")
+    assert (read.data_type, read.shape, read.data.tobytes()) == (data_type, (3, 5), tensor.data.tobytes())
+    value.type.tensorType.dimensions[1].constant.size = 2
+    with pytest.raises(FormatError, match=r"here: shape \(3, 2\) needs"):
+        values.read(value, "here")
+
+
+@pytest.mark.parametrize("shape", [(2**63,), (2**32, 2**32), (0, 2**60), (2**64 - 1, 0)])
+def test_shapes_beyond_memory(values, shape):
+    value = inline_value(Tensor.of(np.zeros(1, np.float16)))
+    del value.type.tensorType.dimensions[:]
+    value.type.tensorType.rank = len(shape)
+    for size in shape:
+        value.type.tensorType.dimensions.add().constant.size = size
+    with pytest.raises(FormatError, match="is too large"):
+        values.read(value, "here")
 
 
 def test_descriptions():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -19,7 +19,7 @@ from .storage import is_compressed
 from .transform import Keep, Outcome, ProgressCallback, StrPath, Task, transform
 from .values import MINIMUM_BLOB_COUNT, ValueReader
 
-Config = Spec | Mapping[str, Any] | Sequence[Any]
+Config = Spec | dict[str, Any] | Sequence[Any]
 
 
 def spec_of(config: Config) -> Spec:
@@ -32,7 +32,7 @@ def spec_of(config: Config) -> Spec:
                 f"config: {len(config)} steps; joint compression by several steps is not supported by this version"
             )
         return spec_of(config[0])
-    return spec_from_dict(config)  # type: ignore[arg-type]
+    return spec_from_dict(config)  # type: ignore[arg-type]  # it refuses what is not a dict
 
 
 def compress(

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 from .operations import OperationForm
@@ -56,7 +57,7 @@ class _Run:
                 continue
             self._total_weights += prod(weight.first.shape)
             self._total_bytes += stored_bytes(weight)
-            edits.append(Edit(weight, lambda weight=weight, task=task: self._carry_out(weight, task)))  # type: ignore[misc]
+            edits.append(Edit(weight, partial(self._carry_out, weight, task)))
         self._notify("")
         return edits
 

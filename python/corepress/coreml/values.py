@@ -19,7 +19,7 @@ from .weight_file import BlobRecord, WeightFileReader
 
 MINIMUM_BLOB_COUNT = 10  # smaller constants stay in the program, as coremltools writes them
 _MAXIMUM_RANK = 32
-_MAXIMUM_DIMENSION = 2**63 - 1
+_MAXIMUM_COUNT = 2**56  # of elements, so that bytes of all types can be counted in 64 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +74,8 @@ def tensor_type(message: Any, where: str) -> tuple[DataType, tuple[int, ...]] | 
     shape = tuple(dimension.constant.size for dimension in tensor.dimensions)
     if len(shape) != tensor.rank or len(shape) > _MAXIMUM_RANK:
         raise FormatError(f"{where}: rank {tensor.rank} with {len(shape)} dimensions")
-    if max(shape, default=0) > _MAXIMUM_DIMENSION:
-        raise FormatError(f"{where}: a dimension of {max(shape)} is too large")
+    if prod(size or 1 for size in shape) > _MAXIMUM_COUNT:
+        raise FormatError(f"{where}: shape {shape} is too large")
     return BY_PROGRAM_NUMBER[tensor.dataType], shape
 
 
@@ -132,8 +132,8 @@ class ValueReader:
             stored = record.count
         else:
             stored = _inline_count(value, data_type, where)
-            if data_type.packed and stored == data_type.byte_count(count):
-                stored = count
+            if data_type.packed:
+                count = data_type.byte_count(count)
         if stored != count:
             raise FormatError(f"{where}: shape {shape} needs {count} elements, but {stored} are stored")
         return declared
@@ -149,9 +149,7 @@ class ValueReader:
             if isinstance(values, bytes):
                 data = np.frombuffer(values, data_type.dtype or np.uint8)
             else:
-                data = np.array(values, np.int64 if data_type.name == "uint64" else None).astype(
-                    data_type.dtype or np.str_
-                )
+                data = np.array(values).astype(data_type.dtype or np.str_)
         return Tensor(data_type, shape, data.reshape(shape) if data_type.dtype else data)
 
     def close(self) -> None:
