@@ -6,6 +6,18 @@
 #include "core/cube_root.h"
 
 namespace corepress {
+namespace {
+
+// The point at half of the weight.
+int64_t middle_of(Span<const Point> points) {
+    double total = 0, before = 0;
+    for (const Point& point : points) total += point.weight;
+    int64_t middle = 0;
+    while (middle + 1 < points.size() && (before += points[middle].weight) < total / 2) ++middle;
+    return middle;
+}
+
+}  // namespace
 
 // For a smooth density f the least cost with k clusters tends to (integral of f^(1/3))^3 / (12 k^2), each cluster
 // taking an equal share of that integral (Panter and Dite, "Quantization distortion in pulse-count modulation", 1951).
@@ -36,13 +48,8 @@ void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
         ends_.back() = static_cast<int32_t>(count);
         return;
     }
-    double weight = 0, moment = 0;
-    for (const Point& point : points) {
-        weight += point.weight;
-        moment += point.weight * point.value;
-    }
-    const double centre = moment / weight;
-    search_.prepare(points, centre);
+    const int64_t origin = middle_of(points);
+    search_.prepare(points, origin);
     double penalty = penalty_hint;
     if (!(penalty > 0)) {
         penalty = smooth_penalty(k);
@@ -58,7 +65,7 @@ void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
     }
     // Nearly lossless, or with values far from all others: the clusters' costs drown in the rounding of the sums.
     extended_ = true;
-    extended_search_.prepare(points, centre);
+    extended_search_.prepare(points, origin);
     extended_search_.find(k, penalty);
     ends_ = extended_search_.path();
     penalty_ = extended_search_.penalty();

@@ -1,6 +1,8 @@
 #include "algo/measure.h"
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <vector>
 
 #include "core/parallel.h"
@@ -30,8 +32,9 @@ ErrorSums sum_errors(const Bits* first, const Bits* second, int64_t count, int t
         total.squared_first += piece.squared_first;
         total.squared_second += piece.squared_second;
         total.product += piece.product;
-        total.largest_error = piece.largest_error <= total.largest_error ? total.largest_error : piece.largest_error;
+        total.largest_error = std::max(total.largest_error, piece.largest_error);
     }
+    if (std::isnan(total.squared_error)) total.largest_error = total.squared_error;
     return total;
 }
 

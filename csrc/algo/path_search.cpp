@@ -23,20 +23,26 @@ void splice(const std::vector<int32_t>& few, const std::vector<int32_t>& many, i
 
 }  // namespace
 
+// The cut on the other side of a point, seen from the origin when direction is 1, towards it when -1.
 template <typename Number>
-void PathSearch<Number>::prepare(Span<const Point> points, double centre) {
+typename PathSearch<Number>::Cut PathSearch<Number>::beyond(const Cut& cut, const Point& point, double centre,
+                                                            int direction) {
+    const Number value = difference<Number>(point.value, centre);
+    const Number weight{direction * point.weight};
+    const Number moment = weight * value;
+    return {cut.weight + weight, cut.moment + moment, cut.square + moment * value, {}, cut.index + direction, 0};
+}
+
+template <typename Number>
+void PathSearch<Number>::prepare(Span<const Point> points, int64_t origin) {
     passes_ = 0;
     cuts_.resize(static_cast<size_t>(points.size()) + 1);
-    cuts_[0] = {};
-    total_ = {};
-    for (int64_t i = 0; i < points.size(); ++i) {
-        const Cut& before = cuts_[static_cast<size_t>(i)];
-        const Number value = difference<Number>(points[i].value, centre);
-        const Number weight{points[i].weight};
-        const Number moment = weight * value;
-        total_ = total_ + moment * value;
-        cuts_[static_cast<size_t>(i) + 1] = {before.weight + weight, before.moment + moment, {}, 0};
-    }
+    const double centre = points[origin].value;
+    Cut* const cut = cuts_.data();
+    cut[origin] = {};
+    cut[origin].index = static_cast<int32_t>(origin);
+    for (int64_t i = origin; i < points.size(); ++i) cut[i + 1] = beyond(cut[i], points[i], centre, 1);
+    for (int64_t i = origin; i > 0; --i) cut[i - 1] = beyond(cut[i], points[i - 1], centre, -1);
 }
 
 template <typename Number>
@@ -46,19 +52,19 @@ int PathSearch<Number>::cheapest_path(std::vector<Cut>& cuts, double penalty) {
     queue_.resize(cuts.size());
     Candidate* const queue = queue_.data();
     const Number price{penalty};
-    const auto value = [cut](int32_t from, int32_t to) { return cut[from].best + gain(cut[from], cut[to]); };
+    const auto value = [cut](int32_t from, int32_t to) { return cut[from].best + cost(cut[from], cut[to]); };
     int32_t head = 0, tail = 0;
     queue[0] = {0, 1};
     for (int32_t to = 1; to <= last; ++to) {
         if (head < tail && queue[head + 1].start <= to) ++head;
         cut[to].from = queue[head].cut;
-        cut[to].best = value(queue[head].cut, to) - price;
+        cut[to].best = value(queue[head].cut, to) + price;
         if (to == last) break;
         // The new candidate wins from some cut onwards, if anywhere. Candidates that it beats where they begin go.
         int32_t start = to + 1;
         while (tail >= head) {
             start = std::max(queue[tail].start, to + 1);
-            if (!(value(queue[tail].cut, start) < value(to, start))) break;
+            if (!(value(to, start) < value(queue[tail].cut, start))) break;
             --tail;
         }
         if (tail < head) {
@@ -66,7 +72,7 @@ int PathSearch<Number>::cheapest_path(std::vector<Cut>& cuts, double penalty) {
             continue;
         }
         const int32_t rival = queue[tail].cut;
-        const auto wins = [&](int32_t at) { return value(rival, at) < value(to, at); };
+        const auto wins = [&](int32_t at) { return value(to, at) < value(rival, at); };
         int32_t lost = start, step = 1;  // neighbouring candidates mostly begin close together
         while (lost + step < last && !wins(lost + step)) {
             lost += step;
@@ -88,13 +94,28 @@ int PathSearch<Number>::cheapest_path(std::vector<Cut>& cuts, double penalty) {
 
 template <typename Number>
 double PathSearch<Number>::cost_of(const std::vector<Cut>& cuts, const std::vector<int32_t>& path) const {
-    Number cost = total_;
+    double total = 0;
     int32_t from = 0;
     for (const int32_t to : path) {
-        cost = cost - gain(cuts[static_cast<size_t>(from)], cuts[static_cast<size_t>(to)]);
+        total += to_double(cost(cuts[static_cast<size_t>(from)], cuts[static_cast<size_t>(to)]));
         from = to;
     }
-    return to_double(cost);
+    return total;
+}
+
+// How far that may be off: an interval's cost is a difference of sums that reach it from the origin.
+template <typename Number>
+double PathSearch<Number>::rounding_of(const std::vector<Cut>& cuts, const std::vector<int32_t>& path) const {
+    double total = 0;
+    int32_t previous = 0;
+    for (const int32_t next : path) {
+        const Cut& from = cuts[static_cast<size_t>(previous)];
+        const Cut& to = cuts[static_cast<size_t>(next)];
+        const double largest = std::max(std::fabs(to_double(from.square)), std::fabs(to_double(to.square)));
+        total += to.index - from.index == 1 ? 0 : largest * kRounding;
+        previous = next;
+    }
+    return total;
 }
 
 template <typename Number>
@@ -103,11 +124,11 @@ bool PathSearch<Number>::search(std::vector<Cut>& cuts, int k, double penalty) {
     constexpr int kHopefulPasses = 12;
     double low = 0, high = 0;  // penalties with too many, and with too few links
     double bound = 0;          // on the cost of k links
+    few_.assign(1, static_cast<int32_t>(cuts.size()) - 1);
     for (int pass = 0; pass < kMostPasses; ++pass) {
         ++passes_;
         const int links = cheapest_path(cuts, penalty);
-        bound =
-            std::max(bound, to_double(total_ - cuts.back().best - Number{penalty} * Number{static_cast<double>(k)}));
+        bound = std::max(bound, to_double(cuts.back().best - Number{penalty} * Number{static_cast<double>(k)}));
         penalty_ = penalty;
         if (links == k) return true;
         if (links > k) {
@@ -120,16 +141,14 @@ bool PathSearch<Number>::search(std::vector<Cut>& cuts, int k, double penalty) {
         if (low == 0 || high == 0) {
             const double ratio = static_cast<double>(links) / k;
             penalty *= std::min(std::max(ratio * ratio * ratio, 1e-6), 1e6) * (links > k ? 1.02 : 0.98);
-            if (penalty == 0 || std::isinf(penalty)) return false;
-            continue;
+            if (penalty > 0 && !std::isinf(penalty)) continue;
+            break;
         }
         splice(few_, many_, k, spliced_);
         if (!spliced_.empty()) {
-            const double cost = cost_of(cuts, spliced_);
-            if (cost - bound <= kTolerance * cost + to_double(total_) * kRounding) {
-                path_ = spliced_;
-                return true;
-            }
+            const double least = cost_of(cuts, spliced_);
+            path_ = spliced_;
+            if (least - bound <= kTolerance * least + rounding_of(cuts, spliced_)) return true;
         }
         // Between the two, the number of links goes roughly as penalty^(-1/3); if that does not get there soon, halve.
         const double at_low = 1 / cube_root(low), at_high = 1 / cube_root(high);
@@ -137,8 +156,9 @@ bool PathSearch<Number>::search(std::vector<Cut>& cuts, int k, double penalty) {
         const double share = pass < kHopefulPasses ? std::min(std::max((many - k) / (many - few), 0.1), 0.9) : 0.5;
         const double root = 1 / (at_low + (at_high - at_low) * share);
         penalty = root * root * root;
-        if (!(penalty > low && penalty < high)) return false;
+        if (!(penalty > low && penalty < high)) break;
     }
+    if (path_.size() > static_cast<size_t>(k)) path_ = few_;
     return false;
 }
 

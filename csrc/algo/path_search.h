@@ -31,29 +31,30 @@ public:
     // A result costs at most this much more than the bound, relatively, beyond the rounding of sums.
     static constexpr double kTolerance = 1e-9;
 
-    // Values count from `centre`, which should be near their mean.
-    void prepare(Span<const Point> points, double centre);
+    // Sums start at the point `origin` and go outwards, so that values far out do not take digits from those within.
+    void prepare(Span<const Point> points, int64_t origin);
 
     // Looks for the cheapest path of k links, 1 < k < points, starting from a guess of the penalty. False if rounding
-    // got in the way.
+    // got in the way; path() then has at most k links all the same.
     bool find(int k, double penalty);
     // The same over cuts of about equal shares of `mass`, a running sum over the points; path() is then meaningless,
     // but penalty() is a good guess for find.
     bool find_coarse(int k, double penalty, const std::vector<double>& mass, int cut_count);
 
     // Whether the cost of the path found stands clear of the rounding of the sums.
-    bool trusted() const { return to_double(total_) * kRounding <= 1e-5 * cost_of(cuts_, path_); }
+    bool trusted() const { return rounding_of(cuts_, path_) <= 1e-5 * cost_of(cuts_, path_); }
     // The path: for each link the index of the point after it.
     const std::vector<int32_t>& path() const { return path_; }
     double penalty() const { return penalty_; }
     int passes() const { return passes_; }
 
 private:
-    // Sums over all points before a possible cut.
+    // Sums over the points between the origin and a possible cut; negative before the origin. Values count from it.
     struct Cut {
-        Number weight, moment;
-        Number best;   // the largest penalised gain of a path to here
-        int32_t from;  // the cut before on that path
+        Number weight, moment, square;
+        Number best;    // the least penalised cost of a path to here
+        int32_t index;  // of the point after the cut
+        int32_t from;   // the cut before on that path
     };
     struct Candidate {
         int32_t cut;
@@ -61,16 +62,18 @@ private:
     };
     static constexpr double kRounding = sizeof(Number) == sizeof(double) ? 0x1p-50 : 0x1p-98;
 
-    // An interval costs its sum of squares about the centre less this.
-    static Number gain(const Cut& from, const Cut& to) {
+    // The sum of squares of an interval about its mean; of a single point exactly 0.
+    static Number cost(const Cut& from, const Cut& to) {
+        if (to.index - from.index == 1) return Number{};
         const Number moment = to.moment - from.moment;
-        return moment * moment / (to.weight - from.weight);
+        return (to.square - from.square) - moment * moment / (to.weight - from.weight);
     }
+    static Cut beyond(const Cut& cut, const Point& point, double centre, int direction);
     bool search(std::vector<Cut>& cuts, int k, double penalty);
     int cheapest_path(std::vector<Cut>& cuts, double penalty);
     double cost_of(const std::vector<Cut>& cuts, const std::vector<int32_t>& path) const;
+    double rounding_of(const std::vector<Cut>& cuts, const std::vector<int32_t>& path) const;
 
-    Number total_{};  // weighted sum of squares about the centre
     double penalty_ = 0;
     int passes_ = 0;
     std::vector<Cut> cuts_, coarse_;

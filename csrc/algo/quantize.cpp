@@ -110,7 +110,11 @@ Affine choose_affine(double low, double high, IntegerRange range, bool symmetric
     }
     least_code -= static_cast<double>(affine.zero_point);
     most_code -= static_cast<double>(affine.zero_point);
-    const Bits bits = Format<Bits>::from_float(static_cast<float>((high - low) / codes));
+    // The range is rounded to the format first, as coremltools does, unless that overflows: a scale one step off could
+    // by chance have a larger error than coremltools'.
+    const Bits rounded = Format<Bits>::from_float(static_cast<float>(high - low));
+    const double range_of_values = rounded < Format<Bits>::kInfinity ? Format<Bits>::to_float(rounded) : high - low;
+    const Bits bits = Format<Bits>::from_float(static_cast<float>(range_of_values / codes));
     affine.scale = Format<Bits>::to_float(std::max(bits, Format<Bits>::kMinimum));
     while (!decodes_finite<Bits>(affine.scale, least_code) || !decodes_finite<Bits>(affine.scale, most_code)) {
         affine.scale = next_below<Bits>(affine.scale);

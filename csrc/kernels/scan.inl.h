@@ -53,7 +53,7 @@ void add_errors(const Bits* first, const Bits* second, int64_t count, ErrorSums*
         squared_first[lane] += a * a;
         squared_second[lane] += b * b;
         product[lane] += a * b;
-        largest[lane] = magnitude <= largest[lane] ? largest[lane] : magnitude;  // written so that a NaN stays
+        largest[lane] = magnitude > largest[lane] ? magnitude : largest[lane];
     };
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes) {
@@ -65,6 +65,6 @@ void add_errors(const Bits* first, const Bits* second, int64_t count, ErrorSums*
         sums->squared_first += squared_first[lane];
         sums->squared_second += squared_second[lane];
         sums->product += product[lane];
-        sums->largest_error = largest[lane] <= sums->largest_error ? sums->largest_error : largest[lane];
+        sums->largest_error = largest[lane] > sums->largest_error ? largest[lane] : sums->largest_error;
     }
 }

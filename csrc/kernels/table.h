@@ -66,6 +66,7 @@ struct ValueKernels {
     int64_t (*expand)(const Bits* kept, const uint8_t* mask, int64_t count, Bits* values);
 
     // Adds the sums over pairs of values. The order of additions is fixed: lane i % 8, lanes in order at the end.
+    // NaN makes sums NaN, but largest_error passes over it.
     void (*add_errors)(const Bits* first, const Bits* second, int64_t count, ErrorSums* sums);
 };
 

@@ -1,4 +1,4 @@
-"""The native kernels. Arrays are C-contiguous; `layout` is (outer, groups, run), see `corepress.arrays.group_layout`."""
+"""The native kernels. Arrays are C-contiguous; `layout` is that of `corepress.arrays.group_layout`."""
 
 from typing import Any
 

@@ -78,6 +78,8 @@ def palettize(
 def _palettize(weight: Any, spec: Palettize, num_threads: int | None) -> PalettizedTensor:
     weight = as_weight("palettize", weight)
     require_finite("palettize", weight, num_threads)
+    if weight.size == 0:
+        raise ValueError(f"palettize: weight has no elements (shape {weight.shape})")
     group_counts = [1] * weight.ndim
     if spec.granularity == "per_grouped_channel":
         axis = checked_axis("palettize", "channel_axis", spec.channel_axis or 0, weight.shape)
@@ -86,10 +88,8 @@ def _palettize(weight: Any, spec: Palettize, num_threads: int | None) -> Paletti
                 f"palettize: axis {axis} of length {weight.shape[axis]} is not a multiple of group_size "
                 f"{spec.group_size} (shape {weight.shape})"
             )
-        group_counts[axis] = max(weight.shape[axis] // spec.group_size, 1)
+        group_counts[axis] = weight.shape[axis] // spec.group_size
     layout = group_layout(weight.shape, tuple(group_counts))
-    if weight.size == 0:
-        raise ValueError(f"palettize: weight has no elements (shape {weight.shape})")
     lut, indices = _core.palettize(weight, layout, spec.nbits, num_threads)
     return PalettizedTensor(weight.shape, indices, lut.reshape(*group_counts, 2**spec.nbits, 1), spec.nbits)
 
@@ -146,12 +146,12 @@ def quantize(
 def _quantize(weight: Any, spec: Quantize, num_threads: int | None) -> QuantizedTensor:
     weight = as_weight("quantize", weight)
     require_finite("quantize", weight, num_threads)
+    if weight.size == 0:
+        raise ValueError(f"quantize: weight has no elements (shape {weight.shape})")
     block_counts = [1] * weight.ndim
     if spec.granularity == "per_channel":
         axis = checked_axis("quantize", "channel_axis", spec.channel_axis or 0, weight.shape)
-        block_counts[axis] = max(weight.shape[axis], 1)
-    if weight.size == 0:
-        raise ValueError(f"quantize: weight has no elements (shape {weight.shape})")
+        block_counts[axis] = weight.shape[axis]
     layout = group_layout(weight.shape, tuple(block_counts))
     symmetric = spec.mode == "linear_symmetric"
     is_signed = spec.dtype == "int8"
@@ -204,11 +204,11 @@ def _prune(weight: Any, spec: Prune, num_threads: int | None) -> SparseTensor:
     require_finite("prune", weight, num_threads)
     threshold = np.zeros(1, weight.dtype)
     if spec.threshold is not None:
-        threshold[0] = _largest_not_above(spec.threshold, weight.dtype)
+        threshold[0] = _largest_not_above(float(spec.threshold), weight.dtype)
     elif spec.target_sparsity == 1:
         threshold[0] = np.finfo(weight.dtype).max
     elif spec.target_sparsity and weight.size:
-        rank = math.floor((weight.size - 1) * spec.target_sparsity)
+        rank = math.floor((weight.size - 1) * float(spec.target_sparsity))
         threshold = _core.magnitude_of_rank(weight, rank, num_threads)
     mask, _ = _core.magnitude_mask(weight, threshold, num_threads)
     return SparseTensor(weight.shape, mask, _core.encode_sparse(weight, mask, num_threads))
@@ -218,7 +218,7 @@ def _largest_not_above(threshold: float, dtype: np.dtype[Any]) -> Any:
     """Round a magnitude down to `dtype`: comparing with the result is comparing with the threshold itself."""
     limit = np.finfo(dtype).max
     rounded = dtype.type(min(threshold, float(limit)))
-    return np.nextafter(rounded, dtype.type(0)) if float(rounded) > threshold else rounded
+    return abs(np.nextafter(rounded, dtype.type(0)) if float(rounded) > threshold else rounded)
 
 
 _APPLY = {Palettize: _palettize, Quantize: _quantize, Prune: _prune}

@@ -99,6 +99,8 @@ def unpack_bits(
         1-D.
     """
     _require_nbits("unpack_bits", nbits)
+    if count < 0:
+        raise ValueError(f"unpack_bits: count must not be negative, not {count}")
     data = np.ascontiguousarray(data, np.uint8).reshape(-1)
     if data.size != packed_size(count, nbits):
         raise ValueError(
@@ -198,8 +200,18 @@ def kmeans1d(
     distinct, inverse = np.unique(values, return_inverse=True)
     totals = np.bincount(inverse, weights).astype(np.float64)
     positive = totals > 0
-    _, centroids, _ = _core.kmeans1d_sorted(distinct[positive], totals[positive], k)
-    cuts = (centroids[:-1] + centroids[1:]) / 2
+    distinct, totals = distinct[positive], totals[positive]
+    # A power of two, which changes no digit, keeps squares within the range of doubles.
+    _, exponent = np.frexp(np.abs(distinct).max())
+    ends, centroids, _ = _core.kmeans1d_sorted(np.ldexp(distinct, -exponent), totals, k)
+    distances = np.ldexp(values, -exponent)
+    # The middle of neighbouring numbers is one of them; a cut stays between its clusters.
+    middles = (centroids[:-1] + centroids[1:]) / 2
+    centroids = np.ldexp(centroids, exponent)
+    last, following = distinct[ends[:-1] - 1], distinct[ends[:-1]]
+    cuts = np.clip(np.ldexp(middles, exponent), last, np.nextafter(following, -np.inf))
     clusters = np.searchsorted(cuts, values, side="left")
-    inertia = float((weights * (values - centroids[clusters]) ** 2).sum())
+    distances -= np.ldexp(centroids[clusters], -exponent)
+    with np.errstate(over="ignore"):
+        inertia = float(np.ldexp((weights * distances**2).sum(), 2 * exponent))
     return clusters.astype(np.uint8 if k <= 256 else np.int32), centroids, inertia

@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from . import _core
 from .arrays import as_weight
 from .tensors import CompressedTensor
@@ -15,7 +13,7 @@ from .tensors import CompressedTensor
 
 @dataclass(frozen=True)
 class Error:
-    """Differences between a weight and its decompressed form, as Python floats.
+    """Differences between a weight and its decompressed form, as Python floats; all NaN if a difference is.
 
     Attributes
     ----------
@@ -42,7 +40,7 @@ def snr_db(signal: float, noise: float) -> float:
     """Signal-to-noise ratio in decibel from two sums of squares; inf where there is no noise."""
     if noise == 0:
         return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 and noise < math.inf else -math.inf
 
 
 def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | None = None) -> Error:
@@ -78,6 +76,7 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
         raise TypeError(f"error: weight is {first.dtype}, tensor is {second.dtype}")
     sse, signal, decoded, product, max_abs = _core.sum_errors(first, second, num_threads)
     norms = math.sqrt(signal) * math.sqrt(decoded)
-    cosine = product / norms if norms > 0 else float(signal == decoded)
-    noise_ratio = math.nan if math.isnan(sse) else snr_db(signal, sse)
-    return Error(sse, sse / max(first.size, 1), noise_ratio, max_abs, float(np.clip(cosine, -1.0, 1.0)))
+    cosine = float(signal == decoded) if norms == 0 else min(max(product / norms, -1.0), 1.0)
+    if math.isnan(sse):
+        return Error(sse, sse, math.nan, max_abs, math.nan)
+    return Error(sse, sse / max(first.size, 1), snr_db(signal, sse), max_abs, cosine)

@@ -190,7 +190,9 @@ def choose_scale(low: float, high: float, code_range: tuple[int, int], symmetric
     if not symmetric:
         zero_point = round((lowest * high - highest * low) / (high - low))
         zero_point = min(max(zero_point, lowest), highest)
-    scale = round_to((high - low) / (highest - lowest), dtype)[()]
+    with np.errstate(over="ignore"):
+        span = float(round_to(high - low, dtype))  # as coremltools has it, unless that overflows
+    scale = round_to((span if math.isfinite(span) else high - low) / (highest - lowest), dtype)[()]
     scale = max(scale, np.finfo(dtype).smallest_subnormal)
     while not _decodes_finite(scale, lowest - zero_point) or not _decodes_finite(scale, highest - zero_point):
         scale = np.nextafter(scale, scale.dtype.type(0))

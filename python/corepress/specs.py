@@ -15,7 +15,8 @@ def _require(condition: bool, spec: object, rule: str) -> None:
 
 def _require_choice(spec: object, name: str, choices: tuple[Any, ...]) -> None:
     value = getattr(spec, name)
-    _require(value in choices, spec, f"{name} must be {', '.join(map(repr, choices))}, not {value!r}")
+    known = any(value == choice for choice in choices) and not isinstance(value, (bool, float))
+    _require(known, spec, f"{name} must be {', '.join(map(repr, choices))}, not {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

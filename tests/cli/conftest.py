@@ -34,6 +34,7 @@ def record(name: str, status: str, snr_db: float | None = None, reason: str | No
         status=status,
         method="palettize 4 bits" if status == "compressed" else None,
         reason=reason,
+        planned=False,
         bits_per_weight=4.0 if status == "compressed" else 16.0,
         bytes_before=8192,
         bytes_after=2080 if status == "compressed" else 8192,

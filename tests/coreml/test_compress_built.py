@@ -48,14 +48,14 @@ KEPT = {
     "integers_x_0": "int32 is not float16 or float32",
     "returned": "no operation uses it",
     "also_returned": "block output, which Core ML does not take from a compressed weight",
-    "linear_0_bias_0": "rank 1",
-    "linear_1_bias_0": "rank 1",
-    "then_bias_0": "rank 1",
-    "otherwise_bias_0": "rank 1",
-    "uneven_bias_0": "rank 1",
-    "single_bias_0": "rank 1",
+    "linear_0_bias_0": "vector, such as a bias or a norm",
+    "linear_1_bias_0": "vector, such as a bias or a norm",
+    "then_bias_0": "vector, such as a bias or a norm",
+    "otherwise_bias_0": "vector, such as a bias or a norm",
+    "uneven_bias_0": "vector, such as a bias or a norm",
+    "single_bias_0": "vector, such as a bias or a norm",
 }
-UNEVEN = {"uneven_weight_0": "group_size 16 does not divide its channels"}
+UNEVEN = {"uneven_weight_0": "group_size 16 does not divide axis 0 of length 50"}
 IOS18_SPECS = [
     Palettize(nbits=1),
     Palettize(nbits=3),
@@ -179,7 +179,7 @@ def test_an_axis_may_be_chosen(ios18_package, tmp_path):
 def test_an_axis_that_is_not_there(ios18_package, tmp_path):
     report = coreml.compress(ios18_package, tmp_path / "compressed.mlpackage", {"quantize": {"channel_axis": 3}})
     reasons = {record.name: record.reason for record in report.weights}
-    assert reasons["shared"] == "has no channel_axis 3"
+    assert reasons["shared"] == "rank 2 has no channel_axis 3"
     assert reasons["conv_weight_0"] is None
 
 

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from ..coreml import Report, WeightRecord
 
 NAMED_PER_REASON = 8
-# Beginnings of the reasons that any model has plenty of; weights kept for another reason are named.
-ROUTINE_REASONS = ("small: ", "rank ", "already compressed", "not compressed", "operand of ")
 
 
 def summarize(report: Report) -> str:
@@ -51,7 +49,7 @@ def _kept_lines(kept: list[WeightRecord]) -> Iterator[str]:
         by_reason.setdefault(record.reason or "", []).append(record)
     for reason, records in sorted(by_reason.items(), key=lambda item: -len(item[1])):
         yield f"    {len(records):5d}  {reason}"
-        if not reason.startswith(ROUTINE_REASONS):
+        if not all(record.planned for record in records):
             names = [record.name for record in records[:NAMED_PER_REASON]]
             names += [f"and {len(records) - len(names)} more (--verbose)"] if len(records) > len(names) else []
             yield from (f"           {name}" for name in names)

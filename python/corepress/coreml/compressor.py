@@ -114,19 +114,23 @@ def _require_candidate(weight: Weight, weight_threshold: int) -> None:
     """Keep what no config means."""
     first, count = weight.first, prod(weight.first.shape)
     if is_compressed(weight):
-        raise Keep("already compressed")
+        raise _planned("already compressed")
     if first.data_type not in FLOATS:
-        raise Keep(f"{first.data_type.name} is not float16 or float32")
+        raise _planned(f"{first.data_type.name} is not float16 or float32")
     if len(first.shape) < 2:
-        raise Keep(f"rank {len(first.shape)}")
+        raise _planned("vector, such as a bias or a norm")
     if count <= max(weight_threshold, MINIMUM_BLOB_COUNT - 1):
-        raise Keep(f"small: at most {weight_threshold} elements")
+        raise _planned(f"small: at most {weight_threshold} elements")
     if weight.feeds_definition:
-        raise Keep("operand of a compressed weight")
+        raise _planned("operand of a compressed weight")
     if not weight.consumers:
-        raise Keep("no operation uses it")
+        raise _planned("no operation uses it")
     if weight.feeds_output:
-        raise Keep("block output, which Core ML does not take from a compressed weight")
+        raise _planned("block output, which Core ML does not take from a compressed weight")
+
+
+def _planned(reason: str) -> Keep:
+    return Keep(reason, planned=True)
 
 
 def _unplanned(weight: Weight, reason: Keep, strict: bool) -> Exception:
@@ -145,9 +149,9 @@ def _resolve_axis(spec: Spec, weight: Weight) -> Spec:
         (axis,) = weight.axes
     assert axis is not None
     if not -len(shape) <= axis < len(shape):
-        raise Keep(f"has no channel_axis {axis}")
+        raise Keep(f"rank {len(shape)} has no channel_axis {axis}")
     if isinstance(spec, Palettize) and shape[axis] % spec.group_size:
-        raise Keep(f"group_size {spec.group_size} does not divide its channels")
+        raise Keep(f"group_size {spec.group_size} does not divide axis {axis} of length {shape[axis]}")
     return dataclasses.replace(spec, channel_axis=axis)
 
 

@@ -48,7 +48,7 @@ def decompress(
 
     def decide(program: Program, values: ValueReader, weight: Weight) -> Task:
         if not is_compressed(weight):
-            raise Keep("not compressed")
+            raise Keep("not compressed", planned=True)
         if weight.first.producers:
             raise Keep("joint compression is not supported by this version")
 

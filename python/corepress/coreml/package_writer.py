@@ -53,7 +53,10 @@ class PackageWriter:
 
     def __enter__(self) -> PackageWriter:
         parent, name = self.destination.absolute().parent, self.destination.name
-        self._temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=parent))
+        try:
+            self._temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=parent))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.destination)) from error
         self._built = self._temporary / name
         return self
 

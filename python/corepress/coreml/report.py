@@ -56,6 +56,8 @@ class WeightRecord:
         How, if something was done.
     reason : str or None
         Why nothing was done.
+    planned : bool
+        Whether a kept constant is of a kind that no config means: small, a vector, not a float, compressed before.
     bits_per_weight : float
         Stored bits per weight now, tables and scales included.
     bytes_before, bytes_after : int
@@ -72,6 +74,7 @@ class WeightRecord:
     status: str
     method: str | None
     reason: str | None
+    planned: bool
     bits_per_weight: float
     bytes_before: int
     bytes_after: int

@@ -23,7 +23,14 @@ StrPath = str | os.PathLike[str]
 
 
 class Keep(Exception):
-    """A weight stays as it is; the message is the reason that its record gives."""
+    """A weight stays as it is; the message is the reason that its record gives.
+
+    `planned` says that no config means such a weight, so that nobody needs to be told its name.
+    """
+
+    def __init__(self, reason: str, *, planned: bool = False) -> None:
+        super().__init__(reason)
+        self.planned = planned
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class _Run:
             try:
                 task = decide(weight)
             except Keep as reason:
-                self._keep(weight, str(reason))
+                self._keep(weight, reason)
                 continue
             self._total_weights += prod(weight.first.shape)
             self._total_bytes += stored_bytes(weight)
@@ -66,11 +73,11 @@ class _Run:
         try:
             outcome = task()
         except Keep as reason:
-            self._keep(weight, str(reason))
+            self._keep(weight, reason)
         else:
             form = outcome.form
             bytes_after = sum(tensor.nbytes for tensor in form.parameters.values())
-            self._record(weight, outcome.status, outcome.method, None, bytes_after, outcome.snr_db)
+            self._record(weight, outcome.status, bytes_after=bytes_after, method=outcome.method, snr_db=outcome.snr_db)
         self._done_weights += prod(weight.first.shape)
         self._done_bytes += self._records[weight].bytes_before
         self._notify(weight.first.name)
@@ -80,11 +87,19 @@ class _Run:
         if self._progress is not None:
             self._progress(Progress(name, self._done_weights, self._total_weights, self._done_bytes, self._total_bytes))
 
-    def _keep(self, weight: Weight, reason: str) -> None:
-        self._record(weight, "kept", None, reason, stored_bytes(weight), None)
+    def _keep(self, weight: Weight, keep: Keep) -> None:
+        self._record(weight, "kept", bytes_after=stored_bytes(weight), reason=str(keep), planned=keep.planned)
 
     def _record(
-        self, weight: Weight, status: str, method: str | None, reason: str | None, bytes_after: int, snr: float | None
+        self,
+        weight: Weight,
+        status: str,
+        *,
+        bytes_after: int,
+        method: str | None = None,
+        reason: str | None = None,
+        planned: bool = False,
+        snr_db: float | None = None,
     ) -> None:
         first = weight.first
         self._records[weight] = WeightRecord(
@@ -96,10 +111,11 @@ class _Run:
             status=status,
             method=method,
             reason=reason,
+            planned=planned,
             bits_per_weight=8.0 * bytes_after / max(1, prod(first.shape)),
             bytes_before=stored_bytes(weight),
             bytes_after=bytes_after,
-            snr_db=snr,
+            snr_db=snr_db,
         )
 
     @property
