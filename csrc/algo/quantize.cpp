@@ -45,33 +45,39 @@ struct Ranges {
     }
 };
 
-// Rows, of row_length, in a piece of about kGrain values.
-int64_t rows_per_piece(const GroupLayout& layout) { return std::max<int64_t>(1, kGrain / layout.row_length()); }
+// Calls runs(group, offset, length) for parts of runs, or, where short runs repeat, rows(offset, count) for whole rows.
+template <typename Runs, typename Rows>
+void for_each_part(const GroupLayout& layout, int threads, const Runs& runs, const Rows& rows) {
+    if (by_rows(layout)) {
+        const int64_t grain = std::max<int64_t>(1, kGrain / layout.row_length());
+        parallel_pieces(layout.outer, grain, threads,
+                        [&](int64_t begin, int64_t end) { rows(begin * layout.row_length(), end - begin); });
+    } else {
+        parallel_pieces(layout.size(), kGrain, threads,
+                        [&](int64_t begin, int64_t end) { for_each_run(layout, begin, end, runs); });
+    }
+}
 
 template <typename Bits>
 void find_ranges(const Bits* values, const GroupLayout& layout, int threads, Ranges<Bits>& ranges) {
     using Key = typename Format<Bits>::Key;
     const auto& kernels = kernels_for<Bits>(corepress::kernels());
-    if (!by_rows(layout)) {
-        parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
-            for_each_run(layout, begin, end, [&](int64_t group, int64_t offset, int64_t length) {
-                const KeyRange range = kernels.key_range(values + offset, length);
-                ranges.merge(group, static_cast<Key>(range.lowest), static_cast<Key>(range.highest));
-            });
-        });
-        return;
-    }
-    const int64_t columns = layout.row_length();
-    parallel_pieces(layout.outer, rows_per_piece(layout), threads, [&](int64_t begin, int64_t end) {
+    const auto runs = [&](int64_t group, int64_t offset, int64_t length) {
+        const KeyRange range = kernels.key_range(values + offset, length);
+        ranges.merge(group, static_cast<Key>(range.lowest), static_cast<Key>(range.highest));
+    };
+    const auto rows = [&](int64_t offset, int64_t count) {
+        const int64_t columns = layout.row_length();
         std::vector<Key> lowest(static_cast<size_t>(columns), std::numeric_limits<Key>::max());
         std::vector<Key> highest(static_cast<size_t>(columns), std::numeric_limits<Key>::min());
-        kernels.column_key_range(values + begin * columns, end - begin, columns, lowest.data(), highest.data());
+        kernels.column_key_range(values + offset, count, columns, lowest.data(), highest.data());
         for (int64_t group = 0; group < layout.groups; ++group) {
             const auto first = static_cast<std::ptrdiff_t>(group * layout.run), last = first + layout.run;
             ranges.merge(group, *std::min_element(lowest.begin() + first, lowest.begin() + last),
                          *std::max_element(highest.begin() + first, highest.begin() + last));
         }
-    });
+    };
+    for_each_part(layout, threads, runs, rows);
 }
 
 template <typename Bits>
@@ -122,10 +128,10 @@ Affine choose_affine(double low, double high, IntegerRange range, bool symmetric
     return affine;
 }
 
-// One Affine per group, or per element of a row where runs are short.
-template <typename Bits>
+// One Affine per element of a row, where whole rows are taken.
 std::vector<Affine> spread(const std::vector<Affine>& affines, const GroupLayout& layout) {
     std::vector<Affine> columns;
+    if (!by_rows(layout)) return columns;
     columns.reserve(static_cast<size_t>(layout.row_length()));
     for (const Affine& affine : affines) columns.insert(columns.end(), static_cast<size_t>(layout.run), affine);
     return columns;
@@ -151,21 +157,15 @@ void quantize(const Bits* values, const GroupLayout& layout, IntegerRange range,
     }
     const CodeRange code_range{static_cast<float>(range.lowest), static_cast<float>(range.highest)};
     const auto& kernels = kernels_for<Bits>(corepress::kernels());
-    if (!by_rows(layout)) {
-        parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
-            for_each_run(layout, begin, end, [&](int64_t group, int64_t offset, int64_t length) {
-                kernels.quantize(values + offset, length, affines[static_cast<size_t>(group)], code_range,
+    const std::vector<Affine> columns = spread(affines, layout);
+    const auto runs = [&](int64_t group, int64_t offset, int64_t length) {
+        kernels.quantize(values + offset, length, affines[static_cast<size_t>(group)], code_range, codes + offset);
+    };
+    const auto rows = [&](int64_t offset, int64_t count) {
+        kernels.quantize_columns(values + offset, count, layout.row_length(), columns.data(), code_range,
                                  codes + offset);
-            });
-        });
-        return;
-    }
-    const std::vector<Affine> columns = spread<Bits>(affines, layout);
-    parallel_pieces(layout.outer, rows_per_piece(layout), threads, [&](int64_t begin, int64_t end) {
-        const int64_t offset = begin * layout.row_length();
-        kernels.quantize_columns(values + offset, end - begin, layout.row_length(), columns.data(), code_range,
-                                 codes + offset);
-    });
+    };
+    for_each_part(layout, threads, runs, rows);
 }
 
 template <typename Bits>
@@ -179,21 +179,15 @@ void dequantize(const uint8_t* codes, const GroupLayout& layout, bool is_signed,
         affines[group] = {Format<Bits>::to_float(scales[group]), static_cast<float>(zero_point)};
     }
     const auto& kernels = kernels_for<Bits>(corepress::kernels());
-    if (!by_rows(layout)) {
-        parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
-            for_each_run(layout, begin, end, [&](int64_t group, int64_t offset, int64_t length) {
-                kernels.dequantize(codes + offset, length, affines[static_cast<size_t>(group)], is_signed,
+    const std::vector<Affine> columns = spread(affines, layout);
+    const auto runs = [&](int64_t group, int64_t offset, int64_t length) {
+        kernels.dequantize(codes + offset, length, affines[static_cast<size_t>(group)], is_signed, values + offset);
+    };
+    const auto rows = [&](int64_t offset, int64_t count) {
+        kernels.dequantize_columns(codes + offset, count, layout.row_length(), columns.data(), is_signed,
                                    values + offset);
-            });
-        });
-        return;
-    }
-    const std::vector<Affine> columns = spread<Bits>(affines, layout);
-    parallel_pieces(layout.outer, rows_per_piece(layout), threads, [&](int64_t begin, int64_t end) {
-        const int64_t offset = begin * layout.row_length();
-        kernels.dequantize_columns(codes + offset, end - begin, layout.row_length(), columns.data(), is_signed,
-                                   values + offset);
-    });
+    };
+    for_each_part(layout, threads, runs, rows);
 }
 
 template void quantize(const uint16_t*, const GroupLayout&, IntegerRange, bool, int, uint16_t*, uint8_t*, uint8_t*);

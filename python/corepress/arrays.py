@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
+from .errors import NonFiniteError
 
 
 def as_weight(verb: str, weight: Any) -> NDArray[Any]:
@@ -46,11 +47,13 @@ def as_weight(verb: str, weight: Any) -> NDArray[Any]:
     return native if native.flags.c_contiguous else native.copy(order="C")
 
 
-def require_finite(verb: str, weight: NDArray[Any], num_threads: int | None) -> None:
-    """Raise ValueError if `weight`, from `as_weight`, holds NaN or infinity."""
-    count = _core.count_nonfinite(weight, num_threads)
+def as_finite_weight(verb: str, weight: Any, num_threads: int | None) -> NDArray[Any]:
+    """Do what `as_weight` does, and raise NonFiniteError if there are NaN or infinite values."""
+    array = as_weight(verb, weight)
+    count = _core.count_nonfinite(array, num_threads)
     if count:
-        raise ValueError(f"{verb}: {count} of {weight.size} values are NaN or infinite (shape {weight.shape})")
+        raise NonFiniteError(f"{verb}: {count} of {array.size} values are NaN or infinite (shape {array.shape})")
+    return array
 
 
 def group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core.Layout:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from .arrays import as_weight, checked_axis, group_layout, require_finite
+from .arrays import as_finite_weight, checked_axis, group_layout
 from .specs import Palettize, Prune, Quantize, Spec
 from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 
@@ -76,8 +76,7 @@ def palettize(
 
 
 def _palettize(weight: Any, spec: Palettize, num_threads: int | None) -> PalettizedTensor:
-    weight = as_weight("palettize", weight)
-    require_finite("palettize", weight, num_threads)
+    weight = as_finite_weight("palettize", weight, num_threads)
     if weight.size == 0:
         raise ValueError(f"palettize: weight has no elements (shape {weight.shape})")
     group_counts = [1] * weight.ndim
@@ -144,8 +143,7 @@ def quantize(
 
 
 def _quantize(weight: Any, spec: Quantize, num_threads: int | None) -> QuantizedTensor:
-    weight = as_weight("quantize", weight)
-    require_finite("quantize", weight, num_threads)
+    weight = as_finite_weight("quantize", weight, num_threads)
     if weight.size == 0:
         raise ValueError(f"quantize: weight has no elements (shape {weight.shape})")
     block_counts = [1] * weight.ndim
@@ -200,8 +198,7 @@ def prune(
 
 
 def _prune(weight: Any, spec: Prune, num_threads: int | None) -> SparseTensor:
-    weight = as_weight("prune", weight)
-    require_finite("prune", weight, num_threads)
+    weight = as_finite_weight("prune", weight, num_threads)
     threshold = np.zeros(1, weight.dtype)
     if spec.threshold is not None:
         threshold[0] = _largest_not_above(float(spec.threshold), weight.dtype)

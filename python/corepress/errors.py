@@ -9,3 +9,7 @@ class FormatError(ValueError):
     Raised by everything that opens a package, a program or a weight file. The message names the file, the
     value found and the rule it breaks.
     """
+
+
+class NonFiniteError(ValueError):
+    """A weight that is to be compressed holds NaN or infinite values."""

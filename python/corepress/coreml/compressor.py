@@ -9,7 +9,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .. import _core, compression
+from .. import compression
+from ..errors import NonFiniteError
+from ..measure import error
 from ..specs import Palettize, Prune, Quantize, Spec, spec_from_dict
 from .data_types import FLOATS
 from .operations import check, lower
@@ -156,14 +158,11 @@ def _resolve_axis(spec: Spec, weight: Weight) -> Spec:
 
 
 def _compress(dense: NDArray[Any], spec: Spec, version: int, num_threads: int | None) -> Outcome:
-    from .. import error
-
-    if _core.count_nonfinite(dense, num_threads):
-        raise Keep("contains infinite or NaN values")
     try:
         tensor = compression.apply(dense, spec, num_threads=num_threads)
+    except NonFiniteError as failure:
+        raise Keep("contains infinite or NaN values") from failure
     except ValueError as failure:
         raise Keep(str(failure)) from failure
-    return Outcome(
-        lower(tensor, version), "compressed", spec.description, error(dense, tensor, num_threads=num_threads).snr_db
-    )
+    snr_db = error(dense, tensor, num_threads=num_threads).snr_db
+    return Outcome(lower(tensor, version), "compressed", spec.description, snr_db)
