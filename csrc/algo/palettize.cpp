@@ -1,74 +1,37 @@
 #include "algo/palettize.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <vector>
 
-#include "algo/distribution.h"
-#include "algo/kmeans1d.h"
 #include "core/half.h"
 #include "core/parallel.h"
-#include "core/workspace.h"
 #include "dispatch.h"
 
 namespace corepress {
 namespace {
-
-// Rounds once: to float towards an odd last bit first, which keeps the information that the second rounding needs.
-template <typename Bits>
-Bits round_to_format(double value) {
-    float single = static_cast<float>(value);
-    if (sizeof(Bits) == 2 && static_cast<double>(single) != value) {
-        const bool away = std::fabs(static_cast<double>(single)) > std::fabs(value);
-        single = float_from_bits((bits_from_float(single) - (away ? 1u : 0u)) | 1u);
-    }
-    const Bits bits = Format<Bits>::from_float(single);
-    return (bits & Format<Bits>::kMagnitude) == 0 ? Bits{0} : bits;
-}
 
 // The largest key of a value that is no farther from `below` than from `above`.
 template <typename Bits>
 typename Format<Bits>::Key cut_between(Bits below, Bits above) {
     const double middle =
         (static_cast<double>(Format<Bits>::to_float(below)) + static_cast<double>(Format<Bits>::to_float(above))) / 2;
-    int64_t key = key_from_bits(round_to_format<Bits>(middle));
+    int64_t key = key_from_bits(bits_from_double<Bits>(middle));
     while (value_of_key<Bits>(key) > middle) --key;
     while (value_of_key<Bits>(key + 1) <= middle) ++key;
     return static_cast<typename Format<Bits>::Key>(key);
 }
 
-// Entries ascend; [used, entries) are unused, and no value reaches them. cuts: entries, the last the largest key.
+// Entries ascend. The last ones, where they repeat each other, are never reached. cuts: entries, the last the largest
+// key.
 template <typename Bits>
-void find_cuts(const Bits* lut, int used, int entries, typename Format<Bits>::Key* cuts) {
+void find_cuts(const Bits* lut, int entries, typename Format<Bits>::Key* cuts) {
+    int used = entries;
+    while (used > 1 && lut[used - 1] == lut[used - 2]) --used;
     for (int j = 0; j + 1 < used; ++j) cuts[j] = cut_between(lut[j], lut[j + 1]);
     std::fill(cuts + used - 1, cuts + entries, std::numeric_limits<typename Format<Bits>::Key>::max());
 }
-
-template <typename Bits>
-struct GroupSolver {
-    Distribution<Bits> distribution;
-    ScalarKmeans kmeans;
-
-    // Writes the table and the cuts between its entries.
-    void solve(const GroupView<Bits>& group, int entries, int threads, Bits* lut, typename Format<Bits>::Key* cuts) {
-        constexpr int kMostRefinements = 8;
-        distribution.collect(group, threads);
-        kmeans.solve(points(), entries);
-        for (int i = 0; i < kMostRefinements && distribution.refine(group, kmeans.ends(), threads); ++i) {
-            kmeans.solve(points(), entries, kmeans.penalty());
-        }
-        const int used = static_cast<int>(kmeans.ends().size());
-        for (int c = 0; c < used; ++c) lut[c] = round_to_format<Bits>(kmeans.centroid(c));
-        std::fill(lut + used, lut + entries, lut[used - 1]);
-        find_cuts(lut, used, entries, cuts);
-    }
-
-    Span<const Point> points() const {
-        return {distribution.points().data(), static_cast<int64_t>(distribution.points().size())};
-    }
-};
 
 // Assigns codes by whichever kernel is fastest for the format, the table size and the length of the runs.
 template <typename Bits>
@@ -130,19 +93,15 @@ private:
 }  // namespace
 
 template <typename Bits>
-void palettize(const Bits* values, const GroupLayout& layout, int nbits, int threads, Bits* luts, uint8_t* packed) {
+void palettize(const Bits* values, const GroupLayout& layout, int nbits, const Bits* luts, int threads,
+               uint8_t* packed) {
     using Key = typename Format<Bits>::Key;
     if (layout.size() == 0) return;
     const int entries = 1 << nbits;
     std::vector<Key> cuts(static_cast<size_t>(layout.groups * entries));
-    WorkspacePool<GroupSolver<Bits>> solvers;
-    // Many groups share the threads among them; each of a few groups has all threads for itself in turn.
-    const bool many = layout.groups >= 2 * static_cast<int64_t>(threads) || layout.size() < kGrain;
-    parallel_for(layout.groups, many ? threads : 1, [&](int64_t group) {
-        auto solver = solvers.borrow();
-        solver->solve({values, layout, group}, entries, many ? 1 : threads, luts + group * entries,
-                      cuts.data() + group * entries);
-    });
+    for (int64_t group = 0; group < layout.groups; ++group) {
+        find_cuts(luts + group * entries, entries, cuts.data() + group * entries);
+    }
     const Assigner<Bits> assigner(cuts.data(), entries, layout.groups == 1 && layout.size() >= kGrain);
     parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
         constexpr int64_t kTile = 4096;
@@ -175,8 +134,8 @@ void depalettize(const uint8_t* packed, const GroupLayout& layout, int nbits, co
     });
 }
 
-template void palettize(const uint16_t*, const GroupLayout&, int, int, uint16_t*, uint8_t*);
-template void palettize(const uint32_t*, const GroupLayout&, int, int, uint32_t*, uint8_t*);
+template void palettize(const uint16_t*, const GroupLayout&, int, const uint16_t*, int, uint8_t*);
+template void palettize(const uint32_t*, const GroupLayout&, int, const uint32_t*, int, uint8_t*);
 template void depalettize(const uint8_t*, const GroupLayout&, int, const uint16_t*, int, uint16_t*);
 template void depalettize(const uint8_t*, const GroupLayout&, int, const uint32_t*, int, uint32_t*);
 

@@ -1,4 +1,4 @@
-// Scalar palettes: one table per group, codes packed in the tensor's order.
+// Values to the codes of scalar palettes, and back.
 #pragma once
 
 #include <cstdint>
@@ -7,11 +7,11 @@
 
 namespace corepress {
 
-// Finds each group's optimal table of 2^nbits entries (rounded to the weight's format, ascending, unused entries repeat
-// the largest) and codes each value by its nearest entry, ties to the lower. luts: [groups, 2^nbits].
-// packed: (size * nbits + 7) / 8 bytes. Values must be finite.
+// Codes each value by the nearest entry of its group's table, ties to the lower. luts: [groups, 2^nbits], ascending.
+// packed: (size * nbits + 7) / 8 bytes in the tensor's order. Values and entries must be finite.
 template <typename Bits>
-void palettize(const Bits* values, const GroupLayout& layout, int nbits, int threads, Bits* luts, uint8_t* packed);
+void palettize(const Bits* values, const GroupLayout& layout, int nbits, const Bits* luts, int threads,
+               uint8_t* packed);
 
 // The inverse.
 template <typename Bits>

@@ -1,5 +1,6 @@
 #include <pybind11/stl.h>
 
+#include "algo/fit_tables.h"
 #include "algo/kmeans1d.h"
 #include "algo/palettize.h"
 #include "bindings/arrays.h"
@@ -7,22 +8,108 @@
 namespace corepress {
 namespace {
 
-py::tuple palettize_array(const py::array& weight, const Layout& layout, int nbits, std::optional<int> num_threads) {
+// One tensor of a list, with all that is needed while the interpreter runs other threads.
+struct Job {
+    py::array weight, lut;
+    Bytes indices;
+    GroupLayout layout;
+    const void* values;
+    const void* luts;
+    void* fitted_luts;  // null where the table is given
+    uint8_t* packed;
+    bool half;
+};
+
+template <typename Bits>
+void run(const Job& job, int nbits, TableMode mode, int threads) {
+    const Bits* const values = static_cast<const Bits*>(job.values);
+    if (job.fitted_luts != nullptr) {
+        fit_tables(values, job.layout, mode, 1 << nbits, threads, static_cast<Bits*>(job.fitted_luts));
+    }
+    palettize(values, job.layout, nbits, static_cast<const Bits*>(job.luts), threads, job.packed);
+}
+
+Job make_job(const py::array& weight, const Layout& layout, int nbits, const std::optional<py::array>& given_lut) {
     require_float(weight, "weight");
+    Job job{weight,
+            {},
+            Bytes(packed_size(weight.size(), nbits)),
+            layout_from(layout, weight),
+            weight.data(),
+            nullptr,
+            nullptr,
+            nullptr,
+            is_half(weight)};
+    if (given_lut) {
+        job.lut = *given_lut;
+        require_float(job.lut, "lut");
+        require_same_dtype(job.weight, job.lut, "weight and lut");
+        require_size(job.lut, job.layout.groups << nbits, "lut");
+    } else {
+        job.lut = empty_like_float(weight, job.layout.groups << nbits);
+        job.fitted_luts = job.lut.mutable_data();
+    }
+    job.luts = job.lut.data();
+    job.packed = job.indices.mutable_data();
+    return job;
+}
+
+// Fits tables, or takes those given, and assigns codes: a (lut, indices) for each weight.
+py::list palettize_arrays(const std::vector<py::array>& weights, const std::vector<Layout>& layouts, int nbits,
+                          const std::string& mode, const std::vector<std::optional<py::array>>& luts,
+                          std::optional<int> num_threads) {
     require_nbits(nbits);
+    require(mode == "kmeans" || mode == "uniform", "mode must be kmeans or uniform, not ", mode);
+    require(layouts.size() == weights.size() && luts.size() == weights.size(),
+            "there must be one layout and one lut, or None, per weight");
+    const TableMode table_mode = mode == "uniform" ? TableMode::kUniform : TableMode::kKmeans;
+    const int threads = threads_from(num_threads);
+    std::vector<Job> jobs;
+    std::vector<int64_t> sizes;
+    for (size_t i = 0; i < weights.size(); ++i) {
+        jobs.push_back(make_job(weights[i], layouts[i], nbits, luts[i]));
+        sizes.push_back(weights[i].size());
+    }
+    {
+        const py::gil_scoped_release release;
+        parallel_jobs(sizes, threads, [&](int64_t index, int job_threads) {
+            const Job& job = jobs[static_cast<size_t>(index)];
+            job.half ? run<uint16_t>(job, nbits, table_mode, job_threads)
+                     : run<uint32_t>(job, nbits, table_mode, job_threads);
+        });
+    }
+    py::list results;
+    for (const Job& job : jobs) results.append(py::make_tuple(job.lut, job.indices));
+    return results;
+}
+
+// Each group's distinct values; None for a group that has more than `most`.
+py::list distinct_values_array(const py::array& weight, const Layout& layout, int most,
+                               std::optional<int> num_threads) {
+    require_float(weight, "weight");
+    require(most >= 1, "most must be at least 1, not ", most);
     const GroupLayout groups = layout_from(layout, weight);
     const int threads = threads_from(num_threads);
-    py::array lut = empty_like_float(weight, groups.groups << nbits);
-    Bytes indices(packed_size(weight.size(), nbits));
-    uint8_t* const packed = indices.mutable_data();
+    py::list result;
     with_bits(weight, [&](auto bits) {
         using Bits = decltype(bits);
         const Bits* const values = data_of<Bits>(weight);
-        Bits* const luts = writable_data_of<Bits>(lut);
-        const py::gil_scoped_release release;
-        palettize(values, groups, nbits, threads, luts, packed);
+        std::vector<std::vector<Bits>> distinct;
+        {
+            const py::gil_scoped_release release;
+            distinct = distinct_values(values, groups, most, threads);
+        }
+        for (const std::vector<Bits>& group : distinct) {
+            if (group.empty()) {
+                result.append(py::none());
+                continue;
+            }
+            py::array array = empty_like_float(weight, static_cast<int64_t>(group.size()));
+            std::copy(group.begin(), group.end(), writable_data_of<Bits>(array));
+            result.append(array);
+        }
     });
-    return py::make_tuple(lut, indices);
+    return result;
 }
 
 void depalettize_array(const Bytes& indices, const Layout& layout, int nbits, const py::array& lut, py::array& out,
@@ -79,7 +166,9 @@ py::tuple kmeans1d_sorted(const py::array_t<double, py::array::c_style>& values,
 }  // namespace
 
 void bind_palettize(py::module_& module) {
-    module.def("palettize", &palettize_array, py::arg("weight"), py::arg("layout"), py::arg("nbits"),
+    module.def("palettize", &palettize_arrays, py::arg("weights"), py::arg("layouts"), py::arg("nbits"),
+               py::arg("mode"), py::arg("luts"), py::arg("num_threads") = py::none());
+    module.def("distinct_values", &distinct_values_array, py::arg("weight"), py::arg("layout"), py::arg("most"),
                py::arg("num_threads") = py::none());
     module.def("depalettize", &depalettize_array, py::arg("indices").noconvert(), py::arg("layout"), py::arg("nbits"),
                py::arg("lut"), py::arg("out"), py::arg("num_threads") = py::none());

@@ -91,6 +91,20 @@ inline double value_of_key(int64_t key) {
     return static_cast<double>(Format<Bits>::to_float(bits_from_key<Bits>(static_cast<Key>(key))));
 }
 
+// Rounds a double once, through a float whose last bit is made odd if anything was lost: that keeps what the second
+// rounding needs to know. Zero is always +0.
+template <typename Bits>
+inline Bits bits_from_double(double value) {
+    float single = static_cast<float>(value);
+    const double widened = static_cast<double>(single);
+    if (sizeof(Bits) == 2 && widened != value) {
+        const bool away = (widened < 0 ? -widened : widened) > (value < 0 ? -value : value);
+        single = float_from_bits((bits_from_float(single) - (away ? 1u : 0u)) | 1u);
+    }
+    const Bits bits = Format<Bits>::from_float(single);
+    return (bits & Format<Bits>::kMagnitude) == 0 ? Bits{0} : bits;
+}
+
 // The number of patterns of a value's upper 16 bits: all there are of a half.
 constexpr int kPatterns = 1 << 16;
 

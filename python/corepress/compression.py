@@ -9,8 +9,11 @@ import numpy as np
 
 from . import _core
 from .arrays import as_finite_weight, checked_axis, group_layout
+from .palettes import palettize, palettize_all
 from .specs import Palettize, Prune, Quantize, Spec
 from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
+
+__all__ = ["apply", "palettize", "prune", "quantize"]
 
 # Ranges of the codes, coremltools': symmetric ones leave out one code so that they are centred.
 CODE_RANGES = {
@@ -19,78 +22,6 @@ CODE_RANGES = {
     ("uint8", "linear_symmetric"): (0, 254),
     ("uint8", "linear"): (0, 255),
 }
-
-
-def palettize(
-    weight: Any,
-    *,
-    nbits: int,
-    mode: str = "kmeans",
-    granularity: str = "per_tensor",
-    group_size: int = 32,
-    channel_axis: int | None = None,
-    num_threads: int | None = None,
-) -> PalettizedTensor:
-    """Replace weights by indices into a table of ``2**nbits`` values, or one table per group of channels.
-
-    The table is the optimum: no other table of that size has a smaller squared error, up to the rounding of its
-    entries to the weight's dtype. Each weight then takes its nearest entry, the lower one if two are equally near.
-
-    Parameters
-    ----------
-    weight : array_like of float16, float32 or float64
-        Any shape and strides; never written to. float64 is narrowed to float32.
-    nbits : {1, 2, 3, 4, 6, 8}
-        Bits per index.
-    mode : {"kmeans"}
-        How the table is found.
-    granularity : {"per_tensor", "per_grouped_channel"}
-        One table for the tensor, or one per `group_size` entries of `channel_axis`.
-    group_size : int
-        Channels that share a table; must divide the axis.
-    channel_axis : int, optional
-        Axis that is grouped; None for axis 0.
-    num_threads : int, optional
-        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
-
-    Returns
-    -------
-    PalettizedTensor
-        With indices packed in row-major order, least significant bit first, ascending in value.
-
-    Raises
-    ------
-    TypeError
-        If the weight is not a float array.
-    ValueError
-        For values out of range, a group size that does not divide the axis, and NaN or infinite weights.
-
-    Notes
-    -----
-    Optimal one-dimensional clustering after Gronlund et al., "Fast exact k-means, k-medians and Bregman divergence
-    clustering in 1D", arXiv:1701.07204, on the histogram of the weights. float32 tensors of more than 16,384 weights
-    (a group's count) are clustered in some 32,768 buckets first, and cuts between entries then settled to the value.
-    """
-    spec = Palettize(nbits=nbits, mode=mode, granularity=granularity, group_size=group_size, channel_axis=channel_axis)
-    return _palettize(weight, spec, num_threads)
-
-
-def _palettize(weight: Any, spec: Palettize, num_threads: int | None) -> PalettizedTensor:
-    weight = as_finite_weight("palettize", weight, num_threads)
-    if weight.size == 0:
-        raise ValueError(f"palettize: weight has no elements (shape {weight.shape})")
-    group_counts = [1] * weight.ndim
-    if spec.granularity == "per_grouped_channel":
-        axis = checked_axis("palettize", "channel_axis", spec.channel_axis or 0, weight.shape)
-        if weight.shape[axis] % spec.group_size:
-            raise ValueError(
-                f"palettize: axis {axis} of length {weight.shape[axis]} is not a multiple of group_size "
-                f"{spec.group_size} (shape {weight.shape})"
-            )
-        group_counts[axis] = weight.shape[axis] // spec.group_size
-    layout = group_layout(weight.shape, tuple(group_counts))
-    lut, indices = _core.palettize(weight, layout, spec.nbits, num_threads)
-    return PalettizedTensor(weight.shape, indices, lut.reshape(*group_counts, 2**spec.nbits, 1), spec.nbits)
 
 
 def quantize(
@@ -218,7 +149,11 @@ def _largest_not_above(threshold: float, dtype: np.dtype[Any]) -> Any:
     return abs(np.nextafter(rounded, dtype.type(0)) if float(rounded) > threshold else rounded)
 
 
-_APPLY = {Palettize: _palettize, Quantize: _quantize, Prune: _prune}
+def _palettize_one(weight: Any, spec: Palettize, num_threads: int | None) -> PalettizedTensor:
+    return palettize_all([weight], spec, num_threads)[0]
+
+
+_APPLY = {Palettize: _palettize_one, Quantize: _quantize, Prune: _prune}
 
 
 def apply(weight: Any, spec: Spec, *, num_threads: int | None = None) -> CompressedTensor:

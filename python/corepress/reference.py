@@ -103,6 +103,14 @@ def assign(values: NDArray[Any], lut: NDArray[Any]) -> NDArray[np.uint8]:
     return first_equal[codes].astype(np.uint8)
 
 
+def uniform_table(values: NDArray[Any], entries: int) -> NDArray[Any]:
+    """Even steps from the smallest to the largest value, in double, rounded to the dtype of `values`; -0 is 0."""
+    lowest, highest = float(values.min()), float(values.max())
+    steps = [lowest + k * ((highest - lowest) / (entries - 1)) for k in range(entries - 1)]
+    table: NDArray[Any] = round_to([*steps, highest], values.dtype) + values.dtype.type(0)
+    return table
+
+
 def look_up(codes: NDArray[np.uint8], lut: NDArray[Any]) -> NDArray[Any]:
     """Return the entries that the codes stand for."""
     return lut[codes]

@@ -21,14 +21,15 @@ def _require_choice(spec: object, name: str, choices: tuple[Any, ...]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Palettize:
-    """Replace weights by indices into a table found by exact k-means.
+    """Replace weights by indices into a table of values.
 
     Parameters
     ----------
-    nbits : {1, 2, 3, 4, 6, 8}
-        Bits per index; the table has ``2**nbits`` entries.
-    mode : {"kmeans"}
-        How the table is found. ``"kmeans"`` gives the smallest possible squared error.
+    nbits : {1, 2, 3, 4, 6, 8}, optional
+        Bits per index; the table has ``2**nbits`` entries. Needed for all modes but ``"unique"``.
+    mode : {"kmeans", "uniform", "unique"}
+        How the table is found. ``"kmeans"`` gives the smallest possible squared error, ``"uniform"`` even steps from
+        the smallest to the largest weight, ``"unique"`` the distinct values, if they are at most 256.
     granularity : {"per_tensor", "per_grouped_channel"}
         One table for the tensor, or one per `group_size` channels.
     group_size : int
@@ -38,22 +39,27 @@ class Palettize:
     """
 
     verb: ClassVar[str] = "palettize"
-    nbits: int
+    nbits: int | None = None
     mode: str = "kmeans"
     granularity: str = "per_tensor"
     group_size: int = 32
     channel_axis: int | None = None
 
     def __post_init__(self) -> None:
-        _require_choice(self, "nbits", PALETTE_BITS)
-        _require_choice(self, "mode", ("kmeans",))
+        _require_choice(self, "mode", ("kmeans", "uniform", "unique"))
+        if self.nbits is None:
+            _require(self.mode == "unique", self, f"mode {self.mode!r} needs nbits")
+        else:
+            _require_choice(self, "nbits", PALETTE_BITS)
         _require_choice(self, "granularity", ("per_tensor", "per_grouped_channel"))
         _require(self.group_size >= 1, self, f"group_size must be at least 1, not {self.group_size}")
 
     @property
     def description(self) -> str:
+        bits = "" if self.nbits is None else f" {self.nbits} bits"
+        mode = "" if self.mode == "kmeans" else f" {self.mode}"
         groups = f", groups of {self.group_size}" if self.granularity == "per_grouped_channel" else ""
-        return f"palettize {self.nbits} bits{groups}"
+        return f"palettize{bits}{mode}{groups}"
 
 
 @dataclass(frozen=True, kw_only=True)

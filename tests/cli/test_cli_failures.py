@@ -13,7 +13,7 @@ WRONG = {
     "no output of quantize": (["quantize", "UNet.mlpackage"], "-o UNet-int8.mlpackage"),
     "no output of prune": (["prune", "UNet.mlpackage", "--threshold", "0"], "-o UNet-sparse.mlpackage"),
     "no output of decompress": (["decompress", "UNet.mlpackage"], "-o UNet-dense.mlpackage"),
-    "no nbits": (["palettize", "a", "-o", "b"], "'--nbits'"),
+    "no nbits": (["palettize", "a", "-o", "b"], "needs --nbits"),
     "unknown nbits": (["palettize", "a", "-o", "b", "--nbits", "5"], "--nbits must be 1, 2, 3, 4, 6, 8, not 5"),
     "word for a number": (["palettize", "a", "-o", "b", "--nbits", "four"], "'four' is not a valid integer"),
     "group size": (

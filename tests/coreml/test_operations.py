@@ -65,8 +65,20 @@ def test_lift_is_the_inverse_of_lower(spec, version, dtype):
 def test_old_forms_refuse_what_they_cannot_hold(spec):
     with pytest.raises(ValueError, match="needs specification version 9"):
         check(spec, 8)
-    with pytest.raises(ValueError, match="need specification version 9"):
-        lower(apply(WEIGHT, spec), 8)
+    if spec.granularity == "per_grouped_channel":
+        with pytest.raises(ValueError, match="need specification version 9"):
+            lower(apply(WEIGHT, spec), 8)
+
+
+def test_five_to_eight_distinct_values_take_four_bits_in_the_old_form():
+    """coremltools chooses three bits, which that form does not have, and fails."""
+    weight = (np.arange(35).reshape(5, 7) % 6).astype(np.float16)
+    tensor = apply(weight, Palettize(mode="unique"))
+    assert tensor.nbits == 3
+    lifted = lift("constexpr_lut_to_dense", lower(tensor, 8).parameters)
+    assert lifted.nbits == 4
+    assert lifted.lut.reshape(-1).tolist() == [0, 1, 2, 3, 4, 5] + [5] * 10
+    assert lifted.dense().tobytes() == weight.tobytes()
 
 
 @pytest.mark.parametrize("spec", [*BOTH_FORMS, *IOS18_ONLY], ids=_name)

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "algo/fit_tables.h"
 #include "algo/measure.h"
 #include "algo/palettize.h"
 #include "algo/prune.h"
@@ -63,7 +64,8 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     for (const int nbits : {1, 2, 3, 4, 6, 8}) {
         std::vector<Bits> luts(groups << nbits);
         std::vector<uint8_t> packed((size * static_cast<size_t>(nbits) + 7) / 8);
-        palettize(values.data(), layout, nbits, threads, luts.data(), packed.data());
+        fit_tables(values.data(), layout, TableMode::kKmeans, 1 << nbits, threads, luts.data());
+        palettize(values.data(), layout, nbits, luts.data(), threads, packed.data());
         depalettize(packed.data(), layout, nbits, luts.data(), threads, decoded.data());
         digest.add(luts);
         digest.add(packed);

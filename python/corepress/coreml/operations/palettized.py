@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 
 from ...errors import FormatError
+from ...kernels import pack_bits
 from ...specs import Palettize
 from ...tensors import PalettizedTensor
 from ..values import Tensor
@@ -27,8 +28,10 @@ def needs_ios18(spec: Palettize) -> tuple[str, str] | None:
 
 def lower_ios16(tensor: PalettizedTensor) -> OperationForm:
     """Packed indices, a table of rank 1, and the shape."""
-    if tensor.nbits == 3 or max(tensor.group_counts, default=1) > 1:
-        raise ValueError(f"{LUT_TO_DENSE}: 3 bits and groups need specification version 9")
+    if max(tensor.group_counts, default=1) > 1:
+        raise ValueError(f"{LUT_TO_DENSE}: groups need specification version 9")
+    if tensor.nbits == 3:
+        tensor = widen(tensor, 4)
     return OperationForm(
         LUT_TO_DENSE,
         {
@@ -37,6 +40,13 @@ def lower_ios16(tensor: PalettizedTensor) -> OperationForm:
             "shape": Tensor.of(np.array(tensor.shape, np.uint32)),
         },
     )
+
+
+def widen(tensor: PalettizedTensor, nbits: int) -> PalettizedTensor:
+    """The same values with wider indices; new entries repeat the largest."""
+    fill = [(0, 0)] * tensor.lut.ndim
+    fill[-2] = (0, 2**nbits - 2**tensor.nbits)
+    return PalettizedTensor(tensor.shape, pack_bits(tensor.codes(), nbits), np.pad(tensor.lut, fill, "edge"), nbits)
 
 
 def lower_ios18(tensor: PalettizedTensor) -> OperationForm:
