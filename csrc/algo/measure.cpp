@@ -19,13 +19,7 @@ int64_t count_nonfinite(const Bits* values, int64_t count, int threads) {
     return total;
 }
 
-template <typename Bits>
-ErrorSums sum_errors(const Bits* first, const Bits* second, int64_t count, int threads) {
-    std::vector<ErrorSums> pieces(static_cast<size_t>((count + kGrain - 1) / kGrain));
-    parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
-        kernels_for<Bits>(kernels()).add_errors(first + begin, second + begin, end - begin,
-                                                &pieces[static_cast<size_t>(begin / kGrain)]);
-    });
+ErrorSums add_pieces(const std::vector<ErrorSums>& pieces) {
     ErrorSums total;
     for (const ErrorSums& piece : pieces) {
         total.squared_error += piece.squared_error;
@@ -36,6 +30,11 @@ ErrorSums sum_errors(const Bits* first, const Bits* second, int64_t count, int t
     }
     if (std::isnan(total.squared_error)) total.largest_error = total.squared_error;
     return total;
+}
+
+template <typename Bits>
+ErrorSums sum_errors(const Bits* first, const Bits* second, int64_t count, int threads) {
+    return sum_errors_of(first, count, threads, [second](int64_t begin, int64_t, Bits*) { return second + begin; });
 }
 
 template int64_t count_nonfinite(const uint16_t*, int64_t, int);

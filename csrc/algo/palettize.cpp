@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "algo/measure.h"
 #include "core/half.h"
 #include "core/parallel.h"
 #include "dispatch.h"
@@ -116,21 +117,40 @@ void palettize(const Bits* values, const GroupLayout& layout, int nbits, const B
     });
 }
 
+namespace {
+
+// Decodes [begin, end), where begin is a multiple of 8, to values[0] and on.
+template <typename Bits>
+void decode_part(const uint8_t* packed, const GroupLayout& layout, int nbits, const Bits* luts, int64_t begin,
+                 int64_t end, Bits* values) {
+    constexpr int64_t kTile = 4096;
+    uint8_t codes[kTile];
+    const auto& value_kernels = kernels_for<Bits>(kernels());
+    for (int64_t tile = begin; tile < end; tile += kTile) {
+        const int64_t stop = std::min(tile + kTile, end);
+        kernels().unpack(packed + tile * nbits / 8, stop - tile, nbits, codes);
+        for_each_run(layout, tile, stop, [&](int64_t group, int64_t offset, int64_t length) {
+            value_kernels.look_up(codes + (offset - tile), length, luts + (group << nbits), values + (offset - begin));
+        });
+    }
+}
+
+}  // namespace
+
 template <typename Bits>
 void depalettize(const uint8_t* packed, const GroupLayout& layout, int nbits, const Bits* luts, int threads,
                  Bits* values) {
-    if (layout.size() == 0) return;
     parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
-        constexpr int64_t kTile = 4096;
-        uint8_t codes[kTile];
-        const auto& value_kernels = kernels_for<Bits>(kernels());
-        for (int64_t tile = begin; tile < end; tile += kTile) {
-            const int64_t stop = std::min(tile + kTile, end);
-            kernels().unpack(packed + tile * nbits / 8, stop - tile, nbits, codes);
-            for_each_run(layout, tile, stop, [&](int64_t group, int64_t offset, int64_t length) {
-                value_kernels.look_up(codes + (offset - tile), length, luts + (group << nbits), values + offset);
-            });
-        }
+        decode_part(packed, layout, nbits, luts, begin, end, values + begin);
+    });
+}
+
+template <typename Bits>
+ErrorSums sum_palette_errors(const Bits* first, const uint8_t* packed, const GroupLayout& layout, int nbits,
+                             const Bits* luts, int threads) {
+    return sum_errors_of(first, layout.size(), threads, [&](int64_t begin, int64_t end, Bits* decoded) {
+        decode_part(packed, layout, nbits, luts, begin, end, decoded);
+        return static_cast<const Bits*>(decoded);
     });
 }
 
@@ -138,5 +158,7 @@ template void palettize(const uint16_t*, const GroupLayout&, int, const uint16_t
 template void palettize(const uint32_t*, const GroupLayout&, int, const uint32_t*, int, uint8_t*);
 template void depalettize(const uint8_t*, const GroupLayout&, int, const uint16_t*, int, uint16_t*);
 template void depalettize(const uint8_t*, const GroupLayout&, int, const uint32_t*, int, uint32_t*);
+template ErrorSums sum_palette_errors(const uint16_t*, const uint8_t*, const GroupLayout&, int, const uint16_t*, int);
+template ErrorSums sum_palette_errors(const uint32_t*, const uint8_t*, const GroupLayout&, int, const uint32_t*, int);
 
 }  // namespace corepress

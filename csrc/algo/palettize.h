@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/span.h"
+#include "kernels/table.h"
 
 namespace corepress {
 
@@ -17,5 +18,10 @@ void palettize(const Bits* values, const GroupLayout& layout, int nbits, const B
 template <typename Bits>
 void depalettize(const uint8_t* packed, const GroupLayout& layout, int nbits, const Bits* luts, int threads,
                  Bits* values);
+
+// What sum_errors gives for `first` and the decoded values, without a place for all of these.
+template <typename Bits>
+ErrorSums sum_palette_errors(const Bits* first, const uint8_t* packed, const GroupLayout& layout, int nbits,
+                             const Bits* luts, int threads);
 
 }  // namespace corepress

@@ -11,6 +11,7 @@
 #include "core/parallel.h"
 #include "core/require.h"
 #include "core/span.h"
+#include "kernels/table.h"
 
 namespace corepress {
 
@@ -75,6 +76,11 @@ inline py::array empty_like_float(const py::array& array, int64_t size) {
 template <typename Body>
 auto with_bits(const py::array& array, Body&& body) {
     return is_half(array) ? body(uint16_t{}) : body(uint32_t{});
+}
+
+inline py::tuple tuple_of(const ErrorSums& sums) {
+    return py::make_tuple(sums.squared_error, sums.squared_first, sums.squared_second, sums.product,
+                          sums.largest_error);
 }
 
 inline int64_t packed_size(int64_t count, int nbits) { return (count * nbits + 7) / 8; }

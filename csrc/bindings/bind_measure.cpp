@@ -31,8 +31,7 @@ py::tuple sum_errors_arrays(const py::array& first, const py::array& second, std
         const py::gil_scoped_release release;
         return sum_errors(a, b, first.size(), threads);
     });
-    return py::make_tuple(sums.squared_error, sums.squared_first, sums.squared_second, sums.product,
-                          sums.largest_error);
+    return tuple_of(sums);
 }
 
 // The portable conversion, not the machine's instructions: tests compare the two.

@@ -1,7 +1,6 @@
 #include <pybind11/stl.h>
 
 #include "algo/fit_tables.h"
-#include "algo/kmeans1d.h"
 #include "algo/palettize.h"
 #include "bindings/arrays.h"
 
@@ -132,35 +131,24 @@ void depalettize_array(const Bytes& indices, const Layout& layout, int nbits, co
     });
 }
 
-// values ascend strictly; returns the ends of the clusters, their means, and how the solution was found.
-py::tuple kmeans1d_sorted(const py::array_t<double, py::array::c_style>& values,
-                          const py::array_t<double, py::array::c_style>& weights, int k) {
-    require_size(weights, values.size(), "weights");
-    require(values.size() >= 1, "values must not be empty");
-    require(k >= 1, "k must be at least 1, not ", k);
-    const int64_t count = values.size();
-    std::vector<Point> points(static_cast<size_t>(count));
-    for (int64_t i = 0; i < count; ++i) {
-        points[static_cast<size_t>(i)] = {values.data()[i], weights.data()[i]};
-        require(weights.data()[i] > 0, "weights must be positive, not ", weights.data()[i]);
-        require(i == 0 || values.data()[i - 1] < values.data()[i], "values must ascend strictly");
-    }
-    ScalarKmeans solver;
-    {
+py::tuple sum_palette_errors_array(const py::array& weight, const Bytes& indices, const Layout& layout, int nbits,
+                                   const py::array& lut, std::optional<int> num_threads) {
+    require_float(weight, "weight");
+    require_float(lut, "lut");
+    require_same_dtype(weight, lut, "weight and lut");
+    require_nbits(nbits);
+    const GroupLayout groups = layout_from(layout, weight);
+    require_size(indices, packed_size(weight.size(), nbits), "indices");
+    require_size(lut, groups.groups << nbits, "lut");
+    const int threads = threads_from(num_threads);
+    const uint8_t* const packed = indices.data();
+    return tuple_of(with_bits(weight, [&](auto bits) {
+        using Bits = decltype(bits);
+        const Bits* const values = data_of<Bits>(weight);
+        const Bits* const luts = data_of<Bits>(lut);
         const py::gil_scoped_release release;
-        solver.solve({points.data(), count}, k);
-    }
-    const auto clusters = static_cast<py::ssize_t>(solver.ends().size());
-    py::array_t<int64_t> ends(clusters);
-    py::array_t<double> centroids(clusters);
-    for (py::ssize_t c = 0; c < clusters; ++c) {
-        ends.mutable_data()[c] = solver.ends()[static_cast<size_t>(c)];
-        centroids.mutable_data()[c] = solver.centroid(static_cast<int>(c));
-    }
-    py::dict effort;
-    effort["passes"] = solver.passes();
-    effort["extended"] = solver.extended();
-    return py::make_tuple(ends, centroids, effort);
+        return sum_palette_errors(values, packed, groups, nbits, luts, threads);
+    }));
 }
 
 }  // namespace
@@ -168,12 +156,12 @@ py::tuple kmeans1d_sorted(const py::array_t<double, py::array::c_style>& values,
 void bind_palettize(py::module_& module) {
     module.def("palettize", &palettize_arrays, py::arg("weights"), py::arg("layouts"), py::arg("nbits"),
                py::arg("mode"), py::arg("luts"), py::arg("num_threads") = py::none());
+    module.def("sum_palette_errors", &sum_palette_errors_array, py::arg("weight"), py::arg("indices").noconvert(),
+               py::arg("layout"), py::arg("nbits"), py::arg("lut"), py::arg("num_threads") = py::none());
     module.def("distinct_values", &distinct_values_array, py::arg("weight"), py::arg("layout"), py::arg("most"),
                py::arg("num_threads") = py::none());
     module.def("depalettize", &depalettize_array, py::arg("indices").noconvert(), py::arg("layout"), py::arg("nbits"),
                py::arg("lut"), py::arg("out"), py::arg("num_threads") = py::none());
-    module.def("kmeans1d_sorted", &kmeans1d_sorted, py::arg("values").noconvert(), py::arg("weights").noconvert(),
-               py::arg("k"));
 }
 
 }  // namespace corepress

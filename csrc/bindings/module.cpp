@@ -8,6 +8,7 @@
 namespace py = pybind11;
 
 namespace corepress {
+void bind_kmeans(py::module_& module);
 void bind_pack(py::module_& module);
 void bind_palettize(py::module_& module);
 void bind_quantize(py::module_& module);
@@ -24,6 +25,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.def("simd_level", [] { return kernels().level; });
     module.def("set_simd_level", &set_simd_level, py::arg("level"));
     module.def("default_threads", [] { return resolve_threads(0); });
+    bind_kmeans(module);
     bind_pack(module);
     bind_palettize(module);
     bind_quantize(module);

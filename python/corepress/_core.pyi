@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from numpy import float64, int64, uint8, uint16
+from numpy import float64, int32, uint8, uint16
 from numpy.typing import NDArray
 
 __version__: str
@@ -10,6 +10,8 @@ compiler: str
 
 Bytes = NDArray[uint8]
 Layout = tuple[int, int, int]
+# Squared error, squared first, squared second, product, largest absolute error.
+ErrorSums = tuple[float, float, float, float, float]
 
 def simd_levels() -> list[str]: ...
 def simd_level() -> str: ...
@@ -26,15 +28,23 @@ def palettize(
     luts: list[NDArray[Any] | None],
     num_threads: int | None = None,
 ) -> list[tuple[NDArray[Any], Bytes]]: ...
+def sum_palette_errors(
+    weight: NDArray[Any],
+    indices: Bytes,
+    layout: Layout,
+    nbits: int,
+    lut: NDArray[Any],
+    num_threads: int | None = None,
+) -> ErrorSums: ...
 def distinct_values(
     weight: NDArray[Any], layout: Layout, most: int, num_threads: int | None = None
 ) -> list[NDArray[Any] | None]: ...
 def depalettize(
     indices: Bytes, layout: Layout, nbits: int, lut: NDArray[Any], out: NDArray[Any], num_threads: int | None = None
 ) -> None: ...
-def kmeans1d_sorted(
-    values: NDArray[float64], weights: NDArray[float64], k: int
-) -> tuple[NDArray[int64], NDArray[float64], dict[str, int]]: ...
+def kmeans1d(
+    values: NDArray[float64], weights: NDArray[float64] | None, ks: list[int], num_threads: int | None = None
+) -> list[tuple[NDArray[int32], NDArray[float64], NDArray[float64]]]: ...
 def quantize(
     weight: NDArray[Any],
     layout: Layout,
@@ -59,7 +69,5 @@ def magnitude_mask(
 def encode_sparse(weight: NDArray[Any], mask: Bytes, num_threads: int | None = None) -> NDArray[Any]: ...
 def decode_sparse(mask: Bytes, values: NDArray[Any], out: NDArray[Any], num_threads: int | None = None) -> None: ...
 def count_nonfinite(array: NDArray[Any], num_threads: int | None = None) -> int: ...
-def sum_errors(
-    first: NDArray[Any], second: NDArray[Any], num_threads: int | None = None
-) -> tuple[float, float, float, float, float]: ...
+def sum_errors(first: NDArray[Any], second: NDArray[Any], num_threads: int | None = None) -> ErrorSums: ...
 def half_bits(values: NDArray[Any]) -> NDArray[uint16]: ...

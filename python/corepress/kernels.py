@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
 from .arrays import as_weight
-from .compression import prune
+from .compression import palettize, prune
 from .specs import PALETTE_BITS
-from .tensors import packed_size
+from .tensors import PalettizedTensor, packed_size
 
 __all__ = [
+    "assign",
     "decode_sparse",
     "encode_sparse",
     "kmeans1d",
+    "kmeans1d_sweep",
     "magnitude_mask",
     "pack_bits",
     "pack_mask",
+    "to_float16",
     "unpack_bits",
     "unpack_mask",
 ]
@@ -160,58 +164,112 @@ def magnitude_mask(weight: Any, threshold: float, *, num_threads: int | None = N
     return unpack_mask(sparse.mask, sparse.size).reshape(sparse.shape)
 
 
-def kmeans1d(
-    values: Any, k: int, weights: Any = None
-) -> tuple[NDArray[np.uint8] | NDArray[np.int32], NDArray[np.float64], float]:
+def assign(values: Any, centroids: Any, *, num_threads: int | None = None) -> NDArray[np.uint8]:
+    """Return, for each value, the index of the nearest centroid, the lower one if two are equally near.
+
+    Parameters
+    ----------
+    values : array_like of float16, float32 or float64
+        Any shape; float64 is narrowed to float32.
+    centroids : array_like
+        1 to 256 finite numbers, 1-D, ascending, rounded to the dtype of `values`. Of equal ones the first is taken.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+    Returns
+    -------
+    numpy.ndarray of uint8
+        In the shape of `values`.
+    """
+    if np.ndim(centroids) == 1 and (np.diff(np.asarray(centroids, np.float64)) < 0).any():
+        raise ValueError("assign: centroids must ascend")
+    tensor: PalettizedTensor = palettize(values, lut=centroids, num_threads=num_threads)
+    return tensor.codes()
+
+
+def to_float16(values: Any) -> NDArray[np.float16]:
+    """Round float32 values to half precision, to nearest even; beyond 65,504 by half a step or more is infinite."""
+    array = np.ascontiguousarray(values, np.float32)
+    return _core.half_bits(array.reshape(-1)).view(np.float16).reshape(array.shape)
+
+
+Clusters: TypeAlias = tuple[NDArray[np.uint8] | NDArray[np.int32], NDArray[np.float64], float | NDArray[np.float64]]
+
+
+def kmeans1d(values: Any, k: int, weights: Any = None, *, num_threads: int | None = None) -> Clusters:
     """Cluster numbers optimally.
 
     Parameters
     ----------
     values : array_like
-        1-D, finite, taken as float64.
+        1-D, or 2-D as a batch of rows, each clustered by itself; finite, taken as float64.
     k : int
         Number of clusters, at least 1.
     weights : array_like, optional
-        Importance of each value, not negative, at least one positive; None for 1 each.
+        Importance of each value, in the shape of `values`: not negative, at least one positive per row; None for 1
+        each.
+    num_threads : int, optional
+        Threads that share the rows; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
     Returns
     -------
     codes : numpy.ndarray
-        Cluster of each value, ascending with it; uint8 for k up to 256, else int32.
+        Cluster of each value, ascending with it, in the shape of `values`; uint8 for k up to 256, else int32.
     centroids : numpy.ndarray of float64
-        Weighted means of the clusters, ascending. Fewer than k if there are fewer distinct values.
-    inertia : float
+        Weighted means of the clusters, ascending. If there are fewer distinct values than k: of 1-D values fewer than
+        k, of rows always k, the last repeated.
+    inertia : float, or numpy.ndarray of float64 with one per row
         The weighted sum of squared distances, the least possible.
 
     Notes
     -----
     Gronlund et al., arXiv:1701.07204: a least-weight subsequence under a price per cluster; certified by its bound.
     """
+    return _kmeans1d("kmeans1d", values, (k,), weights, num_threads)[k]
+
+
+def kmeans1d_sweep(
+    values: Any, ks: Iterable[int], weights: Any = None, *, num_threads: int | None = None
+) -> dict[int, Clusters]:
+    """Cluster numbers optimally for several k, sorting them once.
+
+    Parameters
+    ----------
+    values, weights, num_threads
+        As for `kmeans1d`.
+    ks : iterable of int
+        Numbers of clusters, for example ``(2, 4, 8, 16, 64, 256)``.
+
+    Returns
+    -------
+    dict of int to tuple
+        For each k what `kmeans1d` returns.
+    """
+    return _kmeans1d("kmeans1d_sweep", values, tuple(ks), weights, num_threads)
+
+
+def _kmeans1d(
+    name: str, values: Any, ks: tuple[int, ...], weights: Any, num_threads: int | None
+) -> dict[int, Clusters]:
     values = np.ascontiguousarray(values, np.float64)
-    if values.ndim != 1 or values.size == 0:
-        raise ValueError(f"kmeans1d: values must be 1-D and not empty, not shape {values.shape}")
-    if k < 1:
-        raise ValueError(f"kmeans1d: k must be at least 1, not {k}")
+    if values.ndim not in (1, 2) or values.size == 0:
+        raise ValueError(f"{name}: values must be 1-D or 2-D and not empty, not shape {values.shape}")
+    if min(ks, default=1) < 1:
+        raise ValueError(f"{name}: k must be at least 1, not {min(ks)}")
     if not np.isfinite(values).all():
-        raise ValueError("kmeans1d: values must be finite")
-    weights = np.ones_like(values) if weights is None else np.ascontiguousarray(weights, np.float64)
-    if weights.shape != values.shape or not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
-        raise ValueError("kmeans1d: weights must be finite, not negative, not all 0, one per value")
-    distinct, inverse = np.unique(values, return_inverse=True)
-    totals = np.bincount(inverse, weights).astype(np.float64)
-    positive = totals > 0
-    distinct, totals = distinct[positive], totals[positive]
-    # A power of two, which changes no digit, keeps squares within the range of doubles.
-    _, exponent = np.frexp(np.abs(distinct).max())
-    ends, centroids, _ = _core.kmeans1d_sorted(np.ldexp(distinct, -exponent), totals, k)
-    distances = np.ldexp(values, -exponent)
-    # The middle of neighbouring numbers is one of them; a cut stays between its clusters.
-    middles = (centroids[:-1] + centroids[1:]) / 2
-    centroids = np.ldexp(centroids, exponent)
-    last, following = distinct[ends[:-1] - 1], distinct[ends[:-1]]
-    cuts = np.clip(np.ldexp(middles, exponent), last, np.nextafter(following, -np.inf))
-    clusters = np.searchsorted(cuts, values, side="left")
-    distances -= np.ldexp(centroids[clusters], -exponent)
-    with np.errstate(over="ignore"):
-        inertia = float(np.ldexp((weights * distances**2).sum(), 2 * exponent))
-    return clusters.astype(np.uint8 if k <= 256 else np.int32), centroids, inertia
+        raise ValueError(f"{name}: values must be finite")
+    rows = np.atleast_2d(values)
+    if weights is not None:
+        weights = np.ascontiguousarray(weights, np.float64)
+        positive = np.isfinite(weights).all() and (weights >= 0).all() and weights.any(axis=-1).all()
+        if weights.shape != values.shape or not positive:
+            raise ValueError(f"{name}: weights must be finite, not negative, not all 0, one per value")
+        weights = np.atleast_2d(weights)
+    found: dict[int, Clusters] = {}
+    for k, (codes, centroids, inertia) in zip(ks, _core.kmeans1d(rows, weights, list(ks), num_threads), strict=True):
+        clusters = codes.astype(np.uint8) if k <= 256 else codes
+        if values.ndim == 1:
+            found[k] = clusters[0], centroids[0, : codes.max() + 1], float(inertia[0])
+        else:
+            found[k] = clusters, centroids, inertia
+    return found

@@ -68,13 +68,16 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
         If the dtypes differ.
     """
     first = as_weight("error", weight)
-    dense = tensor.dense(num_threads=num_threads) if isinstance(tensor, CompressedTensor) else tensor
-    second = as_weight("error", dense)
+    second = tensor if isinstance(tensor, CompressedTensor) else as_weight("error", tensor)
     if first.shape != second.shape:
         raise ValueError(f"error: weight has shape {first.shape}, tensor has {second.shape}")
     if first.dtype != second.dtype:
         raise TypeError(f"error: weight is {first.dtype}, tensor is {second.dtype}")
-    sse, signal, decoded, product, max_abs = _core.sum_errors(first, second, num_threads)
+    if isinstance(second, CompressedTensor):
+        sums = second.error_sums(first, num_threads)
+    else:
+        sums = _core.sum_errors(first, second, num_threads)
+    sse, signal, decoded, product, max_abs = sums
     norms = math.sqrt(signal) * math.sqrt(decoded)
     cosine = float(signal == decoded) if norms == 0 else min(max(product / norms, -1.0), 1.0)
     if math.isnan(sse):

@@ -60,6 +60,10 @@ class CompressedTensor(ABC):
             `out`, or a new array.
         """
 
+    def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
+        """Sums over `weight`, contiguous and of this shape and dtype, and the decompressed array; see `_core`."""
+        return _core.sum_errors(weight, self.dense(num_threads=num_threads), num_threads)
+
     @property
     def size(self) -> int:
         """Number of weights."""
@@ -160,6 +164,10 @@ class PalettizedTensor(CompressedTensor):
         layout = group_layout(self.shape, self.group_counts)
         _core.depalettize(self.indices, layout, self.nbits, self.lut, out, num_threads)
         return out
+
+    def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
+        layout = group_layout(self.shape, self.group_counts)
+        return _core.sum_palette_errors(weight, self.indices, layout, self.nbits, self.lut, num_threads)
 
     def _summary(self) -> str:
         groups = prod(self.group_counts)

@@ -91,3 +91,17 @@ def test_shapes_and_dtypes_must_agree():
         cp.error(np.ones((2, 3), np.float32), np.ones(6, np.float32))
     with pytest.raises(TypeError, match="error: weight is float32, tensor is float16"):
         cp.error(np.ones(3, np.float32), np.ones(3, np.float16))
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+@pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 65_536, 70_001])
+def test_a_palette_is_compared_without_its_dense_form(simd_level, size, num_threads):
+    weight = normal(size, dtype=np.float16)
+    tensor = cp.palettize(weight, nbits=3)
+    assert cp.error(weight, tensor, num_threads=num_threads) == cp.error(weight, tensor.dense())
+
+
+def test_a_grouped_palette_is_compared_without_its_dense_form():
+    weight = normal(12, 8, 5)
+    tensor = cp.palettize(weight, nbits=2, granularity="per_grouped_channel", group_size=2, channel_axis=1)
+    assert cp.error(weight, tensor) == cp.error(weight, tensor.dense())

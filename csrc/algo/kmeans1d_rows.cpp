@@ -1,0 +1,95 @@
+#include "algo/kmeans1d_rows.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "algo/kmeans1d.h"
+#include "core/parallel.h"
+#include "core/workspace.h"
+
+namespace corepress {
+namespace {
+
+class RowSolver {
+public:
+    // Sorts a row once for all k. A power of two, which changes no digit, keeps squares within the range of doubles.
+    void load(const double* values, const double* weights, int64_t columns) {
+        values_ = values;
+        weights_ = weights;
+        order_.resize(static_cast<size_t>(columns));
+        std::iota(order_.begin(), order_.end(), int64_t{0});
+        std::stable_sort(order_.begin(), order_.end(),
+                         [values](int64_t a, int64_t b) { return values[a] < values[b]; });
+        double largest = 0;
+        for (int64_t i = 0; i < columns; ++i) largest = std::max(largest, std::fabs(values[i]));
+        exponent_ = largest > 0 ? std::ilogb(largest) + 1 : 0;
+        points_.clear();
+        for (const int64_t i : order_) {
+            const double value = std::ldexp(values[i], -exponent_);
+            if (weight(i) == 0) continue;
+            if (!points_.empty() && points_.back().value == value) {
+                points_.back().weight += weight(i);
+            } else {
+                points_.push_back({value, weight(i)});
+            }
+        }
+    }
+
+    void solve(int k, int32_t* codes, double* centroids, double* inertia) {
+        kmeans_.solve({points_.data(), static_cast<int64_t>(points_.size())}, k);
+        const int used = static_cast<int>(kmeans_.ends().size());
+        for (int c = 0; c < k; ++c) centroids[c] = c < used ? kmeans_.centroid(c) : centroids[used - 1];
+        int cluster = 0;
+        double cut = cut_after(cluster, used, centroids);
+        for (const int64_t i : order_) {
+            while (std::ldexp(values_[i], -exponent_) > cut) cut = cut_after(++cluster, used, centroids);
+            codes[i] = cluster;
+        }
+        *inertia = 0;
+        for (size_t i = 0; i < order_.size(); ++i) {
+            const double distance = std::ldexp(values_[i], -exponent_) - centroids[codes[i]];
+            *inertia += weight(static_cast<int64_t>(i)) * distance * distance;
+        }
+        *inertia = std::ldexp(*inertia, 2 * exponent_);
+        for (int c = 0; c < k; ++c) centroids[c] = std::ldexp(centroids[c], exponent_);
+    }
+
+private:
+    double weight(int64_t index) const { return weights_ == nullptr ? 1 : weights_[index]; }
+
+    // Half way to the next mean; but the middle of neighbouring numbers is one of them, so never beyond the clusters.
+    double cut_after(int cluster, int used, const double* centroids) const {
+        constexpr double kInfinity = std::numeric_limits<double>::infinity();
+        if (cluster + 1 >= used) return kInfinity;
+        const size_t end = static_cast<size_t>(kmeans_.ends()[static_cast<size_t>(cluster)]);
+        const double middle = centroids[cluster] + (centroids[cluster + 1] - centroids[cluster]) / 2;
+        return std::min(std::max(middle, points_[end - 1].value), std::nextafter(points_[end].value, -kInfinity));
+    }
+
+    const double* values_ = nullptr;
+    const double* weights_ = nullptr;
+    int exponent_ = 0;
+    std::vector<int64_t> order_;
+    std::vector<Point> points_;
+    ScalarKmeans kmeans_;
+};
+
+}  // namespace
+
+void kmeans1d_rows(const double* values, const double* weights, int64_t rows, int64_t columns, Span<const int> ks,
+                   int threads, Span<const RowClusters> results) {
+    WorkspacePool<RowSolver> solvers;
+    parallel_for(rows, threads, [&](int64_t row) {
+        auto solver = solvers.borrow();
+        solver->load(values + row * columns, weights == nullptr ? nullptr : weights + row * columns, columns);
+        for (int64_t j = 0; j < ks.size(); ++j) {
+            solver->solve(ks[j], results[j].codes + row * columns, results[j].centroids + row * ks[j],
+                          results[j].inertia + row);
+        }
+    });
+}
+
+}  // namespace corepress
