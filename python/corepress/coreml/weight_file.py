@@ -93,7 +93,7 @@ class WeightFileReader:
         """The record at this offset."""
         if not _HEADER.size <= offset <= self.size - _RECORD.size:
             raise self._error(offset, f"is not inside the file of {self.size} bytes")
-        sentinel, number, size, data_offset, padding = _RECORD.unpack_from(self._map, offset)
+        sentinel, number, size, data_offset, padding = _RECORD.unpack(self._record_bytes(offset))
         if sentinel != SENTINEL:
             raise self._error(offset, f"starts with {sentinel:#010x}, not with {SENTINEL:#010x}")
         if number not in BY_BLOB_NUMBER:
@@ -112,6 +112,15 @@ class WeightFileReader:
                 offset, f"{size} bytes less {padding} bits are not a whole number of {data_type.name} elements"
             )
         return BlobRecord(offset, data_type, data_offset, size, padding)
+
+    def _record_bytes(self, offset: int) -> bytes:
+        # Not through the map, where the system has a choice: touching one page there can map megabytes around it.
+        if hasattr(os, "pread"):
+            data = os.pread(self._descriptor, _RECORD.size, offset)
+            if len(data) < _RECORD.size:
+                raise self._error(offset, "cannot be read any more")
+            return data
+        return self._map[offset : offset + _RECORD.size]
 
     def __iter__(self) -> Iterator[BlobRecord]:
         """All records in file order, as many as the header counts."""
