@@ -9,7 +9,7 @@ from __future__ import annotations
 from . import kernels
 from ._core import __version__, simd_level, simd_levels
 from .compression import palettize, prune, quantize
-from .errors import FormatError, NonFiniteError
+from .errors import FormatError, NonFiniteError, TooManyValuesError, UnsuitableWeightError
 from .measure import Error, error
 from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 
@@ -21,6 +21,8 @@ __all__ = [
     "PalettizedTensor",
     "QuantizedTensor",
     "SparseTensor",
+    "TooManyValuesError",
+    "UnsuitableWeightError",
     "__version__",
     "error",
     "kernels",

@@ -11,5 +11,25 @@ class FormatError(ValueError):
     """
 
 
-class NonFiniteError(ValueError):
+class UnsuitableWeightError(ValueError):
+    """A weight cannot be compressed as asked because of the values it holds.
+
+    Attributes
+    ----------
+    reason : str
+        The reason in a few words, the same for every such weight.
+    """
+
+    reason = "its values do not allow it"
+
+
+class NonFiniteError(UnsuitableWeightError):
     """A weight that is to be compressed holds NaN or infinite values."""
+
+    reason = "contains infinite or NaN values"
+
+
+class TooManyValuesError(UnsuitableWeightError):
+    """A weight that is to become a table of its distinct values has more of them than a table holds."""
+
+    reason = "more distinct values than a table holds"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from . import _core
 from .arrays import as_finite_weight, checked_axis, group_layout
+from .errors import TooManyValuesError
 from .specs import PALETTE_BITS, Palettize
 from .tensors import PalettizedTensor
 
@@ -88,8 +89,8 @@ def palettize(
     TypeError
         If the weight is not a float array.
     ValueError
-        For values out of range, a group size that does not divide the axis, more distinct values than entries, and
-        NaN or infinite weights (`NonFiniteError`).
+        For values out of range, a group size that does not divide the axis, more distinct values than entries
+        (`TooManyValuesError`), and NaN or infinite weights (`NonFiniteError`).
 
     Notes
     -----
@@ -103,7 +104,7 @@ def palettize(
         if mode != "kmeans":
             raise ValueError(f"palettize: give lut or mode {mode!r}, not both")
         table = _given_table(lut)
-        nbits = _width_for("palettize: lut", table.size, nbits)
+        nbits = _width_for(table.size, nbits)
         tensors = palettize_all(weights, Palettize(nbits=nbits, **grouping), num_threads, table)
     else:
         tensors = palettize_all(weights, Palettize(nbits=nbits, mode=mode, **grouping), num_threads)
@@ -146,12 +147,15 @@ def _encode(
 def _palettize_unique(
     array: NDArray[Any], groups: tuple[int, ...], nbits: int | None, num_threads: int | None
 ) -> PalettizedTensor:
-    distinct = _core.distinct_values(array, group_layout(array.shape, groups), MOST_ENTRIES, num_threads)
+    most = MOST_ENTRIES if nbits is None else 2**nbits
+    distinct = _core.distinct_values(array, group_layout(array.shape, groups), most, num_threads)
     values = [group for group in distinct if group is not None]
     if len(values) < len(distinct):
-        rule = f"mode 'unique' needs at most {MOST_ENTRIES} distinct values per table"
-        raise ValueError(f"palettize: {rule}, but {len(distinct) - len(values)} have more (shape {array.shape})")
-    nbits = _width_for("palettize: mode 'unique'", max(group.size for group in values), nbits)
+        rule = f"mode 'unique' needs at most {most} distinct values per table"
+        raise TooManyValuesError(
+            f"palettize: {rule}, but {len(distinct) - len(values)} have more (shape {array.shape})"
+        )
+    nbits = _width_for(max(group.size for group in values), nbits)
     return _encode([array], [groups], [_tables(array.dtype, values, nbits)], nbits, "kmeans", num_threads)[0]
 
 
@@ -180,11 +184,11 @@ def _given_table(lut: Any) -> NDArray[Any]:
     return np.sort(table)
 
 
-def _width_for(name: str, entries: int, nbits: int | None) -> int:
+def _width_for(entries: int, nbits: int | None) -> int:
     """The fewest bits for so many entries, or `nbits` if they hold them."""
     fewest = next(width for width in PALETTE_BITS if entries <= 2**width)
     if nbits is not None and nbits < fewest:
-        raise ValueError(f"{name}: {entries} entries need {fewest} bits, not {nbits}")
+        raise ValueError(f"palettize: a lut of {entries} entries needs {fewest} bits, not {nbits}")
     return fewest if nbits is None else nbits
 
 

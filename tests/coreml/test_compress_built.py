@@ -373,3 +373,11 @@ def test_the_smallest_weights(build, tmp_path):
             coreml.decompress(destination, dense)
             assert_same_bits(constants(dense)["small_weight_0"], expected)
             assert_same_bits(constants(destination)["small_weight_0"], expected)
+
+
+def test_unique_keeps_what_has_too_many_values(ios18_package, tmp_path):
+    report = coreml.compress(ios18_package, tmp_path / "compressed.mlpackage", {"palettize": {"mode": "unique"}})
+    reasons = {record.name: record.reason for record in report.weights}
+    assert reasons["conv_weight_0"] == "more distinct values than a table holds"
+    with pytest.raises(ValueError, match="more distinct values than a table holds"):
+        coreml.compress(ios18_package, tmp_path / "strict.mlpackage", {"palettize": {"mode": "unique"}}, strict=True)

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .. import compression
-from ..errors import NonFiniteError
+from ..errors import UnsuitableWeightError
 from ..measure import error
 from ..specs import Palettize, Prune, Quantize, Spec, spec_from_dict
 from .data_types import FLOATS
@@ -160,9 +160,7 @@ def _resolve_axis(spec: Spec, weight: Weight) -> Spec:
 def _compress(dense: NDArray[Any], spec: Spec, version: int, num_threads: int | None) -> Outcome:
     try:
         tensor = compression.apply(dense, spec, num_threads=num_threads)
-    except NonFiniteError as failure:
-        raise Keep("contains infinite or NaN values") from failure
-    except ValueError as failure:
-        raise Keep(str(failure)) from failure
+    except UnsuitableWeightError as failure:
+        raise Keep(failure.reason) from failure
     snr_db = error(dense, tensor, num_threads=num_threads).snr_db
     return Outcome(lower(tensor, version), "compressed", spec.description, snr_db)
