@@ -9,7 +9,7 @@ from __future__ import annotations
 from . import kernels
 from ._core import __version__, simd_level, simd_levels
 from .compression import palettize, prune, quantize
-from .errors import FormatError, NonFiniteError, TooManyValuesError, UnsuitableWeightError
+from .errors import FormatError, IndivisibleError, NonFiniteError, TooManyValuesError, UnsuitableWeightError
 from .measure import Error, error
 from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 
@@ -17,6 +17,7 @@ __all__ = [
     "CompressedTensor",
     "Error",
     "FormatError",
+    "IndivisibleError",
     "NonFiniteError",
     "PalettizedTensor",
     "QuantizedTensor",

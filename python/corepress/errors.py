@@ -12,7 +12,7 @@ class FormatError(ValueError):
 
 
 class UnsuitableWeightError(ValueError):
-    """A weight cannot be compressed as asked because of the values it holds.
+    """A weight cannot be compressed as asked because of its shape or of the values it holds.
 
     Attributes
     ----------
@@ -20,7 +20,13 @@ class UnsuitableWeightError(ValueError):
         The reason in a few words, the same for every such weight.
     """
 
-    reason = "its values do not allow it"
+    reason = "does not suit what was asked"
+
+
+class IndivisibleError(UnsuitableWeightError):
+    """Groups of the size asked for do not divide an axis of a weight."""
+
+    reason = "its groups do not divide the axis"
 
 
 class NonFiniteError(UnsuitableWeightError):

@@ -26,6 +26,7 @@ def palettize(
     granularity: str = "per_tensor",
     group_size: int = 32,
     channel_axis: int | None = None,
+    indivisible: str = "skip",
     lut: Any = None,
     num_threads: int | None = None,
 ) -> list[PalettizedTensor]: ...
@@ -38,6 +39,7 @@ def palettize(
     granularity: str = "per_tensor",
     group_size: int = 32,
     channel_axis: int | None = None,
+    indivisible: str = "skip",
     lut: Any = None,
     num_threads: int | None = None,
 ) -> PalettizedTensor: ...
@@ -49,6 +51,7 @@ def palettize(
     granularity: str = "per_tensor",
     group_size: int = 32,
     channel_axis: int | None = None,
+    indivisible: str = "skip",
     lut: Any = None,
     num_threads: int | None = None,
 ) -> PalettizedTensor | list[PalettizedTensor]:
@@ -70,9 +73,12 @@ def palettize(
     granularity : {"per_tensor", "per_grouped_channel"}
         One table for the tensor, or one per `group_size` entries of `channel_axis`.
     group_size : int
-        Channels that share a table; must divide the axis.
+        Channels that share a table.
     channel_axis : int, optional
         Axis that is grouped; None for axis 0.
+    indivisible : {"skip", "nearest_divisor", "per_tensor", "error"}
+        What to do where `group_size` does not divide the axis: take the nearest size that does, the smaller of two;
+        or one table; or, for an array, raise IndivisibleError in both other cases.
     lut : array_like, optional
         A given table instead of `mode`: 1 to 256 finite values, 1-D, in any order, rounded to the weight's dtype. All
         groups share it.
@@ -89,8 +95,8 @@ def palettize(
     TypeError
         If the weight is not a float array.
     ValueError
-        For values out of range, a group size that does not divide the axis, more distinct values than entries
-        (`TooManyValuesError`), and NaN or infinite weights (`NonFiniteError`).
+        For values out of range, a group size that does not divide the axis (`IndivisibleError`), more distinct values
+        than entries (`TooManyValuesError`), and NaN or infinite weights (`NonFiniteError`).
 
     Notes
     -----
@@ -99,7 +105,12 @@ def palettize(
     (a group's count) are clustered in some 32,768 buckets first, and cuts between entries then settled to the value.
     """
     weights = weight if isinstance(weight, list) else [weight]
-    grouping: dict[str, Any] = {"granularity": granularity, "group_size": group_size, "channel_axis": channel_axis}
+    grouping: dict[str, Any] = {
+        "granularity": granularity,
+        "group_size": group_size,
+        "channel_axis": channel_axis,
+        "indivisible": indivisible,
+    }
     if lut is not None:
         if mode != "kmeans":
             raise ValueError(f"palettize: give lut or mode {mode!r}, not both")
@@ -166,12 +177,9 @@ def _palette_groups(array: NDArray[Any], spec: Palettize) -> tuple[int, ...]:
     group_counts = [1] * array.ndim
     if spec.granularity == "per_grouped_channel":
         axis = checked_axis("palettize", "channel_axis", spec.channel_axis or 0, array.shape)
-        if array.shape[axis] % spec.group_size:
-            raise ValueError(
-                f"palettize: axis {axis} of length {array.shape[axis]} is not a multiple of group_size "
-                f"{spec.group_size} (shape {array.shape})"
-            )
-        group_counts[axis] = array.shape[axis] // spec.group_size
+        fitted = spec.fitted(array.shape, axis)
+        if fitted.granularity == "per_grouped_channel":
+            group_counts[axis] = array.shape[axis] // fitted.group_size
     return tuple(group_counts)
 
 

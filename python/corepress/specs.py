@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, TypeAlias
+
+from .errors import IndivisibleError
 
 PALETTE_BITS = (1, 2, 3, 4, 6, 8)
 
@@ -36,6 +38,10 @@ class Palettize:
         Channels that share a table, for ``"per_grouped_channel"``.
     channel_axis : int, optional
         Axis that is grouped; None for axis 0, or in a model for the output channel axis of the consumer op.
+    indivisible : {"skip", "nearest_divisor", "per_tensor", "error"}
+        What to do where `group_size` does not divide the axis. ``"skip"`` leaves the weight as it is, which for an
+        array is an error; ``"nearest_divisor"`` takes the nearest group size that divides, the smaller of two;
+        ``"per_tensor"`` one table.
     """
 
     verb: ClassVar[str] = "palettize"
@@ -44,6 +50,7 @@ class Palettize:
     granularity: str = "per_tensor"
     group_size: int = 32
     channel_axis: int | None = None
+    indivisible: str = "skip"
 
     def __post_init__(self) -> None:
         _require_choice(self, "mode", ("kmeans", "uniform", "unique"))
@@ -53,6 +60,22 @@ class Palettize:
             _require_choice(self, "nbits", PALETTE_BITS)
         _require_choice(self, "granularity", ("per_tensor", "per_grouped_channel"))
         _require(self.group_size >= 1, self, f"group_size must be at least 1, not {self.group_size}")
+        _require_choice(self, "indivisible", ("skip", "nearest_divisor", "per_tensor", "error"))
+
+    def fitted(self, shape: tuple[int, ...], axis: int) -> Palettize:
+        """Return the spec whose groups divide `axis`, which `indivisible` decides; IndivisibleError if none is to."""
+        length = shape[axis]
+        if self.granularity == "per_tensor" or length % self.group_size == 0:
+            return self
+        if self.indivisible == "per_tensor":
+            return replace(self, granularity="per_tensor")
+        if self.indivisible == "nearest_divisor":
+            divisors = (size for size in range(1, length + 1) if length % size == 0)
+            return replace(self, group_size=min(divisors, key=lambda size: (abs(size - self.group_size), size)))
+        raise IndivisibleError(
+            f"palettize: axis {axis} of length {length} is not a multiple of group_size {self.group_size} "
+            f"(shape {shape})"
+        )
 
     @property
     def description(self) -> str:

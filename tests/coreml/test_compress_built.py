@@ -381,3 +381,27 @@ def test_unique_keeps_what_has_too_many_values(ios18_package, tmp_path):
     assert reasons["conv_weight_0"] == "more distinct values than a table holds"
     with pytest.raises(ValueError, match="more distinct values than a table holds"):
         coreml.compress(ios18_package, tmp_path / "strict.mlpackage", {"palettize": {"mode": "unique"}}, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("indivisible", "method"),
+    [("nearest_divisor", "palettize 4 bits, groups of 10"), ("per_tensor", "palettize 4 bits"), ("skip", None)],
+)
+def test_what_becomes_of_groups_that_do_not_divide(ios18_package, tmp_path, indivisible, method):
+    spec = Palettize(nbits=4, granularity="per_grouped_channel", group_size=12, indivisible=indivisible)
+    report = coreml.compress(ios18_package, tmp_path / "compressed.mlpackage", spec)
+    methods = {record.name: record.method for record in report.weights}
+    assert methods["uneven_weight_0"] == method
+    originals, decoded = constants(ios18_package), constants(tmp_path / "compressed.mlpackage")
+    if method:
+        expected = apply(originals["uneven_weight_0"], spec).dense()
+        assert_same_bits(decoded["uneven_weight_0"], expected)
+    else:
+        assert_same_bits(decoded["uneven_weight_0"], originals["uneven_weight_0"])
+
+
+def test_groups_that_do_not_divide_may_be_an_error(ios18_package, tmp_path):
+    spec = Palettize(nbits=4, granularity="per_grouped_channel", group_size=16, indivisible="error")
+    with pytest.raises(ValueError, match=r"uneven_weight_0: palettize: axis 0 of length 50 is not a multiple"):
+        coreml.compress(ios18_package, tmp_path / "compressed.mlpackage", spec)
+    assert not list(tmp_path.iterdir())

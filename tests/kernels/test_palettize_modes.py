@@ -140,3 +140,28 @@ def test_an_empty_list_gives_an_empty_list():
 def test_unique_of_a_list_chooses_bits_for_each():
     first, second = cp.palettize([np.float16([1, 2]), np.float16([1, 2, 3])], mode="unique")
     assert (first.nbits, second.nbits) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("length", "group_size", "chosen"), [(60, 16, 15), (120, 16, 15), (7, 4, 1), (64, 48, 32), (10, 100, 10), (4, 3, 2)]
+)
+def test_the_nearest_divisor_is_taken(length, group_size, chosen):
+    options = {"nbits": 2, "granularity": "per_grouped_channel"}
+    weight = normal(length, 5)
+    tensor = cp.palettize(weight, group_size=group_size, indivisible="nearest_divisor", **options)
+    assert tensor.lut.shape == (length // chosen, 1, 4, 1)
+    assert tensor.dense().tobytes() == cp.palettize(weight, group_size=chosen, **options).dense().tobytes()
+
+
+def test_one_table_where_groups_do_not_divide():
+    weight = normal(5, 6)
+    tensor = cp.palettize(
+        weight, nbits=2, granularity="per_grouped_channel", group_size=4, channel_axis=1, indivisible="per_tensor"
+    )
+    assert tensor.dense().tobytes() == cp.palettize(weight, nbits=2).dense().tobytes()
+
+
+@pytest.mark.parametrize("indivisible", ["skip", "error"])
+def test_an_array_that_does_not_divide_is_refused(indivisible):
+    with pytest.raises(cp.IndivisibleError, match="axis 0 of length 5 is not a multiple of group_size 4"):
+        cp.palettize(normal(5, 6), nbits=2, granularity="per_grouped_channel", group_size=4, indivisible=indivisible)

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .. import compression
-from ..errors import UnsuitableWeightError
+from ..errors import IndivisibleError, UnsuitableWeightError
 from ..measure import error
 from ..specs import Palettize, Prune, Quantize, Spec, spec_from_dict
 from .data_types import FLOATS
@@ -152,9 +152,16 @@ def _resolve_axis(spec: Spec, weight: Weight) -> Spec:
     assert axis is not None
     if not -len(shape) <= axis < len(shape):
         raise Keep(f"rank {len(shape)} has no channel_axis {axis}")
-    if isinstance(spec, Palettize) and shape[axis] % spec.group_size:
-        raise Keep(f"group_size {spec.group_size} does not divide axis {axis} of length {shape[axis]}")
-    return dataclasses.replace(spec, channel_axis=axis)
+    resolved = dataclasses.replace(spec, channel_axis=axis)
+    if not isinstance(resolved, Palettize):
+        return resolved
+    try:
+        return resolved.fitted(shape, axis % len(shape))
+    except IndivisibleError as failure:
+        if resolved.indivisible == "error":
+            raise ValueError(f"{weight.first.name}: {failure}") from failure
+        reason = f"group_size {resolved.group_size} does not divide axis {axis} of length {shape[axis]}"
+        raise Keep(reason) from failure
 
 
 def _compress(dense: NDArray[Any], spec: Spec, version: int, num_threads: int | None) -> Outcome:
