@@ -1,45 +1,24 @@
 #include "algo/prune.h"
 
-#include <algorithm>
 #include <atomic>
 #include <vector>
 
+#include "algo/slots.h"
 #include "core/half.h"
 #include "core/parallel.h"
-#include "core/workspace.h"
 #include "dispatch.h"
 
 namespace corepress {
 namespace {
 
-constexpr int64_t kPiece = int64_t{1} << 20;
-
-// Counts of slot(magnitude), for those magnitudes where slot gives one (not negative).
 template <typename Bits, typename Slot>
-std::vector<int64_t> count_slots(const Bits* values, int64_t count, int threads, const Slot& slot) {
-    using Counts = std::vector<int64_t>;
-    WorkspacePool<Counts> workers;
-    parallel_pieces(count, kPiece, threads, [&](int64_t begin, int64_t end) {
-        auto worker = workers.borrow();
-        worker->resize(kPatterns, 0);
-        int64_t* const counts = worker->data();
+Counts count_magnitudes(const Bits* values, int64_t count, int threads, const Slot& slot) {
+    return count_slots(count, threads, [&](int64_t begin, int64_t end, int64_t* counts) {
         for (int64_t i = begin; i < end; ++i) {
             const int32_t place = slot(static_cast<uint32_t>(values[i] & Format<Bits>::kMagnitude));
             if (place >= 0) ++counts[place];
         }
     });
-    Counts total(kPatterns, 0);
-    for (const auto& worker : workers.objects()) {
-        for (size_t i = 0; i < total.size(); ++i) total[i] += (*worker)[i];
-    }
-    return total;
-}
-
-// The slot that holds `rank`, which becomes the rank within it.
-uint32_t find_rank(const std::vector<int64_t>& counts, int64_t& rank) {
-    uint32_t slot = 0;
-    while (rank >= counts[slot]) rank -= counts[slot++];
-    return slot;
 }
 
 // Where the values of each piece of kGrain begin among the kept ones.
@@ -58,13 +37,13 @@ template <typename Bits>
 Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads) {
     if constexpr (sizeof(Bits) == 2) {
         const auto counts =
-            count_slots(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits); });
+            count_magnitudes(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits); });
         return static_cast<Bits>(find_rank(counts, rank));
     } else {
         const auto upper =
-            count_slots(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits >> 16); });
+            count_magnitudes(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits >> 16); });
         const uint32_t high = find_rank(upper, rank);
-        const auto lower = count_slots(values, count, threads, [high](uint32_t bits) {
+        const auto lower = count_magnitudes(values, count, threads, [high](uint32_t bits) {
             return bits >> 16 == high ? static_cast<int32_t>(bits & 0xffffu) : -1;
         });
         return high << 16 | find_rank(lower, rank);

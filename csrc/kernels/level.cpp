@@ -79,6 +79,7 @@ inline void narrow(const float* single, int64_t count, uint32_t* bits) {
 #include "kernels/scan.inl.h"
 
 #include "kernels/mask.inl.h"  // uses the packer
+#include "kernels/structure.inl.h"
 
 template <typename Bits>
 constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
@@ -98,6 +99,9 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         mask_above<Bits>,
         compact<Bits>,
         expand<Bits>,
+        keep_largest<Bits>,
+        sum_block_squares<Bits>,
+        mask_of_kept<Bits>,
         add_errors<Bits>,
     };
 }
@@ -111,7 +115,13 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
 
 extern const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL);
 const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
-    COREPRESS_TEXT(COREPRESS_LEVEL), value_kernels<uint16_t>(), value_kernels<uint32_t>(), pack, unpack, count_bits,
+    COREPRESS_TEXT(COREPRESS_LEVEL),
+    value_kernels<uint16_t>(),
+    value_kernels<uint32_t>(),
+    pack,
+    unpack,
+    count_bits,
+    keep_blocks_above,
 };
 
 }  // namespace corepress
