@@ -1,6 +1,7 @@
 #include "algo/prune.h"
 
 #include <atomic>
+#include <cstring>
 #include <vector>
 
 #include "algo/slots.h"
@@ -11,13 +12,26 @@
 namespace corepress {
 namespace {
 
+// Counts slot(magnitude), for those magnitudes where slot gives one (not negative).
 template <typename Bits, typename Slot>
 Counts count_magnitudes(const Bits* values, int64_t count, int threads, const Slot& slot) {
-    return count_slots(count, threads, [&](int64_t begin, int64_t end, int64_t* counts) {
-        for (int64_t i = begin; i < end; ++i) {
-            const int32_t place = slot(static_cast<uint32_t>(values[i] & Format<Bits>::kMagnitude));
+    return count_slots(count, threads, [&](int64_t begin, int64_t end, SlotCounter& counter) {
+        uint32_t* const even = counter.even.data();
+        uint32_t* const odd = counter.odd.data();
+        const auto add = [&](Bits value, uint32_t* counts) {
+            const int32_t place = slot(static_cast<uint32_t>(value & Format<Bits>::kMagnitude));
             if (place >= 0) ++counts[place];
+        };
+        for (; begin + 4 <= end; begin += 4) {
+            Bits four[4];
+            std::memcpy(four, values + begin, sizeof four);
+            add(four[0], even);
+            add(four[1], odd);
+            add(four[2], even);
+            add(four[3], odd);
         }
+        for (; begin < end; ++begin) add(values[begin], even);
+        counter.flush();
     });
 }
 
@@ -63,8 +77,9 @@ template <typename Bits>
 void encode_sparse(const Bits* values, int64_t count, const uint8_t* mask, int threads, Bits* kept) {
     const std::vector<int64_t> offsets = piece_offsets(mask, count, threads);
     parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
-        Bits* const out = kept + offsets[static_cast<size_t>(begin / kGrain)];
-        kernels_for<Bits>(kernels()).compact(values + begin, end - begin, mask + begin / 8, out);
+        const size_t piece = static_cast<size_t>(begin / kGrain);
+        kernels_for<Bits>(kernels()).compact(values + begin, end - begin, mask + begin / 8, kept + offsets[piece],
+                                             offsets[piece + 1] - offsets[piece]);
     });
 }
 
@@ -72,8 +87,9 @@ template <typename Bits>
 void decode_sparse(const Bits* kept, const uint8_t* mask, int64_t count, int threads, Bits* values) {
     const std::vector<int64_t> offsets = piece_offsets(mask, count, threads);
     parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
-        const Bits* const in = kept + offsets[static_cast<size_t>(begin / kGrain)];
-        kernels_for<Bits>(kernels()).expand(in, mask + begin / 8, end - begin, values + begin);
+        const size_t piece = static_cast<size_t>(begin / kGrain);
+        kernels_for<Bits>(kernels()).expand(kept + offsets[piece], offsets[piece + 1] - offsets[piece],
+                                            mask + begin / 8, end - begin, values + begin);
     });
 }
 

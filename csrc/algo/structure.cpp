@@ -103,17 +103,18 @@ private:
 
     // Counts elements by 16 bits of their norm from `shift` on, among those whose bits above are `prefix`.
     Counts count_places(int shift, uint64_t prefix) const {
-        return count_slots(static_cast<int64_t>(norms_.size()), threads_, [&](int64_t begin, int64_t end, int64_t* to) {
-            const bool same_length = axis_.groups % block_size_ == 0;
-            while (begin < end) {
-                const int64_t block_end = same_length ? end : std::min(end, (begin / axis_.run + 1) * axis_.run);
-                const int64_t weight = elements(begin);
-                for (; begin < block_end; ++begin) {
-                    const uint64_t bits = bits_of(norms_[static_cast<size_t>(begin)]) >> shift;
-                    if (bits >> 16 == prefix) to[bits & 0xffff] += weight;
+        return count_slots(
+            static_cast<int64_t>(norms_.size()), threads_, [&](int64_t begin, int64_t end, SlotCounter& to) {
+                const bool same_length = axis_.groups % block_size_ == 0;
+                while (begin < end) {
+                    const int64_t block_end = same_length ? end : std::min(end, (begin / axis_.run + 1) * axis_.run);
+                    const int64_t weight = elements(begin);
+                    for (; begin < block_end; ++begin) {
+                        const uint64_t bits = bits_of(norms_[static_cast<size_t>(begin)]) >> shift;
+                        if (bits >> 16 == prefix) to.total[bits & 0xffff] += weight;
+                    }
                 }
-            }
-        });
+            });
     }
 
     GroupLayout axis_;

@@ -62,10 +62,10 @@ struct ValueKernels {
 
     // Bit i of mask (LSB first, tail bits 0) is 1 where |values[i]| > threshold, a magnitude's bits. Returns the ones.
     int64_t (*mask_above)(const Bits* values, int64_t count, Bits threshold, uint8_t* mask);
-    // Writes the values whose mask bit is 1, in order; returns how many.
-    int64_t (*compact)(const Bits* values, int64_t count, const uint8_t* mask, Bits* kept);
-    // The inverse, zeros elsewhere; returns how many values it took.
-    int64_t (*expand)(const Bits* kept, const uint8_t* mask, int64_t count, Bits* values);
+    // Writes the values whose mask bit is 1, in order; kept_count is how many they are.
+    void (*compact)(const Bits* values, int64_t count, const uint8_t* mask, Bits* kept, int64_t kept_count);
+    // The inverse, zeros elsewhere.
+    void (*expand)(const Bits* kept, int64_t kept_count, const uint8_t* mask, int64_t count, Bits* values);
 
     // Groups of m rows of `run` values: keep (one byte a value) is 0 for the n smallest magnitudes of each place of a
     // group, of equal ones the first, and 1 for the others. m is at most kLargestGroup.
