@@ -42,11 +42,17 @@ template <typename Bits>
 void keep_of_groups(const Bits* values, int64_t groups, int64_t m, int64_t run, int64_t n, uint8_t* keep) {
     constexpr int64_t kWidth = 128;
     const int64_t size = m * run;
-    const int64_t per_tile = kGroupTile / size;
+    const int64_t per_tile = groups < kGroupTile / size ? groups : kGroupTile / size;
     Bits row[kGroupTile];
-    Bits padded[3 * kGroupTile] = {};  // comparisons reach over both ends
+    for (int64_t group = 0, i = 0; group < per_tile; ++group) {
+        for (int64_t j = 0; j < m; ++j) {
+            for (const int64_t end = i + run; i < end; ++i) row[i] = static_cast<Bits>(j);
+        }
+    }
+    Bits padded[3 * kGroupTile];  // comparisons reach over both ends, though nothing there counts
     Bits* const magnitude = padded + kGroupTile;
-    for (int64_t i = 0; i < per_tile * size; ++i) row[i] = static_cast<Bits>(i / run % m);
+    memset(magnitude - size, 0, static_cast<size_t>(size) * sizeof(Bits));
+    memset(magnitude + per_tile * size, 0, static_cast<size_t>(size) * sizeof(Bits));
     for (int64_t first = 0; first < groups; first += per_tile) {
         const int64_t count = (groups - first < per_tile ? groups - first : per_tile) * size;
         for (int64_t i = 0; i < count; ++i) magnitude[i] = magnitude_of(values[first * size + i]);
