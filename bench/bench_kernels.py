@@ -26,6 +26,8 @@ JOBS: dict[str, tuple[Callable[..., cp.CompressedTensor], float]] = {
     "quantize-int8-per-channel-linear": (lambda w, **k: cp.quantize(w, mode="linear", **k), 30),
     "quantize-int8-last-axis": (lambda w, **k: cp.quantize(w, channel_axis=-1, **k), 20),
     "prune-half": (lambda w, **k: cp.prune(w, target_sparsity=0.5, **k), 10),
+    "prune-2-of-4": (lambda w, **k: cp.prune(w, n_m_ratio=(2, 4), **k), 6),
+    "prune-blocks": (lambda w, **k: cp.prune(w, target_sparsity=0.5, block_size=4, **k), 3),
 }
 
 

@@ -53,6 +53,10 @@ CASES: dict[str, Callable[[], cp.CompressedTensor]] = {
     "prune half float16": lambda: cp.prune(bell(50, 21), target_sparsity=0.5),
     "prune three quarters float32": lambda: cp.prune(spread(50, 21), target_sparsity=0.75),
     "prune threshold": lambda: cp.prune(bell(50, 21), threshold=0.1),
+    "prune 2 of 4 float16": lambda: cp.prune(bell(50, 21), n_m_ratio=(2, 4)),
+    "prune 3 of 8 axis 0 float32": lambda: cp.prune(spread(50, 7, 3), n_m_ratio=(3, 8), dim=0),
+    "prune blocks float16": lambda: cp.prune(bell(50, 21), target_sparsity=0.5, block_size=4),
+    "prune blocks last axis float32": lambda: cp.prune(spread(50, 21), target_sparsity=0.7, block_size=8, dim=1),
 }
 
 

@@ -1,45 +1,38 @@
 #include "algo/prune.h"
 
-#include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <vector>
 
+#include "algo/slots.h"
 #include "core/half.h"
 #include "core/parallel.h"
-#include "core/workspace.h"
 #include "dispatch.h"
 
 namespace corepress {
 namespace {
 
-constexpr int64_t kPiece = int64_t{1} << 20;
-
-// Counts of slot(magnitude), for those magnitudes where slot gives one (not negative).
+// Counts slot(magnitude), for those magnitudes where slot gives one (not negative).
 template <typename Bits, typename Slot>
-std::vector<int64_t> count_slots(const Bits* values, int64_t count, int threads, const Slot& slot) {
-    using Counts = std::vector<int64_t>;
-    WorkspacePool<Counts> workers;
-    parallel_pieces(count, kPiece, threads, [&](int64_t begin, int64_t end) {
-        auto worker = workers.borrow();
-        worker->resize(kPatterns, 0);
-        int64_t* const counts = worker->data();
-        for (int64_t i = begin; i < end; ++i) {
-            const int32_t place = slot(static_cast<uint32_t>(values[i] & Format<Bits>::kMagnitude));
+Counts count_magnitudes(const Bits* values, int64_t count, int threads, const Slot& slot) {
+    return count_slots(count, threads, [&](int64_t begin, int64_t end, SlotCounter& counter) {
+        uint32_t* const even = counter.even.data();
+        uint32_t* const odd = counter.odd.data();
+        const auto add = [&](Bits value, uint32_t* counts) {
+            const int32_t place = slot(static_cast<uint32_t>(value & Format<Bits>::kMagnitude));
             if (place >= 0) ++counts[place];
+        };
+        for (; begin + 4 <= end; begin += 4) {
+            Bits four[4];
+            std::memcpy(four, values + begin, sizeof four);
+            add(four[0], even);
+            add(four[1], odd);
+            add(four[2], even);
+            add(four[3], odd);
         }
+        for (; begin < end; ++begin) add(values[begin], even);
+        counter.flush();
     });
-    Counts total(kPatterns, 0);
-    for (const auto& worker : workers.objects()) {
-        for (size_t i = 0; i < total.size(); ++i) total[i] += (*worker)[i];
-    }
-    return total;
-}
-
-// The slot that holds `rank`, which becomes the rank within it.
-uint32_t find_rank(const std::vector<int64_t>& counts, int64_t& rank) {
-    uint32_t slot = 0;
-    while (rank >= counts[slot]) rank -= counts[slot++];
-    return slot;
 }
 
 // Where the values of each piece of kGrain begin among the kept ones.
@@ -58,13 +51,13 @@ template <typename Bits>
 Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads) {
     if constexpr (sizeof(Bits) == 2) {
         const auto counts =
-            count_slots(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits); });
+            count_magnitudes(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits); });
         return static_cast<Bits>(find_rank(counts, rank));
     } else {
         const auto upper =
-            count_slots(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits >> 16); });
+            count_magnitudes(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits >> 16); });
         const uint32_t high = find_rank(upper, rank);
-        const auto lower = count_slots(values, count, threads, [high](uint32_t bits) {
+        const auto lower = count_magnitudes(values, count, threads, [high](uint32_t bits) {
             return bits >> 16 == high ? static_cast<int32_t>(bits & 0xffffu) : -1;
         });
         return high << 16 | find_rank(lower, rank);
@@ -84,8 +77,9 @@ template <typename Bits>
 void encode_sparse(const Bits* values, int64_t count, const uint8_t* mask, int threads, Bits* kept) {
     const std::vector<int64_t> offsets = piece_offsets(mask, count, threads);
     parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
-        Bits* const out = kept + offsets[static_cast<size_t>(begin / kGrain)];
-        kernels_for<Bits>(kernels()).compact(values + begin, end - begin, mask + begin / 8, out);
+        const size_t piece = static_cast<size_t>(begin / kGrain);
+        kernels_for<Bits>(kernels()).compact(values + begin, end - begin, mask + begin / 8, kept + offsets[piece],
+                                             offsets[piece + 1] - offsets[piece]);
     });
 }
 
@@ -93,8 +87,9 @@ template <typename Bits>
 void decode_sparse(const Bits* kept, const uint8_t* mask, int64_t count, int threads, Bits* values) {
     const std::vector<int64_t> offsets = piece_offsets(mask, count, threads);
     parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
-        const Bits* const in = kept + offsets[static_cast<size_t>(begin / kGrain)];
-        kernels_for<Bits>(kernels()).expand(in, mask + begin / 8, end - begin, values + begin);
+        const size_t piece = static_cast<size_t>(begin / kGrain);
+        kernels_for<Bits>(kernels()).expand(kept + offsets[piece], offsets[piece + 1] - offsets[piece],
+                                            mask + begin / 8, end - begin, values + begin);
     });
 }
 

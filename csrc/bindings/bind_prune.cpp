@@ -1,8 +1,12 @@
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "algo/prune.h"
+#include "algo/structure.h"
 #include "bindings/arrays.h"
 #include "dispatch.h"
+#include "kernels/table.h"
 
 namespace corepress {
 namespace {
@@ -36,6 +40,55 @@ py::tuple magnitude_mask_array(const py::array& weight, const py::array& thresho
         const Bits magnitude = *data_of<Bits>(threshold);
         const py::gil_scoped_release release;
         return magnitude_mask(values, weight.size(), magnitude, threads, out);
+    });
+    return py::make_tuple(mask, ones);
+}
+
+Bytes n_m_mask_array(const py::array& weight, const Layout& layout, int64_t n, int64_t m,
+                     std::optional<int> num_threads) {
+    require_float(weight, "weight");
+    const GroupLayout axis = layout_from(layout, weight);
+    require(m >= 1 && m <= kLargestGroup && n >= 0 && n <= m, "n:m must have 0 <= n <= m and 1 <= m <= ", kLargestGroup,
+            ", not ", n, ":", m);
+    const int threads = threads_from(num_threads);
+    Bytes keep(weight.size());
+    uint8_t* const out = keep.mutable_data();
+    with_bits(weight, [&](auto bits) {
+        const auto* const values = data_of<decltype(bits)>(weight);
+        const py::gil_scoped_release release;
+        if (axis.size() != 0) n_m_mask(values, axis, n, m, threads, out);
+    });
+    return keep;
+}
+
+Bytes block_mask_array(const py::array& weight, const Layout& layout, int64_t block_size, int64_t rank,
+                       std::optional<int> num_threads) {
+    require_float(weight, "weight");
+    const GroupLayout axis = layout_from(layout, weight);
+    require(block_size >= 1, "block_size must be at least 1, not ", block_size);
+    require(rank >= 0 && rank < weight.size(), "rank must be from 0 to ", weight.size() - 1, ", not ", rank);
+    const int threads = threads_from(num_threads);
+    Bytes keep(weight.size());
+    uint8_t* const out = keep.mutable_data();
+    with_bits(weight, [&](auto bits) {
+        const auto* const values = data_of<decltype(bits)>(weight);
+        const py::gil_scoped_release release;
+        block_mask(values, axis, std::min(block_size, axis.groups), rank, threads, out);
+    });
+    return keep;
+}
+
+py::tuple mask_of_kept_array(const py::array& weight, const Bytes& keep, std::optional<int> num_threads) {
+    require_float(weight, "weight");
+    require_size(keep, weight.size(), "keep");
+    const int threads = threads_from(num_threads);
+    Bytes mask(packed_size(weight.size(), 1));
+    uint8_t* const out = mask.mutable_data();
+    const uint8_t* const kept = keep.data();
+    const int64_t ones = with_bits(weight, [&](auto bits) {
+        const auto* const values = data_of<decltype(bits)>(weight);
+        const py::gil_scoped_release release;
+        return mask_of_kept(values, kept, weight.size(), threads, out);
     });
     return py::make_tuple(mask, ones);
 }
@@ -79,6 +132,12 @@ void bind_prune(py::module_& module) {
     module.def("magnitude_of_rank", &magnitude_of_rank_array, py::arg("weight"), py::arg("rank"),
                py::arg("num_threads") = py::none());
     module.def("magnitude_mask", &magnitude_mask_array, py::arg("weight"), py::arg("threshold"),
+               py::arg("num_threads") = py::none());
+    module.def("n_m_mask", &n_m_mask_array, py::arg("weight"), py::arg("layout"), py::arg("n"), py::arg("m"),
+               py::arg("num_threads") = py::none());
+    module.def("block_mask", &block_mask_array, py::arg("weight"), py::arg("layout"), py::arg("block_size"),
+               py::arg("rank"), py::arg("num_threads") = py::none());
+    module.def("mask_of_kept", &mask_of_kept_array, py::arg("weight"), py::arg("keep").noconvert(),
                py::arg("num_threads") = py::none());
     module.def("encode_sparse", &encode_sparse_array, py::arg("weight"), py::arg("mask").noconvert(),
                py::arg("num_threads") = py::none());

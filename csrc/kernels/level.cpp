@@ -21,8 +21,8 @@ namespace {
 constexpr int64_t kTile = 1024;  // values held in registers' reach, in the first-level cache
 constexpr int64_t kLanes = 8;    // doubles of a 512-bit register
 
-// The one place with intrinsics: compilers do not turn half.h's arithmetic into the conversion instructions. The
-// results are the same bits.
+// The conversions: compilers do not turn half.h's arithmetic into the instructions for it. The results are the same
+// bits.
 inline void widen(const uint16_t* half, int64_t count, float* single) {
     int64_t i = 0;
 #if defined(__AVX512F__)
@@ -73,12 +73,28 @@ inline void narrow(const float* single, int64_t count, uint32_t* bits) {
     memcpy(bits, single, static_cast<size_t>(count) * sizeof *single);
 }
 
+#if defined(__AVX512F__)
+// Sixteen values, each in 32 bits, for the instructions that move lanes by a mask.
+inline __m512i load_lanes(const uint16_t* values) {
+    return _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values)));
+}
+
+inline __m512i load_lanes(const uint32_t* values) { return _mm512_loadu_si512(values); }
+
+inline void store_lanes(__m512i lanes, uint16_t* values) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(values), _mm512_maskz_cvtepi32_epi16(0xffff, lanes));
+}
+
+inline void store_lanes(__m512i lanes, uint32_t* values) { _mm512_storeu_si512(values, lanes); }
+#endif
+
 #include "kernels/affine.inl.h"
 #include "kernels/pack.inl.h"
 #include "kernels/palette.inl.h"
 #include "kernels/scan.inl.h"
 
 #include "kernels/mask.inl.h"  // uses the packer
+#include "kernels/structure.inl.h"
 
 template <typename Bits>
 constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
@@ -98,6 +114,9 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         mask_above<Bits>,
         compact<Bits>,
         expand<Bits>,
+        keep_largest<Bits>,
+        sum_block_squares<Bits>,
+        mask_of_kept<Bits>,
         add_errors<Bits>,
     };
 }
@@ -111,7 +130,13 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
 
 extern const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL);
 const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
-    COREPRESS_TEXT(COREPRESS_LEVEL), value_kernels<uint16_t>(), value_kernels<uint32_t>(), pack, unpack, count_bits,
+    COREPRESS_TEXT(COREPRESS_LEVEL),
+    value_kernels<uint16_t>(),
+    value_kernels<uint32_t>(),
+    pack,
+    unpack,
+    count_bits,
+    keep_blocks_above,
 };
 
 }  // namespace corepress

@@ -33,23 +33,59 @@ int64_t mask_above(const Bits* values, int64_t count, Bits threshold, uint8_t* m
     return ones;
 }
 
+// Writes the ones of a full word's values, and up to 64 values in all: four at a time, because a loop whose end only
+// the mask tells costs a mispredicted branch for each word.
 template <typename Bits>
-int64_t compact(const Bits* values, int64_t count, const uint8_t* mask, Bits* kept) {
-    Bits* out = kept;
-    for (int64_t i = 0; i < count; i += 64) {
-        uint64_t word = load_mask(mask + i / 8, count - i < 64 ? count - i : 64);
-        for (; word != 0; word &= word - 1) *out++ = values[i + __builtin_ctzll(word)];
+inline void compact_word(const Bits* values, uint64_t word, Bits* out) {
+#if defined(__AVX512F__)
+    for (int part = 0; part < 64; part += 16, word >>= 16) {
+        const __mmask16 ones = static_cast<__mmask16>(word);
+        store_lanes(_mm512_maskz_compress_epi32(ones, load_lanes(values + part)), out);
+        out += count_ones(word & 0xffffu);
     }
-    return out - kept;
+#else
+    constexpr uint64_t kLast = uint64_t{1} << 63;  // something to find when no ones are left
+    const int ones = count_ones(word);
+    for (int i = 0; i < ones; i += 4) {
+        for (int j = 0; j < 4; ++j) {
+            out[i + j] = values[__builtin_ctzll(word | kLast)];
+            word &= word - 1;
+        }
+    }
+#endif
 }
 
 template <typename Bits>
-int64_t expand(const Bits* kept, const uint8_t* mask, int64_t count, Bits* values) {
-    const Bits* in = kept;
-    memset(values, 0, static_cast<size_t>(count) * sizeof(Bits));
+void compact(const Bits* values, int64_t count, const uint8_t* mask, Bits* kept, int64_t kept_count) {
+    const Bits* const end = kept + kept_count;
     for (int64_t i = 0; i < count; i += 64) {
-        uint64_t word = load_mask(mask + i / 8, count - i < 64 ? count - i : 64);
-        for (; word != 0; word &= word - 1) values[i + __builtin_ctzll(word)] = *in++;
+        const int64_t length = count - i < 64 ? count - i : 64;
+        uint64_t word = load_mask(mask + i / 8, length);
+        if (length == 64 && end - kept >= 64) {
+            compact_word(values + i, word, kept);
+            kept += count_ones(word);
+            continue;
+        }
+        for (; word != 0; word &= word - 1) *kept++ = values[i + __builtin_ctzll(word)];
     }
-    return in - kept;
+}
+
+template <typename Bits>
+void expand(const Bits* kept, int64_t kept_count, const uint8_t* mask, int64_t count, Bits* values) {
+    int64_t i = 0;
+#if defined(__AVX512F__)
+    const Bits* const end = kept + kept_count;
+    for (; i + 16 <= count && end - kept >= 16; i += 16) {  // it reads 16 values, however many it takes
+        const uint64_t word = load_mask(mask + i / 8, 16);
+        store_lanes(_mm512_maskz_expand_epi32(static_cast<__mmask16>(word), load_lanes(kept)), values + i);
+        kept += count_ones(word);
+    }
+#else
+    static_cast<void>(kept_count);
+#endif
+    memset(values + i, 0, static_cast<size_t>(count - i) * sizeof(Bits));
+    for (; i < count; i += 64) {
+        uint64_t word = load_mask(mask + i / 8, count - i < 64 ? count - i : 64);
+        for (; word != 0; word &= word - 1) values[i + __builtin_ctzll(word)] = *kept++;
+    }
 }

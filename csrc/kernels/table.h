@@ -6,6 +6,8 @@
 
 namespace corepress {
 
+inline constexpr int64_t kLargestGroup = 1024;  // ranks are counted in a half's width
+
 struct KeyRange {
     int32_t lowest;
     int32_t highest;
@@ -60,10 +62,18 @@ struct ValueKernels {
 
     // Bit i of mask (LSB first, tail bits 0) is 1 where |values[i]| > threshold, a magnitude's bits. Returns the ones.
     int64_t (*mask_above)(const Bits* values, int64_t count, Bits threshold, uint8_t* mask);
-    // Writes the values whose mask bit is 1, in order; returns how many.
-    int64_t (*compact)(const Bits* values, int64_t count, const uint8_t* mask, Bits* kept);
-    // The inverse, zeros elsewhere; returns how many values it took.
-    int64_t (*expand)(const Bits* kept, const uint8_t* mask, int64_t count, Bits* values);
+    // Writes the values whose mask bit is 1, in order; kept_count is how many they are.
+    void (*compact)(const Bits* values, int64_t count, const uint8_t* mask, Bits* kept, int64_t kept_count);
+    // The inverse, zeros elsewhere.
+    void (*expand)(const Bits* kept, int64_t kept_count, const uint8_t* mask, int64_t count, Bits* values);
+
+    // Groups of m rows of `run` values: keep (one byte a value) is 0 for the n smallest magnitudes of each place of a
+    // group, of equal ones the first, and 1 for the others. m is at most kLargestGroup.
+    void (*keep_largest)(const Bits* values, int64_t groups, int64_t m, int64_t run, int64_t n, uint8_t* keep);
+    // Blocks of block_size rows of `run` values: the sum of squares of each place of a block, in the order of rows.
+    void (*sum_block_squares)(const Bits* values, int64_t blocks, int64_t block_size, int64_t run, double* sums);
+    // Bit i of mask is 1 where keep[i] is 1 and values[i] is not zero. Returns the ones.
+    int64_t (*mask_of_kept)(const Bits* values, const uint8_t* keep, int64_t count, uint8_t* mask);
 
     // Adds the sums over pairs of values. The order of additions is fixed: lane i % 8, lanes in order at the end.
     // NaN makes sums NaN, but largest_error passes over it.
@@ -81,6 +91,9 @@ struct KernelTable {
     void (*unpack)(const uint8_t* packed, int64_t count, int nbits, uint8_t* codes);
     // Ones among the first `count` bits.
     int64_t (*count_bits)(const uint8_t* mask, int64_t count);
+    // Replicates sum > limit to the rows of each block.
+    void (*keep_blocks_above)(const double* sums, int64_t blocks, int64_t block_size, int64_t run, double limit,
+                              uint8_t* keep);
 };
 
 template <typename Bits>

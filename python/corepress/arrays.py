@@ -80,6 +80,11 @@ def group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core
     return (outer, groups, prod(shape) // (outer * groups))
 
 
+def axis_layout(shape: tuple[int, ...], axis: int) -> _core.Layout:
+    """Describe a row-major tensor as (outer, length of one axis, run); no axis may be empty."""
+    return prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
+
+
 def checked_axis(verb: str, name: str, axis: int, shape: tuple[int, ...]) -> int:
     """Return `axis` counted from the front; ValueError if the shape has no such axis."""
     if not -len(shape) <= axis < len(shape):

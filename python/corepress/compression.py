@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import _core
-from .arrays import as_finite_weight, checked_axis, group_layout
+from .arrays import as_finite_weight, axis_layout, checked_axis, group_layout
 from .palettes import palettize, palettize_all
 from .specs import Palettize, Prune, Quantize, Spec
 from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
@@ -96,6 +97,9 @@ def prune(
     *,
     target_sparsity: float | None = None,
     threshold: float | None = None,
+    n_m_ratio: tuple[int, int] | None = None,
+    block_size: int | None = None,
+    dim: int | None = None,
     num_threads: int | None = None,
 ) -> SparseTensor:
     """Set the weights of smallest magnitude to zero and store only the others.
@@ -110,7 +114,17 @@ def prune(
         Fraction s in [0, 1]. Zero where ``|w| <= a[floor((n - 1) * s)]``, `a` the sorted magnitudes of the n weights,
         so that ties can zero more than asked; 1 zeroes all weights, 0 none.
     threshold : float, optional
-        Zero where ``|w| <= threshold``, compared exactly. Give this or `target_sparsity`.
+        Zero where ``|w| <= threshold``, compared exactly.
+    n_m_ratio : tuple of int, optional
+        ``(n, m)``: of every m consecutive weights along `dim`, for each position of the other axes, the n of smallest
+        magnitude become zero, of equal ones the first. An axis that m does not divide ends as if zeros followed, which
+        are the first to go. Give exactly one of this, `target_sparsity` and `threshold`.
+    block_size : int, optional
+        With `target_sparsity`: zero whole blocks of this many consecutive weights along `dim` (the last may be
+        shorter). The magnitude of a weight is then the L2 norm of its block.
+    dim : {0, 1}, optional
+        Axis of `n_m_ratio` (None: 1, the input channels of a convolution or linear layer) or of `block_size` (None:
+        0, the output channels).
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
@@ -124,22 +138,61 @@ def prune(
         If the weight is not a float array.
     ValueError
         For values out of range and for NaN or infinite weights.
+
+    Notes
+    -----
+    Magnitudes are compared exactly, and norms as sums of squares in double precision, so that neither the range nor
+    the precision of float16 decides.
     """
-    return _prune(weight, Prune(target_sparsity=target_sparsity, threshold=threshold), num_threads)
+    spec = Prune(
+        target_sparsity=target_sparsity, threshold=threshold, n_m_ratio=n_m_ratio, block_size=block_size, dim=dim
+    )
+    return _prune(weight, spec, num_threads)
 
 
 def _prune(weight: Any, spec: Prune, num_threads: int | None) -> SparseTensor:
     weight = as_finite_weight("prune", weight, num_threads)
+    keep = _structure(weight, spec, num_threads) if spec.is_structured else None
+    if keep is None:
+        mask, _ = _core.magnitude_mask(weight, _threshold(weight, spec, num_threads), num_threads)
+    else:
+        mask, _ = _core.mask_of_kept(weight, keep, num_threads)
+    return SparseTensor(weight.shape, mask, _core.encode_sparse(weight, mask, num_threads))
+
+
+def _threshold(weight: NDArray[Any], spec: Prune, num_threads: int | None) -> NDArray[Any]:
     threshold = np.zeros(1, weight.dtype)
     if spec.threshold is not None:
         threshold[0] = _largest_not_above(float(spec.threshold), weight.dtype)
     elif spec.target_sparsity == 1:
         threshold[0] = np.finfo(weight.dtype).max
     elif spec.target_sparsity and weight.size:
-        rank = math.floor((weight.size - 1) * float(spec.target_sparsity))
-        threshold = _core.magnitude_of_rank(weight, rank, num_threads)
-    mask, _ = _core.magnitude_mask(weight, threshold, num_threads)
-    return SparseTensor(weight.shape, mask, _core.encode_sparse(weight, mask, num_threads))
+        threshold = _core.magnitude_of_rank(weight, _rank(weight.size, spec.target_sparsity), num_threads)
+    return threshold
+
+
+def _rank(size: int, target_sparsity: float) -> int:
+    return math.floor((size - 1) * float(target_sparsity))
+
+
+def _structure(weight: NDArray[Any], spec: Prune, num_threads: int | None) -> NDArray[np.uint8] | None:
+    """Return one byte per weight, 0 where it goes; None where blocks make no difference."""
+    axis = checked_axis("prune", "dim", spec.axis, weight.shape)
+    if spec.n_m_ratio is not None:
+        return n_m_keep(weight, spec.n_m_ratio, axis, num_threads)
+    if spec.target_sparsity in (0, 1) or weight.size == 0:
+        return None
+    assert spec.block_size is not None
+    assert spec.target_sparsity is not None
+    rank = _rank(weight.size, spec.target_sparsity)
+    return _core.block_mask(weight, axis_layout(weight.shape, axis), int(spec.block_size), rank, num_threads)
+
+
+def n_m_keep(weight: NDArray[Any], n_m_ratio: tuple[int, int], axis: int, num_threads: int | None) -> NDArray[np.uint8]:
+    """Return one byte per weight: 0 for the n smallest of every m along an axis, 1 for the others."""
+    if weight.size == 0:
+        return np.zeros(0, np.uint8)
+    return _core.n_m_mask(weight, axis_layout(weight.shape, axis), *n_m_ratio, num_threads)
 
 
 def _largest_not_above(threshold: float, dtype: np.dtype[Any]) -> Any:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import as_weight
-from .compression import palettize, prune
-from .specs import PALETTE_BITS
+from .arrays import as_finite_weight, as_weight, checked_axis
+from .compression import n_m_keep, palettize, prune
+from .specs import PALETTE_BITS, checked_n_m_ratio
 from .tensors import PalettizedTensor, packed_size
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "kmeans1d",
     "kmeans1d_sweep",
     "magnitude_mask",
+    "n_m_mask",
     "pack_bits",
     "pack_mask",
     "to_float16",
@@ -162,6 +163,31 @@ def magnitude_mask(weight: Any, threshold: float, *, num_threads: int | None = N
     """Return where ``|weight| > threshold``, as bool in the weight's shape; compared exactly."""
     sparse = prune(weight, threshold=threshold, num_threads=num_threads)
     return unpack_mask(sparse.mask, sparse.size).reshape(sparse.shape)
+
+
+def n_m_mask(weight: Any, n: int, m: int, dim: int = 1, *, num_threads: int | None = None) -> NDArray[np.bool_]:
+    """Return False for the n weights of smallest magnitude out of every m along an axis, and True for the others.
+
+    Parameters
+    ----------
+    weight : array_like of float16, float32 or float64
+        Any shape with such an axis.
+    n, m : int
+        How many of how many consecutive weights go, ``0 <= n <= m <= 1024``. Of equal magnitudes the first goes first.
+    dim : int
+        The axis. It ends as if zeros followed up to a multiple of m, which are the first to go.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+    Returns
+    -------
+    numpy.ndarray of bool
+        In the weight's shape. Weights that stay may be zero.
+    """
+    ratio = checked_n_m_ratio("n_m_mask", (n, m))
+    weight = as_finite_weight("n_m_mask", weight, num_threads)
+    axis = checked_axis("n_m_mask", "dim", dim, weight.shape)
+    return n_m_keep(weight, ratio, axis, num_threads).view(np.bool_).reshape(weight.shape)
 
 
 def assign(values: Any, centroids: Any, *, num_threads: int | None = None) -> NDArray[np.uint8]:

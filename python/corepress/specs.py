@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from typing import Any, ClassVar, TypeAlias
 
 from .errors import IndivisibleError
 
 PALETTE_BITS = (1, 2, 3, 4, 6, 8)
+LARGEST_M = 1024
 
 
 def _require(condition: bool, spec: object, rule: str) -> None:
@@ -19,6 +21,21 @@ def _require_choice(spec: object, name: str, choices: tuple[Any, ...]) -> None:
     value = getattr(spec, name)
     known = any(value == choice for choice in choices) and not isinstance(value, (bool, float))
     _require(known, spec, f"{name} must be {', '.join(map(repr, choices))}, not {value!r}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def checked_n_m_ratio(verb: str, ratio: Any) -> tuple[int, int]:
+    """Return n and m of n:m pruning; ValueError if they are not valid."""
+    pair = tuple(ratio) if isinstance(ratio, tuple | list) else ()
+    valid = len(pair) == 2 and all(map(_is_whole, pair)) and 0 <= pair[0] <= pair[1] and 1 <= pair[1] <= LARGEST_M
+    if not valid:
+        raise ValueError(
+            f"{verb}: n_m_ratio must be two whole numbers, 0 <= n <= m and 1 <= m <= {LARGEST_M}, not {ratio!r}"
+        )
+    return int(pair[0]), int(pair[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +139,7 @@ class Quantize:
 class Prune:
     """Set the weights of smallest magnitude to zero and store only the others.
 
-    Give exactly one of the two parameters.
+    Give exactly one of `target_sparsity`, `threshold` and `n_m_ratio`.
 
     Parameters
     ----------
@@ -131,17 +148,27 @@ class Prune:
         0 nothing.
     threshold : float, optional
         Zero where ``|w| <= threshold``.
+    n_m_ratio : tuple of int, optional
+        ``(n, m)``: of every m consecutive weights along `dim` the n of smallest magnitude become zero.
+    block_size : int, optional
+        With `target_sparsity`: zero blocks of this many consecutive weights along `dim`, by their L2 norm.
+    dim : {0, 1}, optional
+        Axis of `n_m_ratio` (None: 1, the input channels) or `block_size` (None: 0, the output channels).
     """
 
     verb: ClassVar[str] = "prune"
     target_sparsity: float | None = None
     threshold: float | None = None
+    n_m_ratio: tuple[int, int] | None = None
+    block_size: int | None = None
+    dim: int | None = None
 
     def __post_init__(self) -> None:
+        given = [self.target_sparsity, self.threshold, self.n_m_ratio]
         _require(
-            (self.target_sparsity is None) != (self.threshold is None),
+            sum(option is not None for option in given) == 1,
             self,
-            "give exactly one of target_sparsity and threshold",
+            "give exactly one of target_sparsity, threshold and n_m_ratio",
         )
         if self.target_sparsity is not None:
             _require(
@@ -151,12 +178,38 @@ class Prune:
             )
         if self.threshold is not None:
             _require(self.threshold >= 0.0, self, f"threshold must not be negative or NaN, not {self.threshold}")
+        if self.n_m_ratio is not None:
+            # A list, as JSON has it, becomes a tuple: specs are hashable.
+            object.__setattr__(self, "n_m_ratio", checked_n_m_ratio(self.verb, self.n_m_ratio))
+        if self.block_size is not None:
+            _require(self.target_sparsity is not None, self, "block_size needs target_sparsity")
+            whole = _is_whole(self.block_size) and self.block_size >= 2
+            _require(whole, self, f"block_size must be a whole number from 2 on, not {self.block_size!r}")
+        if self.dim is not None:
+            _require(self.is_structured, self, "dim needs n_m_ratio or block_size")
+            _require_choice(self, "dim", (0, 1))
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether weights are pruned in groups along an axis."""
+        return self.n_m_ratio is not None or self.block_size is not None
+
+    @property
+    def axis(self) -> int:
+        """`dim`, or its default."""
+        if self.dim is not None:
+            return self.dim
+        return 1 if self.n_m_ratio is not None else 0
 
     @property
     def description(self) -> str:
         if self.threshold is not None:
             return f"prune |w| <= {self.threshold:g}"
-        return f"prune {self.target_sparsity:.0%}"
+        if self.n_m_ratio is not None:
+            n, m = self.n_m_ratio
+            return f"prune {n}:{m} along axis {self.axis}"
+        blocks = f", blocks of {self.block_size} along axis {self.axis}" if self.block_size is not None else ""
+        return f"prune {self.target_sparsity:.0%}{blocks}"
 
 
 Spec: TypeAlias = Palettize | Quantize | Prune

@@ -46,6 +46,12 @@ def test_every_field_of_a_spec_is_a_flag_with_its_default_and_a_help_text(verb):
         ),
         (["prune", "--target-sparsity", "0.75"], Prune(target_sparsity=0.75)),
         (["prune", "--threshold", "1e-3"], Prune(threshold=1e-3)),
+        (["prune", "--n-m-ratio", "2:4"], Prune(n_m_ratio=(2, 4))),
+        (["prune", "--n-m-ratio", "3:8", "--dim", "0"], Prune(n_m_ratio=(3, 8), dim=0)),
+        (
+            ["prune", "--target-sparsity", "0.5", "--block-size", "4", "--dim", "1"],
+            Prune(target_sparsity=0.5, block_size=4, dim=1),
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

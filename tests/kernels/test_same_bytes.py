@@ -50,6 +50,15 @@ def sparse(weight, threads):
     yield from (tensor, tensor.dense(num_threads=threads))
 
 
+def structured(weight, threads):
+    for shape in ((weight.size, 1), (1, weight.size), (weight.size // 21, 7, 3), (7, weight.size // 7)):
+        table = weight[: int(np.prod(shape))].reshape(shape)
+        for dim in (0, 1):
+            yield cp.prune(table, n_m_ratio=(2, 4), dim=dim, num_threads=threads)
+            yield cp.prune(table, n_m_ratio=(5, 12), dim=dim, num_threads=threads)
+            yield cp.prune(table, target_sparsity=0.6, block_size=4, dim=dim, num_threads=threads)
+
+
 def errors(weight, threads):
     yield cp.error(weight, weight[::-1].copy(), num_threads=threads)
 
@@ -69,7 +78,7 @@ def grouped(weight, threads):
             yield from (tensor, tensor.dense(num_threads=threads))
 
 
-METHODS = [palettes, affine, sparse, errors, grouped]
+METHODS = [palettes, affine, sparse, structured, errors, grouped]
 
 
 @pytest.fixture

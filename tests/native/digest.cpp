@@ -1,6 +1,7 @@
 // Runs every kernel at every level this machine has, with several thread counts, on drawn data, and prints one digest
 // of all results. It must be the same for all levels and on all machines: the exit status says whether it is
 // digest.txt's.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -13,6 +14,7 @@
 #include "algo/palettize.h"
 #include "algo/prune.h"
 #include "algo/quantize.h"
+#include "algo/structure.h"
 #include "core/half.h"
 #include "dispatch.h"
 
@@ -93,6 +95,15 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     digest.add(mask);
     digest.add(kept);
     digest.add(decoded);
+    std::vector<uint8_t> keep(size);
+    for (const int64_t m : {2, 4, 7, 16, 40}) {
+        n_m_mask(values.data(), layout, m / 2, m, threads, keep.data());
+        digest.add(keep);
+        block_mask(values.data(), layout, std::min(m, layout.groups), count / 2, threads, keep.data());
+        digest.add(keep);
+        mask_of_kept(values.data(), keep.data(), count, threads, mask.data());
+        digest.add(mask);
+    }
 }
 
 std::string digest_of(const std::string& level, int threads) {

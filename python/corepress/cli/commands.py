@@ -88,11 +88,12 @@ prune = _spec_command(
     lambda spec: "sparse",
     """Set the smallest weights to zero and store only the others.
 
-    Give either --target-sparsity or --threshold.
+    Give one of --target-sparsity, --threshold and --n-m-ratio.
 
     \b
-    Example:
+    Examples:
       corepress prune UNet.mlpackage -o UNet-sparse.mlpackage --target-sparsity 0.5
+      corepress prune UNet.mlpackage -o UNet-sparse.mlpackage --n-m-ratio 2:4
     """,
 )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import click
 
@@ -107,7 +107,22 @@ SHELL_HELP = {
     "channel_axis": "Axis of the channels; default: the output channels of the operation that uses the weight.",
     "target_sparsity": "Fraction of the weights to set to zero, smallest first: 0.5 for half of them.",
     "threshold": "Set weights of this magnitude and below to zero.",
+    "n_m_ratio": "2:4 sets the 2 smallest of every 4 weights along --dim to zero.",
+    "block_size": "With --target-sparsity: set blocks of this many weights along --dim to zero, smallest norm first.",
+    "dim": "Axis of --n-m-ratio (default: 1, input channels) or --block-size (default: 0, output channels).",
 }
+
+
+class _Ratio(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic from click 8.3 on
+    """Two whole numbers with a colon between them."""
+
+    name = "n:m"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"(\d+):(\d+)", value)
+        return (int(match[1]), int(match[2])) if match else self.fail(f"{value!r} is not like 2:4", param, ctx)
 
 
 def spec_options(spec: type[Spec]) -> Decorator:
@@ -146,7 +161,7 @@ def _field_option(field: Field[Any], hint: Any, type_text: str, text: str) -> De
     if kind is bool:
         attributes["is_flag"] = True
     else:
-        attributes["type"] = kind
+        attributes["type"] = _Ratio() if get_origin(kind) is tuple else kind
     if field.default is MISSING:
         attributes["required"] = True
     else:

@@ -142,7 +142,10 @@ def _unplanned(weight: Weight, reason: Keep, strict: bool) -> Exception:
 
 def _resolve_axis(spec: Spec, weight: Weight) -> Spec:
     """Fill in the channel axis from the consumers, and see that it fits."""
-    if isinstance(spec, Prune) or spec.granularity == "per_tensor":
+    if isinstance(spec, Prune):
+        _require_structure(spec, weight)
+        return spec
+    if spec.granularity == "per_tensor":
         return spec
     axis, shape = spec.channel_axis, weight.first.shape
     if axis is None:
@@ -162,6 +165,20 @@ def _resolve_axis(spec: Spec, weight: Weight) -> Spec:
             raise ValueError(f"{weight.first.name}: {failure}") from failure
         reason = f"group_size {resolved.group_size} does not divide axis {axis} of length {shape[axis]}"
         raise Keep(reason) from failure
+
+
+def _require_structure(spec: Prune, weight: Weight) -> None:
+    """Keep what coremltools does not prune in groups either."""
+    if not spec.is_structured:
+        return
+    for consumer in weight.consumers:
+        if consumer.operation not in ("conv", "linear") or consumer.operand != "weight":
+            place = f"{consumer.operand} of {consumer.operation}"
+            raise Keep(f"n_m_ratio and block_size are for weights of conv and linear, this is {place}")
+    length = weight.first.shape[spec.axis]
+    name, size = ("m", spec.n_m_ratio[1]) if spec.n_m_ratio is not None else ("block_size", spec.block_size or 0)
+    if 2 * size > length:
+        raise Keep(f"{name} {size} is more than half of axis {spec.axis} of length {length}")
 
 
 def _compress(dense: NDArray[Any], spec: Spec, version: int, num_threads: int | None) -> Outcome:
