@@ -11,7 +11,8 @@ inline uint64_t load_word(const uint8_t* bytes) {
 
 template <int nbits>
 inline uint64_t fold_codes(uint64_t word) {
-    word = (word & 0x00ff00ff00ff00ffu) | ((word & 0xff00ff00ff00ff00u) >> (8 - nbits));
+    constexpr uint64_t kCode = ((uint64_t{1} << nbits) - 1) * 0x0001000100010001u;
+    word = (word & kCode) | ((word & kCode << 8) >> (8 - nbits));
     word = (word & 0x0000ffff0000ffffu) | ((word & 0xffff0000ffff0000u) >> (16 - 2 * nbits));
     return (word & 0x00000000ffffffffu) | ((word >> 32) << (4 * nbits));
 }

@@ -207,6 +207,8 @@ def _decodes_finite(scale: Any, code: int) -> bool:
 def quantize(values: NDArray[Any], code_range: tuple[int, int], symmetric: bool) -> tuple[NDArray[np.int64], Any, int]:
     """Quantize one block: ``clip(rint(value / scale) + zero_point)``, the quotient in float32, ties to even.
 
+    Of a subnormal scale and the next one above, the one with the smaller squared error is taken.
+
     Parameters
     ----------
     values : numpy.ndarray of float16 or float32
@@ -225,8 +227,23 @@ def quantize(values: NDArray[Any], code_range: tuple[int, int], symmetric: bool)
     zero_point : int
     """
     scale, zero_point = choose_scale(float(values.min()), float(values.max()), code_range, symmetric, values.dtype)
+    scales = [scale]
+    if scale < np.finfo(scale.dtype).tiny:
+        scales.append(np.nextafter(scale, scale.dtype.type(1)))
+    errors = [_squared_error(values, scale, zero_point, code_range) for scale in scales]
+    scale = scales[errors.index(min(errors))]
+    return _codes(values, scale, zero_point, code_range), scale, zero_point
+
+
+def _codes(values: NDArray[Any], scale: Any, zero_point: int, code_range: tuple[int, int]) -> NDArray[np.int64]:
     quotients = np.rint(values.astype(np.float32) / np.float32(scale)).astype(np.float64)
-    return np.clip(quotients + zero_point, *code_range).astype(np.int64), scale, zero_point
+    codes: NDArray[np.int64] = np.clip(quotients + zero_point, *code_range).astype(np.int64)
+    return codes
+
+
+def _squared_error(values: NDArray[Any], scale: Any, zero_point: int, code_range: tuple[int, int]) -> float:
+    decoded = dequantize(_codes(values, scale, zero_point, code_range), scale, zero_point)
+    return error_sums(values, decoded)[0]
 
 
 def dequantize(codes: NDArray[Any], scale: Any, zero_point: int) -> NDArray[Any]:

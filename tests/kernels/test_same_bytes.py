@@ -45,6 +45,17 @@ def affine(weight, threads):
         yield from (tensor, tensor.dense(num_threads=threads))
 
 
+def blocks(weight, threads):
+    for length in (5, 32, 96):
+        table = weight[: weight.size // length * length]
+        if table.size:
+            options = {"granularity": "per_block", "block_size": (length,), "num_threads": threads}
+            tensor = cp.quantize(table, dtype="int4", **options)
+            yield from (tensor, tensor.dense(num_threads=threads))
+            tensor = cp.quantize(table, dtype="uint4", mode="linear", **options)
+            yield from (tensor, tensor.dense(num_threads=threads), tensor.codes())
+
+
 def sparse(weight, threads):
     tensor = cp.prune(weight, target_sparsity=0.6, num_threads=threads)
     yield from (tensor, tensor.dense(num_threads=threads))
@@ -69,7 +80,7 @@ def grouped(weight, threads):
             yield from (tensor, tensor.dense(num_threads=threads))
 
 
-METHODS = [palettes, affine, sparse, errors, grouped]
+METHODS = [palettes, affine, blocks, sparse, errors, grouped]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import click
 
@@ -104,6 +104,7 @@ def flag(name: str) -> str:
 
 SHELL_HELP = {
     "nbits": "Bits per weight: the table has 2**NBITS values.",
+    "block_size": "For per_block: input channels that share a scale, for each output channel.",
     "channel_axis": "Axis of the channels; default: the output channels of the operation that uses the weight.",
     "target_sparsity": "Fraction of the weights to set to zero, smallest first: 0.5 for half of them.",
     "threshold": "Set weights of this magnitude and below to zero.",
@@ -141,7 +142,8 @@ def _with_flags(text: str, names: list[str]) -> str:
 
 
 def _field_option(field: Field[Any], hint: Any, type_text: str, text: str) -> Decorator:
-    (kind,) = [part for part in get_args(hint) or (hint,) if part is not NoneType]
+    # A parameter that also takes a tuple is a single value in the shell.
+    (kind,) = [part for part in get_args(hint) or (hint,) if part is not NoneType and get_origin(part) is not tuple]
     attributes: dict[str, Any] = {"help": text}
     if kind is bool:
         attributes["is_flag"] = True
