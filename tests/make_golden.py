@@ -57,6 +57,12 @@ CASES: dict[str, Callable[[], cp.CompressedTensor]] = {
     "quantize int4 linear grid": lambda: cp.quantize(
         bell(6, 8, 3), dtype="int4", mode="linear", granularity="per_block", block_size=(2, 4, 0)
     ),
+    "quantize int4 searched scales": lambda: cp.quantize(
+        bell(9, 96), dtype="int4", granularity="per_block", scale_search="mse"
+    ),
+    "quantize uint4 linear searched scales": lambda: cp.quantize(
+        spread(9, 41), dtype="uint4", mode="linear", scale_search="mse"
+    ),
     "prune half float16": lambda: cp.prune(bell(50, 21), target_sparsity=0.5),
     "prune three quarters float32": lambda: cp.prune(spread(50, 21), target_sparsity=0.75),
     "prune threshold": lambda: cp.prune(bell(50, 21), threshold=0.1),

@@ -186,11 +186,16 @@ private:
                               Format<Bits>::to_float(Format<Bits>::kNormal), largest / 2};
         const int64_t unusual =
             kernels_for<Bits>(kernels()).choose_affines(lowest, highest, end - begin, rule, affines);
-        for (int64_t i = 0; i < end - begin && unusual > 0; ++i) {
-            affines[i] = choose_affine<Bits>(value_of_key<Bits>(lowest[i]), value_of_key<Bits>(highest[i]), codes_,
-                                             encoding_.symmetric);
+        const bool with_care = unusual > 0 || encoding_.search_scale;
+        for (int64_t i = 0; i < end - begin && with_care; ++i) {
+            const double low = value_of_key<Bits>(lowest[i]), high = value_of_key<Bits>(highest[i]);
+            affines[i] = choose_affine<Bits>(low, high, codes_, encoding_.symmetric);
             if (is_coarse<Bits>(affines[i].scale)) {
                 affines[i] = round_scale(values_, layout_, begin + i, codes_, affines[i]);
+            }
+            if (encoding_.search_scale) {
+                affines[i] =
+                    search_affine(values_, layout_, begin + i, low, high, codes_, encoding_.symmetric, affines[i]);
             }
         }
         for (int64_t i = 0; i < end - begin; ++i) {

@@ -157,11 +157,51 @@ void add_fit(const Bits* values, int64_t count, Affine affine, CodeRange range, 
         for (; i + kLanes <= length; i += kLanes) {
             for (int64_t lane = 0; lane < kLanes; ++lane) add(lane, i + lane);
         }
-        for (int64_t lane = 0; i < length; ++i, ++lane) add(lane, i);
+        for (; i < length; ++i) add(i % kLanes, i);
     }
     for (int64_t lane = 0; lane < kLanes; ++lane) {
         sums->error += error[lane];
-        sums->product += product[lane];
-        sums->square += square[lane];
+        sums->moments.product += product[lane];
+        sums->moments.square += square[lane];
+    }
+}
+
+inline void add_tile_moments(const float* values, int64_t count, Affine affine, CodeRange range, Moments* moments) {
+    double product[kLanes] = {}, square[kLanes] = {};
+    float centred[kTile];
+    const float reciprocal = 1.0f / affine.scale;
+    const float lowest = range.lowest - affine.zero_point, highest = range.highest - affine.zero_point;
+    for (int64_t i = 0; i < count; ++i) {
+        float quotient = values[i] * reciprocal;
+        quotient = quotient < lowest ? lowest : quotient;
+        quotient = quotient > highest ? highest : quotient;
+        centred[i] = round_to_even(quotient);
+    }
+    const auto add = [&](int64_t lane, int64_t i) {
+        const double code = static_cast<double>(centred[i]);
+        product[lane] += static_cast<double>(values[i]) * code;
+        square[lane] += code * code;
+    };
+    int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) {
+        for (int64_t lane = 0; lane < kLanes; ++lane) add(lane, i + lane);
+    }
+    for (; i < count; ++i) add(i % kLanes, i);
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+        moments->product += product[lane];
+        moments->square += square[lane];
+    }
+}
+
+template <typename Bits>
+void add_moments(const Bits* values, int64_t count, const Affine* affines, int affine_count, CodeRange range,
+                 Moments* moments) {
+    float tile[kTile];
+    for (int64_t begin = 0; begin < count; begin += kTile) {
+        const int64_t length = count - begin < kTile ? count - begin : kTile;
+        widen(values + begin, length, tile);
+        for (int j = 0; j < affine_count; ++j) {
+            add_tile_moments(tile, length, affines[j], range, moments + j);
+        }
     }
 }

@@ -106,6 +106,7 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         dequantize_columns<Bits>,
         choose_affines<Bits, Key>,
         add_fit<Bits>,
+        add_moments<Bits>,
         mask_above<Bits>,
         compact<Bits>,
         expand<Bits>,

@@ -31,10 +31,13 @@ struct AffineRule {
     float usual_highest;  // of a range of values
 };
 
-struct FitSums {
-    double error = 0;    // squared, of the decoded values
+struct Moments {
     double product = 0;  // of values and codes less the zero point
     double square = 0;   // of codes less the zero point
+};
+struct FitSums {
+    double error = 0;  // squared, of the decoded values
+    Moments moments;
 };
 
 // Loops over values of one format, given as their bits: uint16_t for half, uint32_t for float. Keys are core/half.h's.
@@ -73,6 +76,10 @@ struct ValueKernels {
     int64_t (*choose_affines)(const Key* lowest, const Key* highest, int64_t count, AffineRule rule, Affine* affines);
     // Adds the sums for values quantized with an Affine, in the order of add_errors.
     void (*add_fit)(const Bits* values, int64_t count, Affine affine, CodeRange range, FitSums* sums);
+    // Adds the moments for each of several Affines, a tile of 1,024 values at a time; quotients are products with the
+    // reciprocal of the scale.
+    void (*add_moments)(const Bits* values, int64_t count, const Affine* affines, int affine_count, CodeRange range,
+                        Moments* moments);
 
     // Bit i of mask (LSB first, tail bits 0) is 1 where |values[i]| > threshold, a magnitude's bits. Returns the ones.
     int64_t (*mask_above)(const Bits* values, int64_t count, Bits threshold, uint8_t* mask);

@@ -92,6 +92,7 @@ def quantize(
     mode: str = "linear_symmetric",
     granularity: str = "per_channel",
     block_size: int | tuple[int, ...] = 32,
+    scale_search: str | None = None,
     channel_axis: int | None = None,
     num_threads: int | None = None,
 ) -> QuantizedTensor:
@@ -111,6 +112,8 @@ def quantize(
     block_size : int or tuple of int
         For ``"per_block"``. A number: entries of the input channel axis that share a scale, for each output channel;
         other axes whole. A tuple: entries along each axis of the weight, 0 for the whole axis. Must divide the axes.
+    scale_search : {"mse"}, optional
+        Search each scale, and in ``"linear"`` mode each zero point, for the least squared error.
     channel_axis : int, optional
         Output channel axis, with scales of its own for each entry; None for axis 0. The input channel axis is 1 for 0,
         0 for 1, -2 for -1 and -1 for -2, as in coremltools' operations; blocks along others need a tuple.
@@ -135,8 +138,20 @@ def quantize(
     precision, so that float16 ranges beyond 32,768 do not overflow and tiny ones do not give a scale of 0. Codes are
     the quotients in float32, rounded half to even. An all-zero block has scale 1. Where the scale is subnormal, and so
     has few digits, the next one above is taken if its squared error is smaller.
+
+    ``scale_search="mse"`` tries scales from 5/8 to 17/16 of that one, so that far values are clipped, and improves the
+    best by turns: the least-squares scale for the codes, the codes for that scale, neighbouring zero points. Symmetric
+    codes then use the end that is left out otherwise: int4 codes are -8 to 7, those of uint4 0 to 15 about 7. The
+    result is never worse than without the search.
     """
-    spec = Quantize(dtype=dtype, mode=mode, granularity=granularity, block_size=block_size, channel_axis=channel_axis)
+    spec = Quantize(
+        dtype=dtype,
+        mode=mode,
+        granularity=granularity,
+        block_size=block_size,
+        scale_search=scale_search,
+        channel_axis=channel_axis,
+    )
     return _quantize(weight, spec, num_threads)
 
 
@@ -148,7 +163,9 @@ def _quantize(weight: Any, spec: Quantize, num_threads: int | None) -> Quantized
     nbits, storage = QUANTIZED_DTYPES[spec.dtype]
     symmetric, is_signed = spec.mode == "linear_symmetric", storage is np.int8
     layout = block_layout(weight.shape, block_counts)
-    data, scale, zero_point = _core.quantize(weight, layout, nbits, is_signed, symmetric, num_threads=num_threads)
+    data, scale, zero_point = _core.quantize(
+        weight, layout, nbits, is_signed, symmetric, spec.scale_search == "mse", num_threads
+    )
     offsets = None if symmetric and is_signed else zero_point.view(storage).reshape(block_counts)
     return QuantizedTensor(weight.shape, data, scale.reshape(block_counts), offsets, spec.dtype)
 

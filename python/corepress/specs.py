@@ -71,6 +71,9 @@ class Quantize:
     block_size : int or tuple of int
         For ``"per_block"``: entries of the input channel axis that share a scale, for each output channel; or entries
         along each axis of the weight, 0 for the whole axis.
+    scale_search : {"mse"}, optional
+        Search the scale, and in ``"linear"`` mode the zero point, for the least squared error instead of taking the
+        range of the values.
     channel_axis : int, optional
         Output channel axis, with scales of its own for each entry; None for axis 0, or in a model for that of the
         consumer op. The input channel axis is 1 for 0, 0 for 1, -2 for -1 and -1 for -2.
@@ -81,12 +84,14 @@ class Quantize:
     mode: str = "linear_symmetric"
     granularity: str = "per_channel"
     block_size: int | tuple[int, ...] = 32
+    scale_search: str | None = None
     channel_axis: int | None = None
 
     def __post_init__(self) -> None:
         _require_choice(self, "dtype", ("int8", "uint8", "int4", "uint4"))
         _require_choice(self, "mode", ("linear_symmetric", "linear"))
         _require_choice(self, "granularity", ("per_channel", "per_tensor", "per_block"))
+        _require_choice(self, "scale_search", (None, "mse"))
         if isinstance(self.block_size, int):
             _require(self.block_size >= 1, self, f"block_size must be at least 1, not {self.block_size}")
         else:
@@ -101,7 +106,8 @@ class Quantize:
     def description(self) -> str:
         mode = " linear" if self.mode == "linear" else ""
         blocks = f"blocks of {self.block_size}" if self.granularity == "per_block" else self.granularity
-        return f"quantize {self.dtype}{mode} {blocks}"
+        search = f", {self.scale_search} scales" if self.scale_search else ""
+        return f"quantize {self.dtype}{mode} {blocks}{search}"
 
 
 @dataclass(frozen=True, kw_only=True)

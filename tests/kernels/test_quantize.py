@@ -62,14 +62,15 @@ def check_blocks(weight: np.ndarray, tensor: cp.QuantizedTensor, dtype: str, mod
         assert_same_bits(part_dense, reference.dequantize(codes, expected_scale, zero_point))
 
 
-def check_grid(weight: np.ndarray, tensor: cp.QuantizedTensor, dtype: str, mode: str) -> None:
+def check_grid(weight: np.ndarray, tensor: cp.QuantizedTensor, dtype: str, mode: str, search: bool = False) -> None:
     """The same for blocks along several axes."""
     codes, dense = tensor.codes(), tensor.dense()
     for place in np.ndindex(tensor.scale.shape):
         block = tuple(
             slice(index * size, (index + 1) * size) for index, size in zip(place, tensor.block_shape, strict=True)
         )
-        expected, scale, zero_point = reference.quantize(weight[block], RANGES[dtype, mode], mode == "linear_symmetric")
+        symmetric = mode == "linear_symmetric"
+        expected, scale, zero_point = reference.quantize(weight[block], RANGES[dtype, mode], symmetric, search)
         assert tensor.scale[place] == scale
         assert zero_point == (0 if tensor.zero_point is None else tensor.zero_point[place])
         np.testing.assert_array_equal(codes[block], expected)
@@ -288,6 +289,53 @@ def test_int4_is_packed_low_nibble_first():
     assert tensor.nbytes == 3 + 4
     linear = cp.quantize(np.ones((3, 4), np.float16), dtype="uint4", mode="linear")
     assert linear.nbytes == 6 + 3 * 2 + 2  # zero points are stored packed too
+
+
+def squared_error_of(weight: np.ndarray, **options: object) -> float:
+    return cp.error(weight, cp.quantize(weight, **options)).sse
+
+
+@pytest.mark.parametrize("shape", [(6, 64), (2, 32, 4), (3, 1000), (5, 7), (4, 1)])
+@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("weight_dtype", DTYPES)
+def test_searched_scales_have_the_bits_of_the_reference(name, weight_dtype, shape):
+    weight = draw(name, int(np.prod(shape)), weight_dtype).reshape(shape)
+    block_size = (1, 32, 1) if len(shape) == 3 else (1, 32 if shape[1] % 32 == 0 else 0)
+    for dtype, mode in ENCODINGS:
+        options = {"dtype": dtype, "mode": mode, "granularity": "per_block", "block_size": block_size}
+        tensor = cp.quantize(weight, scale_search="mse", **options)
+        check_grid(weight, tensor, dtype, mode, search=True)
+        assert cp.error(weight, tensor).sse <= squared_error_of(weight, **options)
+
+
+@pytest.mark.parametrize("name", HAZARDS)
+@pytest.mark.parametrize("weight_dtype", DTYPES)
+def test_searched_scales_of_hazards(simd_level, name, weight_dtype):
+    weight = np.array([HAZARDS[name]], weight_dtype)
+    for dtype, mode in ENCODINGS:
+        tensor = cp.quantize(weight, dtype=dtype, mode=mode, scale_search="mse")
+        check_grid(weight, tensor, dtype, mode, search=True)
+        assert np.isfinite(tensor.dense()).all()
+        assert cp.error(weight, tensor).sse <= squared_error_of(weight, dtype=dtype, mode=mode)
+
+
+@pytest.mark.parametrize("block_size", [(0, 0), (40, 1), (1, 0), (0, 1)])
+def test_searched_scales_of_large_blocks(block_size):
+    weight = draw("t3", 400 * 500, np.float16).reshape(400, 500)
+    for dtype, mode in (("int4", "linear_symmetric"), ("uint4", "linear")):
+        options = {"dtype": dtype, "mode": mode, "granularity": "per_block", "block_size": block_size}
+        assert squared_error_of(weight, scale_search="mse", **options) < 0.95 * squared_error_of(weight, **options)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "t6"])
+def test_the_search_gains_what_it_promises(name):
+    rng = np.random.default_rng(5)
+    drawn = rng.standard_normal((1000, 320)) if name == "gaussian" else rng.standard_t(6, (1000, 320))
+    weight = (0.02 * drawn).astype(np.float16)
+    for mode, most in (("linear_symmetric", 0.802), ("linear", 0.918)):
+        options = {"dtype": "int4", "mode": mode, "granularity": "per_block"}
+        gain = squared_error_of(weight, scale_search="mse", **options) / squared_error_of(weight, **options)
+        assert gain < most
 
 
 def test_symmetric_float32_has_the_codes_of_coremltools(coremltools_utils):

@@ -52,6 +52,8 @@ def blocks(weight, threads):
             options = {"granularity": "per_block", "block_size": (length,), "num_threads": threads}
             tensor = cp.quantize(table, dtype="int4", **options)
             yield from (tensor, tensor.dense(num_threads=threads))
+            if weight.size < 20_000:
+                yield cp.quantize(table, dtype="int4", scale_search="mse", **options)
             tensor = cp.quantize(table, dtype="uint4", mode="linear", **options)
             yield from (tensor, tensor.dense(num_threads=threads), tensor.codes())
 

@@ -63,7 +63,8 @@ void add_quantized(const std::vector<Bits>& values, const BlockLayout& layout, i
             std::vector<Bits> scales(groups);
             std::vector<uint8_t> zero_points(groups);
             std::vector<uint8_t> codes((values.size() * static_cast<size_t>(type.nbits) + 7) / 8);
-            quantize(values.data(), layout, {type, symmetric, false}, threads, scales.data(), zero_points.data(),
+            const bool search = values.size() < 20000 && type.nbits == 4;
+            quantize(values.data(), layout, {type, symmetric, search}, threads, scales.data(), zero_points.data(),
                      codes.data());
             dequantize(codes.data(), layout, type, scales.data(), zero_points.data(), threads, decoded.data());
             digest.add(scales);
