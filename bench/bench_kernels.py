@@ -26,13 +26,10 @@ JOBS: dict[str, tuple[Callable[..., cp.CompressedTensor], float]] = {
     "quantize-int8-per-channel": (lambda w, **k: cp.quantize(w, **k), 30),
     "quantize-int8-per-channel-linear": (lambda w, **k: cp.quantize(w, mode="linear", **k), 30),
     "quantize-int8-last-axis": (lambda w, **k: cp.quantize(w, channel_axis=-1, **k), 20),
-    "quantize-int4-blocks-of-32": (
-        lambda w, **k: cp.quantize(w, **INT4_BLOCKS, **k),
-        19,
-    ),
+    "quantize-int4-blocks-of-32": (lambda w, **k: cp.quantize(w, **INT4_BLOCKS, **k), 15),
     "quantize-int4-blocks-of-32-searched": (
         lambda w, **k: cp.quantize(w, scale_search="mse", **INT4_BLOCKS, **k),
-        20,
+        17,
     ),
     "prune-half": (lambda w, **k: cp.prune(w, target_sparsity=0.5, **k), 10),
 }
