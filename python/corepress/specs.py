@@ -92,6 +92,8 @@ class Quantize:
         _require_choice(self, "mode", ("linear_symmetric", "linear"))
         _require_choice(self, "granularity", ("per_channel", "per_tensor", "per_block"))
         _require_choice(self, "scale_search", (None, "mse"))
+        known = isinstance(self.block_size, int | tuple | list) and not isinstance(self.block_size, bool)
+        _require(known, self, f"block_size must be a number or one per axis, not {self.block_size!r}")
         if isinstance(self.block_size, int):
             _require(self.block_size >= 1, self, f"block_size must be at least 1, not {self.block_size}")
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -336,6 +337,24 @@ def test_the_search_gains_what_it_promises(name):
         options = {"dtype": "int4", "mode": mode, "granularity": "per_block"}
         gain = squared_error_of(weight, scale_search="mse", **options) / squared_error_of(weight, **options)
         assert gain < most
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "last axis 100 is not a multiple of block_size 32 (shape (64, 100))"),
+        ({"channel_axis": 1, "block_size": 30}, "axis 0 of length 64 is not a multiple of block_size 30"),
+        ({"block_size": (1, 2, 3)}, "block_size (1, 2, 3) must have one entry per axis (shape (64, 100))"),
+        ({"block_size": (-1, 2)}, "block_size must have one entry per axis, none negative, not (-1, 2)"),
+        ({"block_size": 0}, "block_size must be at least 1, not 0"),
+        ({"block_size": 3.5}, "block_size must be a number or one per axis, not 3.5"),
+        ({"block_size": 4, "channel_axis": 2}, "channel_axis 2 is not an axis of shape (64, 100)"),
+        ({"scale_search": "best"}, "scale_search must be None, 'mse', not 'best'"),
+    ],
+)
+def test_wrong_blocks_are_refused(options, message):
+    with pytest.raises(ValueError, match=re.escape(f"quantize: {message}")):
+        cp.quantize(normal(64, 100), granularity="per_block", **options)
 
 
 def test_symmetric_float32_has_the_codes_of_coremltools(coremltools_utils):
