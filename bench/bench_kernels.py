@@ -13,6 +13,7 @@ from weights import SHAPES, draw
 
 WEIGHTS = {dtype: draw(SHAPES["convolution"], dtype) for dtype in ("float16", "float32")}
 GROUPS = {"granularity": "per_grouped_channel", "group_size": 16}
+INT4_BLOCKS = {"dtype": "int4", "granularity": "per_block", "block_size": 32}
 
 # Signal-to-noise ratios, in decibel, that a correct result on these weights cannot miss.
 JOBS: dict[str, tuple[Callable[..., cp.CompressedTensor], float]] = {
@@ -25,6 +26,11 @@ JOBS: dict[str, tuple[Callable[..., cp.CompressedTensor], float]] = {
     "quantize-int8-per-channel": (lambda w, **k: cp.quantize(w, **k), 30),
     "quantize-int8-per-channel-linear": (lambda w, **k: cp.quantize(w, mode="linear", **k), 30),
     "quantize-int8-last-axis": (lambda w, **k: cp.quantize(w, channel_axis=-1, **k), 20),
+    "quantize-int4-blocks-of-32": (lambda w, **k: cp.quantize(w, **INT4_BLOCKS, **k), 15),
+    "quantize-int4-blocks-of-32-searched": (
+        lambda w, **k: cp.quantize(w, scale_search="mse", **INT4_BLOCKS, **k),
+        17,
+    ),
     "prune-half": (lambda w, **k: cp.prune(w, target_sparsity=0.5, **k), 10),
     "prune-2-of-4": (lambda w, **k: cp.prune(w, n_m_ratio=(2, 4), **k), 6),
     "prune-blocks": (lambda w, **k: cp.prune(w, target_sparsity=0.5, block_size=4, **k), 3),

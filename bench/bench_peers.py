@@ -32,6 +32,11 @@ PAIRS: dict[str, tuple[Job, Job, float]] = {
         lambda: peers.palettize(CONVOLUTION, 4, 16),
         60,
     ),
+    "int4 blocks of 32": (
+        lambda: cp.quantize(CONVOLUTION, dtype="int4", granularity="per_block", block_size=32),
+        lambda: peers.quantize(CONVOLUTION, 4, 32),
+        60,
+    ),
     "int8 per channel": (lambda: cp.quantize(CONVOLUTION), lambda: peers.quantize(CONVOLUTION), 100),
 }
 

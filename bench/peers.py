@@ -26,11 +26,11 @@ def palettize(weight: NDArray[Any], nbits: int, group_size: int = 0) -> Any:
     return passes().palettize_weights.blockwise_compress(weight, "KMEANS", nbits, block_sizes)
 
 
-def quantize(weight: NDArray[Any]) -> Any:
-    """coremltools' symmetric int8, one scale per entry of axis 0."""
+def quantize(weight: NDArray[Any], nbits: int = 8, block_size: int = 0) -> Any:
+    """coremltools' symmetric int8 or int4, one scale per entry of axis 0, or per `block_size` entries of axis 1 too."""
     block_sizes = [0] * weight.ndim
-    block_sizes[0] = 1
-    return passes().linear_quantize_weights.blockwise_compress(weight, 8, "LINEAR_SYMMETRIC", True, block_sizes)
+    block_sizes[:2] = 1, block_size
+    return passes().linear_quantize_weights.blockwise_compress(weight, nbits, "LINEAR_SYMMETRIC", True, block_sizes)
 
 
 def prune(weight: NDArray[Any], target_sparsity: float) -> Any:

@@ -50,6 +50,19 @@ CASES: dict[str, Callable[[], cp.CompressedTensor]] = {
     "quantize uint8 symmetric last axis": lambda: cp.quantize(spread(64, 7), dtype="uint8", channel_axis=1),
     "quantize uint8 linear float32": lambda: cp.quantize(spread(9, 41), dtype="uint8", mode="linear"),
     "quantize whole range of half": lambda: cp.quantize(np.array([[65504, -65504, 1]], np.float16), mode="linear"),
+    "quantize int4 blocks of 32": lambda: cp.quantize(bell(9, 96), dtype="int4", granularity="per_block"),
+    "quantize uint4 linear blocks of axis 0": lambda: cp.quantize(
+        spread(64, 7), dtype="uint4", mode="linear", granularity="per_block", channel_axis=1
+    ),
+    "quantize int4 linear grid": lambda: cp.quantize(
+        bell(6, 8, 3), dtype="int4", mode="linear", granularity="per_block", block_size=(2, 4, 0)
+    ),
+    "quantize int4 searched scales": lambda: cp.quantize(
+        bell(9, 96), dtype="int4", granularity="per_block", scale_search="mse"
+    ),
+    "quantize uint4 linear searched scales": lambda: cp.quantize(
+        spread(9, 41), dtype="uint4", mode="linear", scale_search="mse"
+    ),
     "prune half float16": lambda: cp.prune(bell(50, 21), target_sparsity=0.5),
     "prune three quarters float32": lambda: cp.prune(spread(50, 21), target_sparsity=0.75),
     "prune threshold": lambda: cp.prune(bell(50, 21), threshold=0.1),

@@ -1,6 +1,7 @@
 #include "algo/fit_tables.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "algo/distribution.h"
 #include "algo/kmeans1d.h"
@@ -36,13 +37,12 @@ struct KmeansFitter {
 
 template <typename Bits>
 void fit_uniform(const GroupView<Bits>& group, int entries, Bits* lut) {
-    KeyRange range{INT32_MAX, INT32_MIN};
-    group.for_each(0, group.size(), [&range](const Bits* values, int64_t length) {
-        const KeyRange part = kernels_for<Bits>(kernels()).key_range(values, length);
-        range.lowest = std::min(range.lowest, part.lowest);
-        range.highest = std::max(range.highest, part.highest);
+    using Key = typename Format<Bits>::Key;
+    Key least = std::numeric_limits<Key>::max(), most = std::numeric_limits<Key>::min();
+    group.for_each(0, group.size(), [&](const Bits* values, int64_t length) {
+        kernels_for<Bits>(kernels()).run_key_ranges(values, 1, length, &least, &most);
     });
-    const double lowest = value_of_key<Bits>(range.lowest), highest = value_of_key<Bits>(range.highest);
+    const double lowest = value_of_key<Bits>(least), highest = value_of_key<Bits>(most);
     for (int k = 0; k < entries; ++k) {
         lut[k] = bits_from_double<Bits>(lowest + k * ((highest - lowest) / (entries - 1)));
     }

@@ -2,19 +2,59 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <limits>
 #include <vector>
 
+#include "algo/scale.h"
 #include "core/half.h"
 #include "core/parallel.h"
+#include "core/workspace.h"
 #include "dispatch.h"
 
 namespace corepress {
 namespace {
 
-// Short runs that repeat are taken by whole rows, with one Affine per element of the row.
-bool by_rows(const GroupLayout& layout) { return layout.run < 32 && layout.outer >= 8; }
+constexpr int64_t kCodeTile = 4096;
+
+template <typename Bits>
+using KeyOf = typename Format<Bits>::Key;
+
+// Calls body(begin, end) for pieces of the tensor: whole rows where it is taken by rows, and an even number of
+// elements, so that packed codes begin at a byte.
+template <typename Body>
+void for_each_piece(const BlockLayout& layout, int threads, const Body& body) {
+    int64_t grain = kGrain;
+    if (by_rows(layout) && layout.row_length() < kGrain) grain -= grain % layout.row_length();
+    parallel_pieces(layout.size(), grain % 2 == 0 ? grain : 2 * grain, threads, body);
+}
+
+// The parameters of neighbouring blocks.
+struct Affines {
+    const Affine* data;
+    int64_t first;  // block
+
+    const Affine* from(int64_t group) const { return data + (group - first); }
+};
+
+// Parameters of columns, out of those of blocks: the blocks' own where a run is one element.
+class Columns {
+public:
+    const Affine* of(const BlockLayout& layout, Affines affines, int64_t group) {
+        if (layout.run() == 1) return affines.from(group);
+        if (group != group_) {
+            spread_.resize(static_cast<size_t>(layout.row_length()));
+            for (size_t i = 0; i < spread_.size(); ++i) {
+                spread_[i] = *affines.from(group + static_cast<int64_t>(i) / layout.run());
+            }
+            group_ = group;
+        }
+        return spread_.data();
+    }
+
+private:
+    std::vector<Affine> spread_;
+    int64_t group_ = -1;
+};
 
 template <typename Value>
 void lower(std::atomic<Value>& target, Value value) {
@@ -30,169 +70,236 @@ void raise(std::atomic<Value>& target, Value value) {
     }
 }
 
-template <typename Bits>
+template <typename Key>
 struct Ranges {
-    using Key = typename Format<Bits>::Key;
-    std::vector<std::atomic<Key>> lowest, highest;
+    std::vector<Key> lowest, highest;
 
-    explicit Ranges(int64_t groups) : lowest(static_cast<size_t>(groups)), highest(static_cast<size_t>(groups)) {
-        for (auto& key : lowest) key.store(std::numeric_limits<Key>::max(), std::memory_order_relaxed);
-        for (auto& key : highest) key.store(std::numeric_limits<Key>::min(), std::memory_order_relaxed);
-    }
-    void merge(int64_t group, Key low, Key high) {
-        lower(lowest[static_cast<size_t>(group)], low);
-        raise(highest[static_cast<size_t>(group)], high);
+    void reset(int64_t count) {
+        lowest.assign(static_cast<size_t>(count), std::numeric_limits<Key>::max());
+        highest.assign(static_cast<size_t>(count), std::numeric_limits<Key>::min());
     }
 };
 
-// Calls runs(group, offset, length) for parts of runs, or, where short runs repeat, rows(offset, count) for whole rows.
-template <typename Runs, typename Rows>
-void for_each_part(const GroupLayout& layout, int threads, const Runs& runs, const Rows& rows) {
-    if (by_rows(layout)) {
-        const int64_t grain = std::max<int64_t>(1, kGrain / layout.row_length());
-        parallel_pieces(layout.outer, grain, threads,
-                        [&](int64_t begin, int64_t end) { rows(begin * layout.row_length(), end - begin); });
-    } else {
-        parallel_pieces(layout.size(), kGrain, threads,
-                        [&](int64_t begin, int64_t end) { for_each_run(layout, begin, end, runs); });
-    }
-}
-
-template <typename Bits>
-void find_ranges(const Bits* values, const GroupLayout& layout, int threads, Ranges<Bits>& ranges) {
-    using Key = typename Format<Bits>::Key;
+// Calls merge(group, low, high) with ranges of parts of blocks; `scratch` is memory for it.
+template <typename Bits, typename Merge>
+void find_ranges(const Bits* values, const BlockLayout& layout, int64_t begin, int64_t end,
+                 Ranges<KeyOf<Bits>>& scratch, const Merge& merge) {
     const auto& kernels = kernels_for<Bits>(corepress::kernels());
-    const auto runs = [&](int64_t group, int64_t offset, int64_t length) {
-        const KeyRange range = kernels.key_range(values + offset, length);
-        ranges.merge(group, static_cast<Key>(range.lowest), static_cast<Key>(range.highest));
-    };
-    const auto rows = [&](int64_t offset, int64_t count) {
-        const int64_t columns = layout.row_length();
-        std::vector<Key> lowest(static_cast<size_t>(columns), std::numeric_limits<Key>::max());
-        std::vector<Key> highest(static_cast<size_t>(columns), std::numeric_limits<Key>::min());
-        kernels.column_key_range(values + offset, count, columns, lowest.data(), highest.data());
-        for (int64_t group = 0; group < layout.groups; ++group) {
-            const auto first = static_cast<std::ptrdiff_t>(group * layout.run), last = first + layout.run;
-            ranges.merge(group, *std::min_element(lowest.begin() + first, lowest.begin() + last),
-                         *std::max_element(highest.begin() + first, highest.begin() + last));
+    const auto runs = [&](int64_t group, int64_t offset, int64_t count, int64_t length) {
+        scratch.reset(count);
+        kernels.run_key_ranges(values + offset, count, length, scratch.lowest.data(), scratch.highest.data());
+        for (int64_t i = 0; i < count; ++i) {
+            merge(group + i, scratch.lowest[static_cast<size_t>(i)], scratch.highest[static_cast<size_t>(i)]);
         }
     };
-    for_each_part(layout, threads, runs, rows);
+    const auto rows = [&](int64_t group, int64_t column, int64_t offset, int64_t count, int64_t columns) {
+        scratch.reset(columns);
+        kernels.column_key_range(values + offset, count, columns, scratch.lowest.data(), scratch.highest.data());
+        for (int64_t i = 0; i < columns; ++i) {
+            merge(group + (column + i) / layout.run(), scratch.lowest[static_cast<size_t>(i)],
+                  scratch.highest[static_cast<size_t>(i)]);
+        }
+    };
+    walk(layout, begin, end, runs, rows);
 }
 
 template <typename Bits>
-float next_below(float scale) {
-    return Format<Bits>::to_float(static_cast<Bits>(Format<Bits>::from_float(scale) - 1));
-}
+class Quantizer {
+public:
+    using Key = KeyOf<Bits>;
 
-template <typename Bits>
-bool decodes_finite(float scale, double codes) {
-    const float value = static_cast<float>(codes) * scale;
-    return (Format<Bits>::from_float(value) & Format<Bits>::kMagnitude) < Format<Bits>::kInfinity;
-}
+    Quantizer(const Bits* values, const BlockLayout& layout, AffineEncoding encoding, Bits* scales,
+              uint8_t* zero_points, uint8_t* packed)
+        : values_(values),
+          layout_(layout),
+          encoding_(encoding),
+          codes_(codes_of(encoding)),
+          scales_(scales),
+          zero_points_(zero_points),
+          packed_(packed) {}
 
-// The scale in the weight's format for values in [low, high], and where zero lies. Done in double: in the weight's own
-// arithmetic high - low overflows for halves from 32,768 on. A scale that would be 0 becomes the smallest positive
-// number, which represents such values exactly or as closely as the format can; one whose extreme codes would decode to
-// infinity goes one step down.
-template <typename Bits>
-Affine choose_affine(double low, double high, IntegerRange range, bool symmetric) {
-    const double codes = range.highest - range.lowest;
-    Affine affine{1, 0};
-    double least_code = range.lowest, most_code = range.highest;
-    if (symmetric) {
-        high = std::max(std::fabs(low), std::fabs(high));
-        low = -high;
-        affine.zero_point = static_cast<float>((range.lowest + range.highest + (range.is_signed ? 0 : 1)) / 2);
-    } else {
-        low = std::min(low, 0.0);
-        high = std::max(high, 0.0);
+    // Blocks that lie within a small part of the tensor: the part is read once, while it is in the cache.
+    void by_slabs(int threads) {
+        const int64_t slab = layout_.slab_size(), groups = layout_.slab_groups();
+        const int64_t together = std::max<int64_t>(2, kGrain / slab / 2 * 2);
+        WorkspacePool<Workspace> workspaces;
+        parallel_pieces(layout_.slabs(), together, threads, [&](int64_t first, int64_t last) {
+            auto workspace = workspaces.borrow();
+            const int64_t begin = first * groups, count = (last - first) * groups;
+            workspace->ranges.reset(count);
+            Key* const lowest = workspace->ranges.lowest.data();
+            Key* const highest = workspace->ranges.highest.data();
+            if (slab == layout_.run() && !by_rows(layout_)) {
+                kernels_for<Bits>(kernels()).run_key_ranges(values_ + first * slab, count, slab, lowest, highest);
+            } else {
+                find_ranges(values_, layout_, first * slab, last * slab, workspace->scratch,
+                            [&](int64_t group, Key low, Key high) {
+                                Key &least = lowest[group - begin], &most = highest[group - begin];
+                                least = std::min(least, low);
+                                most = std::max(most, high);
+                            });
+            }
+            workspace->affines.resize(static_cast<size_t>(count));
+            Affine* const affines = workspace->affines.data();
+            choose(begin, begin + count, lowest, highest, affines);
+            encode(first * slab, last * slab, {affines, begin}, workspace->columns);
+        });
     }
-    if (high == low) return affine;  // all zero
-    if (!symmetric) {
-        const double zero_point = std::nearbyint((range.lowest * high - range.highest * low) / (high - low));
-        affine.zero_point = static_cast<float>(
-            std::min(std::max(zero_point, static_cast<double>(range.lowest)), static_cast<double>(range.highest)));
-    }
-    least_code -= static_cast<double>(affine.zero_point);
-    most_code -= static_cast<double>(affine.zero_point);
-    // The range is rounded to the format first, as coremltools does, unless that overflows: a scale one step off could
-    // by chance have a larger error than coremltools'.
-    const Bits rounded = Format<Bits>::from_float(static_cast<float>(high - low));
-    const double range_of_values = rounded < Format<Bits>::kInfinity ? Format<Bits>::to_float(rounded) : high - low;
-    const Bits bits = Format<Bits>::from_float(static_cast<float>(range_of_values / codes));
-    affine.scale = Format<Bits>::to_float(std::max(bits, Format<Bits>::kMinimum));
-    while (!decodes_finite<Bits>(affine.scale, least_code) || !decodes_finite<Bits>(affine.scale, most_code)) {
-        affine.scale = next_below<Bits>(affine.scale);
-    }
-    return affine;
-}
 
-// One Affine per element of a row, where whole rows are taken.
-std::vector<Affine> spread(const std::vector<Affine>& affines, const GroupLayout& layout) {
-    std::vector<Affine> columns;
-    if (!by_rows(layout)) return columns;
-    columns.reserve(static_cast<size_t>(layout.row_length()));
-    for (const Affine& affine : affines) columns.insert(columns.end(), static_cast<size_t>(layout.run), affine);
-    return columns;
+    // Blocks that are spread over the tensor, which is read twice.
+    void by_passes(int threads) {
+        const auto groups = static_cast<size_t>(layout_.groups());
+        WorkspacePool<Workspace> workspaces;
+        std::vector<std::atomic<Key>> lowest(groups), highest(groups);
+        for (auto& key : lowest) key.store(std::numeric_limits<Key>::max(), std::memory_order_relaxed);
+        for (auto& key : highest) key.store(std::numeric_limits<Key>::min(), std::memory_order_relaxed);
+        for_each_piece(layout_, threads, [&](int64_t begin, int64_t end) {
+            auto workspace = workspaces.borrow();
+            find_ranges(values_, layout_, begin, end, workspace->scratch, [&](int64_t group, Key low, Key high) {
+                lower(lowest[static_cast<size_t>(group)], low);
+                raise(highest[static_cast<size_t>(group)], high);
+            });
+        });
+        const std::vector<Key> least(lowest.begin(), lowest.end()), most(highest.begin(), highest.end());
+        std::vector<Affine> affines(groups);
+        const int64_t grain = std::max<int64_t>(1, kGrain / layout_.group_size());
+        parallel_pieces(layout_.groups(), grain, threads, [&](int64_t begin, int64_t end) {
+            choose(begin, end, least.data() + begin, most.data() + begin, affines.data() + begin);
+        });
+        for_each_piece(layout_, threads, [&](int64_t begin, int64_t end) {
+            auto workspace = workspaces.borrow();
+            encode(begin, end, {affines.data(), 0}, workspace->columns);
+        });
+    }
+
+private:
+    struct Workspace {
+        Ranges<Key> ranges, scratch;
+        std::vector<Affine> affines;
+        Columns columns;
+    };
+
+    // Scales and zero points of the blocks [begin, end), whose ranges are given.
+    void choose(int64_t begin, int64_t end, const Key* lowest, const Key* highest, Affine* affines) {
+        const float largest = Format<Bits>::to_float(static_cast<Bits>(Format<Bits>::kInfinity - 1));
+        const AffineRule rule{codes_.scaled, encoding_.symmetric, codes_.symmetric_zero_point,
+                              Format<Bits>::to_float(Format<Bits>::kNormal), largest / 2};
+        const int64_t unusual =
+            kernels_for<Bits>(kernels()).choose_affines(lowest, highest, end - begin, rule, affines);
+        const bool with_care = unusual > 0 || encoding_.search_scale;
+        for (int64_t i = 0; i < end - begin && with_care; ++i) {
+            const double low = value_of_key<Bits>(lowest[i]), high = value_of_key<Bits>(highest[i]);
+            affines[i] = choose_affine<Bits>(low, high, codes_, encoding_.symmetric);
+            if (is_coarse<Bits>(affines[i].scale)) {
+                affines[i] = round_scale(values_, layout_, begin + i, codes_, affines[i]);
+            }
+            if (encoding_.search_scale) {
+                affines[i] =
+                    search_affine(values_, layout_, begin + i, low, high, codes_, encoding_.symmetric, affines[i]);
+            }
+        }
+        for (int64_t i = 0; i < end - begin; ++i) {
+            scales_[begin + i] = Format<Bits>::from_float(affines[i].scale);
+            zero_points_[begin + i] = static_cast<uint8_t>(static_cast<int>(affines[i].zero_point));
+        }
+    }
+
+    void encode(int64_t begin, int64_t end, Affines affines, Columns& columns) const {
+        if (encoding_.type.nbits == 8) return encode_part(begin, end, affines, packed_ + begin, columns);
+        uint8_t codes[2 * kCodeTile];
+        const int64_t row = layout_.row_length();
+        int64_t tile = kCodeTile;
+        if (by_rows(layout_) && row <= tile) tile -= tile % row;
+        if (tile % 2 != 0) tile *= 2;
+        for (int64_t first = begin; first < end; first += tile) {
+            const int64_t last = std::min(first + tile, end);
+            encode_part(first, last, affines, codes, columns);
+            kernels().pack(codes, last - first, encoding_.type.nbits, packed_ + first * encoding_.type.nbits / 8);
+        }
+    }
+
+    void encode_part(int64_t begin, int64_t end, Affines affines, uint8_t* codes, Columns& columns) const {
+        const auto& kernels = kernels_for<Bits>(corepress::kernels());
+        const auto runs = [&](int64_t group, int64_t offset, int64_t count, int64_t length) {
+            kernels.quantize_runs(values_ + offset, count, length, affines.from(group), codes_.used,
+                                  codes + (offset - begin));
+        };
+        const auto rows = [&](int64_t group, int64_t column, int64_t offset, int64_t count, int64_t width) {
+            const Affine* const of_columns = columns.of(layout_, affines, group) + column;
+            kernels.quantize_columns(values_ + offset, count, width, of_columns, codes_.used, codes + (offset - begin));
+        };
+        walk(layout_, begin, end, runs, rows);
+    }
+
+    const Bits* values_;
+    const BlockLayout& layout_;
+    AffineEncoding encoding_;
+    Codes codes_;
+    Bits* scales_;
+    uint8_t* zero_points_;
+    uint8_t* packed_;
+};
+
+// Whether the parts of the tensor that hold whole blocks fit a core's cache, or are as many as several cores can share.
+bool has_small_slabs(const BlockLayout& layout) {
+    constexpr int64_t kCached = int64_t{1} << 20, kMany = 8;
+    return layout.slab_size() <= kGrain || (layout.slab_size() <= kCached && layout.slabs() >= kMany);
 }
 
 }  // namespace
 
 template <typename Bits>
-void quantize(const Bits* values, const GroupLayout& layout, IntegerRange range, bool symmetric, int threads,
-              Bits* scales, uint8_t* zero_points, uint8_t* codes) {
+void quantize(const Bits* values, const BlockLayout& layout, AffineEncoding encoding, int threads, Bits* scales,
+              uint8_t* zero_points, uint8_t* packed) {
     if (layout.size() == 0) return;
-    Ranges<Bits> ranges(layout.groups);
-    find_ranges(values, layout, threads, ranges);
-    std::vector<Affine> affines(static_cast<size_t>(layout.groups));
-    for (size_t group = 0; group < affines.size(); ++group) {
-        const auto value = [](const auto& key) {
-            return static_cast<double>(Format<Bits>::to_float(bits_from_key<Bits>(key.load())));
-        };
-        affines[group] =
-            choose_affine<Bits>(value(ranges.lowest[group]), value(ranges.highest[group]), range, symmetric);
-        scales[group] = Format<Bits>::from_float(affines[group].scale);
-        zero_points[group] = static_cast<uint8_t>(static_cast<int>(affines[group].zero_point));
+    Quantizer<Bits> quantizer(values, layout, encoding, scales, zero_points, packed);
+    if (has_small_slabs(layout)) {
+        quantizer.by_slabs(threads);
+    } else {
+        quantizer.by_passes(threads);
     }
-    const CodeRange code_range{static_cast<float>(range.lowest), static_cast<float>(range.highest)};
-    const auto& kernels = kernels_for<Bits>(corepress::kernels());
-    const std::vector<Affine> columns = spread(affines, layout);
-    const auto runs = [&](int64_t group, int64_t offset, int64_t length) {
-        kernels.quantize(values + offset, length, affines[static_cast<size_t>(group)], code_range, codes + offset);
-    };
-    const auto rows = [&](int64_t offset, int64_t count) {
-        kernels.quantize_columns(values + offset, count, layout.row_length(), columns.data(), code_range,
-                                 codes + offset);
-    };
-    for_each_part(layout, threads, runs, rows);
 }
 
 template <typename Bits>
-void dequantize(const uint8_t* codes, const GroupLayout& layout, bool is_signed, const Bits* scales,
+void dequantize(const uint8_t* packed, const BlockLayout& layout, IntegerType type, const Bits* scales,
                 const uint8_t* zero_points, int threads, Bits* values) {
     if (layout.size() == 0) return;
-    std::vector<Affine> affines(static_cast<size_t>(layout.groups));
+    std::vector<Affine> affines(static_cast<size_t>(layout.groups()));
     for (size_t group = 0; group < affines.size(); ++group) {
         const uint8_t byte = zero_points == nullptr ? uint8_t{0} : zero_points[group];
-        const int zero_point = is_signed ? static_cast<int8_t>(byte) : byte;
+        const int zero_point = type.is_signed ? static_cast<int8_t>(byte) : byte;
         affines[group] = {Format<Bits>::to_float(scales[group]), static_cast<float>(zero_point)};
     }
     const auto& kernels = kernels_for<Bits>(corepress::kernels());
-    const std::vector<Affine> columns = spread(affines, layout);
-    const auto runs = [&](int64_t group, int64_t offset, int64_t length) {
-        kernels.dequantize(codes + offset, length, affines[static_cast<size_t>(group)], is_signed, values + offset);
-    };
-    const auto rows = [&](int64_t offset, int64_t count) {
-        kernels.dequantize_columns(codes + offset, count, layout.row_length(), columns.data(), is_signed,
-                                   values + offset);
-    };
-    for_each_part(layout, threads, runs, rows);
+    for_each_piece(layout, threads, [&](int64_t begin, int64_t end) {
+        uint8_t tile[kCodeTile];
+        Columns columns;
+        for (int64_t first = begin; first < end; first += kCodeTile) {
+            const int64_t last = std::min(first + kCodeTile, end);
+            const uint8_t* codes = packed + first;
+            if (type.nbits != 8) {
+                corepress::kernels().unpack(packed + first * type.nbits / 8, last - first, type.nbits, tile);
+                codes = tile;
+            }
+            const auto runs = [&](int64_t group, int64_t offset, int64_t count, int64_t length) {
+                kernels.dequantize_runs(codes + (offset - first), count, length, affines.data() + group,
+                                        type.sign_bit(), values + offset);
+            };
+            const auto rows = [&](int64_t group, int64_t column, int64_t offset, int64_t count, int64_t width) {
+                kernels.dequantize_columns(codes + (offset - first), count, width,
+                                           columns.of(layout, {affines.data(), 0}, group) + column, type.sign_bit(),
+                                           values + offset);
+            };
+            walk(layout, first, last, runs, rows);
+        }
+    });
 }
 
-template void quantize(const uint16_t*, const GroupLayout&, IntegerRange, bool, int, uint16_t*, uint8_t*, uint8_t*);
-template void quantize(const uint32_t*, const GroupLayout&, IntegerRange, bool, int, uint32_t*, uint8_t*, uint8_t*);
-template void dequantize(const uint8_t*, const GroupLayout&, bool, const uint16_t*, const uint8_t*, int, uint16_t*);
-template void dequantize(const uint8_t*, const GroupLayout&, bool, const uint32_t*, const uint8_t*, int, uint32_t*);
+template void quantize(const uint16_t*, const BlockLayout&, AffineEncoding, int, uint16_t*, uint8_t*, uint8_t*);
+template void quantize(const uint32_t*, const BlockLayout&, AffineEncoding, int, uint32_t*, uint8_t*, uint8_t*);
+template void dequantize(const uint8_t*, const BlockLayout&, IntegerType, const uint16_t*, const uint8_t*, int,
+                         uint16_t*);
+template void dequantize(const uint8_t*, const BlockLayout&, IntegerType, const uint32_t*, const uint8_t*, int,
+                         uint32_t*);
 
 }  // namespace corepress

@@ -1,28 +1,36 @@
-// Affine quantization to 8 bits with one scale, and optionally one zero point, per group.
+// Affine quantization to 4 or 8 bits with one scale, and optionally one zero point, per block.
 #pragma once
 
 #include <cstdint>
 
-#include "core/span.h"
+#include "core/blocks.h"
 
 namespace corepress {
 
-struct IntegerRange {
-    int lowest;
-    int highest;
+struct IntegerType {
+    int nbits;  // 4 or 8
     bool is_signed;
+
+    int lowest() const { return is_signed ? -(1 << (nbits - 1)) : 0; }
+    int highest() const { return lowest() + (1 << nbits) - 1; }
+    int sign_bit() const { return is_signed ? 1 << (nbits - 1) : 0; }
 };
 
-// weight = scale * (code - zero_point). With `symmetric` the range of codes is centred on the (constant) zero point;
-// otherwise zero points are found so that the range of values, widened to include 0, fills the range of codes.
-// scales and zero_points (codes' bytes): [groups]. codes: one byte each, in the tensor's order. Values must be finite.
+struct AffineEncoding {
+    IntegerType type;
+    bool symmetric;     // one code less, and zero in the middle; else zero points are found, and the range includes 0
+    bool search_scale;  // for the least squared error, with all codes in use
+};
+
+// weight = scale * (code - zero_point). scales and zero_points (a byte each, signed as the codes): one per block.
+// packed: the codes in the tensor's order, least significant bit first. Values must be finite.
 template <typename Bits>
-void quantize(const Bits* values, const GroupLayout& layout, IntegerRange range, bool symmetric, int threads,
-              Bits* scales, uint8_t* zero_points, uint8_t* codes);
+void quantize(const Bits* values, const BlockLayout& layout, AffineEncoding encoding, int threads, Bits* scales,
+              uint8_t* zero_points, uint8_t* packed);
 
 // zero_points may be null: all 0.
 template <typename Bits>
-void dequantize(const uint8_t* codes, const GroupLayout& layout, bool is_signed, const Bits* scales,
+void dequantize(const uint8_t* packed, const BlockLayout& layout, IntegerType type, const Bits* scales,
                 const uint8_t* zero_points, int threads, Bits* values);
 
 }  // namespace corepress

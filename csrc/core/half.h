@@ -56,7 +56,8 @@ struct Format<uint16_t> {
     static constexpr int kWidth = 16;
     static constexpr uint16_t kMagnitude = 0x7fff;
     static constexpr uint16_t kInfinity = 0x7c00;
-    static constexpr uint16_t kMinimum = 1;  // the smallest positive value
+    static constexpr uint16_t kMinimum = 1;      // the smallest positive value
+    static constexpr uint16_t kNormal = 0x0400;  // the smallest of full precision
     static float to_float(uint16_t bits) { return float_from_half(bits); }
     static uint16_t from_float(float value) { return half_from_float(value); }
 };
@@ -68,6 +69,7 @@ struct Format<uint32_t> {
     static constexpr uint32_t kMagnitude = 0x7fffffff;
     static constexpr uint32_t kInfinity = 0x7f800000;
     static constexpr uint32_t kMinimum = 1;
+    static constexpr uint32_t kNormal = 0x00800000;
     static float to_float(uint32_t bits) { return float_from_bits(bits); }
     static uint32_t from_float(float value) { return bits_from_float(value); }
 };

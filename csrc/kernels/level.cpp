@@ -21,6 +21,15 @@ namespace {
 constexpr int64_t kTile = 1024;  // values held in registers' reach, in the first-level cache
 constexpr int64_t kLanes = 8;    // doubles of a 512-bit register
 
+// Calls body(length), as a constant that spares loops their tails for the usual sizes of blocks.
+template <typename Body>
+inline __attribute__((always_inline)) void with_constant(int64_t length, const Body& body) {
+    if (length == 32) return body(int64_t{32});
+    if (length == 16) return body(int64_t{16});
+    if (length == 64) return body(int64_t{64});
+    body(length);
+}
+
 // The conversions: compilers do not turn half.h's arithmetic into the instructions for it. The results are the same
 // bits.
 inline void widen(const uint16_t* half, int64_t count, float* single) {
@@ -101,16 +110,19 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
     using Key = typename Format<Bits>::Key;
     return {
         count_nonfinite<Bits>,
-        key_range<Bits>,
+        run_key_ranges<Bits, Key>,
         column_key_range<Bits, Key>,
         assign_by_cuts<Bits, Key>,
         assign_by_search<Bits, Key>,
         assign_by_table<Bits, Key>,
         look_up<Bits>,
-        quantize<Bits>,
+        quantize_runs<Bits>,
         quantize_columns<Bits>,
-        dequantize<Bits>,
+        dequantize_runs<Bits>,
         dequantize_columns<Bits>,
+        choose_affines<Bits, Key>,
+        add_fit<Bits>,
+        add_moments<Bits>,
         mask_above<Bits>,
         compact<Bits>,
         expand<Bits>,

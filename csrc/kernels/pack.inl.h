@@ -11,8 +11,11 @@ inline uint64_t load_word(const uint8_t* bytes) {
 
 template <int nbits>
 inline uint64_t fold_codes(uint64_t word) {
-    if constexpr (nbits == 1) return word * 0x0102040810204080u >> 56;  // bit 8i lands on bit 56 + i, and none carries
-    word = (word & 0x00ff00ff00ff00ffu) | ((word & 0xff00ff00ff00ff00u) >> (8 - nbits));
+    if constexpr (nbits == 1) {  // bit 8i lands on bit 56 + i, and none carries
+        return (word & 0x0101010101010101u) * 0x0102040810204080u >> 56;
+    }
+    constexpr uint64_t kCode = ((uint64_t{1} << nbits) - 1) * 0x0001000100010001u;
+    word = (word & kCode) | ((word & kCode << 8) >> (8 - nbits));
     word = (word & 0x0000ffff0000ffffu) | ((word & 0xffff0000ffff0000u) >> (16 - 2 * nbits));
     return (word & 0x00000000ffffffffu) | ((word >> 32) << (4 * nbits));
 }

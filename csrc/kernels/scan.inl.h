@@ -15,17 +15,24 @@ int64_t count_nonfinite(const Bits* values, int64_t count) {
     return total;
 }
 
-template <typename Bits>
-KeyRange key_range(const Bits* values, int64_t count) {
-    using Key = typename Format<Bits>::Key;
-    Key lowest = key_from_bits(values[0]);
-    Key highest = lowest;
-    for (int64_t i = 0; i < count; ++i) {
+template <typename Bits, typename Key>
+inline void run_key_range(const Bits* values, int64_t length, Key* lowest, Key* highest) {
+    Key low = *lowest, high = *highest;
+    for (int64_t i = 0; i < length; ++i) {
         const Key key = key_from_bits(values[i]);
-        lowest = key < lowest ? key : lowest;
-        highest = key > highest ? key : highest;
+        low = key < low ? key : low;
+        high = key > high ? key : high;
     }
-    return {lowest, highest};
+    *lowest = low;
+    *highest = high;
+}
+
+template <typename Bits, typename Key>
+void run_key_ranges(const Bits* values, int64_t runs, int64_t length, Key* lowest, Key* highest) {
+    for (int64_t run = 0; run < runs; ++run) {
+        with_constant(length,
+                      [&](int64_t size) { run_key_range(values + run * size, size, lowest + run, highest + run); });
+    }
 }
 
 template <typename Bits, typename Key>

@@ -8,11 +8,6 @@ namespace corepress {
 
 inline constexpr int64_t kLargestGroup = 1024;  // ranks are counted in a half's width
 
-struct KeyRange {
-    int32_t lowest;
-    int32_t highest;
-};
-
 struct ErrorSums {
     double squared_error = 0;
     double squared_first = 0;
@@ -30,15 +25,31 @@ struct CodeRange {
     float lowest;
     float highest;
 };
+struct AffineRule {
+    CodeRange range;
+    bool symmetric;
+    float zero_point;     // where symmetric
+    float usual_lowest;   // of a scale
+    float usual_highest;  // of a range of values
+};
+
+struct Moments {
+    double product = 0;  // of values and codes less the zero point
+    double square = 0;   // of codes less the zero point
+};
+struct FitSums {
+    double error = 0;  // squared, of the decoded values
+    Moments moments;
+};
 
 // Loops over values of one format, given as their bits: uint16_t for half, uint32_t for float. Keys are core/half.h's.
 template <typename Bits, typename Key>
 struct ValueKernels {
     int64_t (*count_nonfinite)(const Bits* values, int64_t count);
 
-    // Smallest and largest key of count >= 1 values.
-    KeyRange (*key_range)(const Bits* values, int64_t count);
-    // The same for each column of a row-major [rows, columns] matrix, merged into lowest and highest.
+    // Smallest and largest key of each run of length >= 1, merged into lowest and highest.
+    void (*run_key_ranges)(const Bits* values, int64_t runs, int64_t length, Key* lowest, Key* highest);
+    // The same for each column of a row-major [rows, columns] matrix.
     void (*column_key_range)(const Bits* values, int64_t rows, int64_t columns, Key* lowest, Key* highest);
 
     // codes[i] = number of cuts below values[i]: the code is j where cuts[j-1] < key <= cuts[j]. Cuts ascend.
@@ -51,14 +62,26 @@ struct ValueKernels {
                             uint8_t* codes);
     void (*look_up)(const uint8_t* codes, int64_t count, const Bits* lut, Bits* values);
 
-    void (*quantize)(const Bits* values, int64_t count, Affine affine, CodeRange range, uint8_t* codes);
+    // `runs` runs of `length` values, one after the other, each with an Affine of its own.
+    void (*quantize_runs)(const Bits* values, int64_t runs, int64_t length, const Affine* affines, CodeRange range,
+                          uint8_t* codes);
     // Row-major [rows, columns], one Affine per column.
     void (*quantize_columns)(const Bits* values, int64_t rows, int64_t columns, const Affine* affines, CodeRange range,
                              uint8_t* codes);
-    // values[i] = (codes[i] - zero_point) * scale, rounded once; codes are two's complement when is_signed.
-    void (*dequantize)(const uint8_t* codes, int64_t count, Affine affine, bool is_signed, Bits* values);
-    void (*dequantize_columns)(const uint8_t* codes, int64_t rows, int64_t columns, const Affine* affines,
-                               bool is_signed, Bits* values);
+    // values[i] = (codes[i] - zero_point) * scale, rounded once. `sign` is the sign bit of two's complement codes,
+    // whose upper bits may be 0; 0 for unsigned ones.
+    void (*dequantize_runs)(const uint8_t* codes, int64_t runs, int64_t length, const Affine* affines, int sign,
+                            Bits* values);
+    void (*dequantize_columns)(const uint8_t* codes, int64_t rows, int64_t columns, const Affine* affines, int sign,
+                               Bits* values);
+    // One Affine per range of keys; returns how many of them are unusual by the rule's bounds.
+    int64_t (*choose_affines)(const Key* lowest, const Key* highest, int64_t count, AffineRule rule, Affine* affines);
+    // Adds the sums for values quantized with an Affine, in the order of add_errors.
+    void (*add_fit)(const Bits* values, int64_t count, Affine affine, CodeRange range, FitSums* sums);
+    // Adds the moments for each of several Affines, a tile of 1,024 values at a time; quotients are products with the
+    // reciprocal of the scale.
+    void (*add_moments)(const Bits* values, int64_t count, const Affine* affines, int affine_count, CodeRange range,
+                        Moments* moments);
 
     // Bit i of mask (LSB first, tail bits 0) is 1 where |values[i]| > threshold, a magnitude's bits. Returns the ones.
     int64_t (*mask_above)(const Bits* values, int64_t count, Bits threshold, uint8_t* mask);
@@ -85,7 +108,8 @@ struct KernelTable {
     ValueKernels<uint16_t, int16_t> half;
     ValueKernels<uint32_t, int32_t> single;
 
-    // Codes of nbits bits (1, 2, 3, 4, 6, 8; upper bits 0), LSB first in one stream; the last byte's tail bits are 0.
+    // Codes of nbits bits (1, 2, 3, 4, 6, 8; upper bits are ignored), LSB first in one stream; the last byte's tail
+    // bits are 0.
     void (*pack)(const uint8_t* codes, int64_t count, int nbits, uint8_t* packed);
     // Reads exactly (count * nbits + 7) / 8 bytes.
     void (*unpack)(const uint8_t* packed, int64_t count, int nbits, uint8_t* codes);

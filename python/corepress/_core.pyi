@@ -1,4 +1,4 @@
-"""The native kernels. Arrays are C-contiguous; `layout` is that of `corepress.arrays.group_layout`."""
+"""The native kernels. Arrays are C-contiguous; layouts are those of `corepress.arrays`."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ compiler: str
 
 Bytes = NDArray[uint8]
 Layout = tuple[int, int, int]
+BlockLayout = tuple[tuple[int, int], ...]
 # Squared error, squared first, squared second, product, largest absolute error.
 ErrorSums = tuple[float, float, float, float, float]
 
@@ -47,15 +48,17 @@ def kmeans1d(
 ) -> list[tuple[NDArray[int32], NDArray[float64], NDArray[float64]]]: ...
 def quantize(
     weight: NDArray[Any],
-    layout: Layout,
-    range: tuple[int, int],
+    layout: BlockLayout,
+    nbits: int,
     is_signed: bool,
     symmetric: bool,
+    search_scale: bool = False,
     num_threads: int | None = None,
 ) -> tuple[Bytes, NDArray[Any], Bytes]: ...
 def dequantize(
-    codes: Bytes,
-    layout: Layout,
+    data: Bytes,
+    layout: BlockLayout,
+    nbits: int,
     is_signed: bool,
     scale: NDArray[Any],
     zero_point: Bytes | None,

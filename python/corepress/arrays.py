@@ -85,6 +85,31 @@ def axis_layout(shape: tuple[int, ...], axis: int) -> _core.Layout:
     return prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
 
 
+def block_layout(shape: tuple[int, ...], block_counts: tuple[int, ...]) -> _core.BlockLayout:
+    """Describe a row-major tensor, divided into blocks along any axes, as nested pairs (blocks, length of a block).
+
+    Each axis is such a pair; neighbouring ones that make one pair together are joined, so that kernels meet few and
+    long ones.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the tensor.
+    block_counts : tuple of int
+        Number of blocks along each axis; each divides the axis.
+    """
+    pairs: list[tuple[int, int]] = []
+    for size, blocks in zip(shape, block_counts, strict=True):
+        length = size // blocks
+        if pairs and pairs[-1][1] == 1:
+            pairs[-1] = (pairs[-1][0] * blocks, length)
+        elif pairs and blocks == 1:
+            pairs[-1] = (pairs[-1][0], pairs[-1][1] * length)
+        else:
+            pairs.append((blocks, length))
+    return tuple(pairs)
+
+
 def checked_axis(verb: str, name: str, axis: int, shape: tuple[int, ...]) -> int:
     """Return `axis` counted from the front; ValueError if the shape has no such axis."""
     if not -len(shape) <= axis < len(shape):

@@ -9,20 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import as_finite_weight, axis_layout, checked_axis, group_layout
+from .arrays import as_finite_weight, axis_layout, block_layout, checked_axis
 from .palettes import palettize, palettize_all
 from .specs import Palettize, Prune, Quantize, Spec
-from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
+from .tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 
-__all__ = ["apply", "palettize", "prune", "quantize"]
-
-# Ranges of the codes, coremltools': symmetric ones leave out one code so that they are centred.
-CODE_RANGES = {
-    ("int8", "linear_symmetric"): (-127, 127),
-    ("int8", "linear"): (-128, 127),
-    ("uint8", "linear_symmetric"): (0, 254),
-    ("uint8", "linear"): (0, 255),
-}
+__all__ = ["apply", "input_axis", "palettize", "prune", "quantize"]
 
 
 def quantize(
@@ -31,6 +23,8 @@ def quantize(
     dtype: str = "int8",
     mode: str = "linear_symmetric",
     granularity: str = "per_channel",
+    block_size: int | tuple[int, ...] = 32,
+    scale_search: str | None = None,
     channel_axis: int | None = None,
     num_threads: int | None = None,
 ) -> QuantizedTensor:
@@ -40,15 +34,21 @@ def quantize(
     ----------
     weight : array_like of float16, float32 or float64
         Any shape and strides; never written to. float64 is narrowed to float32.
-    dtype : {"int8", "uint8"}
+    dtype : {"int8", "uint8", "int4", "uint4"}
         Integer type of the codes.
     mode : {"linear_symmetric", "linear"}
-        Symmetric about zero (int8 codes -127 to 127, no zero point; uint8 codes 0 to 254 about 127), or over the range
-        of the values widened to include zero, with zero points.
-    granularity : {"per_channel", "per_tensor"}
+        Symmetric about zero (int8 codes -127 to 127 and int4 codes -7 to 7, no zero point; uint8 codes 0 to 254 about
+        127, uint4 codes 0 to 14 about 7), or over the range of the values widened to include zero, with zero points.
+    granularity : {"per_channel", "per_tensor", "per_block"}
         What shares a scale.
+    block_size : int or tuple of int
+        For ``"per_block"``. A number: entries of the input channel axis that share a scale, for each output channel;
+        other axes whole. A tuple: entries along each axis of the weight, 0 for the whole axis. Must divide the axes.
+    scale_search : {"mse"}, optional
+        Search each scale, and in ``"linear"`` mode each zero point, for the least squared error.
     channel_axis : int, optional
-        Axis with one scale per entry; None for axis 0.
+        Output channel axis, with scales of its own for each entry; None for axis 0. The input channel axis is 1 for 0,
+        0 for 1, -2 for -1 and -1 for -2, as in coremltools' operations; blocks along others need a tuple.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
@@ -62,15 +62,28 @@ def quantize(
     TypeError
         If the weight is not a float array.
     ValueError
-        For values out of range and for NaN or infinite weights.
+        For values out of range, a block size that does not divide the axis, and NaN or infinite weights.
 
     Notes
     -----
     The scale is coremltools' (the range over the number of codes, rounded to the weight's dtype), found in double
     precision, so that float16 ranges beyond 32,768 do not overflow and tiny ones do not give a scale of 0. Codes are
-    the quotients in float32, rounded half to even. An all-zero block has scale 1.
+    the quotients in float32, rounded half to even. An all-zero block has scale 1. Where the scale is subnormal, and so
+    has few digits, the next one above is taken if its squared error is smaller.
+
+    ``scale_search="mse"`` tries scales from 5/8 to 17/16 of that one, so that far values are clipped, and improves the
+    best by turns: the least-squares scale for the codes, the codes for that scale, neighbouring zero points. Symmetric
+    codes then use the end that is left out otherwise: int4 codes are -8 to 7, those of uint4 0 to 15 about 7. The
+    result is never worse than without the search.
     """
-    spec = Quantize(dtype=dtype, mode=mode, granularity=granularity, channel_axis=channel_axis)
+    spec = Quantize(
+        dtype=dtype,
+        mode=mode,
+        granularity=granularity,
+        block_size=block_size,
+        scale_search=scale_search,
+        channel_axis=channel_axis,
+    )
     return _quantize(weight, spec, num_threads)
 
 
@@ -78,18 +91,45 @@ def _quantize(weight: Any, spec: Quantize, num_threads: int | None) -> Quantized
     weight = as_finite_weight("quantize", weight, num_threads)
     if weight.size == 0:
         raise ValueError(f"quantize: weight has no elements (shape {weight.shape})")
-    block_counts = [1] * weight.ndim
-    if spec.granularity == "per_channel":
-        axis = checked_axis("quantize", "channel_axis", spec.channel_axis or 0, weight.shape)
-        block_counts[axis] = weight.shape[axis]
-    layout = group_layout(weight.shape, tuple(block_counts))
-    symmetric = spec.mode == "linear_symmetric"
-    is_signed = spec.dtype == "int8"
-    codes, scale, zero_point = _core.quantize(
-        weight, layout, CODE_RANGES[spec.dtype, spec.mode], is_signed, symmetric, num_threads
+    block_counts = _block_counts(spec, weight.shape)
+    nbits, storage = QUANTIZED_DTYPES[spec.dtype]
+    symmetric, is_signed = spec.mode == "linear_symmetric", storage is np.int8
+    layout = block_layout(weight.shape, block_counts)
+    data, scale, zero_point = _core.quantize(
+        weight, layout, nbits, is_signed, symmetric, spec.scale_search == "mse", num_threads
     )
-    offsets = None if symmetric and is_signed else zero_point.view(spec.dtype).reshape(block_counts)
-    return QuantizedTensor(weight.shape, codes, scale.reshape(block_counts), offsets, spec.dtype)
+    offsets = None if symmetric and is_signed else zero_point.view(storage).reshape(block_counts)
+    return QuantizedTensor(weight.shape, data, scale.reshape(block_counts), offsets, spec.dtype)
+
+
+def _block_counts(spec: Quantize, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Number of blocks along each axis."""
+    sizes = [0] * len(shape)
+    if spec.granularity == "per_block" and not isinstance(spec.block_size, int):
+        if len(spec.block_size) != len(shape):
+            raise ValueError(f"quantize: block_size {spec.block_size} must have one entry per axis (shape {shape})")
+        sizes = list(spec.block_size)
+    elif spec.granularity != "per_tensor":
+        output = checked_axis("quantize", "channel_axis", spec.channel_axis or 0, shape)
+        sizes[output] = 1
+        if spec.granularity == "per_block" and isinstance(spec.block_size, int):
+            sizes[input_axis(spec.channel_axis or 0, shape)] = spec.block_size
+    for axis, (size, length) in enumerate(zip(sizes, shape, strict=True)):
+        if size and length % size:
+            which = "last axis" if axis == len(shape) - 1 else f"axis {axis} of length"
+            raise ValueError(f"quantize: {which} {length} is not a multiple of block_size {size} (shape {shape})")
+    return tuple(length // size if size else 1 for size, length in zip(sizes, shape, strict=True))
+
+
+def input_axis(output_axis: int, shape: tuple[int, ...]) -> int:
+    """The input channel axis that goes with an output channel axis in coremltools' operations."""
+    pairs = {0: 1, 1: 0, -1: -2, -2: -1}
+    if output_axis not in pairs:
+        raise ValueError(
+            f"quantize: a block_size of one number needs a channel_axis of 0, 1, -1 or -2, not {output_axis}; "
+            f"give one per axis (shape {shape})"
+        )
+    return checked_axis("quantize", "block_size's input axis", pairs[output_axis], shape)
 
 
 def prune(

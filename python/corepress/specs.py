@@ -108,31 +108,54 @@ class Quantize:
 
     Parameters
     ----------
-    dtype : {"int8", "uint8"}
+    dtype : {"int8", "uint8", "int4", "uint4"}
         Integer type of the codes.
     mode : {"linear_symmetric", "linear"}
         Symmetric about zero, or over the range of the values.
-    granularity : {"per_channel", "per_tensor"}
+    granularity : {"per_channel", "per_tensor", "per_block"}
         What shares a scale.
+    block_size : int or tuple of int
+        For ``"per_block"``: entries of the input channel axis that share a scale, for each output channel; or entries
+        along each axis of the weight, 0 for the whole axis.
+    scale_search : {"mse"}, optional
+        Search the scale, and in ``"linear"`` mode the zero point, for the least squared error instead of taking the
+        range of the values.
     channel_axis : int, optional
-        Axis with one scale per entry; None for axis 0, or in a model for the output channel axis of the consumer op.
+        Output channel axis, with scales of its own for each entry; None for axis 0, or in a model for that of the
+        consumer op. The input channel axis is 1 for 0, 0 for 1, -2 for -1 and -1 for -2.
     """
 
     verb: ClassVar[str] = "quantize"
     dtype: str = "int8"
     mode: str = "linear_symmetric"
     granularity: str = "per_channel"
+    block_size: int | tuple[int, ...] = 32
+    scale_search: str | None = None
     channel_axis: int | None = None
 
     def __post_init__(self) -> None:
-        _require_choice(self, "dtype", ("int8", "uint8"))
+        _require_choice(self, "dtype", ("int8", "uint8", "int4", "uint4"))
         _require_choice(self, "mode", ("linear_symmetric", "linear"))
-        _require_choice(self, "granularity", ("per_channel", "per_tensor"))
+        _require_choice(self, "granularity", ("per_channel", "per_tensor", "per_block"))
+        _require_choice(self, "scale_search", (None, "mse"))
+        known = isinstance(self.block_size, int | tuple | list) and not isinstance(self.block_size, bool)
+        _require(known, self, f"block_size must be a number or one per axis, not {self.block_size!r}")
+        if isinstance(self.block_size, int):
+            _require(self.block_size >= 1, self, f"block_size must be at least 1, not {self.block_size}")
+        else:
+            object.__setattr__(self, "block_size", tuple(self.block_size))  # of a list too, so that specs have a hash
+            _require(
+                len(self.block_size) > 0 and all(type(size) is int and size >= 0 for size in self.block_size),
+                self,
+                f"block_size must have one entry per axis, none negative, not {self.block_size}",
+            )
 
     @property
     def description(self) -> str:
         mode = " linear" if self.mode == "linear" else ""
-        return f"quantize {self.dtype}{mode} {self.granularity}"
+        blocks = f"blocks of {self.block_size}" if self.granularity == "per_block" else self.granularity
+        search = f", {self.scale_search} scales" if self.scale_search else ""
+        return f"quantize {self.dtype}{mode} {blocks}{search}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,14 +11,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import group_layout
+from .arrays import block_layout, group_layout
 
-QUANTIZED_DTYPES = {"int8": (8, np.int8), "uint8": (8, np.uint8)}
+# Bits per code, and the dtype that holds one.
+QUANTIZED_DTYPES = {"int8": (8, np.int8), "uint8": (8, np.uint8), "int4": (4, np.int8), "uint4": (4, np.uint8)}
 
 
 def packed_size(count: int, nbits: int) -> int:
     """Bytes that `count` elements of `nbits` bits occupy when packed."""
     return (count * nbits + 7) // 8
+
+
+def pack_codes(codes: NDArray[Any], quantized_dtype: str) -> NDArray[np.uint8]:
+    """Pack integers, int8 for signed and uint8 for unsigned types, as `QuantizedTensor.data` has them."""
+    nbits, _ = QUANTIZED_DTYPES[quantized_dtype]
+    packed = np.empty(packed_size(codes.size, nbits), np.uint8)
+    _core.pack_bits(np.ascontiguousarray(codes).view(np.uint8).reshape(-1), nbits, packed)
+    return packed
+
+
+def unpack_codes(data: NDArray[np.uint8], shape: tuple[int, ...], quantized_dtype: str) -> NDArray[Any]:
+    """Unpack integers; the inverse of `pack_codes`. Those of 8 bits are a view."""
+    nbits, storage = QUANTIZED_DTYPES[quantized_dtype]
+    codes = data
+    if nbits < 8:
+        codes = np.empty(prod(shape), np.uint8)
+        _core.unpack_bits(data, nbits, codes.size, codes)
+        if storage is np.int8:
+            sign = np.uint8(1 << nbits - 1)
+            np.subtract(np.bitwise_xor(codes, sign, out=codes), sign, out=codes)
+    return codes.view(storage).reshape(shape)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -183,13 +205,15 @@ class QuantizedTensor(CompressedTensor):
     shape : tuple of int
         Shape of the decompressed array.
     data : numpy.ndarray of uint8
-        Packed codes, row-major; for 8-bit types one byte each.
+        Codes in row-major order, packed, least significant bit first; for 8-bit types one byte each. int4 is two's
+        complement.
     scale : numpy.ndarray
         Scales in the weight's dtype and rank; along each axis one entry per block.
     zero_point : numpy.ndarray or None
-        Zero points in the quantized dtype and scale's shape; None when they are all zero by construction.
+        Zero points in scale's shape, of int8 for signed and uint8 for unsigned types; None when they are all zero by
+        construction.
     quantized_dtype : str
-        ``"int8"`` or ``"uint8"``.
+        ``"int8"``, ``"uint8"``, ``"int4"`` or ``"uint4"``.
     """
 
     data: NDArray[np.uint8]
@@ -206,7 +230,7 @@ class QuantizedTensor(CompressedTensor):
         self._require_divisors("scale shape", self.scale.shape)
         self._require(
             self.zero_point is None or (self.zero_point.shape == self.scale.shape and self.zero_point.dtype == storage),
-            f"zero_point must have scale's shape {self.scale.shape} and dtype {self.quantized_dtype}",
+            f"zero_point must have scale's shape {self.scale.shape} and dtype {np.dtype(storage)}",
         )
         self._require_bytes("data", self.data, nbits)
 
@@ -221,7 +245,8 @@ class QuantizedTensor(CompressedTensor):
 
     @property
     def nbytes(self) -> int:
-        return self.data.nbytes + self.scale.nbytes + (0 if self.zero_point is None else self.zero_point.nbytes)
+        zero_points = 0 if self.zero_point is None else packed_size(self.zero_point.size, self.nbits)
+        return self.data.nbytes + self.scale.nbytes + zero_points
 
     @property
     def block_shape(self) -> tuple[int, ...]:
@@ -229,15 +254,15 @@ class QuantizedTensor(CompressedTensor):
         return tuple(size // blocks for size, blocks in zip(self.shape, self.scale.shape, strict=True))
 
     def codes(self) -> NDArray[Any]:
-        """Unpacked codes in the quantized dtype and the weight's shape."""
-        return self.data.view(QUANTIZED_DTYPES[self.quantized_dtype][1]).reshape(self.shape)
+        """Unpacked codes in the weight's shape, int8 for signed and uint8 for unsigned types."""
+        return unpack_codes(self.data, self.shape, self.quantized_dtype)
 
     def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
         out = self._output(out)
-        layout = group_layout(self.shape, self.scale.shape)
+        nbits, storage = QUANTIZED_DTYPES[self.quantized_dtype]
+        layout = block_layout(self.shape, self.scale.shape)
         offsets = None if self.zero_point is None else self.zero_point.view(np.uint8)
-        is_signed = self.quantized_dtype == "int8"
-        _core.dequantize(self.data, layout, is_signed, self.scale, offsets, out, num_threads)
+        _core.dequantize(self.data, layout, nbits, storage is np.int8, self.scale, offsets, out, num_threads)
         return out
 
     def _summary(self) -> str:

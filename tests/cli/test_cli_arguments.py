@@ -44,6 +44,11 @@ def test_every_field_of_a_spec_is_a_flag_with_its_default_and_a_help_text(verb):
             ["quantize", "--dtype", "uint8", "--mode", "linear", "--granularity", "per_tensor"],
             Quantize(dtype="uint8", mode="linear", granularity="per_tensor"),
         ),
+        (
+            ["quantize", "--dtype", "int4", "--granularity", "per_block", "--block-size", "16"],
+            Quantize(dtype="int4", granularity="per_block", block_size=16),
+        ),
+        (["quantize", "--scale-search", "mse"], Quantize(scale_search="mse")),
         (["prune", "--target-sparsity", "0.75"], Prune(target_sparsity=0.75)),
         (["prune", "--threshold", "1e-3"], Prune(threshold=1e-3)),
         (["prune", "--n-m-ratio", "2:4"], Prune(n_m_ratio=(2, 4))),

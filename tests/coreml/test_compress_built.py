@@ -65,6 +65,9 @@ IOS18_SPECS = [
     Quantize(),
     Quantize(dtype="uint8", mode="linear"),
     Quantize(mode="linear", granularity="per_tensor"),
+    Quantize(dtype="int4"),
+    Quantize(dtype="uint4", granularity="per_block", block_size=8),
+    Quantize(dtype="int4", mode="linear", granularity="per_block", block_size=8),
     Prune(target_sparsity=0.5),
 ]
 IOS16_SPECS = [Palettize(nbits=4), Quantize(mode="linear"), Prune(threshold=0.1)]
@@ -129,6 +132,45 @@ def test_axes_follow_the_consumers(ios18_package):
     weights = {weight.first.name: weight for weight in weights_of(Program(Package.open(ios18_package)))}
     assert {name: weights[name].axes for name in AXES} == {name: {axis} for name, axis in AXES.items()}
     assert weights["then_weight_0"].consumer_types == ("linear",)
+
+
+@pytest.mark.parametrize("version", [9, 10])
+def test_blocks_are_along_the_input_axis_of_the_consumer(build, tmp_path, version):
+    rng = np.random.default_rng(3)
+    table = {
+        "batch": rng.standard_normal((3, 32, 40)).astype(np.float16),
+        "batch_transposed": rng.standard_normal((3, 64, 40)).astype(np.float16),
+        "odd": rng.standard_normal((70, 64)).astype(np.float16),
+    }
+
+    def body(mb, x):
+        x = mb.matmul(x=mb.cast(x=x, dtype="fp16"), y=table["batch"], name="batch")
+        x = mb.matmul(x=x, y=table["batch_transposed"], transpose_y=True, name="batch_transposed")
+        return mb.linear(x=x, weight=table["odd"], name="odd")
+
+    source = build(body, {"x": ((3, 2, 32), np.float32)}, version)
+    spec = Quantize(dtype="int4", granularity="per_block", block_size=32)
+    destination = tmp_path / "compressed.mlpackage"
+    report = coreml.compress(source, destination, spec)
+    records = {record.name: record for record in report.weights}
+    assert records["batch_transposed_y_0"].reason == "block_size 32 does not divide axis 2 of length 40"
+    assert records["batch_y_0"].method == "quantize int4 blocks of 32"
+    eight = tmp_path / "eight.mlpackage"
+    coreml.compress(source, eight, dataclasses.replace(spec, block_size=8))
+    for package, name, sizes in [
+        (destination, "batch_y_0", (0, 32, 1)),
+        (destination, "odd_weight_0", (1, 32)),
+        (eight, "batch_transposed_y_0", (0, 1, 8)),
+    ]:
+        weight = table[name.rsplit("_", 2)[0]]
+        expected = apply(weight, dataclasses.replace(spec, block_size=sizes))
+        assert_same_bits(constants(package)[name], expected.dense(), name)
+    with pytest.raises(ValueError, match="batch_transposed_y_0"):
+        coreml.compress(source, tmp_path / "strict.mlpackage", spec, strict=True)
+    given = coreml.compress(source, tmp_path / "given.mlpackage", dataclasses.replace(spec, block_size=(2, 4)))
+    reasons = {record.name: record.reason for record in given.weights}
+    assert reasons["batch_y_0"] == "block_size (2, 4) does not have one entry for each axis of shape (3, 32, 40)"
+    assert not reasons["odd_weight_0"]
 
 
 def test_names_are_looked_up_as_scopes_say(ios18_package, tmp_path):

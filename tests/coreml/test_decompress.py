@@ -58,6 +58,15 @@ IOS18_CONFIGS = {
         cto.linear_quantize_weights,
         cto.OpLinearQuantizerConfig(mode="linear", granularity="per_block", block_size=16),
     ),
+    "int4": lambda cto: (cto.linear_quantize_weights, cto.OpLinearQuantizerConfig(dtype="int4")),
+    "int4 blocks": lambda cto: (
+        cto.linear_quantize_weights,
+        cto.OpLinearQuantizerConfig(dtype="int4", mode="linear", granularity="per_block", block_size=32),
+    ),
+    "uint4 blocks": lambda cto: (
+        cto.linear_quantize_weights,
+        cto.OpLinearQuantizerConfig(dtype="uint4", granularity="per_block", block_size=[4, 8]),
+    ),
 }
 
 
@@ -110,7 +119,6 @@ def test_the_storage_of_foreign_weights_is_told(ct, model, tmp_path):
 
 
 UNKNOWN = {
-    "int4": ("linear_quantize_weights", "OpLinearQuantizerConfig", {"dtype": "int4"}, "data of int4"),
     "vectors": ("palettize_weights", "OpPalettizerConfig",
                 {"mode": "kmeans", "nbits": 2, "cluster_dim": 4}, "a table of vectors"),
 }  # fmt: skip

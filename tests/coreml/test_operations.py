@@ -25,7 +25,16 @@ BOTH_FORMS = [
     Prune(target_sparsity=0.7),
     Prune(target_sparsity=1.0),
 ]
-IOS18_ONLY = [Palettize(nbits=3), Palettize(nbits=2, granularity="per_grouped_channel", group_size=4)]
+IOS18_ONLY = [
+    Palettize(nbits=3),
+    Palettize(nbits=2, granularity="per_grouped_channel", group_size=4),
+    Quantize(dtype="int4"),
+    Quantize(dtype="int4", mode="linear", channel_axis=1),
+    Quantize(dtype="uint4", mode="linear", granularity="per_tensor"),
+    Quantize(dtype="uint4", granularity="per_block", block_size=4),
+    Quantize(mode="linear", granularity="per_block", block_size=2, channel_axis=1),
+    Quantize(dtype="int4", mode="linear", granularity="per_block", block_size=(3, 2, 0)),
+]
 
 
 def _name(spec):
@@ -65,8 +74,8 @@ def test_lift_is_the_inverse_of_lower(spec, version, dtype):
 def test_old_forms_refuse_what_they_cannot_hold(spec):
     with pytest.raises(ValueError, match="needs specification version 9"):
         check(spec, 8)
-    if spec.granularity == "per_grouped_channel":
-        with pytest.raises(ValueError, match="need specification version 9"):
+    if getattr(spec, "nbits", 0) != 3:
+        with pytest.raises(ValueError, match=r"needs? specification version 9"):
             lower(apply(WEIGHT, spec), 8)
 
 
@@ -208,5 +217,5 @@ def test_descriptions():
         describe(each.type, {name: (part.data_type, part.shape) for name, part in each.parameters.items()})
         for each in palettes.values()
     ]
-    assert texts == ["palettized 3 bits", "palettized 2 bits, 3 groups"]
+    assert texts[:3] == ["palettized 3 bits", "palettized 2 bits, 3 groups", "quantized int4, 12 scales"]
     assert describe("constexpr_of_the_future", {}) == "constexpr_of_the_future"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -11,12 +12,17 @@ from kernel_helpers import DRAWS, DTYPES, assert_same_bits, draw, normal
 import corepress as cp
 from corepress import reference
 
-ENCODINGS = list(itertools.product(["int8", "uint8"], ["linear_symmetric", "linear"]))
+STORAGE = {"int8": np.int8, "uint8": np.uint8, "int4": np.int8, "uint4": np.uint8}
+ENCODINGS = list(itertools.product(STORAGE, ["linear_symmetric", "linear"]))
 RANGES = {
     ("int8", "linear_symmetric"): (-127, 127),
     ("int8", "linear"): (-128, 127),
     ("uint8", "linear_symmetric"): (0, 254),
     ("uint8", "linear"): (0, 255),
+    ("int4", "linear_symmetric"): (-7, 7),
+    ("int4", "linear"): (-8, 7),
+    ("uint4", "linear_symmetric"): (0, 14),
+    ("uint4", "linear"): (0, 15),
 }
 HAZARDS = {
     "range beyond 32768": [-40_000.0, 40_000.0, 1.0, 0.0],
@@ -41,10 +47,11 @@ LAYOUTS = [(40, 3, 3), (3, 40), (300, 5), (9, 33), (8, 31), (2, 3, 70), (16, 40,
 def check_blocks(weight: np.ndarray, tensor: cp.QuantizedTensor, dtype: str, mode: str, axis: int | None) -> None:
     """Codes, scales, zero points and decompressed values have the bits of the reference, block by block."""
     code_range, symmetric = RANGES[dtype, mode], mode == "linear_symmetric"
-    assert (tensor.zero_point is None) == (symmetric and dtype == "int8")
+    assert (tensor.zero_point is None) == (symmetric and dtype.startswith("int"))
     scales = tensor.scale.reshape(-1)
-    offsets = np.zeros(scales.size, dtype) if tensor.zero_point is None else tensor.zero_point.reshape(-1)
-    assert offsets.dtype == dtype
+    storage = STORAGE[dtype]
+    offsets = np.zeros(scales.size, storage) if tensor.zero_point is None else tensor.zero_point.reshape(-1)
+    assert offsets.dtype == tensor.codes().dtype == storage
     parts = [
         [array] if axis is None else np.moveaxis(array, axis, 0) for array in (weight, tensor.codes(), tensor.dense())
     ]
@@ -54,6 +61,111 @@ def check_blocks(weight: np.ndarray, tensor: cp.QuantizedTensor, dtype: str, mod
         assert offset == zero_point
         np.testing.assert_array_equal(part_codes, codes)
         assert_same_bits(part_dense, reference.dequantize(codes, expected_scale, zero_point))
+
+
+def check_grid(weight: np.ndarray, tensor: cp.QuantizedTensor, dtype: str, mode: str, search: bool = False) -> None:
+    """The same for blocks along several axes."""
+    codes, dense = tensor.codes(), tensor.dense()
+    for place in np.ndindex(tensor.scale.shape):
+        block = tuple(
+            slice(index * size, (index + 1) * size) for index, size in zip(place, tensor.block_shape, strict=True)
+        )
+        symmetric = mode == "linear_symmetric"
+        expected, scale, zero_point = reference.quantize(weight[block], RANGES[dtype, mode], symmetric, search)
+        assert tensor.scale[place] == scale
+        assert zero_point == (0 if tensor.zero_point is None else tensor.zero_point[place])
+        np.testing.assert_array_equal(codes[block], expected)
+        assert_same_bits(dense[block], reference.dequantize(expected, scale, zero_point))
+
+
+# Shapes, and block sizes of every kind: neighbouring axes that join, rows, runs, single elements, whole axes.
+GRIDS = [
+    ((6, 64), (1, 32)),
+    ((64, 6), (32, 1)),
+    ((3, 96), (1, 3)),
+    ((5, 48), (1, 16)),
+    ((96, 7), (3, 1)),
+    ((4, 8, 3, 3), (1, 4, 0, 0)),
+    ((8, 4, 2, 2), (4, 1, 0, 0)),
+    ((2, 32, 5), (0, 8, 1)),
+    ((2, 5, 32), (0, 1, 8)),
+    ((4, 6, 8), (2, 3, 4)),
+    ((4, 6, 8), (2, 0, 4)),
+    ((4, 3, 8, 2, 6), (2, 0, 4, 1, 3)),
+    ((4, 3, 8, 2, 6), (0, 1, 0, 1, 0)),
+    ((1, 1), (1, 1)),
+    ((35,), (5,)),
+    ((35,), (7,)),
+    ((33,), (1,)),
+    ((9, 7), (1, 1)),
+]
+
+
+@pytest.mark.parametrize(("dtype", "mode"), ENCODINGS)
+@pytest.mark.parametrize(("shape", "block_size"), GRIDS)
+@pytest.mark.parametrize("weight_dtype", DTYPES)
+def test_every_grid_of_blocks(simd_level, weight_dtype, shape, block_size, dtype, mode):
+    weight = normal(*shape, dtype=weight_dtype)
+    tensor = cp.quantize(weight, dtype=dtype, mode=mode, granularity="per_block", block_size=block_size)
+    assert tensor.block_shape == tuple(size or length for size, length in zip(block_size, shape, strict=True))
+    check_grid(weight, tensor, dtype, mode)
+
+
+@pytest.mark.parametrize("weight_dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "block_size"),
+    [
+        ((512, 1056), (1, 32)),  # many runs in several pieces
+        ((1056, 513), (32, 1)),  # slabs of odd size
+        ((9, 64, 1025), (0, 32, 1)),  # blocks spread over the tensor
+        ((64, 33, 257), (0, 3, 257)),
+        ((2, 130, 1100), (0, 0, 1)),
+        ((3, 200_000), (3, 200_000)),
+    ],
+)
+def test_large_grids(weight_dtype, shape, block_size):
+    weight = normal(*shape, dtype=weight_dtype)
+    for dtype, mode in (("int4", "linear"), ("uint8", "linear_symmetric")):
+        tensor = cp.quantize(weight, dtype=dtype, mode=mode, granularity="per_block", block_size=block_size)
+        grid = [part for size, blocks in zip(tensor.block_shape, tensor.scale.shape, strict=True)
+                for part in (blocks, size)]  # fmt: skip
+        axes = tuple(range(1, 2 * weight.ndim, 2))
+        blocks = weight.reshape(grid).astype(np.float64)
+        low, high = blocks.min(axes), blocks.max(axes)
+        lowest, highest = RANGES[dtype, mode]
+        if mode == "linear":
+            scale = reference.round_to((np.maximum(high, 0) - np.minimum(low, 0)), weight_dtype).astype(np.float64)
+        else:
+            scale = 2 * np.maximum(-low, high)
+        np.testing.assert_array_equal(tensor.scale, reference.round_to(scale / (highest - lowest), weight_dtype))
+        zero_point = 0 if tensor.zero_point is None else tensor.zero_point
+        scales = np.expand_dims(tensor.scale, axes).astype(np.float32)
+        offsets = np.expand_dims(zero_point, axes)
+        codes = np.clip(np.rint(weight.reshape(grid) / scales) + offsets, lowest, highest)
+        np.testing.assert_array_equal(tensor.codes(), codes.reshape(shape))
+        dense = ((codes - offsets).astype(np.float32) * scales).astype(weight_dtype).reshape(shape)
+        np.testing.assert_array_equal(tensor.dense(), dense)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channel_axis", "scale_shape"),
+    [
+        ((64, 96), None, (64, 3)),
+        ((64, 96), 0, (64, 3)),
+        ((64, 96), 1, (2, 96)),
+        ((64, 96), -1, (2, 96)),
+        ((64, 96), -2, (64, 3)),
+        ((8, 32, 3, 3), 0, (8, 1, 1, 1)),
+        ((64, 8, 3, 3), 1, (2, 8, 1, 1)),
+        ((5, 64, 32), -1, (1, 2, 32)),
+        ((5, 64, 32), -2, (1, 64, 1)),
+    ],
+)
+def test_one_block_size_is_along_the_input_axis(shape, channel_axis, scale_shape):
+    weight = normal(*shape)
+    options = {"granularity": "per_block", "channel_axis": channel_axis}
+    assert cp.quantize(weight, **options).scale.shape == scale_shape
+    assert cp.quantize(weight, block_size=1, **options).block_shape.count(1) >= 2
 
 
 @pytest.mark.parametrize(("dtype", "mode"), ENCODINGS)
@@ -124,7 +236,7 @@ def test_an_all_zero_block_has_scale_one():
 def test_error_is_never_above_that_of_coremltools(coremltools_utils, dtype, mode, weight_dtype, axis):
     from coremltools.converters.mil.mil import types
 
-    builtin = {"int8": types.int8, "uint8": types.uint8}[dtype]
+    builtin = {name: getattr(types, name) for name in STORAGE}[dtype]
     for name in ("normal", "uniform", "laplace", "lognormal", "bimodal", "subnormal", "far from zero"):
         weight = draw(name, 2400, weight_dtype).reshape(4, 20, 30)
         ours = cp.quantize(weight, dtype=dtype, mode=mode, channel_axis=axis)
@@ -138,6 +250,111 @@ def test_error_is_never_above_that_of_coremltools(coremltools_utils, dtype, mode
         our_error = ((ours.dense().astype(np.float64) - exact) ** 2).sum()
         their_error = ((theirs.astype(np.float64) - exact) ** 2).sum()
         assert our_error <= their_error or np.isnan(their_error), name
+
+
+@pytest.mark.parametrize("block_size", [(1, 32), (32, 1), (4, 16)])
+@pytest.mark.parametrize("weight_dtype", DTYPES)
+@pytest.mark.parametrize(("dtype", "mode"), ENCODINGS)
+def test_error_of_blocks_is_never_above_that_of_coremltools(coremltools_utils, dtype, mode, weight_dtype, block_size):
+    from coremltools.converters.mil.mil import types
+
+    for name in ("normal", "uniform", "laplace", "t3", "subnormal", "far from zero"):
+        weight = draw(name, 64 * 128, weight_dtype).reshape(64, 128)
+        ours = cp.quantize(weight, dtype=dtype, mode=mode, granularity="per_block", block_size=block_size)
+        with np.errstate(all="ignore"):
+            parts = coremltools_utils.compute_qparams_by_dtype(
+                weight, getattr(types, dtype), mode.upper(), list(block_size)
+            )
+        theirs = coremltools_utils.dequantize_by_scale_and_zp(*parts).astype(np.float64)
+        exact = weight.astype(np.float64)
+        our_error = ((ours.dense().astype(np.float64) - exact) ** 2).sum()
+        assert our_error <= ((theirs - exact) ** 2).sum() or np.isnan(theirs).any(), name
+
+
+def test_int4_float32_blocks_have_the_codes_of_coremltools(coremltools_utils):
+    from coremltools.converters.mil.mil import types
+
+    weight = normal(64, 96)
+    codes, scale, _ = coremltools_utils.compute_qparams_by_dtype(weight, types.int4, "LINEAR_SYMMETRIC", [1, 32])
+    ours = cp.quantize(weight, dtype="int4", granularity="per_block")
+    np.testing.assert_array_equal(ours.codes(), codes)
+    np.testing.assert_array_equal(ours.scale, scale)
+
+
+def test_int4_is_packed_low_nibble_first():
+    weight = np.array([[-7, 7, -1, 3, 0]], np.float32)
+    tensor = cp.quantize(weight, dtype="int4")
+    assert tensor.data.tobytes() == bytes([0x79, 0x3F, 0x00])
+    assert tensor.codes().tolist() == [[-7, 7, -1, 3, 0]]
+    assert tensor.dense().tolist() == weight.tolist()
+    assert tensor.nbytes == 3 + 4
+    linear = cp.quantize(np.ones((3, 4), np.float16), dtype="uint4", mode="linear")
+    assert linear.nbytes == 6 + 3 * 2 + 2  # zero points are stored packed too
+
+
+def squared_error_of(weight: np.ndarray, **options: object) -> float:
+    return cp.error(weight, cp.quantize(weight, **options)).sse
+
+
+@pytest.mark.parametrize("shape", [(6, 64), (2, 32, 4), (3, 1000), (5, 7), (4, 1)])
+@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("weight_dtype", DTYPES)
+def test_searched_scales_have_the_bits_of_the_reference(name, weight_dtype, shape):
+    weight = draw(name, int(np.prod(shape)), weight_dtype).reshape(shape)
+    block_size = (1, 32, 1) if len(shape) == 3 else (1, 32 if shape[1] % 32 == 0 else 0)
+    for dtype, mode in ENCODINGS:
+        options = {"dtype": dtype, "mode": mode, "granularity": "per_block", "block_size": block_size}
+        tensor = cp.quantize(weight, scale_search="mse", **options)
+        check_grid(weight, tensor, dtype, mode, search=True)
+        assert cp.error(weight, tensor).sse <= squared_error_of(weight, **options)
+
+
+@pytest.mark.parametrize("name", HAZARDS)
+@pytest.mark.parametrize("weight_dtype", DTYPES)
+def test_searched_scales_of_hazards(simd_level, name, weight_dtype):
+    weight = np.array([HAZARDS[name]], weight_dtype)
+    for dtype, mode in ENCODINGS:
+        tensor = cp.quantize(weight, dtype=dtype, mode=mode, scale_search="mse")
+        check_grid(weight, tensor, dtype, mode, search=True)
+        assert np.isfinite(tensor.dense()).all()
+        assert cp.error(weight, tensor).sse <= squared_error_of(weight, dtype=dtype, mode=mode)
+
+
+@pytest.mark.parametrize("block_size", [(0, 0), (40, 1), (1, 0), (0, 1)])
+def test_searched_scales_of_large_blocks(block_size):
+    weight = draw("t3", 400 * 500, np.float16).reshape(400, 500)
+    for dtype, mode in (("int4", "linear_symmetric"), ("uint4", "linear")):
+        options = {"dtype": dtype, "mode": mode, "granularity": "per_block", "block_size": block_size}
+        assert squared_error_of(weight, scale_search="mse", **options) < 0.95 * squared_error_of(weight, **options)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "t6"])
+def test_the_search_gains_what_it_promises(name):
+    rng = np.random.default_rng(5)
+    drawn = rng.standard_normal((1000, 320)) if name == "gaussian" else rng.standard_t(6, (1000, 320))
+    weight = (0.02 * drawn).astype(np.float16)
+    for mode, most in (("linear_symmetric", 0.802), ("linear", 0.918)):
+        options = {"dtype": "int4", "mode": mode, "granularity": "per_block"}
+        gain = squared_error_of(weight, scale_search="mse", **options) / squared_error_of(weight, **options)
+        assert gain < most
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "last axis 100 is not a multiple of block_size 32 (shape (64, 100))"),
+        ({"channel_axis": 1, "block_size": 30}, "axis 0 of length 64 is not a multiple of block_size 30"),
+        ({"block_size": (1, 2, 3)}, "block_size (1, 2, 3) must have one entry per axis (shape (64, 100))"),
+        ({"block_size": (-1, 2)}, "block_size must have one entry per axis, none negative, not (-1, 2)"),
+        ({"block_size": 0}, "block_size must be at least 1, not 0"),
+        ({"block_size": 3.5}, "block_size must be a number or one per axis, not 3.5"),
+        ({"block_size": 4, "channel_axis": 2}, "channel_axis 2 is not an axis of shape (64, 100)"),
+        ({"scale_search": "best"}, "scale_search must be None, 'mse', not 'best'"),
+    ],
+)
+def test_wrong_blocks_are_refused(options, message):
+    with pytest.raises(ValueError, match=re.escape(f"quantize: {message}")):
+        cp.quantize(normal(64, 100), granularity="per_block", **options)
 
 
 def test_symmetric_float32_has_the_codes_of_coremltools(coremltools_utils):

@@ -45,6 +45,19 @@ def affine(weight, threads):
         yield from (tensor, tensor.dense(num_threads=threads))
 
 
+def blocks(weight, threads):
+    for length in (5, 32, 96):
+        table = weight[: weight.size // length * length]
+        if table.size:
+            options = {"granularity": "per_block", "block_size": (length,), "num_threads": threads}
+            tensor = cp.quantize(table, dtype="int4", **options)
+            yield from (tensor, tensor.dense(num_threads=threads))
+            if weight.size < 20_000:
+                yield cp.quantize(table, dtype="int4", scale_search="mse", **options)
+            tensor = cp.quantize(table, dtype="uint4", mode="linear", **options)
+            yield from (tensor, tensor.dense(num_threads=threads), tensor.codes())
+
+
 def sparse(weight, threads):
     tensor = cp.prune(weight, target_sparsity=0.6, num_threads=threads)
     yield from (tensor, tensor.dense(num_threads=threads))
@@ -78,7 +91,7 @@ def grouped(weight, threads):
             yield from (tensor, tensor.dense(num_threads=threads))
 
 
-METHODS = [palettes, affine, sparse, structured, errors, grouped]
+METHODS = [palettes, affine, blocks, sparse, structured, errors, grouped]
 
 
 @pytest.fixture

@@ -58,6 +58,27 @@ std::vector<Bits> draw(int64_t count) {
 }
 
 template <typename Bits>
+void add_quantized(const std::vector<Bits>& values, const BlockLayout& layout, int threads, Digest& digest,
+                   std::vector<Bits>& decoded) {
+    for (const IntegerType type : {IntegerType{4, false}, IntegerType{4, true}, IntegerType{8, true}}) {
+        for (const bool symmetric : {true, false}) {
+            const auto groups = static_cast<size_t>(layout.groups());
+            std::vector<Bits> scales(groups);
+            std::vector<uint8_t> zero_points(groups);
+            std::vector<uint8_t> codes((values.size() * static_cast<size_t>(type.nbits) + 7) / 8);
+            const bool search = values.size() < 20000 && type.nbits == 4;
+            quantize(values.data(), layout, {type, symmetric, search}, threads, scales.data(), zero_points.data(),
+                     codes.data());
+            dequantize(codes.data(), layout, type, scales.data(), zero_points.data(), threads, decoded.data());
+            digest.add(scales);
+            digest.add(zero_points);
+            digest.add(codes);
+            digest.add(decoded);
+        }
+    }
+}
+
+template <typename Bits>
 void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     const int64_t count = layout.size();
     const size_t size = static_cast<size_t>(count), groups = static_cast<size_t>(layout.groups);
@@ -73,17 +94,7 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
         digest.add(packed);
         digest.add(decoded);
     }
-    for (const bool symmetric : {true, false}) {
-        std::vector<Bits> scales(groups);
-        std::vector<uint8_t> zero_points(groups), codes(size);
-        quantize(values.data(), layout, {symmetric ? -127 : -128, 127, true}, symmetric, threads, scales.data(),
-                 zero_points.data(), codes.data());
-        dequantize(codes.data(), layout, true, scales.data(), zero_points.data(), threads, decoded.data());
-        digest.add(scales);
-        digest.add(zero_points);
-        digest.add(codes);
-        digest.add(decoded);
-    }
+    add_quantized(values, BlockLayout({{1, layout.outer}, {layout.groups, layout.run}}), threads, digest, decoded);
     const ErrorSums errors = sum_errors(values.data(), decoded.data(), count, threads);
     digest.add(std::vector<double>{errors.squared_error, errors.squared_first, errors.squared_second, errors.product,
                                    errors.largest_error});
@@ -114,6 +125,14 @@ std::string digest_of(const std::string& level, int threads) {
           GroupLayout{9, 3, 7}, GroupLayout{1, 1, 200001}, GroupLayout{2, 3, 30011}}) {
         add_results<uint16_t>(layout, threads, digest);
         add_results<uint32_t>(layout, threads, digest);
+    }
+    for (const BlockLayout& layout :
+         {BlockLayout({{3001, 32}}), BlockLayout({{4, 32}, {515, 1}}), BlockLayout({{5, 7}, {3, 9}, {11, 2}}),
+          BlockLayout({{1, 3}, {40, 31}, {97, 1}}), BlockLayout({{2, 33}, {9000, 1}})}) {
+        std::vector<uint16_t> halves(static_cast<size_t>(layout.size()));
+        std::vector<uint32_t> floats(halves.size());
+        add_quantized(draw<uint16_t>(layout.size()), layout, threads, digest, halves);
+        add_quantized(draw<uint32_t>(layout.size()), layout, threads, digest, floats);
     }
     return digest.text();
 }

@@ -102,14 +102,23 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+_CHANNEL_AXIS = "Axis of the channels; default: the output channels of the operation that uses the weight."
 SHELL_HELP = {
-    "nbits": "Bits per weight: the table has 2**NBITS values.",
-    "channel_axis": "Axis of the channels; default: the output channels of the operation that uses the weight.",
-    "target_sparsity": "Fraction of the weights to set to zero, smallest first: 0.5 for half of them.",
-    "threshold": "Set weights of this magnitude and below to zero.",
-    "n_m_ratio": "2:4 sets the 2 smallest of every 4 weights along --dim to zero.",
-    "block_size": "With --target-sparsity: set blocks of this many weights along --dim to zero, smallest norm first.",
-    "dim": "Axis of --n-m-ratio (default: 1, input channels) or --block-size (default: 0, output channels).",
+    "palettize": {
+        "nbits": "Bits per weight: the table has 2**NBITS values.",
+        "channel_axis": _CHANNEL_AXIS,
+    },
+    "quantize": {
+        "block_size": "For per_block: input channels that share a scale, for each output channel.",
+        "channel_axis": _CHANNEL_AXIS,
+    },
+    "prune": {
+        "target_sparsity": "Fraction of the weights to set to zero, smallest first: 0.5 for half of them.",
+        "threshold": "Set weights of this magnitude and below to zero.",
+        "n_m_ratio": "2:4 sets the 2 smallest of every 4 weights along --dim to zero.",
+        "block_size": "With --target-sparsity: blocks of so many weights along --dim become zero, smallest norm first.",
+        "dim": "Axis of --n-m-ratio (default: 1, input channels) or --block-size (default: 0, output channels).",
+    },
 }
 
 
@@ -136,7 +145,7 @@ def spec_options(spec: type[Spec]) -> Decorator:
     options = []
     for field in fields(spec):
         type_text, text = documented[field.name]
-        text = SHELL_HELP.get(field.name, _with_flags(text, of_two_words))
+        text = SHELL_HELP[spec.verb].get(field.name, _with_flags(text, of_two_words))
         options.append(_field_option(field, hints[field.name], type_text, text))
     return together(*options)
 
@@ -156,7 +165,9 @@ def _with_flags(text: str, names: list[str]) -> str:
 
 
 def _field_option(field: Field[Any], hint: Any, type_text: str, text: str) -> Decorator:
-    (kind,) = [part for part in get_args(hint) or (hint,) if part is not NoneType]
+    kinds = [part for part in get_args(hint) or (hint,) if part is not NoneType]
+    # A parameter that also takes a tuple is a single value in the shell.
+    kind = next((part for part in kinds if get_origin(part) is not tuple), kinds[0])
     attributes: dict[str, Any] = {"help": text}
     if kind is bool:
         attributes["is_flag"] = True

@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .. import compression
+from ..compression import input_axis
 from ..errors import IndivisibleError, UnsuitableWeightError
 from ..measure import error
 from ..specs import Palettize, Prune, Quantize, Spec, spec_from_dict
@@ -88,15 +89,17 @@ def compress(
     def decide(program: Program, values: ValueReader, weight: Weight) -> Task:
         _require_candidate(weight, weight_threshold)
         try:
-            resolved = _resolve_axis(spec, weight)
+            resolved = _resolve_axes(spec, weight)
         except Keep as reason:
             raise _unplanned(weight, reason, strict) from None
+        # Groups may have become others than asked for; blocks are described as they were asked for.
+        description = resolved.description if isinstance(resolved, Palettize) else spec.description
 
         def task() -> Outcome:
             first = weight.first
             dense = values.read(first.parameters["val"], first.where).data
             try:
-                return _compress(dense, resolved, program.version, num_threads)
+                return _compress(dense, resolved, description, program.version, num_threads)
             except Keep as reason:
                 raise _unplanned(weight, reason, strict) from None
 
@@ -140,21 +143,21 @@ def _unplanned(weight: Weight, reason: Keep, strict: bool) -> Exception:
     return ValueError(f"{weight.first.name} (shape {weight.first.shape}): {reason}") if strict else reason
 
 
-def _resolve_axis(spec: Spec, weight: Weight) -> Spec:
-    """Fill in the channel axis from the consumers, and see that it fits."""
+def _resolve_axes(spec: Spec, weight: Weight) -> Spec:
+    """Fill in the axes from the consumers, and see that the spec fits the shape."""
     if isinstance(spec, Prune):
         _require_structure(spec, weight)
         return spec
     if spec.granularity == "per_tensor":
         return spec
-    axis, shape = spec.channel_axis, weight.first.shape
-    if axis is None:
-        if len(weight.axes) != 1 or None in weight.axes:
-            raise Keep("its consumers disagree on the output channel axis")
-        (axis,) = weight.axes
-    assert axis is not None
-    if not -len(shape) <= axis < len(shape):
-        raise Keep(f"rank {len(shape)} has no channel_axis {axis}")
+    shape = weight.first.shape
+    if isinstance(spec, Quantize) and spec.granularity == "per_block":
+        sizes = _block_sizes(spec, weight)
+        for axis, size in enumerate(sizes):
+            if size and shape[axis] % size:
+                raise Keep(f"block_size {size} does not divide axis {axis} of length {shape[axis]}")
+        return dataclasses.replace(spec, block_size=sizes)
+    axis = _channel_axis(spec, weight)
     resolved = dataclasses.replace(spec, channel_axis=axis)
     if not isinstance(resolved, Palettize):
         return resolved
@@ -181,10 +184,47 @@ def _require_structure(spec: Prune, weight: Weight) -> None:
         raise Keep(f"{name} {size} is more than half of axis {spec.axis} of length {length}")
 
 
-def _compress(dense: NDArray[Any], spec: Spec, version: int, num_threads: int | None) -> Outcome:
+def _channel_axis(spec: Palettize | Quantize, weight: Weight) -> int:
+    rank = len(weight.first.shape)
+    axis = spec.channel_axis
+    if axis is None:
+        axis = _agreed(weight.axes, "output")
+    if not -rank <= axis < rank:
+        raise Keep(f"rank {rank} has no channel_axis {axis}")
+    return axis
+
+
+def _block_sizes(spec: Quantize, weight: Weight) -> tuple[int, ...]:
+    """One size per axis, 0 for a whole one."""
+    shape = weight.first.shape
+    if not isinstance(spec.block_size, int):
+        if len(spec.block_size) != len(shape):
+            raise Keep(f"block_size {spec.block_size} does not have one entry for each axis of shape {shape}")
+        return spec.block_size
+    output = _channel_axis(spec, weight)
+    if spec.channel_axis is None:
+        source = _agreed(weight.input_axes, "input")
+    else:
+        try:
+            source = input_axis(spec.channel_axis, shape)
+        except ValueError as failure:
+            raise Keep(str(failure)) from failure
+    sizes = [0] * len(shape)
+    sizes[output], sizes[source] = 1, spec.block_size
+    return tuple(sizes)
+
+
+def _agreed(axes: set[int | None], which: str) -> int:
+    axis = next(iter(axes)) if len(axes) == 1 else None
+    if axis is None:
+        raise Keep(f"its consumers disagree on the {which} channel axis")
+    return axis
+
+
+def _compress(dense: NDArray[Any], spec: Spec, description: str, version: int, num_threads: int | None) -> Outcome:
     try:
         tensor = compression.apply(dense, spec, num_threads=num_threads)
     except UnsuitableWeightError as failure:
         raise Keep(failure.reason) from failure
     snr_db = error(dense, tensor, num_threads=num_threads).snr_db
-    return Outcome(lower(tensor, version), "compressed", spec.description, snr_db)
+    return Outcome(lower(tensor, version), "compressed", description, snr_db)

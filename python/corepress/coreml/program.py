@@ -29,11 +29,12 @@ _KINDS = {
 
 
 class Consumer(NamedTuple):
-    """An operand that a constant is used as; `axis` is its output channel axis, None if that cannot be told."""
+    """An operand that a constant is used as, with its output and input channel axes, None if they cannot be told."""
 
     operation: str
     operand: str
     axis: int | None
+    input_axis: int | None
 
 
 class BlobKey(NamedTuple):
@@ -216,8 +217,8 @@ class Program:
                     if definition:
                         definition.producers.append(source)
                 elif source:
-                    axis = output_axis(operation, operand, len(source.shape), scope)
-                    source.consumers.append(Consumer(operation.type, operand, axis))
+                    axes = channel_axes(operation, operand, len(source.shape), scope)
+                    source.consumers.append(Consumer(operation.type, operand, *axes))
 
     def _refer(self, values: Any, owner: Definition | None) -> None:
         for parameter in sorted(values):
@@ -254,17 +255,18 @@ def _flag(operation: Any, operand: str, scope: ChainMap[str, Any]) -> bool | Non
     return False
 
 
-def output_axis(operation: Any, operand: str, rank: int, scope: ChainMap[str, Any]) -> int | None:
-    """Which axis of an operand of this rank is the output channel axis, by coremltools' rule; None if unknown."""
-    axis = 0
+def channel_axes(operation: Any, operand: str, rank: int, scope: ChainMap[str, Any]) -> tuple[int | None, int | None]:
+    """Which axes of an operand of this rank are its output and input channel axes, by coremltools' rule."""
+    axes = (0, 1)
     if operation.type == "conv_transpose":
-        axis = 1
+        axes = (1, 0)
     elif operation.type == "matmul" and operand in ("x", "y"):
         transposed = _flag(operation, f"transpose_{operand}", scope)
         if transposed is None:
-            return None
-        axis = rank - 1 if (operand == "y") != transposed else rank - 2
-    return axis if 0 <= axis < rank else None
+            return None, None
+        axes = (rank - 1, rank - 2) if (operand == "y") != transposed else (rank - 2, rank - 1)
+    output, source = (axis if 0 <= axis < rank else None for axis in axes)
+    return output, source
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,6 +294,11 @@ class Weight:
     def axes(self) -> set[int | None]:
         """Output channel axes that the consumers ask for."""
         return {consumer.axis for consumer in self.consumers}
+
+    @property
+    def input_axes(self) -> set[int | None]:
+        """Input channel axes that the consumers ask for."""
+        return {consumer.input_axis for consumer in self.consumers}
 
     @property
     def feeds_definition(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ...errors import FormatError
-from ...specs import Palettize, Spec
+from ...specs import Palettize, Quantize, Spec
 from ...tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 from ..values import Tensor
 from . import palettized, quantized, sparse
@@ -59,7 +59,11 @@ def check(spec: Spec, specification_version: int) -> None:
             f"{spec.verb}: compressed weights need specification version {_IOS16} (iOS 16), but this package has "
             f"{specification_version}; convert with minimum_deployment_target=iOS16"
         )
-    needed = palettized.needs_ios18(spec) if isinstance(spec, Palettize) else None
+    needed = None
+    if isinstance(spec, Palettize):
+        needed = palettized.needs_ios18(spec)
+    elif isinstance(spec, Quantize):
+        needed = quantized.needs_ios18(spec)
     if needed and specification_version < _IOS18:
         what, instead = needed
         raise ValueError(

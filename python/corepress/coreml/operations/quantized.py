@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FormatError
-from ...tensors import QUANTIZED_DTYPES, QuantizedTensor
+from ...specs import Quantize
+from ...tensors import QUANTIZED_DTYPES, QuantizedTensor, pack_codes, unpack_codes
 from ..values import Tensor
 from .form import OperationForm, Parameters, Types, UnsupportedForm, packed_bytes, parameter, scalar
 
@@ -18,8 +19,19 @@ BLOCKWISE_SHIFT_SCALE = "constexpr_blockwise_shift_scale"
 SPARSE_BLOCKWISE_SHIFT_SCALE = "constexpr_sparse_blockwise_shift_scale"
 
 
+def needs_ios18(spec: Quantize) -> tuple[str, str] | None:
+    """What in the spec the iOS 16 form cannot express, and what to use instead."""
+    if QUANTIZED_DTYPES[spec.dtype][0] < 8:
+        return f"dtype {spec.dtype!r}", f"use {spec.dtype.replace('4', '8')!r}"
+    if spec.granularity == "per_block":
+        return "granularity 'per_block'", "use 'per_channel'"
+    return None
+
+
 def lower_ios16(tensor: QuantizedTensor) -> OperationForm:
     """One scale and zero point for the tensor, or one per entry of one axis."""
+    if tensor.nbits < 8:
+        raise ValueError(f"{AFFINE_DEQUANTIZE}: {tensor.quantized_dtype} needs specification version 9")
     axes = [axis for axis, blocks in enumerate(tensor.scale.shape) if blocks > 1]
     if len(axes) > 1 or any(tensor.block_shape[axis] > 1 for axis in axes):
         raise ValueError(f"{AFFINE_DEQUANTIZE}: blocks of {tensor.block_shape} need specification version 9")
@@ -45,7 +57,9 @@ def lower_ios18(tensor: QuantizedTensor) -> OperationForm:
         "scale": Tensor.of(tensor.scale),
     }
     if tensor.zero_point is not None:
-        parameters["offset"] = Tensor.of(tensor.zero_point)
+        parameters["offset"] = Tensor.packed(
+            tensor.quantized_dtype, tensor.zero_point.shape, pack_codes(tensor.zero_point, tensor.quantized_dtype)
+        )
     return OperationForm(BLOCKWISE_SHIFT_SCALE, parameters, in_inputs=True)
 
 
@@ -81,6 +95,8 @@ def lift_blockwise_shift_scale(parameters: Parameters) -> QuantizedTensor:
     offset = parameters["offset"]
     if offset.shape != scale.shape:
         raise FormatError(f"its offset has shape {offset.shape}, its scale {scale.shape}")
+    if offset.data_type.name in QUANTIZED_DTYPES:
+        return _tensor(data, scale.data, unpack_codes(packed_bytes(offset), offset.shape, offset.data_type.name))
     if offset.data_type.dtype is None:
         raise UnsupportedForm(f"an offset of {offset.data_type.name}")
     return _tensor(data, scale.data, offset.data)
@@ -92,9 +108,14 @@ def _tensor(data: Tensor, scale: NDArray[Any], offset: NDArray[Any] | None) -> Q
     if offset is not None and offset.any():
         with np.errstate(invalid="ignore"):
             zero_point = np.ascontiguousarray(offset.astype(QUANTIZED_DTYPES[quantized_dtype][1]))
-        if not np.array_equal(zero_point, offset):
+        if not (np.array_equal(zero_point, offset) and _fits(zero_point, quantized_dtype)):
             raise UnsupportedForm(f"zero points that are not {quantized_dtype}")
     return QuantizedTensor(data.shape, packed_bytes(data), np.ascontiguousarray(scale), zero_point, quantized_dtype)
+
+
+def _fits(zero_point: NDArray[Any], quantized_dtype: str) -> bool:
+    packed = pack_codes(zero_point, quantized_dtype)
+    return np.array_equal(unpack_codes(packed, zero_point.shape, quantized_dtype), zero_point)
 
 
 def describe(types: Types) -> str:

@@ -1,0 +1,242 @@
+#include "algo/scale.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "dispatch.h"
+
+namespace corepress {
+namespace {
+
+template <typename Bits>
+float step(float scale, int steps) {
+    return Format<Bits>::to_float(static_cast<Bits>(Format<Bits>::from_float(scale) + steps));
+}
+
+template <typename Bits>
+bool decodes_finite(float scale, double code) {
+    const float value = static_cast<float>(code) * scale;
+    return (Format<Bits>::from_float(value) & Format<Bits>::kMagnitude) < Format<Bits>::kInfinity;
+}
+
+template <typename Bits>
+bool all_decode_finite(Affine affine, CodeRange range) {
+    const auto decodes = [&](float code) {
+        return decodes_finite<Bits>(affine.scale, static_cast<double>(code) - static_cast<double>(affine.zero_point));
+    };
+    return decodes(range.lowest) && decodes(range.highest);
+}
+
+template <typename Bits>
+float round_up_from_zero(double scale) {
+    const Bits bits = Format<Bits>::from_float(static_cast<float>(scale));
+    return Format<Bits>::to_float(std::max(bits, Format<Bits>::kMinimum));
+}
+
+// Calls body(values, count) for the values of a block, a tile of short runs at a time.
+template <typename Bits, typename Body>
+void for_each_tile(const Bits* values, const BlockLayout& layout, int64_t group, const Body& body) {
+    constexpr int64_t kTile = 1024, kLongRun = 32;
+    Bits tile[kTile];
+    int64_t filled = 0;
+    layout.for_each_run(group, [&](int64_t offset, int64_t length) {
+        if (length >= kLongRun || length == layout.group_size()) return body(values + offset, length);
+        if (filled + length > kTile) {
+            body(tile, filled);
+            filled = 0;
+        }
+        std::copy_n(values + offset, length, tile + filled);
+        filled += length;
+    });
+    if (filled > 0) body(tile, filled);
+}
+
+template <typename Bits>
+FitSums fit(const Bits* values, const BlockLayout& layout, int64_t group, Affine affine, CodeRange range) {
+    FitSums sums;
+    for_each_tile(values, layout, group, [&](const Bits* tile, int64_t count) {
+        kernels_for<Bits>(kernels()).add_fit(tile, count, affine, range, &sums);
+    });
+    return sums;
+}
+
+// Scales and zero points to try, fewer than the most that there may be.
+struct Candidates {
+    static constexpr int kMost = 96;
+    Affine affines[kMost];
+    int count = 0;
+
+    template <typename Bits>
+    void add(double scale, double zero_point, CodeRange range) {
+        const Affine affine{round_up_from_zero<Bits>(scale), static_cast<float>(zero_point)};
+        const bool in_range = affine.zero_point >= range.lowest && affine.zero_point <= range.highest;
+        if (in_range && all_decode_finite<Bits>(affine, range)) affines[count++] = affine;
+    }
+};
+
+template <typename Bits>
+class AffineSearch {
+public:
+    AffineSearch(const Bits* values, const BlockLayout& layout, int64_t group, CodeRange range, Affine start)
+        : values_(values), layout_(layout), group_(group), range_(range), best_(start) {
+        best_sums_ = fit(values, layout, group, start, range);
+    }
+
+    Affine best() const { return best_; }
+    bool is_exact() const { return best_sums_.error == 0; }
+
+    // Improves the candidates that promise most: of fixed codes, the squared error under their best scale is the sum of
+    // squares less product^2 / square.
+    void improve_the_most_promising(const Candidates& candidates, bool symmetric) {
+        constexpr int kImproved = 3;
+        Moments moments[Candidates::kMost];
+        for_each_tile(values_, layout_, group_, [&](const Bits* tile, int64_t count) {
+            kernels_for<Bits>(kernels()).add_moments(tile, count, candidates.affines, candidates.count, range_,
+                                                     moments);
+        });
+        for (int i = 0; i < kImproved; ++i) {
+            int most = -1;
+            double highest = 0;
+            for (int j = 0; j < candidates.count; ++j) {
+                const double explained = moments[j].product * moments[j].product / moments[j].square;
+                if (explained > highest) {  // not where all codes are 0
+                    highest = explained;
+                    most = j;
+                }
+            }
+            if (most < 0) return;
+            improve(moments[most], candidates.affines[most].zero_point, symmetric);
+            const Moments taken = moments[most];
+            for (Moments& other : moments) {
+                if (other.product == taken.product && other.square == taken.square) other = {};  // the same codes
+            }
+        }
+    }
+
+private:
+    void improve(Moments moments, float zero_point, bool symmetric) {
+        constexpr int kMostRounds = 6;
+        consider_scale_of(moments, zero_point);
+        bool improved = true;
+        for (int i = 0; i < kMostRounds && improved; ++i) {
+            improved = consider_scale_of(best_sums_.moments, best_.zero_point);
+            if (symmetric) continue;
+            const Affine centre = best_;
+            for (const float shift : {-1.0f, 1.0f}) {
+                improved = consider(static_cast<double>(centre.scale), centre.zero_point + shift) || improved;
+            }
+        }
+    }
+
+    bool consider_scale_of(Moments moments, float zero_point) {
+        return moments.product > 0 && consider(moments.product / moments.square, zero_point);
+    }
+
+    // Whether this is the best so far.
+    bool consider(double scale, float zero_point) {
+        Candidates one;
+        one.add<Bits>(scale, static_cast<double>(zero_point), range_);
+        if (one.count == 0) return false;
+        const Affine affine = one.affines[0];
+        if (affine.scale == best_.scale && affine.zero_point == best_.zero_point) return false;
+        const FitSums sums = fit(values_, layout_, group_, affine, range_);
+        if (!(sums.error < best_sums_.error)) return false;
+        best_ = affine;
+        best_sums_ = sums;
+        return true;
+    }
+
+    const Bits* values_;
+    const BlockLayout& layout_;
+    int64_t group_;
+    CodeRange range_;
+    Affine best_;
+    FitSums best_sums_;
+};
+
+}  // namespace
+
+Codes codes_of(AffineEncoding encoding) {
+    const IntegerType type = encoding.type;
+    const CodeRange all{static_cast<float>(type.lowest()), static_cast<float>(type.highest())};
+    if (!encoding.symmetric) return {all, all, 0};
+    CodeRange centred = all;
+    if (type.is_signed) {
+        ++centred.lowest;
+    } else {
+        --centred.highest;
+    }
+    return {centred, encoding.search_scale ? all : centred, (centred.lowest + centred.highest) / 2};
+}
+
+template <typename Bits>
+Affine choose_affine(double low, double high, const Codes& codes, bool symmetric) {
+    const double lowest = static_cast<double>(codes.scaled.lowest), highest = static_cast<double>(codes.scaled.highest);
+    Affine affine{1, symmetric ? codes.symmetric_zero_point : 0};
+    if (symmetric) {
+        high = std::max(std::fabs(low), std::fabs(high));
+        low = -high;
+    } else {
+        low = std::min(low, 0.0);
+        high = std::max(high, 0.0);
+    }
+    if (high == low) return affine;  // all zero
+    if (!symmetric) {
+        const double zero_point = std::nearbyint((lowest * high - highest * low) / (high - low));
+        affine.zero_point = static_cast<float>(std::min(std::max(zero_point, lowest), highest));
+    }
+    // The range is rounded to the format first, as coremltools does, unless that overflows: a scale one step off could
+    // by chance have a larger error than coremltools'.
+    const Bits rounded = Format<Bits>::from_float(static_cast<float>(high - low));
+    const double range = rounded < Format<Bits>::kInfinity ? Format<Bits>::to_float(rounded) : high - low;
+    const Bits bits = Format<Bits>::from_float(static_cast<float>(range / (highest - lowest)));
+    affine.scale = Format<Bits>::to_float(std::max(bits, Format<Bits>::kMinimum));
+    while (!all_decode_finite<Bits>(affine, codes.scaled)) affine.scale = step<Bits>(affine.scale, -1);
+    return affine;
+}
+
+template <typename Bits>
+bool is_coarse(float scale) {
+    return Format<Bits>::from_float(scale) < Format<Bits>::kNormal;
+}
+
+template <typename Bits>
+Affine round_scale(const Bits* values, const BlockLayout& layout, int64_t group, const Codes& codes, Affine affine) {
+    const Affine above{step<Bits>(affine.scale, 1), affine.zero_point};
+    const double error = fit(values, layout, group, affine, codes.used).error;
+    return fit(values, layout, group, above, codes.used).error < error ? above : affine;
+}
+
+template <typename Bits>
+Affine search_affine(const Bits* values, const BlockLayout& layout, int64_t group, double low, double high,
+                     const Codes& codes, bool symmetric, Affine start) {
+    AffineSearch<Bits> search(values, layout, group, codes.used, start);
+    if (search.is_exact()) return start;
+    const double lowest = static_cast<double>(codes.used.lowest), highest = static_cast<double>(codes.used.highest);
+    const double middle = (std::min(low, 0.0) + std::max(high, 0.0)) / 2;
+    Candidates candidates;
+    for (int sixty_fourths = 40; sixty_fourths <= 68; ++sixty_fourths) {
+        const double scale = static_cast<double>(start.scale) * sixty_fourths / 64;
+        if (symmetric) {
+            candidates.add<Bits>(scale, static_cast<double>(start.zero_point), codes.used);
+            continue;
+        }
+        const double zero_point = std::nearbyint((lowest + highest) / 2 - middle / scale);
+        const double inside = std::min(std::max(zero_point, lowest), highest);
+        for (const int shift : {-1, 0, 1}) candidates.add<Bits>(scale, inside + shift, codes.used);
+    }
+    search.improve_the_most_promising(candidates, symmetric);
+    return search.best();
+}
+
+template Affine choose_affine<uint16_t>(double, double, const Codes&, bool);
+template Affine choose_affine<uint32_t>(double, double, const Codes&, bool);
+template bool is_coarse<uint16_t>(float);
+template bool is_coarse<uint32_t>(float);
+template Affine round_scale(const uint16_t*, const BlockLayout&, int64_t, const Codes&, Affine);
+template Affine round_scale(const uint32_t*, const BlockLayout&, int64_t, const Codes&, Affine);
+
+template Affine search_affine(const uint16_t*, const BlockLayout&, int64_t, double, double, const Codes&, bool, Affine);
+template Affine search_affine(const uint32_t*, const BlockLayout&, int64_t, double, double, const Codes&, bool, Affine);
+
+}  // namespace corepress
