@@ -10,7 +10,7 @@ namespace {
 
 template <typename Bits>
 float step(float scale, int steps) {
-    return Format<Bits>::to_float(static_cast<Bits>(Format<Bits>::from_float(scale) + steps));
+    return Format<Bits>::to_float(static_cast<Bits>(int64_t{Format<Bits>::from_float(scale)} + steps));
 }
 
 template <typename Bits>
