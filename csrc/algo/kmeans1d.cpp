@@ -39,8 +39,6 @@ double ScalarKmeans::smooth_penalty(int k) {
 void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
     points_ = points;
     penalty_ = 0;
-    passes_ = 0;
-    extended_ = false;
     const int64_t count = points.size();
     if (count <= k || k == 1) {
         ends_.resize(static_cast<size_t>(std::min<int64_t>(count, k)));
@@ -60,16 +58,13 @@ void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
     if (search_.find(k, penalty) && search_.trusted()) {
         ends_ = search_.path();
         penalty_ = search_.penalty();
-        passes_ = search_.passes();
         return;
     }
     // Nearly lossless, or with values far from all others: the clusters' costs drown in the rounding of the sums.
-    extended_ = true;
     extended_search_.prepare(points, origin);
     extended_search_.find(k, penalty);
     ends_ = extended_search_.path();
     penalty_ = extended_search_.penalty();
-    passes_ = extended_search_.passes();
 }
 
 // Summed anew, from the cluster's first value: differences of sums over everything before would lose digits.

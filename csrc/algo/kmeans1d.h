@@ -22,9 +22,6 @@ public:
     double centroid(int cluster) const;
     // A hint for similar problems; 0 if the last one was trivial.
     double penalty() const { return penalty_; }
-    // Passes over all points that the last call needed, and whether double precision was not enough for it.
-    int passes() const { return passes_; }
-    bool extended() const { return extended_; }
 
 private:
     double smooth_penalty(int k);
@@ -35,8 +32,6 @@ private:
     std::vector<double> mass_;
     std::vector<int32_t> ends_;
     double penalty_ = 0;
-    int passes_ = 0;
-    bool extended_ = false;
 };
 
 }  // namespace corepress

@@ -34,7 +34,8 @@ ErrorSums add_pieces(const std::vector<ErrorSums>& pieces) {
 
 template <typename Bits>
 ErrorSums sum_errors(const Bits* first, const Bits* second, int64_t count, int threads) {
-    return sum_errors_of(first, count, threads, [second](int64_t begin, int64_t, Bits*) { return second + begin; });
+    return sum_errors_of(first, count, threads,
+                         [second](int64_t begin, int64_t, std::vector<Bits>&) { return second + begin; });
 }
 
 template int64_t count_nonfinite(const uint16_t*, int64_t, int);

@@ -18,15 +18,15 @@ template <typename Bits>
 int64_t count_nonfinite(const Bits* values, int64_t count, int threads);
 
 // The sums over `first` and what second(begin, end, space) gives, a pointer to the values [begin, end) that it may have
-// put into `space`. In double, each piece of kGrain pairs by itself and the pieces added in order.
+// put into `space`, a vector of any size. In double, each piece of kGrain pairs by itself and the pieces added in
+// order.
 template <typename Bits, typename Second>
 ErrorSums sum_errors_of(const Bits* first, int64_t count, int threads, const Second& second) {
     std::vector<ErrorSums> pieces(static_cast<size_t>((count + kGrain - 1) / kGrain));
     WorkspacePool<std::vector<Bits>> spaces;
     parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
         auto space = spaces.borrow();
-        space->resize(static_cast<size_t>(kGrain));
-        kernels_for<Bits>(kernels()).add_errors(first + begin, second(begin, end, space->data()), end - begin,
+        kernels_for<Bits>(kernels()).add_errors(first + begin, second(begin, end, *space), end - begin,
                                                 &pieces[static_cast<size_t>(begin / kGrain)]);
     });
     return add_pieces(pieces);

@@ -148,9 +148,10 @@ void depalettize(const uint8_t* packed, const GroupLayout& layout, int nbits, co
 template <typename Bits>
 ErrorSums sum_palette_errors(const Bits* first, const uint8_t* packed, const GroupLayout& layout, int nbits,
                              const Bits* luts, int threads) {
-    return sum_errors_of(first, layout.size(), threads, [&](int64_t begin, int64_t end, Bits* decoded) {
-        decode_part(packed, layout, nbits, luts, begin, end, decoded);
-        return static_cast<const Bits*>(decoded);
+    return sum_errors_of(first, layout.size(), threads, [&](int64_t begin, int64_t end, std::vector<Bits>& decoded) {
+        decoded.resize(static_cast<size_t>(kGrain));
+        decode_part(packed, layout, nbits, luts, begin, end, decoded.data());
+        return static_cast<const Bits*>(decoded.data());
     });
 }
 

@@ -35,7 +35,6 @@ typename PathSearch<Number>::Cut PathSearch<Number>::beyond(const Cut& cut, cons
 
 template <typename Number>
 void PathSearch<Number>::prepare(Span<const Point> points, int64_t origin) {
-    passes_ = 0;
     cuts_.resize(static_cast<size_t>(points.size()) + 1);
     const double centre = points[origin].value;
     Cut* const cut = cuts_.data();
@@ -126,7 +125,6 @@ bool PathSearch<Number>::search(std::vector<Cut>& cuts, int k, double penalty) {
     double bound = 0;          // on the cost of k links
     few_.assign(1, static_cast<int32_t>(cuts.size()) - 1);
     for (int pass = 0; pass < kMostPasses; ++pass) {
-        ++passes_;
         const int links = cheapest_path(cuts, penalty);
         bound = std::max(bound, to_double(cuts.back().best - Number{penalty} * Number{static_cast<double>(k)}));
         penalty_ = penalty;
@@ -178,9 +176,7 @@ bool PathSearch<Number>::find_coarse(int k, double penalty, const std::vector<do
         next = (std::floor(mass[i] / share) + 1) * share;
     }
     coarse_.push_back(cuts_.back());
-    const bool found = search(coarse_, k, penalty);
-    passes_ = 0;
-    return found;
+    return search(coarse_, k, penalty);
 }
 
 template class PathSearch<double>;

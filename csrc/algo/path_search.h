@@ -46,7 +46,6 @@ public:
     // The path: for each link the index of the point after it.
     const std::vector<int32_t>& path() const { return path_; }
     double penalty() const { return penalty_; }
-    int passes() const { return passes_; }
 
 private:
     // Sums over the points between the origin and a possible cut; negative before the origin. Values count from it.
@@ -75,7 +74,6 @@ private:
     double rounding_of(const std::vector<Cut>& cuts, const std::vector<int32_t>& path) const;
 
     double penalty_ = 0;
-    int passes_ = 0;
     std::vector<Cut> cuts_, coarse_;
     std::vector<Candidate> queue_;
     std::vector<int32_t> path_, few_, many_, spliced_;

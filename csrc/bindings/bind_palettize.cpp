@@ -111,15 +111,22 @@ py::list distinct_values_array(const py::array& weight, const Layout& layout, in
     return result;
 }
 
+// Checks that a palette belongs to an array of decoded values, or of values to compare with.
+GroupLayout palette_layout(const Bytes& indices, const Layout& layout, int nbits, const py::array& lut,
+                           const py::array& values, const std::string& name) {
+    require_float(lut, "lut");
+    require_float(values, name.c_str());
+    require_same_dtype(lut, values, ("lut and " + name).c_str());
+    require_nbits(nbits);
+    const GroupLayout groups = layout_from(layout, values);
+    require_size(indices, packed_size(values.size(), nbits), "indices");
+    require_size(lut, groups.groups << nbits, "lut");
+    return groups;
+}
+
 void depalettize_array(const Bytes& indices, const Layout& layout, int nbits, const py::array& lut, py::array& out,
                        std::optional<int> num_threads) {
-    require_float(lut, "lut");
-    require_float(out, "out");
-    require_same_dtype(lut, out, "lut and out");
-    require_nbits(nbits);
-    const GroupLayout groups = layout_from(layout, out);
-    require_size(indices, packed_size(out.size(), nbits), "indices");
-    require_size(lut, groups.groups << nbits, "lut");
+    const GroupLayout groups = palette_layout(indices, layout, nbits, lut, out, "out");
     const int threads = threads_from(num_threads);
     const uint8_t* const packed = indices.data();
     with_bits(out, [&](auto bits) {
@@ -133,13 +140,7 @@ void depalettize_array(const Bytes& indices, const Layout& layout, int nbits, co
 
 py::tuple sum_palette_errors_array(const py::array& weight, const Bytes& indices, const Layout& layout, int nbits,
                                    const py::array& lut, std::optional<int> num_threads) {
-    require_float(weight, "weight");
-    require_float(lut, "lut");
-    require_same_dtype(weight, lut, "weight and lut");
-    require_nbits(nbits);
-    const GroupLayout groups = layout_from(layout, weight);
-    require_size(indices, packed_size(weight.size(), nbits), "indices");
-    require_size(lut, groups.groups << nbits, "lut");
+    const GroupLayout groups = palette_layout(indices, layout, nbits, lut, weight, "weight");
     const int threads = threads_from(num_threads);
     const uint8_t* const packed = indices.data();
     return tuple_of(with_bits(weight, [&](auto bits) {

@@ -17,7 +17,6 @@ public:
     T* begin() const { return data_; }
     T* end() const { return data_ + size_; }
     T& operator[](int64_t index) const { return data_[index]; }
-    Span subspan(int64_t offset, int64_t size) const { return {data_ + offset, size}; }
 
 private:
     T* data_ = nullptr;
