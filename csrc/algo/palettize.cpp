@@ -130,7 +130,8 @@ void decode_part(const uint8_t* packed, const GroupLayout& layout, int nbits, co
         const int64_t stop = std::min(tile + kTile, end);
         kernels().unpack(packed + tile * nbits / 8, stop - tile, nbits, codes);
         for_each_run(layout, tile, stop, [&](int64_t group, int64_t offset, int64_t length) {
-            value_kernels.look_up(codes + (offset - tile), length, luts + (group << nbits), values + (offset - begin));
+            value_kernels.look_up(codes + (offset - tile), length, luts + (group << nbits), 1 << nbits,
+                                  values + (offset - begin));
         });
     }
 }

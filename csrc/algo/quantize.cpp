@@ -184,10 +184,10 @@ private:
         const float largest = Format<Bits>::to_float(static_cast<Bits>(Format<Bits>::kInfinity - 1));
         const AffineRule rule{codes_.scaled, encoding_.symmetric, codes_.symmetric_zero_point,
                               Format<Bits>::to_float(Format<Bits>::kNormal), largest / 2};
-        const int64_t unusual =
-            kernels_for<Bits>(kernels()).choose_affines(lowest, highest, end - begin, rule, affines);
-        const bool with_care = unusual > 0 || encoding_.search_scale;
-        for (int64_t i = 0; i < end - begin && with_care; ++i) {
+        const int64_t unusual = kernels_for<Bits>(kernels()).choose_affines(lowest, highest, end - begin, rule, affines,
+                                                                            scales_ + begin, zero_points_ + begin);
+        if (unusual == 0 && !encoding_.search_scale) return;
+        for (int64_t i = 0; i < end - begin; ++i) {
             const double low = value_of_key<Bits>(lowest[i]), high = value_of_key<Bits>(highest[i]);
             affines[i] = choose_affine<Bits>(low, high, codes_, encoding_.symmetric);
             if (is_coarse<Bits>(affines[i].scale)) {
@@ -197,8 +197,6 @@ private:
                 affines[i] =
                     search_affine(values_, layout_, begin + i, low, high, codes_, encoding_.symmetric, affines[i]);
             }
-        }
-        for (int64_t i = 0; i < end - begin; ++i) {
             scales_[begin + i] = Format<Bits>::from_float(affines[i].scale);
             zero_points_[begin + i] = static_cast<uint8_t>(static_cast<int>(affines[i].zero_point));
         }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/rounding.h"
 #include "dispatch.h"
 
 namespace corepress {
@@ -61,16 +62,49 @@ FitSums fit(const Bits* values, const BlockLayout& layout, int64_t group, Affine
 }
 
 // Scales and zero points to try, fewer than the most that there may be.
+template <typename Bits>
 struct Candidates {
     static constexpr int kMost = 96;
     Affine affines[kMost];
     int count = 0;
 
-    template <typename Bits>
     void add(double scale, double zero_point, CodeRange range) {
         const Affine affine{round_up_from_zero<Bits>(scale), static_cast<float>(zero_point)};
         const bool in_range = affine.zero_point >= range.lowest && affine.zero_point <= range.highest;
-        if (in_range && all_decode_finite<Bits>(affine, range)) affines[count++] = affine;
+        const double span = static_cast<double>(range.highest) - static_cast<double>(range.lowest);
+        const double largest = static_cast<double>(affine.scale) * span;
+        if (in_range && (largest < kSafe || all_decode_finite<Bits>(affine, range))) affines[count++] = affine;
+    }
+
+private:
+    static constexpr double kSafe = sizeof(Bits) == 2 ? 0x1p15 : 0x1p127;
+};
+
+// The candidates whose codes explain most of the values' squares, best first, the first of equal ones first, and one
+// for each set of codes.
+struct Leaders {
+    static constexpr int kMost = 3;
+    int candidates[kMost];
+    double explained[kMost];
+    int count = 0;
+
+    void enter(const Moments* moments, int candidate) {
+        const Moments& entering = moments[candidate];
+        const double part = entering.product * entering.product / entering.square;
+        if (!(part > (count < kMost ? 0.0 : explained[kMost - 1]))) return;  // NaN where all codes are 0
+        int place = count;
+        while (place > 0 && explained[place - 1] < part) --place;
+        if (place > 0) {
+            const Moments& other = moments[candidates[place - 1]];
+            if (other.product == entering.product && other.square == entering.square) return;
+        }
+        count = std::min(count + 1, kMost);
+        for (int i = count - 1; i > place; --i) {
+            candidates[i] = candidates[i - 1];
+            explained[i] = explained[i - 1];
+        }
+        candidates[place] = candidate;
+        explained[place] = part;
     }
 };
 
@@ -87,29 +121,17 @@ public:
 
     // Improves the candidates that promise most: of fixed codes, the squared error under their best scale is the sum of
     // squares less product^2 / square.
-    void improve_the_most_promising(const Candidates& candidates, bool symmetric) {
-        constexpr int kImproved = 3;
-        Moments moments[Candidates::kMost];
+    void improve_the_most_promising(const Candidates<Bits>& candidates, bool symmetric) {
+        Moments moments[Candidates<Bits>::kMost];
         for_each_tile(values_, layout_, group_, [&](const Bits* tile, int64_t count) {
             kernels_for<Bits>(kernels()).add_moments(tile, count, candidates.affines, candidates.count, range_,
                                                      moments);
         });
-        for (int i = 0; i < kImproved; ++i) {
-            int most = -1;
-            double highest = 0;
-            for (int j = 0; j < candidates.count; ++j) {
-                const double explained = moments[j].product * moments[j].product / moments[j].square;
-                if (explained > highest) {  // not where all codes are 0
-                    highest = explained;
-                    most = j;
-                }
-            }
-            if (most < 0) return;
-            improve(moments[most], candidates.affines[most].zero_point, symmetric);
-            const Moments taken = moments[most];
-            for (Moments& other : moments) {
-                if (other.product == taken.product && other.square == taken.square) other = {};  // the same codes
-            }
+        Leaders leaders;
+        for (int j = 0; j < candidates.count; ++j) leaders.enter(moments, j);
+        for (int place = 0; place < leaders.count; ++place) {
+            const int leader = leaders.candidates[place];
+            improve(moments[leader], candidates.affines[leader].zero_point, symmetric);
         }
     }
 
@@ -134,8 +156,8 @@ private:
 
     // Whether this is the best so far.
     bool consider(double scale, float zero_point) {
-        Candidates one;
-        one.add<Bits>(scale, static_cast<double>(zero_point), range_);
+        Candidates<Bits> one;
+        one.add(scale, static_cast<double>(zero_point), range_);
         if (one.count == 0) return false;
         const Affine affine = one.affines[0];
         if (affine.scale == best_.scale && affine.zero_point == best_.zero_point) return false;
@@ -182,7 +204,7 @@ Affine choose_affine(double low, double high, const Codes& codes, bool symmetric
     }
     if (high == low) return affine;  // all zero
     if (!symmetric) {
-        const double zero_point = std::nearbyint((lowest * high - highest * low) / (high - low));
+        const double zero_point = round_to_even((lowest * high - highest * low) / (high - low));
         affine.zero_point = static_cast<float>(std::min(std::max(zero_point, lowest), highest));
     }
     // The range is rounded to the format first, as coremltools does, unless that overflows: a scale one step off could
@@ -214,16 +236,16 @@ Affine search_affine(const Bits* values, const BlockLayout& layout, int64_t grou
     if (search.is_exact()) return start;
     const double lowest = static_cast<double>(codes.used.lowest), highest = static_cast<double>(codes.used.highest);
     const double middle = (std::min(low, 0.0) + std::max(high, 0.0)) / 2;
-    Candidates candidates;
+    Candidates<Bits> candidates;
     for (int sixty_fourths = 40; sixty_fourths <= 68; ++sixty_fourths) {
         const double scale = static_cast<double>(start.scale) * sixty_fourths / 64;
         if (symmetric) {
-            candidates.add<Bits>(scale, static_cast<double>(start.zero_point), codes.used);
+            candidates.add(scale, static_cast<double>(start.zero_point), codes.used);
             continue;
         }
-        const double zero_point = std::nearbyint((lowest + highest) / 2 - middle / scale);
+        const double zero_point = round_to_even((lowest + highest) / 2 - middle / scale);
         const double inside = std::min(std::max(zero_point, lowest), highest);
-        for (const int shift : {-1, 0, 1}) candidates.add<Bits>(scale, inside + shift, codes.used);
+        for (const int shift : {-1, 0, 1}) candidates.add(scale, inside + shift, codes.used);
     }
     search.improve_the_most_promising(candidates, symmetric);
     return search.best();

@@ -1,23 +1,51 @@
 // Values to integers with a scale and a zero point, and back.
 
-// Adding and subtracting 1.5 * 2^23 rounds a float below 2^22 to the nearest integer, ties to even, in two additions on
-// every machine (SSE2 has no rounding instruction). The same with 1.5 * 2^52 for double.
-inline float round_to_even(float value) { return (value + 12582912.0f) - 12582912.0f; }
-inline double round_to_even(double value) { return (value + 6755399441055744.0) - 6755399441055744.0; }
+// What values are divided by, prepared for many of them: here the scale itself.
+template <typename Bits>
+struct Divisor {
+    static constexpr float kSettling = 0.0f;
+    static float of(float scale) { return scale; }
+    static float divide(float value, float divisor) { return value / divisor; }
+};
 
-// The code less the zero point.
-inline float centred_code(float value, Affine affine, CodeRange range) {
-    // Clipping before rounding is the same as after it, since the bounds are integers, and keeps the value small.
-    const float lowest = range.lowest - affine.zero_point;
-    const float highest = range.highest - affine.zero_point;
-    float quotient = value / affine.scale;
+// A product with the reciprocal is off by less than 2^-15 where codes have 8 bits. Of two halves, the quotient is
+// either half-way between two integers or, counting 11 bits each, at least 2^-12 away from there: rounding to multiples
+// of 2^-12 first, by adding 1.5 * 2^11, restores the former and keeps the latter on its side.
+template <>
+struct Divisor<uint16_t> {
+    static constexpr float kSettling = 3072.0f;
+    static float of(float scale) { return 1.0f / scale; }
+    static float divide(float value, float divisor) { return value * divisor; }
+};
+
+// An Affine and the range of codes, as the loops need them: bounds of codes less the zero point.
+template <typename Bits>
+struct Quantizing {
+    float divisor, lowest, highest;
+    int32_t zero_point;
+
+    Quantizing(Affine affine, CodeRange range)
+        : divisor(Divisor<Bits>::of(affine.scale)),
+          lowest(range.lowest - affine.zero_point),
+          highest(range.highest - affine.zero_point),
+          zero_point(static_cast<int32_t>(affine.zero_point)) {}
+};
+
+// The code less the zero point, plus kRounding. Clipping before rounding is the same as after it, since the bounds are
+// integers, and keeps the value small.
+template <typename Bits>
+inline float rounded_code(float value, float divisor, float lowest, float highest) {
+    float quotient = Divisor<Bits>::divide(value, divisor);
     quotient = quotient < lowest ? lowest : quotient;
     quotient = quotient > highest ? highest : quotient;
-    return round_to_even(quotient);
+    return (quotient + Divisor<Bits>::kSettling) + (kRounding - Divisor<Bits>::kSettling);
 }
 
-inline uint8_t quantize_value(float value, Affine affine, CodeRange range) {
-    return static_cast<uint8_t>(static_cast<int32_t>(centred_code(value, affine, range) + affine.zero_point));
+// The lowest bits of a float that was rounded so are the integer's, in two's complement.
+template <typename Bits>
+inline uint8_t code_of(float value, float divisor, float lowest, float highest, int32_t zero_point) {
+    const uint32_t code = bits_from_float(rounded_code<Bits>(value, divisor, lowest, highest));
+    return static_cast<uint8_t>(code + static_cast<uint32_t>(zero_point));
 }
 
 // Calls body(begin, length, run, length of run) for tiles of whole runs, or for parts of one run longer than a tile.
@@ -39,28 +67,40 @@ void quantize_runs(const Bits* values, int64_t runs, int64_t length, const Affin
     float tile[kTile];
     for_each_tile(runs, length, [&](int64_t offset, int64_t first, int64_t count, int64_t part) {
         widen(values + offset, count * part, tile);
-        for (int64_t run = 0; run < count; ++run) {
-            const Affine affine = affines[first + run];
-            const float* const from = tile + run * part;
-            uint8_t* const to = codes + offset + run * part;
-            with_constant(part, [&](int64_t size) {
-                for (int64_t i = 0; i < size; ++i) to[i] = quantize_value(from[i], affine, range);
+        with_constant(
+            part, [&](int64_t size) __attribute__((always_inline)) {
+                for (int64_t run = 0; run < count; ++run) {
+                    const Quantizing<Bits> to_code(affines[first + run], range);
+                    const float* const from = tile + run * size;
+                    uint8_t* const to = codes + offset + run * size;
+                    for (int64_t i = 0; i < size; ++i) {
+                        to[i] = code_of<Bits>(from[i], to_code.divisor, to_code.lowest, to_code.highest,
+                                              to_code.zero_point);
+                    }
+                }
             });
-        }
     });
 }
 
 template <typename Bits>
 void quantize_columns(const Bits* values, int64_t rows, int64_t columns, const Affine* affines, CodeRange range,
                       uint8_t* codes) {
-    float tile[kTile];
-    for (int64_t row = 0; row < rows; ++row) {
-        for (int64_t begin = 0; begin < columns; begin += kTile) {
-            const int64_t length = columns - begin < kTile ? columns - begin : kTile;
+    float tile[kTile], divisor[kTile], lowest[kTile], highest[kTile];
+    int32_t zero_point[kTile];
+    for (int64_t begin = 0; begin < columns; begin += kTile) {
+        const int64_t length = columns - begin < kTile ? columns - begin : kTile;
+        for (int64_t i = 0; i < length; ++i) {
+            const Quantizing<Bits> to_code(affines[begin + i], range);
+            divisor[i] = to_code.divisor;
+            lowest[i] = to_code.lowest;
+            highest[i] = to_code.highest;
+            zero_point[i] = to_code.zero_point;
+        }
+        for (int64_t row = 0; row < rows; ++row) {
             const int64_t offset = row * columns + begin;
             widen(values + offset, length, tile);
             for (int64_t i = 0; i < length; ++i) {
-                codes[offset + i] = quantize_value(tile[i], affines[begin + i], range);
+                codes[offset + i] = code_of<Bits>(tile[i], divisor[i], lowest[i], highest[i], zero_point[i]);
             }
         }
     }
@@ -104,29 +144,62 @@ void dequantize_columns(const uint8_t* codes, int64_t rows, int64_t columns, con
     }
 }
 
-// Branch-free, so that it vectorises; algo/quantize.cpp says what it computes, and does again what is `unusual`.
+// Rounds to the format.
+template <typename Bits>
+inline void round_to(float* singles, int64_t count) {
+    Bits bits[kTile];
+    narrow(singles, count, bits);
+    widen(bits, count, singles);
+}
+
 template <typename Bits, typename Key>
-int64_t choose_affines(const Key* lowest, const Key* highest, int64_t count, AffineRule rule, Affine* affines) {
-    const double codes = static_cast<double>(rule.range.highest) - static_cast<double>(rule.range.lowest);
+inline void values_of_keys(const Key* keys, int64_t count, float* singles) {
+    Bits bits[kTile];
+    for (int64_t i = 0; i < count; ++i) bits[i] = bits_from_key<Bits>(keys[i]);
+    widen(bits, count, singles);
+}
+
+// Branch-free and in short loops, so that they vectorize; algo/quantize.cpp says what it computes, and does again what
+// is `unusual`.
+template <typename Bits, typename Key>
+int64_t choose_affines(const Key* lowest, const Key* highest, int64_t count, AffineRule rule, Affine* affines,
+                       Bits* scales, uint8_t* zero_points) {
     const double least = static_cast<double>(rule.range.lowest), most = static_cast<double>(rule.range.highest);
+    const double codes = most - least;
     int64_t unusual = 0;
-    for (int64_t i = 0; i < count; ++i) {
-        double low = static_cast<double>(Format<Bits>::to_float(bits_from_key<Bits>(lowest[i])));
-        double high = static_cast<double>(Format<Bits>::to_float(bits_from_key<Bits>(highest[i])));
-        const double magnitude = -low > high ? -low : high;
-        low = rule.symmetric ? -magnitude : (low < 0.0 ? low : 0.0);
-        high = rule.symmetric ? magnitude : (high > 0.0 ? high : 0.0);
-        const double span = high - low;
-        double zero_point = round_to_even((least * high - most * low) / span);
-        zero_point = zero_point < least ? least : zero_point;
-        zero_point = zero_point > most ? most : zero_point;
-        const float rounded = Format<Bits>::to_float(Format<Bits>::from_float(static_cast<float>(span)));
-        const float quotient = static_cast<float>(static_cast<double>(rounded) / codes);
-        const float scale = Format<Bits>::to_float(Format<Bits>::from_float(quotient));
-        const bool empty = span == 0.0;
-        affines[i].scale = empty ? 1.0f : scale;
-        affines[i].zero_point = rule.symmetric ? rule.zero_point : (empty ? 0.0f : static_cast<float>(zero_point));
-        unusual += (!empty && (scale < rule.usual_lowest || !(rounded < rule.usual_highest))) ? 1 : 0;
+    float low[kTile], high[kTile], span[kTile], scale[kTile], zero_point[kTile];
+    for (int64_t begin = 0; begin < count; begin += kTile) {
+        const int64_t length = count - begin < kTile ? count - begin : kTile;
+        values_of_keys<Bits>(lowest + begin, length, low);
+        values_of_keys<Bits>(highest + begin, length, high);
+        if (rule.symmetric) {
+            for (int64_t i = 0; i < length; ++i) {
+                const float magnitude = -low[i] > high[i] ? -low[i] : high[i];
+                span[i] = magnitude + magnitude;
+                zero_point[i] = rule.zero_point;
+            }
+        } else {
+            for (int64_t i = 0; i < length; ++i) {
+                const double from = static_cast<double>(low[i] < 0.0f ? low[i] : 0.0f);
+                const double to = static_cast<double>(high[i] > 0.0f ? high[i] : 0.0f);
+                double code = round_to_even((least * to - most * from) / (to - from));
+                code = code < least ? least : code;
+                code = code > most ? most : code;
+                span[i] = static_cast<float>(to - from);
+                zero_point[i] = span[i] == 0.0f ? 0.0f : static_cast<float>(code);
+            }
+        }
+        for (int64_t i = 0; i < length; ++i) low[i] = span[i];
+        round_to<Bits>(span, length);
+        for (int64_t i = 0; i < length; ++i) scale[i] = static_cast<float>(static_cast<double>(span[i]) / codes);
+        for (int64_t i = 0; i < length; ++i) scale[i] = low[i] == 0.0f ? 1.0f : scale[i];
+        narrow(scale, length, scales + begin);
+        widen(scales + begin, length, scale);
+        for (int64_t i = 0; i < length; ++i) {
+            affines[begin + i] = {scale[i], zero_point[i]};
+            zero_points[begin + i] = static_cast<uint8_t>(static_cast<int32_t>(zero_point[i]));
+            unusual += scale[i] < rule.usual_lowest || !(span[i] < rule.usual_highest) ? 1 : 0;
+        }
     }
     return unusual;
 }
@@ -134,30 +207,38 @@ int64_t choose_affines(const Key* lowest, const Key* highest, int64_t count, Aff
 // The exact error of what a tensor decodes to, and what the best scale for these codes is made from.
 template <typename Bits>
 void add_fit(const Bits* values, int64_t count, Affine affine, CodeRange range, FitSums* sums) {
-    double error[kLanes] = {}, product[kLanes] = {}, square[kLanes] = {};
+    const Quantizing<Bits> to_code(affine, range);
+    Doubles error = {}, product = {}, square = {};
     float exact[kTile], centred[kTile], decoded[kTile];
-    Bits rounded[kTile];
+    const auto add = [&](const Doubles& value, const Doubles& code, const Doubles& result)
+        __attribute__((always_inline)) {
+        const Doubles difference = value - result;
+        error += difference * difference;
+        product += value * code;
+        square += code * code;
+    };
+    Doubles value, code, result;
     for (int64_t begin = 0; begin < count; begin += kTile) {
         const int64_t length = count - begin < kTile ? count - begin : kTile;
         widen(values + begin, length, exact);
         for (int64_t i = 0; i < length; ++i) {
-            centred[i] = centred_code(exact[i], affine, range);
+            centred[i] = rounded_code<Bits>(exact[i], to_code.divisor, to_code.lowest, to_code.highest) - kRounding;
             decoded[i] = centred[i] * affine.scale;
         }
-        narrow(decoded, length, rounded);
-        widen(rounded, length, decoded);
-        const auto add = [&](int64_t lane, int64_t i) {
-            const double value = static_cast<double>(exact[i]), code = static_cast<double>(centred[i]);
-            const double difference = value - static_cast<double>(decoded[i]);
-            error[lane] += difference * difference;
-            product[lane] += value * code;
-            square[lane] += code * code;
-        };
+        round_to<Bits>(decoded, length);
         int64_t i = 0;
         for (; i + kLanes <= length; i += kLanes) {
-            for (int64_t lane = 0; lane < kLanes; ++lane) add(lane, i + lane);
+            load_doubles(exact + i, value);
+            load_doubles(centred + i, code);
+            load_doubles(decoded + i, result);
+            add(value, code, result);
         }
-        for (; i < length; ++i) add(i % kLanes, i);
+        if (i < length) {  // zeros add nothing
+            load_doubles(exact + i, length - i, value);
+            load_doubles(centred + i, length - i, code);
+            load_doubles(decoded + i, length - i, result);
+            add(value, code, result);
+        }
     }
     for (int64_t lane = 0; lane < kLanes; ++lane) {
         sums->error += error[lane];
@@ -166,42 +247,46 @@ void add_fit(const Bits* values, int64_t count, Affine affine, CodeRange range, 
     }
 }
 
-inline void add_tile_moments(const float* values, int64_t count, Affine affine, CodeRange range, Moments* moments) {
-    double product[kLanes] = {}, square[kLanes] = {};
-    float centred[kTile];
-    const float reciprocal = 1.0f / affine.scale;
-    const float lowest = range.lowest - affine.zero_point, highest = range.highest - affine.zero_point;
-    for (int64_t i = 0; i < count; ++i) {
-        float quotient = values[i] * reciprocal;
-        quotient = quotient < lowest ? lowest : quotient;
-        quotient = quotient > highest ? highest : quotient;
-        centred[i] = round_to_even(quotient);
-    }
-    const auto add = [&](int64_t lane, int64_t i) {
-        const double code = static_cast<double>(centred[i]);
-        product[lane] += static_cast<double>(values[i]) * code;
-        square[lane] += code * code;
-    };
-    int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes) {
-        for (int64_t lane = 0; lane < kLanes; ++lane) add(lane, i + lane);
-    }
-    for (; i < count; ++i) add(i % kLanes, i);
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-        moments->product += product[lane];
-        moments->square += square[lane];
-    }
+// A power of two that brings a scale near 1, so that floats neither overflow nor lose digits.
+inline float unit_for(float scale) {
+    const uint32_t exponent = bits_from_float(scale) >> 23;
+    const uint32_t opposite = exponent < 1 ? 253 : exponent > 253 ? 1 : 254 - exponent;
+    return float_from_bits(opposite << 23);
 }
 
+// A lane for each Affine. Sums of a tile are floats: they only rank, and a tile has few values.
 template <typename Bits>
 void add_moments(const Bits* values, int64_t count, const Affine* affines, int affine_count, CodeRange range,
                  Moments* moments) {
-    float tile[kTile];
-    for (int64_t begin = 0; begin < count; begin += kTile) {
-        const int64_t length = count - begin < kTile ? count - begin : kTile;
+    constexpr int kAffines = 16;
+    constexpr int64_t kFew = 256;
+    typedef float Lanes16 __attribute__((vector_size(kAffines * sizeof(float))));
+    float tile[kFew];
+    const float unit = affine_count > 0 ? unit_for(affines[0].scale) : 1.0f;
+    for (int64_t begin = 0; begin < count; begin += kFew) {
+        const int64_t length = count - begin < kFew ? count - begin : kFew;
         widen(values + begin, length, tile);
-        for (int j = 0; j < affine_count; ++j) {
-            add_tile_moments(tile, length, affines[j], range, moments + j);
+        for (int64_t i = 0; i < length; ++i) tile[i] *= unit;
+        for (int first = 0; first < affine_count; first += kAffines) {
+            const int together = affine_count - first < kAffines ? affine_count - first : kAffines;
+            Lanes16 reciprocal = {}, lowest = {}, highest = {}, product = {}, square = {};
+            for (int j = 0; j < together; ++j) {
+                reciprocal[j] = 1.0f / (affines[first + j].scale * unit);
+                lowest[j] = range.lowest - affines[first + j].zero_point;
+                highest[j] = range.highest - affines[first + j].zero_point;
+            }
+            for (int64_t i = 0; i < length; ++i) {
+                Lanes16 code = tile[i] * reciprocal;
+                code = code < lowest ? lowest : code;
+                code = code > highest ? highest : code;
+                code = (code + kRounding) - kRounding;
+                product += tile[i] * code;
+                square += code * code;
+            }
+            for (int j = 0; j < together; ++j) {
+                moments[first + j].product += static_cast<double>(product[j]) / static_cast<double>(unit);
+                moments[first + j].square += static_cast<double>(square[j]);
+            }
         }
     }
 }

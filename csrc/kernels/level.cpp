@@ -6,10 +6,11 @@
 #include <string.h>
 
 #include "core/half.h"
+#include "core/rounding.h"
 #include "kernels/table.h"
 
 // GCC's unmasked 512-bit conversions warn of an uninitialized variable, so the masked ones are used with a full mask.
-#if defined(__AVX512F__) || defined(__F16C__)
+#if defined(__AVX512F__) || defined(__F16C__) || defined(__BMI2__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -20,6 +21,23 @@ namespace {
 
 constexpr int64_t kTile = 1024;  // values held in registers' reach, in the first-level cache
 constexpr int64_t kLanes = 8;    // doubles of a 512-bit register
+
+// The lanes of sums, as the compilers' own vectors: arrays of eight are taken apart instead of vectorized.
+typedef double Doubles __attribute__((vector_size(8 * sizeof(double))));
+typedef float Floats __attribute__((vector_size(8 * sizeof(float))));
+
+inline __attribute__((always_inline)) void load_doubles(const float* singles, Doubles& doubles) {
+    Floats loaded;
+    memcpy(&loaded, singles, sizeof loaded);
+    doubles = __builtin_convertvector(loaded, Doubles);
+}
+
+// The next up to eight floats, zeros after them.
+inline __attribute__((always_inline)) void load_doubles(const float* singles, int64_t count, Doubles& doubles) {
+    float padded[kLanes] = {};
+    memcpy(padded, singles, static_cast<size_t>(count) * sizeof *padded);
+    load_doubles(padded, doubles);
+}
 
 // Calls body(length), as a constant that spares loops their tails for the usual sizes of blocks.
 template <typename Body>
@@ -95,6 +113,56 @@ inline void store_lanes(__m512i lanes, uint16_t* values) {
 }
 
 inline void store_lanes(__m512i lanes, uint32_t* values) { _mm512_storeu_si512(values, lanes); }
+
+// A table in `registers` registers; select gives the entries at some places of it.
+template <typename Bits>
+struct Lanes;
+
+template <>
+struct Lanes<uint16_t> {
+    static constexpr int kCount = 32;
+    static __m512i load_codes(const uint8_t* codes) {
+        return _mm512_maskz_cvtepu8_epi16(~__mmask32{0}, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)));
+    }
+    static __m512i select_of_one(__m512i places, __m512i table) { return _mm512_permutexvar_epi16(places, table); }
+    static __m512i select_of_two(__m512i places, const __m512i* table) {
+        return _mm512_permutex2var_epi16(table[0], places, table[1]);
+    }
+    static __m512i choose(__m512i places, int bit, __m512i clear, __m512i set) {
+        const __m512i wanted = _mm512_set1_epi16(static_cast<short>(bit));
+        return _mm512_mask_blend_epi16(_mm512_test_epi16_mask(places, wanted), clear, set);
+    }
+};
+
+template <>
+struct Lanes<uint32_t> {
+    static constexpr int kCount = 16;
+    static __m512i load_codes(const uint8_t* codes) {
+        return _mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+    }
+    static __m512i select_of_one(__m512i places, __m512i table) {
+        return _mm512_maskz_permutexvar_epi32(0xffff, places, table);
+    }
+    static __m512i select_of_two(__m512i places, const __m512i* table) {
+        return _mm512_permutex2var_epi32(table[0], places, table[1]);
+    }
+    static __m512i choose(__m512i places, int bit, __m512i clear, __m512i set) {
+        return _mm512_mask_blend_epi32(_mm512_test_epi32_mask(places, _mm512_set1_epi32(bit)), clear, set);
+    }
+};
+
+template <typename Bits, int registers>
+inline __m512i select(__m512i places, const __m512i* table) {
+    if constexpr (registers == 1) {
+        return Lanes<Bits>::select_of_one(places, table[0]);
+    } else if constexpr (registers == 2) {
+        return Lanes<Bits>::select_of_two(places, table);
+    } else {
+        constexpr int kHalf = registers / 2;
+        return Lanes<Bits>::choose(places, kHalf * Lanes<Bits>::kCount, select<Bits, kHalf>(places, table),
+                                   select<Bits, kHalf>(places, table + kHalf));
+    }
+}
 #endif
 
 #include "kernels/affine.inl.h"

@@ -4,33 +4,42 @@ inline int count_ones(uint64_t word) { return __builtin_popcountll(word); }
 
 // The mask bits [0, count) as a word, for count <= 64, without reading past the last byte that holds them.
 inline uint64_t load_mask(const uint8_t* mask, int64_t count) {
+    if (count >= 64) return load_word(mask);
     uint64_t word = 0;
     memcpy(&word, mask, static_cast<size_t>((count + 7) / 8));
-    return count >= 64 ? word : word & ((uint64_t{1} << count) - 1);
+    return word & ((uint64_t{1} << count) - 1);
 }
 
 int64_t count_bits(const uint8_t* mask, int64_t count) {
-    int64_t ones = 0;
-    for (int64_t i = 0; i < count; i += 64)
-        ones += count_ones(load_mask(mask + i / 8, count - i < 64 ? count - i : 64));
+    int64_t ones = 0, i = 0;
+    for (; i + 64 <= count; i += 64) ones += count_ones(load_word(mask + i / 8));
+    return i < count ? ones + count_ones(load_mask(mask + i / 8, count - i)) : ones;
+}
+
+// Writes the mask whose bits say where is_one(i), and returns the ones.
+template <typename IsOne>
+inline __attribute__((always_inline)) int64_t make_mask(int64_t count, uint8_t* mask, const IsOne& is_one) {
+    int64_t ones = 0, i = 0;
+    uint8_t bytes[64];
+    for (; i + 64 <= count; i += 64) {
+        for (int64_t j = 0; j < 64; ++j) bytes[j] = is_one(i + j) ? 1 : 0;
+        pack_width<1>(bytes, 64, mask + i / 8);
+        ones += count_ones(load_word(mask + i / 8));
+    }
+    for (int64_t j = 0; j < count - i; ++j) {
+        bytes[j] = is_one(i + j) ? 1 : 0;
+        ones += bytes[j];
+    }
+    pack_width<1>(bytes, count - i, mask + i / 8);
     return ones;
 }
 
 template <typename Bits>
 int64_t mask_above(const Bits* values, int64_t count, Bits threshold, uint8_t* mask) {
-    int64_t ones = 0;
-    for (int64_t i = 0; i < count; i += 64) {
-        const int64_t length = count - i < 64 ? count - i : 64;
-        uint8_t above[64] = {};
-        for (int64_t j = 0; j < length; ++j) {
-            above[j] = (values[i + j] & Format<Bits>::kMagnitude) > threshold ? 1 : 0;
-        }
-        uint8_t bits[8];
-        pack_width<1>(above, 64, bits);
-        ones += count_ones(load_word(bits));
-        memcpy(mask + i / 8, bits, static_cast<size_t>((length + 7) / 8));
-    }
-    return ones;
+    return make_mask(
+        count, mask, [=](int64_t i) __attribute__((always_inline)) {
+            return (values[i] & Format<Bits>::kMagnitude) > threshold;
+        });
 }
 
 // Writes the ones of a full word's values, and up to 64 values in all: four at a time, because a loop whose end only

@@ -10,7 +10,13 @@ inline uint64_t load_word(const uint8_t* bytes) {
 }
 
 template <int nbits>
+constexpr uint64_t kCodeBits = ((uint64_t{1} << nbits) - 1) * 0x0101010101010101u;
+
+template <int nbits>
 inline uint64_t fold_codes(uint64_t word) {
+#if defined(__BMI2__)
+    return _pext_u64(word, kCodeBits<nbits>);
+#else
     if constexpr (nbits == 1) {  // bit 8i lands on bit 56 + i, and none carries
         return (word & 0x0101010101010101u) * 0x0102040810204080u >> 56;
     }
@@ -18,25 +24,86 @@ inline uint64_t fold_codes(uint64_t word) {
     word = (word & kCode) | ((word & kCode << 8) >> (8 - nbits));
     word = (word & 0x0000ffff0000ffffu) | ((word & 0xffff0000ffff0000u) >> (16 - 2 * nbits));
     return (word & 0x00000000ffffffffu) | ((word >> 32) << (4 * nbits));
+#endif
 }
 
 template <int nbits>
 inline uint64_t unfold_codes(uint64_t word) {
+#if defined(__BMI2__)
+    return _pdep_u64(word, kCodeBits<nbits>);
+#else
     constexpr uint64_t kQuad = (uint64_t{1} << (4 * nbits)) - 1;
     constexpr uint64_t kPair = ((uint64_t{1} << (2 * nbits)) - 1) * 0x0000000100000001u;
     constexpr uint64_t kCode = ((uint64_t{1} << nbits) - 1) * 0x0001000100010001u;
     word = (word & kQuad) | ((word >> (4 * nbits) & kQuad) << 32);
     word = (word & kPair) | ((word >> (2 * nbits) & kPair) << 16);
     return (word & kCode) | ((word >> nbits & kCode) << 8);
+#endif
+}
+
+// Several codes that make one byte, as one integer: loops over these are vectorized.
+template <typename Codes, int nbits>
+inline uint8_t byte_of_codes(const uint8_t* codes) {
+    constexpr int kCodes = static_cast<int>(sizeof(Codes));
+    constexpr unsigned kMask = (1u << nbits) - 1;
+    Codes word;
+    memcpy(&word, codes, sizeof word);
+    unsigned byte = 0;
+    for (int i = 0; i < kCodes; ++i) byte |= (unsigned{word} >> (8 * i) & kMask) << (nbits * i);
+    return static_cast<uint8_t>(byte);
+}
+
+template <typename Codes, int nbits>
+inline void codes_of_byte(uint8_t byte, uint8_t* codes) {
+    constexpr Codes kMask = static_cast<Codes>(kCodeBits<nbits>);
+    Codes word = byte;
+    for (int i = 1; i < static_cast<int>(sizeof(Codes)); ++i) {
+        word = static_cast<Codes>(word | Codes{byte} << ((8 - nbits) * i));
+    }
+    word &= kMask;
+    memcpy(codes, &word, sizeof word);
+}
+
+template <int nbits>
+void pack_words(const uint8_t* codes, int64_t words, uint8_t* packed) {
+    if constexpr (nbits == 4) {
+        for (int64_t i = 0; i < 4 * words; ++i) packed[i] = byte_of_codes<uint16_t, 4>(codes + 2 * i);
+    } else if constexpr (nbits == 2) {
+        for (int64_t i = 0; i < 2 * words; ++i) packed[i] = byte_of_codes<uint32_t, 2>(codes + 4 * i);
+    } else {
+        for (int64_t i = 0; i < words; ++i) {
+            const uint64_t bits = fold_codes<nbits>(load_word(codes + 8 * i));
+            memcpy(packed + nbits * i, &bits, nbits);
+        }
+    }
+}
+
+template <int nbits>
+void unpack_words(const uint8_t* packed, int64_t words, uint8_t* codes) {
+    if constexpr (nbits == 4) {
+        for (int64_t i = 0; i < 4 * words; ++i) codes_of_byte<uint16_t, 4>(packed[i], codes + 2 * i);
+    } else if constexpr (nbits == 2) {
+        for (int64_t i = 0; i < 2 * words; ++i) codes_of_byte<uint32_t, 2>(packed[i], codes + 4 * i);
+    } else {
+        const int64_t whole =
+            words * nbits >= 8 ? (words * nbits - 8) / nbits + 1 : 0;  // eight bytes can be read there
+        for (int64_t i = 0; i < words; ++i) {
+            uint64_t bits = 0;
+            if (i < whole) {
+                bits = load_word(packed + nbits * i);
+            } else {
+                memcpy(&bits, packed + nbits * i, nbits);
+            }
+            const uint64_t word = unfold_codes<nbits>(bits);
+            memcpy(codes + 8 * i, &word, sizeof word);
+        }
+    }
 }
 
 template <int nbits>
 void pack_width(const uint8_t* codes, int64_t count, uint8_t* packed) {
     const int64_t words = count / 8;
-    for (int64_t i = 0; i < words; ++i) {
-        const uint64_t bits = fold_codes<nbits>(load_word(codes + 8 * i));
-        memcpy(packed + nbits * i, &bits, nbits);
-    }
+    pack_words<nbits>(codes, words, packed);
     const int tail = static_cast<int>(count % 8);
     if (tail == 0) return;
     uint8_t last[8] = {};
@@ -48,12 +115,7 @@ void pack_width(const uint8_t* codes, int64_t count, uint8_t* packed) {
 template <int nbits>
 void unpack_width(const uint8_t* packed, int64_t count, uint8_t* codes) {
     const int64_t words = count / 8;
-    for (int64_t i = 0; i < words; ++i) {
-        uint64_t bits = 0;
-        memcpy(&bits, packed + nbits * i, nbits);
-        const uint64_t word = unfold_codes<nbits>(bits);
-        memcpy(codes + 8 * i, &word, sizeof word);
-    }
+    unpack_words<nbits>(packed, words, codes);
     const int tail = static_cast<int>(count % 8);
     if (tail == 0) return;
     uint64_t bits = 0;

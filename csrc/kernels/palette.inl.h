@@ -50,7 +50,40 @@ void assign_by_table(const Bits* values, int64_t count, const uint8_t* first_cod
     }
 }
 
+#if defined(__AVX512F__)
+// Permutations within registers; returns how many values it did.
+template <typename Bits, int registers>
+int64_t look_up_in_registers(const uint8_t* codes, int64_t count, const Bits* lut, int entries, Bits* values) {
+    constexpr int kCount = Lanes<Bits>::kCount;
+    Bits whole[registers * kCount] = {};
+    memcpy(whole, lut, static_cast<size_t>(entries) * sizeof(Bits));
+    __m512i table[registers];
+    for (int i = 0; i < registers; ++i) table[i] = _mm512_loadu_si512(whole + i * kCount);
+    int64_t i = 0;
+    for (; i + kCount <= count; i += kCount) {
+        _mm512_storeu_si512(values + i, select<Bits, registers>(Lanes<Bits>::load_codes(codes + i), table));
+    }
+    return i;
+}
+#endif
+
 template <typename Bits>
-void look_up(const uint8_t* codes, int64_t count, const Bits* lut, Bits* values) {
-    for (int64_t i = 0; i < count; ++i) values[i] = lut[codes[i]];
+void look_up(const uint8_t* codes, int64_t count, const Bits* lut, int entries, Bits* values) {
+    int64_t i = 0;
+#if defined(__AVX512F__)
+    constexpr int kCount = Lanes<Bits>::kCount;
+    if (count < 2 * kCount) {
+    } else if (entries <= kCount) {
+        i = look_up_in_registers<Bits, 1>(codes, count, lut, entries, values);
+    } else if (entries <= 2 * kCount) {
+        i = look_up_in_registers<Bits, 2>(codes, count, lut, entries, values);
+    } else if (entries <= 4 * kCount) {
+        i = look_up_in_registers<Bits, 4>(codes, count, lut, entries, values);
+    } else if (entries <= 8 * kCount) {
+        i = look_up_in_registers<Bits, 8>(codes, count, lut, entries, values);
+    }
+#else
+    static_cast<void>(entries);
+#endif
+    for (; i < count; ++i) values[i] = lut[codes[i]];
 }

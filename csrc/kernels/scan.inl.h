@@ -29,10 +29,12 @@ inline void run_key_range(const Bits* values, int64_t length, Key* lowest, Key* 
 
 template <typename Bits, typename Key>
 void run_key_ranges(const Bits* values, int64_t runs, int64_t length, Key* lowest, Key* highest) {
-    for (int64_t run = 0; run < runs; ++run) {
-        with_constant(length,
-                      [&](int64_t size) { run_key_range(values + run * size, size, lowest + run, highest + run); });
-    }
+    with_constant(
+        length, [&](int64_t size) __attribute__((always_inline)) {
+            for (int64_t run = 0; run < runs; ++run) {
+                run_key_range(values + run * size, size, lowest + run, highest + run);
+            }
+        });
 }
 
 template <typename Bits, typename Key>
@@ -49,24 +51,34 @@ void column_key_range(const Bits* values, int64_t rows, int64_t columns, Key* lo
 
 template <typename Bits>
 void add_errors(const Bits* first, const Bits* second, int64_t count, ErrorSums* sums) {
-    double squared_error[kLanes] = {}, squared_first[kLanes] = {}, squared_second[kLanes] = {};
-    double product[kLanes] = {}, largest[kLanes] = {};
-    const auto add = [&](int64_t lane, Bits a_bits, Bits b_bits) {
-        const double a = static_cast<double>(Format<Bits>::to_float(a_bits));
-        const double b = static_cast<double>(Format<Bits>::to_float(b_bits));
-        const double error = a - b;
-        const double magnitude = error < 0 ? -error : error;
-        squared_error[lane] += error * error;
-        squared_first[lane] += a * a;
-        squared_second[lane] += b * b;
-        product[lane] += a * b;
-        largest[lane] = magnitude > largest[lane] ? magnitude : largest[lane];
+    Doubles squared_error = {}, squared_first = {}, squared_second = {}, product = {}, largest = {};
+    float firsts[kTile], seconds[kTile];
+    const auto add = [&](const Doubles& a, const Doubles& b) __attribute__((always_inline)) {
+        const Doubles error = a - b;
+        const Doubles magnitude = error < 0 ? -error : error;
+        squared_error += error * error;
+        squared_first += a * a;
+        squared_second += b * b;
+        product += a * b;
+        largest = magnitude > largest ? magnitude : largest;
     };
-    int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes) {
-        for (int64_t lane = 0; lane < kLanes; ++lane) add(lane, first[i + lane], second[i + lane]);
+    Doubles a, b;
+    for (int64_t begin = 0; begin < count; begin += kTile) {
+        const int64_t length = count - begin < kTile ? count - begin : kTile;
+        widen(first + begin, length, firsts);
+        widen(second + begin, length, seconds);
+        int64_t i = 0;
+        for (; i + kLanes <= length; i += kLanes) {
+            load_doubles(firsts + i, a);
+            load_doubles(seconds + i, b);
+            add(a, b);
+        }
+        if (i < length) {  // zeros add nothing
+            load_doubles(firsts + i, length - i, a);
+            load_doubles(seconds + i, length - i, b);
+            add(a, b);
+        }
     }
-    for (int64_t lane = 0; i < count; ++i, ++lane) add(lane, first[i], second[i]);
     for (int64_t lane = 0; lane < kLanes; ++lane) {
         sums->squared_error += squared_error[lane];
         sums->squared_first += squared_first[lane];

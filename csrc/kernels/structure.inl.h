@@ -141,15 +141,8 @@ void keep_blocks_above(const double* sums, int64_t blocks, int64_t block_size, i
 // The mask of the values that are kept and not zero.
 template <typename Bits>
 int64_t mask_of_kept(const Bits* values, const uint8_t* keep, int64_t count, uint8_t* mask) {
-    int64_t ones = 0;
-    for (int64_t i = 0; i < count; i += 64) {
-        const int64_t length = count - i < 64 ? count - i : 64;
-        uint8_t stays[64] = {};
-        for (int64_t j = 0; j < length; ++j) stays[j] = keep[i + j] & (magnitude_of(values[i + j]) != 0 ? 1 : 0);
-        uint8_t bits[8];
-        pack_width<1>(stays, 64, bits);
-        ones += count_ones(load_word(bits));
-        memcpy(mask + i / 8, bits, static_cast<size_t>((length + 7) / 8));
-    }
-    return ones;
+    return make_mask(
+        count, mask, [=](int64_t i) __attribute__((always_inline)) {
+            return (keep[i] != 0) & (magnitude_of(values[i]) != 0);
+        });
 }

@@ -60,7 +60,7 @@ struct ValueKernels {
     // many cuts may share them). cuts[cut_count] must exist and be the largest key.
     void (*assign_by_table)(const Bits* values, int64_t count, const uint8_t* first_codes, int span, const Key* cuts,
                             uint8_t* codes);
-    void (*look_up)(const uint8_t* codes, int64_t count, const Bits* lut, Bits* values);
+    void (*look_up)(const uint8_t* codes, int64_t count, const Bits* lut, int entries, Bits* values);
 
     // `runs` runs of `length` values, one after the other, each with an Affine of its own.
     void (*quantize_runs)(const Bits* values, int64_t runs, int64_t length, const Affine* affines, CodeRange range,
@@ -74,12 +74,13 @@ struct ValueKernels {
                             Bits* values);
     void (*dequantize_columns)(const uint8_t* codes, int64_t rows, int64_t columns, const Affine* affines, int sign,
                                Bits* values);
-    // One Affine per range of keys; returns how many of them are unusual by the rule's bounds.
-    int64_t (*choose_affines)(const Key* lowest, const Key* highest, int64_t count, AffineRule rule, Affine* affines);
+    // One Affine per range of keys, and as they are stored; returns how many of them are unusual by the rule's bounds.
+    int64_t (*choose_affines)(const Key* lowest, const Key* highest, int64_t count, AffineRule rule, Affine* affines,
+                              Bits* scales, uint8_t* zero_points);
     // Adds the sums for values quantized with an Affine, in the order of add_errors.
     void (*add_fit)(const Bits* values, int64_t count, Affine affine, CodeRange range, FitSums* sums);
-    // Adds the moments for each of several Affines, a tile of 1,024 values at a time; quotients are products with the
-    // reciprocal of the scale.
+    // Adds the moments for each of several Affines of about the same scale: sums of floats, of 256 values at a time in
+    // their order. Quotients are products with the reciprocal of the scale.
     void (*add_moments)(const Bits* values, int64_t count, const Affine* affines, int affine_count, CodeRange range,
                         Moments* moments);
 

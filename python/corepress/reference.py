@@ -309,10 +309,11 @@ def _search_scale(
             middle = round((lowest + highest) / 2 - (low + high) / 2 / scale)
             inside = min(max(middle, lowest), highest)
             candidates += [rounded(scale, inside + shift) for shift in (-1, 0, 1)]
-    fits = []
-    for scale, zero_point in filter(None, candidates):
-        quotients = np.rint(values.astype(np.float32) * (np.float32(1) / np.float32(scale)))
-        fits.append((_moments(values, np.clip(quotients, lowest - zero_point, highest - zero_point)), zero_point))
+    usable = list(filter(None, candidates))
+    fits = [
+        (_rough_moments(values, usable[0][0], scale, lowest - zero_point, highest - zero_point), zero_point)
+        for scale, zero_point in usable
+    ]
     for _ in range(3):
         explained = [product * product / square if square else 0.0 for (product, square), _ in fits]
         if max(explained, default=0.0) <= 0:
@@ -341,6 +342,23 @@ def _in_lanes(numbers: NDArray[np.float64]) -> float:
 def _moments(values: NDArray[Any], centred: NDArray[Any]) -> tuple[float, float]:
     exact, codes = values.astype(np.float64), centred.astype(np.float64)
     return _in_lanes(exact * codes), _in_lanes(codes * codes)
+
+
+def _rough_moments(
+    values: NDArray[Any], first_scale: Any, scale: Any, lowest: int, highest: int
+) -> tuple[float, float]:
+    """Moments in single precision, added up 256 values at a time, in units near the first candidate's scale."""
+    exponent = max(math.frexp(float(first_scale))[1] - 1, -126)
+    unit = np.float32(2.0 ** min(max(-exponent, -126), 126))
+    exact = values.astype(np.float32).reshape(-1) * unit
+    quotients = np.clip(exact * (np.float32(1) / (np.float32(scale) * unit)), lowest, highest)
+    codes = np.rint(quotients).astype(np.float32)
+    product = square = 0.0
+    for begin in range(0, exact.size, 256):
+        part = slice(begin, begin + 256)
+        product += float(np.add.accumulate(exact[part] * codes[part])[-1]) / float(unit)
+        square += float(np.add.accumulate(codes[part] * codes[part])[-1])
+    return product, square
 
 
 def _ordered_error(values: NDArray[Any], scale: Any, zero_point: int, code_range: tuple[int, int]) -> float:
