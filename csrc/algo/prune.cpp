@@ -1,7 +1,9 @@
 #include "algo/prune.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "algo/slots.h"
@@ -35,6 +37,59 @@ Counts count_magnitudes(const Bits* values, int64_t count, int threads, const Sl
     });
 }
 
+// The magnitude of a rank among many halves. A sample tells two bounds that it most likely lies between; counting the
+// values below and only those between, a few percent, takes half the time of counting all. No result where the sample
+// misled.
+template <typename Bits>
+std::optional<Bits> select_near_sample(const Bits* values, int64_t count, int64_t rank, int threads) {
+    constexpr int64_t kSample = int64_t{1} << 14;
+    constexpr int64_t kMargin = 320;  // five standard deviations of a rank near the middle
+    constexpr Bits kMagnitude = Format<Bits>::kMagnitude;
+    const int64_t stride = count / kSample;
+    std::vector<Bits> sample(static_cast<size_t>(kSample));
+    uint32_t place = 0;  // scattered, since a regular step could meet one column only
+    for (int64_t i = 0; i < kSample; ++i, place += 2654435769u) {
+        const int64_t within = static_cast<int64_t>(uint64_t{place} * static_cast<uint64_t>(stride) >> 32);
+        sample[static_cast<size_t>(i)] = values[i * stride + within] & kMagnitude;
+    }
+    const auto of_sample = [&](int64_t at) {
+        std::nth_element(sample.begin(), sample.begin() + at, sample.end());
+        return sample[static_cast<size_t>(at)];
+    };
+    const int64_t near = static_cast<int64_t>(static_cast<double>(rank) / static_cast<double>(count) * kSample);
+    const Bits first = near < kMargin ? Bits{0} : of_sample(near - kMargin);
+    const Bits last = near + kMargin < kSample ? of_sample(near + kMargin) : kMagnitude;
+    std::atomic<int64_t> below{0};
+    const Counts counts = count_slots(count, threads, [&](int64_t begin, int64_t end, SlotCounter& counter) {
+        const auto& loops = kernels_for<Bits>(kernels());
+        uint8_t from_first[kGrain / 8], above_last[kGrain / 8];
+        for (; begin < end; begin += kGrain) {
+            const int64_t length = std::min(kGrain, end - begin);
+            if (first == 0) {
+                std::memset(from_first, 0xff, sizeof from_first);
+            } else {
+                below += length - loops.mask_above(values + begin, length, static_cast<Bits>(first - 1), from_first);
+            }
+            loops.mask_above(values + begin, length, last, above_last);
+            for (int64_t i = 0; i < length; i += 64) {
+                uint64_t lower, upper;
+                std::memcpy(&lower, from_first + i / 8, sizeof lower);
+                std::memcpy(&upper, above_last + i / 8, sizeof upper);
+                uint64_t between = lower & ~upper;
+                if (length - i < 64) between &= (uint64_t{1} << (length - i)) - 1;
+                for (; between != 0; between &= between - 1) {
+                    ++counter.total[values[begin + i + __builtin_ctzll(between)] & kMagnitude];
+                }
+            }
+        }
+    });
+    rank -= below;
+    int64_t between = 0;
+    for (const int64_t each : counts) between += each;
+    if (rank < 0 || rank >= between) return std::nullopt;
+    return static_cast<Bits>(find_rank(counts, rank));
+}
+
 // Where the values of each piece of kGrain begin among the kept ones.
 std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int threads) {
     std::vector<int64_t> offsets(static_cast<size_t>((count + kGrain - 1) / kGrain) + 1, 0);
@@ -50,6 +105,10 @@ std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int threa
 template <typename Bits>
 Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads) {
     if constexpr (sizeof(Bits) == 2) {
+        constexpr int64_t kMany = int64_t{1} << 20;
+        if (count >= kMany) {
+            if (const auto selected = select_near_sample(values, count, rank, threads)) return *selected;
+        }
         const auto counts =
             count_magnitudes(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits); });
         return static_cast<Bits>(find_rank(counts, rank));

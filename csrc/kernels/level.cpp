@@ -100,6 +100,28 @@ inline void narrow(const float* single, int64_t count, uint32_t* bits) {
     memcpy(bits, single, static_cast<size_t>(count) * sizeof *single);
 }
 
+// The lowest bits of 64 bytes.
+inline uint64_t lowest_bits(const uint8_t* bytes) {
+#if defined(__AVX512F__)
+    return _mm512_movepi8_mask(_mm512_slli_epi16(_mm512_loadu_si512(bytes), 7));
+#elif defined(__AVX2__)
+    uint64_t bits = 0;
+    for (int i = 0; i < 64; i += 32) {
+        const __m256i loaded = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + i));
+        bits |= uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_slli_epi16(loaded, 7)))} << i;
+    }
+    return bits;
+#else
+    uint64_t bits = 0;
+    for (int i = 0; i < 64; i += 8) {  // bit 8j lands on bit 56 + j, and none carries
+        uint64_t word;
+        memcpy(&word, bytes + i, sizeof word);
+        bits |= ((word & 0x0101010101010101u) * 0x0102040810204080u >> 56) << i;
+    }
+    return bits;
+#endif
+}
+
 #if defined(__AVX512F__)
 // Sixteen values, each in 32 bits, for the instructions that move lanes by a mask.
 inline __m512i load_lanes(const uint16_t* values) {

@@ -23,8 +23,9 @@ inline __attribute__((always_inline)) int64_t make_mask(int64_t count, uint8_t* 
     uint8_t bytes[64];
     for (; i + 64 <= count; i += 64) {
         for (int64_t j = 0; j < 64; ++j) bytes[j] = is_one(i + j) ? 1 : 0;
-        pack_width<1>(bytes, 64, mask + i / 8);
-        ones += count_ones(load_word(mask + i / 8));
+        const uint64_t bits = lowest_bits(bytes);
+        memcpy(mask + i / 8, &bits, sizeof bits);
+        ones += count_ones(bits);
     }
     for (int64_t j = 0; j < count - i; ++j) {
         bytes[j] = is_one(i + j) ? 1 : 0;

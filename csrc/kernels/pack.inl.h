@@ -71,7 +71,12 @@ void pack_words(const uint8_t* codes, int64_t words, uint8_t* packed) {
     } else if constexpr (nbits == 2) {
         for (int64_t i = 0; i < 2 * words; ++i) packed[i] = byte_of_codes<uint32_t, 2>(codes + 4 * i);
     } else {
-        for (int64_t i = 0; i < words; ++i) {
+        int64_t i = 0;
+        for (; nbits == 1 && i + 8 <= words; i += 8) {
+            const uint64_t bits = lowest_bits(codes + 8 * i);
+            memcpy(packed + i, &bits, sizeof bits);
+        }
+        for (; i < words; ++i) {
             const uint64_t bits = fold_codes<nbits>(load_word(codes + 8 * i));
             memcpy(packed + nbits * i, &bits, nbits);
         }

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kernel_helpers import DRAWS, DTYPES, assert_same_bits, draw, normal
 
 import corepress as cp
-from corepress import kernels, reference
+from corepress import _core, kernels, reference
 
 SPARSITIES = [0.0, 1e-9, 0.1, 0.5, 0.75, 0.999, 1.0]
 
@@ -140,3 +140,25 @@ def test_sparse_values_and_mask_must_fit():
         kernels.decode_sparse(np.ones(2, np.float32), np.array([True, False]), (2,))
     with pytest.raises(ValueError, match=r"encode_sparse: mask must be bool \(2,\) or 1 packed bytes"):
         kernels.encode_sparse(np.ones(2, np.float32), np.array([True]))
+
+
+LARGE = (1 << 20) + 7  # from 2**20 on, a sample tells where to look
+LARGE_DRAWS = {
+    "normal": lambda rng: rng.standard_normal(LARGE),
+    "constant": lambda rng: np.full(LARGE, 0.3),
+    "all zero": lambda rng: np.zeros(LARGE),
+    "few distinct": lambda rng: rng.choice([-1, 0, 0.5, 2], LARGE),
+    "sorted": lambda rng: np.sort(rng.standard_normal(LARGE)),
+    "one column": lambda rng: np.where(np.arange(LARGE) % 64 == 0, 5.0, rng.standard_normal(LARGE)),
+    "runs": lambda rng: np.repeat(rng.standard_normal(LARGE // 8192 + 1), 8192)[:LARGE],
+}
+
+
+@pytest.mark.parametrize("name", LARGE_DRAWS)
+def test_the_magnitude_of_a_rank_among_many(name):
+    weight = LARGE_DRAWS[name](np.random.default_rng(0)).astype(np.float16)
+    magnitudes = np.sort(np.abs(weight))
+    for rank in (0, 1, 1000, LARGE // 2, LARGE - 1000, LARGE - 2, LARGE - 1):
+        for threads in (1, 3):
+            found = _core.magnitude_of_rank(weight, rank, threads)
+            assert np.abs(found)[0] == magnitudes[rank]
