@@ -10,7 +10,7 @@ import peers
 import timing
 from bench_kernels import available, record
 from rows import ROWS
-from table import error_ratios
+from table import ONE_RUN_SECONDS, error_ratio
 
 PAIRS = [(name, peer.tool) for name, row in ROWS.items() for peer in row.peers]
 
@@ -24,8 +24,10 @@ def bench_peer(benchmark: Any, name: str, tool: str, threads: int | None, quick:
         pytest.skip(f"{tool} is not installed")
     row = available(name)
     data = row.make(quick)
-    job = next(peer for peer in row.peers if peer.tool == tool).job(data)
-    error_ratios(row, data, row.run(data, threads), {tool: job})
+    peer = next(peer for peer in row.peers if peer.tool == tool)
+    job = peer.job(data)
+    elapsed, theirs = timing.timed(job)
+    error_ratio(row, peer, data, row.run(data, threads), theirs)
     benchmark.group = name
-    benchmark.pedantic(job, rounds=1 if timing.seconds(job) > 1 else 5)
+    benchmark.pedantic(job, rounds=1 if elapsed > ONE_RUN_SECONDS else 5)
     record(benchmark, row.copied(data).size)

@@ -97,6 +97,8 @@ def coremltools_unpack(packed: Array, nbits: int, count: int) -> Job:
 
 
 def _sparse(weight: Array, mask: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """The packed mask and the values; weights that are zero already are never stored."""
+    mask &= weight != 0
     return np.packbits(mask, bitorder="little"), weight[mask]
 
 
