@@ -1,6 +1,7 @@
 """Prints the table of what must be reached: every row beside its peers and beside np.copyto, best of several in turns.
 
-    python bench/table.py [--threads N] [--level LEVEL] [--rows WORD ...] [--no-peers] [--quick] [--json FILE]
+    python bench/table.py [--threads N] [--level LEVEL] [--rows WORD ...] [--no-peers] [--quick]
+                          [--clock cpu] [--json FILE]
 
 Answers are checked before anything is timed. A peer that cannot be imported is named and left out;
 `pip install '.[bench]'` installs them. Packages are measured by models.py, growth by growth.py, quality by quality.py.
@@ -77,7 +78,7 @@ def error_ratio(row: Row, peer: Peer, data: Any, ours: Any, theirs: Any) -> floa
     return ratio
 
 
-def measure(row: Row, threads: int | None, *, with_peers: bool, quick: bool) -> list[Goal]:
+def measure(row: Row, threads: int | None, *, with_peers: bool, quick: bool, clock: str) -> list[Goal]:
     """Check one row's answer and measure it."""
     data = row.make(quick)
     result = row.run(data, threads)
@@ -90,13 +91,13 @@ def measure(row: Row, threads: int | None, *, with_peers: bool, quick: bool) -> 
         if with_peers and not peers.missing(peer.tool):
             present.append(peer)
             job = peer.job(data)
-            elapsed, theirs = timing.timed(job)
+            elapsed, theirs = timing.timed(job, clock)
             errors[peer.tool] = error_ratio(row, peer, data, result, theirs)
             if elapsed > ONE_RUN_SECONDS:
                 slow[peer.tool] = elapsed
             else:
                 jobs[peer.tool] = job
-    best = timing.best_seconds(jobs, budget=0.2 if quick else 0.6) | slow
+    best = timing.best_seconds(jobs, budget=0.2 if quick else 0.6, clock=clock) | slow
     ours, copy = best["ours"], best["copy"]
     rate = array.size / ours / 1e6
     bounds = (None, None) if quick else (row.copies_required, row.copies_aim)  # small weights stay in the cache
@@ -196,6 +197,9 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=[], metavar="WORD", help="only rows whose name has such a word")
     parser.add_argument("--no-peers", action="store_true", help="leave the other tools out, which take minutes")
     parser.add_argument("--quick", action="store_true", help="small weights, nothing is judged")
+    parser.add_argument(
+        "--clock", choices=timing.CLOCKS, default="wall", help="cpu, with --threads 1, for machines that are busy"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -213,7 +217,13 @@ def main() -> None:
                 continue
             try:
                 with console.status(name):
-                    goals += measure(row, options.threads, with_peers=not options.no_peers, quick=options.quick)
+                    goals += measure(
+                        row,
+                        options.threads,
+                        with_peers=not options.no_peers,
+                        quick=options.quick,
+                        clock=options.clock,
+                    )
             except AssertionError as error:
                 wrong.append(f"{name}: {error}")
         if not options.rows:
@@ -226,7 +236,7 @@ def main() -> None:
     if absent and not options.no_peers:
         notes.append(f"not installed: {', '.join(absent)}")
     threads = options.threads or cpus
-    print_goals(goals, console, f"{platform.machine()}, {options.level}, {threads} threads")
+    print_goals(goals, console, f"{platform.machine()}, {options.level}, {threads} threads, {options.clock} time")
     for note in notes + wrong:
         console.print(note)
     if options.json:
@@ -234,6 +244,7 @@ def main() -> None:
             "machine": platform.machine(),
             "level": options.level,
             "threads": threads,
+            "clock": options.clock,
             "compiler": _core.compiler,
         }
         records = [{**asdict(goal), "reached": goal.reached} for goal in goals]
