@@ -15,12 +15,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("corepress")
     group.addoption("--threads", type=int, default=None, help="threads of every timed call (default: all CPUs)")
     group.addoption("--level", default=None, help="instruction-set level of every timed call (default: the best)")
-    group.addoption("--no-peers", action="store_true", help="leave out coremltools, which takes minutes")
+    group.addoption("--no-peers", action="store_true", help="leave out the other tools, which take minutes")
+    group.addoption("--quick", action="store_true", help="small weights")
 
 
 @pytest.fixture(scope="session")
 def threads(request: pytest.FixtureRequest) -> int | None:
     return request.config.getoption("--threads")
+
+
+@pytest.fixture(scope="session")
+def quick(request: pytest.FixtureRequest) -> bool:
+    return request.config.getoption("--quick")
+
+
+@pytest.fixture(scope="session")
+def with_peers(request: pytest.FixtureRequest) -> bool:
+    return not request.config.getoption("--no-peers")
 
 
 @pytest.fixture(autouse=True)

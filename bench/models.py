@@ -45,6 +45,15 @@ JOBS = {
 # A specification of 9 or more can also express these.
 IOS18_JOBS = {
     "4 bits, groups of 16": ("palettize", "--nbits", "4", "--granularity", "per_grouped_channel", "--group-size", "16"),
+    "int4 blocks of 32": ("quantize", "--dtype", "int4", "--granularity", "per_block", "--block-size", "32"),
+}
+# Times the durable copy that a job may take, and should, on a package of gigabytes.
+COPIES = {
+    "4 bits": (1.5, 1.0),
+    "int8 per channel": (1.5, 1.0),
+    "4 bits, groups of 16": (4.0, 1.5),
+    "50 % pruned": (2.0, 1.0),
+    "int4 blocks of 32": (2.0, 1.0),
 }
 
 
@@ -133,8 +142,9 @@ def measure(source: Path, jobs: dict[str, tuple[str, ...]], repeat: int, with_pe
 
 def print_table(source: Path, results: list[Measured]) -> None:
     table = Table(title=f"{source.name}, {directory_size(source) / 1e6:.1f} MB")
-    for heading in ("job", "tool", "package MB", "SNR dB", "seconds", "peak MB", "speed-up"):
+    for heading in ("job", "tool", "package MB", "SNR dB", "seconds", "peak MB", "speed-up", "copies", "<="):
         table.add_column(heading, justify="left" if heading in ("job", "tool") else "right")
+    copy = next(result.seconds for result in results if result.tool == "cp")
     ours = {result.job: result.seconds for result in results if result.tool == "corepress"}
     for result in results:
         table.add_row(
@@ -145,8 +155,10 @@ def print_table(source: Path, results: list[Measured]) -> None:
             f"{result.seconds:.2f}",
             f"{result.peak_megabytes:.0f}",
             f"{result.seconds / ours[result.job]:.1f}x" if result.tool == "coremltools" else "",
+            f"{result.seconds / copy:.2f}",
+            f"{COPIES[result.job][0]:g}" if result.tool == "corepress" and result.job in COPIES else "",
         )
-    Console(width=110).print(table)
+    Console(width=120).print(table)
 
 
 def main() -> None:

@@ -13,7 +13,9 @@ def config_for(options: argparse.Namespace, cto: Any) -> Any:
             mode="kmeans", nbits=options.nbits, granularity=options.granularity, group_size=options.group_size
         )
     if options.verb == "quantize":
-        return cto.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8")
+        return cto.OpLinearQuantizerConfig(
+            mode="linear_symmetric", dtype=options.dtype, granularity=options.granularity, block_size=options.block_size
+        )
     return cto.OpMagnitudePrunerConfig(target_sparsity=options.target_sparsity)
 
 
@@ -23,10 +25,13 @@ def main() -> None:
     parser.add_argument("source")
     parser.add_argument("-o", "--output", required=True)
     parser.add_argument("--nbits", type=int, default=4)
-    parser.add_argument("--granularity", default="per_tensor")
+    parser.add_argument("--dtype", default="int8")
+    parser.add_argument("--granularity")
     parser.add_argument("--group-size", type=int, default=32)
+    parser.add_argument("--block-size", type=int, default=32)
     parser.add_argument("--target-sparsity", type=float, default=0.5)
     options = parser.parse_args()
+    options.granularity = options.granularity or ("per_tensor" if options.verb == "palettize" else "per_channel")
     warnings.simplefilter("ignore")
     import coremltools as ct
     import coremltools.optimize.coreml as cto
