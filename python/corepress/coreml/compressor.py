@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from .. import compression
 from ..compression import input_axis
 from ..errors import IndivisibleError, UnsuitableWeightError
-from ..measure import error
 from ..specs import Palettize, Prune, Quantize, Spec, spec_from_dict
 from .data_types import FLOATS
 from .operations import check, lower
@@ -224,8 +223,7 @@ def _agreed(axes: set[int | None], which: str) -> int:
 
 def _compress(dense: NDArray[Any], spec: Spec, description: str, version: int, num_threads: int) -> Outcome:
     try:
-        tensor = compression.apply(dense, spec, num_threads=num_threads)
+        tensor, snr_db = compression.apply_measured(dense, spec, num_threads=num_threads)
     except UnsuitableWeightError as failure:
         raise Keep(failure.reason) from failure
-    snr_db = error(dense, tensor, num_threads=num_threads).snr_db
     return Outcome(lower(tensor, version), "compressed", description, snr_db)
