@@ -74,6 +74,22 @@ void Distribution<Bits>::count_patterns(const GroupView<Bits>& group, int thread
     }
 }
 
+// Points of halves. Most patterns do not occur, so many are passed over at once.
+template <typename Bits>
+void Distribution<Bits>::add_patterns() {
+    constexpr int kTogether = 16;
+    for (int first = 0; first < kPatterns; first += kTogether) {
+        const uint32_t* const negative = patterns_.data() + stored_pattern(first + kTogether - 1);
+        const uint32_t* const counts = first < kPatterns / 2 ? negative : patterns_.data() + stored_pattern(first);
+        uint32_t any = 0;
+        for (int i = 0; i < kTogether; ++i) any |= counts[i];
+        for (int pattern = first; any != 0 && pattern < first + kTogether; ++pattern) {
+            const uint64_t count = patterns_[stored_pattern(pattern)];
+            if (count > 0) add_point(value_of_key<Bits>(pattern - kPatterns / 2), count);
+        }
+    }
+}
+
 // Divides the budget of buckets by (count * width^2)^(1/3), as clusters would divide the line. A pattern needs no more
 // buckets than it has values; what it leaves goes to the others, so that a few far values do not take all.
 template <typename Bits>
@@ -194,10 +210,7 @@ void Distribution<Bits>::collect(const GroupView<Bits>& group, int threads) {
     }
     count_patterns(group, threads);
     if constexpr (sizeof(Bits) == 2) {
-        for (int pattern = 0; pattern < kPatterns; ++pattern) {
-            const uint64_t count = patterns_[stored_pattern(pattern)];
-            if (count > 0) add_point(value_of_key<Bits>(pattern - kPatterns / 2), count);
-        }
+        add_patterns();
     } else {
         bucketed_ = true;
         divide_buckets();

@@ -66,6 +66,7 @@ private:
     void add_sorted(std::vector<Key>& keys);
     void add_point(double value, uint64_t weight);
     void count_patterns(const GroupView<Bits>& group, int threads);
+    void add_patterns();
     void divide_buckets();
     void count_buckets(const GroupView<Bits>& group, int threads);
     void add_buckets();
