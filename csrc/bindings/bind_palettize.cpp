@@ -25,8 +25,8 @@ template <typename Bits>
 void run(Job& job, int nbits, TableMode mode, int threads) {
     const Bits* const values = static_cast<const Bits*>(job.values);
     if (job.fitted_luts != nullptr) {
-        job.noise_known = fit_tables(values, job.layout, mode, 1 << nbits, threads,
-                                     static_cast<Bits*>(job.fitted_luts), &job.noise);
+        job.noise_known =
+            fit_tables(values, job.layout, mode, 1 << nbits, threads, static_cast<Bits*>(job.fitted_luts), &job.noise);
     }
     palettize(values, job.layout, nbits, static_cast<const Bits*>(job.luts), threads, job.packed);
 }

@@ -203,9 +203,7 @@ def _prune(weight: Any, spec: Prune, num_threads: int | None) -> tuple[SparseTen
     return SparseTensor(weight.shape, mask, _core.encode_sparse(weight, mask, num_threads)), noise
 
 
-def _threshold(
-    weight: NDArray[Any], spec: Prune, num_threads: int | None
-) -> tuple[NDArray[Any], _core.Noise | None]:
+def _threshold(weight: NDArray[Any], spec: Prune, num_threads: int | None) -> tuple[NDArray[Any], _core.Noise | None]:
     """The largest magnitude that goes, and the noise of that where counting tells it."""
     threshold = np.zeros(1, weight.dtype)
     if spec.threshold is not None:

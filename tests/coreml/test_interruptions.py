@@ -136,6 +136,6 @@ def test_of_several_failures_the_first_weight_is_named(package, tmp_path):
     """Whichever thread fails first."""
     replace_weights(package, [np.full(shape, np.nan, np.float16) for shape in [(2048, 512), (64, 64), (64, 96)]])
     for _ in range(5):
-        with pytest.raises(ValueError, match="^weight0 "):
+        with pytest.raises(ValueError, match=r"^weight0 "):
             coreml.compress(package, tmp_path / "out.mlpackage", {"quantize": {}}, strict=True, num_threads=3)
     assert [path.name for path in tmp_path.iterdir()] == [package.name]

@@ -83,10 +83,15 @@ def test_leaving_drops_what_has_not_begun():
 
     tasks = [Task(lambda threads, index=index: work(index), 1) for index in range(1000)]
     before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt), RunAhead(tasks, 1) as ahead:
-        next(ahead.results())
-        threading.Timer(0.05, blocked.set).start()
-        raise KeyboardInterrupt
+
+    def run():
+        with RunAhead(tasks, 1) as ahead:
+            next(ahead.results())
+            threading.Timer(0.05, blocked.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
     assert set(begun) <= {0, 1}
     assert threading.active_count() <= before + 1  # the timer, perhaps
 
@@ -126,28 +131,43 @@ def test_a_caller_waits_while_too_many_bytes_are_pending(monkeypatch):
 
 def test_a_write_that_fails_drops_the_others_and_is_raised():
     written = []
-    with pytest.raises(ValueError, match="disk"), WriteBehind() as behind:
-        behind.put(lambda: written.append(0), 1)
-        behind.put(lambda: _fail("disk"), 1)
-        behind.put(lambda: written.append(2), 1)
+
+    def run():
+        with WriteBehind() as behind:
+            behind.put(lambda: written.append(0), 1)
+            behind.put(lambda: _fail("disk"), 1)
+            behind.put(lambda: written.append(2), 1)
+
+    with pytest.raises(ValueError, match="disk"):
+        run()
     assert written == [0]
 
 
 def test_a_failed_write_stops_its_caller(monkeypatch):
     monkeypatch.setattr(pipeline, "MOST_BYTES_BEHIND", 10)
-    asked = 0
-    with pytest.raises(ValueError, match="disk"), WriteBehind() as behind:
-        for _ in range(100):
-            behind.put(lambda: _fail("disk"), 6)
-            asked += 1
-    assert asked < 3
+    asked = []
+
+    def run():
+        with WriteBehind() as behind:
+            for index in range(100):
+                behind.put(lambda: _fail("disk"), 6)
+                asked.append(index)
+
+    with pytest.raises(ValueError, match="disk"):
+        run()
+    assert len(asked) < 3
 
 
 def test_an_error_of_the_caller_drops_what_waits():
     blocked, written = threading.Event(), []
-    with pytest.raises(KeyboardInterrupt), WriteBehind() as behind:
-        behind.put(lambda: blocked.wait(10), 1)
-        behind.put(lambda: written.append("never"), 1)
-        threading.Timer(0.05, blocked.set).start()
-        raise KeyboardInterrupt
+
+    def run():
+        with WriteBehind() as behind:
+            behind.put(lambda: blocked.wait(10), 1)
+            behind.put(lambda: written.append("never"), 1)
+            threading.Timer(0.05, blocked.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
     assert written == []

@@ -51,7 +51,8 @@ def compress(
     """Compress the weights of an ``.mlpackage``.
 
     Weights are compressed one after another, or some side by side, while those before them are written straight to the
-    new package; everything else is copied as it is. The destination appears only when it is whole, and the source is never written to.
+    new package; everything else is copied as it is. The destination appears only when it is whole, and the source is
+    never written to.
 
     Parameters
     ----------
