@@ -52,7 +52,7 @@ void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
     double penalty = penalty_hint;
     if (!(penalty > 0)) {
         penalty = smooth_penalty(k);
-        const int coarse_count = std::max(512, 8 * k);
+        const int coarse_count = std::max(256, 8 * k);
         const bool worthwhile = count > 3 * static_cast<int64_t>(coarse_count);
         if (worthwhile && search_.find_coarse(k, penalty, mass_, coarse_count)) penalty = search_.penalty();
     }
