@@ -74,6 +74,30 @@ void Distribution<Bits>::count_patterns(const GroupView<Bits>& group, int thread
     }
 }
 
+// Points of halves. Most patterns do not occur, so many are passed over at once.
+template <typename Bits>
+void Distribution<Bits>::add_patterns() {
+    constexpr int kTogether = 16;
+    constexpr size_t kMinusZero = kPatterns / 2;
+    patterns_[0] += patterns_[kMinusZero];
+    patterns_[kMinusZero] = 0;
+    size_t used = 0;
+    for (int first = 0; first < kPatterns; first += kTogether) {
+        const bool is_negative = first < kPatterns / 2;
+        const uint32_t* const counts = patterns_.data() + stored_pattern(is_negative ? first + kTogether - 1 : first);
+        uint32_t any = 0;
+        for (int i = 0; i < kTogether; ++i) any |= counts[i];
+        if (any == 0) continue;
+        points_.resize(used + kTogether);
+        for (int i = 0; i < kTogether; ++i) {
+            const uint32_t count = counts[is_negative ? kTogether - 1 - i : i];
+            points_[used] = {value_of_key<Bits>(first + i - kPatterns / 2), static_cast<double>(count)};
+            used += count > 0 ? 1 : 0;  // a branch would be mispredicted half of the time
+        }
+        points_.resize(used);
+    }
+}
+
 // Divides the budget of buckets by (count * width^2)^(1/3), as clusters would divide the line. A pattern needs no more
 // buckets than it has values; what it leaves goes to the others, so that a few far values do not take all.
 template <typename Bits>
@@ -194,10 +218,7 @@ void Distribution<Bits>::collect(const GroupView<Bits>& group, int threads) {
     }
     count_patterns(group, threads);
     if constexpr (sizeof(Bits) == 2) {
-        for (int pattern = 0; pattern < kPatterns; ++pattern) {
-            const uint64_t count = patterns_[stored_pattern(pattern)];
-            if (count > 0) add_point(value_of_key<Bits>(pattern - kPatterns / 2), count);
-        }
+        add_patterns();
     } else {
         bucketed_ = true;
         divide_buckets();

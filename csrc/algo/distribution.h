@@ -46,6 +46,7 @@ public:
 
     // Distinct values, or means of buckets, ascending, with their counts. -0 counts as 0.
     const std::vector<Point>& points() const { return points_; }
+    bool has_every_value() const { return !bucketed_; }
 
     void collect(const GroupView<Bits>& group, int threads);
     // After a solution with these ends: true if points were replaced and another solution is called for.
@@ -65,6 +66,7 @@ private:
     void add_sorted(std::vector<Key>& keys);
     void add_point(double value, uint64_t weight);
     void count_patterns(const GroupView<Bits>& group, int threads);
+    void add_patterns();
     void divide_buckets();
     void count_buckets(const GroupView<Bits>& group, int threads);
     void add_buckets();

@@ -1,6 +1,7 @@
 #include "algo/fit_tables.h"
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 
 #include "algo/distribution.h"
@@ -13,12 +14,34 @@
 namespace corepress {
 namespace {
 
+// Of points that take the nearest of ascending entries; of two that are equally near it does not matter which.
+template <typename Bits>
+Noise noise_of(Span<const Point> points, const Bits* lut, int entries) {
+    Noise noise;
+    int64_t next = 0;
+    for (int entry = 0; entry < entries; ++entry) {
+        const double value = static_cast<double>(Format<Bits>::to_float(lut[entry]));
+        double limit = std::numeric_limits<double>::infinity();
+        if (entry + 1 < entries) {
+            limit = (value + static_cast<double>(Format<Bits>::to_float(lut[entry + 1]))) / 2;
+        }
+        for (; next < points.size() && points[next].value <= limit; ++next) {
+            const Point& point = points[next];
+            const double error = point.value - value;
+            noise.squared_error += point.weight * (error * error);
+            noise.squared_first += point.weight * (point.value * point.value);
+        }
+    }
+    return noise;
+}
+
 template <typename Bits>
 struct KmeansFitter {
     Distribution<Bits> distribution;
     ScalarKmeans kmeans;
 
-    void fit(const GroupView<Bits>& group, int entries, int threads, Bits* lut) {
+    // False if the noise would take another pass over the values.
+    bool fit(const GroupView<Bits>& group, int entries, int threads, Bits* lut, Noise* noise) {
         constexpr int kMostRefinements = 8;
         distribution.collect(group, threads);
         kmeans.solve(points(), entries);
@@ -28,6 +51,9 @@ struct KmeansFitter {
         const int used = static_cast<int>(kmeans.ends().size());
         for (int c = 0; c < used; ++c) lut[c] = bits_from_double<Bits>(kmeans.centroid(c));
         std::fill(lut + used, lut + entries, lut[used - 1]);
+        if (noise == nullptr || !distribution.has_every_value()) return false;
+        *noise = noise_of(points(), lut, used);
+        return true;
     }
 
     Span<const Point> points() const {
@@ -83,9 +109,12 @@ private:
 }  // namespace
 
 template <typename Bits>
-void fit_tables(const Bits* values, const GroupLayout& layout, TableMode mode, int entries, int threads, Bits* luts) {
+bool fit_tables(const Bits* values, const GroupLayout& layout, TableMode mode, int entries, int threads, Bits* luts,
+                Noise* noise) {
     WorkspacePool<KmeansFitter<Bits>> fitters;
     // Many groups share the threads among them; each of a few groups has all threads for itself in turn.
+    std::vector<Noise> noises(noise == nullptr ? 0 : static_cast<size_t>(layout.groups));
+    std::atomic<bool> known{noise != nullptr && mode == TableMode::kKmeans};
     const bool many = layout.groups >= 2 * static_cast<int64_t>(threads) || layout.size() < kGrain;
     parallel_for(layout.groups, many ? threads : 1, [&](int64_t index) {
         const GroupView<Bits> group{values, layout, index};
@@ -93,9 +122,15 @@ void fit_tables(const Bits* values, const GroupLayout& layout, TableMode mode, i
         if (mode == TableMode::kUniform) {
             fit_uniform(group, entries, lut);
         } else {
-            fitters.borrow()->fit(group, entries, many ? 1 : threads, lut);
+            Noise* const of_group = noise == nullptr ? nullptr : &noises[static_cast<size_t>(index)];
+            if (!fitters.borrow()->fit(group, entries, many ? 1 : threads, lut, of_group)) known = false;
         }
     });
+    for (const Noise& of_group : noises) {
+        noise->squared_error += of_group.squared_error;
+        noise->squared_first += of_group.squared_first;
+    }
+    return known;
 }
 
 template <typename Bits>
@@ -119,8 +154,8 @@ std::vector<std::vector<Bits>> distinct_values(const Bits* values, const GroupLa
     return result;
 }
 
-template void fit_tables(const uint16_t*, const GroupLayout&, TableMode, int, int, uint16_t*);
-template void fit_tables(const uint32_t*, const GroupLayout&, TableMode, int, int, uint32_t*);
+template bool fit_tables(const uint16_t*, const GroupLayout&, TableMode, int, int, uint16_t*, Noise*);
+template bool fit_tables(const uint32_t*, const GroupLayout&, TableMode, int, int, uint32_t*, Noise*);
 template std::vector<std::vector<uint16_t>> distinct_values(const uint16_t*, const GroupLayout&, int, int);
 template std::vector<std::vector<uint32_t>> distinct_values(const uint32_t*, const GroupLayout&, int, int);
 

@@ -26,11 +26,12 @@ double ScalarKmeans::smooth_penalty(int k) {
     const int64_t count = points_.size();
     mass_.resize(static_cast<size_t>(count) + 1);
     mass_[0] = 0;
+    double mass = 0;
     for (int64_t i = 0; i < count; ++i) {
         const double left = points_[std::max<int64_t>(i - 1, 0)].value;
         const double right = points_[std::min<int64_t>(i + 1, count - 1)].value;
-        const double gap = (right - left) / (i == 0 || i == count - 1 ? 1 : 2);
-        mass_[static_cast<size_t>(i) + 1] = mass_[static_cast<size_t>(i)] + cube_root(points_[i].weight * gap * gap);
+        const double gap = (right - left) * (i == 0 || i == count - 1 ? 1 : 0.5);
+        mass_[static_cast<size_t>(i) + 1] = mass += rough_cube_root(points_[i].weight * gap * gap);
     }
     const double share = mass_.back() / k;
     return share * share * share / 6;
@@ -51,7 +52,7 @@ void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
     double penalty = penalty_hint;
     if (!(penalty > 0)) {
         penalty = smooth_penalty(k);
-        const int coarse_count = std::max(512, 8 * k);
+        const int coarse_count = std::max(256, 8 * k);
         const bool worthwhile = count > 3 * static_cast<int64_t>(coarse_count);
         if (worthwhile && search_.find_coarse(k, penalty, mass_, coarse_count)) penalty = search_.penalty();
     }

@@ -100,10 +100,21 @@ std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int threa
     return offsets;
 }
 
+// Of halves, counted by their magnitudes, where those up to a magnitude become zero.
+Noise noise_up_to(uint32_t magnitude, const Counts& counts) {
+    Noise noise;
+    for (uint32_t bits = 0; bits < Format<uint16_t>::kInfinity; ++bits) {
+        const double value = static_cast<double>(float_from_half(static_cast<uint16_t>(bits)));
+        noise.squared_first += static_cast<double>(counts[bits]) * (value * value);
+        if (bits == magnitude) noise.squared_error = noise.squared_first;
+    }
+    return noise;
+}
+
 }  // namespace
 
 template <typename Bits>
-Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads) {
+Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads, Noise* noise) {
     if constexpr (sizeof(Bits) == 2) {
         constexpr int64_t kMany = int64_t{1} << 20;
         if (count >= kMany) {
@@ -111,7 +122,9 @@ Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int thre
         }
         const auto counts =
             count_magnitudes(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits); });
-        return static_cast<Bits>(find_rank(counts, rank));
+        const uint32_t magnitude = find_rank(counts, rank);
+        if (noise != nullptr) *noise = noise_up_to(magnitude, counts);
+        return static_cast<Bits>(magnitude);
     } else {
         const auto upper =
             count_magnitudes(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits >> 16); });
@@ -152,8 +165,22 @@ void decode_sparse(const Bits* kept, const uint8_t* mask, int64_t count, int thr
     });
 }
 
-template uint16_t magnitude_of_rank(const uint16_t*, int64_t, int64_t, int);
-template uint32_t magnitude_of_rank(const uint32_t*, int64_t, int64_t, int);
+template <typename Bits>
+ErrorSums sum_sparse_errors(const Bits* first, const Bits* kept, const uint8_t* mask, int64_t count, int threads) {
+    const std::vector<int64_t> offsets = piece_offsets(mask, count, threads);
+    return sum_errors_of(first, count, threads, [&](int64_t begin, int64_t end, std::vector<Bits>& decoded) {
+        const size_t piece = static_cast<size_t>(begin / kGrain);
+        decoded.resize(static_cast<size_t>(kGrain));
+        kernels_for<Bits>(kernels()).expand(kept + offsets[piece], offsets[piece + 1] - offsets[piece],
+                                            mask + begin / 8, end - begin, decoded.data());
+        return static_cast<const Bits*>(decoded.data());
+    });
+}
+
+template uint16_t magnitude_of_rank(const uint16_t*, int64_t, int64_t, int, Noise*);
+template uint32_t magnitude_of_rank(const uint32_t*, int64_t, int64_t, int, Noise*);
+template ErrorSums sum_sparse_errors(const uint16_t*, const uint16_t*, const uint8_t*, int64_t, int);
+template ErrorSums sum_sparse_errors(const uint32_t*, const uint32_t*, const uint8_t*, int64_t, int);
 template int64_t magnitude_mask(const uint16_t*, int64_t, uint16_t, int, uint8_t*);
 template int64_t magnitude_mask(const uint32_t*, int64_t, uint32_t, int, uint8_t*);
 template void encode_sparse(const uint16_t*, int64_t, const uint8_t*, int, uint16_t*);

@@ -3,13 +3,15 @@
 
 #include <cstdint>
 
+#include "algo/measure.h"
 #include "core/span.h"
 
 namespace corepress {
 
-// The magnitude, as bits, of rank `rank` (0 the smallest) among count > rank values without NaN.
+// The magnitude, as bits, of rank `rank` (0 the smallest) among count > rank values without NaN. With `noise`, what it
+// is once all values up to that magnitude are zero is found on the way if the values are halves.
 template <typename Bits>
-Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads);
+Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads, Noise* noise = nullptr);
 
 // Sets bit i of mask, LSB first, where |values[i]| > threshold, a magnitude's bits; returns the number of ones.
 template <typename Bits>
@@ -22,5 +24,9 @@ void encode_sparse(const Bits* values, int64_t count, const uint8_t* mask, int t
 // The inverse: zeros where the bit is 0.
 template <typename Bits>
 void decode_sparse(const Bits* kept, const uint8_t* mask, int64_t count, int threads, Bits* values);
+
+// What sum_errors says of `first` and the decoded values, which are never all in memory.
+template <typename Bits>
+ErrorSums sum_sparse_errors(const Bits* first, const Bits* kept, const uint8_t* mask, int64_t count, int threads);
 
 }  // namespace corepress

@@ -258,38 +258,74 @@ void quantize(const Bits* values, const BlockLayout& layout, AffineEncoding enco
     }
 }
 
+namespace {
+
 template <typename Bits>
-void dequantize(const uint8_t* packed, const BlockLayout& layout, IntegerType type, const Bits* scales,
-                const uint8_t* zero_points, int threads, Bits* values) {
-    if (layout.size() == 0) return;
-    std::vector<Affine> affines(static_cast<size_t>(layout.groups()));
-    for (size_t group = 0; group < affines.size(); ++group) {
-        const uint8_t byte = zero_points == nullptr ? uint8_t{0} : zero_points[group];
-        const int zero_point = type.is_signed ? static_cast<int8_t>(byte) : byte;
-        affines[group] = {Format<Bits>::to_float(scales[group]), static_cast<float>(zero_point)};
+class Dequantizer {
+public:
+    Dequantizer(const uint8_t* packed, const BlockLayout& layout, IntegerType type, const Bits* scales,
+                const uint8_t* zero_points)
+        : packed_(packed), layout_(layout), type_(type), affines_(static_cast<size_t>(layout.groups())) {
+        for (size_t group = 0; group < affines_.size(); ++group) {
+            const uint8_t byte = zero_points == nullptr ? uint8_t{0} : zero_points[group];
+            const int zero_point = type.is_signed ? static_cast<int8_t>(byte) : byte;
+            affines_[group] = {Format<Bits>::to_float(scales[group]), static_cast<float>(zero_point)};
+        }
     }
-    const auto& kernels = kernels_for<Bits>(corepress::kernels());
-    for_each_piece(layout, threads, [&](int64_t begin, int64_t end) {
+
+    // Decodes [begin, end), where packed codes begin at a byte, to values[0] and on.
+    void decode(int64_t begin, int64_t end, Bits* values) const {
+        const auto& kernels = kernels_for<Bits>(corepress::kernels());
+        const Affine* const affines = affines_.data();
         uint8_t tile[kCodeTile];
         Columns columns;
         for (int64_t first = begin; first < end; first += kCodeTile) {
             const int64_t last = std::min(first + kCodeTile, end);
-            const uint8_t* codes = packed + first;
-            if (type.nbits != 8) {
-                corepress::kernels().unpack(packed + first * type.nbits / 8, last - first, type.nbits, tile);
+            const uint8_t* codes = packed_ + first;
+            if (type_.nbits != 8) {
+                corepress::kernels().unpack(packed_ + first * type_.nbits / 8, last - first, type_.nbits, tile);
                 codes = tile;
             }
             const auto runs = [&](int64_t group, int64_t offset, int64_t count, int64_t length) {
-                kernels.dequantize_runs(codes + (offset - first), count, length, affines.data() + group,
-                                        type.sign_bit(), values + offset);
+                kernels.dequantize_runs(codes + (offset - first), count, length, affines + group, type_.sign_bit(),
+                                        values + (offset - begin));
             };
             const auto rows = [&](int64_t group, int64_t column, int64_t offset, int64_t count, int64_t width) {
                 kernels.dequantize_columns(codes + (offset - first), count, width,
-                                           columns.of(layout, {affines.data(), 0}, group) + column, type.sign_bit(),
-                                           values + offset);
+                                           columns.of(layout_, {affines, 0}, group) + column, type_.sign_bit(),
+                                           values + (offset - begin));
             };
-            walk(layout, first, last, runs, rows);
+            walk(layout_, first, last, runs, rows);
         }
+    }
+
+private:
+    const uint8_t* packed_;
+    const BlockLayout& layout_;
+    IntegerType type_;
+    std::vector<Affine> affines_;
+};
+
+}  // namespace
+
+template <typename Bits>
+void dequantize(const uint8_t* packed, const BlockLayout& layout, IntegerType type, const Bits* scales,
+                const uint8_t* zero_points, int threads, Bits* values) {
+    if (layout.size() == 0) return;
+    const Dequantizer<Bits> dequantizer(packed, layout, type, scales, zero_points);
+    for_each_piece(layout, threads,
+                   [&](int64_t begin, int64_t end) { dequantizer.decode(begin, end, values + begin); });
+}
+
+template <typename Bits>
+ErrorSums sum_quantized_errors(const Bits* first, const uint8_t* packed, const BlockLayout& layout, IntegerType type,
+                               const Bits* scales, const uint8_t* zero_points, int threads) {
+    if (layout.size() == 0) return {};
+    const Dequantizer<Bits> dequantizer(packed, layout, type, scales, zero_points);
+    return sum_errors_of(first, layout.size(), threads, [&](int64_t begin, int64_t end, std::vector<Bits>& decoded) {
+        decoded.resize(static_cast<size_t>(kGrain));
+        dequantizer.decode(begin, end, decoded.data());
+        return static_cast<const Bits*>(decoded.data());
     });
 }
 
@@ -299,5 +335,9 @@ template void dequantize(const uint8_t*, const BlockLayout&, IntegerType, const 
                          uint16_t*);
 template void dequantize(const uint8_t*, const BlockLayout&, IntegerType, const uint32_t*, const uint8_t*, int,
                          uint32_t*);
+template ErrorSums sum_quantized_errors(const uint16_t*, const uint8_t*, const BlockLayout&, IntegerType,
+                                        const uint16_t*, const uint8_t*, int);
+template ErrorSums sum_quantized_errors(const uint32_t*, const uint8_t*, const BlockLayout&, IntegerType,
+                                        const uint32_t*, const uint8_t*, int);
 
 }  // namespace corepress

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "algo/measure.h"
 #include "core/blocks.h"
 
 namespace corepress {
@@ -32,5 +33,10 @@ void quantize(const Bits* values, const BlockLayout& layout, AffineEncoding enco
 template <typename Bits>
 void dequantize(const uint8_t* packed, const BlockLayout& layout, IntegerType type, const Bits* scales,
                 const uint8_t* zero_points, int threads, Bits* values);
+
+// What sum_errors says of `first` and the decoded values, which are never all in memory.
+template <typename Bits>
+ErrorSums sum_quantized_errors(const Bits* first, const uint8_t* packed, const BlockLayout& layout, IntegerType type,
+                               const Bits* scales, const uint8_t* zero_points, int threads);
 
 }  // namespace corepress

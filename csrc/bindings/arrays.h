@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "algo/measure.h"
 #include "core/parallel.h"
 #include "core/require.h"
 #include "core/span.h"
@@ -81,6 +82,11 @@ auto with_bits(const py::array& array, Body&& body) {
 inline py::tuple tuple_of(const ErrorSums& sums) {
     return py::make_tuple(sums.squared_error, sums.squared_first, sums.squared_second, sums.product,
                           sums.largest_error);
+}
+
+inline py::object tuple_of(const Noise* noise) {
+    if (noise == nullptr) return py::none();
+    return py::make_tuple(noise->squared_error, noise->squared_first);
 }
 
 inline int64_t packed_size(int64_t count, int nbits) { return (count * nbits + 7) / 8; }

@@ -17,13 +17,16 @@ struct Job {
     void* fitted_luts;  // null where the table is given
     uint8_t* packed;
     bool half;
+    Noise noise;
+    bool noise_known;
 };
 
 template <typename Bits>
-void run(const Job& job, int nbits, TableMode mode, int threads) {
+void run(Job& job, int nbits, TableMode mode, int threads) {
     const Bits* const values = static_cast<const Bits*>(job.values);
     if (job.fitted_luts != nullptr) {
-        fit_tables(values, job.layout, mode, 1 << nbits, threads, static_cast<Bits*>(job.fitted_luts));
+        job.noise_known =
+            fit_tables(values, job.layout, mode, 1 << nbits, threads, static_cast<Bits*>(job.fitted_luts), &job.noise);
     }
     palettize(values, job.layout, nbits, static_cast<const Bits*>(job.luts), threads, job.packed);
 }
@@ -38,7 +41,9 @@ Job make_job(const py::array& weight, const Layout& layout, int nbits, const std
             nullptr,
             nullptr,
             nullptr,
-            is_half(weight)};
+            is_half(weight),
+            {},
+            false};
     if (given_lut) {
         job.lut = *given_lut;
         require_float(job.lut, "lut");
@@ -53,7 +58,8 @@ Job make_job(const py::array& weight, const Layout& layout, int nbits, const std
     return job;
 }
 
-// Fits tables, or takes those given, and assigns codes: a (lut, indices) for each weight.
+// Fits tables, or takes those given, and assigns codes: a (lut, indices, noise) for each weight, the
+// noise None unless it was found on the way.
 py::list palettize_arrays(const std::vector<py::array>& weights, const std::vector<Layout>& layouts, int nbits,
                           const std::string& mode, const std::vector<std::optional<py::array>>& luts,
                           std::optional<int> num_threads) {
@@ -72,13 +78,15 @@ py::list palettize_arrays(const std::vector<py::array>& weights, const std::vect
     {
         const py::gil_scoped_release release;
         parallel_jobs(sizes, threads, [&](int64_t index, int job_threads) {
-            const Job& job = jobs[static_cast<size_t>(index)];
+            Job& job = jobs[static_cast<size_t>(index)];
             job.half ? run<uint16_t>(job, nbits, table_mode, job_threads)
                      : run<uint32_t>(job, nbits, table_mode, job_threads);
         });
     }
     py::list results;
-    for (const Job& job : jobs) results.append(py::make_tuple(job.lut, job.indices));
+    for (const Job& job : jobs) {
+        results.append(py::make_tuple(job.lut, job.indices, tuple_of(job.noise_known ? &job.noise : nullptr)));
+    }
     return results;
 }
 

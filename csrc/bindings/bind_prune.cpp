@@ -11,19 +11,21 @@
 namespace corepress {
 namespace {
 
-py::array magnitude_of_rank_array(const py::array& weight, int64_t rank, std::optional<int> num_threads) {
+// With the noise of zeroing all up to that magnitude, or None if that takes another pass.
+py::tuple magnitude_of_rank_array(const py::array& weight, int64_t rank, std::optional<int> num_threads) {
     require_float(weight, "weight");
     require(rank >= 0 && rank < weight.size(), "rank must be from 0 to ", weight.size() - 1, ", not ", rank);
     const int threads = threads_from(num_threads);
     py::array result = empty_like_float(weight, 1);
+    Noise noise;
     with_bits(weight, [&](auto bits) {
         using Bits = decltype(bits);
         const Bits* const values = data_of<Bits>(weight);
         Bits* const magnitude = writable_data_of<Bits>(result);
         const py::gil_scoped_release release;
-        *magnitude = magnitude_of_rank(values, weight.size(), rank, threads);
+        *magnitude = magnitude_of_rank(values, weight.size(), rank, threads, &noise);
     });
-    return result;
+    return py::make_tuple(result, tuple_of(is_half(weight) ? &noise : nullptr));
 }
 
 py::tuple magnitude_mask_array(const py::array& weight, const py::array& threshold, std::optional<int> num_threads) {
@@ -126,6 +128,24 @@ void decode_sparse_array(const Bytes& mask, const py::array& kept, py::array& ou
     });
 }
 
+py::tuple sum_sparse_errors_array(const py::array& weight, const Bytes& mask, const py::array& kept,
+                                  std::optional<int> num_threads) {
+    require_float(weight, "weight");
+    require_float(kept, "values");
+    require_same_dtype(weight, kept, "weight and values");
+    require_size(mask, packed_size(weight.size(), 1), "mask");
+    const uint8_t* const bits_of_mask = mask.data();
+    require_size(kept, kernels().count_bits(bits_of_mask, weight.size()), "values");
+    const int threads = threads_from(num_threads);
+    return tuple_of(with_bits(weight, [&](auto bits) {
+        using Bits = decltype(bits);
+        const Bits* const values = data_of<Bits>(weight);
+        const Bits* const in = data_of<Bits>(kept);
+        const py::gil_scoped_release release;
+        return sum_sparse_errors(values, in, bits_of_mask, weight.size(), threads);
+    }));
+}
+
 }  // namespace
 
 void bind_prune(py::module_& module) {
@@ -141,6 +161,8 @@ void bind_prune(py::module_& module) {
                py::arg("num_threads") = py::none());
     module.def("encode_sparse", &encode_sparse_array, py::arg("weight"), py::arg("mask").noconvert(),
                py::arg("num_threads") = py::none());
+    module.def("sum_sparse_errors", &sum_sparse_errors_array, py::arg("weight"), py::arg("mask").noconvert(),
+               py::arg("values"), py::arg("num_threads") = py::none());
     module.def("decode_sparse", &decode_sparse_array, py::arg("mask").noconvert(), py::arg("values"), py::arg("out"),
                py::arg("num_threads") = py::none());
 }

@@ -66,6 +66,29 @@ void dequantize_array(const Bytes& packed, const Splits& splits, int nbits, bool
     });
 }
 
+py::tuple sum_quantized_errors_array(const py::array& weight, const Bytes& packed, const Splits& splits, int nbits,
+                                     bool is_signed, const py::array& scale, const std::optional<Bytes>& zero_point,
+                                     std::optional<int> num_threads) {
+    require_float(weight, "weight");
+    require_float(scale, "scale");
+    require_same_dtype(weight, scale, "weight and scale");
+    const BlockLayout layout = blocks_from(splits, weight);
+    const IntegerType type = type_from(nbits, is_signed);
+    require_size(packed, packed_size(weight.size(), nbits), "data");
+    require_size(scale, layout.groups(), "scale");
+    if (zero_point) require_size(*zero_point, layout.groups(), "zero_point");
+    const int threads = threads_from(num_threads);
+    const uint8_t* const codes = packed.data();
+    const uint8_t* const zero_points = zero_point ? zero_point->data() : nullptr;
+    return tuple_of(with_bits(weight, [&](auto bits) {
+        using Bits = decltype(bits);
+        const Bits* const values = data_of<Bits>(weight);
+        const Bits* const scales = data_of<Bits>(scale);
+        const py::gil_scoped_release release;
+        return sum_quantized_errors(values, codes, layout, type, scales, zero_points, threads);
+    }));
+}
+
 }  // namespace
 
 void bind_quantize(py::module_& module) {
@@ -74,6 +97,9 @@ void bind_quantize(py::module_& module) {
                py::arg("num_threads") = py::none());
     module.def("dequantize", &dequantize_array, py::arg("data").noconvert(), py::arg("layout"), py::arg("nbits"),
                py::arg("is_signed"), py::arg("scale"), py::arg("zero_point"), py::arg("out"),
+               py::arg("num_threads") = py::none());
+    module.def("sum_quantized_errors", &sum_quantized_errors_array, py::arg("weight"), py::arg("data").noconvert(),
+               py::arg("layout"), py::arg("nbits"), py::arg("is_signed"), py::arg("scale"), py::arg("zero_point"),
                py::arg("num_threads") = py::none());
 }
 

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import as_finite_weight, axis_layout, block_layout, checked_axis
-from .palettes import palettize, palettize_all
+from .arrays import as_finite_weight, as_weight, axis_layout, block_layout, checked_axis
+from .measure import snr_db
+from .palettes import palettize, palettize_measured
 from .specs import Palettize, Prune, Quantize, Spec
 from .tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 
-__all__ = ["apply", "input_axis", "palettize", "prune", "quantize"]
+__all__ = ["apply", "apply_measured", "input_axis", "palettize", "prune", "quantize"]
 
 
 def quantize(
@@ -84,10 +85,10 @@ def quantize(
         scale_search=scale_search,
         channel_axis=channel_axis,
     )
-    return _quantize(weight, spec, num_threads)
+    return _quantize(weight, spec, num_threads)[0]
 
 
-def _quantize(weight: Any, spec: Quantize, num_threads: int | None) -> QuantizedTensor:
+def _quantize(weight: Any, spec: Quantize, num_threads: int | None) -> tuple[QuantizedTensor, None]:
     weight = as_finite_weight("quantize", weight, num_threads)
     if weight.size == 0:
         raise ValueError(f"quantize: weight has no elements (shape {weight.shape})")
@@ -99,7 +100,7 @@ def _quantize(weight: Any, spec: Quantize, num_threads: int | None) -> Quantized
         weight, layout, nbits, is_signed, symmetric, spec.scale_search == "mse", num_threads
     )
     offsets = None if symmetric and is_signed else zero_point.view(storage).reshape(block_counts)
-    return QuantizedTensor(weight.shape, data, scale.reshape(block_counts), offsets, spec.dtype)
+    return QuantizedTensor(weight.shape, data, scale.reshape(block_counts), offsets, spec.dtype), None
 
 
 def _block_counts(spec: Quantize, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -187,28 +188,31 @@ def prune(
     spec = Prune(
         target_sparsity=target_sparsity, threshold=threshold, n_m_ratio=n_m_ratio, block_size=block_size, dim=dim
     )
-    return _prune(weight, spec, num_threads)
+    return _prune(weight, spec, num_threads)[0]
 
 
-def _prune(weight: Any, spec: Prune, num_threads: int | None) -> SparseTensor:
+def _prune(weight: Any, spec: Prune, num_threads: int | None) -> tuple[SparseTensor, _core.Noise | None]:
     weight = as_finite_weight("prune", weight, num_threads)
     keep = _structure(weight, spec, num_threads) if spec.is_structured else None
+    noise = None
     if keep is None:
-        mask, _ = _core.magnitude_mask(weight, _threshold(weight, spec, num_threads), num_threads)
+        threshold, noise = _threshold(weight, spec, num_threads)
+        mask, _ = _core.magnitude_mask(weight, threshold, num_threads)
     else:
         mask, _ = _core.mask_of_kept(weight, keep, num_threads)
-    return SparseTensor(weight.shape, mask, _core.encode_sparse(weight, mask, num_threads))
+    return SparseTensor(weight.shape, mask, _core.encode_sparse(weight, mask, num_threads)), noise
 
 
-def _threshold(weight: NDArray[Any], spec: Prune, num_threads: int | None) -> NDArray[Any]:
+def _threshold(weight: NDArray[Any], spec: Prune, num_threads: int | None) -> tuple[NDArray[Any], _core.Noise | None]:
+    """The largest magnitude that goes, and the noise of that where counting tells it."""
     threshold = np.zeros(1, weight.dtype)
     if spec.threshold is not None:
         threshold[0] = _largest_not_above(float(spec.threshold), weight.dtype)
     elif spec.target_sparsity == 1:
         threshold[0] = np.finfo(weight.dtype).max
     elif spec.target_sparsity and weight.size:
-        threshold = _core.magnitude_of_rank(weight, _rank(weight.size, spec.target_sparsity), num_threads)
-    return threshold
+        return _core.magnitude_of_rank(weight, _rank(weight.size, spec.target_sparsity), num_threads)
+    return threshold, None
 
 
 def _rank(size: int, target_sparsity: float) -> int:
@@ -242,8 +246,10 @@ def _largest_not_above(threshold: float, dtype: np.dtype[Any]) -> Any:
     return abs(np.nextafter(rounded, dtype.type(0)) if float(rounded) > threshold else rounded)
 
 
-def _palettize_one(weight: Any, spec: Palettize, num_threads: int | None) -> PalettizedTensor:
-    return palettize_all([weight], spec, num_threads)[0]
+def _palettize_one(
+    weight: Any, spec: Palettize, num_threads: int | None
+) -> tuple[PalettizedTensor, _core.Noise | None]:
+    return palettize_measured([weight], spec, num_threads)[0]
 
 
 _APPLY = {Palettize: _palettize_one, Quantize: _quantize, Prune: _prune}
@@ -252,5 +258,17 @@ _APPLY = {Palettize: _palettize_one, Quantize: _quantize, Prune: _prune}
 def apply(weight: Any, spec: Spec, *, num_threads: int | None = None) -> CompressedTensor:
     """Compress `weight` as `spec` says; what the functions of this module do with their arguments."""
     compress: Any = _APPLY[type(spec)]
-    tensor: CompressedTensor = compress(weight, spec, num_threads)
+    tensor: CompressedTensor = compress(weight, spec, num_threads)[0]
     return tensor
+
+
+def apply_measured(weight: Any, spec: Spec, *, num_threads: int | None = None) -> tuple[CompressedTensor, float]:
+    """Do what `apply` does, and tell the signal-to-noise ratio in decibel that `error` would find.
+
+    Kernels that count values know the error from the counts; otherwise it takes another pass over the weight.
+    """
+    weight = as_weight(spec.verb, weight)
+    compress: Any = _APPLY[type(spec)]
+    tensor, noise = compress(weight, spec, num_threads)
+    squared_error, squared_first = noise or tensor.error_sums(weight, num_threads)[:2]
+    return tensor, snr_db(squared_first, squared_error)

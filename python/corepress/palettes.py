@@ -126,6 +126,13 @@ def palettize_all(
     weights: list[Any], spec: Palettize, num_threads: int | None, table: NDArray[Any] | None = None
 ) -> list[PalettizedTensor]:
     """Palettize each weight as `spec` says, or with a given ascending table of float64."""
+    return [tensor for tensor, _ in palettize_measured(weights, spec, num_threads, table)]
+
+
+def palettize_measured(
+    weights: list[Any], spec: Palettize, num_threads: int | None, table: NDArray[Any] | None = None
+) -> list[tuple[PalettizedTensor, _core.Noise | None]]:
+    """Do what `palettize_all` does, and tell the noise where it is known without another pass."""
     arrays = [as_finite_weight("palettize", weight, num_threads) for weight in weights]
     groups = [_palette_groups(array, spec) for array in arrays]
     luts: list[NDArray[Any] | None] = [None] * len(arrays)
@@ -146,18 +153,18 @@ def _encode(
     nbits: int,
     mode: str,
     num_threads: int | None,
-) -> list[PalettizedTensor]:
+) -> list[tuple[PalettizedTensor, _core.Noise | None]]:
     layouts = [group_layout(array.shape, each) for array, each in zip(arrays, groups, strict=True)]
     encoded = _core.palettize(arrays, layouts, nbits, mode, luts, num_threads)
     return [
-        PalettizedTensor(array.shape, indices, lut.reshape(*each, 2**nbits, 1), nbits)
-        for array, each, (lut, indices) in zip(arrays, groups, encoded, strict=True)
+        (PalettizedTensor(array.shape, indices, lut.reshape(*each, 2**nbits, 1), nbits), noise)
+        for array, each, (lut, indices, noise) in zip(arrays, groups, encoded, strict=True)
     ]
 
 
 def _palettize_unique(
     array: NDArray[Any], groups: tuple[int, ...], nbits: int | None, num_threads: int | None
-) -> PalettizedTensor:
+) -> tuple[PalettizedTensor, _core.Noise | None]:
     most = MOST_ENTRIES if nbits is None else 2**nbits
     distinct = _core.distinct_values(array, group_layout(array.shape, groups), most, num_threads)
     values = [group for group in distinct if group is not None]

@@ -265,6 +265,14 @@ class QuantizedTensor(CompressedTensor):
         _core.dequantize(self.data, layout, nbits, storage is np.int8, self.scale, offsets, out, num_threads)
         return out
 
+    def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
+        nbits, storage = QUANTIZED_DTYPES[self.quantized_dtype]
+        layout = block_layout(self.shape, self.scale.shape)
+        offsets = None if self.zero_point is None else self.zero_point.view(np.uint8)
+        return _core.sum_quantized_errors(
+            weight, self.data, layout, nbits, storage is np.int8, self.scale, offsets, num_threads
+        )
+
     def _summary(self) -> str:
         blocks = "per tensor" if self.scale.size == 1 else f"blocks of {self.block_shape}"
         offsets = "" if self.zero_point is None else ", zero points"
@@ -316,6 +324,9 @@ class SparseTensor(CompressedTensor):
         out = self._output(out)
         _core.decode_sparse(self.mask, self.values, out, num_threads)
         return out
+
+    def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
+        return _core.sum_sparse_errors(weight, self.mask, self.values, num_threads)
 
     def _summary(self) -> str:
         return f"{self.nnz} of {self.size} {self.dtype} values ({self.sparsity:.1%} zero)"

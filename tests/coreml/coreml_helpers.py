@@ -10,6 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from corepress.coreml import schema
+from corepress.coreml.values import Tensor, blob_value
+from corepress.coreml.weight_file import WeightFileWriter
+
 
 @contextlib.contextmanager
 def quiet():
@@ -91,6 +95,25 @@ def assert_same_bits(actual: np.ndarray, expected: np.ndarray, name: str = "") -
     assert actual.dtype == expected.dtype, name
     assert actual.shape == expected.shape, name
     assert actual.tobytes() == expected.tobytes(), name
+
+
+def replace_weights(package: Path, weights: list[np.ndarray]) -> None:
+    """Make the program of a package one of linear layers with these weights, called weight0 and so on."""
+    model = schema.read_model(model_file(package))
+    block = model.mlProgram.functions["main"].block_specializations["CoreML6"]
+    del block.operations[:], block.outputs[:]
+    weight_file(package).unlink()
+    with WeightFileWriter(weight_file(package)) as writer:
+        for index, weight in enumerate(weights):
+            tensor = Tensor.of(weight)
+            offset = writer.append(tensor.data_type, tensor.count, weight)
+            value = blob_value(tensor, "@model_path/weights/weight.bin", offset)
+            const = block.operations.add(type="const")
+            const.attributes["val"].CopyFrom(value)
+            const.outputs.add(name=f"weight{index}").type.CopyFrom(value.type)
+            consumer = block.operations.add(type="linear")
+            consumer.inputs["weight"].arguments.add().name = f"weight{index}"
+    model_file(package).write_bytes(schema.serialize_model(model))
 
 
 def digest(package: Path) -> dict[str, str]:

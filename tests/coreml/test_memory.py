@@ -7,18 +7,16 @@ import sys
 
 import numpy as np
 import pytest
-from coreml_helpers import model_file, weight_file
-
-from corepress.coreml import schema
-from corepress.coreml.values import Tensor, blob_value
-from corepress.coreml.weight_file import WeightFileWriter
+from coreml_helpers import replace_weights, weight_file
 
 COUNT, SHAPE = 20, (1024, 4096)
 RUN = """
 import json, resource, sys
 from corepress import coreml
+from corepress.coreml import pipeline
 from corepress.coreml.report import peak_memory_bytes
-source, destination, dense, config = sys.argv[1:]
+source, destination, dense, config, ahead, behind = sys.argv[1:]
+pipeline.MOST_BYTES_AHEAD, pipeline.MOST_BYTES_BEHIND = int(ahead), int(behind)
 coreml.inspect(source)
 before = peak_memory_bytes()
 coreml.compress(source, destination, json.loads(config), num_threads=2)
@@ -31,23 +29,8 @@ print(compressing, peak_memory_bytes() - before)
 @pytest.fixture(scope="module")
 def heavy_package(trained_package, tmp_path_factory):
     package = shutil.copytree(trained_package, tmp_path_factory.mktemp("heavy") / "heavy.mlpackage")
-    model = schema.read_model(model_file(package))
-    block = model.mlProgram.functions["main"].block_specializations["CoreML6"]
-    del block.operations[:], block.outputs[:]
-    weight_file(package).unlink()
     weight = (0.1 * np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)).astype(np.float16)
-    with WeightFileWriter(weight_file(package)) as writer:
-        for index in range(COUNT):
-            tensor = Tensor.of(weight)
-            value = blob_value(
-                tensor, "@model_path/weights/weight.bin", writer.append(tensor.data_type, weight.size, weight)
-            )
-            const = block.operations.add(type="const")
-            const.attributes["val"].CopyFrom(value)
-            const.outputs.add(name=f"weight{index}").type.CopyFrom(value.type)
-            consumer = block.operations.add(type="linear")
-            consumer.inputs["weight"].arguments.add().name = f"weight{index}"
-    model_file(package).write_bytes(schema.serialize_model(model))
+    replace_weights(package, [weight] * COUNT)
     yield package
     shutil.rmtree(package)
 
@@ -56,8 +39,9 @@ def heavy_package(trained_package, tmp_path_factory):
 @pytest.mark.parametrize("config", [{"palettize": {"nbits": 4}}, {"quantize": {}}, {"prune": {"target_sparsity": 0.5}}])
 def test_memory_is_a_few_weights(heavy_package, tmp_path, config):
     largest = 2 * SHAPE[0] * SHAPE[1]
+    budgets = [str(2 * largest), str(largest)]
     paths = [heavy_package, tmp_path / "compressed.mlpackage", tmp_path / "dense.mlpackage"]
-    command = [sys.executable, "-c", RUN, *map(str, paths), json.dumps(config)]
+    command = [sys.executable, "-c", RUN, *map(str, paths), json.dumps(config), *budgets]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     compressing, both = map(int, done.stdout.split())
     assert compressing < 5 * largest

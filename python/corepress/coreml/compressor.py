@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from .. import compression
 from ..compression import input_axis
 from ..errors import IndivisibleError, UnsuitableWeightError
-from ..measure import error
 from ..specs import Palettize, Prune, Quantize, Spec, spec_from_dict
 from .data_types import FLOATS
 from .operations import check, lower
 from .program import Program, Weight
 from .report import Report
 from .storage import is_compressed
-from .transform import Keep, Outcome, ProgressCallback, StrPath, Task, transform
+from .transform import Keep, Outcome, ProgressCallback, StrPath, Work, transform
 from .values import MINIMUM_BLOB_COUNT, ValueReader
 
 Config = Spec | dict[str, Any] | Sequence[Any]
@@ -51,8 +50,9 @@ def compress(
 ) -> Report:
     """Compress the weights of an ``.mlpackage``.
 
-    Weights are compressed one after another and written straight to the new package; everything else is copied as it
-    is. The destination appears only when it is whole, and the source is never written to.
+    Weights are compressed one after another, or some side by side, while those before them are written straight to the
+    new package; everything else is copied as it is. The destination appears only when it is whole, and the source is
+    never written to.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def compress(
     """
     spec = spec_of(config)
 
-    def decide(program: Program, values: ValueReader, weight: Weight) -> Task:
+    def decide(program: Program, values: ValueReader, weight: Weight) -> Work:
         _require_candidate(weight, weight_threshold)
         try:
             resolved = _resolve_axes(spec, weight)
@@ -95,15 +95,15 @@ def compress(
         # Groups may have become others than asked for; blocks are described as they were asked for.
         description = resolved.description if isinstance(resolved, Palettize) else spec.description
 
-        def task() -> Outcome:
+        def work(threads: int) -> Outcome:
             first = weight.first
             dense = values.read(first.parameters["val"], first.where).data
             try:
-                return _compress(dense, resolved, description, program.version, num_threads)
+                return _compress(dense, resolved, description, program.version, threads)
             except Keep as reason:
                 raise _unplanned(weight, reason, strict) from None
 
-        return task
+        return work
 
     return transform(
         src,
@@ -112,6 +112,7 @@ def compress(
         prepare=lambda program: check(spec, program.version),
         progress=progress,
         overwrite=overwrite,
+        num_threads=num_threads,
     )
 
 
@@ -221,10 +222,9 @@ def _agreed(axes: set[int | None], which: str) -> int:
     return axis
 
 
-def _compress(dense: NDArray[Any], spec: Spec, description: str, version: int, num_threads: int | None) -> Outcome:
+def _compress(dense: NDArray[Any], spec: Spec, description: str, version: int, num_threads: int) -> Outcome:
     try:
-        tensor = compression.apply(dense, spec, num_threads=num_threads)
+        tensor, snr_db = compression.apply_measured(dense, spec, num_threads=num_threads)
     except UnsuitableWeightError as failure:
         raise Keep(failure.reason) from failure
-    snr_db = error(dense, tensor, num_threads=num_threads).snr_db
     return Outcome(lower(tensor, version), "compressed", description, snr_db)

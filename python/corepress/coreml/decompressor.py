@@ -8,7 +8,7 @@ from .operations import UnsupportedForm, constant, lift
 from .program import Definition, Program, Weight
 from .report import Report
 from .storage import describe_storage, is_compressed
-from .transform import Keep, Outcome, ProgressCallback, StrPath, Task, transform
+from .transform import Keep, Outcome, ProgressCallback, StrPath, Work, transform
 from .values import ValueReader
 
 
@@ -46,19 +46,27 @@ def decompress(
         If the package is damaged.
     """
 
-    def decide(program: Program, values: ValueReader, weight: Weight) -> Task:
+    def decide(program: Program, values: ValueReader, weight: Weight) -> Work:
         if not is_compressed(weight):
             raise Keep("not compressed", planned=True)
         if weight.first.producers:
             raise Keep("joint compression is not supported by this version")
 
-        def task() -> Outcome:
+        def work(threads: int) -> Outcome:
             tensor = lift_definition(weight.first, values)
-            return Outcome(constant(tensor.dense(num_threads=num_threads)), "decompressed", describe_storage(weight))
+            return Outcome(constant(tensor.dense(num_threads=threads)), "decompressed", describe_storage(weight))
 
-        return task
+        return work
 
-    return transform(src, dst, decide, prepare=lambda program: None, progress=progress, overwrite=overwrite)
+    return transform(
+        src,
+        dst,
+        decide,
+        prepare=lambda program: None,
+        progress=progress,
+        overwrite=overwrite,
+        num_threads=num_threads,
+    )
 
 
 def lift_definition(definition: Definition, values: ValueReader) -> CompressedTensor:

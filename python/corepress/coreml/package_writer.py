@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tempfile
 from pathlib import Path
 from types import TracebackType
 
@@ -53,11 +52,16 @@ class PackageWriter:
 
     def __enter__(self) -> PackageWriter:
         parent, name = self.destination.absolute().parent, self.destination.name
+        # The name is known before the directory exists, so that an interrupt at any moment finds what to remove.
+        self._temporary = parent / f".{name}.{os.urandom(8).hex()}.partial"
+        self._built = self._temporary / name
         try:
-            self._temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=parent))
+            self._temporary.mkdir(mode=0o700)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.destination)) from error
-        self._built = self._temporary / name
+        except BaseException:
+            self._remove()
+            raise
         return self
 
     def path(self, source_path: Path) -> Path:
@@ -82,13 +86,12 @@ class PackageWriter:
         self._copy_rest()
         self._check_destination()
         replaced = self._temporary / "replaced"
-        exists = os.path.lexists(self.destination)
-        if exists:
-            os.rename(self.destination, replaced)
         try:
+            if os.path.lexists(self.destination):
+                os.rename(self.destination, replaced)
             os.rename(self._built, self.destination)
         except BaseException:
-            if exists:
+            if os.path.lexists(replaced) and not os.path.lexists(self.destination):
                 os.rename(replaced, self.destination)
             raise
         _sync(self.destination.absolute().parent)
@@ -127,9 +130,17 @@ class PackageWriter:
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        try:
+            self._remove()
+        except BaseException:  # another interrupt, say
+            self._remove()
+            raise
+
+    def _remove(self) -> None:
         for folder, _, _ in os.walk(self._temporary):
             os.chmod(folder, stat.S_IRWXU)
-        shutil.rmtree(self._temporary)
+        if self._temporary.exists():
+            shutil.rmtree(self._temporary)
 
 
 def _raise(error: OSError) -> None:

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .operations import OperationForm
 from .package_writer import PackageWriter
+from .pipeline import Result, RunAhead, Task
 from .program import BlobKey, Definition, Program, Reference, Weight
 from .values import MINIMUM_BLOB_COUNT, Tensor, ValueReader, blob_value, inline_value
-from .weight_file import WeightFileWriter
+from .weight_file import BlobRecord, WeightFileReader, WeightFileWriter
 
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """A weight to store anew; `build` makes its new form when its turn comes, or None to keep it after all."""
+    """A weight to store anew.
+
+    Attributes
+    ----------
+    weight : Weight
+        The weight.
+    task : Task
+        What makes its new form; it runs on another thread, perhaps beside others, ahead of its turn.
+    settle : callable
+        Given the task's result when the weight's turn comes: the new form, or None to keep the weight after all.
+    """
 
     weight: Weight
-    build: Callable[[], OperationForm | None]
+    task: Task[Any]
+    settle: Callable[[Result[Any]], OperationForm | None]
 
 
 class _Rewriter:
     """Streams weight files, blob by blob in source order, with each edit at the place of what it replaces."""
 
-    def __init__(self, program: Program, values: ValueReader, output: PackageWriter) -> None:
+    def __init__(self, program: Program, values: ValueReader, output: PackageWriter, edits: Sequence[Edit]) -> None:
         self._program, self._values, self._output = program, values, output
         self._names = {path: name for name, path in reversed(program.file_names.items())}
         self._edited: set[Definition] = set()
@@ -34,52 +47,80 @@ class _Rewriter:
         self._references: dict[Path, dict[int, list[Reference]]] = defaultdict(lambda: defaultdict(list))
         for reference in program.references:
             self._references[reference.key.file][reference.key.offset].append(reference)
-
-    def run(self, edits: Sequence[Edit]) -> None:
-        anchors: dict[BlobKey, list[Edit]] = defaultdict(list)
-        inline: list[Edit] = []
-        files: set[Path] = set()
+        self._anchors: dict[BlobKey, list[Edit]] = defaultdict(list)
+        self._inline: list[Edit] = []
+        self._files: set[Path] = set()
         for edit in edits:
             keys = sorted(reference.key for reference in edit.weight.first.references)
-            files.update(key.file for key in keys)
+            self._files.update(key.file for key in keys)
             if keys:
-                anchors[keys[0]].append(edit)
+                self._anchors[keys[0]].append(edit)
             else:
-                inline.append(edit)
-        if inline and self._names:
-            files.add(min(self._names))
-        for path in sorted(files):
-            with WeightFileWriter(self._output.path(path)) as writer:
-                self._write_file(path, writer, anchors)
-                for edit in inline if path == min(self._names) else ():
-                    self._apply(edit, path, writer)
-        if not self._names:
-            for edit in inline:
-                self._apply(edit, None, None)
+                self._inline.append(edit)
+        if self._inline and self._names:
+            self._files.add(min(self._names))
+
+    def run(self, num_threads: int | None) -> None:
+        tasks = [Task(partial(self._work, edit), edit.task.nbytes) for edit in self._in_order()]
+        with RunAhead(tasks, num_threads) as ahead:
+            self._results = ahead.results()
+            for path in sorted(self._files):
+                with WeightFileWriter(self._output.path(path)) as writer:
+                    self._write_file(path, writer)
+            if not self._names:
+                for edit in self._inline:
+                    self._apply(edit, None, None)
         self._patch_references()
-        if self._edited or files:
+        if self._edited or self._files:
             self._output.write_model(self._program.serialize())
 
-    def _write_file(self, path: Path, writer: WeightFileWriter, anchors: dict[BlobKey, list[Edit]]) -> None:
+    def _in_order(self) -> Iterator[Edit]:
+        """The edits in the order in which their turns come."""
+        first = min(self._names, default=None)
+        by_file: dict[Path, list[Edit]] = defaultdict(list)
+        for key in sorted(self._anchors):
+            by_file[key.file].extend(self._anchors[key])
+        for path in sorted(self._files):
+            yield from by_file[path]
+            if path == first:
+                yield from self._inline
+        if first is None:
+            yield from self._inline
+
+    def _work(self, edit: Edit, threads: int) -> Any:
+        """Carry out an edit's task, on whichever thread; its data is in memory only for that time."""
+        stored = [self._stored(reference) for reference in edit.weight.first.references]
+        for reader, record in stored:
+            reader.prefetch(record)
+        try:
+            return edit.task.work(threads)
+        finally:
+            for reader, record in stored:
+                reader.release(record)
+
+    def _stored(self, reference: Reference) -> tuple[WeightFileReader, BlobRecord]:
+        reader = self._values.file(reference.key.file)
+        return reader, reader.record(reference.key.offset)
+
+    def _write_file(self, path: Path, writer: WeightFileWriter) -> None:
         reader, references = self._values.file(path), self._references[path]
         for offset in sorted({record.offset for record in reader} | set(references)):
             key = BlobKey(path, offset)
-            for edit in anchors.get(key, ()):
+            for edit in self._anchors.get(key, ()):
                 self._apply(edit, path, writer)
             owners = [reference.owner for reference in references.get(offset, ())]
             if not owners or any(owner not in self._edited for owner in owners):
                 self._moved[key] = writer.copy(reader, reader.record(offset))
+        for edit in self._inline if path == min(self._names) else ():
+            self._apply(edit, path, writer)
 
     def _apply(self, edit: Edit, path: Path | None, writer: WeightFileWriter | None) -> None:
-        form = edit.build()
+        form = edit.settle(next(self._results))
         if form is not None:
             values = {name: self._store(tensor, path, writer) for name, tensor in form.parameters.items()}
             for definition in edit.weight.definitions:
                 form.install(definition.operation, values)
                 self._edited.add(definition)
-        for reference in edit.weight.first.references:
-            reader = self._values.file(reference.key.file)
-            reader.release(reader.record(reference.key.offset))
 
     def _store(self, tensor: Tensor, path: Path | None, writer: WeightFileWriter | None) -> Any:
         if writer is None or path is None or tensor.count < MINIMUM_BLOB_COUNT or tensor.data_type.blob_number is None:
@@ -92,8 +133,10 @@ class _Rewriter:
                 reference.value.blobFileValue.offset = self._moved[reference.key]
 
 
-def rewrite(program: Program, values: ValueReader, output: PackageWriter, edits: Sequence[Edit]) -> None:
-    """Carry out edits, one at a time in the order of the source's weight files, and finish the output.
+def rewrite(
+    program: Program, values: ValueReader, output: PackageWriter, edits: Sequence[Edit], num_threads: int | None
+) -> None:
+    """Carry out edits and finish the output; blobs stand in the order of the source's weight files.
 
     Parameters
     ----------
@@ -105,6 +148,8 @@ def rewrite(program: Program, values: ValueReader, output: PackageWriter, edits:
         Where to write.
     edits : sequence of Edit
         What to store anew.
+    num_threads : int or None
+        Threads that the edits' tasks share; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
     """
-    _Rewriter(program, values, output).run(edits)
+    _Rewriter(program, values, output, edits).run(num_threads)
     output.finish()

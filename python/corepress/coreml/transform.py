@@ -12,6 +12,7 @@ from math import prod
 from .operations import OperationForm
 from .package import Package
 from .package_writer import PackageWriter
+from .pipeline import Result, Task
 from .program import Program, Weight
 from .report import Progress, Report, WeightRecord, peak_memory_bytes
 from .rewrite import Edit, rewrite
@@ -43,8 +44,8 @@ class Outcome:
     snr_db: float | None = None
 
 
-Task = Callable[[], Outcome]
-Decide = Callable[[Program, ValueReader, Weight], Task]
+Work = Callable[[int], Outcome]  # given the number of threads to use; it may run beside others
+Decide = Callable[[Program, ValueReader, Weight], Work]
 
 
 class _Run:
@@ -53,25 +54,25 @@ class _Run:
         self._records: dict[Weight, WeightRecord] = {}
         self._total_weights = self._total_bytes = self._done_weights = self._done_bytes = 0
 
-    def edits(self, decide: Callable[[Weight], Task]) -> list[Edit]:
+    def edits(self, decide: Callable[[Weight], Work]) -> list[Edit]:
         """Decide for each weight whether there is something to do to it."""
         edits = []
         for weight in self._weights:
             try:
-                task = decide(weight)
+                work = decide(weight)
             except Keep as reason:
                 self._keep(weight, reason)
                 continue
             self._total_weights += prod(weight.first.shape)
             self._total_bytes += stored_bytes(weight)
-            edits.append(Edit(weight, partial(self._carry_out, weight, task)))
+            edits.append(Edit(weight, Task(work, _memory(weight)), partial(self._settle, weight)))
         self._notify("")
         return edits
 
-    def _carry_out(self, weight: Weight, task: Task) -> OperationForm | None:
+    def _settle(self, weight: Weight, result: Result[Outcome]) -> OperationForm | None:
         form = None
         try:
-            outcome = task()
+            outcome = result()
         except Keep as reason:
             self._keep(weight, reason)
         else:
@@ -124,6 +125,12 @@ class _Run:
         return tuple(self._records[weight] for weight in self._weights)
 
 
+def _memory(weight: Weight) -> int:
+    """Bytes of a weight in its larger form."""
+    first = weight.first
+    return max(stored_bytes(weight), first.data_type.byte_count(prod(first.shape)))
+
+
 def transform(
     source: StrPath,
     destination: StrPath,
@@ -132,6 +139,7 @@ def transform(
     prepare: Callable[[Program], None],
     progress: ProgressCallback | None,
     overwrite: bool,
+    num_threads: int | None,
 ) -> Report:
     """Write a copy of a package in which some weights are stored in another form.
 
@@ -140,13 +148,16 @@ def transform(
     source, destination : path-like
         The packages.
     decide : callable
-        Given the program, a reader and a weight: how to make its new form when its turn comes; raises `Keep`.
+        Given the program, a reader and a weight: how to make its new form when its turn comes, on any thread. Raises
+        `Keep`, as may what it returns.
     prepare : callable
         Given the program: raises if the run cannot work.
     progress : callable or None
         Called at the start and after each weight.
     overwrite : bool
         Replace an existing destination.
+    num_threads : int or None
+        Threads that the weights share; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
     """
     started = time.perf_counter()
     package = Package.open(source)
@@ -155,7 +166,7 @@ def transform(
     prepare(program)
     run = _Run(visible_weights(program), progress)
     with ValueReader(package) as values, output:
-        rewrite(program, values, output, run.edits(lambda weight: decide(program, values, weight)))
+        rewrite(program, values, output, run.edits(lambda weight: decide(program, values, weight)), num_threads)
     return Report(
         source=os.fspath(source),
         destination=os.fspath(destination),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -95,7 +96,7 @@ def nested_values(value: Any) -> Iterator[Any]:
 
 
 class ValueReader:
-    """Reads constants of one package; weight files are opened when first needed.
+    """Reads constants of one package, on any thread; weight files are opened when first needed.
 
     Parameters
     ----------
@@ -106,12 +107,14 @@ class ValueReader:
     def __init__(self, package: Package) -> None:
         self._package = package
         self._files: dict[Path, WeightFileReader] = {}
+        self._lock = threading.Lock()
 
     def file(self, path: Path) -> WeightFileReader:
         """The reader of a weight file."""
-        if path not in self._files:
-            self._files[path] = WeightFileReader(path)
-        return self._files[path]
+        with self._lock:
+            if path not in self._files:
+                self._files[path] = WeightFileReader(path)
+            return self._files[path]
 
     def record(self, value: Any) -> tuple[WeightFileReader, BlobRecord]:
         """Where a value with a blob is stored."""

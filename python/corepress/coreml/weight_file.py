@@ -8,6 +8,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import FormatError
 from .data_types import BY_BLOB_NUMBER, DataType
+from .pipeline import WriteBehind
 
 ALIGNMENT = 64
 VERSION = 2
@@ -24,6 +26,7 @@ SENTINEL = 0xDEADBEEF
 _HEADER = struct.Struct("<II56x")  # number of blobs, version
 _RECORD = struct.Struct("<IIQQQ32x")  # sentinel, data type, bytes, offset of the data, unused bits
 _COPY_CHUNK = 1 << 26
+_FLUSH_CHUNK = 1 << 26  # written between two requests to bring it to the disk, so that little is left for the end
 
 
 def _align(offset: int) -> int:
@@ -141,6 +144,11 @@ class WeightFileReader:
         view = np.frombuffer(self._map, dtype, record.size // dtype.itemsize, record.data_offset)
         return view if view.flags.aligned else view.copy()
 
+    def prefetch(self, record: BlobRecord) -> None:
+        """Let the system begin to read this blob."""
+        start = record.data_offset // mmap.PAGESIZE * mmap.PAGESIZE
+        self._advise("MADV_WILLNEED", start, record.data_offset + record.size - start)
+
     def release(self, record: BlobRecord) -> None:
         """Let the system drop this blob's pages from memory; they are read again when needed."""
         start = record.data_offset // mmap.PAGESIZE * mmap.PAGESIZE
@@ -182,14 +190,18 @@ class WeightFileReader:
         self.close()
 
 
-def _write_all(descriptor: int, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+def _write_all(descriptor: int, *parts: bytes | memoryview) -> None:
+    for part in parts:
+        view = memoryview(part)
+        while view:
+            view = view[os.write(descriptor, view) :]
 
 
 class WeightFileWriter:
     """Writes a new weight file front to back; it becomes valid when it is closed without an error.
+
+    Writing happens behind the caller, on a thread of the writer's own: an array that was appended must not be changed
+    until the file is closed, and an error may be raised by a later call.
 
     Parameters
     ----------
@@ -201,6 +213,8 @@ class WeightFileWriter:
         self.path = path
         self.count = 0
         self._position = _HEADER.size
+        self._flushed = 0
+        self._behind = WriteBehind()
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         _write_all(self._descriptor, bytes(_HEADER.size))
 
@@ -224,45 +238,56 @@ class WeightFileWriter:
         size = data_type.byte_count(count)
         if data.nbytes != size:
             raise ValueError(f"append: {count} {data_type.name} elements are {size} bytes, not {data.nbytes}")
-        record = self._begin(data_type, size, data_type.padding(count))
-        _write_all(self._descriptor, np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
-        return record
+        offset, head = self._begin(data_type, size, data_type.padding(count))
+        body = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+        self._behind.put(partial(_write_all, self._descriptor, head, body), size)
+        self._flush()
+        return offset
 
     def copy(self, reader: WeightFileReader, record: BlobRecord) -> int:
-        """Write a blob of another file, unchanged.
+        """Write a blob of another file, unchanged; the reader must stay open until this file is closed.
 
         Returns
         -------
         int
             Offset of the new record.
         """
-        offset = self._begin(record.data_type, record.size, record.padding)
-        reader.send(record, self._descriptor)
+        offset, head = self._begin(record.data_type, record.size, record.padding)
+        self._behind.put(partial(_write_all, self._descriptor, head), 0)
+        self._behind.put(partial(reader.send, record, self._descriptor), 0)
+        self._flush()
         return offset
 
-    def _begin(self, data_type: DataType, size: int, padding: int) -> int:
-        offset = _align(self._position)
+    def _begin(self, data_type: DataType, size: int, padding: int) -> tuple[int, bytes]:
+        """Make place for a blob: the offset of its record, and the bytes from the end of the last blob to its data."""
+        begin, offset = self._position, _align(self._position)
         data_offset = offset + _RECORD.size
         record = _RECORD.pack(SENTINEL, data_type.blob_number, size, data_offset, padding)
-        _write_all(self._descriptor, bytes(offset - self._position) + record)
         self._position = data_offset + size
         self.count += 1
-        return offset
+        return offset, bytes(offset - begin) + record
 
-    def close(self) -> None:
-        """Write the header and wait until everything is on the disk."""
+    def _flush(self) -> None:
+        if self._position - self._flushed >= _FLUSH_CHUNK:
+            self._flushed = self._position
+            self._behind.put(partial(getattr(os, "fdatasync", os.fsync), self._descriptor), 0)
+
+    def _finish(self) -> None:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         _write_all(self._descriptor, _HEADER.pack(self.count, VERSION))
         os.fsync(self._descriptor)
-        os.close(self._descriptor)
 
     def __enter__(self) -> WeightFileWriter:
+        self._behind.__enter__()
         return self
 
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error_type is None:
-            self.close()
-        else:
+        """Without an error, write the header and wait until everything is on the disk."""
+        try:
+            self._behind.__exit__(error_type, error, traceback)
+            if error_type is None:
+                self._finish()
+        finally:
             os.close(self._descriptor)
