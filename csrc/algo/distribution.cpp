@@ -242,6 +242,7 @@ bool Distribution<Bits>::refine(const GroupView<Bits>& group, const std::vector<
 }
 
 template class Distribution<uint16_t>;
+template class Distribution<BFloat16Bits>;
 template class Distribution<uint32_t>;
 
 }  // namespace corepress

@@ -120,8 +120,10 @@ std::vector<std::vector<Bits>> distinct_values(const Bits* values, const GroupLa
 }
 
 template void fit_tables(const uint16_t*, const GroupLayout&, TableMode, int, int, uint16_t*);
+template void fit_tables(const BFloat16Bits*, const GroupLayout&, TableMode, int, int, BFloat16Bits*);
 template void fit_tables(const uint32_t*, const GroupLayout&, TableMode, int, int, uint32_t*);
 template std::vector<std::vector<uint16_t>> distinct_values(const uint16_t*, const GroupLayout&, int, int);
+template std::vector<std::vector<BFloat16Bits>> distinct_values(const BFloat16Bits*, const GroupLayout&, int, int);
 template std::vector<std::vector<uint32_t>> distinct_values(const uint32_t*, const GroupLayout&, int, int);
 
 }  // namespace corepress

@@ -94,12 +94,16 @@ void decode_sparse(const Bits* kept, const uint8_t* mask, int64_t count, int thr
 }
 
 template uint16_t magnitude_of_rank(const uint16_t*, int64_t, int64_t, int);
+template BFloat16Bits magnitude_of_rank(const BFloat16Bits*, int64_t, int64_t, int);
 template uint32_t magnitude_of_rank(const uint32_t*, int64_t, int64_t, int);
 template int64_t magnitude_mask(const uint16_t*, int64_t, uint16_t, int, uint8_t*);
+template int64_t magnitude_mask(const BFloat16Bits*, int64_t, BFloat16Bits, int, uint8_t*);
 template int64_t magnitude_mask(const uint32_t*, int64_t, uint32_t, int, uint8_t*);
 template void encode_sparse(const uint16_t*, int64_t, const uint8_t*, int, uint16_t*);
+template void encode_sparse(const BFloat16Bits*, int64_t, const uint8_t*, int, BFloat16Bits*);
 template void encode_sparse(const uint32_t*, int64_t, const uint8_t*, int, uint32_t*);
 template void decode_sparse(const uint16_t*, const uint8_t*, int64_t, int, uint16_t*);
+template void decode_sparse(const BFloat16Bits*, const uint8_t*, int64_t, int, BFloat16Bits*);
 template void decode_sparse(const uint32_t*, const uint8_t*, int64_t, int, uint32_t*);
 
 }  // namespace corepress

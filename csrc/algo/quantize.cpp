@@ -296,9 +296,12 @@ void dequantize(const uint8_t* packed, const BlockLayout& layout, IntegerType ty
 }
 
 template void quantize(const uint16_t*, const BlockLayout&, AffineEncoding, int, uint16_t*, uint8_t*, uint8_t*);
+template void quantize(const BFloat16Bits*, const BlockLayout&, AffineEncoding, int, BFloat16Bits*, uint8_t*, uint8_t*);
 template void quantize(const uint32_t*, const BlockLayout&, AffineEncoding, int, uint32_t*, uint8_t*, uint8_t*);
 template void dequantize(const uint8_t*, const BlockLayout&, IntegerType, const uint16_t*, const uint8_t*, int,
                          uint16_t*);
+template void dequantize(const uint8_t*, const BlockLayout&, IntegerType, const BFloat16Bits*, const uint8_t*, int,
+                         BFloat16Bits*);
 template void dequantize(const uint8_t*, const BlockLayout&, IntegerType, const uint32_t*, const uint8_t*, int,
                          uint32_t*);
 

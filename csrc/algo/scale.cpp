@@ -230,13 +230,18 @@ Affine search_affine(const Bits* values, const BlockLayout& layout, int64_t grou
 }
 
 template Affine choose_affine<uint16_t>(double, double, const Codes&, bool);
+template Affine choose_affine<BFloat16Bits>(double, double, const Codes&, bool);
 template Affine choose_affine<uint32_t>(double, double, const Codes&, bool);
 template bool is_coarse<uint16_t>(float);
+template bool is_coarse<BFloat16Bits>(float);
 template bool is_coarse<uint32_t>(float);
 template Affine round_scale(const uint16_t*, const BlockLayout&, int64_t, const Codes&, Affine);
+template Affine round_scale(const BFloat16Bits*, const BlockLayout&, int64_t, const Codes&, Affine);
 template Affine round_scale(const uint32_t*, const BlockLayout&, int64_t, const Codes&, Affine);
 
 template Affine search_affine(const uint16_t*, const BlockLayout&, int64_t, double, double, const Codes&, bool, Affine);
+template Affine search_affine(const BFloat16Bits*, const BlockLayout&, int64_t, double, double, const Codes&, bool,
+                              Affine);
 template Affine search_affine(const uint32_t*, const BlockLayout&, int64_t, double, double, const Codes&, bool, Affine);
 
 }  // namespace corepress

@@ -16,7 +16,7 @@ struct Job {
     const void* luts;
     void* fitted_luts;  // null where the table is given
     uint8_t* packed;
-    bool half;
+    FloatFormat format;
 };
 
 template <typename Bits>
@@ -29,7 +29,7 @@ void run(const Job& job, int nbits, TableMode mode, int threads) {
 }
 
 Job make_job(const py::array& weight, const Layout& layout, int nbits, const std::optional<py::array>& given_lut) {
-    require_float(weight, "weight");
+    const FloatFormat format = require_float(weight, "weight");
     Job job{weight,
             {},
             Bytes(packed_size(weight.size(), nbits)),
@@ -38,7 +38,7 @@ Job make_job(const py::array& weight, const Layout& layout, int nbits, const std
             nullptr,
             nullptr,
             nullptr,
-            is_half(weight)};
+            format};
     if (given_lut) {
         job.lut = *given_lut;
         require_float(job.lut, "lut");
@@ -73,8 +73,7 @@ py::list palettize_arrays(const std::vector<py::array>& weights, const std::vect
         const py::gil_scoped_release release;
         parallel_jobs(sizes, threads, [&](int64_t index, int job_threads) {
             const Job& job = jobs[static_cast<size_t>(index)];
-            job.half ? run<uint16_t>(job, nbits, table_mode, job_threads)
-                     : run<uint32_t>(job, nbits, table_mode, job_threads);
+            with_bits(job.format, [&](auto bits) { run<decltype(bits)>(job, nbits, table_mode, job_threads); });
         });
     }
     py::list results;

@@ -74,6 +74,14 @@ inline void narrow(const float* single, int64_t count, uint16_t* half) {
     for (; i < count; ++i) half[i] = half_from_float(single[i]);
 }
 
+inline void widen(const BFloat16Bits* bits, int64_t count, float* single) {
+    for (int64_t i = 0; i < count; ++i) single[i] = float_from_bfloat16(bits[i]);
+}
+
+inline void narrow(const float* single, int64_t count, BFloat16Bits* bits) {
+    for (int64_t i = 0; i < count; ++i) bits[i] = bfloat16_from_float(single[i]);
+}
+
 inline void widen(const uint32_t* bits, int64_t count, float* single) {
     memcpy(single, bits, static_cast<size_t>(count) * sizeof *single);
 }
@@ -84,13 +92,16 @@ inline void narrow(const float* single, int64_t count, uint32_t* bits) {
 
 #if defined(__AVX512F__)
 // Sixteen values, each in 32 bits, for the instructions that move lanes by a mask.
-inline __m512i load_lanes(const uint16_t* values) {
+template <typename Bits>
+inline __m512i load_lanes(const Bits* values) {
+    static_assert(sizeof(Bits) == 2, "half or bfloat16");
     return _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values)));
 }
 
 inline __m512i load_lanes(const uint32_t* values) { return _mm512_loadu_si512(values); }
 
-inline void store_lanes(__m512i lanes, uint16_t* values) {
+template <typename Bits>
+inline void store_lanes(__m512i lanes, Bits* values) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(values), _mm512_maskz_cvtepi32_epi16(0xffff, lanes));
 }
 
@@ -144,6 +155,7 @@ extern const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL);
 const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     COREPRESS_TEXT(COREPRESS_LEVEL),
     value_kernels<uint16_t>(),
+    value_kernels<BFloat16Bits>(),
     value_kernels<uint32_t>(),
     pack,
     unpack,

@@ -3,6 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
+
+#include "core/half.h"
 
 namespace corepress {
 
@@ -42,7 +45,8 @@ struct FitSums {
     Moments moments;
 };
 
-// Loops over values of one format, given as their bits: uint16_t for half, uint32_t for float. Keys are core/half.h's.
+// Loops over values of one format, given as their bits: uint16_t for half, BFloat16Bits, uint32_t for float. Keys are
+// core/half.h's.
 template <typename Bits, typename Key>
 struct ValueKernels {
     int64_t (*count_nonfinite)(const Bits* values, int64_t count);
@@ -106,6 +110,7 @@ struct ValueKernels {
 struct KernelTable {
     const char* level;
     ValueKernels<uint16_t, int16_t> half;
+    ValueKernels<BFloat16Bits, int16_t> bfloat16;
     ValueKernels<uint32_t, int32_t> single;
 
     // Codes of nbits bits (1, 2, 3, 4, 6, 8; upper bits are ignored), LSB first in one stream; the last byte's tail
@@ -122,8 +127,10 @@ struct KernelTable {
 
 template <typename Bits>
 const auto& kernels_for(const KernelTable& table) {
-    if constexpr (sizeof(Bits) == sizeof(uint16_t)) {
+    if constexpr (std::is_same_v<Bits, uint16_t>) {
         return table.half;
+    } else if constexpr (std::is_same_v<Bits, BFloat16Bits>) {
+        return table.bfloat16;
     } else {
         return table.single;
     }

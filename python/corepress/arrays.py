@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 from . import _core
 from .errors import NonFiniteError
 
+FLOAT_NAMES = ("float16", "bfloat16", "float32")  # bfloat16 is the package ml_dtypes', which nothing here needs
+
 
 def as_weight(verb: str, weight: Any) -> NDArray[Any]:
-    """Return `weight` as a C-contiguous, native-endian float16 or float32 array, copied only where it must be.
+    """Return `weight` as a C-contiguous, native-endian array of float16, bfloat16 or float32.
+
+    It is copied only where it must be.
 
     Parameters
     ----------
@@ -26,13 +30,16 @@ def as_weight(verb: str, weight: Any) -> NDArray[Any]:
     Raises
     ------
     TypeError
-        If the elements are not float16, float32 or float64.
+        If the elements are not float16, bfloat16 (of the package ml_dtypes), float32 or float64.
     ValueError
         If a finite float64 value is infinite as float32.
     """
     if not isinstance(weight, np.ndarray):
         if hasattr(weight, "__dlpack__") and not hasattr(weight, "__array__"):
-            weight = np.from_dlpack(weight)
+            try:
+                weight = np.from_dlpack(weight)
+            except (BufferError, RuntimeError) as failure:
+                raise TypeError(f"{verb}: NumPy cannot take the weight by DLPack: {failure}") from failure
         else:
             weight = np.asarray(weight)
     if weight.dtype == np.float64:
@@ -41,8 +48,8 @@ def as_weight(verb: str, weight: Any) -> NDArray[Any]:
         if np.isinf(narrowed).sum() != np.isinf(weight).sum():
             raise ValueError(f"{verb}: float64 values beyond {np.finfo(np.float32).max:.4g} do not fit float32")
         weight = narrowed
-    if weight.dtype.kind != "f" or weight.dtype.itemsize not in (2, 4):
-        raise TypeError(f"{verb}: weight must be float16, float32 or float64, not {weight.dtype}")
+    if weight.dtype.newbyteorder("=").name not in FLOAT_NAMES:
+        raise TypeError(f"{verb}: weight must be float16, bfloat16, float32 or float64, not {weight.dtype}")
     native: NDArray[Any] = weight.astype(weight.dtype.newbyteorder("="), copy=False)
     return native if native.flags.c_contiguous else native.copy(order="C")
 
@@ -54,6 +61,14 @@ def as_finite_weight(verb: str, weight: Any, num_threads: int | None) -> NDArray
     if count:
         raise NonFiniteError(f"{verb}: {count} of {array.size} values are NaN or infinite (shape {array.shape})")
     return array
+
+
+def rounded_to(dtype: np.dtype[Any], values: Any) -> NDArray[Any]:
+    """Round numbers to float16, bfloat16 or float32, once, to nearest even; -0 becomes 0."""
+    exact = np.ascontiguousarray(values, np.float64)
+    rounded = np.empty(exact.shape, dtype)
+    _core.round_to(exact.reshape(-1), rounded.reshape(-1))
+    return rounded
 
 
 def group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core.Layout:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import as_finite_weight, axis_layout, block_layout, checked_axis
+from .arrays import as_finite_weight, axis_layout, block_layout, checked_axis, rounded_to
 from .palettes import palettize, palettize_all
 from .specs import Palettize, Prune, Quantize, Spec
 from .tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
@@ -32,7 +32,7 @@ def quantize(
 
     Parameters
     ----------
-    weight : array_like of float16, float32 or float64
+    weight : array_like of float16, bfloat16, float32 or float64
         Any shape and strides; never written to. float64 is narrowed to float32.
     dtype : {"int8", "uint8", "int4", "uint4"}
         Integer type of the codes.
@@ -148,7 +148,7 @@ def prune(
 
     Parameters
     ----------
-    weight : array_like of float16, float32 or float64
+    weight : array_like of float16, bfloat16, float32 or float64
         Any shape and strides; never written to. float64 is narrowed to float32.
     target_sparsity : float, optional
         Fraction s in [0, 1]. Zero where ``|w| <= a[floor((n - 1) * s)]``, `a` the sorted magnitudes of the n weights,
@@ -203,9 +203,9 @@ def _prune(weight: Any, spec: Prune, num_threads: int | None) -> SparseTensor:
 def _threshold(weight: NDArray[Any], spec: Prune, num_threads: int | None) -> NDArray[Any]:
     threshold = np.zeros(1, weight.dtype)
     if spec.threshold is not None:
-        threshold[0] = _largest_not_above(float(spec.threshold), weight.dtype)
+        threshold = _largest_not_above(float(spec.threshold), weight.dtype)
     elif spec.target_sparsity == 1:
-        threshold[0] = np.finfo(weight.dtype).max
+        threshold = rounded_to(weight.dtype, [math.inf])
     elif spec.target_sparsity and weight.size:
         threshold = _core.magnitude_of_rank(weight, _rank(weight.size, spec.target_sparsity), num_threads)
     return threshold
@@ -235,11 +235,12 @@ def n_m_keep(weight: NDArray[Any], n_m_ratio: tuple[int, int], axis: int, num_th
     return _core.n_m_mask(weight, axis_layout(weight.shape, axis), *n_m_ratio, num_threads)
 
 
-def _largest_not_above(threshold: float, dtype: np.dtype[Any]) -> Any:
+def _largest_not_above(threshold: float, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Round a magnitude down to `dtype`: comparing with the result is comparing with the threshold itself."""
-    limit = np.finfo(dtype).max
-    rounded = dtype.type(min(threshold, float(limit)))
-    return abs(np.nextafter(rounded, dtype.type(0)) if float(rounded) > threshold else rounded)
+    rounded = rounded_to(dtype, [threshold])
+    if float(rounded[0]) > threshold:
+        rounded.view(f"u{dtype.itemsize}")[0] -= 1
+    return rounded
 
 
 def _palettize_one(weight: Any, spec: Palettize, num_threads: int | None) -> PalettizedTensor:

@@ -131,7 +131,7 @@ def encode_sparse(weight: Any, mask: Any, *, num_threads: int | None = None) -> 
 
     Parameters
     ----------
-    weight : array_like of float16, float32 or float64
+    weight : array_like of float16, bfloat16, float32 or float64
         Any shape; float64 is narrowed to float32.
     mask : array_like
         bool in the weight's shape, or the packed bytes of `pack_mask`.
@@ -170,7 +170,7 @@ def n_m_mask(weight: Any, n: int, m: int, dim: int = 1, *, num_threads: int | No
 
     Parameters
     ----------
-    weight : array_like of float16, float32 or float64
+    weight : array_like of float16, bfloat16, float32 or float64
         Any shape with such an axis.
     n, m : int
         How many of how many consecutive weights go, ``0 <= n <= m <= 1024``. Of equal magnitudes the first goes first.
@@ -195,7 +195,7 @@ def assign(values: Any, centroids: Any, *, num_threads: int | None = None) -> ND
 
     Parameters
     ----------
-    values : array_like of float16, float32 or float64
+    values : array_like of float16, bfloat16, float32 or float64
         Any shape; float64 is narrowed to float32.
     centroids : array_like
         1 to 256 finite numbers, 1-D, ascending, rounded to the dtype of `values`. Of equal ones the first is taken.

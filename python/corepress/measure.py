@@ -48,7 +48,7 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
 
     Parameters
     ----------
-    weight : array_like of float16, float32 or float64
+    weight : array_like of float16, bfloat16, float32 or float64
         The original; float64 is narrowed to float32.
     tensor : CompressedTensor or array_like
         What to compare with: same shape and dtype.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import as_finite_weight, checked_axis, group_layout
+from .arrays import as_finite_weight, checked_axis, group_layout, rounded_to
 from .errors import TooManyValuesError
 from .specs import PALETTE_BITS, Palettize
 from .tensors import PalettizedTensor
@@ -61,7 +61,7 @@ def palettize(
 
     Parameters
     ----------
-    weight : array_like of float16, float32 or float64, or list of them
+    weight : array_like of float16, bfloat16, float32 or float64, or list of them
         Any shape and strides; never written to. float64 is narrowed to float32. A list gives a list, and small tensors
         of it are worked on side by side.
     nbits : {1, 2, 3, 4, 6, 8}, optional
@@ -203,8 +203,7 @@ def _width_for(entries: int, nbits: int | None) -> int:
 def _tables(dtype: np.dtype[Any], tables: list[NDArray[Any]], nbits: int) -> NDArray[Any]:
     """Ascending tables, each filled up with its largest entry, in the weight's dtype; -0 becomes 0."""
     filled = [np.pad(table, (0, 2**nbits - table.size), mode="edge") for table in tables]
-    with np.errstate(over="ignore"):
-        luts: NDArray[Any] = np.array(filled, dtype) + dtype.type(0)
+    luts = rounded_to(dtype, filled)
     if not np.isfinite(luts).all():
         raise ValueError(f"palettize: lut has entries beyond the range of {dtype}")
     return luts

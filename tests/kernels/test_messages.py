@@ -79,7 +79,7 @@ def test_wrong_values(message):
 
 
 def test_wrong_dtypes():
-    with pytest.raises(TypeError, match="quantize: weight must be float16, float32 or float64, not int64"):
+    with pytest.raises(TypeError, match="quantize: weight must be float16, bfloat16, float32 or float64, not int64"):
         cp.quantize([1, 2, 3])
     with pytest.raises(TypeError, match="pack_bits: codes must be uint8 or bool, not int64"):
         kernels.pack_bits([1, 2, 3], 4)

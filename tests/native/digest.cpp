@@ -124,6 +124,7 @@ std::string digest_of(const std::string& level, int threads) {
          {GroupLayout{1, 1, 1}, GroupLayout{1, 1, 1023}, GroupLayout{1, 5, 321}, GroupLayout{64, 24, 1},
           GroupLayout{9, 3, 7}, GroupLayout{1, 1, 200001}, GroupLayout{2, 3, 30011}}) {
         add_results<uint16_t>(layout, threads, digest);
+        add_results<BFloat16Bits>(layout, threads, digest);
         add_results<uint32_t>(layout, threads, digest);
     }
     for (const BlockLayout& layout :
@@ -132,6 +133,8 @@ std::string digest_of(const std::string& level, int threads) {
         std::vector<uint16_t> halves(static_cast<size_t>(layout.size()));
         std::vector<uint32_t> floats(halves.size());
         add_quantized(draw<uint16_t>(layout.size()), layout, threads, digest, halves);
+        std::vector<BFloat16Bits> bfloat16s(halves.size());
+        add_quantized(draw<BFloat16Bits>(layout.size()), layout, threads, digest, bfloat16s);
         add_quantized(draw<uint32_t>(layout.size()), layout, threads, digest, floats);
     }
     return digest.text();
