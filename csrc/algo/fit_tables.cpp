@@ -5,8 +5,10 @@
 
 #include "algo/distribution.h"
 #include "algo/kmeans1d.h"
+#include "algo/weighted_distribution.h"
 #include "core/half.h"
 #include "core/parallel.h"
+#include "core/require.h"
 #include "core/workspace.h"
 #include "dispatch.h"
 
@@ -16,22 +18,32 @@ namespace {
 template <typename Bits>
 struct KmeansFitter {
     Distribution<Bits> distribution;
+    WeightedDistribution<Bits> weighted;
     ScalarKmeans kmeans;
 
     void fit(const GroupView<Bits>& group, int entries, int threads, Bits* lut) {
-        constexpr int kMostRefinements = 8;
+        if (group.importance != nullptr) {
+            weighted.collect(group, threads);
+            if (!weighted.points().empty()) return fit(weighted, group, entries, threads, lut);
+        }
         distribution.collect(group, threads);
-        kmeans.solve(points(), entries);
-        for (int i = 0; i < kMostRefinements && distribution.refine(group, kmeans.ends(), threads); ++i) {
-            kmeans.solve(points(), entries, kmeans.penalty());
+        fit(distribution, group, entries, threads, lut);
+    }
+
+private:
+    template <typename Points>
+    void fit(Points& points, const GroupView<Bits>& group, int entries, int threads, Bits* lut) {
+        constexpr int kMostRefinements = 8;
+        const auto span = [&points] {
+            return Span<const Point>(points.points().data(), static_cast<int64_t>(points.points().size()));
+        };
+        kmeans.solve(span(), entries);
+        for (int i = 0; i < kMostRefinements && points.refine(group, kmeans.ends(), threads); ++i) {
+            kmeans.solve(span(), entries, kmeans.penalty());
         }
         const int used = static_cast<int>(kmeans.ends().size());
         for (int c = 0; c < used; ++c) lut[c] = bits_from_double<Bits>(kmeans.centroid(c));
         std::fill(lut + used, lut + entries, lut[used - 1]);
-    }
-
-    Span<const Point> points() const {
-        return {distribution.points().data(), static_cast<int64_t>(distribution.points().size())};
     }
 };
 
@@ -43,10 +55,45 @@ void fit_uniform(const GroupView<Bits>& group, int entries, Bits* lut) {
         kernels_for<Bits>(kernels()).run_key_ranges(values, 1, length, &least, &most);
     });
     const double lowest = value_of_key<Bits>(least), highest = value_of_key<Bits>(most);
+    if (entries == 1) {
+        *lut = bits_from_double<Bits>(lowest + (highest - lowest) / 2);
+        return;
+    }
     for (int k = 0; k < entries; ++k) {
         lut[k] = bits_from_double<Bits>(lowest + k * ((highest - lowest) / (entries - 1)));
     }
     lut[entries - 1] = bits_from_double<Bits>(highest);
+}
+
+// Sets a group's infinities apart, each of which has an entry of its own, and calls fit for the others.
+template <typename Bits, typename Fit>
+void fit_finite(const GroupView<Bits>& group, int entries, Bits* lut, const Fit& fit) {
+    using Key = typename Format<Bits>::Key;
+    constexpr Bits kInfinity = Format<Bits>::kInfinity;
+    std::vector<Bits> finite;
+    std::vector<float> importance;
+    bool lowest = false, highest = false;
+    group.for_each(0, group.size(), [&](const Bits* values, int64_t length) {
+        for (int64_t i = 0; i < length; ++i) {
+            if ((values[i] & Format<Bits>::kMagnitude) == kInfinity) {
+                (static_cast<Key>(values[i]) < 0 ? lowest : highest) = true;
+                continue;
+            }
+            finite.push_back(values[i]);
+            if (group.importance != nullptr) importance.push_back(group.importance[values + i - group.values]);
+        }
+    });
+    Bits* const end = lut + entries;
+    if (lowest) *lut++ = static_cast<Bits>(kInfinity | ~Format<Bits>::kMagnitude);
+    const int left = static_cast<int>(end - lut) - (highest ? 1 : 0);
+    if (!finite.empty()) {
+        require(left >= 1, "a table of ", entries, " entries has none left for finite values");
+        const GroupLayout all{1, 1, static_cast<int64_t>(finite.size())};
+        fit({finite.data(), all, 0, importance.empty() ? nullptr : importance.data()}, left, lut);
+        lut += left;
+        while (highest && lut - 1 > end - entries && lut[-1] == lut[-2]) --lut;
+    }
+    std::fill(lut, end, highest ? kInfinity : lut[-1]);
 }
 
 // A set of at most `most` keys with open addressing, forgotten in constant time per key.
@@ -83,17 +130,24 @@ private:
 }  // namespace
 
 template <typename Bits>
-void fit_tables(const Bits* values, const GroupLayout& layout, TableMode mode, int entries, int threads, Bits* luts) {
+void fit_tables(const Bits* values, const float* importance, const GroupLayout& layout, TableRule rule, int threads,
+                Bits* luts) {
     WorkspacePool<KmeansFitter<Bits>> fitters;
     // Many groups share the threads among them; each of a few groups has all threads for itself in turn.
     const bool many = layout.groups >= 2 * static_cast<int64_t>(threads) || layout.size() < kGrain;
     parallel_for(layout.groups, many ? threads : 1, [&](int64_t index) {
-        const GroupView<Bits> group{values, layout, index};
-        Bits* const lut = luts + index * entries;
-        if (mode == TableMode::kUniform) {
-            fit_uniform(group, entries, lut);
+        const auto fit = [&](const GroupView<Bits>& group, int entries, Bits* lut) {
+            if (rule.mode == TableMode::kUniform) {
+                fit_uniform(group, entries, lut);
+            } else {
+                fitters.borrow()->fit(group, entries, many ? 1 : threads, lut);
+            }
+        };
+        const GroupView<Bits> group{values, layout, index, importance};
+        if (rule.infinities) {
+            fit_finite(group, rule.entries, luts + index * rule.entries, fit);
         } else {
-            fitters.borrow()->fit(group, entries, many ? 1 : threads, lut);
+            fit(group, rule.entries, luts + index * rule.entries);
         }
     });
 }
@@ -119,9 +173,9 @@ std::vector<std::vector<Bits>> distinct_values(const Bits* values, const GroupLa
     return result;
 }
 
-template void fit_tables(const uint16_t*, const GroupLayout&, TableMode, int, int, uint16_t*);
-template void fit_tables(const BFloat16Bits*, const GroupLayout&, TableMode, int, int, BFloat16Bits*);
-template void fit_tables(const uint32_t*, const GroupLayout&, TableMode, int, int, uint32_t*);
+template void fit_tables(const uint16_t*, const float*, const GroupLayout&, TableRule, int, uint16_t*);
+template void fit_tables(const BFloat16Bits*, const float*, const GroupLayout&, TableRule, int, BFloat16Bits*);
+template void fit_tables(const uint32_t*, const float*, const GroupLayout&, TableRule, int, uint32_t*);
 template std::vector<std::vector<uint16_t>> distinct_values(const uint16_t*, const GroupLayout&, int, int);
 template std::vector<std::vector<BFloat16Bits>> distinct_values(const BFloat16Bits*, const GroupLayout&, int, int);
 template std::vector<std::vector<uint32_t>> distinct_values(const uint32_t*, const GroupLayout&, int, int);

@@ -16,6 +16,8 @@ namespace {
 // The largest key of a value that is no farther from `below` than from `above`.
 template <typename Bits>
 typename Format<Bits>::Key cut_between(Bits below, Bits above) {
+    if (below == static_cast<Bits>(Format<Bits>::kInfinity | ~Format<Bits>::kMagnitude)) return key_from_bits(below);
+    if (above == Format<Bits>::kInfinity) return key_from_bits(static_cast<Bits>(above - 1));
     const double middle =
         (static_cast<double>(Format<Bits>::to_float(below)) + static_cast<double>(Format<Bits>::to_float(above))) / 2;
     int64_t key = key_from_bits(bits_from_double<Bits>(middle));

@@ -18,6 +18,7 @@ namespace corepress {
 namespace py = pybind11;
 
 using Bytes = py::array_t<uint8_t, py::array::c_style>;
+using Floats = py::array_t<float, py::array::c_style>;
 using Layout = std::array<int64_t, 3>;  // outer, groups, run
 
 inline int threads_from(const std::optional<int>& num_threads) {

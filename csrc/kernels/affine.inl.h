@@ -132,8 +132,9 @@ int64_t choose_affines(const Key* lowest, const Key* highest, int64_t count, Aff
 }
 
 // The exact error of what a tensor decodes to, and what the best scale for these codes is made from.
-template <typename Bits>
-void add_fit(const Bits* values, int64_t count, Affine affine, CodeRange range, FitSums* sums) {
+template <bool kWeighted, typename Bits>
+void add_fit_of(const Bits* values, const float* importance, int64_t count, Affine affine, CodeRange range,
+                FitSums* sums) {
     double error[kLanes] = {}, product[kLanes] = {}, square[kLanes] = {};
     float exact[kTile], centred[kTile], decoded[kTile];
     Bits rounded[kTile];
@@ -149,9 +150,10 @@ void add_fit(const Bits* values, int64_t count, Affine affine, CodeRange range, 
         const auto add = [&](int64_t lane, int64_t i) {
             const double value = static_cast<double>(exact[i]), code = static_cast<double>(centred[i]);
             const double difference = value - static_cast<double>(decoded[i]);
-            error[lane] += difference * difference;
-            product[lane] += value * code;
-            square[lane] += code * code;
+            const double weight = kWeighted ? static_cast<double>(importance[begin + i]) : 1.0;
+            error[lane] += weight * difference * difference;
+            product[lane] += weight * value * code;
+            square[lane] += weight * code * code;
         };
         int64_t i = 0;
         for (; i + kLanes <= length; i += kLanes) {
@@ -166,7 +168,16 @@ void add_fit(const Bits* values, int64_t count, Affine affine, CodeRange range, 
     }
 }
 
-inline void add_tile_moments(const float* values, int64_t count, Affine affine, CodeRange range, Moments* moments) {
+template <typename Bits>
+void add_fit(const Bits* values, const float* importance, int64_t count, Affine affine, CodeRange range,
+             FitSums* sums) {
+    if (importance == nullptr) return add_fit_of<false>(values, importance, count, affine, range, sums);
+    add_fit_of<true>(values, importance, count, affine, range, sums);
+}
+
+template <bool kWeighted>
+inline void add_tile_moments(const float* values, const float* importance, int64_t count, Affine affine,
+                             CodeRange range, Moments* moments) {
     double product[kLanes] = {}, square[kLanes] = {};
     float centred[kTile];
     const float reciprocal = 1.0f / affine.scale;
@@ -179,8 +190,9 @@ inline void add_tile_moments(const float* values, int64_t count, Affine affine, 
     }
     const auto add = [&](int64_t lane, int64_t i) {
         const double code = static_cast<double>(centred[i]);
-        product[lane] += static_cast<double>(values[i]) * code;
-        square[lane] += code * code;
+        const double weight = kWeighted ? static_cast<double>(importance[i]) : 1.0;
+        product[lane] += weight * static_cast<double>(values[i]) * code;
+        square[lane] += weight * code * code;
     };
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes) {
@@ -194,14 +206,18 @@ inline void add_tile_moments(const float* values, int64_t count, Affine affine, 
 }
 
 template <typename Bits>
-void add_moments(const Bits* values, int64_t count, const Affine* affines, int affine_count, CodeRange range,
-                 Moments* moments) {
+void add_moments(const Bits* values, const float* importance, int64_t count, const Affine* affines, int affine_count,
+                 CodeRange range, Moments* moments) {
     float tile[kTile];
     for (int64_t begin = 0; begin < count; begin += kTile) {
         const int64_t length = count - begin < kTile ? count - begin : kTile;
         widen(values + begin, length, tile);
         for (int j = 0; j < affine_count; ++j) {
-            add_tile_moments(tile, length, affines[j], range, moments + j);
+            if (importance == nullptr) {
+                add_tile_moments<false>(tile, nullptr, length, affines[j], range, moments + j);
+            } else {
+                add_tile_moments<true>(tile, importance + begin, length, affines[j], range, moments + j);
+            }
         }
     }
 }

@@ -80,12 +80,14 @@ struct ValueKernels {
                                Bits* values);
     // One Affine per range of keys; returns how many of them are unusual by the rule's bounds.
     int64_t (*choose_affines)(const Key* lowest, const Key* highest, int64_t count, AffineRule rule, Affine* affines);
-    // Adds the sums for values quantized with an Affine, in the order of add_errors.
-    void (*add_fit)(const Bits* values, int64_t count, Affine affine, CodeRange range, FitSums* sums);
+    // Adds the sums for values quantized with an Affine, in the order of add_errors, each term times the value's
+    // importance, unless that is null.
+    void (*add_fit)(const Bits* values, const float* importance, int64_t count, Affine affine, CodeRange range,
+                    FitSums* sums);
     // Adds the moments for each of several Affines, a tile of 1,024 values at a time; quotients are products with the
     // reciprocal of the scale.
-    void (*add_moments)(const Bits* values, int64_t count, const Affine* affines, int affine_count, CodeRange range,
-                        Moments* moments);
+    void (*add_moments)(const Bits* values, const float* importance, int64_t count, const Affine* affines,
+                        int affine_count, CodeRange range, Moments* moments);
 
     // Bit i of mask (LSB first, tail bits 0) is 1 where |values[i]| > threshold, a magnitude's bits. Returns the ones.
     int64_t (*mask_above)(const Bits* values, int64_t count, Bits threshold, uint8_t* mask);

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from numpy import float64, int32, uint8, uint16
+from numpy import float32, float64, int32, uint8, uint16
 from numpy.typing import NDArray
 
 __version__: str
@@ -27,6 +27,8 @@ def palettize(
     nbits: int,
     mode: str,
     luts: list[NDArray[Any] | None],
+    importances: list[NDArray[float32] | None],
+    infinities: bool = False,
     num_threads: int | None = None,
 ) -> list[tuple[NDArray[Any], Bytes]]: ...
 def sum_palette_errors(
@@ -47,14 +49,15 @@ def kmeans1d(
     values: NDArray[float64], weights: NDArray[float64] | None, ks: list[int], num_threads: int | None = None
 ) -> list[tuple[NDArray[int32], NDArray[float64], NDArray[float64]]]: ...
 def quantize(
-    weight: NDArray[Any],
-    layout: BlockLayout,
+    weights: list[NDArray[Any]],
+    layouts: list[BlockLayout],
     nbits: int,
     is_signed: bool,
     symmetric: bool,
-    search_scale: bool = False,
+    search_scale: bool,
+    importances: list[NDArray[float32] | None],
     num_threads: int | None = None,
-) -> tuple[Bytes, NDArray[Any], Bytes]: ...
+) -> list[tuple[Bytes, NDArray[Any], Bytes]]: ...
 def dequantize(
     data: Bytes,
     layout: BlockLayout,
@@ -65,16 +68,11 @@ def dequantize(
     out: NDArray[Any],
     num_threads: int | None = None,
 ) -> None: ...
-def magnitude_of_rank(weight: NDArray[Any], rank: int, num_threads: int | None = None) -> NDArray[Any]: ...
-def magnitude_mask(
-    weight: NDArray[Any], threshold: NDArray[Any], num_threads: int | None = None
-) -> tuple[Bytes, int]: ...
+def prune(
+    weights: list[NDArray[Any]], rules: list[tuple[Any, ...]], num_threads: int | None = None
+) -> list[tuple[Bytes, NDArray[Any]]]: ...
 def n_m_mask(weight: NDArray[Any], layout: Layout, n: int, m: int, num_threads: int | None = None) -> Bytes: ...
-def block_mask(
-    weight: NDArray[Any], layout: Layout, block_size: int, rank: int, num_threads: int | None = None
-) -> Bytes: ...
-def mask_of_kept(weight: NDArray[Any], keep: Bytes, num_threads: int | None = None) -> tuple[Bytes, int]: ...
-def encode_sparse(weight: NDArray[Any], mask: Bytes, num_threads: int | None = None) -> NDArray[Any]: ...
+def encode_sparse(weight: NDArray[Any], mask: Bytes, out: NDArray[Any], num_threads: int | None = None) -> None: ...
 def decode_sparse(mask: Bytes, values: NDArray[Any], out: NDArray[Any], num_threads: int | None = None) -> None: ...
 def count_nonfinite(array: NDArray[Any], num_threads: int | None = None) -> int: ...
 def sum_errors(first: NDArray[Any], second: NDArray[Any], num_threads: int | None = None) -> ErrorSums: ...

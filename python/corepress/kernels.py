@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import as_finite_weight, as_weight, checked_axis
+from .arrays import as_finite_weight, as_threads, as_weight, checked_axis
 from .compression import n_m_keep, palettize, prune
 from .specs import PALETTE_BITS, checked_n_m_ratio
-from .tensors import PalettizedTensor, packed_size
+from .tensors import packed_size
 
 __all__ = [
     "assign",
@@ -126,7 +126,9 @@ def unpack_mask(data: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
     return unpack_bits(data, 1, count).view(np.bool_)
 
 
-def encode_sparse(weight: Any, mask: Any, *, num_threads: int | None = None) -> NDArray[Any]:
+def encode_sparse(
+    weight: Any, mask: Any, *, out: NDArray[Any] | None = None, num_threads: int | None = None
+) -> NDArray[Any]:
     """Return the weights where `mask` is true, in row-major order.
 
     Parameters
@@ -135,16 +137,49 @@ def encode_sparse(weight: Any, mask: Any, *, num_threads: int | None = None) -> 
         Any shape; float64 is narrowed to float32.
     mask : array_like
         bool in the weight's shape, or the packed bytes of `pack_mask`.
+    out : numpy.ndarray, optional
+        1-D array of the weight's dtype, with as many elements as the mask has ones, to write to.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
     """
     weight = as_weight("encode_sparse", weight)
-    return _core.encode_sparse(weight, _packed_mask("encode_sparse", mask, weight.shape), num_threads)
+    packed = _packed_mask("encode_sparse", mask, weight.shape)
+    out = _float_output("encode_sparse", out, (_core.count_bits(packed, weight.size),), weight.dtype)
+    _core.encode_sparse(weight, packed, out, as_threads("encode_sparse", num_threads))
+    return out
 
 
-def decode_sparse(values: Any, mask: Any, shape: tuple[int, ...], *, num_threads: int | None = None) -> NDArray[Any]:
-    """Return an array of `shape` with `values` where `mask` is true and 0 elsewhere; the inverse of `encode_sparse`."""
+def decode_sparse(
+    values: Any,
+    mask: Any,
+    shape: tuple[int, ...],
+    *,
+    out: NDArray[Any] | None = None,
+    num_threads: int | None = None,
+) -> NDArray[Any]:
+    """Return an array of `shape` with `values` where `mask` is true and 0 elsewhere; the inverse of `encode_sparse`.
+
+    `out`, if given, is that array: contiguous, of the dtype of `values`.
+    """
     values = as_weight("decode_sparse", values)
-    out = np.empty(shape, values.dtype)
-    _core.decode_sparse(_packed_mask("decode_sparse", mask, out.shape), values, out, num_threads)
+    out = _float_output("decode_sparse", out, tuple(shape), values.dtype)
+    packed = _packed_mask("decode_sparse", mask, out.shape)
+    count = _core.count_bits(packed, out.size)
+    if values.shape != (count,):
+        raise ValueError(
+            f"decode_sparse: values must be 1-D with {count} elements, one per 1 of the mask, not {values.shape}"
+        )
+    _core.decode_sparse(packed, values, out, as_threads("decode_sparse", num_threads))
+    return out
+
+
+def _float_output(name: str, out: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if out is None:
+        return np.empty(shape, dtype)
+    if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous or not out.flags.writeable:
+        raise ValueError(
+            f"{name}: out must be a writable contiguous {dtype} array {shape}, not {out.dtype} {out.shape}"
+        )
     return out
 
 
@@ -161,7 +196,8 @@ def _packed_mask(name: str, mask: Any, shape: tuple[int, ...]) -> NDArray[np.uin
 
 def magnitude_mask(weight: Any, threshold: float, *, num_threads: int | None = None) -> NDArray[np.bool_]:
     """Return where ``|weight| > threshold``, as bool in the weight's shape; compared exactly."""
-    sparse = prune(weight, threshold=threshold, num_threads=num_threads)
+    num_threads = as_threads("magnitude_mask", num_threads)
+    sparse = prune(as_weight("magnitude_mask", weight), threshold=threshold, num_threads=num_threads)
     return unpack_mask(sparse.mask, sparse.size).reshape(sparse.shape)
 
 
@@ -185,6 +221,7 @@ def n_m_mask(weight: Any, n: int, m: int, dim: int = 1, *, num_threads: int | No
         In the weight's shape. Weights that stay may be zero.
     """
     ratio = checked_n_m_ratio("n_m_mask", (n, m))
+    num_threads = as_threads("n_m_mask", num_threads)
     weight = as_finite_weight("n_m_mask", weight, num_threads)
     axis = checked_axis("n_m_mask", "dim", dim, weight.shape)
     return n_m_keep(weight, ratio, axis, num_threads).view(np.bool_).reshape(weight.shape)
@@ -209,7 +246,8 @@ def assign(values: Any, centroids: Any, *, num_threads: int | None = None) -> ND
     """
     if np.ndim(centroids) == 1 and (np.diff(np.asarray(centroids, np.float64)) < 0).any():
         raise ValueError("assign: centroids must ascend")
-    tensor: PalettizedTensor = palettize(values, lut=centroids, num_threads=num_threads)
+    num_threads = as_threads("assign", num_threads)
+    tensor = palettize(as_weight("assign", values), lut=centroids, num_threads=num_threads)
     return tensor.codes()
 
 
@@ -292,7 +330,9 @@ def _kmeans1d(
             raise ValueError(f"{name}: weights must be finite, not negative, not all 0, one per value")
         weights = np.atleast_2d(weights)
     found: dict[int, Clusters] = {}
-    for k, (codes, centroids, inertia) in zip(ks, _core.kmeans1d(rows, weights, list(ks), num_threads), strict=True):
+    for k, (codes, centroids, inertia) in zip(
+        ks, _core.kmeans1d(rows, weights, list(ks), as_threads(name, num_threads)), strict=True
+    ):
         clusters = codes.astype(np.uint8) if k <= 256 else codes
         if values.ndim == 1:
             found[k] = clusters[0], centroids[0, : codes.max() + 1], float(inertia[0])

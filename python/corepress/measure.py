@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _core
-from .arrays import as_weight
+from .arrays import as_threads, as_weight
 from .tensors import CompressedTensor
 
 
@@ -67,6 +67,7 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
     TypeError
         If the dtypes differ.
     """
+    num_threads = as_threads("error", num_threads)
     first = as_weight("error", weight)
     second = tensor if isinstance(tensor, CompressedTensor) else as_weight("error", tensor)
     if first.shape != second.shape:

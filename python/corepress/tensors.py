@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import block_layout, group_layout
+from .arrays import as_threads, block_layout, group_layout
 
 # Bits per code, and the dtype that holds one.
 QUANTIZED_DTYPES = {"int8": (8, np.int8), "uint8": (8, np.uint8), "int4": (4, np.int8), "uint4": (4, np.uint8)}
@@ -184,7 +184,7 @@ class PalettizedTensor(CompressedTensor):
     def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
         out = self._output(out)
         layout = group_layout(self.shape, self.group_counts)
-        _core.depalettize(self.indices, layout, self.nbits, self.lut, out, num_threads)
+        _core.depalettize(self.indices, layout, self.nbits, self.lut, out, as_threads("dense", num_threads))
         return out
 
     def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
@@ -262,7 +262,9 @@ class QuantizedTensor(CompressedTensor):
         nbits, storage = QUANTIZED_DTYPES[self.quantized_dtype]
         layout = block_layout(self.shape, self.scale.shape)
         offsets = None if self.zero_point is None else self.zero_point.view(np.uint8)
-        _core.dequantize(self.data, layout, nbits, storage is np.int8, self.scale, offsets, out, num_threads)
+        _core.dequantize(
+            self.data, layout, nbits, storage is np.int8, self.scale, offsets, out, as_threads("dense", num_threads)
+        )
         return out
 
     def _summary(self) -> str:
@@ -314,7 +316,7 @@ class SparseTensor(CompressedTensor):
 
     def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
         out = self._output(out)
-        _core.decode_sparse(self.mask, self.values, out, num_threads)
+        _core.decode_sparse(self.mask, self.values, out, as_threads("dense", num_threads))
         return out
 
     def _summary(self) -> str:

@@ -67,8 +67,8 @@ void add_quantized(const std::vector<Bits>& values, const BlockLayout& layout, i
             std::vector<uint8_t> zero_points(groups);
             std::vector<uint8_t> codes((values.size() * static_cast<size_t>(type.nbits) + 7) / 8);
             const bool search = values.size() < 20000 && type.nbits == 4;
-            quantize(values.data(), layout, {type, symmetric, search}, threads, scales.data(), zero_points.data(),
-                     codes.data());
+            quantize<Bits>(values.data(), nullptr, layout, {type, symmetric, search}, threads, scales.data(),
+                           zero_points.data(), codes.data());
             dequantize(codes.data(), layout, type, scales.data(), zero_points.data(), threads, decoded.data());
             digest.add(scales);
             digest.add(zero_points);
@@ -87,7 +87,7 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     for (const int nbits : {1, 2, 3, 4, 6, 8}) {
         std::vector<Bits> luts(groups << nbits);
         std::vector<uint8_t> packed((size * static_cast<size_t>(nbits) + 7) / 8);
-        fit_tables(values.data(), layout, TableMode::kKmeans, 1 << nbits, threads, luts.data());
+        fit_tables<Bits>(values.data(), nullptr, layout, {TableMode::kKmeans, 1 << nbits}, threads, luts.data());
         palettize(values.data(), layout, nbits, luts.data(), threads, packed.data());
         depalettize(packed.data(), layout, nbits, luts.data(), threads, decoded.data());
         digest.add(luts);

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import compression
 from ..compression import input_axis
-from ..errors import IndivisibleError, UnsuitableWeightError
+from ..errors import IndivisibleError, NonFiniteError, UnsuitableWeightError
 from ..measure import error
 from ..specs import Palettize, Prune, Quantize, Spec, spec_from_dict
 from .data_types import FLOATS
@@ -102,6 +102,8 @@ def compress(
                 return _compress(dense, resolved, description, program.version, num_threads)
             except Keep as reason:
                 raise _unplanned(weight, reason, strict) from None
+            except NonFiniteError as failure:
+                raise ValueError(f"{first.name}: {failure}") from failure
 
         return task
 
@@ -224,6 +226,10 @@ def _agreed(axes: set[int | None], which: str) -> int:
 def _compress(dense: NDArray[Any], spec: Spec, description: str, version: int, num_threads: int | None) -> Outcome:
     try:
         tensor = compression.apply(dense, spec, num_threads=num_threads)
+    except NonFiniteError as failure:
+        if spec.nonfinite == "error":
+            raise
+        raise Keep(failure.reason) from failure
     except UnsuitableWeightError as failure:
         raise Keep(failure.reason) from failure
     snr_db = error(dense, tensor, num_threads=num_threads).snr_db
