@@ -1,7 +1,9 @@
-// Codes of 1 to 8 bits into one stream of bits, least significant bit first, and back.
+// Codes of 1 to 8 bits into one stream of bits, and back.
 //
 // Eight codes are one 64-bit word, one code a byte. Three folds halve the gaps between them:
 //   bytes  ...0000bbbb 0000aaaa   ->  16-bit lanes  ...bbbbaaaa  ->  32-bit lanes  ->  the lowest 8 * nbits bits
+// These are the stream's next bytes, least significant bit first. With the most significant bit first, codes enter in
+// reverse order, so that the first stands highest, and the bytes leave in reverse order.
 
 inline uint64_t load_word(const uint8_t* bytes) {
     uint64_t word;
@@ -30,56 +32,85 @@ inline uint64_t unfold_codes(uint64_t word) {
     return (word & kCode) | ((word >> nbits & kCode) << 8);
 }
 
-template <int nbits>
+template <int nbits, bool kBig>
+inline uint64_t pack_word(uint64_t codes) {
+    if constexpr (kBig) return __builtin_bswap64(fold_codes<nbits>(__builtin_bswap64(codes)) << (64 - 8 * nbits));
+    return fold_codes<nbits>(codes);
+}
+
+template <int nbits, bool kBig>
+inline uint64_t unpack_word(uint64_t bits) {
+    if constexpr (kBig) return __builtin_bswap64(unfold_codes<nbits>(__builtin_bswap64(bits) >> (64 - 8 * nbits)));
+    return unfold_codes<nbits>(bits);
+}
+
+template <int nbits, bool kBig = false>
 void pack_width(const uint8_t* codes, int64_t count, uint8_t* packed) {
     const int64_t words = count / 8;
     for (int64_t i = 0; i < words; ++i) {
-        const uint64_t bits = fold_codes<nbits>(load_word(codes + 8 * i));
+        const uint64_t bits = pack_word<nbits, kBig>(load_word(codes + 8 * i));
         memcpy(packed + nbits * i, &bits, nbits);
     }
     const int tail = static_cast<int>(count % 8);
     if (tail == 0) return;
     uint8_t last[8] = {};
     memcpy(last, codes + 8 * words, static_cast<size_t>(tail));
-    const uint64_t bits = fold_codes<nbits>(load_word(last));
+    const uint64_t bits = pack_word<nbits, kBig>(load_word(last));
     memcpy(packed + nbits * words, &bits, static_cast<size_t>((tail * nbits + 7) / 8));
 }
 
-template <int nbits>
+template <int nbits, bool kBig = false>
 void unpack_width(const uint8_t* packed, int64_t count, uint8_t* codes) {
     const int64_t words = count / 8;
     for (int64_t i = 0; i < words; ++i) {
         uint64_t bits = 0;
         memcpy(&bits, packed + nbits * i, nbits);
-        const uint64_t word = unfold_codes<nbits>(bits);
+        const uint64_t word = unpack_word<nbits, kBig>(bits);
         memcpy(codes + 8 * i, &word, sizeof word);
     }
     const int tail = static_cast<int>(count % 8);
     if (tail == 0) return;
     uint64_t bits = 0;
     memcpy(&bits, packed + nbits * words, static_cast<size_t>((tail * nbits + 7) / 8));
-    const uint64_t word = unfold_codes<nbits>(bits);
+    const uint64_t word = unpack_word<nbits, kBig>(bits);
     memcpy(codes + 8 * words, &word, static_cast<size_t>(tail));
 }
 
-void pack(const uint8_t* codes, int64_t count, int nbits, uint8_t* packed) {
+template <bool kBig>
+void pack_any(const uint8_t* codes, int64_t count, int nbits, uint8_t* packed) {
     switch (nbits) {
-        case 1: return pack_width<1>(codes, count, packed);
-        case 2: return pack_width<2>(codes, count, packed);
-        case 3: return pack_width<3>(codes, count, packed);
-        case 4: return pack_width<4>(codes, count, packed);
-        case 6: return pack_width<6>(codes, count, packed);
+        case 1: return pack_width<1, kBig>(codes, count, packed);
+        case 2: return pack_width<2, kBig>(codes, count, packed);
+        case 3: return pack_width<3, kBig>(codes, count, packed);
+        case 4: return pack_width<4, kBig>(codes, count, packed);
+        case 5: return pack_width<5, kBig>(codes, count, packed);
+        case 6: return pack_width<6, kBig>(codes, count, packed);
+        case 7: return pack_width<7, kBig>(codes, count, packed);
         default: memcpy(packed, codes, static_cast<size_t>(count));
     }
 }
 
-void unpack(const uint8_t* packed, int64_t count, int nbits, uint8_t* codes) {
+template <bool kBig>
+void unpack_any(const uint8_t* packed, int64_t count, int nbits, uint8_t* codes) {
     switch (nbits) {
-        case 1: return unpack_width<1>(packed, count, codes);
-        case 2: return unpack_width<2>(packed, count, codes);
-        case 3: return unpack_width<3>(packed, count, codes);
-        case 4: return unpack_width<4>(packed, count, codes);
-        case 6: return unpack_width<6>(packed, count, codes);
+        case 1: return unpack_width<1, kBig>(packed, count, codes);
+        case 2: return unpack_width<2, kBig>(packed, count, codes);
+        case 3: return unpack_width<3, kBig>(packed, count, codes);
+        case 4: return unpack_width<4, kBig>(packed, count, codes);
+        case 5: return unpack_width<5, kBig>(packed, count, codes);
+        case 6: return unpack_width<6, kBig>(packed, count, codes);
+        case 7: return unpack_width<7, kBig>(packed, count, codes);
         default: memcpy(codes, packed, static_cast<size_t>(count));
     }
+}
+
+uint8_t merge_codes(const uint8_t* codes, int64_t count, uint8_t offset) {
+    uint8_t merged = 0;
+    for (int64_t i = 0; i < count; ++i) merged = static_cast<uint8_t>(merged | static_cast<uint8_t>(codes[i] + offset));
+    return merged;
+}
+
+void extend_signs(uint8_t* codes, int64_t count, int nbits) {
+    const uint8_t sign = static_cast<uint8_t>(1u << (nbits - 1));
+    for (int64_t i = 0; i < count; ++i) codes[i] = static_cast<uint8_t>((codes[i] ^ sign) - sign);
 }

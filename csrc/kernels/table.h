@@ -115,11 +115,18 @@ struct KernelTable {
     ValueKernels<BFloat16Bits, int16_t> bfloat16;
     ValueKernels<uint32_t, int32_t> single;
 
-    // Codes of nbits bits (1, 2, 3, 4, 6, 8; upper bits are ignored), LSB first in one stream; the last byte's tail
+    // Codes of nbits bits (1 to 8; upper bits are ignored), LSB first in one stream; the last byte's tail
     // bits are 0.
     void (*pack)(const uint8_t* codes, int64_t count, int nbits, uint8_t* packed);
     // Reads exactly (count * nbits + 7) / 8 bytes.
     void (*unpack)(const uint8_t* packed, int64_t count, int nbits, uint8_t* codes);
+    // The same, MSB first.
+    void (*pack_big)(const uint8_t* codes, int64_t count, int nbits, uint8_t* packed);
+    void (*unpack_big)(const uint8_t* packed, int64_t count, int nbits, uint8_t* codes);
+    // All bits of codes[i] + offset, modulo 256, together.
+    uint8_t (*merge_codes)(const uint8_t* codes, int64_t count, uint8_t offset);
+    // Two's complement of nbits bits to that of 8.
+    void (*extend_signs)(uint8_t* codes, int64_t count, int nbits);
     // Ones among the first `count` bits.
     int64_t (*count_bits)(const uint8_t* mask, int64_t count);
     // Replicates sum > limit to the rows of each block.

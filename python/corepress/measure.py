@@ -15,6 +15,8 @@ from .tensors import CompressedTensor
 class Error:
     """Differences between a weight and its decompressed form, as Python floats; all NaN if a difference is.
 
+    Where both are the same infinity, that is no error, and counts neither as signal nor as noise.
+
     Attributes
     ----------
     sse : float
@@ -79,8 +81,11 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
     else:
         sums = _core.sum_errors(first, second, num_threads)
     sse, signal, decoded, product, max_abs = sums
-    norms = math.sqrt(signal) * math.sqrt(decoded)
-    cosine = float(signal == decoded) if norms == 0 else min(max(product / norms, -1.0), 1.0)
     if math.isnan(sse):
         return Error(sse, sse, math.nan, max_abs, math.nan)
+    norms = math.sqrt(signal) * math.sqrt(decoded)
+    if math.isinf(norms):
+        cosine = math.nan
+    else:
+        cosine = float(signal == decoded) if norms == 0 else min(max(product / norms, -1.0), 1.0)
     return Error(sse, sse / max(first.size, 1), snr_db(signal, sse), max_abs, cosine)

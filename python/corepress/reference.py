@@ -36,8 +36,10 @@ class _Format(NamedTuple):
 _FORMATS = {"float16": _Format(11, -14), "bfloat16": _Format(8, -126), "float32": _Format(24, -126)}
 
 
-def pack_bits(codes: ArrayLike, nbits: int) -> NDArray[np.uint8]:
+def pack_bits(codes: ArrayLike, nbits: int, bitorder: str = "little") -> NDArray[np.uint8]:
     """Pack codes bit by bit: bit b of code i is bit ``(i * nbits + b) % 8`` of byte ``(i * nbits + b) // 8``.
+
+    With `bitorder` ``"big"`` both bits are counted from the most significant one.
 
     Parameters
     ----------
@@ -56,7 +58,10 @@ def pack_bits(codes: ArrayLike, nbits: int) -> NDArray[np.uint8]:
     for index, code in enumerate(flat.tolist()):
         for bit in range(nbits):
             place = index * nbits + bit
-            packed[place // 8] |= (code >> bit & 1) << place % 8
+            if bitorder == "little":
+                packed[place // 8] |= (code >> bit & 1) << place % 8
+            else:
+                packed[place // 8] |= (code >> nbits - 1 - bit & 1) << 7 - place % 8
     return packed
 
 

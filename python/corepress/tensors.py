@@ -26,7 +26,7 @@ def pack_codes(codes: NDArray[Any], quantized_dtype: str) -> NDArray[np.uint8]:
     """Pack integers, int8 for signed and uint8 for unsigned types, as `QuantizedTensor.data` has them."""
     nbits, _ = QUANTIZED_DTYPES[quantized_dtype]
     packed = np.empty(packed_size(codes.size, nbits), np.uint8)
-    _core.pack_bits(np.ascontiguousarray(codes).view(np.uint8).reshape(-1), nbits, packed)
+    _core.pack_bits(np.ascontiguousarray(codes).view(np.uint8).reshape(-1), nbits, False, False, packed)
     return packed
 
 
@@ -36,10 +36,7 @@ def unpack_codes(data: NDArray[np.uint8], shape: tuple[int, ...], quantized_dtyp
     codes = data
     if nbits < 8:
         codes = np.empty(prod(shape), np.uint8)
-        _core.unpack_bits(data, nbits, codes.size, codes)
-        if storage is np.int8:
-            sign = np.uint8(1 << nbits - 1)
-            np.subtract(np.bitwise_xor(codes, sign, out=codes), sign, out=codes)
+        _core.unpack_bits(data, nbits, storage is np.int8, False, codes.size, codes)
     return codes.view(storage).reshape(shape)
 
 
@@ -178,7 +175,7 @@ class PalettizedTensor(CompressedTensor):
     def codes(self) -> NDArray[np.uint8]:
         """Unpacked codes, uint8, in the weight's shape."""
         codes = np.empty(self.size, np.uint8)
-        _core.unpack_bits(self.indices, self.nbits, self.size, codes)
+        _core.unpack_bits(self.indices, self.nbits, False, False, self.size, codes)
         return codes.reshape(self.shape)
 
     def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:

@@ -70,7 +70,7 @@ CASES = {
     ),
     "quantize: num_threads must be at least 1, not 0": lambda: cp.quantize(WEIGHT, num_threads=0),
     "palettize: num_threads must be at least 1, not -2": lambda: cp.palettize(WEIGHT, nbits=4, num_threads=-2),
-    "pack_bits: nbits must be 1, 2, 3, 4, 6, 8, not 5": lambda: kernels.pack_bits(np.zeros(3, np.uint8), 5),
+    "pack_bits: nbits must be 1 to 8, not 9": lambda: kernels.pack_bits(np.zeros(3, np.uint8), 9),
     "pack_bits: code 9 does not fit 3 bits": lambda: kernels.pack_bits(np.array([1, 9], np.uint8), 3),
     "pack_bits: out must be 2 contiguous bytes of uint8, not uint8 (3,)": lambda: kernels.pack_bits(
         np.zeros(4, np.uint8), 4, np.empty(3, np.uint8)
@@ -78,6 +78,21 @@ CASES = {
     "unpack_bits: 5 codes of 3 bits are 2 bytes, not 3": lambda: kernels.unpack_bits(np.zeros(3, np.uint8), 3, 5),
     "unpack_bits: out must be 4 contiguous bytes": lambda: kernels.unpack_bits(
         np.zeros(2, np.uint8), 4, 4, np.empty(8, np.uint8)[::2]
+    ),
+    "pack_bits: code -9 does not fit 4 bits": lambda: kernels.pack_bits(np.array([-8, -9], np.int8), 4),
+    "pack_bits: code 8 does not fit 4 bits": lambda: kernels.pack_bits(np.array([7, 8], np.int8), 4),
+    "pack_bits: bitorder must be 'little', 'big', not 'msb'": lambda: kernels.pack_bits(
+        np.zeros(3, np.uint8), 4, bitorder="msb"
+    ),
+    "unpack_mask: out must be 4 contiguous bytes of bool": lambda: kernels.unpack_mask(
+        np.zeros(1, np.uint8), 4, np.empty(4, np.uint8)
+    ),
+    "pack_bits: num_threads must be at least 1, not 0": lambda: kernels.pack_bits(
+        np.zeros(3, np.uint8), 4, num_threads=0
+    ),
+    "encode_sparse: out must be": lambda: kernels.encode_sparse(WEIGHT, WEIGHT > 0, out=np.empty(3, np.float32)),
+    "decode_sparse: out must be": lambda: kernels.decode_sparse(
+        WEIGHT[WEIGHT > 0], WEIGHT > 0, (6, 10), out=np.empty((6, 10), np.float16)
     ),
     "unpack_bits: count must not be negative, not -1": lambda: kernels.unpack_bits(np.zeros(0, np.uint8), 4, -1),
 }
@@ -92,7 +107,7 @@ def test_wrong_values(message):
 def test_wrong_dtypes():
     with pytest.raises(TypeError, match="quantize: weight must be float16, bfloat16, float32 or float64, not int64"):
         cp.quantize(np.array([1, 2, 3]))
-    with pytest.raises(TypeError, match="pack_bits: codes must be uint8 or bool, not int64"):
+    with pytest.raises(TypeError, match="pack_bits: codes must be uint8, int8 or bool, not int64"):
         kernels.pack_bits([1, 2, 3], 4)
 
 

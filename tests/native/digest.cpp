@@ -94,6 +94,19 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
         digest.add(packed);
         digest.add(decoded);
     }
+    std::vector<float> importance(size);
+    for (size_t i = 0; i < size; ++i)
+        importance[i] = Format<Bits>::to_float(values[size - 1 - i] & Format<Bits>::kMagnitude);
+    std::vector<Bits> weighted(groups << 3), scales(groups);
+    std::vector<uint8_t> codes(size), zero_points(groups);
+    fit_tables<Bits>(values.data(), importance.data(), layout, {TableMode::kKmeans, 8}, threads, weighted.data());
+    digest.add(weighted);
+    if (count < 20000) {
+        quantize<Bits>(values.data(), importance.data(), BlockLayout({{1, layout.outer}, {layout.groups, layout.run}}),
+                       {{8, true}, false, true}, threads, scales.data(), zero_points.data(), codes.data());
+        digest.add(scales);
+        digest.add(codes);
+    }
     add_quantized(values, BlockLayout({{1, layout.outer}, {layout.groups, layout.run}}), threads, digest, decoded);
     const ErrorSums errors = sum_errors(values.data(), decoded.data(), count, threads);
     digest.add(std::vector<double>{errors.squared_error, errors.squared_first, errors.squared_second, errors.product,
@@ -117,9 +130,27 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     }
 }
 
+void add_packed(int64_t count, Digest& digest) {
+    std::vector<uint8_t> codes(static_cast<size_t>(count));
+    for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i * 37 >> 2);
+    for (int nbits = 1; nbits <= 8; ++nbits) {
+        std::vector<uint8_t> packed((codes.size() * static_cast<size_t>(nbits) + 7) / 8), unpacked(codes.size());
+        kernels().pack(codes.data(), count, nbits, packed.data());
+        digest.add(packed);
+        kernels().unpack_big(packed.data(), count, nbits, unpacked.data());
+        digest.add(unpacked);
+        kernels().pack_big(unpacked.data(), count, nbits, packed.data());
+        kernels().unpack(packed.data(), count, nbits, unpacked.data());
+        kernels().extend_signs(unpacked.data(), count, nbits);
+        digest.add(unpacked);
+        digest.add(std::vector<uint8_t>{kernels().merge_codes(codes.data(), count, 8)});
+    }
+}
+
 std::string digest_of(const std::string& level, int threads) {
     set_simd_level(level);
     Digest digest;
+    for (const int64_t count : {1, 7, 8, 9, 63, 64, 65, 1001}) add_packed(count, digest);
     for (const GroupLayout layout :
          {GroupLayout{1, 1, 1}, GroupLayout{1, 1, 1023}, GroupLayout{1, 5, 321}, GroupLayout{64, 24, 1},
           GroupLayout{9, 3, 7}, GroupLayout{1, 1, 200001}, GroupLayout{2, 3, 30011}}) {
