@@ -61,8 +61,15 @@ void pack_width(const uint8_t* codes, int64_t count, uint8_t* packed) {
 
 template <int nbits, bool kBig = false>
 void unpack_width(const uint8_t* packed, int64_t count, uint8_t* codes) {
-    const int64_t words = count / 8;
-    for (int64_t i = 0; i < words; ++i) {
+    const int64_t words = count / 8, bytes = (count * nbits + 7) / 8;
+    // Whole words are loaded where there are bytes behind: putting a word together from fewer takes four times as long.
+    const int64_t within = bytes < 8 ? 0 : (bytes - 8) / nbits + 1;
+    const int64_t whole = within < words ? within : words;
+    for (int64_t i = 0; i < whole; ++i) {
+        const uint64_t word = unpack_word<nbits, kBig>(load_word(packed + nbits * i));
+        memcpy(codes + 8 * i, &word, sizeof word);
+    }
+    for (int64_t i = whole; i < words; ++i) {
         uint64_t bits = 0;
         memcpy(&bits, packed + nbits * i, nbits);
         const uint64_t word = unpack_word<nbits, kBig>(bits);
