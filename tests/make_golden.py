@@ -12,10 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 import corepress as cp
 
+BFLOAT16 = ml_dtypes.bfloat16
 FILE = Path(__file__).parent / "golden" / "kernels.json"
 
 
@@ -63,6 +65,22 @@ CASES: dict[str, Callable[[], cp.CompressedTensor]] = {
     "quantize uint4 linear searched scales": lambda: cp.quantize(
         spread(9, 41), dtype="uint4", mode="linear", scale_search="mse"
     ),
+    "palettize 3 bits bfloat16": lambda: cp.palettize(bell(30, 17, dtype=BFLOAT16), nbits=3),
+    "palettize 4 bits bfloat16 histogram": lambda: cp.palettize(spread(100, 300, dtype=BFLOAT16), nbits=4),
+    "palettize 3 bits by importance float16": lambda: cp.palettize(
+        bell(90, 170), nbits=3, importance=np.abs(spread(90, 170))
+    ),
+    "palettize 4 bits by importance float32 buckets": lambda: cp.palettize(
+        spread(200, 301), nbits=4, importance=np.abs(bell(200, 301, seed=2))
+    ),
+    "palettize 3 bits with infinities": lambda: cp.palettize(
+        np.append(spread(30, 17), np.float32([np.inf, -np.inf])), nbits=3, nonfinite="table"
+    ),
+    "quantize int8 bfloat16": lambda: cp.quantize(spread(9, 41, dtype=BFLOAT16)),
+    "quantize int4 searched scales by importance": lambda: cp.quantize(
+        bell(9, 96), dtype="int4", scale_search="mse", importance=np.abs(spread(9, 96))
+    ),
+    "prune half bfloat16": lambda: cp.prune(spread(50, 21, dtype=BFLOAT16), target_sparsity=0.5),
     "prune half float16": lambda: cp.prune(bell(50, 21), target_sparsity=0.5),
     "prune three quarters float32": lambda: cp.prune(spread(50, 21), target_sparsity=0.75),
     "prune threshold": lambda: cp.prune(bell(50, 21), threshold=0.1),

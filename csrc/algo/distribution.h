@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "algo/float_buckets.h"
 #include "algo/kmeans1d.h"
 #include "core/half.h"
 #include "core/span.h"
@@ -18,6 +19,7 @@ struct GroupView {
     const Bits* values;
     GroupLayout layout;
     int64_t group;
+    const float* importance = nullptr;  // of each value of the tensor, or null: all alike
 
     int64_t size() const { return layout.group_size(); }
     // Calls body(values, length) over the part [begin, end) of the group's own order.
@@ -30,7 +32,31 @@ struct GroupView {
             begin += length;
         }
     }
+    // The same with body(values, importance, length).
+    template <typename Body>
+    void for_each_weighted(int64_t begin, int64_t end, Body&& body) const {
+        for_each(begin, end, [&](const Bits* run, int64_t length) { body(run, importance + (run - values), length); });
+    }
 };
+
+// A cut settles between the last point of a cluster and the first of the next. Where these are whole buckets, either
+// may hold the best cut: both are marked, to be replaced by their values. Whether any was that is not replaced yet.
+template <typename Bucket>
+bool mark_cuts(const std::vector<int32_t>& ends, const std::vector<uint32_t>& point_buckets,
+               const std::vector<Bucket>& buckets, std::vector<uint8_t>& refined) {
+    bool any = false;
+    const auto mark = [&](uint32_t bucket) {
+        if (refined[bucket] != 0 || buckets[bucket].count < 2) return;
+        refined[bucket] = 1;
+        any = true;
+    };
+    for (size_t cluster = 0; cluster + 1 < ends.size(); ++cluster) {
+        const size_t end = static_cast<size_t>(ends[cluster]);
+        mark(point_buckets[end - 1]);
+        mark(point_buckets[end]);
+    }
+    return any;
+}
 
 // Collects a group's points. A large group of halves goes through a histogram of all 65,536 patterns. A large group of
 // floats is first counted by the upper 16 bits of its keys, then in some 32,768 buckets, finer where a fine cut is
@@ -67,18 +93,15 @@ private:
     void add_point(double value, uint64_t weight);
     void count_patterns(const GroupView<Bits>& group, int threads);
     void add_patterns();
-    void divide_buckets();
     void count_buckets(const GroupView<Bits>& group, int threads);
     void add_buckets();
-    uint32_t bucket_of(Key key) const;
 
     bool bucketed_ = false;
     std::vector<Point> points_;
     std::vector<uint32_t> point_buckets_;  // the bucket each point stands for, or belongs to once refined
     std::vector<uint8_t> refined_;         // per bucket: whether its values are points of their own
     std::vector<uint32_t> patterns_;       // counts by upper 16 bits as stored
-    std::vector<uint32_t> first_bucket_;   // per pattern of the upper 16 bits, in key order
-    std::vector<uint8_t> bucket_shift_;
+    FloatBuckets division_;
     std::vector<Bucket> buckets_;
     std::vector<Key> keys_;
     WorkspacePool<Counts> workers_;

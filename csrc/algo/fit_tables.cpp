@@ -1,13 +1,16 @@
 #include "algo/fit_tables.h"
 
 #include <algorithm>
-#include <atomic>
 #include <limits>
+#include <optional>
+#include <vector>
 
 #include "algo/distribution.h"
 #include "algo/kmeans1d.h"
+#include "algo/weighted_distribution.h"
 #include "core/half.h"
 #include "core/parallel.h"
+#include "core/require.h"
 #include "core/workspace.h"
 #include "dispatch.h"
 
@@ -38,26 +41,42 @@ Noise noise_of(Span<const Point> points, const Bits* lut, int entries) {
 template <typename Bits>
 struct KmeansFitter {
     Distribution<Bits> distribution;
+    WeightedDistribution<Bits> weighted;
     ScalarKmeans kmeans;
 
-    // False if the noise would take another pass over the values.
-    bool fit(const GroupView<Bits>& group, int entries, int threads, Bits* lut, Noise* noise) {
-        constexpr int kMostRefinements = 8;
+    // With the noise, where that takes no other pass over the values.
+    std::optional<Noise> fit(const GroupView<Bits>& group, int entries, int threads, Bits* lut) {
+        if (group.importance != nullptr) {
+            weighted.collect(group, threads);
+            if (!weighted.points().empty()) {
+                solve(weighted, group, entries, threads, lut);
+                return std::nullopt;
+            }
+        }
         distribution.collect(group, threads);
-        kmeans.solve(points(), entries);
-        for (int i = 0; i < kMostRefinements && distribution.refine(group, kmeans.ends(), threads); ++i) {
-            kmeans.solve(points(), entries, kmeans.penalty());
+        const int used = solve(distribution, group, entries, threads, lut);
+        if (!distribution.has_every_value()) return std::nullopt;
+        return noise_of(span(distribution), lut, used);
+    }
+
+private:
+    template <typename Points>
+    static Span<const Point> span(const Points& points) {
+        return {points.points().data(), static_cast<int64_t>(points.points().size())};
+    }
+
+    // Returns how many entries are in use.
+    template <typename Points>
+    int solve(Points& points, const GroupView<Bits>& group, int entries, int threads, Bits* lut) {
+        constexpr int kMostRefinements = 8;
+        kmeans.solve(span(points), entries);
+        for (int i = 0; i < kMostRefinements && points.refine(group, kmeans.ends(), threads); ++i) {
+            kmeans.solve(span(points), entries, kmeans.penalty());
         }
         const int used = static_cast<int>(kmeans.ends().size());
         for (int c = 0; c < used; ++c) lut[c] = bits_from_double<Bits>(kmeans.centroid(c));
         std::fill(lut + used, lut + entries, lut[used - 1]);
-        if (noise == nullptr || !distribution.has_every_value()) return false;
-        *noise = noise_of(points(), lut, used);
-        return true;
-    }
-
-    Span<const Point> points() const {
-        return {distribution.points().data(), static_cast<int64_t>(distribution.points().size())};
+        return used;
     }
 };
 
@@ -69,10 +88,45 @@ void fit_uniform(const GroupView<Bits>& group, int entries, Bits* lut) {
         kernels_for<Bits>(kernels()).run_key_ranges(values, 1, length, &least, &most);
     });
     const double lowest = value_of_key<Bits>(least), highest = value_of_key<Bits>(most);
+    if (entries == 1) {
+        *lut = bits_from_double<Bits>(lowest + (highest - lowest) / 2);
+        return;
+    }
     for (int k = 0; k < entries; ++k) {
         lut[k] = bits_from_double<Bits>(lowest + k * ((highest - lowest) / (entries - 1)));
     }
     lut[entries - 1] = bits_from_double<Bits>(highest);
+}
+
+// Sets a group's infinities apart, each of which has an entry of its own, and calls fit for the others.
+template <typename Bits, typename Fit>
+void fit_finite(const GroupView<Bits>& group, int entries, Bits* lut, const Fit& fit) {
+    using Key = typename Format<Bits>::Key;
+    constexpr Bits kInfinity = Format<Bits>::kInfinity;
+    std::vector<Bits> finite;
+    std::vector<float> importance;
+    bool lowest = false, highest = false;
+    group.for_each(0, group.size(), [&](const Bits* values, int64_t length) {
+        for (int64_t i = 0; i < length; ++i) {
+            if ((values[i] & Format<Bits>::kMagnitude) == kInfinity) {
+                (static_cast<Key>(values[i]) < 0 ? lowest : highest) = true;
+                continue;
+            }
+            finite.push_back(values[i]);
+            if (group.importance != nullptr) importance.push_back(group.importance[values + i - group.values]);
+        }
+    });
+    Bits* const end = lut + entries;
+    if (lowest) *lut++ = static_cast<Bits>(kInfinity | ~Format<Bits>::kMagnitude);
+    const int left = static_cast<int>(end - lut) - (highest ? 1 : 0);
+    if (!finite.empty()) {
+        require(left >= 1, "a table of ", entries, " entries has none left for finite values");
+        const GroupLayout all{1, 1, static_cast<int64_t>(finite.size())};
+        fit({finite.data(), all, 0, importance.empty() ? nullptr : importance.data()}, left, lut);
+        lut += left;
+        while (highest && lut - 1 > end - entries && lut[-1] == lut[-2]) --lut;
+    }
+    std::fill(lut, end, highest ? kInfinity : lut[-1]);
 }
 
 // A set of at most `most` keys with open addressing, forgotten in constant time per key.
@@ -109,28 +163,35 @@ private:
 }  // namespace
 
 template <typename Bits>
-bool fit_tables(const Bits* values, const GroupLayout& layout, TableMode mode, int entries, int threads, Bits* luts,
-                Noise* noise) {
+std::optional<Noise> fit_tables(const Bits* values, const float* importance, const GroupLayout& layout, TableRule rule,
+                                int threads, Bits* luts) {
     WorkspacePool<KmeansFitter<Bits>> fitters;
     // Many groups share the threads among them; each of a few groups has all threads for itself in turn.
-    std::vector<Noise> noises(noise == nullptr ? 0 : static_cast<size_t>(layout.groups));
-    std::atomic<bool> known{noise != nullptr && mode == TableMode::kKmeans};
     const bool many = layout.groups >= 2 * static_cast<int64_t>(threads) || layout.size() < kGrain;
+    std::vector<std::optional<Noise>> noises(static_cast<size_t>(layout.groups));
     parallel_for(layout.groups, many ? threads : 1, [&](int64_t index) {
-        const GroupView<Bits> group{values, layout, index};
-        Bits* const lut = luts + index * entries;
-        if (mode == TableMode::kUniform) {
-            fit_uniform(group, entries, lut);
+        std::optional<Noise>& noise = noises[static_cast<size_t>(index)];
+        const auto fit = [&](const GroupView<Bits>& group, int entries, Bits* lut) {
+            if (rule.mode == TableMode::kUniform) {
+                fit_uniform(group, entries, lut);
+            } else {
+                noise = fitters.borrow()->fit(group, entries, many ? 1 : threads, lut);
+            }
+        };
+        const GroupView<Bits> group{values, layout, index, importance};
+        if (rule.infinities) {
+            fit_finite(group, rule.entries, luts + index * rule.entries, fit);
         } else {
-            Noise* const of_group = noise == nullptr ? nullptr : &noises[static_cast<size_t>(index)];
-            if (!fitters.borrow()->fit(group, entries, many ? 1 : threads, lut, of_group)) known = false;
+            fit(group, rule.entries, luts + index * rule.entries);
         }
     });
-    for (const Noise& of_group : noises) {
-        noise->squared_error += of_group.squared_error;
-        noise->squared_first += of_group.squared_first;
+    Noise total;
+    for (const std::optional<Noise>& noise : noises) {
+        if (!noise) return std::nullopt;
+        total.squared_error += noise->squared_error;
+        total.squared_first += noise->squared_first;
     }
-    return known;
+    return total;
 }
 
 template <typename Bits>
@@ -154,9 +215,12 @@ std::vector<std::vector<Bits>> distinct_values(const Bits* values, const GroupLa
     return result;
 }
 
-template bool fit_tables(const uint16_t*, const GroupLayout&, TableMode, int, int, uint16_t*, Noise*);
-template bool fit_tables(const uint32_t*, const GroupLayout&, TableMode, int, int, uint32_t*, Noise*);
+template std::optional<Noise> fit_tables(const uint16_t*, const float*, const GroupLayout&, TableRule, int, uint16_t*);
+template std::optional<Noise> fit_tables(const BFloat16Bits*, const float*, const GroupLayout&, TableRule, int,
+                                         BFloat16Bits*);
+template std::optional<Noise> fit_tables(const uint32_t*, const float*, const GroupLayout&, TableRule, int, uint32_t*);
 template std::vector<std::vector<uint16_t>> distinct_values(const uint16_t*, const GroupLayout&, int, int);
+template std::vector<std::vector<BFloat16Bits>> distinct_values(const BFloat16Bits*, const GroupLayout&, int, int);
 template std::vector<std::vector<uint32_t>> distinct_values(const uint32_t*, const GroupLayout&, int, int);
 
 }  // namespace corepress

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "algo/measure.h"
@@ -11,13 +12,21 @@ namespace corepress {
 
 enum class TableMode { kKmeans, kUniform };
 
+struct TableRule {
+    TableMode mode;
+    int entries;
+    bool infinities = false;  // values may be infinite
+};
+
 // Writes each group's table of `entries` values in the weight's format, ascending. kKmeans: the optimal ones; entries
 // that are not needed repeat the largest. kUniform: evenly spaced from the smallest to the largest value. luts:
-// [groups, entries]. Values must be finite. With `noise`, that of weights that take their nearest entries is found on
-// the way where every distinct value is at hand; returns whether it was.
+// [groups, entries]. importance: of each value in its squared error, or null for 1; a group that has none at all counts
+// as if it were null. Values must not be NaN; each infinity that a group has gets an entry of its own, and at least one
+// entry must be left for finite values. Returns the noise of weights that take their nearest entries where that takes
+// no other pass over them: where all are alike in importance and every distinct value is at hand.
 template <typename Bits>
-bool fit_tables(const Bits* values, const GroupLayout& layout, TableMode mode, int entries, int threads, Bits* luts,
-                Noise* noise = nullptr);
+std::optional<Noise> fit_tables(const Bits* values, const float* importance, const GroupLayout& layout, TableRule rule,
+                                int threads, Bits* luts);
 
 // Each group's distinct values, ascending, -0 as 0; empty for a group that has more than `most` of them.
 template <typename Bits>

@@ -39,8 +39,10 @@ ErrorSums sum_errors(const Bits* first, const Bits* second, int64_t count, int t
 }
 
 template int64_t count_nonfinite(const uint16_t*, int64_t, int);
+template int64_t count_nonfinite(const BFloat16Bits*, int64_t, int);
 template int64_t count_nonfinite(const uint32_t*, int64_t, int);
 template ErrorSums sum_errors(const uint16_t*, const uint16_t*, int64_t, int);
+template ErrorSums sum_errors(const BFloat16Bits*, const BFloat16Bits*, int64_t, int);
 template ErrorSums sum_errors(const uint32_t*, const uint32_t*, int64_t, int);
 
 }  // namespace corepress

@@ -16,6 +16,8 @@ namespace {
 // The largest key of a value that is no farther from `below` than from `above`.
 template <typename Bits>
 typename Format<Bits>::Key cut_between(Bits below, Bits above) {
+    if (below == static_cast<Bits>(Format<Bits>::kInfinity | ~Format<Bits>::kMagnitude)) return key_from_bits(below);
+    if (above == Format<Bits>::kInfinity) return key_from_bits(static_cast<Bits>(above - 1));
     const double middle =
         (static_cast<double>(Format<Bits>::to_float(below)) + static_cast<double>(Format<Bits>::to_float(above))) / 2;
     int64_t key = key_from_bits(bits_from_double<Bits>(middle));
@@ -32,6 +34,24 @@ void find_cuts(const Bits* lut, int entries, typename Format<Bits>::Key* cuts) {
     while (used > 1 && lut[used - 1] == lut[used - 2]) --used;
     for (int j = 0; j + 1 < used; ++j) cuts[j] = cut_between(lut[j], lut[j + 1]);
     std::fill(cuts + used - 1, cuts + entries, std::numeric_limits<typename Format<Bits>::Key>::max());
+}
+
+// For each code of each table the first of its equal entries; empty where no entry repeats another, but for the last
+// ones, which are never reached.
+template <typename Bits>
+std::vector<uint8_t> first_of_equal(const Bits* luts, int64_t groups, int entries) {
+    std::vector<uint8_t> first(static_cast<size_t>(groups * entries));
+    bool any = false;
+    for (int64_t group = 0; group < groups; ++group) {
+        const Bits* const lut = luts + group * entries;
+        uint8_t* const codes = first.data() + group * entries;
+        for (int j = 1; j < entries; ++j) {
+            const bool repeats = lut[j] == lut[j - 1];
+            codes[j] = repeats ? codes[j - 1] : static_cast<uint8_t>(j);
+            any = any || (repeats && lut[j] != lut[entries - 1]);
+        }
+    }
+    return any ? first : std::vector<uint8_t>{};
 }
 
 // Assigns codes by whichever kernel is fastest for the format, the table size and the length of the runs.
@@ -103,6 +123,7 @@ void palettize(const Bits* values, const GroupLayout& layout, int nbits, const B
     for (int64_t group = 0; group < layout.groups; ++group) {
         find_cuts(luts + group * entries, entries, cuts.data() + group * entries);
     }
+    const std::vector<uint8_t> first = first_of_equal(luts, layout.groups, entries);
     const Assigner<Bits> assigner(cuts.data(), entries, layout.groups == 1 && layout.size() >= kGrain);
     parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
         constexpr int64_t kTile = 4096;
@@ -110,7 +131,10 @@ void palettize(const Bits* values, const GroupLayout& layout, int nbits, const B
         for (int64_t tile = begin; tile < end; tile += kTile) {
             const int64_t stop = std::min(tile + kTile, end);
             for_each_run(layout, tile, stop, [&](int64_t group, int64_t offset, int64_t length) {
-                assigner.assign(values + offset, length, group, codes + (offset - tile));
+                uint8_t* const run = codes + (offset - tile);
+                assigner.assign(values + offset, length, group, run);
+                if (first.empty()) return;
+                for (int64_t i = 0; i < length; ++i) run[i] = first[static_cast<size_t>(group * entries + run[i])];
             });
             kernels().pack(codes, stop - tile, nbits, packed + tile * nbits / 8);
         }
@@ -157,10 +181,14 @@ ErrorSums sum_palette_errors(const Bits* first, const uint8_t* packed, const Gro
 }
 
 template void palettize(const uint16_t*, const GroupLayout&, int, const uint16_t*, int, uint8_t*);
+template void palettize(const BFloat16Bits*, const GroupLayout&, int, const BFloat16Bits*, int, uint8_t*);
 template void palettize(const uint32_t*, const GroupLayout&, int, const uint32_t*, int, uint8_t*);
 template void depalettize(const uint8_t*, const GroupLayout&, int, const uint16_t*, int, uint16_t*);
+template void depalettize(const uint8_t*, const GroupLayout&, int, const BFloat16Bits*, int, BFloat16Bits*);
 template void depalettize(const uint8_t*, const GroupLayout&, int, const uint32_t*, int, uint32_t*);
 template ErrorSums sum_palette_errors(const uint16_t*, const uint8_t*, const GroupLayout&, int, const uint16_t*, int);
+template ErrorSums sum_palette_errors(const BFloat16Bits*, const uint8_t*, const GroupLayout&, int, const BFloat16Bits*,
+                                      int);
 template ErrorSums sum_palette_errors(const uint32_t*, const uint8_t*, const GroupLayout&, int, const uint32_t*, int);
 
 }  // namespace corepress

@@ -9,7 +9,8 @@
 namespace corepress {
 
 // Codes each value by the nearest entry of its group's table, ties to the lower. luts: [groups, 2^nbits], ascending.
-// packed: (size * nbits + 7) / 8 bytes in the tensor's order. Values and entries must be finite.
+// packed: (size * nbits + 7) / 8 bytes in the tensor's order. Nothing may be NaN; infinities are nearest to themselves,
+// and where there are some, each must be an entry.
 template <typename Bits>
 void palettize(const Bits* values, const GroupLayout& layout, int nbits, const Bits* luts, int threads,
                uint8_t* packed);

@@ -37,9 +37,9 @@ Counts count_magnitudes(const Bits* values, int64_t count, int threads, const Sl
     });
 }
 
-// The magnitude of a rank among many halves. A sample tells two bounds that it most likely lies between; counting the
-// values below and only those between, a few percent, takes half the time of counting all. No result where the sample
-// misled.
+// The magnitude of a rank among many 16-bit values. A sample tells two bounds that it most likely lies between;
+// counting the values below and only those between, a few percent, takes half the time of counting all. No result where
+// the sample misled.
 template <typename Bits>
 std::optional<Bits> select_near_sample(const Bits* values, int64_t count, int64_t rank, int threads) {
     constexpr int64_t kSample = int64_t{1} << 14;
@@ -100,11 +100,12 @@ std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int threa
     return offsets;
 }
 
-// Of halves, counted by their magnitudes, where those up to a magnitude become zero.
+// Of 16-bit values, counted by their magnitudes, where those up to a magnitude become zero.
+template <typename Bits>
 Noise noise_up_to(uint32_t magnitude, const Counts& counts) {
     Noise noise;
-    for (uint32_t bits = 0; bits < Format<uint16_t>::kInfinity; ++bits) {
-        const double value = static_cast<double>(float_from_half(static_cast<uint16_t>(bits)));
+    for (uint32_t bits = 0; bits < Format<Bits>::kInfinity; ++bits) {
+        const double value = static_cast<double>(Format<Bits>::to_float(static_cast<Bits>(bits)));
         noise.squared_first += static_cast<double>(counts[bits]) * (value * value);
         if (bits == magnitude) noise.squared_error = noise.squared_first;
     }
@@ -117,13 +118,13 @@ template <typename Bits>
 Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads, Noise* noise) {
     if constexpr (sizeof(Bits) == 2) {
         constexpr int64_t kMany = int64_t{1} << 20;
-        if (count >= kMany) {
+        if (count >= kMany && noise == nullptr) {
             if (const auto selected = select_near_sample(values, count, rank, threads)) return *selected;
         }
         const auto counts =
             count_magnitudes(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits); });
         const uint32_t magnitude = find_rank(counts, rank);
-        if (noise != nullptr) *noise = noise_up_to(magnitude, counts);
+        if (noise != nullptr) *noise = noise_up_to<Bits>(magnitude, counts);
         return static_cast<Bits>(magnitude);
     } else {
         const auto upper =
@@ -177,15 +178,20 @@ ErrorSums sum_sparse_errors(const Bits* first, const Bits* kept, const uint8_t* 
     });
 }
 
-template uint16_t magnitude_of_rank(const uint16_t*, int64_t, int64_t, int, Noise*);
-template uint32_t magnitude_of_rank(const uint32_t*, int64_t, int64_t, int, Noise*);
 template ErrorSums sum_sparse_errors(const uint16_t*, const uint16_t*, const uint8_t*, int64_t, int);
+template ErrorSums sum_sparse_errors(const BFloat16Bits*, const BFloat16Bits*, const uint8_t*, int64_t, int);
 template ErrorSums sum_sparse_errors(const uint32_t*, const uint32_t*, const uint8_t*, int64_t, int);
+template uint16_t magnitude_of_rank(const uint16_t*, int64_t, int64_t, int, Noise*);
+template BFloat16Bits magnitude_of_rank(const BFloat16Bits*, int64_t, int64_t, int, Noise*);
+template uint32_t magnitude_of_rank(const uint32_t*, int64_t, int64_t, int, Noise*);
 template int64_t magnitude_mask(const uint16_t*, int64_t, uint16_t, int, uint8_t*);
+template int64_t magnitude_mask(const BFloat16Bits*, int64_t, BFloat16Bits, int, uint8_t*);
 template int64_t magnitude_mask(const uint32_t*, int64_t, uint32_t, int, uint8_t*);
 template void encode_sparse(const uint16_t*, int64_t, const uint8_t*, int, uint16_t*);
+template void encode_sparse(const BFloat16Bits*, int64_t, const uint8_t*, int, BFloat16Bits*);
 template void encode_sparse(const uint32_t*, int64_t, const uint8_t*, int, uint32_t*);
 template void decode_sparse(const uint16_t*, const uint8_t*, int64_t, int, uint16_t*);
+template void decode_sparse(const BFloat16Bits*, const uint8_t*, int64_t, int, BFloat16Bits*);
 template void decode_sparse(const uint32_t*, const uint8_t*, int64_t, int, uint32_t*);
 
 }  // namespace corepress

@@ -9,7 +9,7 @@
 namespace corepress {
 
 // The magnitude, as bits, of rank `rank` (0 the smallest) among count > rank values without NaN. With `noise`, what it
-// is once all values up to that magnitude are zero is found on the way if the values are halves.
+// is once all values up to that magnitude are zero is found on the way if the values have 16 bits.
 template <typename Bits>
 Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads, Noise* noise = nullptr);
 

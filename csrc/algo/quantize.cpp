@@ -108,9 +108,10 @@ class Quantizer {
 public:
     using Key = KeyOf<Bits>;
 
-    Quantizer(const Bits* values, const BlockLayout& layout, AffineEncoding encoding, Bits* scales,
-              uint8_t* zero_points, uint8_t* packed)
+    Quantizer(const Bits* values, const float* importance, const BlockLayout& layout, AffineEncoding encoding,
+              Bits* scales, uint8_t* zero_points, uint8_t* packed)
         : values_(values),
+          importance_(importance),
           layout_(layout),
           encoding_(encoding),
           codes_(codes_of(encoding)),
@@ -189,13 +190,13 @@ private:
         if (unusual == 0 && !encoding_.search_scale) return;
         for (int64_t i = 0; i < end - begin; ++i) {
             const double low = value_of_key<Bits>(lowest[i]), high = value_of_key<Bits>(highest[i]);
+            const BlockValues<Bits> block{values_, importance_, layout_, begin + i};
             affines[i] = choose_affine<Bits>(low, high, codes_, encoding_.symmetric);
             if (is_coarse<Bits>(affines[i].scale)) {
-                affines[i] = round_scale(values_, layout_, begin + i, codes_, affines[i]);
+                affines[i] = round_scale(block, codes_, affines[i]);
             }
             if (encoding_.search_scale) {
-                affines[i] =
-                    search_affine(values_, layout_, begin + i, low, high, codes_, encoding_.symmetric, affines[i]);
+                affines[i] = search_affine(block, low, high, codes_, encoding_.symmetric, affines[i]);
             }
             scales_[begin + i] = Format<Bits>::from_float(affines[i].scale);
             zero_points_[begin + i] = static_cast<uint8_t>(static_cast<int>(affines[i].zero_point));
@@ -230,6 +231,7 @@ private:
     }
 
     const Bits* values_;
+    const float* importance_;
     const BlockLayout& layout_;
     AffineEncoding encoding_;
     Codes codes_;
@@ -247,10 +249,10 @@ bool has_small_slabs(const BlockLayout& layout) {
 }  // namespace
 
 template <typename Bits>
-void quantize(const Bits* values, const BlockLayout& layout, AffineEncoding encoding, int threads, Bits* scales,
-              uint8_t* zero_points, uint8_t* packed) {
+void quantize(const Bits* values, const float* importance, const BlockLayout& layout, AffineEncoding encoding,
+              int threads, Bits* scales, uint8_t* zero_points, uint8_t* packed) {
     if (layout.size() == 0) return;
-    Quantizer<Bits> quantizer(values, layout, encoding, scales, zero_points, packed);
+    Quantizer<Bits> quantizer(values, importance, layout, encoding, scales, zero_points, packed);
     if (has_small_slabs(layout)) {
         quantizer.by_slabs(threads);
     } else {
@@ -329,10 +331,16 @@ ErrorSums sum_quantized_errors(const Bits* first, const uint8_t* packed, const B
     });
 }
 
-template void quantize(const uint16_t*, const BlockLayout&, AffineEncoding, int, uint16_t*, uint8_t*, uint8_t*);
-template void quantize(const uint32_t*, const BlockLayout&, AffineEncoding, int, uint32_t*, uint8_t*, uint8_t*);
+template void quantize(const uint16_t*, const float*, const BlockLayout&, AffineEncoding, int, uint16_t*, uint8_t*,
+                       uint8_t*);
+template void quantize(const BFloat16Bits*, const float*, const BlockLayout&, AffineEncoding, int, BFloat16Bits*,
+                       uint8_t*, uint8_t*);
+template void quantize(const uint32_t*, const float*, const BlockLayout&, AffineEncoding, int, uint32_t*, uint8_t*,
+                       uint8_t*);
 template void dequantize(const uint8_t*, const BlockLayout&, IntegerType, const uint16_t*, const uint8_t*, int,
                          uint16_t*);
+template void dequantize(const uint8_t*, const BlockLayout&, IntegerType, const BFloat16Bits*, const uint8_t*, int,
+                         BFloat16Bits*);
 template void dequantize(const uint8_t*, const BlockLayout&, IntegerType, const uint32_t*, const uint8_t*, int,
                          uint32_t*);
 template ErrorSums sum_quantized_errors(const uint16_t*, const uint8_t*, const BlockLayout&, IntegerType,

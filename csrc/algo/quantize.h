@@ -24,10 +24,11 @@ struct AffineEncoding {
 };
 
 // weight = scale * (code - zero_point). scales and zero_points (a byte each, signed as the codes): one per block.
-// packed: the codes in the tensor's order, least significant bit first. Values must be finite.
+// packed: the codes in the tensor's order, least significant bit first. importance: of each value in the squared error
+// that is searched for, or null for 1; a block that has none at all counts as if it were null. Values must be finite.
 template <typename Bits>
-void quantize(const Bits* values, const BlockLayout& layout, AffineEncoding encoding, int threads, Bits* scales,
-              uint8_t* zero_points, uint8_t* packed);
+void quantize(const Bits* values, const float* importance, const BlockLayout& layout, AffineEncoding encoding,
+              int threads, Bits* scales, uint8_t* zero_points, uint8_t* packed);
 
 // zero_points may be null: all 0.
 template <typename Bits>

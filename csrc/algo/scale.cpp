@@ -34,31 +34,50 @@ float round_up_from_zero(double scale) {
     return Format<Bits>::to_float(std::max(bits, Format<Bits>::kMinimum));
 }
 
-// Calls body(values, count) for the values of a block, a tile of short runs at a time.
+// Calls body(values, importance, count) for the values of a block, a tile of short runs at a time.
 template <typename Bits, typename Body>
-void for_each_tile(const Bits* values, const BlockLayout& layout, int64_t group, const Body& body) {
+void for_each_tile(const BlockValues<Bits>& block, const Body& body) {
     constexpr int64_t kTile = 1024, kLongRun = 32;
     Bits tile[kTile];
+    float importance[kTile];
+    const bool weighted = block.importance != nullptr;
     int64_t filled = 0;
-    layout.for_each_run(group, [&](int64_t offset, int64_t length) {
-        if (length >= kLongRun || length == layout.group_size()) return body(values + offset, length);
+    block.layout.for_each_run(block.group, [&](int64_t offset, int64_t length) {
+        const float* const of_run = weighted ? block.importance + offset : nullptr;
+        if (length >= kLongRun || length == block.layout.group_size()) {
+            return body(block.values + offset, of_run, length);
+        }
         if (filled + length > kTile) {
-            body(tile, filled);
+            body(tile, weighted ? importance : nullptr, filled);
             filled = 0;
         }
-        std::copy_n(values + offset, length, tile + filled);
+        std::copy_n(block.values + offset, length, tile + filled);
+        if (weighted) std::copy_n(of_run, length, importance + filled);
         filled += length;
     });
-    if (filled > 0) body(tile, filled);
+    if (filled > 0) body(tile, weighted ? importance : nullptr, filled);
 }
 
 template <typename Bits>
-FitSums fit(const Bits* values, const BlockLayout& layout, int64_t group, Affine affine, CodeRange range) {
+FitSums fit(const BlockValues<Bits>& block, Affine affine, CodeRange range) {
     FitSums sums;
-    for_each_tile(values, layout, group, [&](const Bits* tile, int64_t count) {
-        kernels_for<Bits>(kernels()).add_fit(tile, count, affine, range, &sums);
+    for_each_tile(block, [&](const Bits* tile, const float* importance, int64_t count) {
+        kernels_for<Bits>(kernels()).add_fit(tile, importance, count, affine, range, &sums);
     });
     return sums;
+}
+
+// The block as the search sees it: one without any importance is one where all values matter alike.
+template <typename Bits>
+BlockValues<Bits> with_some_importance(BlockValues<Bits> block) {
+    bool any = false;
+    if (block.importance != nullptr) {
+        for_each_tile(block, [&](const Bits*, const float* importance, int64_t count) {
+            any = any || std::any_of(importance, importance + count, [](float weight) { return weight > 0; });
+        });
+    }
+    if (!any) block.importance = nullptr;
+    return block;
 }
 
 // Scales and zero points to try, fewer than the most that there may be.
@@ -111,9 +130,9 @@ struct Leaders {
 template <typename Bits>
 class AffineSearch {
 public:
-    AffineSearch(const Bits* values, const BlockLayout& layout, int64_t group, CodeRange range, Affine start)
-        : values_(values), layout_(layout), group_(group), range_(range), best_(start) {
-        best_sums_ = fit(values, layout, group, start, range);
+    AffineSearch(const BlockValues<Bits>& block, CodeRange range, Affine start)
+        : block_(block), range_(range), best_(start) {
+        best_sums_ = fit(block, start, range);
     }
 
     Affine best() const { return best_; }
@@ -123,9 +142,9 @@ public:
     // squares less product^2 / square.
     void improve_the_most_promising(const Candidates<Bits>& candidates, bool symmetric) {
         Moments moments[Candidates<Bits>::kMost];
-        for_each_tile(values_, layout_, group_, [&](const Bits* tile, int64_t count) {
-            kernels_for<Bits>(kernels()).add_moments(tile, count, candidates.affines, candidates.count, range_,
-                                                     moments);
+        for_each_tile(block_, [&](const Bits* tile, const float* importance, int64_t count) {
+            kernels_for<Bits>(kernels()).add_moments(tile, importance, count, candidates.affines, candidates.count,
+                                                     range_, moments);
         });
         Leaders leaders;
         for (int j = 0; j < candidates.count; ++j) leaders.enter(moments, j);
@@ -161,16 +180,14 @@ private:
         if (one.count == 0) return false;
         const Affine affine = one.affines[0];
         if (affine.scale == best_.scale && affine.zero_point == best_.zero_point) return false;
-        const FitSums sums = fit(values_, layout_, group_, affine, range_);
+        const FitSums sums = fit(block_, affine, range_);
         if (!(sums.error < best_sums_.error)) return false;
         best_ = affine;
         best_sums_ = sums;
         return true;
     }
 
-    const Bits* values_;
-    const BlockLayout& layout_;
-    int64_t group_;
+    BlockValues<Bits> block_;
     CodeRange range_;
     Affine best_;
     FitSums best_sums_;
@@ -223,16 +240,17 @@ bool is_coarse(float scale) {
 }
 
 template <typename Bits>
-Affine round_scale(const Bits* values, const BlockLayout& layout, int64_t group, const Codes& codes, Affine affine) {
+Affine round_scale(const BlockValues<Bits>& given, const Codes& codes, Affine affine) {
+    const BlockValues<Bits> block = with_some_importance(given);
     const Affine above{step<Bits>(affine.scale, 1), affine.zero_point};
-    const double error = fit(values, layout, group, affine, codes.used).error;
-    return fit(values, layout, group, above, codes.used).error < error ? above : affine;
+    const double error = fit(block, affine, codes.used).error;
+    return fit(block, above, codes.used).error < error ? above : affine;
 }
 
 template <typename Bits>
-Affine search_affine(const Bits* values, const BlockLayout& layout, int64_t group, double low, double high,
-                     const Codes& codes, bool symmetric, Affine start) {
-    AffineSearch<Bits> search(values, layout, group, codes.used, start);
+Affine search_affine(const BlockValues<Bits>& block, double low, double high, const Codes& codes, bool symmetric,
+                     Affine start) {
+    AffineSearch<Bits> search(with_some_importance(block), codes.used, start);
     if (search.is_exact()) return start;
     const double lowest = static_cast<double>(codes.used.lowest), highest = static_cast<double>(codes.used.highest);
     const double middle = (std::min(low, 0.0) + std::max(high, 0.0)) / 2;
@@ -252,13 +270,16 @@ Affine search_affine(const Bits* values, const BlockLayout& layout, int64_t grou
 }
 
 template Affine choose_affine<uint16_t>(double, double, const Codes&, bool);
+template Affine choose_affine<BFloat16Bits>(double, double, const Codes&, bool);
 template Affine choose_affine<uint32_t>(double, double, const Codes&, bool);
 template bool is_coarse<uint16_t>(float);
+template bool is_coarse<BFloat16Bits>(float);
 template bool is_coarse<uint32_t>(float);
-template Affine round_scale(const uint16_t*, const BlockLayout&, int64_t, const Codes&, Affine);
-template Affine round_scale(const uint32_t*, const BlockLayout&, int64_t, const Codes&, Affine);
-
-template Affine search_affine(const uint16_t*, const BlockLayout&, int64_t, double, double, const Codes&, bool, Affine);
-template Affine search_affine(const uint32_t*, const BlockLayout&, int64_t, double, double, const Codes&, bool, Affine);
+template Affine round_scale(const BlockValues<uint16_t>&, const Codes&, Affine);
+template Affine round_scale(const BlockValues<BFloat16Bits>&, const Codes&, Affine);
+template Affine round_scale(const BlockValues<uint32_t>&, const Codes&, Affine);
+template Affine search_affine(const BlockValues<uint16_t>&, double, double, const Codes&, bool, Affine);
+template Affine search_affine(const BlockValues<BFloat16Bits>&, double, double, const Codes&, bool, Affine);
+template Affine search_affine(const BlockValues<uint32_t>&, double, double, const Codes&, bool, Affine);
 
 }  // namespace corepress

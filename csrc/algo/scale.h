@@ -7,6 +7,15 @@
 
 namespace corepress {
 
+// One block of a tensor.
+template <typename Bits>
+struct BlockValues {
+    const Bits* values;       // of the tensor, as is the importance
+    const float* importance;  // of each value in a squared error, or null: all alike, as where a block has none at all
+    const BlockLayout& layout;
+    int64_t group;
+};
+
 // Codes that scales of the range of values are made for, and codes in use; they differ where a search gives a symmetric
 // encoding its last code.
 struct Codes {
@@ -29,7 +38,7 @@ bool is_coarse(float scale);
 
 // The better of the scale and the next one above.
 template <typename Bits>
-Affine round_scale(const Bits* values, const BlockLayout& layout, int64_t group, const Codes& codes, Affine affine);
+Affine round_scale(const BlockValues<Bits>& block, const Codes& codes, Affine affine);
 
 // The scale and, unless symmetric, the zero point of least squared error that a search around `start`, made for values
 // in [low, high], finds; never worse than start.
@@ -38,7 +47,7 @@ Affine round_scale(const Bits* values, const BlockLayout& layout, int64_t group,
 // best of them, and the one whose codes another scale would suit best, then take turns: the least-squares scale for the
 // codes, rounded to the format, gives new codes; neighbouring zero points are tried; until nothing improves.
 template <typename Bits>
-Affine search_affine(const Bits* values, const BlockLayout& layout, int64_t group, double low, double high,
-                     const Codes& codes, bool symmetric, Affine start);
+Affine search_affine(const BlockValues<Bits>& block, double low, double high, const Codes& codes, bool symmetric,
+                     Affine start);
 
 }  // namespace corepress

@@ -160,10 +160,13 @@ int64_t mask_of_kept(const Bits* values, const uint8_t* keep, int64_t count, int
 }
 
 template void n_m_mask(const uint16_t*, const GroupLayout&, int64_t, int64_t, int, uint8_t*);
+template void n_m_mask(const BFloat16Bits*, const GroupLayout&, int64_t, int64_t, int, uint8_t*);
 template void n_m_mask(const uint32_t*, const GroupLayout&, int64_t, int64_t, int, uint8_t*);
 template void block_mask(const uint16_t*, const GroupLayout&, int64_t, int64_t, int, uint8_t*);
+template void block_mask(const BFloat16Bits*, const GroupLayout&, int64_t, int64_t, int, uint8_t*);
 template void block_mask(const uint32_t*, const GroupLayout&, int64_t, int64_t, int, uint8_t*);
 template int64_t mask_of_kept(const uint16_t*, const uint8_t*, int64_t, int, uint8_t*);
+template int64_t mask_of_kept(const BFloat16Bits*, const uint8_t*, int64_t, int, uint8_t*);
 template int64_t mask_of_kept(const uint32_t*, const uint8_t*, int64_t, int, uint8_t*);
 
 }  // namespace corepress

@@ -19,6 +19,7 @@ namespace corepress {
 namespace py = pybind11;
 
 using Bytes = py::array_t<uint8_t, py::array::c_style>;
+using Floats = py::array_t<float, py::array::c_style>;
 using Layout = std::array<int64_t, 3>;  // outer, groups, run
 
 inline int threads_from(const std::optional<int>& num_threads) {
@@ -37,19 +38,30 @@ inline void require_contiguous(const py::array& array, const char* name) {
     require((array.flags() & py::array::c_style) != 0, name, " must be C-contiguous");
 }
 
-inline bool is_half(const py::array& array) { return array.dtype().kind() == 'f' && array.itemsize() == 2; }
+enum class FloatFormat { kHalf, kBFloat16, kSingle };
 
-inline void require_float(const py::array& array, const char* name) {
-    const bool known = array.dtype().kind() == 'f' && (array.itemsize() == 2 || array.itemsize() == 4);
-    if (!known || array.dtype().byteorder() == '>') {
-        throw py::type_error(std::string(name) + " must be float16 or float32, not " +
+// bfloat16 is a dtype of the package ml_dtypes, known by its name alone.
+inline std::optional<FloatFormat> find_float_format(const py::array& array) {
+    const py::dtype dtype = array.dtype();
+    if (dtype.byteorder() == '>') return std::nullopt;
+    if (dtype.kind() == 'f' && dtype.itemsize() == 2) return FloatFormat::kHalf;
+    if (dtype.kind() == 'f' && dtype.itemsize() == 4) return FloatFormat::kSingle;
+    const bool is_bfloat16 = dtype.itemsize() == 2 && std::string(py::str(dtype)) == "bfloat16";
+    return is_bfloat16 ? std::optional(FloatFormat::kBFloat16) : std::nullopt;
+}
+
+inline FloatFormat require_float(const py::array& array, const char* name) {
+    const std::optional<FloatFormat> format = find_float_format(array);
+    if (!format) {
+        throw py::type_error(std::string(name) + " must be float16, bfloat16 or float32, not " +
                              std::string(py::str(array.dtype())));
     }
     require_contiguous(array, name);
+    return *format;
 }
 
 inline void require_same_dtype(const py::array& first, const py::array& second, const char* names) {
-    if (first.itemsize() != second.itemsize() || first.dtype().kind() != second.dtype().kind()) {
+    if (!first.dtype().equal(second.dtype())) {
         throw py::type_error(std::string(names) + " must have one dtype, not " + std::string(py::str(first.dtype())) +
                              " and " + std::string(py::str(second.dtype())));
     }
@@ -75,8 +87,16 @@ inline py::array empty_like_float(const py::array& array, int64_t size) {
 
 // Calls body with the bits type of a float array.
 template <typename Body>
+auto with_bits(FloatFormat format, Body&& body) {
+    switch (format) {
+        case FloatFormat::kHalf: return body(uint16_t{});
+        case FloatFormat::kBFloat16: return body(BFloat16Bits{});
+        default: return body(uint32_t{});
+    }
+}
+template <typename Body>
 auto with_bits(const py::array& array, Body&& body) {
-    return is_half(array) ? body(uint16_t{}) : body(uint32_t{});
+    return with_bits(find_float_format(array).value_or(FloatFormat::kSingle), body);
 }
 
 inline py::tuple tuple_of(const ErrorSums& sums) {
@@ -84,8 +104,8 @@ inline py::tuple tuple_of(const ErrorSums& sums) {
                           sums.largest_error);
 }
 
-inline py::object tuple_of(const Noise* noise) {
-    if (noise == nullptr) return py::none();
+inline py::object tuple_of(const std::optional<Noise>& noise) {
+    if (!noise) return py::none();
     return py::make_tuple(noise->squared_error, noise->squared_first);
 }
 

@@ -34,6 +34,16 @@ py::tuple sum_errors_arrays(const py::array& first, const py::array& second, std
     return tuple_of(sums);
 }
 
+// Rounds once, to nearest even; -0 becomes 0.
+void round_to(const py::array_t<double, py::array::c_style>& values, py::array& out) {
+    require_float(out, "out");
+    require_size(out, values.size(), "out");
+    with_bits(out, [&](auto bits) {
+        auto* const rounded = writable_data_of<decltype(bits)>(out);
+        for (py::ssize_t i = 0; i < values.size(); ++i) rounded[i] = bits_from_double<decltype(bits)>(values.data()[i]);
+    });
+}
+
 // The portable conversion, not the machine's instructions: tests compare the two.
 py::array_t<uint16_t> half_bits(const py::array_t<float, py::array::c_style>& values) {
     py::array_t<uint16_t> halves(values.size());
@@ -47,6 +57,7 @@ void bind_measure(py::module_& module) {
     module.def("count_nonfinite", &count_nonfinite_array, py::arg("array"), py::arg("num_threads") = py::none());
     module.def("sum_errors", &sum_errors_arrays, py::arg("first"), py::arg("second"),
                py::arg("num_threads") = py::none());
+    module.def("round_to", &round_to, py::arg("values").noconvert(), py::arg("out").noconvert());
     module.def("half_bits", &half_bits, py::arg("values").noconvert());
 }
 

@@ -10,40 +10,42 @@ namespace {
 // One tensor of a list, with all that is needed while the interpreter runs other threads.
 struct Job {
     py::array weight, lut;
+    std::optional<Floats> importance;
     Bytes indices;
     GroupLayout layout;
     const void* values;
+    const float* importances;
     const void* luts;
     void* fitted_luts;  // null where the table is given
     uint8_t* packed;
-    bool half;
-    Noise noise;
-    bool noise_known;
+    FloatFormat format;
+    std::optional<Noise> noise = {};
 };
 
 template <typename Bits>
-void run(Job& job, int nbits, TableMode mode, int threads) {
+void run(Job& job, int nbits, TableRule rule, int threads) {
     const Bits* const values = static_cast<const Bits*>(job.values);
     if (job.fitted_luts != nullptr) {
-        job.noise_known =
-            fit_tables(values, job.layout, mode, 1 << nbits, threads, static_cast<Bits*>(job.fitted_luts), &job.noise);
+        job.noise = fit_tables(values, job.importances, job.layout, rule, threads, static_cast<Bits*>(job.fitted_luts));
     }
     palettize(values, job.layout, nbits, static_cast<const Bits*>(job.luts), threads, job.packed);
 }
 
-Job make_job(const py::array& weight, const Layout& layout, int nbits, const std::optional<py::array>& given_lut) {
-    require_float(weight, "weight");
+Job make_job(const py::array& weight, const Layout& layout, int nbits, const std::optional<py::array>& given_lut,
+             const std::optional<Floats>& importance) {
+    const FloatFormat format = require_float(weight, "weight");
+    if (importance) require_size(*importance, weight.size(), "importance");
     Job job{weight,
             {},
+            importance,
             Bytes(packed_size(weight.size(), nbits)),
             layout_from(layout, weight),
             weight.data(),
+            importance ? importance->data() : nullptr,
             nullptr,
             nullptr,
             nullptr,
-            is_half(weight),
-            {},
-            false};
+            format};
     if (given_lut) {
         job.lut = *given_lut;
         require_float(job.lut, "lut");
@@ -62,30 +64,30 @@ Job make_job(const py::array& weight, const Layout& layout, int nbits, const std
 // noise None unless it was found on the way.
 py::list palettize_arrays(const std::vector<py::array>& weights, const std::vector<Layout>& layouts, int nbits,
                           const std::string& mode, const std::vector<std::optional<py::array>>& luts,
+                          const std::vector<std::optional<Floats>>& importances, bool infinities,
                           std::optional<int> num_threads) {
     require_nbits(nbits);
     require(mode == "kmeans" || mode == "uniform", "mode must be kmeans or uniform, not ", mode);
-    require(layouts.size() == weights.size() && luts.size() == weights.size(),
-            "there must be one layout and one lut, or None, per weight");
-    const TableMode table_mode = mode == "uniform" ? TableMode::kUniform : TableMode::kKmeans;
+    require(layouts.size() == weights.size() && luts.size() == weights.size() && importances.size() == weights.size(),
+            "there must be one layout, and one lut and importance, or None, per weight");
+    const TableRule rule{mode == "uniform" ? TableMode::kUniform : TableMode::kKmeans, 1 << nbits, infinities};
     const int threads = threads_from(num_threads);
     std::vector<Job> jobs;
     std::vector<int64_t> sizes;
     for (size_t i = 0; i < weights.size(); ++i) {
-        jobs.push_back(make_job(weights[i], layouts[i], nbits, luts[i]));
+        jobs.push_back(make_job(weights[i], layouts[i], nbits, luts[i], importances[i]));
         sizes.push_back(weights[i].size());
     }
     {
         const py::gil_scoped_release release;
         parallel_jobs(sizes, threads, [&](int64_t index, int job_threads) {
             Job& job = jobs[static_cast<size_t>(index)];
-            job.half ? run<uint16_t>(job, nbits, table_mode, job_threads)
-                     : run<uint32_t>(job, nbits, table_mode, job_threads);
+            with_bits(job.format, [&](auto bits) { run<decltype(bits)>(job, nbits, rule, job_threads); });
         });
     }
     py::list results;
     for (const Job& job : jobs) {
-        results.append(py::make_tuple(job.lut, job.indices, tuple_of(job.noise_known ? &job.noise : nullptr)));
+        results.append(py::make_tuple(job.lut, job.indices, tuple_of(job.noise)));
     }
     return results;
 }
@@ -164,7 +166,8 @@ py::tuple sum_palette_errors_array(const py::array& weight, const Bytes& indices
 
 void bind_palettize(py::module_& module) {
     module.def("palettize", &palettize_arrays, py::arg("weights"), py::arg("layouts"), py::arg("nbits"),
-               py::arg("mode"), py::arg("luts"), py::arg("num_threads") = py::none());
+               py::arg("mode"), py::arg("luts"), py::arg("importances"), py::arg("infinities") = false,
+               py::arg("num_threads") = py::none());
     module.def("sum_palette_errors", &sum_palette_errors_array, py::arg("weight"), py::arg("indices").noconvert(),
                py::arg("layout"), py::arg("nbits"), py::arg("lut"), py::arg("num_threads") = py::none());
     module.def("distinct_values", &distinct_values_array, py::arg("weight"), py::arg("layout"), py::arg("most"),

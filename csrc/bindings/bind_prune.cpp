@@ -1,6 +1,9 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "algo/prune.h"
 #include "algo/structure.h"
@@ -11,47 +14,30 @@
 namespace corepress {
 namespace {
 
-// With the noise of zeroing all up to that magnitude, or None if that takes another pass.
-py::tuple magnitude_of_rank_array(const py::array& weight, int64_t rank, std::optional<int> num_threads) {
-    require_float(weight, "weight");
+// What goes of one tensor: magnitudes up to a threshold or up to that of a rank, n of every m along an axis, or the
+// blocks of smallest norm along an axis.
+struct PruneRule {
+    enum class Kind { kThreshold, kRank, kGroups, kBlocks } kind;
+    int64_t rank = 0;
+    int64_t n = 0;
+    int64_t length = 0;  // m, or the size of a block
+    GroupLayout axis = {};
+};
+
+void require_rank(int64_t rank, const py::array& weight) {
     require(rank >= 0 && rank < weight.size(), "rank must be from 0 to ", weight.size() - 1, ", not ", rank);
-    const int threads = threads_from(num_threads);
-    py::array result = empty_like_float(weight, 1);
-    Noise noise;
-    with_bits(weight, [&](auto bits) {
-        using Bits = decltype(bits);
-        const Bits* const values = data_of<Bits>(weight);
-        Bits* const magnitude = writable_data_of<Bits>(result);
-        const py::gil_scoped_release release;
-        *magnitude = magnitude_of_rank(values, weight.size(), rank, threads, &noise);
-    });
-    return py::make_tuple(result, tuple_of(is_half(weight) ? &noise : nullptr));
 }
 
-py::tuple magnitude_mask_array(const py::array& weight, const py::array& threshold, std::optional<int> num_threads) {
-    require_float(weight, "weight");
-    require_float(threshold, "threshold");
-    require_same_dtype(weight, threshold, "weight and threshold");
-    require_size(threshold, 1, "threshold");
-    const int threads = threads_from(num_threads);
-    Bytes mask(packed_size(weight.size(), 1));
-    uint8_t* const out = mask.mutable_data();
-    const int64_t ones = with_bits(weight, [&](auto bits) {
-        using Bits = decltype(bits);
-        const Bits* const values = data_of<Bits>(weight);
-        const Bits magnitude = *data_of<Bits>(threshold);
-        const py::gil_scoped_release release;
-        return magnitude_mask(values, weight.size(), magnitude, threads, out);
-    });
-    return py::make_tuple(mask, ones);
+void require_n_m(int64_t n, int64_t m) {
+    require(m >= 1 && m <= kLargestGroup && n >= 0 && n <= m, "n:m must have 0 <= n <= m and 1 <= m <= ", kLargestGroup,
+            ", not ", n, ":", m);
 }
 
 Bytes n_m_mask_array(const py::array& weight, const Layout& layout, int64_t n, int64_t m,
                      std::optional<int> num_threads) {
     require_float(weight, "weight");
     const GroupLayout axis = layout_from(layout, weight);
-    require(m >= 1 && m <= kLargestGroup && n >= 0 && n <= m, "n:m must have 0 <= n <= m and 1 <= m <= ", kLargestGroup,
-            ", not ", n, ":", m);
+    require_n_m(n, m);
     const int threads = threads_from(num_threads);
     Bytes keep(weight.size());
     uint8_t* const out = keep.mutable_data();
@@ -63,44 +49,120 @@ Bytes n_m_mask_array(const py::array& weight, const Layout& layout, int64_t n, i
     return keep;
 }
 
-Bytes block_mask_array(const py::array& weight, const Layout& layout, int64_t block_size, int64_t rank,
-                       std::optional<int> num_threads) {
-    require_float(weight, "weight");
-    const GroupLayout axis = layout_from(layout, weight);
-    require(block_size >= 1, "block_size must be at least 1, not ", block_size);
-    require(rank >= 0 && rank < weight.size(), "rank must be from 0 to ", weight.size() - 1, ", not ", rank);
-    const int threads = threads_from(num_threads);
-    Bytes keep(weight.size());
-    uint8_t* const out = keep.mutable_data();
-    with_bits(weight, [&](auto bits) {
-        const auto* const values = data_of<decltype(bits)>(weight);
-        const py::gil_scoped_release release;
-        block_mask(values, axis, std::min(block_size, axis.groups), rank, threads, out);
-    });
-    return keep;
+// One tensor of a list, with all that is needed while the interpreter runs other threads.
+struct Job {
+    FloatFormat format;
+    PruneRule rule;
+    py::array weight, threshold, kept;
+    Bytes mask;
+    int64_t size;
+    const void* values;
+    const void* limit;
+    uint8_t* bits_of_mask;
+    bool measured;
+    int64_t ones = 0;
+    void* out = nullptr;
+    std::optional<Noise> noise = {};
+};
+
+Job make_job(const py::array& weight, const py::tuple& given, bool measured) {
+    const FloatFormat format = require_float(weight, "weight");
+    const std::string name = given[0].cast<std::string>();
+    PruneRule rule{PruneRule::Kind::kThreshold};
+    py::array threshold;
+    if (name == "threshold") {
+        threshold = given[1].cast<py::array>();
+        require_float(threshold, "threshold");
+        require_same_dtype(weight, threshold, "weight and threshold");
+        require_size(threshold, 1, "threshold");
+    } else if (name == "rank") {
+        rule = {PruneRule::Kind::kRank, given[1].cast<int64_t>()};
+        require_rank(rule.rank, weight);
+    } else if (name == "n_m") {
+        rule = {PruneRule::Kind::kGroups, 0, given[2].cast<int64_t>(), given[3].cast<int64_t>()};
+        rule.axis = layout_from(given[1].cast<Layout>(), weight);
+        require_n_m(rule.n, rule.length);
+    } else {
+        require(name == "blocks", "rule must be threshold, rank, n_m or blocks, not ", name);
+        rule = {PruneRule::Kind::kBlocks, given[3].cast<int64_t>(), 0, given[2].cast<int64_t>()};
+        rule.axis = layout_from(given[1].cast<Layout>(), weight);
+        require(rule.length >= 1, "block_size must be at least 1, not ", rule.length);
+        require_rank(rule.rank, weight);
+    }
+    Job job{format,        rule,          weight,           threshold, {},      Bytes(packed_size(weight.size(), 1)),
+            weight.size(), weight.data(), threshold.data(), nullptr,   measured};
+    job.bits_of_mask = job.mask.mutable_data();
+    return job;
 }
 
-py::tuple mask_of_kept_array(const py::array& weight, const Bytes& keep, std::optional<int> num_threads) {
-    require_float(weight, "weight");
-    require_size(keep, weight.size(), "keep");
-    const int threads = threads_from(num_threads);
-    Bytes mask(packed_size(weight.size(), 1));
-    uint8_t* const out = mask.mutable_data();
-    const uint8_t* const kept = keep.data();
-    const int64_t ones = with_bits(weight, [&](auto bits) {
-        const auto* const values = data_of<decltype(bits)>(weight);
-        const py::gil_scoped_release release;
-        return mask_of_kept(values, kept, weight.size(), threads, out);
-    });
-    return py::make_tuple(mask, ones);
+template <typename Bits>
+void find_mask(Job& job, int threads) {
+    const Bits* const values = static_cast<const Bits*>(job.values);
+    const PruneRule& rule = job.rule;
+    if (job.size == 0) return;
+    if (rule.kind == PruneRule::Kind::kThreshold || rule.kind == PruneRule::Kind::kRank) {
+        Bits threshold;
+        if (rule.kind == PruneRule::Kind::kThreshold) {
+            threshold = *static_cast<const Bits*>(job.limit);
+        } else if (job.measured && sizeof(Bits) == 2) {
+            threshold = magnitude_of_rank(values, job.size, rule.rank, threads, &job.noise.emplace());
+        } else {
+            threshold = magnitude_of_rank(values, job.size, rule.rank, threads);
+        }
+        job.ones = magnitude_mask(values, job.size, threshold, threads, job.bits_of_mask);
+        return;
+    }
+    std::vector<uint8_t> keep(static_cast<size_t>(job.size));
+    if (rule.kind == PruneRule::Kind::kGroups) {
+        n_m_mask(values, rule.axis, rule.n, rule.length, threads, keep.data());
+    } else {
+        block_mask(values, rule.axis, std::min(rule.length, rule.axis.groups), rule.rank, threads, keep.data());
+    }
+    job.ones = mask_of_kept(values, keep.data(), job.size, threads, job.bits_of_mask);
 }
 
-py::array encode_sparse_array(const py::array& weight, const Bytes& mask, std::optional<int> num_threads) {
+// Prunes each weight by its rule: ("threshold", array of one), ("rank", rank), ("n_m", layout, n, m) or ("blocks",
+// layout, block_size, rank). A (mask, values, noise) for each; noise None unless `measured` and it takes no other pass.
+py::list prune_arrays(const std::vector<py::array>& weights, const std::vector<py::tuple>& rules, bool measured,
+                      std::optional<int> num_threads) {
+    require(rules.size() == weights.size(), "there must be one rule per weight");
+    const int threads = threads_from(num_threads);
+    std::vector<Job> jobs;
+    std::vector<int64_t> sizes;
+    for (size_t i = 0; i < weights.size(); ++i) {
+        jobs.push_back(make_job(weights[i], rules[i], measured));
+        sizes.push_back(weights[i].size());
+    }
+    const auto for_each_job = [&](const auto& body) {
+        const py::gil_scoped_release release;
+        parallel_jobs(sizes, threads, [&](int64_t index, int job_threads) {
+            Job& job = jobs[static_cast<size_t>(index)];
+            with_bits(job.format, [&](auto bits) { body(job, bits, job_threads); });
+        });
+    };
+    for_each_job([](Job& job, auto bits, int job_threads) { find_mask<decltype(bits)>(job, job_threads); });
+    for (Job& job : jobs) {  // only now is it known how many values there are
+        job.kept = empty_like_float(job.weight, job.ones);
+        job.out = job.kept.mutable_data();
+    }
+    for_each_job([](Job& job, auto bits, int job_threads) {
+        using Bits = decltype(bits);
+        encode_sparse(static_cast<const Bits*>(job.values), job.size, job.bits_of_mask, job_threads,
+                      static_cast<Bits*>(job.out));
+    });
+    py::list results;
+    for (const Job& job : jobs) results.append(py::make_tuple(job.mask, job.kept, tuple_of(job.noise)));
+    return results;
+}
+
+void encode_sparse_array(const py::array& weight, const Bytes& mask, py::array& kept, std::optional<int> num_threads) {
     require_float(weight, "weight");
+    require_float(kept, "out");
+    require_same_dtype(weight, kept, "weight and out");
     require_size(mask, packed_size(weight.size(), 1), "mask");
-    const int threads = threads_from(num_threads);
     const uint8_t* const bits_of_mask = mask.data();
-    py::array kept = empty_like_float(weight, kernels().count_bits(bits_of_mask, weight.size()));
+    require_size(kept, kernels().count_bits(bits_of_mask, weight.size()), "out");
+    const int threads = threads_from(num_threads);
     with_bits(weight, [&](auto bits) {
         using Bits = decltype(bits);
         const Bits* const values = data_of<Bits>(weight);
@@ -108,7 +170,6 @@ py::array encode_sparse_array(const py::array& weight, const Bytes& mask, std::o
         const py::gil_scoped_release release;
         encode_sparse(values, weight.size(), bits_of_mask, threads, out);
     });
-    return kept;
 }
 
 void decode_sparse_array(const Bytes& mask, const py::array& kept, py::array& out, std::optional<int> num_threads) {
@@ -149,17 +210,11 @@ py::tuple sum_sparse_errors_array(const py::array& weight, const Bytes& mask, co
 }  // namespace
 
 void bind_prune(py::module_& module) {
-    module.def("magnitude_of_rank", &magnitude_of_rank_array, py::arg("weight"), py::arg("rank"),
-               py::arg("num_threads") = py::none());
-    module.def("magnitude_mask", &magnitude_mask_array, py::arg("weight"), py::arg("threshold"),
+    module.def("prune", &prune_arrays, py::arg("weights"), py::arg("rules"), py::arg("measured"),
                py::arg("num_threads") = py::none());
     module.def("n_m_mask", &n_m_mask_array, py::arg("weight"), py::arg("layout"), py::arg("n"), py::arg("m"),
                py::arg("num_threads") = py::none());
-    module.def("block_mask", &block_mask_array, py::arg("weight"), py::arg("layout"), py::arg("block_size"),
-               py::arg("rank"), py::arg("num_threads") = py::none());
-    module.def("mask_of_kept", &mask_of_kept_array, py::arg("weight"), py::arg("keep").noconvert(),
-               py::arg("num_threads") = py::none());
-    module.def("encode_sparse", &encode_sparse_array, py::arg("weight"), py::arg("mask").noconvert(),
+    module.def("encode_sparse", &encode_sparse_array, py::arg("weight"), py::arg("mask").noconvert(), py::arg("out"),
                py::arg("num_threads") = py::none());
     module.def("sum_sparse_errors", &sum_sparse_errors_array, py::arg("weight"), py::arg("mask").noconvert(),
                py::arg("values"), py::arg("num_threads") = py::none());

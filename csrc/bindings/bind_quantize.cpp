@@ -24,24 +24,73 @@ IntegerType type_from(int nbits, bool is_signed) {
     return {nbits, is_signed};
 }
 
-py::tuple quantize_array(const py::array& weight, const Splits& splits, int nbits, bool is_signed, bool symmetric,
-                         bool search_scale, std::optional<int> num_threads) {
-    require_float(weight, "weight");
-    const BlockLayout layout = blocks_from(splits, weight);
+// One tensor of a list, with all that is needed while the interpreter runs other threads.
+struct Job {
+    FloatFormat format;
+    BlockLayout layout;
+    py::array weight, scale;
+    std::optional<Floats> importance;
+    Bytes zero_point, packed;
+    const void* values;
+    const float* importances;
+    void* scales;
+    uint8_t* zero_points;
+    uint8_t* codes;
+};
+
+Job make_job(const py::array& weight, const Splits& splits, int nbits, const std::optional<Floats>& importance) {
+    const FloatFormat format = require_float(weight, "weight");
+    if (importance) require_size(*importance, weight.size(), "importance");
+    BlockLayout layout = blocks_from(splits, weight);
+    const int64_t groups = layout.groups();
+    Job job{format,
+            std::move(layout),
+            weight,
+            empty_like_float(weight, groups),
+            importance,
+            Bytes(groups),
+            Bytes(packed_size(weight.size(), nbits)),
+            nullptr,
+            nullptr,
+            nullptr,
+            nullptr,
+            nullptr};
+    job.values = weight.data();
+    job.importances = importance ? importance->data() : nullptr;
+    job.scales = job.scale.mutable_data();
+    job.zero_points = job.zero_point.mutable_data();
+    job.codes = job.packed.mutable_data();
+    return job;
+}
+
+// A (data, scale, zero_point) for each weight.
+py::list quantize_arrays(const std::vector<py::array>& weights, const std::vector<Splits>& layouts, int nbits,
+                         bool is_signed, bool symmetric, bool search_scale,
+                         const std::vector<std::optional<Floats>>& importances, std::optional<int> num_threads) {
     const AffineEncoding encoding{type_from(nbits, is_signed), symmetric, search_scale};
+    require(layouts.size() == weights.size() && importances.size() == weights.size(),
+            "there must be one layout, and one importance or None, per weight");
     const int threads = threads_from(num_threads);
-    py::array scale = empty_like_float(weight, layout.groups());
-    Bytes zero_point(layout.groups()), packed(packed_size(weight.size(), nbits));
-    uint8_t* const zero_points = zero_point.mutable_data();
-    uint8_t* const out = packed.mutable_data();
-    with_bits(weight, [&](auto bits) {
-        using Bits = decltype(bits);
-        const Bits* const values = data_of<Bits>(weight);
-        Bits* const scales = writable_data_of<Bits>(scale);
+    std::vector<Job> jobs;
+    std::vector<int64_t> sizes;
+    for (size_t i = 0; i < weights.size(); ++i) {
+        jobs.push_back(make_job(weights[i], layouts[i], nbits, importances[i]));
+        sizes.push_back(weights[i].size());
+    }
+    {
         const py::gil_scoped_release release;
-        quantize(values, layout, encoding, threads, scales, zero_points, out);
-    });
-    return py::make_tuple(packed, scale, zero_point);
+        parallel_jobs(sizes, threads, [&](int64_t index, int job_threads) {
+            const Job& job = jobs[static_cast<size_t>(index)];
+            with_bits(job.format, [&](auto bits) {
+                using Bits = decltype(bits);
+                quantize(static_cast<const Bits*>(job.values), job.importances, job.layout, encoding, job_threads,
+                         static_cast<Bits*>(job.scales), job.zero_points, job.codes);
+            });
+        });
+    }
+    py::list results;
+    for (const Job& job : jobs) results.append(py::make_tuple(job.packed, job.scale, job.zero_point));
+    return results;
 }
 
 void dequantize_array(const Bytes& packed, const Splits& splits, int nbits, bool is_signed, const py::array& scale,
@@ -92,8 +141,8 @@ py::tuple sum_quantized_errors_array(const py::array& weight, const Bytes& packe
 }  // namespace
 
 void bind_quantize(py::module_& module) {
-    module.def("quantize", &quantize_array, py::arg("weight"), py::arg("layout"), py::arg("nbits"),
-               py::arg("is_signed"), py::arg("symmetric"), py::arg("search_scale") = false,
+    module.def("quantize", &quantize_arrays, py::arg("weights"), py::arg("layouts"), py::arg("nbits"),
+               py::arg("is_signed"), py::arg("symmetric"), py::arg("search_scale"), py::arg("importances"),
                py::arg("num_threads") = py::none());
     module.def("dequantize", &dequantize_array, py::arg("data").noconvert(), py::arg("layout"), py::arg("nbits"),
                py::arg("is_signed"), py::arg("scale"), py::arg("zero_point"), py::arg("out"),

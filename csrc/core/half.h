@@ -1,4 +1,4 @@
-// The one conversion between half precision and float, to nearest even, and the order-preserving keys of both.
+// The one conversion between the 16-bit formats and float, to nearest even, and the order-preserving keys of all.
 //
 // A key is a signed integer of the value's width that sorts as the values do: -inf < ... < -0 < 0 < ... < inf, NaNs
 // outside. Everything is static so that files compiled for different instruction sets never share a copy.
@@ -47,6 +47,18 @@ inline uint16_t half_from_float(float value) {
     return static_cast<uint16_t>((magnitude >= 0x477ff000u ? overflow : finite) | sign);
 }
 
+// bfloat16, the upper half of a float. A type of its own, since uint16_t stands for half; this one is an integer too.
+using BFloat16Bits = char16_t;
+
+inline float float_from_bfloat16(BFloat16Bits bits) { return float_from_bits(static_cast<uint32_t>(bits) << 16); }
+
+inline BFloat16Bits bfloat16_from_float(float value) {
+    const uint32_t bits = bits_from_float(value);
+    const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;  // beyond the largest it carries to infinity
+    const uint32_t quiet = (bits >> 16 & 0x8000u) | 0x7fc0u;
+    return static_cast<BFloat16Bits>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
+}
+
 template <typename Bits>
 struct Format;
 
@@ -60,6 +72,18 @@ struct Format<uint16_t> {
     static constexpr uint16_t kNormal = 0x0400;  // the smallest of full precision
     static float to_float(uint16_t bits) { return float_from_half(bits); }
     static uint16_t from_float(float value) { return half_from_float(value); }
+};
+
+template <>
+struct Format<BFloat16Bits> {
+    using Key = int16_t;
+    static constexpr int kWidth = 16;
+    static constexpr BFloat16Bits kMagnitude = 0x7fff;
+    static constexpr BFloat16Bits kInfinity = 0x7f80;
+    static constexpr BFloat16Bits kMinimum = 1;
+    static constexpr BFloat16Bits kNormal = 0x0080;
+    static float to_float(BFloat16Bits bits) { return float_from_bfloat16(bits); }
+    static BFloat16Bits from_float(float value) { return bfloat16_from_float(value); }
 };
 
 template <>
@@ -107,7 +131,7 @@ inline Bits bits_from_double(double value) {
     return (bits & Format<Bits>::kMagnitude) == 0 ? Bits{0} : bits;
 }
 
-// The number of patterns of a value's upper 16 bits: all there are of a half.
+// The number of patterns of a value's upper 16 bits: all there are of the 16-bit formats.
 constexpr int kPatterns = 1 << 16;
 
 }  // namespace

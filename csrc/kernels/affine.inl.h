@@ -205,19 +205,29 @@ int64_t choose_affines(const Key* lowest, const Key* highest, int64_t count, Aff
 }
 
 // The exact error of what a tensor decodes to, and what the best scale for these codes is made from.
-template <typename Bits>
-void add_fit(const Bits* values, int64_t count, Affine affine, CodeRange range, FitSums* sums) {
+template <bool kWeighted, typename Bits>
+void add_fit_of(const Bits* values, const float* importance, int64_t count, Affine affine, CodeRange range,
+                FitSums* sums) {
     const Quantizing<Bits> to_code(affine, range);
     Doubles error = {}, product = {}, square = {};
     float exact[kTile], centred[kTile], decoded[kTile];
-    const auto add = [&](const Doubles& value, const Doubles& code, const Doubles& result)
-        __attribute__((always_inline)) {
+    Doubles value, code, result, weight;
+    const auto add = [&](int64_t i, int64_t part, const float* weights) __attribute__((always_inline)) {
+        load_doubles(exact + i, part, value);
+        load_doubles(centred + i, part, code);
+        load_doubles(decoded + i, part, result);
         const Doubles difference = value - result;
-        error += difference * difference;
-        product += value * code;
-        square += code * code;
+        if (kWeighted) {
+            load_doubles(weights + i, part, weight);
+            error += weight * difference * difference;
+            product += weight * value * code;
+            square += weight * code * code;
+        } else {
+            error += difference * difference;
+            product += value * code;
+            square += code * code;
+        }
     };
-    Doubles value, code, result;
     for (int64_t begin = 0; begin < count; begin += kTile) {
         const int64_t length = count - begin < kTile ? count - begin : kTile;
         widen(values + begin, length, exact);
@@ -226,25 +236,23 @@ void add_fit(const Bits* values, int64_t count, Affine affine, CodeRange range, 
             decoded[i] = centred[i] * affine.scale;
         }
         round_to<Bits>(decoded, length);
+        const float* const weights = kWeighted ? importance + begin : nullptr;
         int64_t i = 0;
-        for (; i + kLanes <= length; i += kLanes) {
-            load_doubles(exact + i, value);
-            load_doubles(centred + i, code);
-            load_doubles(decoded + i, result);
-            add(value, code, result);
-        }
-        if (i < length) {  // zeros add nothing
-            load_doubles(exact + i, length - i, value);
-            load_doubles(centred + i, length - i, code);
-            load_doubles(decoded + i, length - i, result);
-            add(value, code, result);
-        }
+        for (; i + kLanes <= length; i += kLanes) add(i, kLanes, weights);
+        if (i < length) add(i, length - i, weights);
     }
     for (int64_t lane = 0; lane < kLanes; ++lane) {
         sums->error += error[lane];
         sums->moments.product += product[lane];
         sums->moments.square += square[lane];
     }
+}
+
+template <typename Bits>
+void add_fit(const Bits* values, const float* importance, int64_t count, Affine affine, CodeRange range,
+             FitSums* sums) {
+    if (importance == nullptr) return add_fit_of<false>(values, importance, count, affine, range, sums);
+    add_fit_of<true>(values, importance, count, affine, range, sums);
 }
 
 // A power of two that brings a scale near 1, so that floats neither overflow nor lose digits.
@@ -254,13 +262,14 @@ inline float unit_for(float scale) {
     return float_from_bits(opposite << 23);
 }
 
-// A lane for each Affine. Sums of a tile are floats: they only rank, and a tile has few values.
-template <typename Bits>
-void add_moments(const Bits* values, int64_t count, const Affine* affines, int affine_count, CodeRange range,
-                 Moments* moments) {
-    constexpr int kAffines = 16;
+// A lane for each Affine. Sums of a tile without importance are floats: they only rank, and a tile has few values.
+template <typename Number, typename Bits>
+void add_moments_as(const Bits* values, const float* importance, int64_t count, const Affine* affines, int affine_count,
+                    CodeRange range, Moments* moments) {
+    constexpr int kAffines = static_cast<int>(64 / sizeof(Number));
     constexpr int64_t kFew = 256;
-    typedef float Lanes16 __attribute__((vector_size(kAffines * sizeof(float))));
+    constexpr Number kToInteger = sizeof(Number) == sizeof(float) ? static_cast<Number>(kRounding) : 0x1.8p52;
+    typedef Number Vector __attribute__((vector_size(64)));
     float tile[kFew];
     const float unit = affine_count > 0 ? unit_for(affines[0].scale) : 1.0f;
     for (int64_t begin = 0; begin < count; begin += kFew) {
@@ -269,24 +278,36 @@ void add_moments(const Bits* values, int64_t count, const Affine* affines, int a
         for (int64_t i = 0; i < length; ++i) tile[i] *= unit;
         for (int first = 0; first < affine_count; first += kAffines) {
             const int together = affine_count - first < kAffines ? affine_count - first : kAffines;
-            Lanes16 reciprocal = {}, lowest = {}, highest = {}, product = {}, square = {};
+            Vector reciprocal = {}, lowest = {}, highest = {}, product = {}, square = {};
             for (int j = 0; j < together; ++j) {
                 reciprocal[j] = 1.0f / (affines[first + j].scale * unit);
                 lowest[j] = range.lowest - affines[first + j].zero_point;
                 highest[j] = range.highest - affines[first + j].zero_point;
             }
             for (int64_t i = 0; i < length; ++i) {
-                Lanes16 code = tile[i] * reciprocal;
+                const Number value = tile[i];
+                Vector code = value * reciprocal;
                 code = code < lowest ? lowest : code;
                 code = code > highest ? highest : code;
-                code = (code + kRounding) - kRounding;
-                product += tile[i] * code;
-                square += code * code;
+                code = (code + kToInteger) - kToInteger;
+                const Vector weighted = importance == nullptr ? code : code * Number{importance[begin + i]};
+                product += value * weighted;
+                square += code * weighted;
             }
             for (int j = 0; j < together; ++j) {
                 moments[first + j].product += static_cast<double>(product[j]) / static_cast<double>(unit);
                 moments[first + j].square += static_cast<double>(square[j]);
             }
         }
+    }
+}
+
+template <typename Bits>
+void add_moments(const Bits* values, const float* importance, int64_t count, const Affine* affines, int affine_count,
+                 CodeRange range, Moments* moments) {
+    if (importance == nullptr) {
+        add_moments_as<float>(values, importance, count, affines, affine_count, range, moments);
+    } else {
+        add_moments_as<double>(values, importance, count, affines, affine_count, range, moments);
     }
 }

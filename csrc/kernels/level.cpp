@@ -92,6 +92,14 @@ inline void narrow(const float* single, int64_t count, uint16_t* half) {
     for (; i < count; ++i) half[i] = half_from_float(single[i]);
 }
 
+inline void widen(const BFloat16Bits* bits, int64_t count, float* single) {
+    for (int64_t i = 0; i < count; ++i) single[i] = float_from_bfloat16(bits[i]);
+}
+
+inline void narrow(const float* single, int64_t count, BFloat16Bits* bits) {
+    for (int64_t i = 0; i < count; ++i) bits[i] = bfloat16_from_float(single[i]);
+}
+
 inline void widen(const uint32_t* bits, int64_t count, float* single) {
     memcpy(single, bits, static_cast<size_t>(count) * sizeof *single);
 }
@@ -124,24 +132,27 @@ inline uint64_t lowest_bits(const uint8_t* bytes) {
 
 #if defined(__AVX512F__)
 // Sixteen values, each in 32 bits, for the instructions that move lanes by a mask.
-inline __m512i load_lanes(const uint16_t* values) {
+template <typename Bits>
+inline __m512i load_lanes(const Bits* values) {
+    static_assert(sizeof(Bits) == 2, "half or bfloat16");
     return _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values)));
 }
 
 inline __m512i load_lanes(const uint32_t* values) { return _mm512_loadu_si512(values); }
 
-inline void store_lanes(__m512i lanes, uint16_t* values) {
+template <typename Bits>
+inline void store_lanes(__m512i lanes, Bits* values) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(values), _mm512_maskz_cvtepi32_epi16(0xffff, lanes));
 }
 
 inline void store_lanes(__m512i lanes, uint32_t* values) { _mm512_storeu_si512(values, lanes); }
 
-// A table in `registers` registers; select gives the entries at some places of it.
-template <typename Bits>
+// A table of values of so many bytes, in some registers; select gives the entries at some places of it.
+template <int size>
 struct Lanes;
 
 template <>
-struct Lanes<uint16_t> {
+struct Lanes<2> {
     static constexpr int kCount = 32;
     static __m512i load_codes(const uint8_t* codes) {
         return _mm512_maskz_cvtepu8_epi16(~__mmask32{0}, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)));
@@ -157,7 +168,7 @@ struct Lanes<uint16_t> {
 };
 
 template <>
-struct Lanes<uint32_t> {
+struct Lanes<4> {
     static constexpr int kCount = 16;
     static __m512i load_codes(const uint8_t* codes) {
         return _mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
@@ -176,12 +187,12 @@ struct Lanes<uint32_t> {
 template <typename Bits, int registers>
 inline __m512i select(__m512i places, const __m512i* table) {
     if constexpr (registers == 1) {
-        return Lanes<Bits>::select_of_one(places, table[0]);
+        return Lanes<sizeof(Bits)>::select_of_one(places, table[0]);
     } else if constexpr (registers == 2) {
-        return Lanes<Bits>::select_of_two(places, table);
+        return Lanes<sizeof(Bits)>::select_of_two(places, table);
     } else {
         constexpr int kHalf = registers / 2;
-        return Lanes<Bits>::choose(places, kHalf * Lanes<Bits>::kCount, select<Bits, kHalf>(places, table),
+        return Lanes<sizeof(Bits)>::choose(places, kHalf * Lanes<sizeof(Bits)>::kCount, select<Bits, kHalf>(places, table),
                                    select<Bits, kHalf>(places, table + kHalf));
     }
 }
@@ -234,9 +245,14 @@ extern const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL);
 const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     COREPRESS_TEXT(COREPRESS_LEVEL),
     value_kernels<uint16_t>(),
+    value_kernels<BFloat16Bits>(),
     value_kernels<uint32_t>(),
-    pack,
-    unpack,
+    pack_any<false>,
+    unpack_any<false>,
+    pack_any<true>,
+    unpack_any<true>,
+    merge_codes,
+    extend_signs,
     count_bits,
     keep_blocks_above,
 };

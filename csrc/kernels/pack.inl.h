@@ -1,7 +1,9 @@
-// Codes of 1 to 8 bits into one stream of bits, least significant bit first, and back.
+// Codes of 1 to 8 bits into one stream of bits, and back.
 //
 // Eight codes are one 64-bit word, one code a byte. Three folds halve the gaps between them:
 //   bytes  ...0000bbbb 0000aaaa   ->  16-bit lanes  ...bbbbaaaa  ->  32-bit lanes  ->  the lowest 8 * nbits bits
+// These are the stream's next bytes, least significant bit first. With the most significant bit first, codes enter in
+// reverse order, so that the first stands highest, and the bytes leave in reverse order.
 
 inline uint64_t load_word(const uint8_t* bytes) {
     uint64_t word;
@@ -64,89 +66,121 @@ inline void codes_of_byte(uint8_t byte, uint8_t* codes) {
     memcpy(codes, &word, sizeof word);
 }
 
-template <int nbits>
+template <int nbits, bool kBig>
+inline uint64_t pack_word(uint64_t codes) {
+    if constexpr (kBig) return __builtin_bswap64(fold_codes<nbits>(__builtin_bswap64(codes)) << (64 - 8 * nbits));
+    return fold_codes<nbits>(codes);
+}
+
+template <int nbits, bool kBig>
+inline uint64_t unpack_word(uint64_t bits) {
+    if constexpr (kBig) return __builtin_bswap64(unfold_codes<nbits>(__builtin_bswap64(bits) >> (64 - 8 * nbits)));
+    return unfold_codes<nbits>(bits);
+}
+
+template <int nbits, bool kBig>
 void pack_words(const uint8_t* codes, int64_t words, uint8_t* packed) {
-    if constexpr (nbits == 4) {
+    if constexpr (nbits == 4 && !kBig) {
         for (int64_t i = 0; i < 4 * words; ++i) packed[i] = byte_of_codes<uint16_t, 4>(codes + 2 * i);
-    } else if constexpr (nbits == 2) {
+    } else if constexpr (nbits == 2 && !kBig) {
         for (int64_t i = 0; i < 2 * words; ++i) packed[i] = byte_of_codes<uint32_t, 2>(codes + 4 * i);
     } else {
         int64_t i = 0;
-        for (; nbits == 1 && i + 8 <= words; i += 8) {
+        for (; nbits == 1 && !kBig && i + 8 <= words; i += 8) {
             const uint64_t bits = lowest_bits(codes + 8 * i);
             memcpy(packed + i, &bits, sizeof bits);
         }
         for (; i < words; ++i) {
-            const uint64_t bits = fold_codes<nbits>(load_word(codes + 8 * i));
+            const uint64_t bits = pack_word<nbits, kBig>(load_word(codes + 8 * i));
             memcpy(packed + nbits * i, &bits, nbits);
         }
     }
 }
 
-template <int nbits>
-void unpack_words(const uint8_t* packed, int64_t words, uint8_t* codes) {
-    if constexpr (nbits == 4) {
+// `bytes` can be read.
+template <int nbits, bool kBig>
+void unpack_words(const uint8_t* packed, int64_t bytes, int64_t words, uint8_t* codes) {
+    if constexpr (nbits == 4 && !kBig) {
         for (int64_t i = 0; i < 4 * words; ++i) codes_of_byte<uint16_t, 4>(packed[i], codes + 2 * i);
-    } else if constexpr (nbits == 2) {
+    } else if constexpr (nbits == 2 && !kBig) {
         for (int64_t i = 0; i < 2 * words; ++i) codes_of_byte<uint32_t, 2>(packed[i], codes + 4 * i);
     } else {
-        const int64_t whole =
-            words * nbits >= 8 ? (words * nbits - 8) / nbits + 1 : 0;  // eight bytes can be read there
-        for (int64_t i = 0; i < words; ++i) {
+        // Whole words are loaded where there are bytes behind: putting one together from fewer takes four times as
+        // long.
+        const int64_t within = bytes < 8 ? 0 : (bytes - 8) / nbits + 1;
+        const int64_t whole = within < words ? within : words;
+        for (int64_t i = 0; i < whole; ++i) {
+            const uint64_t word = unpack_word<nbits, kBig>(load_word(packed + nbits * i));
+            memcpy(codes + 8 * i, &word, sizeof word);
+        }
+        for (int64_t i = whole; i < words; ++i) {
             uint64_t bits = 0;
-            if (i < whole) {
-                bits = load_word(packed + nbits * i);
-            } else {
-                memcpy(&bits, packed + nbits * i, nbits);
-            }
-            const uint64_t word = unfold_codes<nbits>(bits);
+            memcpy(&bits, packed + nbits * i, nbits);
+            const uint64_t word = unpack_word<nbits, kBig>(bits);
             memcpy(codes + 8 * i, &word, sizeof word);
         }
     }
 }
 
-template <int nbits>
+template <int nbits, bool kBig = false>
 void pack_width(const uint8_t* codes, int64_t count, uint8_t* packed) {
     const int64_t words = count / 8;
-    pack_words<nbits>(codes, words, packed);
+    pack_words<nbits, kBig>(codes, words, packed);
     const int tail = static_cast<int>(count % 8);
     if (tail == 0) return;
     uint8_t last[8] = {};
     memcpy(last, codes + 8 * words, static_cast<size_t>(tail));
-    const uint64_t bits = fold_codes<nbits>(load_word(last));
+    const uint64_t bits = pack_word<nbits, kBig>(load_word(last));
     memcpy(packed + nbits * words, &bits, static_cast<size_t>((tail * nbits + 7) / 8));
 }
 
-template <int nbits>
+template <int nbits, bool kBig = false>
 void unpack_width(const uint8_t* packed, int64_t count, uint8_t* codes) {
     const int64_t words = count / 8;
-    unpack_words<nbits>(packed, words, codes);
+    unpack_words<nbits, kBig>(packed, (count * nbits + 7) / 8, words, codes);
     const int tail = static_cast<int>(count % 8);
     if (tail == 0) return;
     uint64_t bits = 0;
     memcpy(&bits, packed + nbits * words, static_cast<size_t>((tail * nbits + 7) / 8));
-    const uint64_t word = unfold_codes<nbits>(bits);
+    const uint64_t word = unpack_word<nbits, kBig>(bits);
     memcpy(codes + 8 * words, &word, static_cast<size_t>(tail));
 }
 
-void pack(const uint8_t* codes, int64_t count, int nbits, uint8_t* packed) {
+template <bool kBig>
+void pack_any(const uint8_t* codes, int64_t count, int nbits, uint8_t* packed) {
     switch (nbits) {
-        case 1: return pack_width<1>(codes, count, packed);
-        case 2: return pack_width<2>(codes, count, packed);
-        case 3: return pack_width<3>(codes, count, packed);
-        case 4: return pack_width<4>(codes, count, packed);
-        case 6: return pack_width<6>(codes, count, packed);
+        case 1: return pack_width<1, kBig>(codes, count, packed);
+        case 2: return pack_width<2, kBig>(codes, count, packed);
+        case 3: return pack_width<3, kBig>(codes, count, packed);
+        case 4: return pack_width<4, kBig>(codes, count, packed);
+        case 5: return pack_width<5, kBig>(codes, count, packed);
+        case 6: return pack_width<6, kBig>(codes, count, packed);
+        case 7: return pack_width<7, kBig>(codes, count, packed);
         default: memcpy(packed, codes, static_cast<size_t>(count));
     }
 }
 
-void unpack(const uint8_t* packed, int64_t count, int nbits, uint8_t* codes) {
+template <bool kBig>
+void unpack_any(const uint8_t* packed, int64_t count, int nbits, uint8_t* codes) {
     switch (nbits) {
-        case 1: return unpack_width<1>(packed, count, codes);
-        case 2: return unpack_width<2>(packed, count, codes);
-        case 3: return unpack_width<3>(packed, count, codes);
-        case 4: return unpack_width<4>(packed, count, codes);
-        case 6: return unpack_width<6>(packed, count, codes);
+        case 1: return unpack_width<1, kBig>(packed, count, codes);
+        case 2: return unpack_width<2, kBig>(packed, count, codes);
+        case 3: return unpack_width<3, kBig>(packed, count, codes);
+        case 4: return unpack_width<4, kBig>(packed, count, codes);
+        case 5: return unpack_width<5, kBig>(packed, count, codes);
+        case 6: return unpack_width<6, kBig>(packed, count, codes);
+        case 7: return unpack_width<7, kBig>(packed, count, codes);
         default: memcpy(codes, packed, static_cast<size_t>(count));
     }
+}
+
+uint8_t merge_codes(const uint8_t* codes, int64_t count, uint8_t offset) {
+    uint8_t merged = 0;
+    for (int64_t i = 0; i < count; ++i) merged = static_cast<uint8_t>(merged | static_cast<uint8_t>(codes[i] + offset));
+    return merged;
+}
+
+void extend_signs(uint8_t* codes, int64_t count, int nbits) {
+    const uint8_t sign = static_cast<uint8_t>(1u << (nbits - 1));
+    for (int64_t i = 0; i < count; ++i) codes[i] = static_cast<uint8_t>((codes[i] ^ sign) - sign);
 }

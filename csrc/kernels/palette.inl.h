@@ -54,14 +54,14 @@ void assign_by_table(const Bits* values, int64_t count, const uint8_t* first_cod
 // Permutations within registers; returns how many values it did.
 template <typename Bits, int registers>
 int64_t look_up_in_registers(const uint8_t* codes, int64_t count, const Bits* lut, int entries, Bits* values) {
-    constexpr int kCount = Lanes<Bits>::kCount;
+    constexpr int kCount = Lanes<sizeof(Bits)>::kCount;
     Bits whole[registers * kCount] = {};
     memcpy(whole, lut, static_cast<size_t>(entries) * sizeof(Bits));
     __m512i table[registers];
     for (int i = 0; i < registers; ++i) table[i] = _mm512_loadu_si512(whole + i * kCount);
     int64_t i = 0;
     for (; i + kCount <= count; i += kCount) {
-        _mm512_storeu_si512(values + i, select<Bits, registers>(Lanes<Bits>::load_codes(codes + i), table));
+        _mm512_storeu_si512(values + i, select<Bits, registers>(Lanes<sizeof(Bits)>::load_codes(codes + i), table));
     }
     return i;
 }
@@ -71,7 +71,7 @@ template <typename Bits>
 void look_up(const uint8_t* codes, int64_t count, const Bits* lut, int entries, Bits* values) {
     int64_t i = 0;
 #if defined(__AVX512F__)
-    constexpr int kCount = Lanes<Bits>::kCount;
+    constexpr int kCount = Lanes<sizeof(Bits)>::kCount;
     if (count < 2 * kCount) {
     } else if (entries <= kCount) {
         i = look_up_in_registers<Bits, 1>(codes, count, lut, entries, values);

@@ -3,6 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
+
+#include "core/half.h"
 
 namespace corepress {
 
@@ -42,7 +45,8 @@ struct FitSums {
     Moments moments;
 };
 
-// Loops over values of one format, given as their bits: uint16_t for half, uint32_t for float. Keys are core/half.h's.
+// Loops over values of one format, given as their bits: uint16_t for half, BFloat16Bits, uint32_t for float. Keys are
+// core/half.h's.
 template <typename Bits, typename Key>
 struct ValueKernels {
     int64_t (*count_nonfinite)(const Bits* values, int64_t count);
@@ -77,12 +81,14 @@ struct ValueKernels {
     // One Affine per range of keys, and as they are stored; returns how many of them are unusual by the rule's bounds.
     int64_t (*choose_affines)(const Key* lowest, const Key* highest, int64_t count, AffineRule rule, Affine* affines,
                               Bits* scales, uint8_t* zero_points);
-    // Adds the sums for values quantized with an Affine, in the order of add_errors.
-    void (*add_fit)(const Bits* values, int64_t count, Affine affine, CodeRange range, FitSums* sums);
-    // Adds the moments for each of several Affines of about the same scale: sums of floats, of 256 values at a time in
-    // their order. Quotients are products with the reciprocal of the scale.
-    void (*add_moments)(const Bits* values, int64_t count, const Affine* affines, int affine_count, CodeRange range,
-                        Moments* moments);
+    // Adds the sums for values quantized with an Affine, in the order of add_errors, each term times the value's
+    // importance, unless that is null.
+    void (*add_fit)(const Bits* values, const float* importance, int64_t count, Affine affine, CodeRange range,
+                    FitSums* sums);
+    // Adds the moments for each of several Affines of about the same scale, 256 values at a time in their order: sums
+    // of floats, or of doubles where there is importance. Quotients are products with the reciprocal of the scale.
+    void (*add_moments)(const Bits* values, const float* importance, int64_t count, const Affine* affines,
+                        int affine_count, CodeRange range, Moments* moments);
 
     // Bit i of mask (LSB first, tail bits 0) is 1 where |values[i]| > threshold, a magnitude's bits. Returns the ones.
     int64_t (*mask_above)(const Bits* values, int64_t count, Bits threshold, uint8_t* mask);
@@ -107,13 +113,21 @@ struct ValueKernels {
 struct KernelTable {
     const char* level;
     ValueKernels<uint16_t, int16_t> half;
+    ValueKernels<BFloat16Bits, int16_t> bfloat16;
     ValueKernels<uint32_t, int32_t> single;
 
-    // Codes of nbits bits (1, 2, 3, 4, 6, 8; upper bits are ignored), LSB first in one stream; the last byte's tail
+    // Codes of nbits bits (1 to 8; upper bits are ignored), LSB first in one stream; the last byte's tail
     // bits are 0.
     void (*pack)(const uint8_t* codes, int64_t count, int nbits, uint8_t* packed);
     // Reads exactly (count * nbits + 7) / 8 bytes.
     void (*unpack)(const uint8_t* packed, int64_t count, int nbits, uint8_t* codes);
+    // The same, MSB first.
+    void (*pack_big)(const uint8_t* codes, int64_t count, int nbits, uint8_t* packed);
+    void (*unpack_big)(const uint8_t* packed, int64_t count, int nbits, uint8_t* codes);
+    // All bits of codes[i] + offset, modulo 256, together.
+    uint8_t (*merge_codes)(const uint8_t* codes, int64_t count, uint8_t offset);
+    // Two's complement of nbits bits to that of 8.
+    void (*extend_signs)(uint8_t* codes, int64_t count, int nbits);
     // Ones among the first `count` bits.
     int64_t (*count_bits)(const uint8_t* mask, int64_t count);
     // Replicates sum > limit to the rows of each block.
@@ -123,8 +137,10 @@ struct KernelTable {
 
 template <typename Bits>
 const auto& kernels_for(const KernelTable& table) {
-    if constexpr (sizeof(Bits) == sizeof(uint16_t)) {
+    if constexpr (std::is_same_v<Bits, uint16_t>) {
         return table.half;
+    } else if constexpr (std::is_same_v<Bits, BFloat16Bits>) {
+        return table.bfloat16;
     } else {
         return table.single;
     }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from math import prod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import frexp, inf, prod
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -11,9 +14,13 @@ from numpy.typing import NDArray
 from . import _core
 from .errors import NonFiniteError
 
+FLOAT_NAMES = ("float16", "bfloat16", "float32")  # bfloat16 is the package ml_dtypes', which nothing here needs
+
 
 def as_weight(verb: str, weight: Any) -> NDArray[Any]:
-    """Return `weight` as a C-contiguous, native-endian float16 or float32 array, copied only where it must be.
+    """Return `weight` as a C-contiguous, native-endian array of float16, bfloat16 or float32.
+
+    It is copied only where it must be.
 
     Parameters
     ----------
@@ -26,13 +33,16 @@ def as_weight(verb: str, weight: Any) -> NDArray[Any]:
     Raises
     ------
     TypeError
-        If the elements are not float16, float32 or float64.
+        If the elements are not float16, bfloat16 (of the package ml_dtypes), float32 or float64.
     ValueError
         If a finite float64 value is infinite as float32.
     """
     if not isinstance(weight, np.ndarray):
         if hasattr(weight, "__dlpack__") and not hasattr(weight, "__array__"):
-            weight = np.from_dlpack(weight)
+            try:
+                weight = np.from_dlpack(weight)
+            except (BufferError, RuntimeError) as failure:
+                raise TypeError(f"{verb}: NumPy cannot take the weight by DLPack: {failure}") from failure
         else:
             weight = np.asarray(weight)
     if weight.dtype == np.float64:
@@ -41,10 +51,66 @@ def as_weight(verb: str, weight: Any) -> NDArray[Any]:
         if np.isinf(narrowed).sum() != np.isinf(weight).sum():
             raise ValueError(f"{verb}: float64 values beyond {np.finfo(np.float32).max:.4g} do not fit float32")
         weight = narrowed
-    if weight.dtype.kind != "f" or weight.dtype.itemsize not in (2, 4):
-        raise TypeError(f"{verb}: weight must be float16, float32 or float64, not {weight.dtype}")
+    if weight.dtype.newbyteorder("=").name not in FLOAT_NAMES:
+        raise TypeError(f"{verb}: weight must be float16, bfloat16, float32 or float64, not {weight.dtype}")
     native: NDArray[Any] = weight.astype(weight.dtype.newbyteorder("="), copy=False)
     return native if native.flags.c_contiguous else native.copy(order="C")
+
+
+def as_threads(verb: str, num_threads: int | None) -> int:
+    """Return the number of threads to use; ValueError, or TypeError, that names the function if it is not one."""
+    if num_threads is None:
+        try:
+            return _core.default_threads()
+        except ValueError as failure:
+            raise ValueError(f"{verb}: {failure}") from None
+    if not isinstance(num_threads, Integral) or isinstance(num_threads, bool):
+        raise TypeError(f"{verb}: num_threads must be a whole number or None, not {num_threads!r}")
+    if num_threads < 1:
+        raise ValueError(f"{verb}: num_threads must be at least 1, not {num_threads}")
+    return min(int(num_threads), 2**31 - 1)
+
+
+@contextmanager
+def item(verb: str, index: int | None) -> Iterator[None]:
+    """Have the errors of a verb's work on one weight of a list say which; None: the weight stands alone."""
+    try:
+        yield
+    except (TypeError, ValueError) as failure:
+        if index is not None:
+            failure.args = (f"{verb}: weight {index} of the list: {str(failure).removeprefix(f'{verb}: ')}",)
+        raise
+
+
+def as_list(verb: str, weight: Any, importance: Any) -> tuple[list[Any], list[Any]]:
+    """Return the weights, and the importance or None of each, of a call with one weight or a list of them."""
+    if not isinstance(weight, list):
+        return [weight], [importance]
+    if importance is None:
+        return weight, [None] * len(weight)
+    if not isinstance(importance, list) or len(importance) != len(weight):
+        raise ValueError(f"{verb}: importance of a list of {len(weight)} weights must be a list of as many")
+    return weight, importance
+
+
+def as_importance(verb: str, importance: Any, weight: NDArray[Any]) -> NDArray[np.float32] | None:
+    """Return the importance of each weight as contiguous float32.
+
+    Only ratios matter: float64 is divided by a power of two first, so that tiny numbers do not become 0.
+    """
+    if importance is None:
+        return None
+    given = importance if isinstance(importance, np.ndarray) else np.asarray(importance)
+    if given.dtype.newbyteorder("=").name not in (*FLOAT_NAMES, "float64"):
+        raise TypeError(f"{verb}: importance must be float16, bfloat16, float32 or float64, not {given.dtype}")
+    if given.shape != weight.shape:
+        raise ValueError(f"{verb}: importance has shape {given.shape}, the weight {weight.shape}")
+    least, most = (float(given.min()), float(given.max())) if given.size else (0.0, 0.0)  # NaN if there is one
+    if not 0 <= least <= most < inf:
+        raise ValueError(f"{verb}: importance must be finite and not negative, not {least:g} to {most:g}")
+    if given.dtype.itemsize == 8 and most > 0:
+        given = np.ldexp(given, -frexp(most)[1])
+    return np.ascontiguousarray(given, np.float32)
 
 
 def as_finite_weight(verb: str, weight: Any, num_threads: int | None) -> NDArray[Any]:
@@ -54,6 +120,14 @@ def as_finite_weight(verb: str, weight: Any, num_threads: int | None) -> NDArray
     if count:
         raise NonFiniteError(f"{verb}: {count} of {array.size} values are NaN or infinite (shape {array.shape})")
     return array
+
+
+def rounded_to(dtype: np.dtype[Any], values: Any) -> NDArray[Any]:
+    """Round numbers to float16, bfloat16 or float32, once, to nearest even; -0 becomes 0."""
+    exact = np.ascontiguousarray(values, np.float64)
+    rounded = np.empty(exact.shape, dtype)
+    _core.round_to(exact.reshape(-1), rounded.reshape(-1))
+    return rounded
 
 
 def group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core.Layout:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import as_finite_weight, as_weight, axis_layout, block_layout, checked_axis
+from .arrays import (
+    as_finite_weight,
+    as_importance,
+    as_list,
+    as_threads,
+    as_weight,
+    axis_layout,
+    block_layout,
+    checked_axis,
+    item,
+    rounded_to,
+)
 from .measure import snr_db
 from .palettes import palettize, palettize_measured
 from .specs import Palettize, Prune, Quantize, Spec
@@ -18,6 +29,21 @@ from .tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, Quant
 __all__ = ["apply", "apply_measured", "input_axis", "palettize", "prune", "quantize"]
 
 
+@overload
+def quantize(
+    weight: list[Any],
+    *,
+    dtype: str = "int8",
+    mode: str = "linear_symmetric",
+    granularity: str = "per_channel",
+    block_size: int | tuple[int, ...] = 32,
+    scale_search: str | None = None,
+    channel_axis: int | None = None,
+    importance: Any = None,
+    nonfinite: str = "keep",
+    num_threads: int | None = None,
+) -> list[QuantizedTensor]: ...
+@overload
 def quantize(
     weight: Any,
     *,
@@ -27,14 +53,30 @@ def quantize(
     block_size: int | tuple[int, ...] = 32,
     scale_search: str | None = None,
     channel_axis: int | None = None,
+    importance: Any = None,
+    nonfinite: str = "keep",
     num_threads: int | None = None,
-) -> QuantizedTensor:
+) -> QuantizedTensor: ...
+def quantize(
+    weight: Any,
+    *,
+    dtype: str = "int8",
+    mode: str = "linear_symmetric",
+    granularity: str = "per_channel",
+    block_size: int | tuple[int, ...] = 32,
+    scale_search: str | None = None,
+    channel_axis: int | None = None,
+    importance: Any = None,
+    nonfinite: str = "keep",
+    num_threads: int | None = None,
+) -> QuantizedTensor | list[QuantizedTensor]:
     """Replace weights by integers with a scale: ``weight = scale * (data - zero_point)``.
 
     Parameters
     ----------
-    weight : array_like of float16, float32 or float64
-        Any shape and strides; never written to. float64 is narrowed to float32.
+    weight : array_like of float16, bfloat16, float32 or float64, or list of them
+        Any shape and strides; never written to. float64 is narrowed to float32. A list gives a list, and small tensors
+        of it are worked on side by side.
     dtype : {"int8", "uint8", "int4", "uint4"}
         Integer type of the codes.
     mode : {"linear_symmetric", "linear"}
@@ -50,12 +92,18 @@ def quantize(
     channel_axis : int, optional
         Output channel axis, with scales of its own for each entry; None for axis 0. The input channel axis is 1 for 0,
         0 for 1, -2 for -1 and -1 for -2, as in coremltools' operations; blocks along others need a tuple.
+    importance : array_like of float16, bfloat16, float32 or float64, optional
+        With `scale_search`: how much each weight's squared error counts, in the weight's shape; not negative, finite;
+        only ratios matter. A block whose importance is 0 everywhere is quantized as if all were alike. Of a list of
+        weights a list, with None for those where all are alike.
+    nonfinite : {"keep", "error"}
+        For an array both raise NonFiniteError if there are infinite or NaN values.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
     Returns
     -------
-    QuantizedTensor
+    QuantizedTensor or list of QuantizedTensor
         Scales in the weight's dtype.
 
     Raises
@@ -84,23 +132,38 @@ def quantize(
         block_size=block_size,
         scale_search=scale_search,
         channel_axis=channel_axis,
+        nonfinite=nonfinite,
     )
-    return _quantize(weight, spec, num_threads)[0]
+    if importance is not None and scale_search is None:
+        raise ValueError("quantize: importance needs scale_search 'mse'")
+    weights, importances = as_list("quantize", weight, importance)
+    tensors = _quantize_all(weights, importances, spec, num_threads, in_list=isinstance(weight, list))
+    return tensors if isinstance(weight, list) else tensors[0]
 
 
-def _quantize(weight: Any, spec: Quantize, num_threads: int | None) -> tuple[QuantizedTensor, None]:
-    weight = as_finite_weight("quantize", weight, num_threads)
-    if weight.size == 0:
-        raise ValueError(f"quantize: weight has no elements (shape {weight.shape})")
-    block_counts = _block_counts(spec, weight.shape)
+def _quantize_all(
+    weights: list[Any], importances: list[Any], spec: Quantize, num_threads: int | None, *, in_list: bool
+) -> list[QuantizedTensor]:
+    num_threads = as_threads("quantize", num_threads)
+    arrays, blocks, checked_importances = [], [], []
+    for index, (weight, importance) in enumerate(zip(weights, importances, strict=True)):
+        with item("quantize", index if in_list else None):
+            array = as_finite_weight("quantize", weight, num_threads)
+            if array.size == 0:
+                raise ValueError(f"quantize: weight has no elements (shape {array.shape})")
+            arrays.append(array)
+            blocks.append(_block_counts(spec, array.shape))
+            checked_importances.append(as_importance("quantize", importance, array))
+    layouts = [block_layout(array.shape, counts) for array, counts in zip(arrays, blocks, strict=True)]
     nbits, storage = QUANTIZED_DTYPES[spec.dtype]
     symmetric, is_signed = spec.mode == "linear_symmetric", storage is np.int8
-    layout = block_layout(weight.shape, block_counts)
-    data, scale, zero_point = _core.quantize(
-        weight, layout, nbits, is_signed, symmetric, spec.scale_search == "mse", num_threads
-    )
-    offsets = None if symmetric and is_signed else zero_point.view(storage).reshape(block_counts)
-    return QuantizedTensor(weight.shape, data, scale.reshape(block_counts), offsets, spec.dtype), None
+    search = spec.scale_search == "mse"
+    encoded = _core.quantize(arrays, layouts, nbits, is_signed, symmetric, search, checked_importances, num_threads)
+    tensors = []
+    for array, counts, (data, scale, zero_point) in zip(arrays, blocks, encoded, strict=True):
+        offsets = None if symmetric and is_signed else zero_point.view(storage).reshape(counts)
+        tensors.append(QuantizedTensor(array.shape, data, scale.reshape(counts), offsets, spec.dtype))
+    return tensors
 
 
 def _block_counts(spec: Quantize, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -133,6 +196,19 @@ def input_axis(output_axis: int, shape: tuple[int, ...]) -> int:
     return checked_axis("quantize", "block_size's input axis", pairs[output_axis], shape)
 
 
+@overload
+def prune(
+    weight: list[Any],
+    *,
+    target_sparsity: float | None = None,
+    threshold: float | None = None,
+    n_m_ratio: tuple[int, int] | None = None,
+    block_size: int | None = None,
+    dim: int | None = None,
+    nonfinite: str = "keep",
+    num_threads: int | None = None,
+) -> list[SparseTensor]: ...
+@overload
 def prune(
     weight: Any,
     *,
@@ -141,16 +217,29 @@ def prune(
     n_m_ratio: tuple[int, int] | None = None,
     block_size: int | None = None,
     dim: int | None = None,
+    nonfinite: str = "keep",
     num_threads: int | None = None,
-) -> SparseTensor:
+) -> SparseTensor: ...
+def prune(
+    weight: Any,
+    *,
+    target_sparsity: float | None = None,
+    threshold: float | None = None,
+    n_m_ratio: tuple[int, int] | None = None,
+    block_size: int | None = None,
+    dim: int | None = None,
+    nonfinite: str = "keep",
+    num_threads: int | None = None,
+) -> SparseTensor | list[SparseTensor]:
     """Set the weights of smallest magnitude to zero and store only the others.
 
     Weights that are zero already, -0 included, are never stored, and decode to +0.
 
     Parameters
     ----------
-    weight : array_like of float16, float32 or float64
-        Any shape and strides; never written to. float64 is narrowed to float32.
+    weight : array_like of float16, bfloat16, float32 or float64, or list of them
+        Any shape and strides; never written to. float64 is narrowed to float32. A list gives a list, and small tensors
+        of it are worked on side by side.
     target_sparsity : float, optional
         Fraction s in [0, 1]. Zero where ``|w| <= a[floor((n - 1) * s)]``, `a` the sorted magnitudes of the n weights,
         so that ties can zero more than asked; 1 zeroes all weights, 0 none.
@@ -166,12 +255,14 @@ def prune(
     dim : {0, 1}, optional
         Axis of `n_m_ratio` (None: 1, the input channels of a convolution or linear layer) or of `block_size` (None:
         0, the output channels).
+    nonfinite : {"keep", "error"}
+        For an array both raise NonFiniteError if there are infinite or NaN values.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
     Returns
     -------
-    SparseTensor
+    SparseTensor or list of SparseTensor
 
     Raises
     ------
@@ -186,50 +277,52 @@ def prune(
     the precision of float16 decides.
     """
     spec = Prune(
-        target_sparsity=target_sparsity, threshold=threshold, n_m_ratio=n_m_ratio, block_size=block_size, dim=dim
+        target_sparsity=target_sparsity,
+        threshold=threshold,
+        n_m_ratio=n_m_ratio,
+        block_size=block_size,
+        dim=dim,
+        nonfinite=nonfinite,
     )
-    return _prune(weight, spec, num_threads)[0]
+    weights, _ = as_list("prune", weight, None)
+    pruned = _prune_all(weights, spec, num_threads, in_list=isinstance(weight, list))
+    tensors = [tensor for tensor, _ in pruned]
+    return tensors if isinstance(weight, list) else tensors[0]
 
 
-def _prune(weight: Any, spec: Prune, num_threads: int | None) -> tuple[SparseTensor, _core.Noise | None]:
-    weight = as_finite_weight("prune", weight, num_threads)
-    keep = _structure(weight, spec, num_threads) if spec.is_structured else None
-    noise = None
-    if keep is None:
-        threshold, noise = _threshold(weight, spec, num_threads)
-        mask, _ = _core.magnitude_mask(weight, threshold, num_threads)
-    else:
-        mask, _ = _core.mask_of_kept(weight, keep, num_threads)
-    return SparseTensor(weight.shape, mask, _core.encode_sparse(weight, mask, num_threads)), noise
+def _prune_all(
+    weights: list[Any], spec: Prune, num_threads: int | None, *, in_list: bool, measured: bool = False
+) -> list[tuple[SparseTensor, _core.Noise | None]]:
+    num_threads = as_threads("prune", num_threads)
+    arrays, rules = [], []
+    for index, weight in enumerate(weights):
+        with item("prune", index if in_list else None):
+            array = as_finite_weight("prune", weight, num_threads)
+            arrays.append(array)
+            rules.append(_prune_rule(array, spec))
+    pruned = _core.prune(arrays, rules, measured, num_threads)
+    return [
+        (SparseTensor(array.shape, mask, values), noise)
+        for array, (mask, values, noise) in zip(arrays, pruned, strict=True)
+    ]
 
 
-def _threshold(weight: NDArray[Any], spec: Prune, num_threads: int | None) -> tuple[NDArray[Any], _core.Noise | None]:
-    """The largest magnitude that goes, and the noise of that where counting tells it."""
-    threshold = np.zeros(1, weight.dtype)
+def _prune_rule(weight: NDArray[Any], spec: Prune) -> tuple[Any, ...]:
+    """What `_core.prune` is to do."""
+    axis = checked_axis("prune", "dim", spec.axis, weight.shape) if spec.is_structured else 0
     if spec.threshold is not None:
-        threshold[0] = _largest_not_above(float(spec.threshold), weight.dtype)
-    elif spec.target_sparsity == 1:
-        threshold[0] = np.finfo(weight.dtype).max
-    elif spec.target_sparsity and weight.size:
-        return _core.magnitude_of_rank(weight, _rank(weight.size, spec.target_sparsity), num_threads)
-    return threshold, None
-
-
-def _rank(size: int, target_sparsity: float) -> int:
-    return math.floor((size - 1) * float(target_sparsity))
-
-
-def _structure(weight: NDArray[Any], spec: Prune, num_threads: int | None) -> NDArray[np.uint8] | None:
-    """Return one byte per weight, 0 where it goes; None where blocks make no difference."""
-    axis = checked_axis("prune", "dim", spec.axis, weight.shape)
+        return "threshold", _largest_not_above(float(spec.threshold), weight.dtype)
+    if spec.target_sparsity == 0 or weight.size == 0:
+        return "threshold", np.zeros(1, weight.dtype)
     if spec.n_m_ratio is not None:
-        return n_m_keep(weight, spec.n_m_ratio, axis, num_threads)
-    if spec.target_sparsity in (0, 1) or weight.size == 0:
-        return None
-    assert spec.block_size is not None
+        return "n_m", axis_layout(weight.shape, axis), *spec.n_m_ratio
+    if spec.target_sparsity == 1:
+        return "threshold", rounded_to(weight.dtype, [math.inf])
     assert spec.target_sparsity is not None
-    rank = _rank(weight.size, spec.target_sparsity)
-    return _core.block_mask(weight, axis_layout(weight.shape, axis), int(spec.block_size), rank, num_threads)
+    rank = math.floor((weight.size - 1) * float(spec.target_sparsity))
+    if spec.block_size is None:
+        return "rank", rank
+    return "blocks", axis_layout(weight.shape, axis), int(spec.block_size), rank
 
 
 def n_m_keep(weight: NDArray[Any], n_m_ratio: tuple[int, int], axis: int, num_threads: int | None) -> NDArray[np.uint8]:
@@ -239,20 +332,29 @@ def n_m_keep(weight: NDArray[Any], n_m_ratio: tuple[int, int], axis: int, num_th
     return _core.n_m_mask(weight, axis_layout(weight.shape, axis), *n_m_ratio, num_threads)
 
 
-def _largest_not_above(threshold: float, dtype: np.dtype[Any]) -> Any:
+def _largest_not_above(threshold: float, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Round a magnitude down to `dtype`: comparing with the result is comparing with the threshold itself."""
-    limit = np.finfo(dtype).max
-    rounded = dtype.type(min(threshold, float(limit)))
-    return abs(np.nextafter(rounded, dtype.type(0)) if float(rounded) > threshold else rounded)
+    rounded = rounded_to(dtype, [threshold])
+    if float(rounded[0]) > threshold:
+        rounded.view(f"u{dtype.itemsize}")[0] -= 1
+    return rounded
 
 
 def _palettize_one(
     weight: Any, spec: Palettize, num_threads: int | None
 ) -> tuple[PalettizedTensor, _core.Noise | None]:
-    return palettize_measured([weight], spec, num_threads)[0]
+    return palettize_measured([weight], spec, num_threads, in_list=False)[0]
 
 
-_APPLY = {Palettize: _palettize_one, Quantize: _quantize, Prune: _prune}
+def _quantize_one(weight: Any, spec: Quantize, num_threads: int | None) -> tuple[QuantizedTensor, None]:
+    return _quantize_all([weight], [None], spec, num_threads, in_list=False)[0], None
+
+
+def _prune_one(weight: Any, spec: Prune, num_threads: int | None) -> tuple[SparseTensor, _core.Noise | None]:
+    return _prune_all([weight], spec, num_threads, in_list=False, measured=True)[0]
+
+
+_APPLY = {Palettize: _palettize_one, Quantize: _quantize_one, Prune: _prune_one}
 
 
 def apply(weight: Any, spec: Spec, *, num_threads: int | None = None) -> CompressedTensor:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import as_finite_weight, as_weight, checked_axis
+from .arrays import as_finite_weight, as_threads, as_weight, checked_axis
 from .compression import n_m_keep, palettize, prune
-from .specs import PALETTE_BITS, checked_n_m_ratio
-from .tensors import PalettizedTensor, packed_size
+from .specs import checked_n_m_ratio
+from .tensors import packed_size
 
 __all__ = [
     "assign",
@@ -30,33 +31,52 @@ __all__ = [
 ]
 
 
-def _require_nbits(name: str, nbits: int) -> None:
-    if nbits not in PALETTE_BITS:
-        raise ValueError(f"{name}: nbits must be {', '.join(map(str, PALETTE_BITS))}, not {nbits}")
+def _checked_stream(name: str, nbits: Any, bitorder: str) -> tuple[int, bool]:
+    """Return the width, and whether the most significant bit comes first."""
+    if not isinstance(nbits, Integral) or isinstance(nbits, bool) or not 1 <= int(nbits) <= 8:
+        raise ValueError(f"{name}: nbits must be 1 to 8, not {nbits!r}")
+    if bitorder not in ("little", "big"):
+        raise ValueError(f"{name}: bitorder must be 'little', 'big', not {bitorder!r}")
+    return int(nbits), bitorder == "big"
 
 
-def _output(name: str, out: NDArray[np.uint8] | None, size: int) -> NDArray[np.uint8]:
+def _output(name: str, out: NDArray[Any] | None, size: int, dtype: Any = np.uint8) -> NDArray[Any]:
     if out is None:
-        return np.empty(size, np.uint8)
-    if out.dtype != np.uint8 or out.shape != (size,) or not out.flags.c_contiguous:
-        raise ValueError(f"{name}: out must be {size} contiguous bytes of uint8, not {out.dtype} {out.shape}")
+        return np.empty(size, dtype)
+    if out.dtype != dtype or out.shape != (size,) or not out.flags.c_contiguous or not out.flags.writeable:
+        rule = f"{size} contiguous bytes of {np.dtype(dtype)}"
+        raise ValueError(f"{name}: out must be {rule}, not {out.dtype} {out.shape}")
     return out
 
 
-def pack_bits(codes: Any, nbits: int, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Pack codes into one stream of bits, least significant bit first.
+def pack_bits(
+    codes: Any,
+    nbits: int,
+    out: NDArray[np.uint8] | None = None,
+    *,
+    bitorder: str = "little",
+    num_threads: int | None = None,
+) -> NDArray[np.uint8]:
+    """Pack codes into one stream of bits.
 
-    Element i occupies bits ``[i * nbits, (i + 1) * nbits)``; bit p is bit ``p % 8`` of byte ``p // 8``. There is no
+    Element i occupies bits ``[i * nbits, (i + 1) * nbits)``. With `bitorder` ``"little"``, that of ML programs, bit p
+    is bit ``p % 8`` of byte ``p // 8``, and a code's least significant bit comes first. With ``"big"``, that of
+    ``.mlmodel`` neural networks, bit p is bit ``7 - p % 8``, and the most significant bit comes first. There is no
     padding between rows; unused bits of the last byte are 0.
 
     Parameters
     ----------
-    codes : array_like of uint8 or bool
-        Codes below ``2**nbits``, any shape, taken in row-major order.
-    nbits : {1, 2, 3, 4, 6, 8}
-        Bits per code.
+    codes : array_like of uint8, int8 or bool
+        Codes below ``2**nbits``, or of int8 from ``-2**(nbits - 1)`` to ``2**(nbits - 1) - 1``, which become two's
+        complement; any shape, taken in row-major order.
+    nbits : int
+        Bits per code, 1 to 8.
     out : numpy.ndarray of uint8, optional
         Array of ``(count * nbits + 7) // 8`` bytes to write to.
+    bitorder : {"little", "big"}
+        Which bit comes first, as in `numpy.packbits`.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
     Returns
     -------
@@ -67,43 +87,57 @@ def pack_bits(codes: Any, nbits: int, out: NDArray[np.uint8] | None = None) -> N
     ValueError
         If a code does not fit, or `out` has another size.
     TypeError
-        If the codes are not uint8 or bool.
+        If the codes are not uint8, int8 or bool.
     """
-    _require_nbits("pack_bits", nbits)
+    nbits, big = _checked_stream("pack_bits", nbits, bitorder)
     codes = np.ascontiguousarray(codes)
-    if codes.dtype == np.bool_:
-        codes = codes.view(np.uint8)
-    if codes.dtype != np.uint8:
-        raise TypeError(f"pack_bits: codes must be uint8 or bool, not {codes.dtype}")
-    if codes.size and int(codes.max()) >= 2**nbits:
-        raise ValueError(f"pack_bits: code {int(codes.max())} does not fit {nbits} bits")
+    if codes.dtype not in (np.uint8, np.int8, np.bool_):
+        raise TypeError(f"pack_bits: codes must be uint8, int8 or bool, not {codes.dtype}")
+    signed = bool(codes.dtype == np.int8)
     out = _output("pack_bits", out, packed_size(codes.size, nbits))
-    _core.pack_bits(codes.reshape(-1), nbits, out)
+    flat = codes.reshape(-1)
+    if not _core.pack_bits(flat.view(np.uint8), nbits, signed, big, out, as_threads("pack_bits", num_threads)):
+        lowest = -(2 ** (nbits - 1)) if signed else 0
+        wrong = flat[(flat < lowest) | (flat.astype(np.int16) >= lowest + 2**nbits)]
+        raise ValueError(f"pack_bits: code {wrong[0]} does not fit {nbits} bits")
     return out
 
 
 def unpack_bits(
-    data: NDArray[np.uint8], nbits: int, count: int, out: NDArray[np.uint8] | None = None
-) -> NDArray[np.uint8]:
+    data: NDArray[np.uint8],
+    nbits: int,
+    count: int,
+    out: NDArray[Any] | None = None,
+    *,
+    signed: bool = False,
+    bitorder: str = "little",
+    num_threads: int | None = None,
+) -> NDArray[Any]:
     """Unpack `count` codes; the inverse of `pack_bits`.
 
     Parameters
     ----------
     data : numpy.ndarray of uint8
         ``(count * nbits + 7) // 8`` bytes.
-    nbits : {1, 2, 3, 4, 6, 8}
-        Bits per code.
+    nbits : int
+        Bits per code, 1 to 8.
     count : int
         Number of codes.
-    out : numpy.ndarray of uint8, optional
+    out : numpy.ndarray of uint8, or of int8 if `signed`, optional
         1-D array of `count` bytes to write to.
+    signed : bool
+        Whether the codes are two's complement.
+    bitorder : {"little", "big"}
+        Which bit comes first, as in `numpy.unpackbits`.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
     Returns
     -------
-    numpy.ndarray of uint8
+    numpy.ndarray of uint8, or of int8 if `signed`
         1-D.
     """
-    _require_nbits("unpack_bits", nbits)
+    nbits, big = _checked_stream("unpack_bits", nbits, bitorder)
     if count < 0:
         raise ValueError(f"unpack_bits: count must not be negative, not {count}")
     data = np.ascontiguousarray(data, np.uint8).reshape(-1)
@@ -111,8 +145,9 @@ def unpack_bits(
         raise ValueError(
             f"unpack_bits: {count} codes of {nbits} bits are {packed_size(count, nbits)} bytes, not {data.size}"
         )
-    out = _output("unpack_bits", out, count)
-    _core.unpack_bits(data, nbits, count, out)
+    out = _output("unpack_bits", out, count, np.int8 if signed else np.uint8)
+    threads = as_threads("unpack_bits", num_threads)
+    _core.unpack_bits(data, nbits, bool(signed), big, count, out.view(np.uint8), threads)
     return out
 
 
@@ -121,30 +156,67 @@ def pack_mask(mask: Any, out: NDArray[np.uint8] | None = None) -> NDArray[np.uin
     return pack_bits(mask, 1, out)
 
 
-def unpack_mask(data: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
-    """Unpack `count` bits to a 1-D bool array; the inverse of `pack_mask`."""
-    return unpack_bits(data, 1, count).view(np.bool_)
+def unpack_mask(data: NDArray[np.uint8], count: int, out: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+    """Unpack `count` bits to a 1-D bool array, `out` if given; the inverse of `pack_mask`."""
+    mask = _output("unpack_mask", out, count, np.bool_)
+    unpack_bits(data, 1, count, mask.view(np.uint8))
+    return mask
 
 
-def encode_sparse(weight: Any, mask: Any, *, num_threads: int | None = None) -> NDArray[Any]:
+def encode_sparse(
+    weight: Any, mask: Any, *, out: NDArray[Any] | None = None, num_threads: int | None = None
+) -> NDArray[Any]:
     """Return the weights where `mask` is true, in row-major order.
 
     Parameters
     ----------
-    weight : array_like of float16, float32 or float64
+    weight : array_like of float16, bfloat16, float32 or float64
         Any shape; float64 is narrowed to float32.
     mask : array_like
         bool in the weight's shape, or the packed bytes of `pack_mask`.
+    out : numpy.ndarray, optional
+        1-D array of the weight's dtype, with as many elements as the mask has ones, to write to.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
     """
     weight = as_weight("encode_sparse", weight)
-    return _core.encode_sparse(weight, _packed_mask("encode_sparse", mask, weight.shape), num_threads)
+    packed = _packed_mask("encode_sparse", mask, weight.shape)
+    out = _float_output("encode_sparse", out, (_core.count_bits(packed, weight.size),), weight.dtype)
+    _core.encode_sparse(weight, packed, out, as_threads("encode_sparse", num_threads))
+    return out
 
 
-def decode_sparse(values: Any, mask: Any, shape: tuple[int, ...], *, num_threads: int | None = None) -> NDArray[Any]:
-    """Return an array of `shape` with `values` where `mask` is true and 0 elsewhere; the inverse of `encode_sparse`."""
+def decode_sparse(
+    values: Any,
+    mask: Any,
+    shape: tuple[int, ...],
+    *,
+    out: NDArray[Any] | None = None,
+    num_threads: int | None = None,
+) -> NDArray[Any]:
+    """Return an array of `shape` with `values` where `mask` is true and 0 elsewhere; the inverse of `encode_sparse`.
+
+    `out`, if given, is that array: contiguous, of the dtype of `values`.
+    """
     values = as_weight("decode_sparse", values)
-    out = np.empty(shape, values.dtype)
-    _core.decode_sparse(_packed_mask("decode_sparse", mask, out.shape), values, out, num_threads)
+    out = _float_output("decode_sparse", out, tuple(shape), values.dtype)
+    packed = _packed_mask("decode_sparse", mask, out.shape)
+    count = _core.count_bits(packed, out.size)
+    if values.shape != (count,):
+        raise ValueError(
+            f"decode_sparse: values must be 1-D with {count} elements, one per 1 of the mask, not {values.shape}"
+        )
+    _core.decode_sparse(packed, values, out, as_threads("decode_sparse", num_threads))
+    return out
+
+
+def _float_output(name: str, out: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if out is None:
+        return np.empty(shape, dtype)
+    if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous or not out.flags.writeable:
+        raise ValueError(
+            f"{name}: out must be a writable contiguous {dtype} array {shape}, not {out.dtype} {out.shape}"
+        )
     return out
 
 
@@ -161,7 +233,8 @@ def _packed_mask(name: str, mask: Any, shape: tuple[int, ...]) -> NDArray[np.uin
 
 def magnitude_mask(weight: Any, threshold: float, *, num_threads: int | None = None) -> NDArray[np.bool_]:
     """Return where ``|weight| > threshold``, as bool in the weight's shape; compared exactly."""
-    sparse = prune(weight, threshold=threshold, num_threads=num_threads)
+    num_threads = as_threads("magnitude_mask", num_threads)
+    sparse = prune(as_weight("magnitude_mask", weight), threshold=threshold, num_threads=num_threads)
     return unpack_mask(sparse.mask, sparse.size).reshape(sparse.shape)
 
 
@@ -170,7 +243,7 @@ def n_m_mask(weight: Any, n: int, m: int, dim: int = 1, *, num_threads: int | No
 
     Parameters
     ----------
-    weight : array_like of float16, float32 or float64
+    weight : array_like of float16, bfloat16, float32 or float64
         Any shape with such an axis.
     n, m : int
         How many of how many consecutive weights go, ``0 <= n <= m <= 1024``. Of equal magnitudes the first goes first.
@@ -185,6 +258,7 @@ def n_m_mask(weight: Any, n: int, m: int, dim: int = 1, *, num_threads: int | No
         In the weight's shape. Weights that stay may be zero.
     """
     ratio = checked_n_m_ratio("n_m_mask", (n, m))
+    num_threads = as_threads("n_m_mask", num_threads)
     weight = as_finite_weight("n_m_mask", weight, num_threads)
     axis = checked_axis("n_m_mask", "dim", dim, weight.shape)
     return n_m_keep(weight, ratio, axis, num_threads).view(np.bool_).reshape(weight.shape)
@@ -195,7 +269,7 @@ def assign(values: Any, centroids: Any, *, num_threads: int | None = None) -> ND
 
     Parameters
     ----------
-    values : array_like of float16, float32 or float64
+    values : array_like of float16, bfloat16, float32 or float64
         Any shape; float64 is narrowed to float32.
     centroids : array_like
         1 to 256 finite numbers, 1-D, ascending, rounded to the dtype of `values`. Of equal ones the first is taken.
@@ -209,7 +283,8 @@ def assign(values: Any, centroids: Any, *, num_threads: int | None = None) -> ND
     """
     if np.ndim(centroids) == 1 and (np.diff(np.asarray(centroids, np.float64)) < 0).any():
         raise ValueError("assign: centroids must ascend")
-    tensor: PalettizedTensor = palettize(values, lut=centroids, num_threads=num_threads)
+    num_threads = as_threads("assign", num_threads)
+    tensor = palettize(as_weight("assign", values), lut=centroids, num_threads=num_threads)
     return tensor.codes()
 
 
@@ -292,7 +367,9 @@ def _kmeans1d(
             raise ValueError(f"{name}: weights must be finite, not negative, not all 0, one per value")
         weights = np.atleast_2d(weights)
     found: dict[int, Clusters] = {}
-    for k, (codes, centroids, inertia) in zip(ks, _core.kmeans1d(rows, weights, list(ks), num_threads), strict=True):
+    for k, (codes, centroids, inertia) in zip(
+        ks, _core.kmeans1d(rows, weights, list(ks), as_threads(name, num_threads)), strict=True
+    ):
         clusters = codes.astype(np.uint8) if k <= 256 else codes
         if values.ndim == 1:
             found[k] = clusters[0], centroids[0, : codes.max() + 1], float(inertia[0])

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _core
-from .arrays import as_weight
+from .arrays import as_threads, as_weight
 from .tensors import CompressedTensor
 
 
 @dataclass(frozen=True)
 class Error:
     """Differences between a weight and its decompressed form, as Python floats; all NaN if a difference is.
+
+    Where both are the same infinity, that is no error, and counts neither as signal nor as noise.
 
     Attributes
     ----------
@@ -48,7 +50,7 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
 
     Parameters
     ----------
-    weight : array_like of float16, float32 or float64
+    weight : array_like of float16, bfloat16, float32 or float64
         The original; float64 is narrowed to float32.
     tensor : CompressedTensor or array_like
         What to compare with: same shape and dtype.
@@ -67,6 +69,7 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
     TypeError
         If the dtypes differ.
     """
+    num_threads = as_threads("error", num_threads)
     first = as_weight("error", weight)
     second = tensor if isinstance(tensor, CompressedTensor) else as_weight("error", tensor)
     if first.shape != second.shape:
@@ -78,8 +81,11 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
     else:
         sums = _core.sum_errors(first, second, num_threads)
     sse, signal, decoded, product, max_abs = sums
-    norms = math.sqrt(signal) * math.sqrt(decoded)
-    cosine = float(signal == decoded) if norms == 0 else min(max(product / norms, -1.0), 1.0)
     if math.isnan(sse):
         return Error(sse, sse, math.nan, max_abs, math.nan)
+    norms = math.sqrt(signal) * math.sqrt(decoded)
+    if math.isinf(norms):
+        cosine = math.nan
+    else:
+        cosine = float(signal == decoded) if norms == 0 else min(max(product / norms, -1.0), 1.0)
     return Error(sse, sse / max(first.size, 1), snr_db(signal, sse), max_abs, cosine)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from math import prod
-from typing import Any, overload
+from dataclasses import dataclass
+from math import inf, prod
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import as_finite_weight, checked_axis, group_layout
-from .errors import TooManyValuesError
+from .arrays import (
+    as_finite_weight,
+    as_importance,
+    as_list,
+    as_threads,
+    as_weight,
+    checked_axis,
+    group_layout,
+    item,
+    rounded_to,
+)
+from .errors import NonFiniteError, TooManyValuesError
 from .specs import PALETTE_BITS, Palettize
 from .tensors import PalettizedTensor
 
@@ -28,6 +39,8 @@ def palettize(
     channel_axis: int | None = None,
     indivisible: str = "skip",
     lut: Any = None,
+    importance: Any = None,
+    nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> list[PalettizedTensor]: ...
 @overload
@@ -41,6 +54,8 @@ def palettize(
     channel_axis: int | None = None,
     indivisible: str = "skip",
     lut: Any = None,
+    importance: Any = None,
+    nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> PalettizedTensor: ...
 def palettize(
@@ -53,6 +68,8 @@ def palettize(
     channel_axis: int | None = None,
     indivisible: str = "skip",
     lut: Any = None,
+    importance: Any = None,
+    nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> PalettizedTensor | list[PalettizedTensor]:
     """Replace weights by indices into a table of ``2**nbits`` values, or one table per group of channels.
@@ -61,7 +78,7 @@ def palettize(
 
     Parameters
     ----------
-    weight : array_like of float16, float32 or float64, or list of them
+    weight : array_like of float16, bfloat16, float32 or float64, or list of them
         Any shape and strides; never written to. float64 is narrowed to float32. A list gives a list, and small tensors
         of it are worked on side by side.
     nbits : {1, 2, 3, 4, 6, 8}, optional
@@ -82,6 +99,14 @@ def palettize(
     lut : array_like, optional
         A given table instead of `mode`: 1 to 256 finite values, 1-D, in any order, rounded to the weight's dtype. All
         groups share it.
+    importance : array_like of float16, bfloat16, float32 or float64, optional
+        How much each weight's squared error counts, in the weight's shape, for mode ``"kmeans"``: not negative, finite;
+        only ratios matter. A group whose importance is 0 everywhere is clustered as if all were alike. Of a list of
+        weights a list, with None for those where all are alike.
+    nonfinite : {"keep", "error", "table"}
+        What to do about infinite weights: for an array, raise NonFiniteError in the first two cases. ``"table"`` gives
+        each of -inf and inf that a group has an entry of its own, the first and the last, and finds the others from the
+        finite weights. NaN raises NonFiniteError always.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
@@ -104,77 +129,145 @@ def palettize(
     clustering in 1D", arXiv:1701.07204, on the histogram of the weights. float32 tensors of more than 16,384 weights
     (a group's count) are clustered in some 32,768 buckets first, and cuts between entries then settled to the value.
     """
-    weights = weight if isinstance(weight, list) else [weight]
-    grouping: dict[str, Any] = {
+    weights, importances = as_list("palettize", weight, importance)
+    options: dict[str, Any] = {
         "granularity": granularity,
         "group_size": group_size,
         "channel_axis": channel_axis,
         "indivisible": indivisible,
+        "nonfinite": nonfinite,
     }
+    table = None
     if lut is not None:
         if mode != "kmeans":
             raise ValueError(f"palettize: give lut or mode {mode!r}, not both")
+        if nonfinite == "table":
+            raise ValueError("palettize: nonfinite 'table' makes a table of its own; give no lut")
         table = _given_table(lut)
         nbits = _width_for(table.size, nbits)
-        tensors = palettize_all(weights, Palettize(nbits=nbits, **grouping), num_threads, table)
-    else:
-        tensors = palettize_all(weights, Palettize(nbits=nbits, mode=mode, **grouping), num_threads)
+    if importance is not None and (lut is not None or mode != "kmeans"):
+        raise ValueError("palettize: importance is for mode 'kmeans' and no lut")
+    spec = Palettize(nbits=nbits, mode=mode, **options)
+    tensors = palettize_all(weights, spec, num_threads, table, importances, in_list=isinstance(weight, list))
     return tensors if isinstance(weight, list) else tensors[0]
 
 
+@dataclass(frozen=True)
+class _Job:
+    """One weight, checked."""
+
+    array: NDArray[Any]
+    importance: NDArray[np.float32] | None
+    groups: tuple[int, ...]  # along each axis
+    infinities: bool
+
+    @property
+    def layout(self) -> _core.Layout:
+        return group_layout(self.array.shape, self.groups)
+
+
 def palettize_all(
-    weights: list[Any], spec: Palettize, num_threads: int | None, table: NDArray[Any] | None = None
+    weights: list[Any],
+    spec: Palettize,
+    num_threads: int | None,
+    table: NDArray[Any] | None = None,
+    importances: list[Any] | None = None,
+    *,
+    in_list: bool = True,
 ) -> list[PalettizedTensor]:
     """Palettize each weight as `spec` says, or with a given ascending table of float64."""
-    return [tensor for tensor, _ in palettize_measured(weights, spec, num_threads, table)]
-
-
-def palettize_measured(
-    weights: list[Any], spec: Palettize, num_threads: int | None, table: NDArray[Any] | None = None
-) -> list[tuple[PalettizedTensor, _core.Noise | None]]:
-    """Do what `palettize_all` does, and tell the noise where it is known without another pass."""
-    arrays = [as_finite_weight("palettize", weight, num_threads) for weight in weights]
-    groups = [_palette_groups(array, spec) for array in arrays]
-    luts: list[NDArray[Any] | None] = [None] * len(arrays)
-    nbits = spec.nbits
-    if table is not None:
-        assert nbits is not None
-        luts = [_tables(array.dtype, [table] * prod(each), nbits) for array, each in zip(arrays, groups, strict=True)]
-    elif spec.mode == "unique":
-        return [_palettize_unique(*each, nbits, num_threads) for each in zip(arrays, groups, strict=True)]
-    assert nbits is not None
-    return _encode(arrays, groups, luts, nbits, spec.mode, num_threads)
-
-
-def _encode(
-    arrays: list[NDArray[Any]],
-    groups: list[tuple[int, ...]],
-    luts: list[NDArray[Any] | None],
-    nbits: int,
-    mode: str,
-    num_threads: int | None,
-) -> list[tuple[PalettizedTensor, _core.Noise | None]]:
-    layouts = [group_layout(array.shape, each) for array, each in zip(arrays, groups, strict=True)]
-    encoded = _core.palettize(arrays, layouts, nbits, mode, luts, num_threads)
     return [
-        (PalettizedTensor(array.shape, indices, lut.reshape(*each, 2**nbits, 1), nbits), noise)
-        for array, each, (lut, indices, noise) in zip(arrays, groups, encoded, strict=True)
+        tensor for tensor, _ in palettize_measured(weights, spec, num_threads, table, importances, in_list=in_list)
     ]
 
 
-def _palettize_unique(
-    array: NDArray[Any], groups: tuple[int, ...], nbits: int | None, num_threads: int | None
-) -> tuple[PalettizedTensor, _core.Noise | None]:
+Measured: TypeAlias = tuple[PalettizedTensor, _core.Noise | None]
+
+
+def palettize_measured(
+    weights: list[Any],
+    spec: Palettize,
+    num_threads: int | None,
+    table: NDArray[Any] | None = None,
+    importances: list[Any] | None = None,
+    *,
+    in_list: bool = True,
+) -> list[Measured]:
+    """Do what `palettize_all` does, and tell the noise where it is known without another pass."""
+    num_threads = as_threads("palettize", num_threads)
+    jobs = []
+    for index, (weight, importance) in enumerate(zip(weights, importances or [None] * len(weights), strict=True)):
+        with item("palettize", index if in_list else None):
+            jobs.append(_checked(weight, importance, spec, num_threads))
+    if table is None and spec.mode == "unique":
+        tensors = []
+        for index, job in enumerate(jobs):
+            with item("palettize", index if in_list else None):
+                tensors.append(_palettize_unique(job, spec.nbits, num_threads))
+        return tensors
+    assert spec.nbits is not None
+    luts: list[NDArray[Any] | None] = [None] * len(jobs)
+    if table is not None:
+        luts = [_tables(job.array.dtype, [table] * prod(job.groups), spec.nbits) for job in jobs]
+    return _encode(jobs, luts, spec.nbits, spec.mode, num_threads)
+
+
+def _checked(weight: Any, importance: Any, spec: Palettize, num_threads: int) -> _Job:
+    infinities = False
+    if spec.nonfinite == "table":
+        array = as_weight("palettize", weight)
+        infinities = _core.count_nonfinite(array, num_threads) > 0
+    else:
+        array = as_finite_weight("palettize", weight, num_threads)
+    job = _Job(array, as_importance("palettize", importance, array), _palette_groups(array, spec), infinities)
+    if infinities:
+        _require_room(job, spec)
+    return job
+
+
+def _require_room(job: _Job, spec: Palettize) -> None:
+    """See that infinities leave an entry for finite values, and that there is no NaN."""
+    with np.errstate(invalid="ignore"):
+        nans = int(np.isnan(job.array).sum())
+        values = job.array.reshape(job.layout)
+        kinds = [(values == -inf).any((0, 2)), (values == inf).any((0, 2)), (abs(values) < inf).any((0, 2))]
+    if nans:
+        raise NonFiniteError(f"palettize: {nans} of {values.size} values are NaN (shape {job.array.shape})")
+    if spec.nbits == 1 and np.logical_and.reduce(kinds).any():
+        rule = "a table of 2 entries has none left for finite values beside -inf and inf"
+        raise NonFiniteError(f"palettize: nbits 1, {rule} (shape {job.array.shape})")
+
+
+def _encode(
+    jobs: list[_Job], luts: list[NDArray[Any] | None], nbits: int, mode: str, num_threads: int
+) -> list[Measured]:
+    encoded = _core.palettize(
+        [job.array for job in jobs],
+        [job.layout for job in jobs],
+        nbits,
+        mode,
+        luts,
+        [job.importance for job in jobs],
+        any(job.infinities for job in jobs),
+        num_threads,
+    )
+    return [
+        (PalettizedTensor(job.array.shape, indices, lut.reshape(*job.groups, 2**nbits, 1), nbits), noise)
+        for job, (lut, indices, noise) in zip(jobs, encoded, strict=True)
+    ]
+
+
+def _palettize_unique(job: _Job, nbits: int | None, num_threads: int) -> Measured:
     most = MOST_ENTRIES if nbits is None else 2**nbits
-    distinct = _core.distinct_values(array, group_layout(array.shape, groups), most, num_threads)
+    distinct = _core.distinct_values(job.array, job.layout, most, num_threads)
     values = [group for group in distinct if group is not None]
     if len(values) < len(distinct):
         rule = f"mode 'unique' needs at most {most} distinct values per table"
         raise TooManyValuesError(
-            f"palettize: {rule}, but {len(distinct) - len(values)} have more (shape {array.shape})"
+            f"palettize: {rule}, but {len(distinct) - len(values)} have more (shape {job.array.shape})"
         )
     nbits = _width_for(max(group.size for group in values), nbits)
-    return _encode([array], [groups], [_tables(array.dtype, values, nbits)], nbits, "kmeans", num_threads)[0]
+    return _encode([job], [_tables(job.array.dtype, values, nbits)], nbits, "kmeans", num_threads)[0]
 
 
 def _palette_groups(array: NDArray[Any], spec: Palettize) -> tuple[int, ...]:
@@ -210,8 +303,8 @@ def _width_for(entries: int, nbits: int | None) -> int:
 def _tables(dtype: np.dtype[Any], tables: list[NDArray[Any]], nbits: int) -> NDArray[Any]:
     """Ascending tables, each filled up with its largest entry, in the weight's dtype; -0 becomes 0."""
     filled = [np.pad(table, (0, 2**nbits - table.size), mode="edge") for table in tables]
-    with np.errstate(over="ignore"):
-        luts: NDArray[Any] = np.array(filled, dtype) + dtype.type(0)
-    if not np.isfinite(luts).all():
+    exact = np.array(filled, np.float64)
+    luts = rounded_to(dtype, exact)
+    if np.isinf(luts).sum() > np.isinf(exact).sum():
         raise ValueError(f"palettize: lut has entries beyond the range of {dtype}")
     return luts

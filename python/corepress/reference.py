@@ -9,16 +9,37 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_HALF_OVERFLOW = 65520.0  # half way from the largest finite half to the next power of two
+
+class _Format(NamedTuple):
+    digits: int  # of the significand, the leading one included
+    exponent: int  # the smallest of a normal number
+
+    @property
+    def smallest(self) -> float:
+        return math.ldexp(1.0, self.exponent + 1 - self.digits)
+
+    @property
+    def smallest_normal(self) -> float:
+        return math.ldexp(1.0, self.exponent)
+
+    @property
+    def overflow(self) -> float:
+        """Half way from the largest finite number to the next power of two."""
+        return math.ldexp(2.0 - math.ldexp(1.0, -self.digits), 1 - self.exponent)
 
 
-def pack_bits(codes: ArrayLike, nbits: int) -> NDArray[np.uint8]:
+_FORMATS = {"float16": _Format(11, -14), "bfloat16": _Format(8, -126), "float32": _Format(24, -126)}
+
+
+def pack_bits(codes: ArrayLike, nbits: int, bitorder: str = "little") -> NDArray[np.uint8]:
     """Pack codes bit by bit: bit b of code i is bit ``(i * nbits + b) % 8`` of byte ``(i * nbits + b) // 8``.
+
+    With `bitorder` ``"big"`` both bits are counted from the most significant one.
 
     Parameters
     ----------
@@ -37,7 +58,10 @@ def pack_bits(codes: ArrayLike, nbits: int) -> NDArray[np.uint8]:
     for index, code in enumerate(flat.tolist()):
         for bit in range(nbits):
             place = index * nbits + bit
-            packed[place // 8] |= (code >> bit & 1) << place % 8
+            if bitorder == "little":
+                packed[place // 8] |= (code >> bit & 1) << place % 8
+            else:
+                packed[place // 8] |= (code >> nbits - 1 - bit & 1) << 7 - place % 8
     return packed
 
 
@@ -66,17 +90,25 @@ def to_float16(values: ArrayLike) -> NDArray[np.float16]:
     values : array_like of float
         Infinities and NaN stay; 65520 and more becomes infinite.
     """
-    numbers = np.asarray(values, np.float64)
-    _, exponents = np.frexp(numbers)
-    spacing = np.ldexp(1.0, np.maximum(exponents, -13) - 11)  # of the halves around each number
-    rounded = np.rint(numbers / spacing) * spacing
-    rounded = np.where(np.abs(numbers) >= _HALF_OVERFLOW, np.copysign(np.inf, numbers), rounded)
-    return np.where(np.isnan(numbers), np.nan, rounded).astype(np.float16)
+    return round_to(values, np.float16)
 
 
 def round_to(values: ArrayLike, dtype: Any) -> NDArray[Any]:
-    """Round float64 numbers to float16 or float32, to nearest, ties to even."""
-    return to_float16(values) if np.dtype(dtype) == np.float16 else np.asarray(values, np.float64).astype(np.float32)
+    """Round float64 numbers to float16, bfloat16 or float32, to nearest, ties to even."""
+    form = _FORMATS[np.dtype(dtype).name]
+    numbers = np.asarray(values, np.float64)
+    _, exponents = np.frexp(numbers)
+    spacing = np.ldexp(1.0, np.maximum(exponents, form.exponent + 1) - form.digits)  # around each number
+    with np.errstate(invalid="ignore"):
+        rounded = np.rint(numbers / spacing) * spacing
+    rounded = np.where(np.abs(numbers) >= form.overflow, np.copysign(np.inf, numbers), rounded)
+    return np.where(np.isnan(numbers), np.nan, rounded).astype(dtype)
+
+
+def _step(value: Any, steps: int) -> Any:
+    """Return the number of its format so many places above a positive one."""
+    pattern = np.array([value]).view(f"i{value.dtype.itemsize}")
+    return (pattern + np.array(steps, pattern.dtype)).view(value.dtype)[0]
 
 
 def table_cuts(lut: NDArray[Any]) -> NDArray[np.float64]:
@@ -201,9 +233,9 @@ def choose_scale(low: float, high: float, code_range: tuple[int, int], symmetric
     with np.errstate(over="ignore"):
         span = float(round_to(high - low, dtype))  # as coremltools has it, unless that overflows
     scale = round_to((span if math.isfinite(span) else high - low) / (highest - lowest), dtype)[()]
-    scale = max(scale, np.finfo(dtype).smallest_subnormal)
+    scale = max(scale, np.dtype(dtype).type(_FORMATS[np.dtype(dtype).name].smallest))
     while not _decodes_finite(scale, lowest - zero_point) or not _decodes_finite(scale, highest - zero_point):
-        scale = np.nextafter(scale, scale.dtype.type(0))
+        scale = _step(scale, -1)
     return scale, zero_point
 
 
@@ -240,8 +272,8 @@ def quantize(
     """
     scale, zero_point = choose_scale(float(values.min()), float(values.max()), code_range, symmetric, values.dtype)
     scales = [scale]
-    if scale < np.finfo(scale.dtype).tiny:
-        scales.append(np.nextafter(scale, scale.dtype.type(1)))
+    if float(scale) < _FORMATS[scale.dtype.name].smallest_normal:
+        scales.append(_step(scale, 1))
     errors = [_squared_error(values, scale, zero_point, code_range) for scale in scales]
     scale = scales[errors.index(min(errors))]
     if search_scale:
@@ -281,7 +313,8 @@ def _search_scale(
 
     def rounded(scale: float, zero_point: int) -> tuple[Any, int] | None:
         with np.errstate(over="ignore"):
-            candidate = max(round_to(np.float32(scale), values.dtype)[()], np.finfo(values.dtype).smallest_subnormal)
+            smallest = values.dtype.type(_FORMATS[values.dtype.name].smallest)
+            candidate = max(round_to(np.float32(scale), values.dtype)[()], smallest)
         ends = (lowest - zero_point, highest - zero_point)
         usable = lowest <= zero_point <= highest and all(_decodes_finite(candidate, code) for code in ends)
         return (candidate, zero_point) if usable else None

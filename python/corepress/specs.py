@@ -59,6 +59,9 @@ class Palettize:
         What to do where `group_size` does not divide the axis. ``"skip"`` leaves the weight as it is, which for an
         array is an error; ``"nearest_divisor"`` takes the nearest group size that divides, the smaller of two;
         ``"per_tensor"`` one table.
+    nonfinite : {"keep", "error", "table"}
+        What to do with a weight that has infinite or NaN values: leave it as it is, which for an array is an error;
+        fail; or, unless there are NaNs, give each infinity an entry of its own.
     """
 
     verb: ClassVar[str] = "palettize"
@@ -68,6 +71,7 @@ class Palettize:
     group_size: int = 32
     channel_axis: int | None = None
     indivisible: str = "skip"
+    nonfinite: str = "keep"
 
     def __post_init__(self) -> None:
         _require_choice(self, "mode", ("kmeans", "uniform", "unique"))
@@ -78,6 +82,7 @@ class Palettize:
         _require_choice(self, "granularity", ("per_tensor", "per_grouped_channel"))
         _require(self.group_size >= 1, self, f"group_size must be at least 1, not {self.group_size}")
         _require_choice(self, "indivisible", ("skip", "nearest_divisor", "per_tensor", "error"))
+        _require_choice(self, "nonfinite", ("keep", "error", "table"))
 
     def fitted(self, shape: tuple[int, ...], axis: int) -> Palettize:
         """Return the spec whose groups divide `axis`, which `indivisible` decides; IndivisibleError if none is to."""
@@ -123,6 +128,9 @@ class Quantize:
     channel_axis : int, optional
         Output channel axis, with scales of its own for each entry; None for axis 0, or in a model for that of the
         consumer op. The input channel axis is 1 for 0, 0 for 1, -2 for -1 and -1 for -2.
+    nonfinite : {"keep", "error"}
+        What to do with a weight that has infinite or NaN values: leave it as it is, which for an array is an error; or
+        fail.
     """
 
     verb: ClassVar[str] = "quantize"
@@ -132,8 +140,10 @@ class Quantize:
     block_size: int | tuple[int, ...] = 32
     scale_search: str | None = None
     channel_axis: int | None = None
+    nonfinite: str = "keep"
 
     def __post_init__(self) -> None:
+        _require_choice(self, "nonfinite", ("keep", "error"))
         _require_choice(self, "dtype", ("int8", "uint8", "int4", "uint4"))
         _require_choice(self, "mode", ("linear_symmetric", "linear"))
         _require_choice(self, "granularity", ("per_channel", "per_tensor", "per_block"))
@@ -177,6 +187,9 @@ class Prune:
         With `target_sparsity`: zero blocks of this many consecutive weights along `dim`, by their L2 norm.
     dim : {0, 1}, optional
         Axis of `n_m_ratio` (None: 1, the input channels) or `block_size` (None: 0, the output channels).
+    nonfinite : {"keep", "error"}
+        What to do with a weight that has infinite or NaN values: leave it as it is, which for an array is an error; or
+        fail.
     """
 
     verb: ClassVar[str] = "prune"
@@ -185,8 +198,10 @@ class Prune:
     n_m_ratio: tuple[int, int] | None = None
     block_size: int | None = None
     dim: int | None = None
+    nonfinite: str = "keep"
 
     def __post_init__(self) -> None:
+        _require_choice(self, "nonfinite", ("keep", "error"))
         given = [self.target_sparsity, self.threshold, self.n_m_ratio]
         _require(
             sum(option is not None for option in given) == 1,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import block_layout, group_layout
+from .arrays import as_threads, block_layout, group_layout
 
 # Bits per code, and the dtype that holds one.
 QUANTIZED_DTYPES = {"int8": (8, np.int8), "uint8": (8, np.uint8), "int4": (4, np.int8), "uint4": (4, np.uint8)}
@@ -26,7 +26,7 @@ def pack_codes(codes: NDArray[Any], quantized_dtype: str) -> NDArray[np.uint8]:
     """Pack integers, int8 for signed and uint8 for unsigned types, as `QuantizedTensor.data` has them."""
     nbits, _ = QUANTIZED_DTYPES[quantized_dtype]
     packed = np.empty(packed_size(codes.size, nbits), np.uint8)
-    _core.pack_bits(np.ascontiguousarray(codes).view(np.uint8).reshape(-1), nbits, packed)
+    _core.pack_bits(np.ascontiguousarray(codes).view(np.uint8).reshape(-1), nbits, False, False, packed)
     return packed
 
 
@@ -36,10 +36,7 @@ def unpack_codes(data: NDArray[np.uint8], shape: tuple[int, ...], quantized_dtyp
     codes = data
     if nbits < 8:
         codes = np.empty(prod(shape), np.uint8)
-        _core.unpack_bits(data, nbits, codes.size, codes)
-        if storage is np.int8:
-            sign = np.uint8(1 << nbits - 1)
-            np.subtract(np.bitwise_xor(codes, sign, out=codes), sign, out=codes)
+        _core.unpack_bits(data, nbits, storage is np.int8, False, codes.size, codes)
     return codes.view(storage).reshape(shape)
 
 
@@ -178,13 +175,13 @@ class PalettizedTensor(CompressedTensor):
     def codes(self) -> NDArray[np.uint8]:
         """Unpacked codes, uint8, in the weight's shape."""
         codes = np.empty(self.size, np.uint8)
-        _core.unpack_bits(self.indices, self.nbits, self.size, codes)
+        _core.unpack_bits(self.indices, self.nbits, False, False, self.size, codes)
         return codes.reshape(self.shape)
 
     def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
         out = self._output(out)
         layout = group_layout(self.shape, self.group_counts)
-        _core.depalettize(self.indices, layout, self.nbits, self.lut, out, num_threads)
+        _core.depalettize(self.indices, layout, self.nbits, self.lut, out, as_threads("dense", num_threads))
         return out
 
     def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
@@ -262,7 +259,9 @@ class QuantizedTensor(CompressedTensor):
         nbits, storage = QUANTIZED_DTYPES[self.quantized_dtype]
         layout = block_layout(self.shape, self.scale.shape)
         offsets = None if self.zero_point is None else self.zero_point.view(np.uint8)
-        _core.dequantize(self.data, layout, nbits, storage is np.int8, self.scale, offsets, out, num_threads)
+        _core.dequantize(
+            self.data, layout, nbits, storage is np.int8, self.scale, offsets, out, as_threads("dense", num_threads)
+        )
         return out
 
     def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
@@ -322,7 +321,7 @@ class SparseTensor(CompressedTensor):
 
     def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
         out = self._output(out)
-        _core.decode_sparse(self.mask, self.values, out, num_threads)
+        _core.decode_sparse(self.mask, self.values, out, as_threads("dense", num_threads))
         return out
 
     def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:

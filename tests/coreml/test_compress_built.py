@@ -239,6 +239,29 @@ def test_strict_names_the_weight(ios18_package, tmp_path, spec, name):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [Palettize(nbits=4, nonfinite="error"), Quantize(nonfinite="error"), Prune(threshold=0.0, nonfinite="error")],
+)
+def test_values_that_are_not_finite_fail_the_run_if_asked(ios18_package, tmp_path, spec):
+    message = rf"infinite_x_0: {spec.verb}: 1 of 3072 values are NaN or infinite \(shape \(48, 64\)\)"
+    with pytest.raises(ValueError, match=message):
+        coreml.compress(ios18_package, tmp_path / "compressed.mlpackage", spec)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_infinities_get_entries_of_their_own_if_asked(ios18_package, tmp_path):
+    destination = tmp_path / "compressed.mlpackage"
+    spec = Palettize(nbits=3, nonfinite="table")
+    report = coreml.compress(ios18_package, destination, spec)
+    record = next(record for record in report.weights if record.name == "infinite_x_0")
+    assert record.status == "compressed"
+    assert record.snr_db > 10
+    original, decoded = constants(ios18_package)["infinite_x_0"], constants(destination)["infinite_x_0"]
+    np.testing.assert_array_equal(np.isinf(decoded), np.isinf(original))
+    assert_same_bits(decoded, apply(original, spec).dense())
+
+
 def _program(build, body, version=9, **inputs):
     return build(body, {name: (shape, np.float32) for name, shape in inputs.items()}, version)
 

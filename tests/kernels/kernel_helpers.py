@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import ml_dtypes
 import numpy as np
 
-DTYPES = [np.float16, np.float32]
+BFLOAT16 = ml_dtypes.bfloat16
+CORE_ML_DTYPES = [np.float16, np.float32]
+DTYPES = [*CORE_ML_DTYPES, BFLOAT16]
 PALETTE_BITS = (1, 2, 3, 4, 6, 8)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
 from kernel_helpers import DRAWS, DTYPES, draw, normal
@@ -60,11 +61,11 @@ def test_opposite_vectors():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_ends_of_the_range_do_not_overflow(dtype):
-    largest = np.finfo(dtype).max
+    largest = ml_dtypes.finfo(dtype).max
     found = cp.error(np.full(9, largest, dtype), np.full(9, -largest, dtype))
     assert found.max_abs == 2 * float(largest)
     assert found.sse == pytest.approx(36 * float(largest) ** 2)
-    smallest = np.finfo(dtype).smallest_subnormal
+    smallest = ml_dtypes.finfo(dtype).smallest_subnormal
     assert cp.error(np.full(9, smallest, dtype), np.zeros(9, dtype)).sse == pytest.approx(9 * float(smallest) ** 2)
 
 

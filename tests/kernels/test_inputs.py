@@ -5,9 +5,10 @@ from __future__ import annotations
 import array
 import itertools
 
+import ml_dtypes
 import numpy as np
 import pytest
-from kernel_helpers import DTYPES, arrays_of, assert_same_bits, normal
+from kernel_helpers import BFLOAT16, DTYPES, arrays_of, assert_same_bits, normal
 
 import corepress as cp
 
@@ -84,6 +85,8 @@ def assert_same_tensor(first: object, second: object) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_bytes(verb, form, dtype):
+    if dtype == BFLOAT16 and form in ("memoryview", "DLPack"):
+        pytest.skip("NumPy cannot hand this dtype over so")
     weight = normal(9, 5, 21, dtype=dtype)
     given = FORMS[form](weight)
     kept = np.array(given.values if hasattr(given, "values") else given)
@@ -116,7 +119,7 @@ def test_tiny_float64_is_narrowed_quietly(verb):
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int32, np.uint8, bool, complex, "S4", object])
 def test_other_dtypes_are_refused(verb, dtype):
-    with pytest.raises(TypeError, match="weight must be float16, float32 or float64"):
+    with pytest.raises(TypeError, match="weight must be float16, bfloat16, float32 or float64"):
         verb(np.ones(4).astype(dtype))
 
 
@@ -166,7 +169,7 @@ def test_values_that_are_not_finite_are_counted_and_refused(simd_level, dtype, v
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_finite_pattern_is_finite(simd_level, dtype):
-    edge = np.finfo(dtype)
+    edge = ml_dtypes.finfo(dtype)
     weight = np.array([edge.max, edge.min, edge.smallest_subnormal, -0.0], dtype)
     assert cp.prune(np.tile(weight, 20), target_sparsity=0).size == 80
 

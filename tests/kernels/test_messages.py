@@ -56,10 +56,21 @@ CASES = {
     "n_m_mask: n_m_ratio must be two whole numbers": lambda: kernels.n_m_mask(WEIGHT, 3, 2),
     "n_m_mask: dim 2 is not an axis of shape (6, 10)": lambda: kernels.n_m_mask(WEIGHT, 2, 4, 2),
     "n_m_mask: 1 of 2 values are NaN or infinite (shape (1, 2))": lambda: kernels.n_m_mask([[np.nan, 1.0]], 1, 2),
-    "prune: 2 of 3 values are NaN or infinite (shape (3,))": lambda: cp.prune([np.nan, 1.0, np.inf], threshold=0),
-    "num_threads must be at least 1, not 0": lambda: cp.quantize(WEIGHT, num_threads=0),
-    "num_threads must be at least 1, not -2": lambda: cp.palettize(WEIGHT, nbits=4, num_threads=-2),
-    "pack_bits: nbits must be 1, 2, 3, 4, 6, 8, not 5": lambda: kernels.pack_bits(np.zeros(3, np.uint8), 5),
+    "prune: 2 of 3 values are NaN or infinite (shape (3,))": lambda: cp.prune(
+        np.array([np.nan, 1.0, np.inf]), threshold=0
+    ),
+    "prune: weight 1 of the list: 1 of 2 values are NaN or infinite (shape (2,))": lambda: cp.prune(
+        [WEIGHT, np.array([0, np.inf])], threshold=0
+    ),
+    "quantize: weight 2 of the list: channel_axis 1 is not an axis of shape (10,)": lambda: cp.quantize(
+        [WEIGHT, WEIGHT, WEIGHT[0]], channel_axis=1
+    ),
+    "palettize: weight 1 of the list: axis 0 of length 6 is not a multiple": lambda: cp.palettize(
+        [WEIGHT[:4], WEIGHT], group_size=4, **GROUPED
+    ),
+    "quantize: num_threads must be at least 1, not 0": lambda: cp.quantize(WEIGHT, num_threads=0),
+    "palettize: num_threads must be at least 1, not -2": lambda: cp.palettize(WEIGHT, nbits=4, num_threads=-2),
+    "pack_bits: nbits must be 1 to 8, not 9": lambda: kernels.pack_bits(np.zeros(3, np.uint8), 9),
     "pack_bits: code 9 does not fit 3 bits": lambda: kernels.pack_bits(np.array([1, 9], np.uint8), 3),
     "pack_bits: out must be 2 contiguous bytes of uint8, not uint8 (3,)": lambda: kernels.pack_bits(
         np.zeros(4, np.uint8), 4, np.empty(3, np.uint8)
@@ -67,6 +78,21 @@ CASES = {
     "unpack_bits: 5 codes of 3 bits are 2 bytes, not 3": lambda: kernels.unpack_bits(np.zeros(3, np.uint8), 3, 5),
     "unpack_bits: out must be 4 contiguous bytes": lambda: kernels.unpack_bits(
         np.zeros(2, np.uint8), 4, 4, np.empty(8, np.uint8)[::2]
+    ),
+    "pack_bits: code -9 does not fit 4 bits": lambda: kernels.pack_bits(np.array([-8, -9], np.int8), 4),
+    "pack_bits: code 8 does not fit 4 bits": lambda: kernels.pack_bits(np.array([7, 8], np.int8), 4),
+    "pack_bits: bitorder must be 'little', 'big', not 'msb'": lambda: kernels.pack_bits(
+        np.zeros(3, np.uint8), 4, bitorder="msb"
+    ),
+    "unpack_mask: out must be 4 contiguous bytes of bool": lambda: kernels.unpack_mask(
+        np.zeros(1, np.uint8), 4, np.empty(4, np.uint8)
+    ),
+    "pack_bits: num_threads must be at least 1, not 0": lambda: kernels.pack_bits(
+        np.zeros(3, np.uint8), 4, num_threads=0
+    ),
+    "encode_sparse: out must be": lambda: kernels.encode_sparse(WEIGHT, WEIGHT > 0, out=np.empty(3, np.float32)),
+    "decode_sparse: out must be": lambda: kernels.decode_sparse(
+        WEIGHT[WEIGHT > 0], WEIGHT > 0, (6, 10), out=np.empty((6, 10), np.float16)
     ),
     "unpack_bits: count must not be negative, not -1": lambda: kernels.unpack_bits(np.zeros(0, np.uint8), 4, -1),
 }
@@ -79,9 +105,9 @@ def test_wrong_values(message):
 
 
 def test_wrong_dtypes():
-    with pytest.raises(TypeError, match="quantize: weight must be float16, float32 or float64, not int64"):
-        cp.quantize([1, 2, 3])
-    with pytest.raises(TypeError, match="pack_bits: codes must be uint8 or bool, not int64"):
+    with pytest.raises(TypeError, match="quantize: weight must be float16, bfloat16, float32 or float64, not int64"):
+        cp.quantize(np.array([1, 2, 3]))
+    with pytest.raises(TypeError, match="pack_bits: codes must be uint8, int8 or bool, not int64"):
         kernels.pack_bits([1, 2, 3], 4)
 
 

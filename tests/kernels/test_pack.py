@@ -34,13 +34,64 @@ def test_bytes_of_the_format(nbits, codes, packed):
     assert reference.unpack_bits(data, nbits, len(codes)).tolist() == codes
 
 
-@pytest.mark.parametrize("nbits", PALETTE_BITS)
-@pytest.mark.parametrize("count", SIZES)
-def test_same_bytes_as_the_reference(simd_level, nbits, count):
+@pytest.mark.parametrize("bitorder", ["little", "big"])
+@pytest.mark.parametrize("nbits", range(1, 9))
+@pytest.mark.parametrize("count", [*SIZES, 65_537, 200_003])
+def test_same_bytes_as_the_reference(simd_level, nbits, count, bitorder):
     codes = random_codes(count, nbits)
-    packed = kernels.pack_bits(codes, nbits)
-    assert packed.tobytes() == reference.pack_bits(codes, nbits).tobytes()
-    np.testing.assert_array_equal(kernels.unpack_bits(packed, nbits, count), codes)
+    packed = kernels.pack_bits(codes, nbits, bitorder=bitorder)
+    expected = reference.pack_bits(codes, nbits, bitorder) if count < 5000 else stream_of(codes, nbits, bitorder)
+    assert packed.tobytes() == expected.tobytes()
+    np.testing.assert_array_equal(kernels.unpack_bits(packed, nbits, count, bitorder=bitorder), codes)
+    signed = (codes.astype(np.int16) - 2 ** (nbits - 1)).astype(np.int8)
+    packed = kernels.pack_bits(signed, nbits, bitorder=bitorder)
+    np.testing.assert_array_equal(kernels.unpack_bits(packed, nbits, count, signed=True, bitorder=bitorder), signed)
+
+
+def stream_of(codes: np.ndarray, nbits: int, bitorder: str) -> np.ndarray:
+    """The same bytes by way of one array element per bit."""
+    bits = np.unpackbits(codes[:, None], axis=1, bitorder=bitorder)
+    return np.packbits(bits[:, :nbits] if bitorder == "little" else bits[:, -nbits:], bitorder=bitorder)
+
+
+@pytest.mark.parametrize(
+    ("nbits", "codes", "packed"), [(4, [0, 4, 7, 9, 15], "04 79 f0"), (3, [0, 2, 3, 4, 7], "09 ce")]
+)
+def test_bytes_of_neural_networks(nbits, codes, packed):
+    data = bytes.fromhex(packed)
+    assert kernels.pack_bits(np.array(codes, np.uint8), nbits, bitorder="big").tobytes() == data
+    assert reference.pack_bits(codes, nbits, "big").tobytes() == data
+    assert kernels.unpack_bits(np.frombuffer(data, np.uint8), nbits, len(codes), bitorder="big").tolist() == codes
+
+
+def test_signed_codes_are_two_complement():
+    codes = np.array([-8, 7, -1, 0], np.int8)
+    assert kernels.pack_bits(codes, 4).tobytes() == bytes([0x78, 0x0F])
+    unpacked = kernels.unpack_bits(np.array([0x78, 0x0F], np.uint8), 4, 4, signed=True)
+    assert unpacked.dtype == np.int8
+    assert unpacked.tolist() == [-8, 7, -1, 0]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_same_bytes_for_every_number_of_threads(threads):
+    for nbits in range(1, 9):
+        codes = random_codes(300_001, nbits)
+        packed = kernels.pack_bits(codes, nbits, num_threads=threads)
+        assert packed.tobytes() == stream_of(codes, nbits, "little").tobytes()
+        np.testing.assert_array_equal(kernels.unpack_bits(packed, nbits, codes.size, num_threads=threads), codes)
+
+
+def test_into_given_memory():
+    weight = np.arange(12, dtype=np.float32).reshape(3, 4)
+    mask = weight % 3 == 1
+    packed, flags = kernels.pack_mask(mask), np.empty(12, np.bool_)
+    assert kernels.unpack_mask(packed, 12, flags) is flags
+    assert flags.tolist() == mask.reshape(-1).tolist()
+    kept, dense = np.empty(4, np.float32), np.empty((3, 4), np.float32)
+    assert kernels.encode_sparse(weight, mask, out=kept) is kept
+    assert kept.tolist() == [1, 4, 7, 10]
+    assert kernels.decode_sparse(kept, packed, (3, 4), out=dense) is dense
+    assert dense.tolist() == (weight * mask).tolist()
 
 
 @pytest.mark.parametrize("nbits", PALETTE_BITS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from kernel_helpers import DRAWS, DTYPES, PALETTE_BITS, assert_same_bits, draw, normal, squared_error
@@ -184,8 +185,8 @@ def test_zero_has_one_sign(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_whole_range_of_the_format(dtype):
-    largest = np.finfo(dtype).max
-    values = np.array([-largest, largest, 0, largest, np.finfo(dtype).smallest_subnormal], dtype)
+    largest = ml_dtypes.finfo(dtype).max
+    values = np.array([-largest, largest, 0, largest, ml_dtypes.finfo(dtype).smallest_subnormal], dtype)
     assert_same_bits(cp.palettize(values, nbits=2).dense(), values)
     with np.errstate(over="raise"):
         table = cp.palettize(np.repeat(values, 3), nbits=1).lut.reshape(-1)

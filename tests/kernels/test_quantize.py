@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import re
 
+import ml_dtypes
 import numpy as np
 import pytest
-from kernel_helpers import DRAWS, DTYPES, assert_same_bits, draw, normal
+from kernel_helpers import CORE_ML_DTYPES, DRAWS, DTYPES, assert_same_bits, draw, normal
 
 import corepress as cp
 from corepress import reference
@@ -206,7 +207,7 @@ def test_hazards(simd_level, name, weight_dtype, dtype, mode):
     low, high = min(exact.min(), 0), max(exact.max(), 0)
     span = 2 * max(-low, high) if mode == "linear_symmetric" else high - low
     lowest, highest = RANGES[dtype, mode]
-    slack = 128 * max(span / (highest - lowest) - scale, 0) + np.abs(exact).max() * np.finfo(weight_dtype).eps
+    slack = 128 * max(span / (highest - lowest) - scale, 0) + np.abs(exact).max() * ml_dtypes.finfo(weight_dtype).eps
     assert np.abs(dense - exact).max() <= 0.5 * scale + slack
 
 
@@ -231,7 +232,7 @@ def test_an_all_zero_block_has_scale_one():
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize("weight_dtype", DTYPES)
+@pytest.mark.parametrize("weight_dtype", CORE_ML_DTYPES)
 @pytest.mark.parametrize(("dtype", "mode"), ENCODINGS)
 def test_error_is_never_above_that_of_coremltools(coremltools_utils, dtype, mode, weight_dtype, axis):
     from coremltools.converters.mil.mil import types
@@ -253,7 +254,7 @@ def test_error_is_never_above_that_of_coremltools(coremltools_utils, dtype, mode
 
 
 @pytest.mark.parametrize("block_size", [(1, 32), (32, 1), (4, 16)])
-@pytest.mark.parametrize("weight_dtype", DTYPES)
+@pytest.mark.parametrize("weight_dtype", CORE_ML_DTYPES)
 @pytest.mark.parametrize(("dtype", "mode"), ENCODINGS)
 def test_error_of_blocks_is_never_above_that_of_coremltools(coremltools_utils, dtype, mode, weight_dtype, block_size):
     from coremltools.converters.mil.mil import types

@@ -67,8 +67,8 @@ void add_quantized(const std::vector<Bits>& values, const BlockLayout& layout, i
             std::vector<uint8_t> zero_points(groups);
             std::vector<uint8_t> codes((values.size() * static_cast<size_t>(type.nbits) + 7) / 8);
             const bool search = values.size() < 20000 && type.nbits == 4;
-            quantize(values.data(), layout, {type, symmetric, search}, threads, scales.data(), zero_points.data(),
-                     codes.data());
+            quantize<Bits>(values.data(), nullptr, layout, {type, symmetric, search}, threads, scales.data(),
+                           zero_points.data(), codes.data());
             dequantize(codes.data(), layout, type, scales.data(), zero_points.data(), threads, decoded.data());
             digest.add(scales);
             digest.add(zero_points);
@@ -87,12 +87,25 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     for (const int nbits : {1, 2, 3, 4, 6, 8}) {
         std::vector<Bits> luts(groups << nbits);
         std::vector<uint8_t> packed((size * static_cast<size_t>(nbits) + 7) / 8);
-        fit_tables(values.data(), layout, TableMode::kKmeans, 1 << nbits, threads, luts.data());
+        fit_tables<Bits>(values.data(), nullptr, layout, {TableMode::kKmeans, 1 << nbits}, threads, luts.data());
         palettize(values.data(), layout, nbits, luts.data(), threads, packed.data());
         depalettize(packed.data(), layout, nbits, luts.data(), threads, decoded.data());
         digest.add(luts);
         digest.add(packed);
         digest.add(decoded);
+    }
+    std::vector<float> importance(size);
+    for (size_t i = 0; i < size; ++i)
+        importance[i] = Format<Bits>::to_float(values[size - 1 - i] & Format<Bits>::kMagnitude);
+    std::vector<Bits> weighted(groups << 3), scales(groups);
+    std::vector<uint8_t> codes(size), zero_points(groups);
+    fit_tables<Bits>(values.data(), importance.data(), layout, {TableMode::kKmeans, 8}, threads, weighted.data());
+    digest.add(weighted);
+    if (count < 20000) {
+        quantize<Bits>(values.data(), importance.data(), BlockLayout({{1, layout.outer}, {layout.groups, layout.run}}),
+                       {{8, true}, false, true}, threads, scales.data(), zero_points.data(), codes.data());
+        digest.add(scales);
+        digest.add(codes);
     }
     add_quantized(values, BlockLayout({{1, layout.outer}, {layout.groups, layout.run}}), threads, digest, decoded);
     const ErrorSums errors = sum_errors(values.data(), decoded.data(), count, threads);
@@ -117,13 +130,32 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     }
 }
 
+void add_packed(int64_t count, Digest& digest) {
+    std::vector<uint8_t> codes(static_cast<size_t>(count));
+    for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i * 37 >> 2);
+    for (int nbits = 1; nbits <= 8; ++nbits) {
+        std::vector<uint8_t> packed((codes.size() * static_cast<size_t>(nbits) + 7) / 8), unpacked(codes.size());
+        kernels().pack(codes.data(), count, nbits, packed.data());
+        digest.add(packed);
+        kernels().unpack_big(packed.data(), count, nbits, unpacked.data());
+        digest.add(unpacked);
+        kernels().pack_big(unpacked.data(), count, nbits, packed.data());
+        kernels().unpack(packed.data(), count, nbits, unpacked.data());
+        kernels().extend_signs(unpacked.data(), count, nbits);
+        digest.add(unpacked);
+        digest.add(std::vector<uint8_t>{kernels().merge_codes(codes.data(), count, 8)});
+    }
+}
+
 std::string digest_of(const std::string& level, int threads) {
     set_simd_level(level);
     Digest digest;
+    for (const int64_t count : {1, 7, 8, 9, 63, 64, 65, 1001}) add_packed(count, digest);
     for (const GroupLayout layout :
          {GroupLayout{1, 1, 1}, GroupLayout{1, 1, 1023}, GroupLayout{1, 5, 321}, GroupLayout{64, 24, 1},
           GroupLayout{9, 3, 7}, GroupLayout{1, 1, 200001}, GroupLayout{2, 3, 30011}}) {
         add_results<uint16_t>(layout, threads, digest);
+        add_results<BFloat16Bits>(layout, threads, digest);
         add_results<uint32_t>(layout, threads, digest);
     }
     for (const BlockLayout& layout :
@@ -132,6 +164,8 @@ std::string digest_of(const std::string& level, int threads) {
         std::vector<uint16_t> halves(static_cast<size_t>(layout.size()));
         std::vector<uint32_t> floats(halves.size());
         add_quantized(draw<uint16_t>(layout.size()), layout, threads, digest, halves);
+        std::vector<BFloat16Bits> bfloat16s(halves.size());
+        add_quantized(draw<BFloat16Bits>(layout.size()), layout, threads, digest, bfloat16s);
         add_quantized(draw<uint32_t>(layout.size()), layout, threads, digest, floats);
     }
     return digest.text();

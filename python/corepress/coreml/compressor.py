@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import compression
 from ..compression import input_axis
-from ..errors import IndivisibleError, UnsuitableWeightError
+from ..errors import IndivisibleError, NonFiniteError, UnsuitableWeightError
 from ..specs import Palettize, Prune, Quantize, Spec, spec_from_dict
 from .data_types import FLOATS
 from .operations import check, lower
@@ -102,6 +102,8 @@ def compress(
                 return _compress(dense, resolved, description, program.version, threads)
             except Keep as reason:
                 raise _unplanned(weight, reason, strict) from None
+            except NonFiniteError as failure:
+                raise ValueError(f"{first.name}: {failure}") from failure
 
         return work
 
@@ -225,6 +227,10 @@ def _agreed(axes: set[int | None], which: str) -> int:
 def _compress(dense: NDArray[Any], spec: Spec, description: str, version: int, num_threads: int) -> Outcome:
     try:
         tensor, snr_db = compression.apply_measured(dense, spec, num_threads=num_threads)
+    except NonFiniteError as failure:
+        if spec.nonfinite == "error":
+            raise
+        raise Keep(failure.reason) from failure
     except UnsuitableWeightError as failure:
         raise Keep(failure.reason) from failure
     return Outcome(lower(tensor, version), "compressed", description, snr_db)
