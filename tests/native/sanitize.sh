@@ -33,13 +33,13 @@ export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_err
 
 echo "== digest"
 cmake -S . -B "$build/native" "${options[@]}" -DCOREPRESS_TESTS=ON -DSKBUILD_PROJECT_VERSION=0 >"$build.log"
-cmake --build "$build/native" --parallel >>"$build.log" || { tail -50 "$build.log" && exit 1; }
+cmake --build "$build/native" --parallel "$(getconf _NPROCESSORS_ONLN)" >>"$build.log" || { tail -50 "$build.log" && exit 1; }
 "${run[@]}" "$build/native/digest" tests/native/digest.txt
 
 echo "== Python module"
 cmake -S . -B "$build/module" "${options[@]}" -DSKBUILD_PROJECT_VERSION=0 -DPython_EXECUTABLE="$("$python" -c \
     'import sys; print(sys.executable)')" -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" >>"$build.log"
-cmake --build "$build/module" --parallel >>"$build.log" || { tail -50 "$build.log" && exit 1; }
+cmake --build "$build/module" --parallel "$(getconf _NPROCESSORS_ONLN)" >>"$build.log" || { tail -50 "$build.log" && exit 1; }
 rm -rf "$build/python"
 mkdir -p "$build/python"
 cp -r python/corepress "$build/python/"
