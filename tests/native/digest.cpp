@@ -29,6 +29,11 @@ public:
         const auto* const bytes = reinterpret_cast<const unsigned char*>(values.data());
         for (size_t i = 0; i < values.size() * sizeof(T); ++i) hash_ = (hash_ ^ bytes[i]) * 0x100000001b3u;
     }
+    void add(const ErrorSums& errors) {
+        add(std::vector<double>{errors.squared_error, errors.squared_first, errors.squared_second, errors.product,
+                                errors.largest_error});
+    }
+    void add(const Noise& noise) { add(std::vector<double>{noise.squared_error, noise.squared_first}); }
     std::string text() const {
         char text[17];
         std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash_));
@@ -74,6 +79,8 @@ void add_quantized(const std::vector<Bits>& values, const BlockLayout& layout, i
             digest.add(zero_points);
             digest.add(codes);
             digest.add(decoded);
+            digest.add(sum_quantized_errors(values.data(), codes.data(), layout, type, scales.data(),
+                                            zero_points.data(), threads));
         }
     }
 }
@@ -87,7 +94,9 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     for (const int nbits : {1, 2, 3, 4, 6, 8}) {
         std::vector<Bits> luts(groups << nbits);
         std::vector<uint8_t> packed((size * static_cast<size_t>(nbits) + 7) / 8);
-        fit_tables<Bits>(values.data(), nullptr, layout, {TableMode::kKmeans, 1 << nbits}, threads, luts.data());
+        const auto noise = fit_tables<Bits>(values.data(), nullptr, layout, {TableMode::kKmeans, 1 << nbits}, threads,
+                                            luts.data());
+        if (noise) digest.add(*noise);
         palettize(values.data(), layout, nbits, luts.data(), threads, packed.data());
         depalettize(packed.data(), layout, nbits, luts.data(), threads, decoded.data());
         digest.add(luts);
@@ -108,14 +117,15 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
         digest.add(codes);
     }
     add_quantized(values, BlockLayout({{1, layout.outer}, {layout.groups, layout.run}}), threads, digest, decoded);
-    const ErrorSums errors = sum_errors(values.data(), decoded.data(), count, threads);
-    digest.add(std::vector<double>{errors.squared_error, errors.squared_first, errors.squared_second, errors.product,
-                                   errors.largest_error});
-    const Bits threshold = magnitude_of_rank(values.data(), count, count / 2, threads);
+    digest.add(sum_errors(values.data(), decoded.data(), count, threads));
+    Noise noise;
+    const Bits threshold = magnitude_of_rank(values.data(), count, count / 2, threads, &noise);
+    digest.add(noise);
     std::vector<uint8_t> mask((size + 7) / 8);
     std::vector<Bits> kept(static_cast<size_t>(magnitude_mask(values.data(), count, threshold, threads, mask.data())));
     encode_sparse(values.data(), count, mask.data(), threads, kept.data());
     decode_sparse(kept.data(), mask.data(), count, threads, decoded.data());
+    digest.add(sum_sparse_errors(values.data(), kept.data(), mask.data(), count, threads));
     digest.add(mask);
     digest.add(kept);
     digest.add(decoded);
