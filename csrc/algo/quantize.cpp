@@ -345,6 +345,8 @@ template void dequantize(const uint8_t*, const BlockLayout&, IntegerType, const 
                          uint32_t*);
 template ErrorSums sum_quantized_errors(const uint16_t*, const uint8_t*, const BlockLayout&, IntegerType,
                                         const uint16_t*, const uint8_t*, int);
+template ErrorSums sum_quantized_errors(const BFloat16Bits*, const uint8_t*, const BlockLayout&, IntegerType,
+                                        const BFloat16Bits*, const uint8_t*, int);
 template ErrorSums sum_quantized_errors(const uint32_t*, const uint8_t*, const BlockLayout&, IntegerType,
                                         const uint32_t*, const uint8_t*, int);
 
