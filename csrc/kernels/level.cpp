@@ -101,6 +101,7 @@ inline void store_lanes(__m512i lanes, uint32_t* values) { _mm512_storeu_si512(v
 #include "kernels/pack.inl.h"
 #include "kernels/palette.inl.h"
 #include "kernels/scan.inl.h"
+#include "kernels/vector.inl.h"
 
 #include "kernels/mask.inl.h"  // uses the packer
 #include "kernels/structure.inl.h"
@@ -116,6 +117,8 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         assign_by_search<Bits, Key>,
         assign_by_table<Bits, Key>,
         look_up<Bits>,
+        load_vectors<Bits>,
+        look_up_vectors<Bits>,
         quantize_runs<Bits>,
         quantize_columns<Bits>,
         dequantize_runs<Bits>,
@@ -149,6 +152,8 @@ const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     unpack,
     count_bits,
     keep_blocks_above,
+    assign_vectors,
+    approach,
 };
 
 }  // namespace corepress
