@@ -45,22 +45,46 @@ void add_members(const VectorPlanes& planes, int64_t count, const uint16_t* code
 
 template <typename Bits>
 void VectorKmeans::fit(const VectorGroup<Bits>& group, int64_t k, int threads) {
-    constexpr int64_t kStart = 16384;
+    constexpr int64_t kGrowth = 4;
+    constexpr double kRoughly = 1e-3, kFinally = 3e-4;
     k_ = k;
     length_ = group.length();
     const int64_t room = std::max(8 * k, (int64_t{1} << 22) / length_);
-    const int64_t first = std::min(std::max(kStart, 64 * k), room);
-    sample_.draw(group, std::min(4 * first, room), first, threads);
-    entries_.assign(static_cast<size_t>(k * length_), 0.0f);
-    start(sample_.first_size());
-    descend(sample_, sample_.first_size(), 1e-3, 40, threads);
-    if (sample_.first_size() < sample_.size()) descend(sample_, sample_.size(), 1e-3, 40, threads);
-    if (!sample_.complete()) descend(group, group.size(), 1e-3, 1, threads);
+    const int64_t first = std::min(std::max<int64_t>(4096, 64 * k), room);
+    sample_.draw(group, std::min(std::max<int64_t>(65536, 1024 * k), room), first, threads);
+    start_best(k <= 16 ? 4 : k <= 64 ? 2 : 1, kRoughly, threads);
+    for (int64_t count = sample_.first_size(); count < sample_.size();) {
+        count = std::min(count * kGrowth, sample_.size());
+        descend(sample_, count, count < sample_.size() ? kRoughly : kFinally, threads);
+    }
+    if (sample_.complete()) return;
+    constexpr int kMostRounds = 3;
+    double before = std::numeric_limits<double>::infinity();
+    overshoot_ = 0;
+    for (int round = 0; round < kMostRounds; ++round) {
+        const double error = descend_once(group, group.size(), threads);
+        if (!relocated_ && before - error <= kRoughly * error) return;
+        before = error;
+    }
+}
+
+void VectorKmeans::start_best(int starts, double least_gain, int threads) {
+    double least = std::numeric_limits<double>::infinity();
+    entries_.assign(static_cast<size_t>(k_ * length_), 0.0f);
+    for (int attempt = 0; attempt < starts; ++attempt) {
+        start(sample_.first_size(), static_cast<uint64_t>(attempt) << 32);
+        const double error = descend(sample_, sample_.first_size(), least_gain, threads);
+        if (error < least) {
+            least = error;
+            best_entries_ = entries_;
+        }
+    }
+    entries_.swap(best_entries_);
 }
 
 // Greedy k-means++ (Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", 2007): each entry is a
 // vector drawn by its squared distance from those before, the best of a few.
-void VectorKmeans::start(int64_t count) {
+void VectorKmeans::start(int64_t count, uint64_t counter) {
     int64_t bits = 0;
     while ((int64_t{1} << bits) < k_) ++bits;
     const int64_t trials = k_ > 1024 ? 1 : 2 + 7 * bits / 10;  // 2 + ln k
@@ -70,10 +94,9 @@ void VectorKmeans::start(int64_t count) {
     // Beyond the vectors there are zeros, which must never be drawn.
     std::fill(nearest_.begin(), nearest_.begin() + count, std::numeric_limits<float>::max());
     std::fill(nearest_.begin() + count, nearest_.end(), 0.0f);
-    choose(0, static_cast<int64_t>(uniform_of(0) * static_cast<double>(count)), padded);
+    choose(0, static_cast<int64_t>(uniform_of(counter++) * static_cast<double>(count)), padded);
     nearest_.swap(best_trial_);
     tile_sums_.swap(best_sums_);
-    uint64_t counter = 1;
     for (int64_t entry = 1; entry < k_; ++entry) {
         double total = 0;
         for (const double sum : tile_sums_) total += sum;
@@ -127,17 +150,26 @@ int64_t VectorKmeans::drawn(double place, int64_t count) const {
     return last;
 }
 
+// Steps go beyond the means, which takes fewer of them, until the error has risen once. Returns the last error.
 template <typename Source>
-void VectorKmeans::descend(const Source& source, int64_t count, double least_gain, int most_rounds, int threads) {
+double VectorKmeans::descend(const Source& source, int64_t count, double least_gain, int threads) {
+    constexpr int kMostRounds = 40;
     double before = std::numeric_limits<double>::infinity();
-    for (int round = 0; round < most_rounds; ++round) {
+    overshoot_ = 0.8;
+    for (int round = 0; round < kMostRounds; ++round) {
         const double error = descend_once(source, count, threads);
-        if (!relocated_ && before - error <= least_gain * error) return;
+        if (error > before) {
+            overshoot_ = 0;
+        } else if (!relocated_ && before - error <= least_gain * error) {
+            return error;
+        }
         before = error;
     }
+    return before;
 }
 
-// Returns the error with the entries as they were, and moves these to the means of the vectors nearest to them.
+// Returns the error with the entries as they were, and moves these to the means of the vectors nearest to them, or
+// beyond.
 template <typename Source>
 double VectorKmeans::descend_once(const Source& source, int64_t count, int threads) {
     const bool weighted = source.weighted();
@@ -198,7 +230,8 @@ void VectorKmeans::update_entries(const Source& source, int64_t pieces, bool wei
         bool empty = true;
         for (int64_t c = 0; c < length_; ++c) {
             if (!(weight(c) > 0)) continue;
-            centre[c] = static_cast<float>(sum[c] / weight(c));
+            const double mean = sum[c] / weight(c);
+            centre[c] = static_cast<float>(mean + overshoot_ * (mean - static_cast<double>(centre[c])));
             empty = false;
         }
         if (!empty || next >= pieces_.size() || !(pieces_[next].farthest > 0)) continue;

@@ -10,8 +10,8 @@
 
 namespace corepress {
 
-// Lloyd's rounds from a greedy k-means++ start: first on a small sample, then on a larger one, then on all vectors,
-// each until the error hardly falls. An object keeps its memory between problems.
+// Lloyd's rounds from the best of a few greedy k-means++ starts: on a small sample, on ever larger ones until the error
+// hardly falls, and once on all vectors. An object keeps its memory between problems.
 class VectorKmeans {
 public:
     // Afterwards entries(): [k, length], of the vectors times the group's factor, in no order. There should be more
@@ -28,11 +28,12 @@ private:
         int64_t farthest_index = -1;
     };
 
-    void start(int64_t count);
+    void start_best(int starts, double least_gain, int threads);
+    void start(int64_t count, uint64_t counter);
     void choose(int64_t entry, int64_t index, int64_t padded);
     int64_t drawn(double place, int64_t count) const;
     template <typename Source>
-    void descend(const Source& source, int64_t count, double least_gain, int most_rounds, int threads);
+    double descend(const Source& source, int64_t count, double least_gain, int threads);
     template <typename Source>
     double descend_once(const Source& source, int64_t count, int threads);
     template <typename Source>
@@ -40,13 +41,14 @@ private:
 
     int64_t k_ = 0, length_ = 0;
     VectorSample sample_;
-    std::vector<float> entries_;
+    std::vector<float> entries_, best_entries_;
     std::vector<float> nearest_, trial_, best_trial_;  // squared distances of the start
     std::vector<double> tile_sums_, trial_sums_, best_sums_;
     std::vector<double> sums_;  // of pieces, entries, components; and their weights
     std::vector<Piece> pieces_;
     WorkspacePool<VectorTile> tiles_;
     bool relocated_ = false;
+    double overshoot_ = 0;
 };
 
 }  // namespace corepress

@@ -118,6 +118,9 @@ void VectorSample::draw(const VectorGroup<Bits>& group, int64_t size, int64_t fi
         sums_[t].weight += sums_[t - 1].weight;
         sums_[t].square += sums_[t - 1].square;
     }
+    if (!(sums_.back().weight > 0)) {  // nothing counts, so anything will do
+        for (size_t t = 0; t < sums_.size(); ++t) sums_[t] = {static_cast<double>(t), 0};
+    }
     const Sums total = sums_.back();
     const double per_weight = 0.5 / total.weight, per_square = total.square > 0 ? 0.5 / total.square : 0.0;
     const auto place_of_draw = [&](int64_t index) {

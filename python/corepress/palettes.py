@@ -13,6 +13,7 @@ from .arrays import as_finite_weight, checked_axis, group_layout
 from .errors import TooManyValuesError
 from .specs import PALETTE_BITS, Palettize
 from .tensors import PalettizedTensor
+from .vector_palettes import palettize_vectors
 
 MOST_ENTRIES = 2 ** max(PALETTE_BITS)
 
@@ -25,9 +26,11 @@ def palettize(
     mode: str = "kmeans",
     granularity: str = "per_tensor",
     group_size: int = 32,
+    cluster_dim: int = 1,
     channel_axis: int | None = None,
     indivisible: str = "skip",
     lut: Any = None,
+    importance: Any = None,
     num_threads: int | None = None,
 ) -> list[PalettizedTensor]: ...
 @overload
@@ -38,9 +41,11 @@ def palettize(
     mode: str = "kmeans",
     granularity: str = "per_tensor",
     group_size: int = 32,
+    cluster_dim: int = 1,
     channel_axis: int | None = None,
     indivisible: str = "skip",
     lut: Any = None,
+    importance: Any = None,
     num_threads: int | None = None,
 ) -> PalettizedTensor: ...
 def palettize(
@@ -50,14 +55,17 @@ def palettize(
     mode: str = "kmeans",
     granularity: str = "per_tensor",
     group_size: int = 32,
+    cluster_dim: int = 1,
     channel_axis: int | None = None,
     indivisible: str = "skip",
     lut: Any = None,
+    importance: Any = None,
     num_threads: int | None = None,
 ) -> PalettizedTensor | list[PalettizedTensor]:
     """Replace weights by indices into a table of ``2**nbits`` values, or one table per group of channels.
 
-    Each weight takes its nearest entry, the lower one if two are equally near.
+    Each weight takes its nearest entry, the lower one if two are equally near. With `cluster_dim` above 1 the entries
+    are vectors, and an index stands for that many consecutive channels.
 
     Parameters
     ----------
@@ -74,21 +82,28 @@ def palettize(
         One table for the tensor, or one per `group_size` entries of `channel_axis`.
     group_size : int
         Channels that share a table.
+    cluster_dim : int
+        Consecutive entries of `channel_axis` that one index stands for; must divide the axis, and `group_size`.
+        Above 1 only for ``"kmeans"``.
     channel_axis : int, optional
-        Axis that is grouped; None for axis 0.
+        Axis that is grouped, or that vectors stand along; None for axis 0.
     indivisible : {"skip", "nearest_divisor", "per_tensor", "error"}
         What to do where `group_size` does not divide the axis: take the nearest size that does, the smaller of two;
         or one table; or, for an array, raise IndivisibleError in both other cases.
     lut : array_like, optional
         A given table instead of `mode`: 1 to 256 finite values, 1-D, in any order, rounded to the weight's dtype. All
         groups share it.
+    importance : array_like of float, or list of them, optional
+        How much the squared error of each weight counts, in the weight's shape: finite, not negative, not all 0. For
+        `cluster_dim` above 1.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
     Returns
     -------
     PalettizedTensor or list of PalettizedTensor
-        With indices packed in row-major order, least significant bit first, ascending in value.
+        With indices packed in row-major order, least significant bit first, ascending in value; vectors ascend
+        component by component.
 
     Raises
     ------
@@ -103,30 +118,45 @@ def palettize(
     Optimal one-dimensional clustering after Gronlund et al., "Fast exact k-means, k-medians and Bregman divergence
     clustering in 1D", arXiv:1701.07204, on the histogram of the weights. float32 tensors of more than 16,384 weights
     (a group's count) are clustered in some 32,768 buckets first, and cuts between entries then settled to the value.
+    Vectors are clustered as `corepress.kernels.kmeans` does it: a good table, for which no optimum is known. A group of
+    no more distinct vectors than entries loses nothing.
     """
     weights = weight if isinstance(weight, list) else [weight]
     grouping: dict[str, Any] = {
         "granularity": granularity,
         "group_size": group_size,
+        "cluster_dim": cluster_dim,
         "channel_axis": channel_axis,
         "indivisible": indivisible,
     }
     if lut is not None:
         if mode != "kmeans":
             raise ValueError(f"palettize: give lut or mode {mode!r}, not both")
+        if cluster_dim != 1:
+            raise ValueError(f"palettize: give lut or cluster_dim {cluster_dim}, not both")
         table = _given_table(lut)
         nbits = _width_for(table.size, nbits)
         tensors = palettize_all(weights, Palettize(nbits=nbits, **grouping), num_threads, table)
     else:
-        tensors = palettize_all(weights, Palettize(nbits=nbits, mode=mode, **grouping), num_threads)
+        spec = Palettize(nbits=nbits, mode=mode, **grouping)
+        weighting = importance if isinstance(weight, list) else [importance]
+        tensors = palettize_all(weights, spec, num_threads, importance=weighting)
     return tensors if isinstance(weight, list) else tensors[0]
 
 
 def palettize_all(
-    weights: list[Any], spec: Palettize, num_threads: int | None, table: NDArray[Any] | None = None
+    weights: list[Any],
+    spec: Palettize,
+    num_threads: int | None,
+    table: NDArray[Any] | None = None,
+    importance: list[Any] | None = None,
 ) -> list[PalettizedTensor]:
     """Palettize each weight as `spec` says, or with a given ascending table of float64."""
     arrays = [as_finite_weight("palettize", weight, num_threads) for weight in weights]
+    if spec.cluster_dim > 1:
+        return palettize_vectors(arrays, spec, importance, num_threads)
+    if any(each is not None for each in importance or ()):
+        raise ValueError("palettize: importance needs a cluster_dim above 1")
     groups = [_palette_groups(array, spec) for array in arrays]
     luts: list[NDArray[Any] | None] = [None] * len(arrays)
     nbits = spec.nbits
