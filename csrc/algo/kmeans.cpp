@@ -57,10 +57,13 @@ void VectorKmeans::fit(const VectorGroup<Bits>& group, int64_t k, int threads) {
         count = std::min(count * kGrowth, sample_.size());
         descend(sample_, count, count < sample_.size() ? kRoughly : kFinally, threads);
     }
-    if (sample_.complete()) return;
+    overshoot_ = 0;
+    if (sample_.complete()) {
+        descend_once(sample_, sample_.size(), threads);
+        return;
+    }
     constexpr int kMostRounds = 3;
     double before = std::numeric_limits<double>::infinity();
-    overshoot_ = 0;
     for (int round = 0; round < kMostRounds; ++round) {
         const double error = descend_once(group, group.size(), threads);
         if (!relocated_ && before - error <= kRoughly * error) return;
