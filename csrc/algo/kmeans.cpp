@@ -28,7 +28,8 @@ void add_members(const VectorPlanes& planes, int64_t count, const uint16_t* code
         const double share = planes.shares == nullptr ? 1.0 : static_cast<double>(planes.shares[i]);
         if (planes.weights == nullptr) {
             double* const sum = sums + codes[i] * (length + 1);
-            for (int64_t c = 0; c < length; ++c) sum[c] += share * static_cast<double>(planes.planes[c * planes.stride + i]);
+            for (int64_t c = 0; c < length; ++c)
+                sum[c] += share * static_cast<double>(planes.planes[c * planes.stride + i]);
             sum[length] += share;
         } else {
             double* const sum = sums + codes[i] * 2 * length;

@@ -155,7 +155,8 @@ void fit_vector_tables(const VectorSource<Bits>& source, int entries, int thread
     // Many groups share the threads among them; each of a few groups has all threads for itself in turn.
     const bool many = groups.groups >= 2 * static_cast<int64_t>(threads);
     parallel_for(groups.groups, many ? threads : 1, [&](int64_t index) {
-        fitters.borrow()->fit(source, index, entries, many ? 1 : threads, luts + index * entries * source.layout.length);
+        fitters.borrow()->fit(source, index, entries, many ? 1 : threads,
+                              luts + index * entries * source.layout.length);
     });
 }
 
@@ -165,31 +166,31 @@ void palettize_vectors(const VectorSource<Bits>& source, int nbits, const Bits* 
     const int64_t size = layout.length << nbits;
     if (layout.count() == 0) return;
     std::vector<float> factors(static_cast<size_t>(layout.groups.groups));
-    parallel_for(layout.groups.groups, layout.count() < kGrain ? 1 : threads, [&](int64_t group) {
-        factors[static_cast<size_t>(group)] = factor_of(source, group);
-    });
+    parallel_for(layout.groups.groups, layout.count() < kGrain ? 1 : threads,
+                 [&](int64_t group) { factors[static_cast<size_t>(group)] = factor_of(source, group); });
     const int64_t grain = kVectorTile * 16;
-    parallel_pieces(layout.count(), grain, layout.count() * size < kGrain ? 1 : threads, [&](int64_t first, int64_t last) {
-        Coder coder;
-        uint8_t codes[kVectorTile];
-        coder.tile.make_room(layout.length);
-        for (int64_t begin = first; begin < last; begin += kVectorTile) {
-            const int64_t end = std::min(begin + kVectorTile, last);
-            for_each_run(layout.groups, begin, end, [&](int64_t group, int64_t offset, int64_t length) {
-                const float factor = factors[static_cast<size_t>(group)];
-                coder.use(luts, size, group, factor);
-                VectorTile& tile = coder.tile;
-                const VectorPlanes planes = source.load(offset, length, factor, tile);
-                kernels().assign_vectors(planes.planes, planes.weights, planes.stride, layout.length, length,
-                                         coder.table.data(), int64_t{1} << nbits, tile.codes.data(),
-                                         tile.distances.data());
-                for (int64_t i = 0; i < length; ++i) {
-                    codes[offset - begin + i] = static_cast<uint8_t>(tile.codes[static_cast<size_t>(i)]);
-                }
-            });
-            kernels().pack(codes, end - begin, nbits, packed + begin * nbits / 8);
-        }
-    });
+    parallel_pieces(
+        layout.count(), grain, layout.count() * size < kGrain ? 1 : threads, [&](int64_t first, int64_t last) {
+            Coder coder;
+            uint8_t codes[kVectorTile];
+            coder.tile.make_room(layout.length);
+            for (int64_t begin = first; begin < last; begin += kVectorTile) {
+                const int64_t end = std::min(begin + kVectorTile, last);
+                for_each_run(layout.groups, begin, end, [&](int64_t group, int64_t offset, int64_t length) {
+                    const float factor = factors[static_cast<size_t>(group)];
+                    coder.use(luts, size, group, factor);
+                    VectorTile& tile = coder.tile;
+                    const VectorPlanes planes = source.load(offset, length, factor, tile);
+                    kernels().assign_vectors(planes.planes, planes.weights, planes.stride, layout.length, length,
+                                             coder.table.data(), int64_t{1} << nbits, tile.codes.data(),
+                                             tile.distances.data());
+                    for (int64_t i = 0; i < length; ++i) {
+                        codes[offset - begin + i] = static_cast<uint8_t>(tile.codes[static_cast<size_t>(i)]);
+                    }
+                });
+                kernels().pack(codes, end - begin, nbits, packed + begin * nbits / 8);
+            }
+        });
 }
 
 namespace {
@@ -330,10 +331,10 @@ double cluster_vectors(const VectorSource<Bits>& source, int64_t k, int threads,
     return inertia / scale / scale;
 }
 
-#define COREPRESS_INSTANTIATE(Bits)                                                                              \
-    template void fit_vector_tables(const VectorSource<Bits>&, int, int, Bits*);                                 \
-    template void palettize_vectors(const VectorSource<Bits>&, int, const Bits*, int, uint8_t*);                 \
-    template void depalettize_vectors(const uint8_t*, const VectorBlocks&, int, const Bits*, int, Bits*);        \
+#define COREPRESS_INSTANTIATE(Bits)                                                                                \
+    template void fit_vector_tables(const VectorSource<Bits>&, int, int, Bits*);                                   \
+    template void palettize_vectors(const VectorSource<Bits>&, int, const Bits*, int, uint8_t*);                   \
+    template void depalettize_vectors(const uint8_t*, const VectorBlocks&, int, const Bits*, int, Bits*);          \
     template ErrorSums sum_vector_errors(const Bits*, const uint8_t*, const VectorBlocks&, int, const Bits*, int); \
     template double cluster_vectors(const VectorSource<Bits>&, int64_t, int, float*, int32_t*);
 COREPRESS_INSTANTIATE(uint16_t)
