@@ -47,7 +47,7 @@ void add_members(const VectorPlanes& planes, int64_t count, const uint16_t* code
 template <typename Bits>
 void VectorKmeans::fit(const VectorGroup<Bits>& group, int64_t k, int threads) {
     constexpr int64_t kGrowth = 4;
-    constexpr double kRoughly = 1e-3, kFinally = 3e-4;
+    constexpr double kRoughly = 1e-3, kFinally = 4e-4;
     k_ = k;
     length_ = group.length();
     const int64_t room = std::max(8 * k, (int64_t{1} << 22) / length_);
@@ -154,12 +154,13 @@ int64_t VectorKmeans::drawn(double place, int64_t count) const {
     return last;
 }
 
-// Steps go beyond the means, which takes fewer of them, until the error has risen once. Returns the last error.
+// Steps go as far again beyond the means, which takes fewer of them, until the error has risen once. Returns the last
+// error.
 template <typename Source>
 double VectorKmeans::descend(const Source& source, int64_t count, double least_gain, int threads) {
     constexpr int kMostRounds = 40;
     double before = std::numeric_limits<double>::infinity();
-    overshoot_ = 0.8;
+    overshoot_ = 1;
     for (int round = 0; round < kMostRounds; ++round) {
         const double error = descend_once(source, count, threads);
         if (error > before) {
