@@ -123,7 +123,8 @@ def assign_vectors(
     vectors: NDArray[Any], entries: NDArray[Any], weights: NDArray[np.float32] | None = None
 ) -> NDArray[np.int64]:
     """Return the nearest entry of each vector, of equally near ones the first; see `vector_distances`."""
-    return np.argmin(vector_distances(vectors, entries, weights), axis=1)
+    codes: NDArray[np.int64] = np.argmin(vector_distances(vectors, entries, weights), axis=1)
+    return codes
 
 
 def lloyd_step(vectors: NDArray[Any], entries: NDArray[Any]) -> NDArray[np.float64]:
