@@ -47,6 +47,11 @@ CASES: dict[str, Callable[[], cp.CompressedTensor]] = {
     "palettize 2 bits groups of axis 0": lambda: cp.palettize(bell(12, 5, 3), nbits=2, **GROUPED),
     "palettize 6 bits groups of last axis": lambda: cp.palettize(spread(70, 8), nbits=6, channel_axis=1, **GROUPED),
     "palettize lossless": lambda: cp.palettize(np.array([3, -1, 0, 3, -0.0], np.float32), nbits=3),
+    "palettize pairs 4 bits float16": lambda: cp.palettize(spread(100, 300, dtype=np.float16), nbits=4, cluster_dim=2),
+    "palettize fours 3 bits float32 groups": lambda: cp.palettize(bell(16, 9, 3), nbits=3, cluster_dim=4, **GROUPED),
+    "palettize pairs 2 bits last axis importance": lambda: cp.palettize(
+        spread(70, 8), nbits=2, cluster_dim=2, channel_axis=1, importance=np.abs(spread(70, 8))
+    ),
     "quantize int8 per channel": lambda: cp.quantize(bell(9, 41)),
     "quantize int8 linear per tensor": lambda: cp.quantize(bell(9, 41), mode="linear", granularity="per_tensor"),
     "quantize uint8 symmetric last axis": lambda: cp.quantize(spread(64, 7), dtype="uint8", channel_axis=1),

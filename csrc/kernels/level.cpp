@@ -24,10 +24,10 @@ constexpr int64_t kLanes = 8;    // doubles of a 512-bit register
 
 // The lanes of sums, as the compilers' own vectors: arrays of eight are taken apart instead of vectorized.
 typedef double Doubles __attribute__((vector_size(8 * sizeof(double))));
-typedef float Floats __attribute__((vector_size(8 * sizeof(float))));
+typedef float EightFloats __attribute__((vector_size(8 * sizeof(float))));
 
 inline __attribute__((always_inline)) void load_doubles(const float* singles, Doubles& doubles) {
-    Floats loaded;
+    EightFloats loaded;
     memcpy(&loaded, singles, sizeof loaded);
     doubles = __builtin_convertvector(loaded, Doubles);
 }
@@ -202,6 +202,7 @@ inline __m512i select(__m512i places, const __m512i* table) {
 #include "kernels/pack.inl.h"
 #include "kernels/palette.inl.h"
 #include "kernels/scan.inl.h"
+#include "kernels/vector.inl.h"
 
 #include "kernels/mask.inl.h"  // uses the packer
 #include "kernels/structure.inl.h"
@@ -217,6 +218,8 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         assign_by_search<Bits, Key>,
         assign_by_table<Bits, Key>,
         look_up<Bits>,
+        load_vectors<Bits>,
+        look_up_vectors<Bits>,
         quantize_runs<Bits>,
         quantize_columns<Bits>,
         dequantize_runs<Bits>,
@@ -255,6 +258,8 @@ const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     extend_signs,
     count_bits,
     keep_blocks_above,
+    assign_vectors,
+    approach,
 };
 
 }  // namespace corepress

@@ -66,6 +66,15 @@ struct ValueKernels {
                             uint8_t* codes);
     void (*look_up)(const uint8_t* codes, int64_t count, const Bits* lut, int entries, Bits* values);
 
+    // A row-major tensor [blocks, length, inner] holds vectors of `length` components; vector a * inner + r has those
+    // at [a, :, r]. Writes component c of vector begin + i, times `factor`, to planes[c * stride + i].
+    void (*load_vectors)(const Bits* values, int64_t inner, int64_t length, int64_t begin, int64_t end, float factor,
+                         float* planes, int64_t stride);
+    // codes: [blocks, count], values: [blocks, length, inner] of which the first `count` of each inner run are written;
+    // lut: [entries, length].
+    void (*look_up_vectors)(const uint8_t* codes, int64_t blocks, int64_t inner, int64_t count, int64_t length,
+                            const Bits* lut, Bits* values);
+
     // `runs` runs of `length` values, one after the other, each with an Affine of its own.
     void (*quantize_runs)(const Bits* values, int64_t runs, int64_t length, const Affine* affines, CodeRange range,
                           uint8_t* codes);
@@ -133,6 +142,17 @@ struct KernelTable {
     // Replicates sum > limit to the rows of each block.
     void (*keep_blocks_above)(const double* sums, int64_t blocks, int64_t block_size, int64_t run, double limit,
                               uint8_t* keep);
+
+    // Nearest of `entry_count` entries, [entries, length], to each vector of planes [length, stride]; of equally near
+    // ones the first. The distance is the sum of squares in the order of components, each times its weight (in planes
+    // too) unless `weights` is null. Works on 32 vectors at a time: planes, codes and distances must have room for a
+    // multiple of that.
+    void (*assign_vectors)(const float* planes, const float* weights, int64_t stride, int64_t length, int64_t count,
+                           const float* entries, int64_t entry_count, uint16_t* codes, float* distances);
+    // nearer[i] = min(distances[i], the distance to `centre`, times shares[i] unless null). sums: one for each 1,024
+    // vectors, of nearer, in sixteen lanes. `count` is a multiple of 16.
+    void (*approach)(const float* planes, const float* weights, int64_t stride, int64_t length, int64_t count,
+                     const float* shares, const float* centre, const float* distances, float* nearer, double* sums);
 };
 
 template <typename Bits>

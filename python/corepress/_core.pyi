@@ -1,5 +1,6 @@
 """The native kernels. Arrays are C-contiguous; layouts are those of `corepress.arrays`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from numpy import float32, float64, int32, uint8, uint16
@@ -50,6 +51,38 @@ def distinct_values(
 def depalettize(
     indices: Bytes, layout: Layout, nbits: int, lut: NDArray[Any], out: NDArray[Any], num_threads: int | None = None
 ) -> None: ...
+def palettize_vectors(
+    weights: list[NDArray[Any]],
+    layouts: list[Layout],
+    inners: list[int],
+    length: int,
+    nbits: int,
+    importance: Sequence[tuple[NDArray[float32], float] | None],
+    num_threads: int | None = None,
+) -> list[tuple[NDArray[Any], Bytes]]: ...
+def depalettize_vectors(
+    indices: Bytes,
+    layout: BlockLayout,
+    inner: int,
+    length: int,
+    nbits: int,
+    lut: NDArray[Any],
+    out: NDArray[Any],
+    num_threads: int | None = None,
+) -> None: ...
+def sum_vector_errors(
+    weight: NDArray[Any],
+    indices: Bytes,
+    layout: BlockLayout,
+    inner: int,
+    length: int,
+    nbits: int,
+    lut: NDArray[Any],
+    num_threads: int | None = None,
+) -> ErrorSums: ...
+def kmeans(
+    vectors: NDArray[Any], k: int, weights: NDArray[float32] | None, num_threads: int | None = None
+) -> tuple[NDArray[int32], NDArray[float32], float]: ...
 def kmeans1d(
     values: NDArray[float64], weights: NDArray[float64] | None, ks: list[int], num_threads: int | None = None
 ) -> list[tuple[NDArray[int32], NDArray[float64], NDArray[float64]]]: ...

@@ -13,12 +13,14 @@ from . import _core
 from .arrays import as_finite_weight, as_threads, as_weight, checked_axis
 from .compression import n_m_keep, palettize, prune
 from .specs import checked_n_m_ratio
-from .tensors import packed_size
+from .tensors import PalettizedTensor, packed_size
+from .vector_palettes import exponent_of_weights
 
 __all__ = [
     "assign",
     "decode_sparse",
     "encode_sparse",
+    "kmeans",
     "kmeans1d",
     "kmeans1d_sweep",
     "magnitude_mask",
@@ -376,3 +378,59 @@ def _kmeans1d(
         else:
             found[k] = clusters, centroids, inertia
     return found
+
+
+def kmeans(
+    vectors: Any, k: int, weights: Any = None, *, num_threads: int | None = None
+) -> tuple[NDArray[np.uint8] | NDArray[np.int32], NDArray[np.float32], float]:
+    """Cluster vectors well; of numbers `kmeans1d` finds the optimum.
+
+    Parameters
+    ----------
+    vectors : array_like of float16, float32 or float64
+        Shape ``(count, length)``, finite, not empty. float64 is narrowed to float32.
+    k : int
+        Number of clusters, 1 to 65,536.
+    weights : array_like, optional
+        How many vectors each counts for, 1-D: finite, not negative, not all 0; None for 1 each.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`. The result does not depend
+        on it.
+
+    Returns
+    -------
+    codes : numpy.ndarray
+        Nearest centroid of each vector, of equally near ones the first, by the sum of squares in float32; uint8 for k
+        up to 256, else int32.
+    centroids : numpy.ndarray of float32
+        Shape ``(k, length)``, ascending by the first component, then the second, and so on. Where there are no more
+        than k distinct vectors, those; the last is repeated.
+    inertia : float
+        The weighted sum of squared distances.
+
+    Raises
+    ------
+    TypeError
+        If the vectors are not a float array.
+    ValueError
+        For values out of range.
+
+    Notes
+    -----
+    Greedy k-means++ (Arthur and Vassilvitskii, 2007) and Lloyd's algorithm on a lightweight coreset (Bachem, Lucic and
+    Krause, 2018) of up to 1,024 vectors per cluster, then on all vectors. All random numbers come from a counter.
+    """
+    vectors = as_finite_weight("kmeans", vectors, num_threads)
+    if vectors.ndim != 2 or vectors.size == 0:
+        raise ValueError(f"kmeans: vectors must be 2-D and not empty, not shape {vectors.shape}")
+    if not 1 <= k <= 65_536:
+        raise ValueError(f"kmeans: k must be from 1 to 65536, not {k}")
+    shares, exponent = None, 0
+    if weights is not None:
+        array = np.asarray(weights)
+        if array.shape != vectors.shape[:1]:
+            raise ValueError(f"kmeans: weights must have shape {vectors.shape[:1]}, not {array.shape}")
+        exponent = exponent_of_weights("kmeans", "weights", array)
+        shares = np.ldexp(array.astype(np.float64), -exponent).astype(np.float32)
+    codes, centroids, inertia = _core.kmeans(vectors, k, shares, num_threads)
+    return (codes.astype(np.uint8) if k <= 256 else codes), centroids, float(np.ldexp(inertia, exponent))

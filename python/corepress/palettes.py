@@ -24,6 +24,7 @@ from .arrays import (
 from .errors import NonFiniteError, TooManyValuesError
 from .specs import PALETTE_BITS, Palettize
 from .tensors import PalettizedTensor
+from .vector_palettes import palettize_vectors
 
 MOST_ENTRIES = 2 ** max(PALETTE_BITS)
 
@@ -36,6 +37,7 @@ def palettize(
     mode: str = "kmeans",
     granularity: str = "per_tensor",
     group_size: int = 32,
+    cluster_dim: int = 1,
     channel_axis: int | None = None,
     indivisible: str = "skip",
     lut: Any = None,
@@ -51,6 +53,7 @@ def palettize(
     mode: str = "kmeans",
     granularity: str = "per_tensor",
     group_size: int = 32,
+    cluster_dim: int = 1,
     channel_axis: int | None = None,
     indivisible: str = "skip",
     lut: Any = None,
@@ -65,6 +68,7 @@ def palettize(
     mode: str = "kmeans",
     granularity: str = "per_tensor",
     group_size: int = 32,
+    cluster_dim: int = 1,
     channel_axis: int | None = None,
     indivisible: str = "skip",
     lut: Any = None,
@@ -74,7 +78,8 @@ def palettize(
 ) -> PalettizedTensor | list[PalettizedTensor]:
     """Replace weights by indices into a table of ``2**nbits`` values, or one table per group of channels.
 
-    Each weight takes its nearest entry, the lower one if two are equally near.
+    Each weight takes its nearest entry, the lower one if two are equally near. With `cluster_dim` above 1 the entries
+    are vectors, and an index stands for that many consecutive channels.
 
     Parameters
     ----------
@@ -91,8 +96,11 @@ def palettize(
         One table for the tensor, or one per `group_size` entries of `channel_axis`.
     group_size : int
         Channels that share a table.
+    cluster_dim : int
+        Consecutive entries of `channel_axis` that one index stands for; must divide the axis, and `group_size`.
+        Above 1 only for ``"kmeans"``.
     channel_axis : int, optional
-        Axis that is grouped; None for axis 0.
+        Axis that is grouped, or that vectors stand along; None for axis 0.
     indivisible : {"skip", "nearest_divisor", "per_tensor", "error"}
         What to do where `group_size` does not divide the axis: take the nearest size that does, the smaller of two;
         or one table; or, for an array, raise IndivisibleError in both other cases.
@@ -113,7 +121,8 @@ def palettize(
     Returns
     -------
     PalettizedTensor or list of PalettizedTensor
-        With indices packed in row-major order, least significant bit first, ascending in value.
+        With indices packed in row-major order, least significant bit first, ascending in value; vectors ascend
+        component by component.
 
     Raises
     ------
@@ -128,11 +137,14 @@ def palettize(
     Optimal one-dimensional clustering after Gronlund et al., "Fast exact k-means, k-medians and Bregman divergence
     clustering in 1D", arXiv:1701.07204, on the histogram of the weights. float32 tensors of more than 16,384 weights
     (a group's count) are clustered in some 32,768 buckets first, and cuts between entries then settled to the value.
+    Vectors are clustered as `corepress.kernels.kmeans` does it: a good table, for which no optimum is known. A group of
+    no more distinct vectors than entries loses nothing.
     """
     weights, importances = as_list("palettize", weight, importance)
     options: dict[str, Any] = {
         "granularity": granularity,
         "group_size": group_size,
+        "cluster_dim": cluster_dim,
         "channel_axis": channel_axis,
         "indivisible": indivisible,
         "nonfinite": nonfinite,
@@ -141,6 +153,8 @@ def palettize(
     if lut is not None:
         if mode != "kmeans":
             raise ValueError(f"palettize: give lut or mode {mode!r}, not both")
+        if cluster_dim != 1:
+            raise ValueError(f"palettize: give lut or cluster_dim {cluster_dim}, not both")
         if nonfinite == "table":
             raise ValueError("palettize: nonfinite 'table' makes a table of its own; give no lut")
         table = _given_table(lut)
@@ -181,7 +195,7 @@ def palettize_all(
     ]
 
 
-Measured: TypeAlias = tuple[PalettizedTensor, _core.Noise | None]
+Measured: TypeAlias = "tuple[PalettizedTensor, _core.Noise | None]"
 
 
 def palettize_measured(
@@ -199,6 +213,9 @@ def palettize_measured(
     for index, (weight, importance) in enumerate(zip(weights, importances or [None] * len(weights), strict=True)):
         with item("palettize", index if in_list else None):
             jobs.append(_checked(weight, importance, spec, num_threads))
+    if spec.cluster_dim > 1:
+        arrays, checked = [job.array for job in jobs], [job.importance for job in jobs]
+        return [(tensor, None) for tensor in palettize_vectors(arrays, spec, checked, num_threads)]
     if table is None and spec.mode == "unique":
         tensors = []
         for index, job in enumerate(jobs):

@@ -53,8 +53,12 @@ class Palettize:
         One table for the tensor, or one per `group_size` channels.
     group_size : int
         Channels that share a table, for ``"per_grouped_channel"``.
+    cluster_dim : int
+        Weights that one index stands for: so many consecutive channels, which must divide the axis and `group_size`.
+        The table then has vectors as entries.
     channel_axis : int, optional
-        Axis that is grouped; None for axis 0, or in a model for the output channel axis of the consumer op.
+        Axis that is grouped, or that vectors stand along; None for axis 0, or in a model for the output channel axis
+        of the consumer op.
     indivisible : {"skip", "nearest_divisor", "per_tensor", "error"}
         What to do where `group_size` does not divide the axis. ``"skip"`` leaves the weight as it is, which for an
         array is an error; ``"nearest_divisor"`` takes the nearest group size that divides, the smaller of two;
@@ -69,6 +73,7 @@ class Palettize:
     mode: str = "kmeans"
     granularity: str = "per_tensor"
     group_size: int = 32
+    cluster_dim: int = 1
     channel_axis: int | None = None
     indivisible: str = "skip"
     nonfinite: str = "keep"
@@ -81,18 +86,35 @@ class Palettize:
             _require_choice(self, "nbits", PALETTE_BITS)
         _require_choice(self, "granularity", ("per_tensor", "per_grouped_channel"))
         _require(self.group_size >= 1, self, f"group_size must be at least 1, not {self.group_size}")
+        whole = _is_whole(self.cluster_dim) and self.cluster_dim >= 1
+        _require(whole, self, f"cluster_dim must be a whole number from 1 on, not {self.cluster_dim!r}")
+        if self.cluster_dim > 1:
+            _require(self.mode == "kmeans", self, f"cluster_dim above 1 needs mode 'kmeans', not {self.mode!r}")
+            grouped = self.granularity == "per_grouped_channel"
+            _require(
+                not grouped or self.group_size % self.cluster_dim == 0,
+                self,
+                f"group_size {self.group_size} is not a multiple of cluster_dim {self.cluster_dim}",
+            )
         _require_choice(self, "indivisible", ("skip", "nearest_divisor", "per_tensor", "error"))
         _require_choice(self, "nonfinite", ("keep", "error", "table"))
+        no_table = self.nonfinite != "table" or self.cluster_dim == 1
+        _require(no_table, self, f"nonfinite 'table' needs cluster_dim 1, not {self.cluster_dim}")
 
     def fitted(self, shape: tuple[int, ...], axis: int) -> Palettize:
         """Return the spec whose groups divide `axis`, which `indivisible` decides; IndivisibleError if none is to."""
         length = shape[axis]
+        if length % self.cluster_dim:
+            raise IndivisibleError(
+                f"palettize: axis {axis} of length {length} is not a multiple of cluster_dim {self.cluster_dim} "
+                f"(shape {shape})"
+            )
         if self.granularity == "per_tensor" or length % self.group_size == 0:
             return self
         if self.indivisible == "per_tensor":
             return replace(self, granularity="per_tensor")
         if self.indivisible == "nearest_divisor":
-            divisors = (size for size in range(1, length + 1) if length % size == 0)
+            divisors = (size for size in range(self.cluster_dim, length + 1, self.cluster_dim) if length % size == 0)
             return replace(self, group_size=min(divisors, key=lambda size: (abs(size - self.group_size), size)))
         raise IndivisibleError(
             f"palettize: axis {axis} of length {length} is not a multiple of group_size {self.group_size} "
@@ -104,7 +126,8 @@ class Palettize:
         bits = "" if self.nbits is None else f" {self.nbits} bits"
         mode = "" if self.mode == "kmeans" else f" {self.mode}"
         groups = f", groups of {self.group_size}" if self.granularity == "per_grouped_channel" else ""
-        return f"palettize{bits}{mode}{groups}"
+        vectors = f", vectors of {self.cluster_dim}" if self.cluster_dim > 1 else ""
+        return f"palettize{bits}{mode}{vectors}{groups}"
 
 
 @dataclass(frozen=True, kw_only=True)

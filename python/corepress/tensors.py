@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import as_threads, block_layout, group_layout
+from .arrays import as_threads, block_layout, group_layout, has_group_layout
 
 # Bits per code, and the dtype that holds one.
 QUANTIZED_DTYPES = {"int8": (8, np.int8), "uint8": (8, np.uint8), "int4": (4, np.int8), "uint4": (4, np.uint8)}
@@ -97,14 +97,15 @@ class CompressedTensor(ABC):
         if not condition:
             raise ValueError(f"{type(self).__name__}: {rule} (shape {self.shape})")
 
-    def _require_divisors(self, name: str, counts: tuple[int, ...]) -> None:
-        divides = len(counts) == len(self.shape) and all(
-            count > 0 and size % count == 0 for size, count in zip(self.shape, counts, strict=True)
+    def _require_divisors(self, name: str, counts: tuple[int, ...], shape: tuple[int, ...] | None = None) -> None:
+        shape = self.shape if shape is None else shape
+        divides = len(counts) == len(shape) and all(
+            count > 0 and size % count == 0 for size, count in zip(shape, counts, strict=True)
         )
         self._require(divides, f"{name} {counts} must divide the weight's axes")
 
-    def _require_bytes(self, name: str, data: NDArray[np.uint8], nbits: int) -> None:
-        size = packed_size(self.size, nbits)
+    def _require_bytes(self, name: str, data: NDArray[np.uint8], nbits: int, count: int | None = None) -> None:
+        size = packed_size(self.size if count is None else count, nbits)
         self._require(
             data.shape == (size,) and data.dtype == np.uint8,
             f"{name} must be {size} bytes, not {data.dtype} {data.shape}",
@@ -128,9 +129,10 @@ class CompressedTensor(ABC):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PalettizedTensor(CompressedTensor):
-    """Indices into one table of values per group.
+    """Indices into one table of values, or of vectors of values, per group.
 
-    Element `i` of a group decodes to that group's `lut[..., code[i], 0]`.
+    Element `i` of a group decodes to that group's `lut[..., code[i], 0]`. A code of a table of vectors stands for
+    `cluster_dim` consecutive elements along `vector_axis`, component c for the c-th of them.
 
     Attributes
     ----------
@@ -140,24 +142,40 @@ class PalettizedTensor(CompressedTensor):
         Codes of `nbits` bits each, packed in row-major order, least significant bit first, no padding between rows.
     lut : numpy.ndarray
         Table, of the weight's dtype. Shape: the number of groups along each weight axis, then ``2**nbits``, then
-        `cluster_dim`. Ascending along the entries; entries that no weight uses repeat the largest.
+        `cluster_dim`. Ascending along the entries, vectors component by component; entries that no weight uses repeat
+        the largest.
     nbits : int
         Bits per code: 1, 2, 3, 4, 6 or 8.
+    vector_axis : int or None
+        Axis along which the elements of a vector stand; None for a table of values.
     """
 
     indices: NDArray[np.uint8]
     lut: NDArray[Any]
     nbits: int
+    vector_axis: int | None = None
 
     def __post_init__(self) -> None:
         self._require(self.nbits in (1, 2, 3, 4, 6, 8), f"nbits must be 1, 2, 3, 4, 6 or 8, not {self.nbits}")
         rank = len(self.shape)
         self._require(
-            self.lut.ndim == rank + 2 and self.lut.shape[-2:] == (2**self.nbits, 1),
-            f"lut of {self.nbits} bits must have shape (groups per axis..., {2**self.nbits}, 1), not {self.lut.shape}",
+            self.lut.ndim == rank + 2 and self.lut.shape[-2] == 2**self.nbits and self.cluster_dim >= 1,
+            f"lut of {self.nbits} bits must have shape (groups per axis..., {2**self.nbits}, cluster_dim), "
+            f"not {self.lut.shape}",
         )
-        self._require_divisors("lut groups", self.lut.shape[:rank])
-        self._require_bytes("indices", self.indices, self.nbits)
+        self._require_vectors()
+        self._require_divisors("lut groups", self.group_counts, self.index_shape)
+        self._require_bytes("indices", self.indices, self.nbits, prod(self.index_shape))
+
+    def _require_vectors(self) -> None:
+        if self.cluster_dim == 1:
+            self._require(self.vector_axis is None, f"vector_axis {self.vector_axis} needs a lut of vectors")
+            return
+        axis = self.vector_axis
+        self._require(
+            axis is not None and 0 <= axis < len(self.shape) and self.shape[axis] % self.cluster_dim == 0,
+            f"a lut of vectors of {self.cluster_dim} needs a vector_axis that they divide, not {axis}",
+        )
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -172,25 +190,55 @@ class PalettizedTensor(CompressedTensor):
         """Number of groups along each weight axis."""
         return self.lut.shape[: len(self.shape)]
 
+    @property
+    def cluster_dim(self) -> int:
+        """Elements of the weight that one code stands for."""
+        return int(self.lut.shape[-1])
+
+    @property
+    def index_shape(self) -> tuple[int, ...]:
+        """Shape of the codes: the weight's, with `vector_axis` divided by `cluster_dim`."""
+        return tuple(
+            size // self.cluster_dim if axis == self.vector_axis else size for axis, size in enumerate(self.shape)
+        )
+
     def codes(self) -> NDArray[np.uint8]:
-        """Unpacked codes, uint8, in the weight's shape."""
-        codes = np.empty(self.size, np.uint8)
-        _core.unpack_bits(self.indices, self.nbits, False, False, self.size, codes)
-        return codes.reshape(self.shape)
+        """Unpacked codes, uint8, in `index_shape`."""
+        codes = np.empty(prod(self.index_shape), np.uint8)
+        _core.unpack_bits(self.indices, self.nbits, False, False, codes.size, codes)
+        return codes.reshape(self.index_shape)
 
     def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
         out = self._output(out)
-        layout = group_layout(self.shape, self.group_counts)
-        _core.depalettize(self.indices, layout, self.nbits, self.lut, out, as_threads("dense", num_threads))
+        threads = as_threads("dense", num_threads)
+        layout = self._run_layout()
+        if layout is not None:
+            _core.depalettize(self.indices, layout, self.nbits, self.lut, out, threads)
+        elif self.size:
+            _core.depalettize_vectors(self.indices, *self._vector_layout(), self.nbits, self.lut, out, threads)
         return out
 
     def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
-        layout = group_layout(self.shape, self.group_counts)
-        return _core.sum_palette_errors(weight, self.indices, layout, self.nbits, self.lut, num_threads)
+        layout = self._run_layout()
+        if layout is not None:
+            return _core.sum_palette_errors(weight, self.indices, layout, self.nbits, self.lut, num_threads)
+        return _core.sum_vector_errors(weight, self.indices, *self._vector_layout(), self.nbits, self.lut, num_threads)
+
+    def _run_layout(self) -> _core.Layout | None:
+        """The layout for the kernels of scalar palettes; None where vectors or other groups need the general ones."""
+        if self.vector_axis is not None or not has_group_layout(self.shape, self.group_counts):
+            return None
+        return group_layout(self.shape, self.group_counts)
+
+    def _vector_layout(self) -> tuple[_core.BlockLayout, int, int]:
+        """The codes' blocks, the distance between the elements of a vector, and their number."""
+        inner = 1 if self.vector_axis is None else prod(self.shape[self.vector_axis + 1 :])
+        return block_layout(self.index_shape, self.group_counts), inner, self.cluster_dim
 
     def _summary(self) -> str:
         groups = prod(self.group_counts)
-        return f"{self.nbits} bits {self.dtype}" + (f", {groups} groups" if groups > 1 else "")
+        vectors = f", vectors of {self.cluster_dim} along axis {self.vector_axis}" if self.cluster_dim > 1 else ""
+        return f"{self.nbits} bits {self.dtype}{vectors}" + (f", {groups} groups" if groups > 1 else "")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

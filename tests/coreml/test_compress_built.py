@@ -62,6 +62,8 @@ IOS18_SPECS = [
     Palettize(nbits=8),
     Palettize(nbits=4, granularity="per_grouped_channel", group_size=16),
     Palettize(nbits=6, granularity="per_grouped_channel", group_size=16),
+    Palettize(nbits=4, cluster_dim=2),
+    Palettize(nbits=2, cluster_dim=4, granularity="per_grouped_channel", group_size=16, indivisible="per_tensor"),
     Quantize(),
     Quantize(dtype="uint8", mode="linear"),
     Quantize(mode="linear", granularity="per_tensor"),
@@ -86,6 +88,8 @@ def _check(source, destination, spec, operations):
     records = {record.name: record for record in report.weights}
     originals, decoded, types = constants(source), constants(destination), operation_types(destination)
     reasons = KEPT | (UNEVEN if getattr(spec, "granularity", "") == "per_grouped_channel" else {})
+    if getattr(spec, "cluster_dim", 1) > 2:
+        reasons["uneven_weight_0"] = "cluster_dim 4 does not divide axis 0 of length 50"
     assert {name: record.reason for name, record in records.items() if record.status == "kept"} == reasons
     for name, record in records.items():
         if record.status == "kept":

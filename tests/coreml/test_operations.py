@@ -28,6 +28,9 @@ BOTH_FORMS = [
 IOS18_ONLY = [
     Palettize(nbits=3),
     Palettize(nbits=2, granularity="per_grouped_channel", group_size=4),
+    Palettize(nbits=4, cluster_dim=2),
+    Palettize(nbits=3, cluster_dim=4, channel_axis=1),
+    Palettize(nbits=1, cluster_dim=2, granularity="per_grouped_channel", group_size=4),
     Quantize(dtype="int4"),
     Quantize(dtype="int4", mode="linear", channel_axis=1),
     Quantize(dtype="uint4", mode="linear", granularity="per_tensor"),
@@ -217,5 +220,6 @@ def test_descriptions():
         describe(each.type, {name: (part.data_type, part.shape) for name, part in each.parameters.items()})
         for each in palettes.values()
     ]
-    assert texts[:3] == ["palettized 3 bits", "palettized 2 bits, 3 groups", "quantized int4, 12 scales"]
+    assert texts[:3] == ["palettized 3 bits", "palettized 2 bits, 3 groups", "palettized 4 bits, vectors of 2"]
+    assert texts[4:6] == ["palettized 1 bits, 3 groups, vectors of 2", "quantized int4, 12 scales"]
     assert describe("constexpr_of_the_future", {}) == "constexpr_of_the_future"

@@ -27,6 +27,32 @@ CASES = {
     ),
     "palettize: channel_axis -3 is not an axis": lambda: cp.palettize(WEIGHT, channel_axis=-3, **GROUPED),
     "palettize: channel_axis 0 is not an axis of shape ()": lambda: cp.palettize(np.float32(1), **GROUPED),
+    "palettize: axis 0 of length 6 is not a multiple of cluster_dim 4 (shape (6, 10))": lambda: cp.palettize(
+        WEIGHT, nbits=4, cluster_dim=4
+    ),
+    "palettize: cluster_dim must be a whole number from 1 on, not 0": lambda: cp.palettize(
+        WEIGHT, nbits=4, cluster_dim=0
+    ),
+    "palettize: cluster_dim must be a whole number from 1 on, not 2.0": lambda: cp.palettize(
+        WEIGHT, nbits=4, cluster_dim=2.0
+    ),
+    "palettize: cluster_dim above 1 needs mode 'kmeans', not 'uniform'": lambda: cp.palettize(
+        WEIGHT, nbits=4, mode="uniform", cluster_dim=2
+    ),
+    "palettize: group_size 3 is not a multiple of cluster_dim 2": lambda: cp.palettize(
+        WEIGHT, group_size=3, cluster_dim=2, **GROUPED
+    ),
+    "palettize: give lut or cluster_dim 2, not both": lambda: cp.palettize(WEIGHT, lut=[0, 1], cluster_dim=2),
+    "palettize: channel_axis 3 is not an axis of shape (6, 10)": lambda: cp.palettize(
+        WEIGHT, nbits=4, cluster_dim=2, channel_axis=3
+    ),
+    "palettize: weight has no elements (shape (0, 4))": lambda: cp.palettize(np.ones((0, 4)), nbits=4, cluster_dim=2),
+    "palettize: importance has shape (3,), the weight (6, 10)": lambda: cp.palettize(
+        WEIGHT, nbits=4, cluster_dim=2, importance=[1, 2, 3]
+    ),
+    "palettize: importance must be finite, not negative and not all 0": lambda: cp.palettize(
+        WEIGHT, nbits=4, cluster_dim=2, importance=-np.abs(WEIGHT)
+    ),
     "not 'per_channel'": lambda: cp.palettize(WEIGHT, nbits=4, granularity="per_channel"),
     "quantize: dtype must be ": lambda: cp.quantize(WEIGHT, dtype="int16"),
     "quantize: mode must be ": lambda: cp.quantize(WEIGHT, mode="affine"),

@@ -91,7 +91,26 @@ def grouped(weight, threads):
             yield from (tensor, tensor.dense(num_threads=threads))
 
 
-METHODS = [palettes, affine, blocks, sparse, structured, errors, grouped]
+def vectors(weight, threads):
+    for shape, axis, length, nbits in (
+        ((-1, 2), 1, 2, 4),
+        ((4, -1), 0, 4, 3),
+        ((-1, 6, 7), 1, 3, 2),
+        ((-1, 8), 1, 8, 8),
+    ):
+        row = int(np.prod([size for size in shape if size > 0]))
+        if weight.size < row or (weight.size > 70_000 and length > 2) or (weight.size > 5000 and nbits == 8):
+            continue
+        table = weight[: weight.size // row * row].reshape(shape)
+        importance = None if length < 3 else np.abs(table) + np.float32(0.01)
+        options = {"cluster_dim": length, "channel_axis": axis, "num_threads": threads}
+        tensor = cp.palettize(table, nbits=nbits, importance=importance, **options)
+        yield from (tensor, tensor.dense(num_threads=threads), cp.error(table, tensor, num_threads=threads))
+    if weight.size < 5000:
+        yield from kernels.kmeans(weight.reshape(-1, 1), 9, np.abs(weight) + 1, num_threads=threads)[:2]
+
+
+METHODS = [palettes, affine, blocks, sparse, structured, errors, grouped, vectors]
 
 
 @pytest.fixture

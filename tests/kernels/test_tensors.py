@@ -94,7 +94,7 @@ def test_nothing_has_no_bits():
             8,
             (1, 1, 8, 1),
             4,
-            r"lut of 4 bits must have shape \(groups per axis..., 16, 1\), not \(1, 1, 8, 1\)",
+            r"lut of 4 bits must have shape \(groups per axis..., 16, cluster_dim\), not \(1, 1, 8, 1\)",
         ),
         ((4, 4), 8, (1, 16, 1), 4, "lut of 4 bits"),
         ((4, 4), 8, (3, 1, 16, 1), 4, r"lut groups \(3, 1\) must divide"),

@@ -15,6 +15,7 @@
 #include "algo/prune.h"
 #include "algo/quantize.h"
 #include "algo/structure.h"
+#include "algo/vector_palettes.h"
 #include "core/half.h"
 #include "dispatch.h"
 
@@ -82,6 +83,47 @@ void add_quantized(const std::vector<Bits>& values, const BlockLayout& layout, i
             digest.add(sum_quantized_errors(values.data(), codes.data(), layout, type, scales.data(),
                                             zero_points.data(), threads));
         }
+    }
+}
+
+template <typename Bits>
+void add_vectors(const VectorLayout& layout, int nbits, bool weighted, int threads, Digest& digest) {
+    const auto count = static_cast<size_t>(layout.count());
+    const std::vector<Bits> values = draw<Bits>(layout.count() * layout.length);
+    std::vector<uint32_t> importance(values.size());
+    for (size_t i = 0; i < importance.size(); ++i) {
+        importance[i] = Format<uint32_t>::from_float(static_cast<float>(i % 13 + 1) / 16);
+    }
+    const VectorSource<Bits> source{values.data(), layout, weighted ? importance.data() : nullptr, 2, nullptr};
+    std::vector<Bits> luts(static_cast<size_t>((layout.groups.groups << nbits) * layout.length)),
+        decoded(values.size());
+    std::vector<uint8_t> packed((count * static_cast<size_t>(nbits) + 7) / 8);
+    fit_vector_tables(source, 1 << nbits, threads, luts.data());
+    palettize_vectors(source, nbits, luts.data(), threads, packed.data());
+    const GroupLayout& groups = layout.groups;
+    const VectorBlocks blocks{BlockLayout({{1, groups.outer}, {groups.groups, groups.run}}), layout.inner,
+                              layout.length};
+    depalettize_vectors(packed.data(), blocks, nbits, luts.data(), threads, decoded.data());
+    const ErrorSums errors = sum_vector_errors(values.data(), packed.data(), blocks, nbits, luts.data(), threads);
+    digest.add(luts);
+    digest.add(packed);
+    digest.add(decoded);
+    digest.add(std::vector<double>{errors.squared_error, errors.largest_error});
+}
+
+// Groups, runs and lengths of every kind; the last two have more vectors than are sampled.
+template <typename Bits>
+void add_all_vectors(int threads, Digest& digest) {
+    struct Case {
+        VectorLayout layout;
+        int nbits;
+        bool weighted;
+    };
+    for (const Case& each : {Case{{{1, 1, 1}, 1, 2}, 1, false}, Case{{{1, 3, 70}, 7, 2}, 3, false},
+                             Case{{{5, 2, 33}, 1, 4}, 4, true}, Case{{{1, 1, 2047}, 2047, 3}, 6, false},
+                             Case{{{2, 1, 900}, 9, 5}, 4, true}, Case{{{1, 1, 999}, 1, 8}, 8, false},
+                             Case{{{1, 1, 70001}, 70001, 2}, 4, false}, Case{{{3, 1, 24000}, 1, 4}, 2, true}}) {
+        add_vectors<Bits>(each.layout, each.nbits, each.weighted, threads, digest);
     }
 }
 
@@ -178,6 +220,8 @@ std::string digest_of(const std::string& level, int threads) {
         add_quantized(draw<BFloat16Bits>(layout.size()), layout, threads, digest, bfloat16s);
         add_quantized(draw<uint32_t>(layout.size()), layout, threads, digest, floats);
     }
+    add_all_vectors<uint16_t>(threads, digest);
+    add_all_vectors<uint32_t>(threads, digest);
     return digest.text();
 }
 

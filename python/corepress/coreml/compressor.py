@@ -151,7 +151,8 @@ def _resolve_axes(spec: Spec, weight: Weight) -> Spec:
     if isinstance(spec, Prune):
         _require_structure(spec, weight)
         return spec
-    if spec.granularity == "per_tensor":
+    vectors = isinstance(spec, Palettize) and spec.cluster_dim > 1
+    if spec.granularity == "per_tensor" and not vectors:
         return spec
     shape = weight.first.shape
     if isinstance(spec, Quantize) and spec.granularity == "per_block":
@@ -164,6 +165,8 @@ def _resolve_axes(spec: Spec, weight: Weight) -> Spec:
     resolved = dataclasses.replace(spec, channel_axis=axis)
     if not isinstance(resolved, Palettize):
         return resolved
+    if vectors:
+        _require_vectors(resolved.cluster_dim, axis % len(shape), weight)
     try:
         return resolved.fitted(shape, axis % len(shape))
     except IndivisibleError as failure:
@@ -171,6 +174,17 @@ def _resolve_axes(spec: Spec, weight: Weight) -> Spec:
             raise ValueError(f"{weight.first.name}: {failure}") from failure
         reason = f"group_size {resolved.group_size} does not divide axis {axis} of length {shape[axis]}"
         raise Keep(reason) from failure
+
+
+def _require_vectors(cluster_dim: int, axis: int, weight: Weight) -> None:
+    """Keep what vectors do not divide, or would join across the groups of a convolution."""
+    length = weight.first.shape[axis]
+    for groups in weight.groups if axis == 0 else {1}:
+        if groups is None:
+            raise Keep("its convolution's groups are not known beforehand, so vectors might join them")
+        if length % groups or length // groups % cluster_dim:
+            part = "" if groups == 1 else f" in {groups} groups"
+            raise Keep(f"cluster_dim {cluster_dim} does not divide axis {axis} of length {length}{part}")
 
 
 def _require_structure(spec: Prune, weight: Weight) -> None:

@@ -29,12 +29,17 @@ _KINDS = {
 
 
 class Consumer(NamedTuple):
-    """An operand that a constant is used as, with its output and input channel axes, None if they cannot be told."""
+    """An operand that a constant is used as.
+
+    `axis` and `input_axis` are its output and input channel axes, None if they cannot be told; `groups` is how many
+    groups of a convolution axis 0 is divided into, None if it cannot be told.
+    """
 
     operation: str
     operand: str
     axis: int | None
     input_axis: int | None
+    groups: int | None = 1
 
 
 class BlobKey(NamedTuple):
@@ -218,7 +223,8 @@ class Program:
                         definition.producers.append(source)
                 elif source:
                     axes = channel_axes(operation, operand, len(source.shape), scope)
-                    source.consumers.append(Consumer(operation.type, operand, *axes))
+                    groups = convolution_groups(operation, operand, scope)
+                    source.consumers.append(Consumer(operation.type, operand, *axes, groups))
 
     def _refer(self, values: Any, owner: Definition | None) -> None:
         for parameter in sorted(values):
@@ -239,8 +245,8 @@ class Program:
         return serialize_model(self._model)
 
 
-def _flag(operation: Any, operand: str, scope: ChainMap[str, Any]) -> bool | None:
-    """A bool operand; False if absent, None if it is not known beforehand."""
+def _scalar(operation: Any, operand: str, field: str, absent: Any, scope: ChainMap[str, Any]) -> Any:
+    """An operand of one element; None if it is not known beforehand."""
     bindings = operation.inputs[operand].arguments if operand in operation.inputs else ()
     for binding in bindings:
         if binding.WhichOneof("binding") == "value":
@@ -250,9 +256,17 @@ def _flag(operation: Any, operand: str, scope: ChainMap[str, Any]) -> bool | Non
             if source is None or source.operation.type != "const":
                 return None
             value = source.operation.attributes["val"]
-        values = value.immediateValue.tensor.bools.values
-        return bool(values[0]) if len(values) == 1 else None
-    return False
+        values = getattr(value.immediateValue.tensor, field).values
+        return values[0] if len(values) == 1 else None
+    return absent
+
+
+def convolution_groups(operation: Any, operand: str, scope: ChainMap[str, Any]) -> int | None:
+    """Into how many groups a convolution divides axis 0 of its weight; 1 for other operands."""
+    if operation.type not in ("conv", "conv_transpose") or operand != "weight":
+        return 1
+    groups = _scalar(operation, "groups", "ints", 1, scope)
+    return groups if groups is None or groups >= 1 else None
 
 
 def channel_axes(operation: Any, operand: str, rank: int, scope: ChainMap[str, Any]) -> tuple[int | None, int | None]:
@@ -261,7 +275,7 @@ def channel_axes(operation: Any, operand: str, rank: int, scope: ChainMap[str, A
     if operation.type == "conv_transpose":
         axes = (1, 0)
     elif operation.type == "matmul" and operand in ("x", "y"):
-        transposed = _flag(operation, f"transpose_{operand}", scope)
+        transposed = _scalar(operation, f"transpose_{operand}", "bools", False, scope)
         if transposed is None:
             return None, None
         axes = (rank - 1, rank - 2) if (operand == "y") != transposed else (rank - 2, rank - 1)
@@ -294,6 +308,11 @@ class Weight:
     def axes(self) -> set[int | None]:
         """Output channel axes that the consumers ask for."""
         return {consumer.axis for consumer in self.consumers}
+
+    @property
+    def groups(self) -> set[int | None]:
+        """Numbers of groups that the consumers divide axis 0 into."""
+        return {consumer.groups for consumer in self.consumers}
 
     @property
     def input_axes(self) -> set[int | None]:

@@ -1,0 +1,255 @@
+#include "algo/kmeans.h"
+
+#include <algorithm>
+#include <limits>
+#include <type_traits>
+
+#include "core/parallel.h"
+
+namespace corepress {
+namespace {
+
+// Memory for the sums of pieces.
+constexpr int64_t kMostSums = int64_t{1} << 20;
+
+// Calls body with the length, as a constant for the usual ones.
+template <typename Body>
+void with_length(int64_t length, const Body& body) {
+    if (length == 2) return body(std::integral_constant<int64_t, 2>{});
+    if (length == 4) return body(std::integral_constant<int64_t, 4>{});
+    body(length);
+}
+
+// Adds vectors to the sums of their entries: [k, length + 1], the last the weight; or, where components have weights,
+// [k, 2, length].
+template <typename Length>
+void add_members(const VectorPlanes& planes, int64_t count, const uint16_t* codes, Length length, double* sums) {
+    for (int64_t i = 0; i < count; ++i) {
+        const double share = planes.shares == nullptr ? 1.0 : static_cast<double>(planes.shares[i]);
+        if (planes.weights == nullptr) {
+            double* const sum = sums + codes[i] * (length + 1);
+            for (int64_t c = 0; c < length; ++c)
+                sum[c] += share * static_cast<double>(planes.planes[c * planes.stride + i]);
+            sum[length] += share;
+        } else {
+            double* const sum = sums + codes[i] * 2 * length;
+            for (int64_t c = 0; c < length; ++c) {
+                const double weight = share * static_cast<double>(planes.weights[c * planes.stride + i]);
+                sum[c] += weight * static_cast<double>(planes.planes[c * planes.stride + i]);
+                sum[length + c] += weight;
+            }
+        }
+    }
+}
+
+}  // namespace
+
+template <typename Bits>
+void VectorKmeans::fit(const VectorGroup<Bits>& group, int64_t k, int threads) {
+    constexpr int64_t kGrowth = 4;
+    constexpr double kRoughly = 1e-3, kFinally = 4e-4;
+    k_ = k;
+    length_ = group.length();
+    const int64_t room = std::max(8 * k, (int64_t{1} << 22) / length_);
+    const int64_t first = std::min(std::max<int64_t>(4096, 64 * k), room);
+    sample_.draw(group, std::min(std::max<int64_t>(65536, 1024 * k), room), first, threads);
+    start_best(k <= 16 ? 4 : k <= 64 ? 2 : 1, kRoughly, threads);
+    for (int64_t count = sample_.first_size(); count < sample_.size();) {
+        count = std::min(count * kGrowth, sample_.size());
+        descend(sample_, count, count < sample_.size() ? kRoughly : kFinally, threads);
+    }
+    overshoot_ = 0;
+    if (sample_.complete()) {
+        descend_once(sample_, sample_.size(), threads);
+        return;
+    }
+    constexpr int kMostRounds = 3;
+    double before = std::numeric_limits<double>::infinity();
+    for (int round = 0; round < kMostRounds; ++round) {
+        const double error = descend_once(group, group.size(), threads);
+        if (!relocated_ && before - error <= kRoughly * error) return;
+        before = error;
+    }
+}
+
+void VectorKmeans::start_best(int starts, double least_gain, int threads) {
+    double least = std::numeric_limits<double>::infinity();
+    entries_.assign(static_cast<size_t>(k_ * length_), 0.0f);
+    for (int attempt = 0; attempt < starts; ++attempt) {
+        start(sample_.first_size(), static_cast<uint64_t>(attempt) << 32);
+        const double error = descend(sample_, sample_.first_size(), least_gain, threads);
+        if (error < least) {
+            least = error;
+            best_entries_ = entries_;
+        }
+    }
+    entries_.swap(best_entries_);
+}
+
+// Greedy k-means++ (Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", 2007): each entry is a
+// vector drawn by its squared distance from those before, the best of a few.
+void VectorKmeans::start(int64_t count, uint64_t counter) {
+    int64_t bits = 0;
+    while ((int64_t{1} << bits) < k_) ++bits;
+    const int64_t trials = k_ > 1024 ? 1 : 2 + 7 * bits / 10;  // 2 + ln k
+    const int64_t padded = (count + 31) / 32 * 32, tiles = (padded + kVectorTile - 1) / kVectorTile;
+    for (auto* const distances : {&nearest_, &trial_, &best_trial_}) distances->resize(static_cast<size_t>(padded));
+    for (auto* const sums : {&tile_sums_, &trial_sums_, &best_sums_}) sums->resize(static_cast<size_t>(tiles));
+    // Beyond the vectors there are zeros, which must never be drawn.
+    std::fill(nearest_.begin(), nearest_.begin() + count, std::numeric_limits<float>::max());
+    std::fill(nearest_.begin() + count, nearest_.end(), 0.0f);
+    choose(0, static_cast<int64_t>(uniform_of(counter++) * static_cast<double>(count)), padded);
+    nearest_.swap(best_trial_);
+    tile_sums_.swap(best_sums_);
+    for (int64_t entry = 1; entry < k_; ++entry) {
+        double total = 0;
+        for (const double sum : tile_sums_) total += sum;
+        double least = std::numeric_limits<double>::infinity();
+        int64_t best = 0;
+        for (int64_t trial = 0; trial < trials; ++trial) {
+            const int64_t index = drawn(uniform_of(counter++) * total, count);
+            trial_.swap(best_trial_);
+            trial_sums_.swap(best_sums_);
+            choose(entry, index, padded);
+            double sum = 0;
+            for (const double part : best_sums_) sum += part;
+            if (sum < least) {
+                least = sum;
+                best = index;
+            } else {
+                trial_.swap(best_trial_);
+                trial_sums_.swap(best_sums_);
+            }
+        }
+        const VectorPlanes planes = sample_.at(best);
+        for (int64_t c = 0; c < length_; ++c) {
+            entries_[static_cast<size_t>(entry * length_ + c)] = planes.planes[c * planes.stride];
+        }
+        nearest_.swap(best_trial_);
+        tile_sums_.swap(best_sums_);
+    }
+}
+
+// Makes a vector an entry, and best_trial_ the distances from the nearest entry.
+void VectorKmeans::choose(int64_t entry, int64_t index, int64_t padded) {
+    const VectorPlanes chosen = sample_.at(index), all = sample_.at(0);
+    float* const centre = entries_.data() + entry * length_;
+    for (int64_t c = 0; c < length_; ++c) centre[c] = chosen.planes[c * chosen.stride];
+    kernels().approach(all.planes, all.weights, all.stride, length_, padded, all.shares, centre, nearest_.data(),
+                       best_trial_.data(), best_sums_.data());
+}
+
+// The vector at a place on the running sum of nearest_.
+int64_t VectorKmeans::drawn(double place, int64_t count) const {
+    size_t tile = 0;
+    while (tile + 1 < tile_sums_.size() && place >= tile_sums_[tile]) place -= tile_sums_[tile++];
+    const int64_t begin = static_cast<int64_t>(tile) * kVectorTile, end = std::min(begin + kVectorTile, count);
+    int64_t last = begin;
+    for (int64_t i = begin; i < end; ++i) {
+        const double distance = static_cast<double>(nearest_[static_cast<size_t>(i)]);
+        if (distance > 0) last = i;
+        if (place < distance) return i;
+        place -= distance;
+    }
+    return last;
+}
+
+// Steps go as far again beyond the means, which takes fewer of them, until the error has risen once. Returns the last
+// error.
+template <typename Source>
+double VectorKmeans::descend(const Source& source, int64_t count, double least_gain, int threads) {
+    constexpr int kMostRounds = 40;
+    double before = std::numeric_limits<double>::infinity();
+    overshoot_ = 1;
+    for (int round = 0; round < kMostRounds; ++round) {
+        const double error = descend_once(source, count, threads);
+        if (error > before) {
+            overshoot_ = 0;
+        } else if (!relocated_ && before - error <= least_gain * error) {
+            return error;
+        }
+        before = error;
+    }
+    return before;
+}
+
+// Returns the error with the entries as they were, and moves these to the means of the vectors nearest to them, or
+// beyond.
+template <typename Source>
+double VectorKmeans::descend_once(const Source& source, int64_t count, int threads) {
+    const bool weighted = source.weighted();
+    const int64_t width = k_ * (weighted ? 2 * length_ : length_ + 1);
+    const int64_t most_pieces = std::min<int64_t>(64, std::max<int64_t>(1, kMostSums / width));
+    const int64_t tiles = (count + kVectorTile - 1) / kVectorTile;
+    const int64_t grain = std::max<int64_t>(4, (tiles + most_pieces - 1) / most_pieces) * kVectorTile;
+    const int64_t pieces = (count + grain - 1) / grain;
+    sums_.assign(static_cast<size_t>(pieces * width), 0.0);
+    pieces_.assign(static_cast<size_t>(pieces), {});
+    const bool large = count * k_ * length_ > (int64_t{1} << 20);
+    parallel_pieces(count, grain, large ? threads : 1, [&](int64_t first, int64_t last) {
+        Piece& piece = pieces_[static_cast<size_t>(first / grain)];
+        double* const sums = sums_.data() + first / grain * width;
+        auto tile = tiles_.borrow();
+        tile->make_room(length_);
+        for (int64_t begin = first; begin < last; begin += kVectorTile) {
+            const int64_t size = std::min(kVectorTile, last - begin);
+            const VectorPlanes planes = source.load(begin, size, *tile);
+            kernels().assign_vectors(planes.planes, planes.weights, planes.stride, length_, size, entries_.data(), k_,
+                                     tile->codes.data(), tile->distances.data());
+            with_length(length_, [&](auto length) { add_members(planes, size, tile->codes.data(), length, sums); });
+            for (int64_t i = 0; i < size; ++i) {
+                const double share = planes.shares == nullptr ? 1.0 : static_cast<double>(planes.shares[i]);
+                const double error = share * static_cast<double>(tile->distances[static_cast<size_t>(i)]);
+                piece.error += error;
+                if (error > piece.farthest) {
+                    piece.farthest = error;
+                    piece.farthest_index = begin + i;
+                }
+            }
+        }
+    });
+    double error = 0;
+    for (const Piece& piece : pieces_) error += piece.error;
+    update_entries(source, pieces, weighted);
+    return error;
+}
+
+// An entry that is nearest to nothing moves to the vector of a piece that is farthest from its own.
+template <typename Source>
+void VectorKmeans::update_entries(const Source& source, int64_t pieces, bool weighted) {
+    const int64_t width = weighted ? 2 * length_ : length_ + 1;
+    double* const total = sums_.data();
+    for (int64_t piece = 1; piece < pieces; ++piece) {
+        const double* const sums = total + piece * k_ * width;
+        for (int64_t i = 0; i < k_ * width; ++i) total[i] += sums[i];
+    }
+    std::stable_sort(pieces_.begin(), pieces_.end(),
+                     [](const Piece& a, const Piece& b) { return a.farthest > b.farthest; });
+    size_t next = 0;
+    relocated_ = false;
+    for (int64_t entry = 0; entry < k_; ++entry) {
+        const double* const sum = total + entry * width;
+        float* const centre = entries_.data() + entry * length_;
+        const double* const weights = sum + length_;
+        const auto weight = [&](int64_t c) { return weighted ? weights[c] : weights[0]; };
+        bool empty = true;
+        for (int64_t c = 0; c < length_; ++c) {
+            if (!(weight(c) > 0)) continue;
+            const double mean = sum[c] / weight(c);
+            centre[c] = static_cast<float>(mean + overshoot_ * (mean - static_cast<double>(centre[c])));
+            empty = false;
+        }
+        if (!empty || next >= pieces_.size() || !(pieces_[next].farthest > 0)) continue;
+        auto tile = tiles_.borrow();
+        tile->make_room(length_);
+        const VectorPlanes planes = source.load(pieces_[next++].farthest_index, 1, *tile);
+        for (int64_t c = 0; c < length_; ++c) centre[c] = planes.planes[c * planes.stride];
+        relocated_ = true;
+    }
+}
+
+template void VectorKmeans::fit(const VectorGroup<uint16_t>&, int64_t, int);
+template void VectorKmeans::fit(const VectorGroup<BFloat16Bits>&, int64_t, int);
+template void VectorKmeans::fit(const VectorGroup<uint32_t>&, int64_t, int);
+
+}  // namespace corepress

@@ -1,0 +1,95 @@
+"""Palettes of vectors: tables whose entries stand for several consecutive channels."""
+
+from __future__ import annotations
+
+from math import frexp, prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from .arrays import checked_axis
+from .specs import Palettize
+from .tensors import PalettizedTensor
+
+
+def palettize_vectors(
+    arrays: list[NDArray[Any]], spec: Palettize, importances: list[NDArray[np.float32] | None], num_threads: int
+) -> list[PalettizedTensor]:
+    """Palettize arrays, contiguous and finite, as a spec with a `cluster_dim` above 1 says.
+
+    Parameters
+    ----------
+    arrays : list of numpy.ndarray of float16, bfloat16 or float32
+        The weights.
+    spec : Palettize
+        What to do to each.
+    importances : list of numpy.ndarray or None
+        How much the squared error of each element counts; None for all alike.
+    num_threads : int
+        Threads to use.
+
+    Raises
+    ------
+    IndivisibleError
+        If vectors, or groups of them, do not divide the axis.
+    """
+    length, nbits = spec.cluster_dim, spec.nbits
+    assert nbits is not None
+    axes = [_vector_axis(array, spec) for array in arrays]
+    groups = [_group_count(array.shape, axis, spec) for array, axis in zip(arrays, axes, strict=True)]
+    inners = [prod(array.shape[axis + 1 :]) for array, axis in zip(arrays, axes, strict=True)]
+    layouts = [
+        (prod(array.shape[:axis]), count, array.shape[axis] // length // count * inner)
+        for array, axis, count, inner in zip(arrays, axes, groups, inners, strict=True)
+    ]
+    scaled = [_scaled_importance(importance) for importance in importances]
+    encoded = _core.palettize_vectors(arrays, layouts, inners, length, nbits, scaled, num_threads)
+    tensors = []
+    for array, axis, count, (lut, indices) in zip(arrays, axes, groups, encoded, strict=True):
+        counts = [1] * array.ndim
+        counts[axis] = count
+        tensors.append(PalettizedTensor(array.shape, indices, lut.reshape(*counts, 2**nbits, length), nbits, axis))
+    return tensors
+
+
+def _vector_axis(array: NDArray[Any], spec: Palettize) -> int:
+    if array.size == 0:
+        raise ValueError(f"palettize: weight has no elements (shape {array.shape})")
+    return checked_axis("palettize", "channel_axis", spec.channel_axis or 0, array.shape)
+
+
+def _group_count(shape: tuple[int, ...], axis: int, spec: Palettize) -> int:
+    fitted = spec.fitted(shape, axis)
+    return shape[axis] // fitted.group_size if fitted.granularity == "per_grouped_channel" else 1
+
+
+def _scaled_importance(importance: NDArray[np.float32] | None) -> tuple[NDArray[np.float32], float] | None:
+    """Return importance, and the power of two that brings the largest to 1/2 or more."""
+    if importance is None or not importance.any():
+        return None
+    exponent = exponent_of_weights("palettize", "importance", importance)
+    if abs(exponent) < 126:
+        return importance, 2.0**-exponent  # multiplied as it is read
+    return np.ldexp(importance, -exponent), 1.0
+
+
+def exponent_of_weights(verb: str, name: str, array: NDArray[Any]) -> int:
+    """Return the e for which the largest of some weights, divided by ``2**e``, is at least 1/2 and below 1.
+
+    Weights so divided keep their digits when they multiply squares.
+
+    Parameters
+    ----------
+    verb, name : str
+        Caller and argument, for messages.
+    array : numpy.ndarray of a real type
+        Finite, not negative, not all 0.
+    """
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{verb}: {name} must be real numbers, not {array.dtype}")
+    largest, least = float(array.max()), float(array.min())  # NaN comes through both
+    if not (least >= 0 and 0 < largest < np.inf):
+        raise ValueError(f"{verb}: {name} must be finite, not negative and not all 0")
+    return frexp(largest)[1]
