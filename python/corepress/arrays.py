@@ -101,6 +101,8 @@ def as_importance(verb: str, importance: Any, weight: NDArray[Any]) -> NDArray[n
     if importance is None:
         return None
     given = importance if isinstance(importance, np.ndarray) else np.asarray(importance)
+    if given.dtype.kind in "iu":
+        given = given.astype(np.float64)
     if given.dtype.newbyteorder("=").name not in (*FLOAT_NAMES, "float64"):
         raise TypeError(f"{verb}: importance must be float16, bfloat16, float32 or float64, not {given.dtype}")
     if given.shape != weight.shape:

@@ -50,7 +50,7 @@ CASES = {
     "palettize: importance has shape (3,), the weight (6, 10)": lambda: cp.palettize(
         WEIGHT, nbits=4, cluster_dim=2, importance=[1, 2, 3]
     ),
-    "palettize: importance must be finite, not negative and not all 0": lambda: cp.palettize(
+    "palettize: importance must be finite and not negative, not -": lambda: cp.palettize(
         WEIGHT, nbits=4, cluster_dim=2, importance=-np.abs(WEIGHT)
     ),
     "not 'per_channel'": lambda: cp.palettize(WEIGHT, nbits=4, granularity="per_channel"),
