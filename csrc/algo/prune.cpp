@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "algo/mask_pieces.h"
 #include "algo/slots.h"
 #include "core/half.h"
 #include "core/parallel.h"
@@ -35,7 +36,8 @@ Counts count_magnitudes(const Bits* values, int64_t count, int threads, const Sl
     });
 }
 
-// Where the values of each piece of kGrain begin among the kept ones.
+}  // namespace
+
 std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int threads) {
     std::vector<int64_t> offsets(static_cast<size_t>((count + kGrain - 1) / kGrain) + 1, 0);
     parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
@@ -44,8 +46,6 @@ std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int threa
     for (size_t i = 1; i < offsets.size(); ++i) offsets[i] += offsets[i - 1];
     return offsets;
 }
-
-}  // namespace
 
 template <typename Bits>
 Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads) {

@@ -14,6 +14,7 @@ void bind_palettize(py::module_& module);
 void bind_quantize(py::module_& module);
 void bind_prune(py::module_& module);
 void bind_measure(py::module_& module);
+void bind_nested(py::module_& module);
 }  // namespace corepress
 
 PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
@@ -31,4 +32,5 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     bind_quantize(module);
     bind_prune(module);
     bind_measure(module);
+    bind_nested(module);
 }

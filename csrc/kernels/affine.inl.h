@@ -104,6 +104,17 @@ void dequantize_columns(const uint8_t* codes, int64_t rows, int64_t columns, con
     }
 }
 
+template <typename Bits>
+void divide(const Bits* values, int64_t count, float divisor, Bits* quotients) {
+    float tile[kTile];
+    for (int64_t begin = 0; begin < count; begin += kTile) {
+        const int64_t length = count - begin < kTile ? count - begin : kTile;
+        widen(values + begin, length, tile);
+        for (int64_t i = 0; i < length; ++i) tile[i] /= divisor;
+        narrow(tile, length, quotients + begin);
+    }
+}
+
 // Branch-free, so that it vectorises; algo/quantize.cpp says what it computes, and does again what is `unusual`.
 template <typename Bits, typename Key>
 int64_t choose_affines(const Key* lowest, const Key* highest, int64_t count, AffineRule rule, Affine* affines) {

@@ -120,6 +120,7 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         quantize_columns<Bits>,
         dequantize_runs<Bits>,
         dequantize_columns<Bits>,
+        divide<Bits>,
         choose_affines<Bits, Key>,
         add_fit<Bits>,
         add_moments<Bits>,

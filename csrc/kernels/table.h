@@ -74,6 +74,8 @@ struct ValueKernels {
                             Bits* values);
     void (*dequantize_columns)(const uint8_t* codes, int64_t rows, int64_t columns, const Affine* affines, int sign,
                                Bits* values);
+    // quotients[i] = values[i] / divisor, in float and rounded once more for halves.
+    void (*divide)(const Bits* values, int64_t count, float divisor, Bits* quotients);
     // One Affine per range of keys; returns how many of them are unusual by the rule's bounds.
     int64_t (*choose_affines)(const Key* lowest, const Key* highest, int64_t count, AffineRule rule, Affine* affines);
     // Adds the sums for values quantized with an Affine, in the order of add_errors.

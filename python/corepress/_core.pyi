@@ -79,3 +79,27 @@ def decode_sparse(mask: Bytes, values: NDArray[Any], out: NDArray[Any], num_thre
 def count_nonfinite(array: NDArray[Any], num_threads: int | None = None) -> int: ...
 def sum_errors(first: NDArray[Any], second: NDArray[Any], num_threads: int | None = None) -> ErrorSums: ...
 def half_bits(values: NDArray[Any]) -> NDArray[uint16]: ...
+def look_up(
+    indices: Bytes,
+    layout: BlockLayout,
+    nbits: int,
+    lut: NDArray[Any],
+    mask: Bytes | None,
+    out: NDArray[Any],
+    num_threads: int | None = None,
+) -> None: ...
+def dequantize_kept(
+    data: Bytes,
+    layout: BlockLayout,
+    nbits: int,
+    is_signed: bool,
+    scale: NDArray[Any],
+    zero_point: Bytes | None,
+    mask: Bytes,
+    out: NDArray[Any],
+    num_threads: int | None = None,
+) -> None: ...
+def gather_codes(data: Bytes, nbits: int, mask: Bytes, count: int, num_threads: int | None = None) -> Bytes: ...
+def normalize(
+    weight: NDArray[Any], layout: Layout, num_threads: int | None = None
+) -> tuple[NDArray[Any], NDArray[Any]]: ...

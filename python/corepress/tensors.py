@@ -1,9 +1,13 @@
-"""The compressed tensors: what kernels produce and what the Core ML side stores. The only types both halves know."""
+"""The compressed tensors: what kernels produce and what the Core ML side stores. The only types both halves know.
+
+Joint forms nest: the table of a palettized tensor may be a quantized tensor, the data of a quantized tensor a palettized
+one, and the values of a sparse tensor may be either.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -12,6 +16,7 @@ from numpy.typing import NDArray
 
 from . import _core
 from .arrays import block_layout, group_layout
+from .grids import blocks, fold_scale, folds, shift_scale, spread
 
 # Bits per code, and the dtype that holds one.
 QUANTIZED_DTYPES = {"int8": (8, np.int8), "uint8": (8, np.uint8), "int4": (4, np.int8), "uint4": (4, np.uint8)}
@@ -41,6 +46,39 @@ def unpack_codes(data: NDArray[np.uint8], shape: tuple[int, ...], quantized_dtyp
             sign = np.uint8(1 << nbits - 1)
             np.subtract(np.bitwise_xor(codes, sign, out=codes), sign, out=codes)
     return codes.view(storage).reshape(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """Where the values of a sparse tensor stand: what a compressed tensor of such values needs to find their blocks.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of the sparse tensor.
+    mask : numpy.ndarray of uint8
+        One bit per element in row-major order, least significant bit first; 1 where a value stands.
+    count : int
+        Number of values.
+    """
+
+    shape: tuple[int, ...]
+    mask: NDArray[np.uint8]
+    count: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        size = packed_size(prod(self.shape), 1)
+        if self.mask.dtype != np.uint8 or self.mask.shape != (size,):
+            raise ValueError(
+                f"Support: mask must be {size} bytes, not {self.mask.dtype} {self.mask.shape} (shape {self.shape})"
+            )
+        object.__setattr__(self, "count", _core.count_bits(self.mask, prod(self.shape)))
+
+    def same_as(self, other: Support | None) -> bool:
+        """Whether values stand at the same places."""
+        return other is self or (
+            other is not None and self.shape == other.shape and np.array_equal(self.mask, other.mask)
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -100,11 +138,17 @@ class CompressedTensor(ABC):
         if not condition:
             raise ValueError(f"{type(self).__name__}: {rule} (shape {self.shape})")
 
-    def _require_divisors(self, name: str, counts: tuple[int, ...]) -> None:
-        divides = len(counts) == len(self.shape) and all(
-            count > 0 and size % count == 0 for size, count in zip(self.shape, counts, strict=True)
+    def _require_divisors(self, name: str, counts: tuple[int, ...], shape: tuple[int, ...]) -> None:
+        divides = len(counts) == len(shape) and all(
+            count > 0 and size % count == 0 for size, count in zip(shape, counts, strict=True)
         )
         self._require(divides, f"{name} {counts} must divide the weight's axes")
+
+    def _require_support(self, support: Support | None) -> None:
+        self._require(
+            support is None or self.shape == (support.count,),
+            f"the shape of values at a mask's ones must be (ones,), here ({support and support.count},)",
+        )
 
     def _require_bytes(self, name: str, data: NDArray[np.uint8], nbits: int) -> None:
         size = packed_size(self.size, nbits)
@@ -133,7 +177,7 @@ class CompressedTensor(ABC):
 class PalettizedTensor(CompressedTensor):
     """Indices into one table of values per group.
 
-    Element `i` of a group decodes to that group's `lut[..., code[i], 0]`.
+    Element `i` of a group decodes to that group's `lut[..., code[i], 0]`, times its `scale` if there are scales.
 
     Attributes
     ----------
@@ -141,26 +185,44 @@ class PalettizedTensor(CompressedTensor):
         Shape of the decompressed array.
     indices : numpy.ndarray of uint8
         Codes of `nbits` bits each, packed in row-major order, least significant bit first, no padding between rows.
-    lut : numpy.ndarray
-        Table, of the weight's dtype. Shape: the number of groups along each weight axis, then ``2**nbits``, then
-        `cluster_dim`. Ascending along the entries; entries that no weight uses repeat the largest.
+    lut : numpy.ndarray or QuantizedTensor
+        Table, of the weight's dtype; int8 or uint8 where codes of a quantized tensor are palettized. Shape: the number
+        of groups along each weight axis, then ``2**nbits``, then `cluster_dim`. Ascending along the entries; entries
+        that no weight uses repeat the largest. A quantized table decodes to such an array.
     nbits : int
         Bits per code: 1, 2, 3, 4, 6 or 8.
+    scale : numpy.ndarray or None
+        Factors of the decoded entries, of their dtype, one axis per weight axis: as many as blocks along each. From
+        per-channel scaling one per output channel, and 1 along the other axes.
+    support : Support or None
+        Of the values of a sparse tensor, where they stand: groups and blocks then divide ``support.shape``.
     """
 
     indices: NDArray[np.uint8]
-    lut: NDArray[Any]
+    lut: NDArray[Any] | QuantizedTensor
     nbits: int
+    scale: NDArray[Any] | None = None
+    support: Support | None = None
 
     def __post_init__(self) -> None:
         self._require(self.nbits in (1, 2, 3, 4, 6, 8), f"nbits must be 1, 2, 3, 4, 6 or 8, not {self.nbits}")
-        rank = len(self.shape)
+        self._require_support(self.support)
+        rank = len(self.full_shape)
         self._require(
-            self.lut.ndim == rank + 2 and self.lut.shape[-2:] == (2**self.nbits, 1),
+            len(self.lut.shape) == rank + 2 and self.lut.shape[-2:] == (2**self.nbits, 1),
             f"lut of {self.nbits} bits must have shape (groups per axis..., {2**self.nbits}, 1), not {self.lut.shape}",
         )
-        self._require_divisors("lut groups", self.lut.shape[:rank])
+        self._require_divisors("lut groups", self.lut.shape[:rank], self.full_shape)
         self._require_bytes("indices", self.indices, self.nbits)
+        if isinstance(self.lut, QuantizedTensor):
+            plain = isinstance(self.lut.data, np.ndarray) and self.lut.support is None
+            self._require(plain, "a quantized lut must hold plain codes")
+        if self.scale is not None:
+            self._require_divisors("scale shape", self.scale.shape, self.full_shape)
+            self._require(
+                self.scale.dtype == self.lut.dtype and self.lut.dtype.kind != "i" and self.lut.dtype.kind != "u",
+                f"scale must be of the lut's float dtype, not {self.scale.dtype} for {self.lut.dtype}",
+            )
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -168,12 +230,22 @@ class PalettizedTensor(CompressedTensor):
 
     @property
     def nbytes(self) -> int:
-        return self.indices.nbytes + self.lut.nbytes
+        return self.indices.nbytes + self.lut.nbytes + (0 if self.scale is None else self.scale.nbytes)
+
+    @property
+    def full_shape(self) -> tuple[int, ...]:
+        """What groups and blocks divide: the shape, or of values of a sparse tensor that tensor's."""
+        return self.shape if self.support is None else self.support.shape
 
     @property
     def group_counts(self) -> tuple[int, ...]:
         """Number of groups along each weight axis."""
-        return self.lut.shape[: len(self.shape)]
+        return self.lut.shape[: len(self.full_shape)]
+
+    @property
+    def table(self) -> NDArray[Any]:
+        """`lut` as an array."""
+        return self.lut.dense() if isinstance(self.lut, QuantizedTensor) else self.lut
 
     def codes(self) -> NDArray[np.uint8]:
         """Unpacked codes, uint8, in the weight's shape."""
@@ -183,17 +255,44 @@ class PalettizedTensor(CompressedTensor):
 
     def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
         out = self._output(out)
-        layout = group_layout(self.shape, self.group_counts)
-        _core.depalettize(self.indices, layout, self.nbits, self.lut, out, num_threads)
+        table = self._scaled_table()
+        if table is not None:
+            self.look_up(table, out, num_threads)
+            return out
+        assert self.scale is not None
+        self.look_up(self.table, out, num_threads)
+        _scale_in_place(out, self.scale, self.support)
         return out
 
+    def look_up(self, table: NDArray[Any], out: NDArray[Any], num_threads: int | None = None) -> None:
+        """Write, for each code, its entry of `table`, which may have another dtype and finer groups than `lut`."""
+        counts = table.shape[:-2]
+        simple = self.support is None or prod(counts) == 1
+        mask = None if simple or self.support is None else self.support.mask
+        shape = self.shape if simple else self.full_shape
+        layout = block_layout(shape, counts if self.support is None or not simple else (1,))
+        _core.look_up(self.indices, layout, self.nbits, table, mask, out, num_threads)
+
     def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
-        layout = group_layout(self.shape, self.group_counts)
-        return _core.sum_palette_errors(weight, self.indices, layout, self.nbits, self.lut, num_threads)
+        table = self._scaled_table()
+        layout = None if table is None or self.support else group_layout(self.shape, table.shape[:-2])
+        if table is None or layout is None:
+            return super().error_sums(weight, num_threads)
+        return _core.sum_palette_errors(weight, self.indices, layout, self.nbits, table, num_threads)
+
+    def _scaled_table(self) -> NDArray[Any] | None:
+        """Return tables of decoded values, or None if they would be larger than the weight."""
+        if self.scale is None:
+            return self.table
+        if not folds(self.full_shape, self.lut.shape, self.scale.shape, self.size):
+            return None
+        return fold_scale(self.table, self.scale, self.full_shape)
 
     def _summary(self) -> str:
         groups = prod(self.group_counts)
-        return f"{self.nbits} bits {self.dtype}" + (f", {groups} groups" if groups > 1 else "")
+        table = f", {self.lut.quantized_dtype} table" if isinstance(self.lut, QuantizedTensor) else ""
+        scales = "" if self.scale is None else f", {self.scale.size} scales"
+        return f"{self.nbits} bits {self.dtype}" + (f", {groups} groups" if groups > 1 else "") + table + scales
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -204,22 +303,26 @@ class QuantizedTensor(CompressedTensor):
     ----------
     shape : tuple of int
         Shape of the decompressed array.
-    data : numpy.ndarray of uint8
+    data : numpy.ndarray of uint8, or PalettizedTensor
         Codes in row-major order, packed, least significant bit first; for 8-bit types one byte each. int4 is two's
-        complement.
+        complement. A palettized tensor decodes to 8-bit codes: its table holds int8 or uint8.
     scale : numpy.ndarray
         Scales in the weight's dtype and rank; along each axis one entry per block.
     zero_point : numpy.ndarray or None
         Zero points in scale's shape, of int8 for signed and uint8 for unsigned types; None when they are all zero by
-        construction.
+        construction. Other tools also write float zero points, which are subtracted in the wider of their dtype and
+        scale's.
     quantized_dtype : str
         ``"int8"``, ``"uint8"``, ``"int4"`` or ``"uint4"``.
+    support : Support or None
+        Of the values of a sparse tensor, where they stand: blocks then divide ``support.shape``.
     """
 
-    data: NDArray[np.uint8]
+    data: NDArray[np.uint8] | PalettizedTensor
     scale: NDArray[Any]
     zero_point: NDArray[Any] | None
     quantized_dtype: str
+    support: Support | None = None
 
     def __post_init__(self) -> None:
         known = ", ".join(QUANTIZED_DTYPES)
@@ -227,12 +330,26 @@ class QuantizedTensor(CompressedTensor):
             self.quantized_dtype in QUANTIZED_DTYPES, f"quantized_dtype must be {known}, not {self.quantized_dtype}"
         )
         nbits, storage = QUANTIZED_DTYPES[self.quantized_dtype]
-        self._require_divisors("scale shape", self.scale.shape)
+        self._require_support(self.support)
+        self._require_divisors("scale shape", self.scale.shape, self.full_shape)
         self._require(
-            self.zero_point is None or (self.zero_point.shape == self.scale.shape and self.zero_point.dtype == storage),
-            f"zero_point must have scale's shape {self.scale.shape} and dtype {np.dtype(storage)}",
+            self.zero_point is None
+            or (
+                self.zero_point.shape == self.scale.shape
+                and (self.zero_point.dtype == storage or self.zero_point.dtype.kind == "f")
+            ),
+            f"zero_point must have scale's shape {self.scale.shape} and dtype {np.dtype(storage)} or float",
         )
-        self._require_bytes("data", self.data, nbits)
+        if isinstance(self.data, np.ndarray):
+            self._require_bytes("data", self.data, nbits)
+            return
+        places = self.data.support is self.support or (
+            self.support is not None and self.support.same_as(self.data.support)
+        )
+        self._require(
+            self.data.shape == self.shape and places and self.data.dtype == storage and nbits == 8,
+            f"palettized data must have this shape and hold int8 or uint8, not {self.data.shape} {self.data.dtype}",
+        )
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -240,35 +357,62 @@ class QuantizedTensor(CompressedTensor):
 
     @property
     def nbits(self) -> int:
-        """Bits per code."""
-        return QUANTIZED_DTYPES[self.quantized_dtype][0]
+        """Bits per code; of palettized data, per index."""
+        return self.data.nbits if isinstance(self.data, PalettizedTensor) else QUANTIZED_DTYPES[self.quantized_dtype][0]
 
     @property
     def nbytes(self) -> int:
-        zero_points = 0 if self.zero_point is None else packed_size(self.zero_point.size, self.nbits)
+        zero_points = 0
+        if self.zero_point is not None:
+            integers = packed_size(self.zero_point.size, QUANTIZED_DTYPES[self.quantized_dtype][0])
+            zero_points = self.zero_point.nbytes if self.zero_point.dtype.kind == "f" else integers
         return self.data.nbytes + self.scale.nbytes + zero_points
+
+    @property
+    def full_shape(self) -> tuple[int, ...]:
+        """What blocks divide: the shape, or of values of a sparse tensor that tensor's."""
+        return self.shape if self.support is None else self.support.shape
 
     @property
     def block_shape(self) -> tuple[int, ...]:
         """Elements along each axis that share one scale."""
-        return tuple(size // blocks for size, blocks in zip(self.shape, self.scale.shape, strict=True))
+        return tuple(size // blocks for size, blocks in zip(self.full_shape, self.scale.shape, strict=True))
 
     def codes(self) -> NDArray[Any]:
         """Unpacked codes in the weight's shape, int8 for signed and uint8 for unsigned types."""
+        if isinstance(self.data, PalettizedTensor):
+            return self.data.dense()
         return unpack_codes(self.data, self.shape, self.quantized_dtype)
 
     def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
         out = self._output(out)
+        zero_point, data = self.zero_point, self.data
+        if isinstance(data, PalettizedTensor):
+            if folds(self.full_shape, data.lut.shape, self.scale.shape, self.size):
+                data.look_up(fold_scale(data.table, self.scale, self.full_shape, zero_point), out, num_threads)
+                return out
+            data = data.dense(num_threads=num_threads).view(np.uint8).reshape(-1)
+        if zero_point is not None and zero_point.dtype.kind == "f":
+            offsets = _per_element(zero_point, self.full_shape, self.support)
+            scales = _per_element(self.scale, self.full_shape, self.support)
+            out[...] = shift_scale(self.codes(), scales, offsets)
+            return out
         nbits, storage = QUANTIZED_DTYPES[self.quantized_dtype]
-        layout = block_layout(self.shape, self.scale.shape)
-        offsets = None if self.zero_point is None else self.zero_point.view(np.uint8)
-        _core.dequantize(self.data, layout, nbits, storage is np.int8, self.scale, offsets, out, num_threads)
+        signed, bits = storage is np.int8, None if zero_point is None else zero_point.view(np.uint8)
+        if self.support is None or self.scale.size == 1:
+            layout = block_layout(self.shape, self.scale.shape if self.support is None else (1,))
+            _core.dequantize(data, layout, nbits, signed, self.scale, bits, out, num_threads)
+        else:
+            layout = block_layout(self.support.shape, self.scale.shape)
+            mask = self.support.mask
+            _core.dequantize_kept(data, layout, nbits, signed, self.scale, bits, mask, out, num_threads)
         return out
 
     def _summary(self) -> str:
-        blocks = "per tensor" if self.scale.size == 1 else f"blocks of {self.block_shape}"
+        block_text = "per tensor" if self.scale.size == 1 else f"blocks of {self.block_shape}"
         offsets = "" if self.zero_point is None else ", zero points"
-        return f"{self.quantized_dtype} of {self.dtype}, {blocks}{offsets}"
+        indices = f"{self.nbits} bits " if isinstance(self.data, PalettizedTensor) else ""
+        return f"{indices}{self.quantized_dtype} of {self.dtype}, {block_text}{offsets}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -281,18 +425,27 @@ class SparseTensor(CompressedTensor):
         Shape of the decompressed array.
     mask : numpy.ndarray of uint8
         One bit per element in row-major order, least significant bit first; 1 where a value is stored.
-    values : numpy.ndarray
-        The stored values in row-major order, 1-D.
+    values : numpy.ndarray, PalettizedTensor or QuantizedTensor
+        The stored values in row-major order, 1-D; or these compressed again, with this mask as their `support`.
     """
 
     mask: NDArray[np.uint8]
-    values: NDArray[Any]
+    values: NDArray[Any] | PalettizedTensor | QuantizedTensor
 
     def __post_init__(self) -> None:
         self._require_bytes("mask", self.mask, 1)
-        self._require(self.values.ndim == 1, f"values must be 1-D, not {self.values.shape}")
-        count = _core.count_bits(self.mask, self.size)
-        self._require(count == self.values.size, f"mask has {count} bits set but there are {self.values.size} values")
+        self._require(len(self.values.shape) == 1, f"values must be 1-D, not {self.values.shape}")
+        if isinstance(self.values, np.ndarray):
+            count = _core.count_bits(self.mask, self.size)
+        else:
+            support = self.values.support
+            self._require(
+                support is not None and support.same_as(Support(self.shape, self.mask)),
+                "compressed values must have this tensor's shape and mask as their support",
+            )
+            assert support is not None
+            count = support.count
+        self._require(count == self.nnz, f"mask has {count} bits set but there are {self.nnz} values")
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -312,10 +465,46 @@ class SparseTensor(CompressedTensor):
         """Fraction of elements that are zero."""
         return 1.0 - self.nnz / self.size if self.size else 0.0
 
+    def dense_values(self, num_threads: int | None = None) -> NDArray[Any]:
+        """`values` as an array."""
+        return self.values if isinstance(self.values, np.ndarray) else self.values.dense(num_threads=num_threads)
+
     def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
         out = self._output(out)
-        _core.decode_sparse(self.mask, self.values, out, num_threads)
+        values = self.dense_values(num_threads)
+        if values.dtype.itemsize > 1:
+            _core.decode_sparse(self.mask, values, out, num_threads)
+        else:
+            out[...] = 0
+            out.reshape(-1)[ones_of(self.mask, self.size)] = values
         return out
 
     def _summary(self) -> str:
-        return f"{self.nnz} of {self.size} {self.dtype} values ({self.sparsity:.1%} zero)"
+        nested = "" if isinstance(self.values, np.ndarray) else f": {self.values._summary()}"
+        return f"{self.nnz} of {self.size} {self.dtype} values ({self.sparsity:.1%} zero){nested}"
+
+
+def ones_of(mask: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
+    """The first `count` bits of a mask as a 1-D bool array."""
+    ones = np.empty(count, np.uint8)
+    _core.unpack_bits(mask, 1, count, ones)
+    return ones.view(np.bool_)
+
+
+def _scale_in_place(values: NDArray[Any], scale: NDArray[Any], support: Support | None) -> None:
+    with np.errstate(over="ignore"):
+        if support is None:
+            view = blocks(values, scale.shape)
+            np.multiply(view, spread(scale), out=view)
+        else:
+            values *= _per_element(scale, support.shape, support)
+
+
+def _per_element(parameters: NDArray[Any], shape: tuple[int, ...], support: Support | None) -> NDArray[Any]:
+    """One parameter for each element of a tensor, or for each value of a sparse one."""
+    pairs = zip(shape, parameters.shape, strict=True)
+    view = np.broadcast_to(
+        spread(parameters), [length for size, count in pairs for length in (count, size // count)]
+    )
+    each = view.reshape(shape)
+    return each if support is None else each.reshape(-1)[ones_of(support.mask, prod(shape))]
