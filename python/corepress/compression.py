@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
+from . import _core, joint
 from .arrays import as_finite_weight, axis_layout, block_layout, checked_axis
 from .palettes import palettize, palettize_all
 from .specs import Palettize, Prune, Quantize, Spec
@@ -17,6 +17,31 @@ from .tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, Quant
 __all__ = ["apply", "input_axis", "palettize", "prune", "quantize"]
 
 
+@overload
+def quantize(
+    weight: PalettizedTensor,
+    *,
+    dtype: str = "int8",
+    mode: str = "linear_symmetric",
+    granularity: str = "per_channel",
+    block_size: int | tuple[int, ...] = 32,
+    scale_search: str | None = None,
+    channel_axis: int | None = None,
+    num_threads: int | None = None,
+) -> PalettizedTensor: ...
+@overload
+def quantize(
+    weight: SparseTensor,
+    *,
+    dtype: str = "int8",
+    mode: str = "linear_symmetric",
+    granularity: str = "per_channel",
+    block_size: int | tuple[int, ...] = 32,
+    scale_search: str | None = None,
+    channel_axis: int | None = None,
+    num_threads: int | None = None,
+) -> SparseTensor: ...
+@overload
 def quantize(
     weight: Any,
     *,
@@ -27,13 +52,26 @@ def quantize(
     scale_search: str | None = None,
     channel_axis: int | None = None,
     num_threads: int | None = None,
-) -> QuantizedTensor:
+) -> QuantizedTensor: ...
+def quantize(
+    weight: Any,
+    *,
+    dtype: str = "int8",
+    mode: str = "linear_symmetric",
+    granularity: str = "per_channel",
+    block_size: int | tuple[int, ...] = 32,
+    scale_search: str | None = None,
+    channel_axis: int | None = None,
+    num_threads: int | None = None,
+) -> CompressedTensor:
     """Replace weights by integers with a scale: ``weight = scale * (data - zero_point)``.
 
     Parameters
     ----------
-    weight : array_like of float16, float32 or float64
-        Any shape and strides; never written to. float64 is narrowed to float32.
+    weight : array_like of float16, float32 or float64, SparseTensor, or PalettizedTensor
+        Any shape and strides; never written to. float64 is narrowed to float32. Of a sparse tensor the stored values
+        are quantized, with the blocks of its shape; of a palettized tensor the tables, to int8 or uint8, with a scale
+        for each (``"per_tensor"``: one for all).
     dtype : {"int8", "uint8", "int4", "uint4"}
         Integer type of the codes.
     mode : {"linear_symmetric", "linear"}
@@ -55,7 +93,7 @@ def quantize(
     Returns
     -------
     QuantizedTensor
-        Scales in the weight's dtype.
+        Scales in the weight's dtype. Of a sparse or a palettized tensor such a one, with quantized values or table.
 
     Raises
     ------
@@ -87,11 +125,24 @@ def quantize(
     return _quantize(weight, spec, num_threads)
 
 
-def _quantize(weight: Any, spec: Quantize, num_threads: int | None) -> QuantizedTensor:
+def _quantize(weight: Any, spec: Quantize, num_threads: int | None) -> CompressedTensor:
+    def fit(array: NDArray[Any], spec: Quantize) -> QuantizedTensor:
+        return fit_blocks(array, spec, _block_counts(spec, array.shape))
+
+    def fit_blocks(array: NDArray[Any], spec: Quantize, counts: tuple[int, ...]) -> QuantizedTensor:
+        return _quantize_blocks(as_finite_weight("quantize", array, num_threads), spec, counts, num_threads)
+
+    if isinstance(weight, CompressedTensor):
+        return joint.quantize(weight, spec, fit, fit_blocks, num_threads)
     weight = as_finite_weight("quantize", weight, num_threads)
     if weight.size == 0:
         raise ValueError(f"quantize: weight has no elements (shape {weight.shape})")
-    block_counts = _block_counts(spec, weight.shape)
+    return _quantize_blocks(weight, spec, _block_counts(spec, weight.shape), num_threads)
+
+
+def _quantize_blocks(
+    weight: NDArray[Any], spec: Quantize, block_counts: tuple[int, ...], num_threads: int | None
+) -> QuantizedTensor:
     nbits, storage = QUANTIZED_DTYPES[spec.dtype]
     symmetric, is_signed = spec.mode == "linear_symmetric", storage is np.int8
     layout = block_layout(weight.shape, block_counts)
@@ -148,8 +199,9 @@ def prune(
 
     Parameters
     ----------
-    weight : array_like of float16, float32 or float64
-        Any shape and strides; never written to. float64 is narrowed to float32.
+    weight : array_like of float16, float32 or float64, or CompressedTensor
+        Any shape and strides; never written to. float64 is narrowed to float32. What is compressed is pruned by its
+        decompressed values, and the codes of what stays are kept.
     target_sparsity : float, optional
         Fraction s in [0, 1]. Zero where ``|w| <= a[floor((n - 1) * s)]``, `a` the sorted magnitudes of the n weights,
         so that ties can zero more than asked; 1 zeroes all weights, 0 none.
@@ -191,6 +243,8 @@ def prune(
 
 
 def _prune(weight: Any, spec: Prune, num_threads: int | None) -> SparseTensor:
+    if isinstance(weight, CompressedTensor):
+        return joint.prune(weight, lambda array: _prune(array, spec, num_threads), num_threads)
     weight = as_finite_weight("prune", weight, num_threads)
     keep = _structure(weight, spec, num_threads) if spec.is_structured else None
     if keep is None:
@@ -242,15 +296,16 @@ def _largest_not_above(threshold: float, dtype: np.dtype[Any]) -> Any:
     return abs(np.nextafter(rounded, dtype.type(0)) if float(rounded) > threshold else rounded)
 
 
-def _palettize_one(weight: Any, spec: Palettize, num_threads: int | None) -> PalettizedTensor:
-    return palettize_all([weight], spec, num_threads)[0]
+def _palettize_one(weight: Any, spec: Palettize, num_threads: int | None) -> CompressedTensor:
+    tensor: CompressedTensor = palettize_all([weight], spec, num_threads)[0]
+    return tensor
 
 
 _APPLY = {Palettize: _palettize_one, Quantize: _quantize, Prune: _prune}
 
 
 def apply(weight: Any, spec: Spec, *, num_threads: int | None = None) -> CompressedTensor:
-    """Compress `weight` as `spec` says; what the functions of this module do with their arguments."""
+    """Compress an array or a compressed tensor as `spec` says; what this module's functions do with their arguments."""
     compress: Any = _APPLY[type(spec)]
     tensor: CompressedTensor = compress(weight, spec, num_threads)
     return tensor

@@ -1,7 +1,7 @@
 """Parameters that stand for blocks of a tensor: Core ML's block rule, for tables and scales alike.
 
-A parameter with `counts[d]` entries along an axis of length `shape[d]` divides it into as many equal blocks, and element
-i takes entry ``i // (shape[d] // counts[d])``.
+A parameter with `counts[d]` entries along an axis of length `shape[d]` divides it into as many equal blocks, and
+element i takes entry ``i // (shape[d] // counts[d])``.
 """
 
 from __future__ import annotations

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
+from . import _core, joint
 from .arrays import as_finite_weight, checked_axis, group_layout
 from .errors import TooManyValuesError
 from .specs import PALETTE_BITS, Palettize
-from .tensors import PalettizedTensor
+from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 
 MOST_ENTRIES = 2 ** max(PALETTE_BITS)
 
@@ -27,9 +28,38 @@ def palettize(
     group_size: int = 32,
     channel_axis: int | None = None,
     indivisible: str = "skip",
+    enable_per_channel_scale: bool = False,
     lut: Any = None,
     num_threads: int | None = None,
 ) -> list[PalettizedTensor]: ...
+@overload
+def palettize(
+    weight: SparseTensor,
+    *,
+    nbits: int | None = None,
+    mode: str = "kmeans",
+    granularity: str = "per_tensor",
+    group_size: int = 32,
+    channel_axis: int | None = None,
+    indivisible: str = "skip",
+    enable_per_channel_scale: bool = False,
+    lut: Any = None,
+    num_threads: int | None = None,
+) -> SparseTensor: ...
+@overload
+def palettize(
+    weight: QuantizedTensor,
+    *,
+    nbits: int | None = None,
+    mode: str = "kmeans",
+    granularity: str = "per_tensor",
+    group_size: int = 32,
+    channel_axis: int | None = None,
+    indivisible: str = "skip",
+    enable_per_channel_scale: bool = False,
+    lut: Any = None,
+    num_threads: int | None = None,
+) -> QuantizedTensor: ...
 @overload
 def palettize(
     weight: Any,
@@ -40,6 +70,7 @@ def palettize(
     group_size: int = 32,
     channel_axis: int | None = None,
     indivisible: str = "skip",
+    enable_per_channel_scale: bool = False,
     lut: Any = None,
     num_threads: int | None = None,
 ) -> PalettizedTensor: ...
@@ -52,18 +83,20 @@ def palettize(
     group_size: int = 32,
     channel_axis: int | None = None,
     indivisible: str = "skip",
+    enable_per_channel_scale: bool = False,
     lut: Any = None,
     num_threads: int | None = None,
-) -> PalettizedTensor | list[PalettizedTensor]:
+) -> CompressedTensor | list[PalettizedTensor]:
     """Replace weights by indices into a table of ``2**nbits`` values, or one table per group of channels.
 
     Each weight takes its nearest entry, the lower one if two are equally near.
 
     Parameters
     ----------
-    weight : array_like of float16, float32 or float64, or list of them
+    weight : array_like of float16, float32 or float64, list of them, SparseTensor, or QuantizedTensor
         Any shape and strides; never written to. float64 is narrowed to float32. A list gives a list, and small tensors
-        of it are worked on side by side.
+        of it are worked on side by side. Of a sparse tensor the stored values are palettized, those of each group by
+        themselves; of a quantized tensor of 8 bits the codes, with tables of its integers.
     nbits : {1, 2, 3, 4, 6, 8}, optional
         Bits per index. Needed for ``"kmeans"`` and ``"uniform"``; otherwise as few as hold the entries.
     mode : {"kmeans", "uniform", "unique"}
@@ -79,6 +112,9 @@ def palettize(
     indivisible : {"skip", "nearest_divisor", "per_tensor", "error"}
         What to do where `group_size` does not divide the axis: take the nearest size that does, the smaller of two;
         or one table; or, for an array, raise IndivisibleError in both other cases.
+    enable_per_channel_scale : bool
+        Divide each entry of `channel_axis`, the output channels, by its largest magnitude first (by 1 if all are zero),
+        in float32 and rounded to the weight's dtype, and palettize the quotients.
     lut : array_like, optional
         A given table instead of `mode`: 1 to 256 finite values, 1-D, in any order, rounded to the weight's dtype. All
         groups share it.
@@ -88,7 +124,8 @@ def palettize(
     Returns
     -------
     PalettizedTensor or list of PalettizedTensor
-        With indices packed in row-major order, least significant bit first, ascending in value.
+        With indices packed in row-major order, least significant bit first, ascending in value. Of a sparse or a
+        quantized tensor such a one, with palettized values or data.
 
     Raises
     ------
@@ -110,6 +147,7 @@ def palettize(
         "group_size": group_size,
         "channel_axis": channel_axis,
         "indivisible": indivisible,
+        "enable_per_channel_scale": enable_per_channel_scale,
     }
     if lut is not None:
         if mode != "kmeans":
@@ -124,9 +162,13 @@ def palettize(
 
 def palettize_all(
     weights: list[Any], spec: Palettize, num_threads: int | None, table: NDArray[Any] | None = None
-) -> list[PalettizedTensor]:
+) -> list[Any]:
     """Palettize each weight as `spec` says, or with a given ascending table of float64."""
+    if any(isinstance(weight, CompressedTensor) for weight in weights):
+        return [_palettize_tensor(weight, spec, num_threads, table) for weight in weights]
     arrays = [as_finite_weight("palettize", weight, num_threads) for weight in weights]
+    if spec.enable_per_channel_scale:
+        return _palettize_scaled(arrays, spec, num_threads, table)
     groups = [_palette_groups(array, spec) for array in arrays]
     luts: list[NDArray[Any] | None] = [None] * len(arrays)
     nbits = spec.nbits
@@ -137,6 +179,29 @@ def palettize_all(
         return [_palettize_unique(*each, nbits, num_threads) for each in zip(arrays, groups, strict=True)]
     assert nbits is not None
     return _encode(arrays, groups, luts, nbits, spec.mode, num_threads)
+
+
+def _palettize_tensor(
+    weight: Any, spec: Palettize, num_threads: int | None, table: NDArray[Any] | None
+) -> CompressedTensor:
+    def fit(arrays: list[NDArray[Any]], spec: Palettize) -> list[PalettizedTensor]:
+        return palettize_all(arrays, spec, num_threads, table)
+
+    if not isinstance(weight, CompressedTensor):
+        (tensor,) = fit([weight], spec)
+        return tensor
+    return joint.palettize(weight, spec, _palette_groups(weight, spec), fit, num_threads)
+
+
+def _palettize_scaled(
+    arrays: list[NDArray[Any]], spec: Palettize, num_threads: int | None, table: NDArray[Any] | None
+) -> list[PalettizedTensor]:
+    for array in arrays:
+        checked_axis("palettize", "channel_axis", spec.channel_axis or 0, array.shape)
+    pairs = [joint.normalize(array, spec, num_threads) for array in arrays]
+    unscaled = replace(spec, enable_per_channel_scale=False)
+    tensors = palettize_all([quotients for _, quotients in pairs], unscaled, num_threads, table)
+    return [replace(tensor, scale=scale) for tensor, (scale, _) in zip(tensors, pairs, strict=True)]
 
 
 def _encode(
@@ -170,11 +235,11 @@ def _palettize_unique(
     return _encode([array], [groups], [_tables(array.dtype, values, nbits)], nbits, "kmeans", num_threads)[0]
 
 
-def _palette_groups(array: NDArray[Any], spec: Palettize) -> tuple[int, ...]:
+def _palette_groups(array: NDArray[Any] | CompressedTensor, spec: Palettize) -> tuple[int, ...]:
     """Number of groups along each axis."""
     if array.size == 0:
         raise ValueError(f"palettize: weight has no elements (shape {array.shape})")
-    group_counts = [1] * array.ndim
+    group_counts = [1] * len(array.shape)
     if spec.granularity == "per_grouped_channel":
         axis = checked_axis("palettize", "channel_axis", spec.channel_axis or 0, array.shape)
         fitted = spec.fitted(array.shape, axis)

@@ -59,6 +59,8 @@ class Palettize:
         What to do where `group_size` does not divide the axis. ``"skip"`` leaves the weight as it is, which for an
         array is an error; ``"nearest_divisor"`` takes the nearest group size that divides, the smaller of two;
         ``"per_tensor"`` one table.
+    enable_per_channel_scale : bool
+        Divide each output channel by its largest magnitude first, and store these as scales.
     """
 
     verb: ClassVar[str] = "palettize"
@@ -68,6 +70,7 @@ class Palettize:
     group_size: int = 32
     channel_axis: int | None = None
     indivisible: str = "skip"
+    enable_per_channel_scale: bool = False
 
     def __post_init__(self) -> None:
         _require_choice(self, "mode", ("kmeans", "uniform", "unique"))
@@ -78,6 +81,11 @@ class Palettize:
         _require_choice(self, "granularity", ("per_tensor", "per_grouped_channel"))
         _require(self.group_size >= 1, self, f"group_size must be at least 1, not {self.group_size}")
         _require_choice(self, "indivisible", ("skip", "nearest_divisor", "per_tensor", "error"))
+        _require(
+            isinstance(self.enable_per_channel_scale, bool),
+            self,
+            f"enable_per_channel_scale must be True or False, not {self.enable_per_channel_scale!r}",
+        )
 
     def fitted(self, shape: tuple[int, ...], axis: int) -> Palettize:
         """Return the spec whose groups divide `axis`, which `indivisible` decides; IndivisibleError if none is to."""
@@ -99,7 +107,8 @@ class Palettize:
         bits = "" if self.nbits is None else f" {self.nbits} bits"
         mode = "" if self.mode == "kmeans" else f" {self.mode}"
         groups = f", groups of {self.group_size}" if self.granularity == "per_grouped_channel" else ""
-        return f"palettize{bits}{mode}{groups}"
+        scales = ", per-channel scale" if self.enable_per_channel_scale else ""
+        return f"palettize{bits}{mode}{groups}{scales}"
 
 
 @dataclass(frozen=True, kw_only=True)

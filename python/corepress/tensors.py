@@ -1,7 +1,7 @@
 """The compressed tensors: what kernels produce and what the Core ML side stores. The only types both halves know.
 
-Joint forms nest: the table of a palettized tensor may be a quantized tensor, the data of a quantized tensor a palettized
-one, and the values of a sparse tensor may be either.
+Joint forms nest: the table of a palettized tensor may be a quantized tensor, the data of a quantized tensor a
+palettized one, and the values of a sparse tensor may be either.
 """
 
 from __future__ import annotations
@@ -491,6 +491,13 @@ def ones_of(mask: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
     return ones.view(np.bool_)
 
 
+def pack_ones(ones: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The inverse of `ones_of`."""
+    mask = np.empty(packed_size(ones.size, 1), np.uint8)
+    _core.pack_bits(np.ascontiguousarray(ones).view(np.uint8).reshape(-1), 1, mask)
+    return mask
+
+
 def _scale_in_place(values: NDArray[Any], scale: NDArray[Any], support: Support | None) -> None:
     with np.errstate(over="ignore"):
         if support is None:
@@ -503,8 +510,6 @@ def _scale_in_place(values: NDArray[Any], scale: NDArray[Any], support: Support 
 def _per_element(parameters: NDArray[Any], shape: tuple[int, ...], support: Support | None) -> NDArray[Any]:
     """One parameter for each element of a tensor, or for each value of a sparse one."""
     pairs = zip(shape, parameters.shape, strict=True)
-    view = np.broadcast_to(
-        spread(parameters), [length for size, count in pairs for length in (count, size // count)]
-    )
+    view = np.broadcast_to(spread(parameters), [length for size, count in pairs for length in (count, size // count)])
     each = view.reshape(shape)
     return each if support is None else each.reshape(-1)[ones_of(support.mask, prod(shape))]
