@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ..errors import FormatError
 from ..tensors import CompressedTensor
-from .operations import UnsupportedForm, constant, lift
+from .operations import UnsupportedForm, constant, lift, lift_output
 from .program import Definition, Program, Weight
 from .report import Report
-from .storage import describe_storage, is_compressed
+from .storage import describe_storage, is_compressed, steps
 from .transform import Keep, Outcome, ProgressCallback, StrPath, Task, transform
-from .values import ValueReader
+from .values import Tensor, ValueReader
 
 
 def decompress(
@@ -49,8 +49,6 @@ def decompress(
     def decide(program: Program, values: ValueReader, weight: Weight) -> Task:
         if not is_compressed(weight):
             raise Keep("not compressed", planned=True)
-        if weight.first.producers:
-            raise Keep("joint compression is not supported by this version")
 
         def task() -> Outcome:
             tensor = lift_definition(weight.first, values)
@@ -62,16 +60,34 @@ def decompress(
 
 
 def lift_definition(definition: Definition, values: ValueReader) -> CompressedTensor:
-    """The compressed tensor of a definition; raises `Keep` for forms that this version does not know."""
-    parameters = {
-        name: values.read(value, f"{definition.where}: {name}") for name, value in definition.parameters.items()
-    }
-    try:
-        tensor = lift(definition.operation.type, parameters)
-    except UnsupportedForm as form:
-        raise Keep(f"{form} is not supported by this version") from None
-    except FormatError as error:
-        raise FormatError(f"{definition.where}: {error}") from error
+    """The compressed tensor of a definition; raises `Keep` for forms that this version does not know.
+
+    Parameters
+    ----------
+    definition : Definition
+        What to read, with the definitions that it is made from.
+    values : ValueReader
+        Reader of its package.
+    """
+    lifted: dict[Definition, Tensor | CompressedTensor] = {}
+    for step in steps(definition):
+        parameters: dict[str, Tensor | CompressedTensor] = {
+            name: values.read(value, f"{step.where}: {name}") for name, value in step.parameters.items()
+        }
+        try:
+            for name, (producer, index) in step.operands.items():
+                given = lifted[producer]
+                if isinstance(given, CompressedTensor):
+                    given = lift_output(producer.operation.type, given, index)
+                parameters[name] = given
+            const = step.operation.type == "const"
+            lifted[step] = parameters["val"] if const else lift(step.operation.type, parameters)
+        except UnsupportedForm as form:
+            raise Keep(f"{form} is not supported by this version") from None
+        except FormatError as error:
+            raise FormatError(f"{step.where}: {error}") from error
+    tensor = lifted[definition]
+    assert isinstance(tensor, CompressedTensor)
     if (tensor.shape, tensor.dtype) != (definition.shape, definition.data_type.dtype):
         raise FormatError(
             f"{definition.where}: is declared {definition.data_type.name} {definition.shape}, "

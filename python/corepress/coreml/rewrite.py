@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .installation import install
 from .operations import OperationForm
 from .package_writer import PackageWriter
 from .program import BlobKey, Definition, Program, Reference, Weight
+from .storage import steps
 from .values import MINIMUM_BLOB_COUNT, Tensor, ValueReader, blob_value, inline_value
 from .weight_file import WeightFileWriter
 
@@ -40,7 +43,7 @@ class _Rewriter:
         inline: list[Edit] = []
         files: set[Path] = set()
         for edit in edits:
-            keys = sorted(reference.key for reference in edit.weight.first.references)
+            keys = sorted(reference.key for step in steps(edit.weight.first) for reference in step.references)
             files.update(key.file for key in keys)
             if keys:
                 anchors[keys[0]].append(edit)
@@ -73,13 +76,12 @@ class _Rewriter:
     def _apply(self, edit: Edit, path: Path | None, writer: WeightFileWriter | None) -> None:
         form = edit.build()
         if form is not None:
-            values = {name: self._store(tensor, path, writer) for name, tensor in form.parameters.items()}
-            for definition in edit.weight.definitions:
-                form.install(definition.operation, values)
-                self._edited.add(definition)
-        for reference in edit.weight.first.references:
-            reader = self._values.file(reference.key.file)
-            reader.release(reader.record(reference.key.offset))
+            store = partial(self._store, path=path, writer=writer)
+            self._edited |= install(self._program, edit.weight, form, store)
+        for step in steps(edit.weight.first):
+            for reference in step.references:
+                reader = self._values.file(reference.key.file)
+                reader.release(reader.record(reference.key.offset))
 
     def _store(self, tensor: Tensor, path: Path | None, writer: WeightFileWriter | None) -> Any:
         if writer is None or path is None or tensor.count < MINIMUM_BLOB_COUNT or tensor.data_type.blob_number is None:
