@@ -15,6 +15,13 @@ from numpy.typing import NDArray
 Counts = tuple[int, ...]
 
 
+def require_divisors(shape: tuple[int, ...], counts: Counts) -> None:
+    """ValueError unless parameters with these counts divide the shape into blocks."""
+    pairs = zip(shape, counts, strict=False)
+    if len(counts) != len(shape) or any(count < 1 or size % count for size, count in pairs):
+        raise ValueError(f"grid: {counts} entries must divide the axes (shape {shape})")
+
+
 def common_grid(shape: tuple[int, ...], first: Counts, second: Counts) -> Counts:
     """The coarsest grid whose blocks lie within one block of each of two grids."""
     return tuple(

@@ -82,12 +82,11 @@ def constants(package: Path, function: str = "main") -> dict[str, np.ndarray]:
 
 def _materialized(operation):
     """What a constant operation yields. coremltools itself fails where a table is computed by another operation."""
-    given = {
-        name: operation.inputs.get(name) for name in inspect.signature(type(operation).decompress).parameters
-    }
-    computed = {
-        name for name, var in given.items() if var is not None and var.val is None and var.op is not None
-    }
+    decompress = getattr(type(operation), "decompress", None)
+    given = (
+        {name: operation.inputs.get(name) for name in inspect.signature(decompress).parameters} if decompress else {}
+    )
+    computed = {name for name, var in given.items() if var is not None and var.val is None and var.op is not None}
     if not computed:
         return operation.materialized_val_inference()
     arguments = []
@@ -97,7 +96,7 @@ def _materialized(operation):
             value = _materialized(var.op)
             value = value[var.op.outputs.index(var)] if isinstance(value, tuple) else value
         arguments.append(value)
-    return type(operation).decompress(*arguments)
+    return decompress(*arguments)
 
 
 def float_constants(package: Path) -> dict[str, np.ndarray]:

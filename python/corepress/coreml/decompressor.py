@@ -51,8 +51,9 @@ def decompress(
             raise Keep("not compressed", planned=True)
 
         def task() -> Outcome:
-            tensor = lift_definition(weight.first, values)
-            return Outcome(constant(tensor.dense(num_threads=num_threads)), "decompressed", describe_storage(weight))
+            found = _read(weight.first, values)
+            dense = found.data if isinstance(found, Tensor) else found.dense(num_threads=num_threads)
+            return Outcome(constant(dense), "decompressed", describe_storage(weight))
 
         return task
 
@@ -69,6 +70,13 @@ def lift_definition(definition: Definition, values: ValueReader) -> CompressedTe
     values : ValueReader
         Reader of its package.
     """
+    lifted = _read(definition, values)
+    if isinstance(lifted, Tensor):
+        raise Keep(f"{definition.operation.type} of plain values is not supported by this version")
+    return lifted
+
+
+def _read(definition: Definition, values: ValueReader) -> CompressedTensor | Tensor:
     lifted: dict[Definition, Tensor | CompressedTensor] = {}
     for step in steps(definition):
         parameters: dict[str, Tensor | CompressedTensor] = {
@@ -76,21 +84,20 @@ def lift_definition(definition: Definition, values: ValueReader) -> CompressedTe
         }
         try:
             for name, (producer, index) in step.operands.items():
-                given = lifted[producer]
-                if isinstance(given, CompressedTensor):
-                    given = lift_output(producer.operation.type, given, index)
-                parameters[name] = given
-            const = step.operation.type == "const"
-            lifted[step] = parameters["val"] if const else lift(step.operation.type, parameters)
+                parameters[name] = lift_output(producer.operation.type, lifted[producer], index)
+            if step.operation.type == "const":
+                lifted[step] = parameters["val"]
+            else:
+                lifted[step] = lift(step.operation.type, parameters)
         except UnsupportedForm as form:
             raise Keep(f"{form} is not supported by this version") from None
         except FormatError as error:
             raise FormatError(f"{step.where}: {error}") from error
-    tensor = lifted[definition]
-    assert isinstance(tensor, CompressedTensor)
-    if (tensor.shape, tensor.dtype) != (definition.shape, definition.data_type.dtype):
+    found = lifted[definition]
+    dtype = found.data_type.dtype if isinstance(found, Tensor) else found.dtype
+    if (found.shape, dtype) != (definition.shape, definition.data_type.dtype):
         raise FormatError(
             f"{definition.where}: is declared {definition.data_type.name} {definition.shape}, "
-            f"but stores {tensor.dtype} {tensor.shape}"
+            f"but stores {dtype} {found.shape}"
         )
-    return tensor
+    return found

@@ -44,7 +44,7 @@ _LOWER: dict[type[CompressedTensor], dict[int, Callable[[Any], OperationForm]]] 
     QuantizedTensor: {_IOS16: quantized.lower_ios16, _IOS18: quantized.lower_ios18, _IOS26: quantized.lower_ios26},
     SparseTensor: {_IOS16: sparse.lower_ios16, _IOS18: sparse.lower_ios18},
 }
-_LIFT: dict[str, Callable[[Parameters], CompressedTensor]] = {
+_LIFT: dict[str, Callable[[Parameters], CompressedTensor | Tensor]] = {
     palettized.LUT_TO_DENSE: palettized.lift,
     palettized.LUT_TO_SPARSE: palettized.lift_sparse,
     quantized.AFFINE_DEQUANTIZE: quantized.lift_affine_dequantize,
@@ -143,8 +143,15 @@ def constant(array: NDArray[Any]) -> OperationForm:
     return OperationForm("const", {"val": Tensor.of(array)})
 
 
-def lift(operation_type: str, parameters: Parameters) -> CompressedTensor:
-    """The compressed tensor that an operation stores.
+def lift(operation_type: str, parameters: Parameters) -> CompressedTensor | Tensor:
+    """The compressed tensor that an operation stores; plain values where it only scales such.
+
+    Parameters
+    ----------
+    operation_type : str
+        Operation type.
+    parameters : mapping of str to Tensor or CompressedTensor
+        Its parameters: stored ones, and those that operations before it yield, as `lift_output` gives them.
 
     Raises
     ------
@@ -165,7 +172,7 @@ def lift(operation_type: str, parameters: Parameters) -> CompressedTensor:
         raise FormatError(f"is damaged: {error}") from error
 
 
-def lift_output(operation_type: str, lifted: CompressedTensor, index: int) -> Tensor | CompressedTensor:
+def lift_output(operation_type: str, lifted: CompressedTensor | Tensor, index: int) -> Tensor | CompressedTensor:
     """What an operation is given that takes an output of another one, which has been lifted.
 
     Raises

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FormatError
-from ...grids import common_grid, refine
+from ...grids import common_grid, refine, require_divisors, shift_scale
 from ...specs import Quantize
 from ...tensors import (
     QUANTIZED_DTYPES,
@@ -128,16 +128,21 @@ def _along(axis: int, data: Tensor, values: Tensor) -> NDArray[Any]:
     return values.data.reshape(shape)
 
 
-def lift_blockwise_shift_scale(parameters: Parameters) -> QuantizedTensor | PalettizedTensor:
-    """Read the iOS 18 form; scaled after a look-up, it is a palettized tensor with scales or a quantized table."""
+def lift_blockwise_shift_scale(parameters: Parameters) -> QuantizedTensor | PalettizedTensor | Tensor:
+    """Read the iOS 18 form; scaled after a look-up, it is a palettized tensor with scales or a quantized table.
+
+    Plain floats, such as tables that coremltools has scaled this way, are multiplied out.
+    """
     data = parameters.get("data")
     scale, offset = _lift_scale(parameters)
     if isinstance(data, PalettizedTensor):
         return _lift_scaled_palette(data, scale, offset)
-    data = parameter(parameters, "data")
-    if data.data_type.name not in QUANTIZED_DTYPES:
-        raise UnsupportedForm(f"data of {data.data_type.name}")
-    return _tensor(data, scale, offset)
+    data = parameter(parameters, "data", "float16", "float32", *QUANTIZED_DTYPES)
+    if data.data_type.name in QUANTIZED_DTYPES:
+        return _tensor(data, scale, offset)
+    require_divisors(data.shape, scale.shape)
+    offsets = None if offset is None else refine(offset, data.shape)
+    return Tensor.of(shift_scale(data.data, refine(scale, data.shape), offsets))
 
 
 def lift_sparse(parameters: Parameters) -> SparseTensor:
@@ -149,9 +154,9 @@ def lift_sparse(parameters: Parameters) -> SparseTensor:
         if not support.same_as(data.support):
             raise FormatError("its data_mask is not the mask of its nonzero_data")
         return SparseTensor(mask.shape, support.mask, _lift_scaled_palette(data, scale, offset))
-    data = parameter(parameters, "nonzero_data")
+    data = parameter(parameters, "nonzero_data", "float16", "float32", *QUANTIZED_DTYPES)
     if data.data_type.name not in QUANTIZED_DTYPES:
-        raise UnsupportedForm(f"data of {data.data_type.name}")
+        raise UnsupportedForm(f"scaled values of {data.data_type.name}")
     return SparseTensor(mask.shape, support.mask, _tensor(data, scale, offset, support))
 
 
@@ -212,4 +217,5 @@ def describe(types: Types) -> str:
     """From the parameters' types."""
     data = types.get("quantized_data") or types.get("data") or types.get("nonzero_data")
     scales = prod(types["scale"][1]) if "scale" in types else 1
-    return f"quantized {data[0].name if data else ''}, {scales} {'scale' if scales == 1 else 'scales'}"
+    what = f"quantized {data[0].name}" if data and data[0].name in QUANTIZED_DTYPES else "scaled"
+    return f"{what}, {scales} {'scale' if scales == 1 else 'scales'}"
