@@ -83,9 +83,8 @@ def constants(package: Path, function: str = "main") -> dict[str, np.ndarray]:
 def _materialized(operation):
     """What a constant operation yields. coremltools itself fails where a table is computed by another operation."""
     decompress = getattr(type(operation), "decompress", None)
-    given = (
-        {name: operation.inputs.get(name) for name in inspect.signature(decompress).parameters} if decompress else {}
-    )
+    names = inspect.signature(decompress).parameters if decompress else ()
+    given = {name: operation.inputs.get(name) for name in names}
     computed = {name for name, var in given.items() if var is not None and var.val is None and var.op is not None}
     if not computed:
         return operation.materialized_val_inference()

@@ -120,7 +120,8 @@ def test_coremltools_chains_decompress_to_the_same_bits(ct, models, tmp_path, ch
     _compressed_by_coremltools(ct, models[layer, version], chain, path)
     record, before = _weight(path), digest(path)
     assert record.storage.count("+") >= len(chain) - 1 or chain[0].startswith("scaled")
-    assert 0 < record.bits_per_weight < 13
+    scaled_tables = version == 9 and chain[0].startswith("scaled")  # one for each scale: that takes more than it saves
+    assert scaled_tables or record.bits_per_weight < 13
     report = coreml.decompress(path, dense)
     assert digest(path) == before
     assert report.decompressed == 1
@@ -227,10 +228,11 @@ def test_functions_that_share_a_chain_share_it_afterwards(ct, build, tmp_path):
 
 
 def test_a_chain_that_shares_a_step_with_another_keeps_it(build, tmp_path):
-    """Two masks of one lut_to_sparse: taking one weight out must leave the other whole."""
+    """Another weight takes the mask of a lut_to_sparse: changing the one must leave the other whole."""
     values = RNG.standard_normal(4).astype(np.float16).reshape(1, 1, 4, 1)
     mask = (RNG.random((32, 16)) < 0.5).astype(np.uint8)
     codes = RNG.integers(0, 4, int(mask.sum())).astype(np.uint8)
+    others = RNG.standard_normal(codes.size).astype(np.float16)
 
     def body(mb, x):
         from coremltools.converters.mil.mil import types
@@ -241,7 +243,7 @@ def test_a_chain_that_shares_a_step_with_another_keeps_it(build, tmp_path):
             indices_mask=mask.astype(uint1), indices_nonzero_data=codes.astype(uint2), lut=values, name="both"
         )
         first = mb.constexpr_sparse_to_dense(nonzero_data=both[1], mask=both[0], name="first")
-        second = mb.constexpr_sparse_to_dense(nonzero_data=both[1], mask=both[0], name="second")
+        second = mb.constexpr_sparse_to_dense(nonzero_data=others, mask=both[0], name="second")
         return mb.matmul(x=x, y=first), mb.add(x=second, y=np.float16(1))
 
     path = build(body, {"x": ((2, 32), np.float32)}, 9)
