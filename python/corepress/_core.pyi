@@ -40,9 +40,6 @@ def sum_palette_errors(
 def distinct_values(
     weight: NDArray[Any], layout: Layout, most: int, num_threads: int | None = None
 ) -> list[NDArray[Any] | None]: ...
-def depalettize(
-    indices: Bytes, layout: Layout, nbits: int, lut: NDArray[Any], out: NDArray[Any], num_threads: int | None = None
-) -> None: ...
 def kmeans1d(
     values: NDArray[float64], weights: NDArray[float64] | None, ks: list[int], num_threads: int | None = None
 ) -> list[tuple[NDArray[int32], NDArray[float64], NDArray[float64]]]: ...

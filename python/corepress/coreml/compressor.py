@@ -148,7 +148,8 @@ def _resolve_axes(spec: Spec, weight: Weight) -> Spec:
     if isinstance(spec, Prune):
         _require_structure(spec, weight)
         return spec
-    if spec.granularity == "per_tensor":
+    scaled = isinstance(spec, Palettize) and spec.enable_per_channel_scale
+    if spec.granularity == "per_tensor" and not scaled:
         return spec
     shape = weight.first.shape
     if isinstance(spec, Quantize) and spec.granularity == "per_block":
@@ -224,7 +225,8 @@ def _agreed(axes: set[int | None], which: str) -> int:
 def _compress(dense: NDArray[Any], spec: Spec, description: str, version: int, num_threads: int | None) -> Outcome:
     try:
         tensor = compression.apply(dense, spec, num_threads=num_threads)
+        form = lower(tensor, version)
     except UnsuitableWeightError as failure:
         raise Keep(failure.reason) from failure
     snr_db = error(dense, tensor, num_threads=num_threads).snr_db
-    return Outcome(lower(tensor, version), "compressed", description, snr_db)
+    return Outcome(form, "compressed", description, snr_db)
