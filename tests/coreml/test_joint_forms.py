@@ -1,5 +1,7 @@
 """Joint forms that coremltools made, read by us; and weights compressed before, compressed further."""
 
+import itertools
+
 import numpy as np
 import pytest
 from coreml_helpers import (
@@ -14,10 +16,11 @@ from coreml_helpers import (
 )
 from test_every_form import _lifted
 
+import corepress as cp
 from corepress import QuantizedTensor, coreml
 from corepress.compression import apply
 from corepress.coreml.decompressor import lift_definition
-from corepress.coreml.operations import lower
+from corepress.coreml.operations import check_steps, lower
 from corepress.coreml.transform import Keep, Outcome, transform
 from corepress.specs import Palettize, Prune, Quantize
 
@@ -269,3 +272,65 @@ def test_a_chain_that_shares_a_step_with_another_keeps_it(build, tmp_path):
     report = coreml.decompress(destination, tmp_path / "dense.mlpackage")
     assert report.decompressed == 2
     assert_same_bits(float_constants(tmp_path / "dense.mlpackage")["second"], before["second"])
+
+
+AXES = {"conv": 0, "up": 1, "product": 1, "transposed": 0, "left": 0, "left_transposed": 1, "table": 0, "single": 0}
+
+
+def test_channels_are_scaled_along_the_axis_of_the_consumer(built_package, weights, tmp_path):
+    destination = tmp_path / "scaled.mlpackage"
+    report = coreml.compress(built_package, destination, {"palettize": {"nbits": 2, "enable_per_channel_scale": True}})
+    assert report.compressed >= len(AXES)
+    decoded = float_constants(destination)
+    expected = {
+        name: cp.palettize(getattr(weights, name), nbits=2, enable_per_channel_scale=True, channel_axis=axis).dense()
+        for name, axis in AXES.items()
+    }
+    found = {array.tobytes() for array in decoded.values()}
+    assert [name for name, array in expected.items() if array.tobytes() not in found] == []
+
+
+def test_tables_for_each_channel_that_outgrow_the_weight_keep_it(models, tmp_path):
+    config = {"palettize": {"nbits": 8, "enable_per_channel_scale": True}}
+    for version, status in ((9, "kept"), (10, "compressed")):
+        source, destination = tmp_path / f"{version}.mlpackage", tmp_path / f"{version}-scaled.mlpackage"
+        with quiet():
+            models["linear", version].save(str(source))
+        report = coreml.compress(source, destination, config)
+        (record,) = (each for each in report.weights if len(each.shape) > 1)
+        assert record.status == status
+        if status == "kept":
+            assert record.reason == "its tables would be larger than the weight at this specification version"
+            assert weight_file(source).read_bytes() == weight_file(destination).read_bytes()
+
+
+PALETTE, INTEGERS, ZEROS = Palettize(nbits=4), Quantize(), Prune(threshold=0.1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_every_order_of_different_steps_can_be_asked_for(count):
+    for specs in itertools.permutations((PALETTE, INTEGERS, ZEROS), count):
+        check_steps(specs, 9)
+        check_steps(specs, 10)
+        if count > 1:
+            with pytest.raises(ValueError, match=r"joint compression \(\w+, then .*needs specification version 9"):
+                check_steps(specs, 8)
+        else:
+            check_steps(specs, 7)
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        ((PALETTE, PALETTE), "palettize, then palettize: each step can be taken once"),
+        ((ZEROS, INTEGERS, ZEROS), "each step can be taken once"),
+        ((PALETTE, Quantize(dtype="int4")), "tables hold int8 or uint8, not int4"),
+        ((Quantize(dtype="uint4"), ZEROS, PALETTE), "tables hold int8 or uint8, not uint4"),
+        ((PALETTE, Quantize(granularity="per_block")), "one scale per table, or per_tensor one for all"),
+        ((INTEGERS, Palettize(nbits=2, enable_per_channel_scale=True)), "for weights, not for their codes"),
+        ((ZEROS, Palettize(nbits=3)), "nbits 3 needs specification version 9"),
+    ],
+)
+def test_steps_without_a_form_are_refused_before_work(specs, message):
+    with pytest.raises(ValueError, match=message):
+        check_steps(specs, 8 if "needs" in message else 10)
