@@ -69,12 +69,20 @@ def group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core
     group_counts : tuple of int
         Number of groups along each axis; each divides the axis.
     """
+    layout = find_group_layout(shape, group_counts)
+    if layout is None:
+        raise ValueError(f"group_layout: groups {group_counts} of shape {shape} do not form (outer, groups, run)")
+    return layout
+
+
+def find_group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core.Layout | None:
+    """Do what `group_layout` does; None for other groups."""
     grouped = [axis for axis, groups in enumerate(group_counts) if groups > 1]
     if not grouped:
         return (1, 1, prod(shape))
     first, last = grouped[0], grouped[-1]
     if any(shape[axis] != group_counts[axis] for axis in range(first, last)):
-        raise ValueError(f"group_layout: groups {group_counts} of shape {shape} do not form (outer, groups, run)")
+        return None
     groups = prod(group_counts)
     outer = prod(shape[:first])
     return (outer, groups, prod(shape) // (outer * groups))

@@ -110,7 +110,8 @@ def _palettize_values(
         counts = ones.sum(axis=2, dtype=np.int64)
         sizes = counts.sum(axis=0)
         if outer > 1:
-            group_of = np.repeat(np.tile(np.arange(group_count, dtype=np.int32), outer), counts.reshape(-1))
+            numbers = np.arange(group_count, dtype=np.min_scalar_type(group_count))  # short ones are sorted in no time
+            group_of = np.repeat(np.tile(numbers, outer), counts.reshape(-1))
             order = np.argsort(group_of, kind="stable")
     parts = np.split(values if order is None else values[order], np.cumsum(sizes)[:-1])
     filled = [part for part in parts if part.size]
@@ -149,7 +150,8 @@ def _palettize_codes(
     def fit_integers(arrays: list[Array], spec: Palettize) -> list[PalettizedTensor]:
         return [_with_integers(array, fitted, dtype) for array, fitted in zip(arrays, fit(arrays, spec), strict=True)]
 
-    codes = tensor.codes().astype(np.float16)  # which holds them exactly
+    halves = np.arange(256, dtype=np.uint8).view(dtype).astype(np.float16)  # which hold all codes exactly
+    codes = np.take(halves, tensor.codes().view(np.uint8))
     if tensor.support is None:
         (data,) = fit_integers([codes], spec)
     else:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import block_layout, group_layout
+from .arrays import block_layout, find_group_layout
 from .grids import blocks, fold_scale, folds, shift_scale, spread
 
 # Bits per code, and the dtype that holds one.
@@ -275,7 +275,7 @@ class PalettizedTensor(CompressedTensor):
 
     def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
         table = self._scaled_table()
-        layout = None if table is None or self.support else group_layout(self.shape, table.shape[:-2])
+        layout = None if table is None or self.support else find_group_layout(self.shape, table.shape[:-2])
         if table is None or layout is None:
             return super().error_sums(weight, num_threads)
         return _core.sum_palette_errors(weight, self.indices, layout, self.nbits, table, num_threads)

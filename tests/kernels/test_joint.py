@@ -174,6 +174,16 @@ def test_scaled_palettes_with_groups_and_given_tables():
         assert cp.error(weight, tensor).sse == pytest.approx(cp.error(weight, tensor.dense()).sse, rel=1e-12)
 
 
+def test_scales_along_other_axes_than_the_groups():
+    """As coremltools has them: groups along the output channels, scales along the input channels."""
+    weight = _weight((16, 12), np.float16)
+    grouped = cp.palettize(weight, nbits=2, granularity="per_grouped_channel", group_size=4)
+    scale = np.linspace(0.5, 2, 12).astype(np.float16).reshape(1, 12)
+    tensor = dataclasses.replace(grouped, scale=scale)
+    assert tensor.dense().tobytes() == (grouped.dense() * scale).tobytes()
+    assert cp.error(weight, tensor) == cp.error(weight, tensor.dense())
+
+
 def test_channels_of_zeros_have_scale_one():
     weight = _weight((5, 8), np.float16)
     weight[2] = [0, -0.0] * 4
