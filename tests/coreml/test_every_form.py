@@ -261,3 +261,22 @@ def test_what_is_read_back_can_be_written_again(sources, tmp_path, form, version
     for name, tensor in _lifted(path).items():
         again = lower(tensor, version)
         assert tuple(each.type for each in again.chain()) == form.chain(version), name
+
+
+@pytest.mark.parametrize("version", [9, 10])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (Palettize(nbits=4),),
+        (Quantize(dtype="int4"),),
+        (Palettize(nbits=2), Quantize()),
+        (Quantize(), Palettize(nbits=3)),
+    ],
+)
+def test_weights_of_which_nothing_survives(sources, tmp_path, version, steps):
+    path, dense = tmp_path / "compressed.mlpackage", tmp_path / "dense.mlpackage"
+    tensors = _compress(sources[version], path, (Prune(target_sparsity=1.0), *steps))
+    decoded, lifted = float_constants(path), _lifted(path)
+    assert [decoded[name].any() for name in tensors] == [False] * 3
+    assert [lifted[name].nnz for name in tensors] == [0] * 3
+    assert coreml.decompress(path, dense).decompressed == 3

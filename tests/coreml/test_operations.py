@@ -6,7 +6,7 @@ import pytest
 from corepress import FormatError
 from corepress.compression import apply
 from corepress.coreml.data_types import DATA_TYPES
-from corepress.coreml.operations import UnsupportedForm, check, constant, describe, lift, lower
+from corepress.coreml.operations import UnsupportedForm, check, constant, describe, lift, lift_output, lower
 from corepress.coreml.package import Package
 from corepress.coreml.values import Tensor, ValueReader, inline_value
 from corepress.specs import Palettize, Prune, Quantize
@@ -35,6 +35,9 @@ IOS18_ONLY = [
     Quantize(mode="linear", granularity="per_block", block_size=2, channel_axis=1),
     Quantize(dtype="int4", mode="linear", granularity="per_block", block_size=(3, 2, 0)),
 ]
+
+
+SPARSE_SCALE = "constexpr_sparse_blockwise_shift_scale"
 
 
 def _name(spec):
@@ -202,6 +205,34 @@ def test_contradictions_are_damage(operation, parameters):
     tensors = {name: each if isinstance(each, Tensor) else Tensor.of(each) for name, each in parameters.items()}
     with pytest.raises(FormatError):
         lift(operation, tensors)
+
+
+def test_steps_of_a_chain_that_contradict_each_other_are_damage():
+    weight = np.arange(12, dtype=np.float16).reshape(3, 4)
+    sparse = apply(apply(weight, Prune(threshold=3)), Palettize(nbits=4))
+    other = Tensor.packed("uint1", (3, 4), np.ascontiguousarray(sparse.mask[::-1]))
+    with pytest.raises(FormatError, match="as their support"):
+        lift("constexpr_sparse_to_dense", {"nonzero_data": sparse.values, "mask": other})
+    dense = apply(weight, Palettize(nbits=4))
+    with pytest.raises(FormatError, match="its nonzero_data is a dense tensor"):
+        lift("constexpr_sparse_to_dense", {"nonzero_data": dense, "mask": other})
+    scale = Tensor.of(np.ones((1, 1), np.float16))
+    with pytest.raises(FormatError, match="is not the mask of its nonzero_data"):
+        lift(SPARSE_SCALE, {"nonzero_data": sparse.values, "data_mask": other, "scale": scale})
+    with pytest.raises(FormatError, match="takes output 1 of constexpr_lut_to_dense"):
+        lift_output("constexpr_lut_to_dense", dense, 1)
+    with pytest.raises(UnsupportedForm, match="a computed indices"):
+        lift("constexpr_lut_to_dense", {"indices": dense, "lut": Tensor.of(dense.lut)})
+
+
+def test_values_scaled_after_a_look_up_are_read():
+    """lut_to_sparse, then sparse_blockwise_shift_scale: the operations allow it, though nobody is known to write it."""
+    weight = np.arange(12, dtype=np.float16).reshape(3, 4)
+    sparse = apply(apply(weight, Prune(threshold=3)), Palettize(nbits=4))
+    mask, scale = Tensor.packed("uint1", (3, 4), sparse.mask), np.float16([[2], [3], [0.5]])
+    parameters = {"nonzero_data": sparse.values, "data_mask": mask, "scale": Tensor.of(scale)}
+    lifted = lift(SPARSE_SCALE, parameters)
+    np.testing.assert_array_equal(lifted.dense(), sparse.dense() * scale)
 
 
 @pytest.fixture
