@@ -163,14 +163,6 @@ void decode_part(const uint8_t* packed, const GroupLayout& layout, int nbits, co
 }  // namespace
 
 template <typename Bits>
-void depalettize(const uint8_t* packed, const GroupLayout& layout, int nbits, const Bits* luts, int threads,
-                 Bits* values) {
-    parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
-        decode_part(packed, layout, nbits, luts, begin, end, values + begin);
-    });
-}
-
-template <typename Bits>
 ErrorSums sum_palette_errors(const Bits* first, const uint8_t* packed, const GroupLayout& layout, int nbits,
                              const Bits* luts, int threads) {
     return sum_errors_of(first, layout.size(), threads, [&](int64_t begin, int64_t end, std::vector<Bits>& decoded) {
@@ -183,9 +175,6 @@ ErrorSums sum_palette_errors(const Bits* first, const uint8_t* packed, const Gro
 template void palettize(const uint16_t*, const GroupLayout&, int, const uint16_t*, int, uint8_t*);
 template void palettize(const BFloat16Bits*, const GroupLayout&, int, const BFloat16Bits*, int, uint8_t*);
 template void palettize(const uint32_t*, const GroupLayout&, int, const uint32_t*, int, uint8_t*);
-template void depalettize(const uint8_t*, const GroupLayout&, int, const uint16_t*, int, uint16_t*);
-template void depalettize(const uint8_t*, const GroupLayout&, int, const BFloat16Bits*, int, BFloat16Bits*);
-template void depalettize(const uint8_t*, const GroupLayout&, int, const uint32_t*, int, uint32_t*);
 template ErrorSums sum_palette_errors(const uint16_t*, const uint8_t*, const GroupLayout&, int, const uint16_t*, int);
 template ErrorSums sum_palette_errors(const BFloat16Bits*, const uint8_t*, const GroupLayout&, int, const BFloat16Bits*,
                                       int);

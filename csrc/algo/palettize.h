@@ -1,4 +1,4 @@
-// Values to the codes of scalar palettes, and back.
+// Values to the codes of scalar palettes, and how far these are from them; algo/nested.h decodes.
 #pragma once
 
 #include <cstdint>
@@ -14,11 +14,6 @@ namespace corepress {
 template <typename Bits>
 void palettize(const Bits* values, const GroupLayout& layout, int nbits, const Bits* luts, int threads,
                uint8_t* packed);
-
-// The inverse.
-template <typename Bits>
-void depalettize(const uint8_t* packed, const GroupLayout& layout, int nbits, const Bits* luts, int threads,
-                 Bits* values);
 
 // What sum_errors gives for `first` and the decoded values, without a place for all of these.
 template <typename Bits>

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "algo/mask_pieces.h"
 #include "algo/slots.h"
 #include "core/half.h"
 #include "core/parallel.h"
@@ -90,16 +91,6 @@ std::optional<Bits> select_near_sample(const Bits* values, int64_t count, int64_
     return static_cast<Bits>(find_rank(counts, rank));
 }
 
-// Where the values of each piece of kGrain begin among the kept ones.
-std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int threads) {
-    std::vector<int64_t> offsets(static_cast<size_t>((count + kGrain - 1) / kGrain) + 1, 0);
-    parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
-        offsets[static_cast<size_t>(begin / kGrain) + 1] = kernels().count_bits(mask + begin / 8, end - begin);
-    });
-    for (size_t i = 1; i < offsets.size(); ++i) offsets[i] += offsets[i - 1];
-    return offsets;
-}
-
 // Of 16-bit values, counted by their magnitudes, where those up to a magnitude become zero.
 template <typename Bits>
 Noise noise_up_to(uint32_t magnitude, const Counts& counts) {
@@ -113,6 +104,15 @@ Noise noise_up_to(uint32_t magnitude, const Counts& counts) {
 }
 
 }  // namespace
+
+std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int threads) {
+    std::vector<int64_t> offsets(static_cast<size_t>((count + kGrain - 1) / kGrain) + 1, 0);
+    parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
+        offsets[static_cast<size_t>(begin / kGrain) + 1] = kernels().count_bits(mask + begin / 8, end - begin);
+    });
+    for (size_t i = 1; i < offsets.size(); ++i) offsets[i] += offsets[i - 1];
+    return offsets;
+}
 
 template <typename Bits>
 Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads, Noise* noise) {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <type_traits>
 #include <numeric>
+#include <type_traits>
 
 #include "algo/kmeans.h"
 #include "algo/measure.h"

@@ -121,12 +121,12 @@ py::list distinct_values_array(const py::array& weight, const Layout& layout, in
     return result;
 }
 
-// Checks that a palette belongs to an array of decoded values, or of values to compare with.
+// Checks that a palette belongs to an array of values to compare with.
 GroupLayout palette_layout(const Bytes& indices, const Layout& layout, int nbits, const py::array& lut,
-                           const py::array& values, const std::string& name) {
+                           const py::array& values) {
     require_float(lut, "lut");
-    require_float(values, name.c_str());
-    require_same_dtype(lut, values, ("lut and " + name).c_str());
+    require_float(values, "weight");
+    require_same_dtype(lut, values, "lut and weight");
     require_nbits(nbits);
     const GroupLayout groups = layout_from(layout, values);
     require_size(indices, packed_size(values.size(), nbits), "indices");
@@ -134,23 +134,9 @@ GroupLayout palette_layout(const Bytes& indices, const Layout& layout, int nbits
     return groups;
 }
 
-void depalettize_array(const Bytes& indices, const Layout& layout, int nbits, const py::array& lut, py::array& out,
-                       std::optional<int> num_threads) {
-    const GroupLayout groups = palette_layout(indices, layout, nbits, lut, out, "out");
-    const int threads = threads_from(num_threads);
-    const uint8_t* const packed = indices.data();
-    with_bits(out, [&](auto bits) {
-        using Bits = decltype(bits);
-        const Bits* const luts = data_of<Bits>(lut);
-        Bits* const values = writable_data_of<Bits>(out);
-        const py::gil_scoped_release release;
-        depalettize(packed, groups, nbits, luts, threads, values);
-    });
-}
-
 py::tuple sum_palette_errors_array(const py::array& weight, const Bytes& indices, const Layout& layout, int nbits,
                                    const py::array& lut, std::optional<int> num_threads) {
-    const GroupLayout groups = palette_layout(indices, layout, nbits, lut, weight, "weight");
+    const GroupLayout groups = palette_layout(indices, layout, nbits, lut, weight);
     const int threads = threads_from(num_threads);
     const uint8_t* const packed = indices.data();
     return tuple_of(with_bits(weight, [&](auto bits) {
@@ -172,8 +158,6 @@ void bind_palettize(py::module_& module) {
                py::arg("layout"), py::arg("nbits"), py::arg("lut"), py::arg("num_threads") = py::none());
     module.def("distinct_values", &distinct_values_array, py::arg("weight"), py::arg("layout"), py::arg("most"),
                py::arg("num_threads") = py::none());
-    module.def("depalettize", &depalettize_array, py::arg("indices").noconvert(), py::arg("layout"), py::arg("nbits"),
-               py::arg("lut"), py::arg("out"), py::arg("num_threads") = py::none());
 }
 
 }  // namespace corepress

@@ -2,27 +2,10 @@
 
 #include "algo/quantize.h"
 #include "bindings/arrays.h"
+#include "bindings/layouts.h"
 
 namespace corepress {
 namespace {
-
-using Splits = std::vector<std::pair<int64_t, int64_t>>;  // (groups, length) each
-
-BlockLayout blocks_from(const Splits& splits, const py::array& array) {
-    std::vector<Split> parts;
-    for (const auto& [groups, length] : splits) {
-        require(groups >= 1 && length >= 0, "layout has a part of ", groups, " groups of ", length);
-        parts.push_back({groups, length});
-    }
-    BlockLayout layout(std::move(parts));
-    require(layout.size() == array.size(), "layout of ", layout.size(), " elements does not hold ", array.size());
-    return layout;
-}
-
-IntegerType type_from(int nbits, bool is_signed) {
-    require(nbits == 4 || nbits == 8, "nbits must be 4 or 8, not ", nbits);
-    return {nbits, is_signed};
-}
 
 // One tensor of a list, with all that is needed while the interpreter runs other threads.
 struct Job {
@@ -41,7 +24,7 @@ struct Job {
 Job make_job(const py::array& weight, const Splits& splits, int nbits, const std::optional<Floats>& importance) {
     const FloatFormat format = require_float(weight, "weight");
     if (importance) require_size(*importance, weight.size(), "importance");
-    BlockLayout layout = blocks_from(splits, weight);
+    BlockLayout layout = blocks_from(splits, weight.size());
     const int64_t groups = layout.groups();
     Job job{format,
             std::move(layout),
@@ -98,7 +81,7 @@ void dequantize_array(const Bytes& packed, const Splits& splits, int nbits, bool
     require_float(scale, "scale");
     require_float(out, "out");
     require_same_dtype(scale, out, "scale and out");
-    const BlockLayout layout = blocks_from(splits, out);
+    const BlockLayout layout = blocks_from(splits, out.size());
     const IntegerType type = type_from(nbits, is_signed);
     require_size(packed, packed_size(out.size(), nbits), "data");
     require_size(scale, layout.groups(), "scale");
@@ -121,7 +104,7 @@ py::tuple sum_quantized_errors_array(const py::array& weight, const Bytes& packe
     require_float(weight, "weight");
     require_float(scale, "scale");
     require_same_dtype(weight, scale, "weight and scale");
-    const BlockLayout layout = blocks_from(splits, weight);
+    const BlockLayout layout = blocks_from(splits, weight.size());
     const IntegerType type = type_from(nbits, is_signed);
     require_size(packed, packed_size(weight.size(), nbits), "data");
     require_size(scale, layout.groups(), "scale");

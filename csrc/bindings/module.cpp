@@ -15,6 +15,7 @@ void bind_quantize(py::module_& module);
 void bind_prune(py::module_& module);
 void bind_measure(py::module_& module);
 void bind_vectors(py::module_& module);
+void bind_nested(py::module_& module);
 }  // namespace corepress
 
 PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
@@ -33,4 +34,5 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     bind_prune(module);
     bind_measure(module);
     bind_vectors(module);
+    bind_nested(module);
 }

@@ -152,6 +152,17 @@ inline void round_to(float* singles, int64_t count) {
     widen(bits, count, singles);
 }
 
+template <typename Bits>
+void divide(const Bits* values, int64_t count, float divisor, Bits* quotients) {
+    float tile[kTile];
+    for (int64_t begin = 0; begin < count; begin += kTile) {
+        const int64_t length = count - begin < kTile ? count - begin : kTile;
+        widen(values + begin, length, tile);
+        for (int64_t i = 0; i < length; ++i) tile[i] /= divisor;
+        narrow(tile, length, quotients + begin);
+    }
+}
+
 template <typename Bits, typename Key>
 inline void values_of_keys(const Key* keys, int64_t count, float* singles) {
     Bits bits[kTile];

@@ -192,8 +192,9 @@ inline __m512i select(__m512i places, const __m512i* table) {
         return Lanes<sizeof(Bits)>::select_of_two(places, table);
     } else {
         constexpr int kHalf = registers / 2;
-        return Lanes<sizeof(Bits)>::choose(places, kHalf * Lanes<sizeof(Bits)>::kCount, select<Bits, kHalf>(places, table),
-                                   select<Bits, kHalf>(places, table + kHalf));
+        return Lanes<sizeof(Bits)>::choose(places, kHalf * Lanes<sizeof(Bits)>::kCount,
+                                           select<Bits, kHalf>(places, table),
+                                           select<Bits, kHalf>(places, table + kHalf));
     }
 }
 #endif
@@ -224,6 +225,7 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         quantize_columns<Bits>,
         dequantize_runs<Bits>,
         dequantize_columns<Bits>,
+        divide<Bits>,
         choose_affines<Bits, Key>,
         add_fit<Bits>,
         add_moments<Bits>,

@@ -87,6 +87,8 @@ struct ValueKernels {
                             Bits* values);
     void (*dequantize_columns)(const uint8_t* codes, int64_t rows, int64_t columns, const Affine* affines, int sign,
                                Bits* values);
+    // quotients[i] = values[i] / divisor, in float and rounded once more for halves.
+    void (*divide)(const Bits* values, int64_t count, float divisor, Bits* quotients);
     // One Affine per range of keys, and as they are stored; returns how many of them are unusual by the rule's bounds.
     int64_t (*choose_affines)(const Key* lowest, const Key* highest, int64_t count, AffineRule rule, Affine* affines,
                               Bits* scales, uint8_t* zero_points);

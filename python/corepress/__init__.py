@@ -11,7 +11,7 @@ from ._core import __version__, simd_level, simd_levels
 from .compression import palettize, prune, quantize
 from .errors import FormatError, IndivisibleError, NonFiniteError, TooManyValuesError, UnsuitableWeightError
 from .measure import Error, error
-from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
+from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor, Support
 
 __all__ = [
     "CompressedTensor",
@@ -22,6 +22,7 @@ __all__ = [
     "PalettizedTensor",
     "QuantizedTensor",
     "SparseTensor",
+    "Support",
     "TooManyValuesError",
     "UnsuitableWeightError",
     "__version__",

@@ -48,9 +48,6 @@ def sum_palette_errors(
 def distinct_values(
     weight: NDArray[Any], layout: Layout, most: int, num_threads: int | None = None
 ) -> list[NDArray[Any] | None]: ...
-def depalettize(
-    indices: Bytes, layout: Layout, nbits: int, lut: NDArray[Any], out: NDArray[Any], num_threads: int | None = None
-) -> None: ...
 def palettize_vectors(
     weights: list[NDArray[Any]],
     layouts: list[Layout],
@@ -129,3 +126,27 @@ def count_nonfinite(array: NDArray[Any], num_threads: int | None = None) -> int:
 def sum_errors(first: NDArray[Any], second: NDArray[Any], num_threads: int | None = None) -> ErrorSums: ...
 def round_to(values: NDArray[float64], out: NDArray[Any]) -> None: ...
 def half_bits(values: NDArray[Any]) -> NDArray[uint16]: ...
+def look_up(
+    indices: Bytes,
+    layout: BlockLayout,
+    nbits: int,
+    lut: NDArray[Any],
+    mask: Bytes | None,
+    out: NDArray[Any],
+    num_threads: int | None = None,
+) -> None: ...
+def dequantize_kept(
+    data: Bytes,
+    layout: BlockLayout,
+    nbits: int,
+    is_signed: bool,
+    scale: NDArray[Any],
+    zero_point: Bytes | None,
+    mask: Bytes,
+    out: NDArray[Any],
+    num_threads: int | None = None,
+) -> None: ...
+def gather_codes(data: Bytes, nbits: int, mask: Bytes, count: int, num_threads: int | None = None) -> Bytes: ...
+def normalize(
+    weight: NDArray[Any], layout: Layout, num_threads: int | None = None
+) -> tuple[NDArray[Any], NDArray[Any]]: ...

@@ -145,17 +145,23 @@ def group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core
     group_counts : tuple of int
         Number of groups along each axis; each divides the axis.
     """
-    if not has_group_layout(shape, group_counts):
+    layout = find_group_layout(shape, group_counts)
+    if layout is None:
         raise ValueError(f"group_layout: groups {group_counts} of shape {shape} do not form (outer, groups, run)")
-    first = next((axis for axis, groups in enumerate(group_counts) if groups > 1), 0)
-    groups, outer = prod(group_counts), prod(shape[:first])
-    return (outer, groups, prod(shape) // (outer * groups))
+    return layout
 
 
-def has_group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> bool:
-    """Whether groups form (outer, groups, run); `block_layout` describes all."""
+def find_group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core.Layout | None:
+    """Do what `group_layout` does; None for other groups."""
     grouped = [axis for axis, groups in enumerate(group_counts) if groups > 1]
-    return not grouped or all(shape[axis] == group_counts[axis] for axis in range(grouped[0], grouped[-1]))
+    if not grouped:
+        return (1, 1, prod(shape))
+    first, last = grouped[0], grouped[-1]
+    if any(shape[axis] != group_counts[axis] for axis in range(first, last)):
+        return None
+    groups = prod(group_counts)
+    outer = prod(shape[:first])
+    return (outer, groups, prod(shape) // (outer * groups))
 
 
 def axis_layout(shape: tuple[int, ...], axis: int) -> _core.Layout:

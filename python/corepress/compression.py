@@ -8,7 +8,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
+from . import _core, joint
 from .arrays import (
     as_finite_weight,
     as_importance,
@@ -45,6 +45,30 @@ def quantize(
 ) -> list[QuantizedTensor]: ...
 @overload
 def quantize(
+    weight: PalettizedTensor,
+    *,
+    dtype: str = "int8",
+    mode: str = "linear_symmetric",
+    granularity: str = "per_channel",
+    block_size: int | tuple[int, ...] = 32,
+    scale_search: str | None = None,
+    channel_axis: int | None = None,
+    num_threads: int | None = None,
+) -> PalettizedTensor: ...
+@overload
+def quantize(
+    weight: SparseTensor,
+    *,
+    dtype: str = "int8",
+    mode: str = "linear_symmetric",
+    granularity: str = "per_channel",
+    block_size: int | tuple[int, ...] = 32,
+    scale_search: str | None = None,
+    channel_axis: int | None = None,
+    num_threads: int | None = None,
+) -> SparseTensor: ...
+@overload
+def quantize(
     weight: Any,
     *,
     dtype: str = "int8",
@@ -69,14 +93,16 @@ def quantize(
     importance: Any = None,
     nonfinite: str = "keep",
     num_threads: int | None = None,
-) -> QuantizedTensor | list[QuantizedTensor]:
+) -> CompressedTensor | list[QuantizedTensor]:
     """Replace weights by integers with a scale: ``weight = scale * (data - zero_point)``.
 
     Parameters
     ----------
-    weight : array_like of float16, bfloat16, float32 or float64, or list of them
+    weight : array_like of float16, bfloat16, float32 or float64, list of them, SparseTensor, or PalettizedTensor
         Any shape and strides; never written to. float64 is narrowed to float32. A list gives a list, and small tensors
-        of it are worked on side by side.
+        of it are worked on side by side. Of a sparse tensor the stored values are quantized, with the blocks of its
+        shape; of a palettized tensor the tables, to int8 or uint8, with a scale for each (``"per_tensor"``: one for
+        all).
     dtype : {"int8", "uint8", "int4", "uint4"}
         Integer type of the codes.
     mode : {"linear_symmetric", "linear"}
@@ -104,7 +130,7 @@ def quantize(
     Returns
     -------
     QuantizedTensor or list of QuantizedTensor
-        Scales in the weight's dtype.
+        Scales in the weight's dtype. Of a sparse or a palettized tensor such a one, with quantized values or table.
 
     Raises
     ------
@@ -143,8 +169,12 @@ def quantize(
 
 def _quantize_all(
     weights: list[Any], importances: list[Any], spec: Quantize, num_threads: int | None, *, in_list: bool
-) -> list[QuantizedTensor]:
+) -> list[Any]:
     num_threads = as_threads("quantize", num_threads)
+    if any(isinstance(weight, CompressedTensor) for weight in weights):
+        if any(importance is not None for importance in importances):
+            raise ValueError("quantize: importance is for arrays, not for compressed tensors")
+        return [_quantize_tensor(weight, spec, num_threads) for weight in weights]
     arrays, blocks, checked_importances = [], [], []
     for index, (weight, importance) in enumerate(zip(weights, importances, strict=True)):
         with item("quantize", index if in_list else None):
@@ -154,11 +184,34 @@ def _quantize_all(
             arrays.append(array)
             blocks.append(_block_counts(spec, array.shape))
             checked_importances.append(as_importance("quantize", importance, array))
+    return _quantize_blocks(arrays, spec, blocks, checked_importances, num_threads)
+
+
+def _quantize_tensor(weight: Any, spec: Quantize, num_threads: int) -> CompressedTensor:
+    def fit(array: NDArray[Any], spec: Quantize) -> QuantizedTensor:
+        return fit_blocks(array, spec, _block_counts(spec, array.shape))
+
+    def fit_blocks(array: NDArray[Any], spec: Quantize, counts: tuple[int, ...]) -> QuantizedTensor:
+        finite = as_finite_weight("quantize", array, num_threads)
+        return _quantize_blocks([finite], spec, [counts], [None], num_threads)[0]
+
+    if not isinstance(weight, CompressedTensor):
+        return fit(as_finite_weight("quantize", weight, num_threads), spec)
+    return joint.quantize(weight, spec, fit, fit_blocks, num_threads)
+
+
+def _quantize_blocks(
+    arrays: list[NDArray[Any]],
+    spec: Quantize,
+    blocks: list[tuple[int, ...]],
+    importances: list[NDArray[np.float32] | None],
+    num_threads: int,
+) -> list[QuantizedTensor]:
     layouts = [block_layout(array.shape, counts) for array, counts in zip(arrays, blocks, strict=True)]
     nbits, storage = QUANTIZED_DTYPES[spec.dtype]
     symmetric, is_signed = spec.mode == "linear_symmetric", storage is np.int8
     search = spec.scale_search == "mse"
-    encoded = _core.quantize(arrays, layouts, nbits, is_signed, symmetric, search, checked_importances, num_threads)
+    encoded = _core.quantize(arrays, layouts, nbits, is_signed, symmetric, search, importances, num_threads)
     tensors = []
     for array, counts, (data, scale, zero_point) in zip(arrays, blocks, encoded, strict=True):
         offsets = None if symmetric and is_signed else zero_point.view(storage).reshape(counts)
@@ -237,9 +290,10 @@ def prune(
 
     Parameters
     ----------
-    weight : array_like of float16, bfloat16, float32 or float64, or list of them
+    weight : array_like of float16, bfloat16, float32 or float64, list of them, or CompressedTensor
         Any shape and strides; never written to. float64 is narrowed to float32. A list gives a list, and small tensors
-        of it are worked on side by side.
+        of it are worked on side by side. What is compressed is pruned by its decompressed values, and the codes of what
+        stays are kept.
     target_sparsity : float, optional
         Fraction s in [0, 1]. Zero where ``|w| <= a[floor((n - 1) * s)]``, `a` the sorted magnitudes of the n weights,
         so that ties can zero more than asked; 1 zeroes all weights, 0 none.
@@ -294,6 +348,8 @@ def _prune_all(
     weights: list[Any], spec: Prune, num_threads: int | None, *, in_list: bool, measured: bool = False
 ) -> list[tuple[SparseTensor, _core.Noise | None]]:
     num_threads = as_threads("prune", num_threads)
+    if any(isinstance(weight, CompressedTensor) for weight in weights):
+        return [(_prune_tensor(weight, spec, num_threads), None) for weight in weights]
     arrays, rules = [], []
     for index, weight in enumerate(weights):
         with item("prune", index if in_list else None):
@@ -305,6 +361,13 @@ def _prune_all(
         (SparseTensor(array.shape, mask, values), noise)
         for array, (mask, values, noise) in zip(arrays, pruned, strict=True)
     ]
+
+
+def _prune_tensor(weight: Any, spec: Prune, num_threads: int) -> SparseTensor:
+    def fit(array: NDArray[Any]) -> SparseTensor:
+        return _prune_all([array], spec, num_threads, in_list=False)[0][0]
+
+    return joint.prune(weight, fit, num_threads) if isinstance(weight, CompressedTensor) else fit(weight)
 
 
 def _prune_rule(weight: NDArray[Any], spec: Prune) -> tuple[Any, ...]:
@@ -342,11 +405,11 @@ def _largest_not_above(threshold: float, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 def _palettize_one(
     weight: Any, spec: Palettize, num_threads: int | None
-) -> tuple[PalettizedTensor, _core.Noise | None]:
+) -> tuple[CompressedTensor, _core.Noise | None]:
     return palettize_measured([weight], spec, num_threads, in_list=False)[0]
 
 
-def _quantize_one(weight: Any, spec: Quantize, num_threads: int | None) -> tuple[QuantizedTensor, None]:
+def _quantize_one(weight: Any, spec: Quantize, num_threads: int | None) -> tuple[CompressedTensor, None]:
     return _quantize_all([weight], [None], spec, num_threads, in_list=False)[0], None
 
 
@@ -358,7 +421,7 @@ _APPLY = {Palettize: _palettize_one, Quantize: _quantize_one, Prune: _prune_one}
 
 
 def apply(weight: Any, spec: Spec, *, num_threads: int | None = None) -> CompressedTensor:
-    """Compress `weight` as `spec` says; what the functions of this module do with their arguments."""
+    """Compress an array or a compressed tensor as `spec` says; what this module's functions do with their arguments."""
     compress: Any = _APPLY[type(spec)]
     tensor: CompressedTensor = compress(weight, spec, num_threads)[0]
     return tensor

@@ -35,6 +35,12 @@ class NonFiniteError(UnsuitableWeightError):
     reason = "contains infinite or NaN values"
 
 
+class TooLargeTablesError(UnsuitableWeightError):
+    """A weight's scales would need tables larger than the weight itself, as specification version 9 has them."""
+
+    reason = "its tables would be larger than the weight at this specification version"
+
+
 class TooManyValuesError(UnsuitableWeightError):
     """A weight that is to become a table of its distinct values has more of them than a table holds."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, prod
 from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
+from . import _core, joint
 from .arrays import (
     as_finite_weight,
     as_importance,
@@ -23,7 +23,7 @@ from .arrays import (
 )
 from .errors import NonFiniteError, TooManyValuesError
 from .specs import PALETTE_BITS, Palettize
-from .tensors import PalettizedTensor
+from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 from .vector_palettes import palettize_vectors
 
 MOST_ENTRIES = 2 ** max(PALETTE_BITS)
@@ -40,11 +40,40 @@ def palettize(
     cluster_dim: int = 1,
     channel_axis: int | None = None,
     indivisible: str = "skip",
+    enable_per_channel_scale: bool = False,
     lut: Any = None,
     importance: Any = None,
     nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> list[PalettizedTensor]: ...
+@overload
+def palettize(
+    weight: SparseTensor,
+    *,
+    nbits: int | None = None,
+    mode: str = "kmeans",
+    granularity: str = "per_tensor",
+    group_size: int = 32,
+    channel_axis: int | None = None,
+    indivisible: str = "skip",
+    enable_per_channel_scale: bool = False,
+    lut: Any = None,
+    num_threads: int | None = None,
+) -> SparseTensor: ...
+@overload
+def palettize(
+    weight: QuantizedTensor,
+    *,
+    nbits: int | None = None,
+    mode: str = "kmeans",
+    granularity: str = "per_tensor",
+    group_size: int = 32,
+    channel_axis: int | None = None,
+    indivisible: str = "skip",
+    enable_per_channel_scale: bool = False,
+    lut: Any = None,
+    num_threads: int | None = None,
+) -> QuantizedTensor: ...
 @overload
 def palettize(
     weight: Any,
@@ -56,6 +85,7 @@ def palettize(
     cluster_dim: int = 1,
     channel_axis: int | None = None,
     indivisible: str = "skip",
+    enable_per_channel_scale: bool = False,
     lut: Any = None,
     importance: Any = None,
     nonfinite: str = "keep",
@@ -71,11 +101,12 @@ def palettize(
     cluster_dim: int = 1,
     channel_axis: int | None = None,
     indivisible: str = "skip",
+    enable_per_channel_scale: bool = False,
     lut: Any = None,
     importance: Any = None,
     nonfinite: str = "keep",
     num_threads: int | None = None,
-) -> PalettizedTensor | list[PalettizedTensor]:
+) -> CompressedTensor | list[PalettizedTensor]:
     """Replace weights by indices into a table of ``2**nbits`` values, or one table per group of channels.
 
     Each weight takes its nearest entry, the lower one if two are equally near. With `cluster_dim` above 1 the entries
@@ -83,9 +114,10 @@ def palettize(
 
     Parameters
     ----------
-    weight : array_like of float16, bfloat16, float32 or float64, or list of them
+    weight : array_like of float16, bfloat16, float32 or float64, list of them, SparseTensor, or QuantizedTensor
         Any shape and strides; never written to. float64 is narrowed to float32. A list gives a list, and small tensors
-        of it are worked on side by side.
+        of it are worked on side by side. Of a sparse tensor the stored values are palettized, those of each group by
+        themselves; of a quantized tensor of 8 bits the codes, with tables of its integers.
     nbits : {1, 2, 3, 4, 6, 8}, optional
         Bits per index. Needed for ``"kmeans"`` and ``"uniform"``; otherwise as few as hold the entries.
     mode : {"kmeans", "uniform", "unique"}
@@ -104,6 +136,9 @@ def palettize(
     indivisible : {"skip", "nearest_divisor", "per_tensor", "error"}
         What to do where `group_size` does not divide the axis: take the nearest size that does, the smaller of two;
         or one table; or, for an array, raise IndivisibleError in both other cases.
+    enable_per_channel_scale : bool
+        Divide each entry of `channel_axis`, the output channels, by its largest magnitude first (by 1 if all are zero),
+        in float32 and rounded to the weight's dtype, and palettize the quotients.
     lut : array_like, optional
         A given table instead of `mode`: 1 to 256 finite values, 1-D, in any order, rounded to the weight's dtype. All
         groups share it.
@@ -122,7 +157,7 @@ def palettize(
     -------
     PalettizedTensor or list of PalettizedTensor
         With indices packed in row-major order, least significant bit first, ascending in value; vectors ascend
-        component by component.
+        component by component. Of a sparse or a quantized tensor such a one, with palettized values or data.
 
     Raises
     ------
@@ -147,6 +182,7 @@ def palettize(
         "cluster_dim": cluster_dim,
         "channel_axis": channel_axis,
         "indivisible": indivisible,
+        "enable_per_channel_scale": enable_per_channel_scale,
         "nonfinite": nonfinite,
     }
     table = None
@@ -188,14 +224,12 @@ def palettize_all(
     importances: list[Any] | None = None,
     *,
     in_list: bool = True,
-) -> list[PalettizedTensor]:
+) -> list[Any]:
     """Palettize each weight as `spec` says, or with a given ascending table of float64."""
-    return [
-        tensor for tensor, _ in palettize_measured(weights, spec, num_threads, table, importances, in_list=in_list)
-    ]
+    return [tensor for tensor, _ in palettize_measured(weights, spec, num_threads, table, importances, in_list=in_list)]
 
 
-Measured: TypeAlias = "tuple[PalettizedTensor, _core.Noise | None]"
+Measured: TypeAlias = "tuple[Any, _core.Noise | None]"
 
 
 def palettize_measured(
@@ -209,10 +243,17 @@ def palettize_measured(
 ) -> list[Measured]:
     """Do what `palettize_all` does, and tell the noise where it is known without another pass."""
     num_threads = as_threads("palettize", num_threads)
+    importances = importances or [None] * len(weights)
+    if any(isinstance(weight, CompressedTensor) for weight in weights):
+        if any(importance is not None for importance in importances):
+            raise ValueError("palettize: importance is for arrays, not for compressed tensors")
+        return [(_palettize_tensor(weight, spec, num_threads, table), None) for weight in weights]
     jobs = []
-    for index, (weight, importance) in enumerate(zip(weights, importances or [None] * len(weights), strict=True)):
+    for index, (weight, importance) in enumerate(zip(weights, importances, strict=True)):
         with item("palettize", index if in_list else None):
             jobs.append(_checked(weight, importance, spec, num_threads))
+    if spec.enable_per_channel_scale:
+        return [(tensor, None) for tensor in _palettize_scaled(jobs, spec, num_threads, table)]
     if spec.cluster_dim > 1:
         arrays, checked = [job.array for job in jobs], [job.importance for job in jobs]
         return [(tensor, None) for tensor in palettize_vectors(arrays, spec, checked, num_threads)]
@@ -227,6 +268,31 @@ def palettize_measured(
     if table is not None:
         luts = [_tables(job.array.dtype, [table] * prod(job.groups), spec.nbits) for job in jobs]
     return _encode(jobs, luts, spec.nbits, spec.mode, num_threads)
+
+
+def _palettize_tensor(weight: Any, spec: Palettize, num_threads: int, table: NDArray[Any] | None) -> CompressedTensor:
+    def fit(arrays: list[NDArray[Any]], spec: Palettize) -> list[PalettizedTensor]:
+        return palettize_all(arrays, spec, num_threads, table)
+
+    tensor: CompressedTensor
+    if not isinstance(weight, CompressedTensor):
+        (tensor,) = fit([weight], spec)
+        return tensor
+    if spec.cluster_dim > 1:
+        raise ValueError(f"palettize: cluster_dim {spec.cluster_dim} is for arrays, not for compressed tensors")
+    return joint.palettize(weight, spec, _palette_groups(weight, spec), fit, num_threads)
+
+
+def _palettize_scaled(
+    jobs: list[_Job], spec: Palettize, num_threads: int, table: NDArray[Any] | None
+) -> list[PalettizedTensor]:
+    for job in jobs:
+        checked_axis("palettize", "channel_axis", spec.channel_axis or 0, job.array.shape)
+    pairs = [joint.normalize(job.array, spec, num_threads) for job in jobs]
+    unscaled = replace(spec, enable_per_channel_scale=False)
+    quotients, importances = [each for _, each in pairs], [job.importance for job in jobs]
+    tensors = palettize_all(quotients, unscaled, num_threads, table, importances)
+    return [replace(tensor, scale=scale) for tensor, (scale, _) in zip(tensors, pairs, strict=True)]
 
 
 def _checked(weight: Any, importance: Any, spec: Palettize, num_threads: int) -> _Job:
@@ -287,11 +353,11 @@ def _palettize_unique(job: _Job, nbits: int | None, num_threads: int) -> Measure
     return _encode([job], [_tables(job.array.dtype, values, nbits)], nbits, "kmeans", num_threads)[0]
 
 
-def _palette_groups(array: NDArray[Any], spec: Palettize) -> tuple[int, ...]:
+def _palette_groups(array: NDArray[Any] | CompressedTensor, spec: Palettize) -> tuple[int, ...]:
     """Number of groups along each axis."""
     if array.size == 0:
         raise ValueError(f"palettize: weight has no elements (shape {array.shape})")
-    group_counts = [1] * array.ndim
+    group_counts = [1] * len(array.shape)
     if spec.granularity == "per_grouped_channel":
         axis = checked_axis("palettize", "channel_axis", spec.channel_axis or 0, array.shape)
         fitted = spec.fitted(array.shape, axis)

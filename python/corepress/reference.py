@@ -238,6 +238,61 @@ def look_up(codes: NDArray[np.uint8], lut: NDArray[Any]) -> NDArray[Any]:
     return lut[codes]
 
 
+def block_parameters(parameters: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return each element's parameter: element i of an axis takes entry ``i // (length // entries)`` of it.
+
+    Parameters
+    ----------
+    parameters : numpy.ndarray
+        One axis per axis of `shape`, then any further ones.
+    shape : tuple of int
+        Whose axes the entries divide.
+    """
+    for axis, length in enumerate(shape):
+        entries = parameters.shape[axis]
+        parameters = parameters.take([i // (length // entries) for i in range(length)], axis=axis)
+    return parameters
+
+
+def look_up_groups(codes: NDArray[np.uint8], lut: NDArray[Any]) -> NDArray[Any]:
+    """Return the entries that codes stand for, each in the table of its group.
+
+    Parameters
+    ----------
+    codes : numpy.ndarray of uint8
+        In the tensor's shape.
+    lut : numpy.ndarray
+        Groups along each axis, then entries, then 1.
+    """
+    tables = block_parameters(lut[..., 0], codes.shape)
+    entries: NDArray[Any] = np.take_along_axis(tables, codes[..., None].astype(np.intp), axis=-1)[..., 0]
+    return entries
+
+
+def dequantize_blocks(codes: NDArray[Any], scale: NDArray[Any], zero_point: NDArray[Any] | None) -> NDArray[Any]:
+    """Return ``(codes - zero_point) * scale`` with the parameters of each element's block; see `dequantize`."""
+    centred = codes.astype(np.float32)
+    if zero_point is not None:
+        centred = centred - block_parameters(zero_point, codes.shape).astype(np.float32)
+    return (centred * block_parameters(scale, codes.shape).astype(np.float32)).astype(scale.dtype)
+
+
+def normalize(weight: NDArray[Any], axis: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the largest magnitude of each entry of an axis, 1 where that is 0, and the weight divided by it.
+
+    Parameters
+    ----------
+    weight : numpy.ndarray of float16 or float32
+        Any shape.
+    axis : int
+        The axis whose entries have a scale each.
+    """
+    others = tuple(each for each in range(weight.ndim) if each != axis % weight.ndim)
+    scale = np.abs(weight).max(axis=others, keepdims=True)
+    scale[scale == 0] = 1
+    return scale, (weight.astype(np.float32) / scale.astype(np.float32)).astype(weight.dtype)
+
+
 def kmeans1d(values: Sequence[float], k: int, weights: Sequence[float] | None = None) -> tuple[list[float], float]:
     """Cluster numbers optimally, in exact rational arithmetic, by a dynamic program over all cuts.
 

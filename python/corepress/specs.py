@@ -63,6 +63,8 @@ class Palettize:
         What to do where `group_size` does not divide the axis. ``"skip"`` leaves the weight as it is, which for an
         array is an error; ``"nearest_divisor"`` takes the nearest group size that divides, the smaller of two;
         ``"per_tensor"`` one table.
+    enable_per_channel_scale : bool
+        Divide each output channel by its largest magnitude first, and store these as scales.
     nonfinite : {"keep", "error", "table"}
         What to do with a weight that has infinite or NaN values: leave it as it is, which for an array is an error;
         fail; or, unless there are NaNs, give each infinity an entry of its own.
@@ -76,6 +78,7 @@ class Palettize:
     cluster_dim: int = 1
     channel_axis: int | None = None
     indivisible: str = "skip"
+    enable_per_channel_scale: bool = False
     nonfinite: str = "keep"
 
     def __post_init__(self) -> None:
@@ -100,6 +103,16 @@ class Palettize:
         _require_choice(self, "nonfinite", ("keep", "error", "table"))
         no_table = self.nonfinite != "table" or self.cluster_dim == 1
         _require(no_table, self, f"nonfinite 'table' needs cluster_dim 1, not {self.cluster_dim}")
+        _require(
+            isinstance(self.enable_per_channel_scale, bool),
+            self,
+            f"enable_per_channel_scale must be True or False, not {self.enable_per_channel_scale!r}",
+        )
+        _require(
+            self.nonfinite != "table" or not self.enable_per_channel_scale,
+            self,
+            "nonfinite 'table' and enable_per_channel_scale cannot go together",
+        )
 
     def fitted(self, shape: tuple[int, ...], axis: int) -> Palettize:
         """Return the spec whose groups divide `axis`, which `indivisible` decides; IndivisibleError if none is to."""
@@ -127,7 +140,8 @@ class Palettize:
         mode = "" if self.mode == "kmeans" else f" {self.mode}"
         groups = f", groups of {self.group_size}" if self.granularity == "per_grouped_channel" else ""
         vectors = f", vectors of {self.cluster_dim}" if self.cluster_dim > 1 else ""
-        return f"palettize{bits}{mode}{vectors}{groups}"
+        scales = ", per-channel scale" if self.enable_per_channel_scale else ""
+        return f"palettize{bits}{mode}{vectors}{groups}{scales}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,11 @@
-"""The compressed tensors: what kernels produce and what the Core ML side stores. The only types both halves know."""
+"""The compressed tensors: what kernels produce and what the Core ML side stores. The only types both halves know.
+
+Joint forms nest: the table of a palettized tensor may be a quantized tensor, the data of a quantized tensor a
+palettized one, and the values of a sparse tensor may be either.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -11,128 +14,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import as_threads, block_layout, group_layout, has_group_layout
+from .arrays import as_threads, block_layout, find_group_layout
+from .grids import blocks, fold_scale, folds, shift_scale, spread
+from .tensor_base import (
+    QUANTIZED_DTYPES,
+    CompressedTensor,
+    Support,
+    ones_of,
+    pack_codes,
+    pack_ones,
+    packed_size,
+    unpack_codes,
+)
 
-# Bits per code, and the dtype that holds one.
-QUANTIZED_DTYPES = {"int8": (8, np.int8), "uint8": (8, np.uint8), "int4": (4, np.int8), "uint4": (4, np.uint8)}
-
-
-def packed_size(count: int, nbits: int) -> int:
-    """Bytes that `count` elements of `nbits` bits occupy when packed."""
-    return (count * nbits + 7) // 8
-
-
-def pack_codes(codes: NDArray[Any], quantized_dtype: str) -> NDArray[np.uint8]:
-    """Pack integers, int8 for signed and uint8 for unsigned types, as `QuantizedTensor.data` has them."""
-    nbits, _ = QUANTIZED_DTYPES[quantized_dtype]
-    packed = np.empty(packed_size(codes.size, nbits), np.uint8)
-    _core.pack_bits(np.ascontiguousarray(codes).view(np.uint8).reshape(-1), nbits, False, False, packed)
-    return packed
-
-
-def unpack_codes(data: NDArray[np.uint8], shape: tuple[int, ...], quantized_dtype: str) -> NDArray[Any]:
-    """Unpack integers; the inverse of `pack_codes`. Those of 8 bits are a view."""
-    nbits, storage = QUANTIZED_DTYPES[quantized_dtype]
-    codes = data
-    if nbits < 8:
-        codes = np.empty(prod(shape), np.uint8)
-        _core.unpack_bits(data, nbits, storage is np.int8, False, codes.size, codes)
-    return codes.view(storage).reshape(shape)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class CompressedTensor(ABC):
-    """What every compressed tensor has.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Shape of the decompressed array.
-    """
-
-    shape: tuple[int, ...]
-
-    @property
-    @abstractmethod
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of the decompressed array."""
-
-    @property
-    @abstractmethod
-    def nbytes(self) -> int:
-        """Bytes of all stored parts together, without file headers and padding."""
-
-    @abstractmethod
-    def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
-        """Decompress.
-
-        Parameters
-        ----------
-        out : numpy.ndarray, optional
-            C-contiguous, writable array of this tensor's shape and dtype to decompress into.
-        num_threads : int, optional
-            Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
-
-        Returns
-        -------
-        numpy.ndarray
-            `out`, or a new array.
-        """
-
-    def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
-        """Sums over `weight`, contiguous and of this shape and dtype, and the decompressed array; see `_core`."""
-        return _core.sum_errors(weight, self.dense(num_threads=num_threads), num_threads)
-
-    @property
-    def size(self) -> int:
-        """Number of weights."""
-        return prod(self.shape)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Stored bits, tables and scales included, per weight (0 for an empty tensor)."""
-        return 8.0 * self.nbytes / self.size if self.size else 0.0
-
-    def _require(self, condition: bool, rule: str) -> None:
-        if not condition:
-            raise ValueError(f"{type(self).__name__}: {rule} (shape {self.shape})")
-
-    def _require_divisors(self, name: str, counts: tuple[int, ...], shape: tuple[int, ...] | None = None) -> None:
-        shape = self.shape if shape is None else shape
-        divides = len(counts) == len(shape) and all(
-            count > 0 and size % count == 0 for size, count in zip(shape, counts, strict=True)
-        )
-        self._require(divides, f"{name} {counts} must divide the weight's axes")
-
-    def _require_bytes(self, name: str, data: NDArray[np.uint8], nbits: int, count: int | None = None) -> None:
-        size = packed_size(self.size if count is None else count, nbits)
-        self._require(
-            data.shape == (size,) and data.dtype == np.uint8,
-            f"{name} must be {size} bytes, not {data.dtype} {data.shape}",
-        )
-
-    def _output(self, out: NDArray[Any] | None) -> NDArray[Any]:
-        if out is None:
-            return np.empty(self.shape, self.dtype)
-        self._require(
-            out.shape == self.shape and out.dtype == self.dtype and out.flags.c_contiguous and out.flags.writeable,
-            f"dense: out must be a writable C-contiguous {self.dtype} array of this shape, not {out.dtype} {out.shape}",
-        )
-        return out
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._summary()}, shape {self.shape}, {self.bits_per_weight:.3f} bits/weight>"
-
-    @abstractmethod
-    def _summary(self) -> str: ...
+__all__ = [
+    "QUANTIZED_DTYPES",
+    "CompressedTensor",
+    "PalettizedTensor",
+    "QuantizedTensor",
+    "SparseTensor",
+    "Support",
+    "ones_of",
+    "pack_codes",
+    "pack_ones",
+    "packed_size",
+    "unpack_codes",
+]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PalettizedTensor(CompressedTensor):
     """Indices into one table of values, or of vectors of values, per group.
 
-    Element `i` of a group decodes to that group's `lut[..., code[i], 0]`. A code of a table of vectors stands for
-    `cluster_dim` consecutive elements along `vector_axis`, component c for the c-th of them.
+    Element `i` of a group decodes to that group's `lut[..., code[i], 0]`, times its `scale` if there are scales. A code
+    of a table of vectors stands for `cluster_dim` consecutive elements along `vector_axis`, component c for the c-th of
+    them.
 
     Attributes
     ----------
@@ -140,32 +56,50 @@ class PalettizedTensor(CompressedTensor):
         Shape of the decompressed array.
     indices : numpy.ndarray of uint8
         Codes of `nbits` bits each, packed in row-major order, least significant bit first, no padding between rows.
-    lut : numpy.ndarray
-        Table, of the weight's dtype. Shape: the number of groups along each weight axis, then ``2**nbits``, then
-        `cluster_dim`. Ascending along the entries, vectors component by component; entries that no weight uses repeat
-        the largest.
+    lut : numpy.ndarray or QuantizedTensor
+        Table, of the weight's dtype; int8 or uint8 where codes of a quantized tensor are palettized. Shape: the number
+        of groups along each weight axis, then ``2**nbits``, then `cluster_dim`. Ascending along the entries, vectors
+        component by component; entries that no weight uses repeat the largest. A quantized table decodes to such an
+        array.
     nbits : int
         Bits per code: 1, 2, 3, 4, 6 or 8.
     vector_axis : int or None
         Axis along which the elements of a vector stand; None for a table of values.
+    scale : numpy.ndarray or None
+        Factors of the decoded entries, of their dtype, one axis per weight axis: as many as blocks along each. From
+        per-channel scaling one per output channel, and 1 along the other axes.
+    support : Support or None
+        Of the values of a sparse tensor, where they stand: groups and blocks then divide ``support.shape``.
     """
 
     indices: NDArray[np.uint8]
-    lut: NDArray[Any]
+    lut: NDArray[Any] | QuantizedTensor
     nbits: int
     vector_axis: int | None = None
+    scale: NDArray[Any] | None = None
+    support: Support | None = None
 
     def __post_init__(self) -> None:
         self._require(self.nbits in (1, 2, 3, 4, 6, 8), f"nbits must be 1, 2, 3, 4, 6 or 8, not {self.nbits}")
-        rank = len(self.shape)
+        self._require_support(self.support)
+        rank = len(self.full_shape)
         self._require(
-            self.lut.ndim == rank + 2 and self.lut.shape[-2] == 2**self.nbits and self.cluster_dim >= 1,
+            len(self.lut.shape) == rank + 2 and self.lut.shape[-2] == 2**self.nbits and self.cluster_dim >= 1,
             f"lut of {self.nbits} bits must have shape (groups per axis..., {2**self.nbits}, cluster_dim), "
             f"not {self.lut.shape}",
         )
         self._require_vectors()
-        self._require_divisors("lut groups", self.group_counts, self.index_shape)
+        self._require_divisors("lut groups", self.group_counts, self.full_shape if self.support else self.index_shape)
         self._require_bytes("indices", self.indices, self.nbits, prod(self.index_shape))
+        if isinstance(self.lut, QuantizedTensor):
+            plain = isinstance(self.lut.data, np.ndarray) and self.lut.support is None
+            self._require(plain, "a quantized lut must hold plain codes")
+        if self.scale is not None:
+            self._require_divisors("scale shape", self.scale.shape, self.full_shape)
+            self._require(
+                self.scale.dtype == self.lut.dtype and self.lut.dtype.kind != "i" and self.lut.dtype.kind != "u",
+                f"scale must be of the lut's float dtype, not {self.scale.dtype} for {self.lut.dtype}",
+            )
 
     def _require_vectors(self) -> None:
         if self.cluster_dim == 1:
@@ -176,6 +110,7 @@ class PalettizedTensor(CompressedTensor):
             axis is not None and 0 <= axis < len(self.shape) and self.shape[axis] % self.cluster_dim == 0,
             f"a lut of vectors of {self.cluster_dim} needs a vector_axis that they divide, not {axis}",
         )
+        self._require(self.support is None, "the values of a sparse tensor cannot be vectors")
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -183,12 +118,22 @@ class PalettizedTensor(CompressedTensor):
 
     @property
     def nbytes(self) -> int:
-        return self.indices.nbytes + self.lut.nbytes
+        return self.indices.nbytes + self.lut.nbytes + (0 if self.scale is None else self.scale.nbytes)
+
+    @property
+    def full_shape(self) -> tuple[int, ...]:
+        """What groups and blocks divide: the shape, or of values of a sparse tensor that tensor's."""
+        return self.shape if self.support is None else self.support.shape
 
     @property
     def group_counts(self) -> tuple[int, ...]:
         """Number of groups along each weight axis."""
-        return self.lut.shape[: len(self.shape)]
+        return self.lut.shape[: len(self.full_shape)]
+
+    @property
+    def table(self) -> NDArray[Any]:
+        """`lut` as an array."""
+        return self.lut.dense() if isinstance(self.lut, QuantizedTensor) else self.lut
 
     @property
     def cluster_dim(self) -> int:
@@ -211,34 +156,60 @@ class PalettizedTensor(CompressedTensor):
     def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
         out = self._output(out)
         threads = as_threads("dense", num_threads)
-        layout = self._run_layout()
-        if layout is not None:
-            _core.depalettize(self.indices, layout, self.nbits, self.lut, out, threads)
-        elif self.size:
-            _core.depalettize_vectors(self.indices, *self._vector_layout(), self.nbits, self.lut, out, threads)
+        table = self._scaled_table()
+        if table is not None:
+            self.look_up(table, out, threads)
+            return out
+        assert self.scale is not None
+        self.look_up(self.table, out, threads)
+        _scale_in_place(out, self.scale, self.support)
         return out
 
+    def look_up(self, table: NDArray[Any], out: NDArray[Any], num_threads: int | None = None) -> None:
+        """Write, for each code, its entry of `table`, which may have another dtype and finer groups than `lut`."""
+        counts = table.shape[:-2]
+        if self.vector_axis is not None:
+            if self.size:
+                _core.depalettize_vectors(
+                    self.indices, *self._vector_layout(counts), self.nbits, table, out, num_threads
+                )
+            return
+        simple = self.support is None or prod(counts) == 1
+        mask = None if simple or self.support is None else self.support.mask
+        shape = self.shape if simple else self.full_shape
+        layout = block_layout(shape, counts if self.support is None or not simple else (1,))
+        _core.look_up(self.indices, layout, self.nbits, table, mask, out, num_threads)
+
     def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
-        layout = self._run_layout()
-        if layout is not None:
-            return _core.sum_palette_errors(weight, self.indices, layout, self.nbits, self.lut, num_threads)
-        return _core.sum_vector_errors(weight, self.indices, *self._vector_layout(), self.nbits, self.lut, num_threads)
+        table = self._scaled_table()
+        if table is None or self.support or self.size == 0:
+            return super().error_sums(weight, num_threads)
+        layout = None if self.vector_axis is not None else find_group_layout(self.shape, table.shape[:-2])
+        if layout is None:
+            blocks, inner, length = self._vector_layout(table.shape[:-2])
+            return _core.sum_vector_errors(weight, self.indices, blocks, inner, length, self.nbits, table, num_threads)
+        return _core.sum_palette_errors(weight, self.indices, layout, self.nbits, table, num_threads)
 
-    def _run_layout(self) -> _core.Layout | None:
-        """The layout for the kernels of scalar palettes; None where vectors or other groups need the general ones."""
-        if self.vector_axis is not None or not has_group_layout(self.shape, self.group_counts):
-            return None
-        return group_layout(self.shape, self.group_counts)
-
-    def _vector_layout(self) -> tuple[_core.BlockLayout, int, int]:
+    def _vector_layout(self, counts: tuple[int, ...]) -> tuple[_core.BlockLayout, int, int]:
         """The codes' blocks, the distance between the elements of a vector, and their number."""
         inner = 1 if self.vector_axis is None else prod(self.shape[self.vector_axis + 1 :])
-        return block_layout(self.index_shape, self.group_counts), inner, self.cluster_dim
+        return block_layout(self.index_shape, counts), inner, self.cluster_dim
+
+    def _scaled_table(self) -> NDArray[Any] | None:
+        """Return tables of decoded values, or None if they would be larger than the weight."""
+        if self.scale is None:
+            return self.table
+        if not folds(self.full_shape, self.lut.shape, self.scale.shape, self.size):
+            return None
+        return fold_scale(self.table, self.scale, self.full_shape)
 
     def _summary(self) -> str:
         groups = prod(self.group_counts)
+        table = f", {self.lut.quantized_dtype} table" if isinstance(self.lut, QuantizedTensor) else ""
+        scales = "" if self.scale is None else f", {self.scale.size} scales"
         vectors = f", vectors of {self.cluster_dim} along axis {self.vector_axis}" if self.cluster_dim > 1 else ""
-        return f"{self.nbits} bits {self.dtype}{vectors}" + (f", {groups} groups" if groups > 1 else "")
+        grouped = f", {groups} groups" if groups > 1 else ""
+        return f"{self.nbits} bits {self.dtype}{vectors}{grouped}{table}{scales}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -249,22 +220,26 @@ class QuantizedTensor(CompressedTensor):
     ----------
     shape : tuple of int
         Shape of the decompressed array.
-    data : numpy.ndarray of uint8
+    data : numpy.ndarray of uint8, or PalettizedTensor
         Codes in row-major order, packed, least significant bit first; for 8-bit types one byte each. int4 is two's
-        complement.
+        complement. A palettized tensor decodes to 8-bit codes: its table holds int8 or uint8.
     scale : numpy.ndarray
         Scales in the weight's dtype and rank; along each axis one entry per block.
     zero_point : numpy.ndarray or None
         Zero points in scale's shape, of int8 for signed and uint8 for unsigned types; None when they are all zero by
-        construction.
+        construction. Other tools also write float zero points, which are subtracted in the wider of their dtype and
+        scale's.
     quantized_dtype : str
         ``"int8"``, ``"uint8"``, ``"int4"`` or ``"uint4"``.
+    support : Support or None
+        Of the values of a sparse tensor, where they stand: blocks then divide ``support.shape``.
     """
 
-    data: NDArray[np.uint8]
+    data: NDArray[np.uint8] | PalettizedTensor
     scale: NDArray[Any]
     zero_point: NDArray[Any] | None
     quantized_dtype: str
+    support: Support | None = None
 
     def __post_init__(self) -> None:
         known = ", ".join(QUANTIZED_DTYPES)
@@ -272,12 +247,26 @@ class QuantizedTensor(CompressedTensor):
             self.quantized_dtype in QUANTIZED_DTYPES, f"quantized_dtype must be {known}, not {self.quantized_dtype}"
         )
         nbits, storage = QUANTIZED_DTYPES[self.quantized_dtype]
-        self._require_divisors("scale shape", self.scale.shape)
+        self._require_support(self.support)
+        self._require_divisors("scale shape", self.scale.shape, self.full_shape)
         self._require(
-            self.zero_point is None or (self.zero_point.shape == self.scale.shape and self.zero_point.dtype == storage),
-            f"zero_point must have scale's shape {self.scale.shape} and dtype {np.dtype(storage)}",
+            self.zero_point is None
+            or (
+                self.zero_point.shape == self.scale.shape
+                and (self.zero_point.dtype == storage or self.zero_point.dtype.kind == "f")
+            ),
+            f"zero_point must have scale's shape {self.scale.shape} and dtype {np.dtype(storage)} or float",
         )
-        self._require_bytes("data", self.data, nbits)
+        if isinstance(self.data, np.ndarray):
+            self._require_bytes("data", self.data, nbits)
+            return
+        places = self.data.support is self.support or (
+            self.support is not None and self.support.same_as(self.data.support)
+        )
+        self._require(
+            self.data.shape == self.shape and places and self.data.dtype == storage and nbits == 8,
+            f"palettized data must have this shape and hold int8 or uint8, not {self.data.shape} {self.data.dtype}",
+        )
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -285,35 +274,63 @@ class QuantizedTensor(CompressedTensor):
 
     @property
     def nbits(self) -> int:
-        """Bits per code."""
-        return QUANTIZED_DTYPES[self.quantized_dtype][0]
+        """Bits per code; of palettized data, per index."""
+        return self.data.nbits if isinstance(self.data, PalettizedTensor) else QUANTIZED_DTYPES[self.quantized_dtype][0]
 
     @property
     def nbytes(self) -> int:
-        zero_points = 0 if self.zero_point is None else packed_size(self.zero_point.size, self.nbits)
+        zero_points = 0
+        if self.zero_point is not None:
+            integers = packed_size(self.zero_point.size, QUANTIZED_DTYPES[self.quantized_dtype][0])
+            zero_points = self.zero_point.nbytes if self.zero_point.dtype.kind == "f" else integers
         return self.data.nbytes + self.scale.nbytes + zero_points
+
+    @property
+    def full_shape(self) -> tuple[int, ...]:
+        """What blocks divide: the shape, or of values of a sparse tensor that tensor's."""
+        return self.shape if self.support is None else self.support.shape
 
     @property
     def block_shape(self) -> tuple[int, ...]:
         """Elements along each axis that share one scale."""
-        return tuple(size // blocks for size, blocks in zip(self.shape, self.scale.shape, strict=True))
+        return tuple(size // blocks for size, blocks in zip(self.full_shape, self.scale.shape, strict=True))
 
     def codes(self) -> NDArray[Any]:
         """Unpacked codes in the weight's shape, int8 for signed and uint8 for unsigned types."""
+        if isinstance(self.data, PalettizedTensor):
+            return self.data.dense()
         return unpack_codes(self.data, self.shape, self.quantized_dtype)
 
     def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
         out = self._output(out)
+        num_threads = as_threads("dense", num_threads)
+        zero_point, data = self.zero_point, self.data
+        if isinstance(data, PalettizedTensor):
+            if folds(self.full_shape, data.lut.shape, self.scale.shape, self.size):
+                data.look_up(fold_scale(data.table, self.scale, self.full_shape, zero_point), out, num_threads)
+                return out
+            data = data.dense(num_threads=num_threads).view(np.uint8).reshape(-1)
+        if zero_point is not None and zero_point.dtype.kind == "f":
+            offsets = _per_element(zero_point, self.full_shape, self.support)
+            scales = _per_element(self.scale, self.full_shape, self.support)
+            out[...] = shift_scale(self.codes(), scales, offsets)
+            return out
         nbits, storage = QUANTIZED_DTYPES[self.quantized_dtype]
-        layout = block_layout(self.shape, self.scale.shape)
-        offsets = None if self.zero_point is None else self.zero_point.view(np.uint8)
-        _core.dequantize(
-            self.data, layout, nbits, storage is np.int8, self.scale, offsets, out, as_threads("dense", num_threads)
-        )
+        signed, bits = storage is np.int8, None if zero_point is None else zero_point.view(np.uint8)
+        if self.support is None or self.scale.size == 1:
+            layout = block_layout(self.shape, self.scale.shape if self.support is None else (1,))
+            _core.dequantize(data, layout, nbits, signed, self.scale, bits, out, num_threads)
+        else:
+            layout = block_layout(self.support.shape, self.scale.shape)
+            mask = self.support.mask
+            _core.dequantize_kept(data, layout, nbits, signed, self.scale, bits, mask, out, num_threads)
         return out
 
     def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
         nbits, storage = QUANTIZED_DTYPES[self.quantized_dtype]
+        integer_offsets = self.zero_point is None or self.zero_point.dtype == storage
+        if not isinstance(self.data, np.ndarray) or self.support or not integer_offsets:
+            return super().error_sums(weight, num_threads)
         layout = block_layout(self.shape, self.scale.shape)
         offsets = None if self.zero_point is None else self.zero_point.view(np.uint8)
         return _core.sum_quantized_errors(
@@ -321,9 +338,10 @@ class QuantizedTensor(CompressedTensor):
         )
 
     def _summary(self) -> str:
-        blocks = "per tensor" if self.scale.size == 1 else f"blocks of {self.block_shape}"
+        block_text = "per tensor" if self.scale.size == 1 else f"blocks of {self.block_shape}"
         offsets = "" if self.zero_point is None else ", zero points"
-        return f"{self.quantized_dtype} of {self.dtype}, {blocks}{offsets}"
+        indices = f"{self.nbits} bits " if isinstance(self.data, PalettizedTensor) else ""
+        return f"{indices}{self.quantized_dtype} of {self.dtype}, {block_text}{offsets}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -336,18 +354,27 @@ class SparseTensor(CompressedTensor):
         Shape of the decompressed array.
     mask : numpy.ndarray of uint8
         One bit per element in row-major order, least significant bit first; 1 where a value is stored.
-    values : numpy.ndarray
-        The stored values in row-major order, 1-D.
+    values : numpy.ndarray, PalettizedTensor or QuantizedTensor
+        The stored values in row-major order, 1-D; or these compressed again, with this mask as their `support`.
     """
 
     mask: NDArray[np.uint8]
-    values: NDArray[Any]
+    values: NDArray[Any] | PalettizedTensor | QuantizedTensor
 
     def __post_init__(self) -> None:
         self._require_bytes("mask", self.mask, 1)
-        self._require(self.values.ndim == 1, f"values must be 1-D, not {self.values.shape}")
-        count = _core.count_bits(self.mask, self.size)
-        self._require(count == self.values.size, f"mask has {count} bits set but there are {self.values.size} values")
+        self._require(len(self.values.shape) == 1, f"values must be 1-D, not {self.values.shape}")
+        if isinstance(self.values, np.ndarray):
+            count = _core.count_bits(self.mask, self.size)
+        else:
+            support = self.values.support
+            self._require(
+                support is not None and support.same_as(Support(self.shape, self.mask)),
+                "compressed values must have this tensor's shape and mask as their support",
+            )
+            assert support is not None
+            count = support.count
+        self._require(count == self.nnz, f"mask has {count} bits set but there are {self.nnz} values")
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -367,13 +394,44 @@ class SparseTensor(CompressedTensor):
         """Fraction of elements that are zero."""
         return 1.0 - self.nnz / self.size if self.size else 0.0
 
+    def dense_values(self, num_threads: int | None = None) -> NDArray[Any]:
+        """`values` as an array."""
+        return self.values if isinstance(self.values, np.ndarray) else self.values.dense(num_threads=num_threads)
+
     def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
         out = self._output(out)
-        _core.decode_sparse(self.mask, self.values, out, as_threads("dense", num_threads))
+        num_threads = as_threads("dense", num_threads)
+        values = self.dense_values(num_threads)
+        if values.dtype.itemsize > 1:
+            _core.decode_sparse(self.mask, values, out, num_threads)
+        else:
+            out[...] = 0
+            out.reshape(-1)[ones_of(self.mask, self.size)] = values
         return out
 
     def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
-        return _core.sum_sparse_errors(weight, self.mask, self.values, num_threads)
+        values = self.dense_values(num_threads)
+        if values.dtype != weight.dtype:
+            return super().error_sums(weight, num_threads)
+        return _core.sum_sparse_errors(weight, self.mask, values, num_threads)
 
     def _summary(self) -> str:
-        return f"{self.nnz} of {self.size} {self.dtype} values ({self.sparsity:.1%} zero)"
+        nested = "" if isinstance(self.values, np.ndarray) else f": {self.values._summary()}"
+        return f"{self.nnz} of {self.size} {self.dtype} values ({self.sparsity:.1%} zero){nested}"
+
+
+def _scale_in_place(values: NDArray[Any], scale: NDArray[Any], support: Support | None) -> None:
+    with np.errstate(over="ignore"):
+        if support is None:
+            view = blocks(values, scale.shape)
+            np.multiply(view, spread(scale), out=view)
+        else:
+            values *= _per_element(scale, support.shape, support)
+
+
+def _per_element(parameters: NDArray[Any], shape: tuple[int, ...], support: Support | None) -> NDArray[Any]:
+    """One parameter for each element of a tensor, or for each value of a sparse one."""
+    pairs = zip(shape, parameters.shape, strict=True)
+    view = np.broadcast_to(spread(parameters), [length for size, count in pairs for length in (count, size // count)])
+    each = view.reshape(shape)
+    return each if support is None else each.reshape(-1)[ones_of(support.mask, prod(shape))]

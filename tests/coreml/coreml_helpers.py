@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import io
 import warnings
 from pathlib import Path
@@ -75,12 +76,30 @@ def constants(package: Path, function: str = "main") -> dict[str, np.ndarray]:
                 if operation.op_type == "const":
                     found[operation.outputs[0].name] = operation.outputs[0].val
                 elif operation.op_type.startswith("constexpr_"):
-                    value = operation.materialized_val_inference()
+                    value = _materialized(operation)
                     if not isinstance(value, tuple):
                         found[operation.outputs[0].name] = value
                 pending.extend(operation.blocks)
     # The parameters of compressed weights are constants to coremltools, but not in the program.
     return {name: value for name, value in found.items() if name in operation_types(package)}
+
+
+def _materialized(operation):
+    """What a constant operation yields. coremltools itself fails where a table is computed by another operation."""
+    decompress = getattr(type(operation), "decompress", None)
+    names = inspect.signature(decompress).parameters if decompress else ()
+    given = {name: operation.inputs.get(name) for name in names}
+    computed = {name for name, var in given.items() if var is not None and var.val is None and var.op is not None}
+    if not computed:
+        return operation.materialized_val_inference()
+    arguments = []
+    for name, var in given.items():
+        value = var.val if var is not None and name not in computed else None
+        if name in computed:
+            value = _materialized(var.op)
+            value = value[var.op.outputs.index(var)] if isinstance(value, tuple) else value
+        arguments.append(value)
+    return decompress(*arguments)
 
 
 def float_constants(package: Path) -> dict[str, np.ndarray]:

@@ -16,6 +16,8 @@ from coreml_helpers import (
 )
 
 from corepress import FormatError, coreml
+from corepress.coreml.package import Package
+from corepress.coreml.values import ValueReader
 
 RNG = np.random.default_rng(11)
 FIRST = (0.1 * RNG.standard_normal((64, 96))).astype(np.float16)
@@ -137,31 +139,6 @@ def test_forms_of_later_versions_are_kept(ct, models, tmp_path, name):
     assert coreml.inspect(path).bits_per_weight < 5
 
 
-def test_joint_forms_are_kept_and_told(ct, build, tmp_path):
-    def body(mb, x):
-        return mb.linear(x=mb.cast(x=x, dtype="fp16"), weight=FIRST, name="first")
-
-    cto = ct.optimize.coreml
-    model = build(body, {"x": ((2, 96), np.float32)}, 9, save=False)
-    with quiet():
-        config = cto.OptimizationConfig(global_config=cto.OpMagnitudePrunerConfig(target_sparsity=0.5))
-        model = cto.prune_weights(model, config)
-        config = cto.OptimizationConfig(global_config=cto.OpPalettizerConfig(mode="uniform", nbits=2))
-        cto.palettize_weights(model, config, joint_compression=True).save(str(tmp_path / "joint.mlpackage"))
-    path, destination = tmp_path / "joint.mlpackage", tmp_path / "dense.mlpackage"
-    report = coreml.decompress(path, destination)
-    (record,) = (each for each in report.weights if len(each.shape) > 1)
-    assert record.reason == "joint compression is not supported by this version"
-    assert digest(destination) == digest(path)
-    (stored,) = (each for each in coreml.inspect(path).weights if len(each.shape) > 1)
-    assert stored.storage == "palettized 2 bits + sparse"
-    # Half a bit of mask's bit goes to each weight, and two bits to every second.
-    assert stored.bits_per_weight == pytest.approx(2.0, abs=0.1)
-    report = coreml.compress(path, tmp_path / "again.mlpackage", {"quantize": {}})
-    assert {each.reason for each in report.weights} == {"already compressed", "vector, such as a bias or a norm"}
-    assert digest(tmp_path / "again.mlpackage") == digest(path)
-
-
 def test_data_that_two_steps_share_counts_once(ct, build, tmp_path):
     def body(mb, x):
         return mb.linear(x=mb.cast(x=x, dtype="fp16"), weight=FIRST, name="first")
@@ -249,7 +226,7 @@ def test_damaged_operations_are_named(package, tmp_path, config, change, message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["compressed.mlpackage", "source.mlpackage"]
 
 
-def test_integers_in_a_palette_are_kept(package, tmp_path):
+def test_integers_in_a_palette_become_integers(package, tmp_path):
     compressed = tmp_path / "compressed.mlpackage"
     coreml.compress(package, compressed, PALETTE)
 
@@ -262,15 +239,17 @@ def test_integers_in_a_palette_are_kept(package, tmp_path):
 
     _damage(compressed, change)
     report = coreml.decompress(compressed, tmp_path / "dense.mlpackage")
-    assert report.decompressed == 6
-    reasons = {record.name: record.reason for record in report.weights}
-    assert reasons["model_conv3_weight_to_fp16"] == "a table of uint8 is not supported by this version"
-    (before, after) = (
-        next(each for each in operations_of(read_spec(path)) if each.outputs[0].name == "model_conv3_weight_to_fp16")
-        for path in (compressed, tmp_path / "dense.mlpackage")
+    assert report.decompressed == 7
+    name = "model_conv3_weight_to_fp16"
+    operation = next(
+        each for each in operations_of(read_spec(tmp_path / "dense.mlpackage")) if each.outputs[0].name == name
     )
-    after.attributes["indices"].blobFileValue.offset = before.attributes["indices"].blobFileValue.offset
-    assert after == before
+    assert (operation.type, operation.outputs[0].type.tensorType.dataType) == ("const", 31)
+    with ValueReader(Package.open(tmp_path / "dense.mlpackage")) as values:
+        decoded = values.read(operation.attributes["val"], name).data
+        assert decoded.dtype == np.uint8
+        assert set(np.unique(decoded)) <= set(range(16))  # the codes, which are what this table holds
+        assert decoded.shape == (16, 16, 64, 1)
 
 
 def test_blocks_are_walked_like_coremltools(ios18_package):

@@ -11,6 +11,7 @@
 
 #include "algo/fit_tables.h"
 #include "algo/measure.h"
+#include "algo/nested.h"
 #include "algo/palettize.h"
 #include "algo/prune.h"
 #include "algo/quantize.h"
@@ -136,11 +137,12 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     for (const int nbits : {1, 2, 3, 4, 6, 8}) {
         std::vector<Bits> luts(groups << nbits);
         std::vector<uint8_t> packed((size * static_cast<size_t>(nbits) + 7) / 8);
-        const auto noise = fit_tables<Bits>(values.data(), nullptr, layout, {TableMode::kKmeans, 1 << nbits}, threads,
-                                            luts.data());
+        const auto noise =
+            fit_tables<Bits>(values.data(), nullptr, layout, {TableMode::kKmeans, 1 << nbits}, threads, luts.data());
         if (noise) digest.add(*noise);
         palettize(values.data(), layout, nbits, luts.data(), threads, packed.data());
-        depalettize(packed.data(), layout, nbits, luts.data(), threads, decoded.data());
+        const BlockLayout blocks({{1, layout.outer}, {layout.groups, layout.run}});
+        look_up<Bits>(packed.data(), blocks, nbits, luts.data(), nullptr, threads, decoded.data());
         digest.add(luts);
         digest.add(packed);
         digest.add(decoded);
@@ -199,6 +201,44 @@ void add_packed(int64_t count, Digest& digest) {
     }
 }
 
+// Codes of any grid of blocks, all of them and those that a mask keeps.
+template <typename Bits>
+void add_nested(const BlockLayout& layout, int threads, Digest& digest) {
+    const int64_t count = layout.size();
+    const auto size = static_cast<size_t>(count), groups = static_cast<size_t>(layout.groups());
+    const std::vector<Bits> values = draw<Bits>(count);
+    std::vector<uint8_t> mask((size + 7) / 8);
+    const Bits threshold = magnitude_of_rank(values.data(), count, count / 3, threads);
+    const auto kept = static_cast<size_t>(magnitude_mask(values.data(), count, threshold, threads, mask.data()));
+    for (const int nbits : {1, 3, 4, 8}) {
+        std::vector<uint8_t> packed((size * static_cast<size_t>(nbits) + 7) / 8);
+        for (size_t i = 0; i < packed.size(); ++i) packed[i] = static_cast<uint8_t>(i * 2654435761u >> 13);
+        std::vector<uint8_t> gathered((kept * static_cast<size_t>(nbits) + 7) / 8);
+        gather_codes(packed.data(), count, nbits, mask.data(), threads, gathered.data());
+        digest.add(gathered);
+        const std::vector<Bits> luts = draw<Bits>(layout.groups() << nbits);
+        std::vector<Bits> decoded(size), survivors(kept);
+        look_up<Bits>(packed.data(), layout, nbits, luts.data(), nullptr, threads, decoded.data());
+        look_up<Bits>(gathered.data(), layout, nbits, luts.data(), mask.data(), threads, survivors.data());
+        digest.add(decoded);
+        digest.add(survivors);
+        if (nbits < 4) continue;
+        const std::vector<uint8_t> zero_points(groups, 3);
+        dequantize_kept<Bits>(gathered.data(), layout, {nbits, true}, luts.data(), zero_points.data(), mask.data(),
+                              threads, survivors.data());
+        digest.add(survivors);
+    }
+}
+
+template <typename Bits>
+void add_normalized(const GroupLayout& layout, int threads, Digest& digest) {
+    const std::vector<Bits> values = draw<Bits>(layout.size());
+    std::vector<Bits> scales(static_cast<size_t>(layout.groups)), quotients(values.size());
+    normalize(values.data(), layout, threads, scales.data(), quotients.data());
+    digest.add(scales);
+    digest.add(quotients);
+}
+
 std::string digest_of(const std::string& level, int threads) {
     set_simd_level(level);
     Digest digest;
@@ -209,6 +249,9 @@ std::string digest_of(const std::string& level, int threads) {
         add_results<uint16_t>(layout, threads, digest);
         add_results<BFloat16Bits>(layout, threads, digest);
         add_results<uint32_t>(layout, threads, digest);
+        add_normalized<uint16_t>(layout, threads, digest);
+        add_normalized<BFloat16Bits>(layout, threads, digest);
+        add_normalized<uint32_t>(layout, threads, digest);
     }
     for (const BlockLayout& layout :
          {BlockLayout({{3001, 32}}), BlockLayout({{4, 32}, {515, 1}}), BlockLayout({{5, 7}, {3, 9}, {11, 2}}),
@@ -219,6 +262,9 @@ std::string digest_of(const std::string& level, int threads) {
         std::vector<BFloat16Bits> bfloat16s(halves.size());
         add_quantized(draw<BFloat16Bits>(layout.size()), layout, threads, digest, bfloat16s);
         add_quantized(draw<uint32_t>(layout.size()), layout, threads, digest, floats);
+        add_nested<uint16_t>(layout, threads, digest);
+        add_nested<BFloat16Bits>(layout, threads, digest);
+        add_nested<uint32_t>(layout, threads, digest);
     }
     add_all_vectors<uint16_t>(threads, digest);
     add_all_vectors<uint32_t>(threads, digest);

@@ -151,8 +151,8 @@ def _resolve_axes(spec: Spec, weight: Weight) -> Spec:
     if isinstance(spec, Prune):
         _require_structure(spec, weight)
         return spec
-    vectors = isinstance(spec, Palettize) and spec.cluster_dim > 1
-    if spec.granularity == "per_tensor" and not vectors:
+    by_channel = isinstance(spec, Palettize) and (spec.cluster_dim > 1 or spec.enable_per_channel_scale)
+    if spec.granularity == "per_tensor" and not by_channel:
         return spec
     shape = weight.first.shape
     if isinstance(spec, Quantize) and spec.granularity == "per_block":
@@ -165,7 +165,7 @@ def _resolve_axes(spec: Spec, weight: Weight) -> Spec:
     resolved = dataclasses.replace(spec, channel_axis=axis)
     if not isinstance(resolved, Palettize):
         return resolved
-    if vectors:
+    if isinstance(spec, Palettize) and spec.cluster_dim > 1:
         _require_vectors(resolved.cluster_dim, axis % len(shape), weight)
     try:
         return resolved.fitted(shape, axis % len(shape))
@@ -241,10 +241,11 @@ def _agreed(axes: set[int | None], which: str) -> int:
 def _compress(dense: NDArray[Any], spec: Spec, description: str, version: int, num_threads: int) -> Outcome:
     try:
         tensor, snr_db = compression.apply_measured(dense, spec, num_threads=num_threads)
+        form = lower(tensor, version)
     except NonFiniteError as failure:
         if spec.nonfinite == "error":
             raise
         raise Keep(failure.reason) from failure
     except UnsuitableWeightError as failure:
         raise Keep(failure.reason) from failure
-    return Outcome(lower(tensor, version), "compressed", description, snr_db)
+    return Outcome(form, "compressed", description, snr_db)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ..errors import FormatError
 from ..tensors import CompressedTensor
-from .operations import UnsupportedForm, constant, lift
+from .operations import UnsupportedForm, constant, lift, lift_output
 from .program import Definition, Program, Weight
 from .report import Report
-from .storage import describe_storage, is_compressed
+from .storage import describe_storage, is_compressed, steps
 from .transform import Keep, Outcome, ProgressCallback, StrPath, Work, transform
-from .values import ValueReader
+from .values import Tensor, ValueReader
 
 
 def decompress(
@@ -49,12 +49,11 @@ def decompress(
     def decide(program: Program, values: ValueReader, weight: Weight) -> Work:
         if not is_compressed(weight):
             raise Keep("not compressed", planned=True)
-        if weight.first.producers:
-            raise Keep("joint compression is not supported by this version")
 
         def work(threads: int) -> Outcome:
-            tensor = lift_definition(weight.first, values)
-            return Outcome(constant(tensor.dense(num_threads=threads)), "decompressed", describe_storage(weight))
+            found = _read(weight.first, values)
+            dense = found.data if isinstance(found, Tensor) else found.dense(num_threads=threads)
+            return Outcome(constant(dense), "decompressed", describe_storage(weight))
 
         return work
 
@@ -70,19 +69,43 @@ def decompress(
 
 
 def lift_definition(definition: Definition, values: ValueReader) -> CompressedTensor:
-    """The compressed tensor of a definition; raises `Keep` for forms that this version does not know."""
-    parameters = {
-        name: values.read(value, f"{definition.where}: {name}") for name, value in definition.parameters.items()
-    }
-    try:
-        tensor = lift(definition.operation.type, parameters)
-    except UnsupportedForm as form:
-        raise Keep(f"{form} is not supported by this version") from None
-    except FormatError as error:
-        raise FormatError(f"{definition.where}: {error}") from error
-    if (tensor.shape, tensor.dtype) != (definition.shape, definition.data_type.dtype):
+    """The compressed tensor of a definition; raises `Keep` for forms that this version does not know.
+
+    Parameters
+    ----------
+    definition : Definition
+        What to read, with the definitions that it is made from.
+    values : ValueReader
+        Reader of its package.
+    """
+    lifted = _read(definition, values)
+    if isinstance(lifted, Tensor):
+        raise Keep(f"{definition.operation.type} of plain values is not supported by this version")
+    return lifted
+
+
+def _read(definition: Definition, values: ValueReader) -> CompressedTensor | Tensor:
+    lifted: dict[Definition, Tensor | CompressedTensor] = {}
+    for step in steps(definition):
+        parameters: dict[str, Tensor | CompressedTensor] = {
+            name: values.read(value, f"{step.where}: {name}") for name, value in step.parameters.items()
+        }
+        try:
+            for name, (producer, index) in step.operands.items():
+                parameters[name] = lift_output(producer.operation.type, lifted[producer], index)
+            if step.operation.type == "const":
+                lifted[step] = parameters["val"]
+            else:
+                lifted[step] = lift(step.operation.type, parameters)
+        except UnsupportedForm as form:
+            raise Keep(f"{form} is not supported by this version") from None
+        except FormatError as error:
+            raise FormatError(f"{step.where}: {error}") from error
+    found = lifted[definition]
+    dtype = found.data_type.dtype if isinstance(found, Tensor) else found.dtype
+    if (found.shape, dtype) != (definition.shape, definition.data_type.dtype):
         raise FormatError(
             f"{definition.where}: is declared {definition.data_type.name} {definition.shape}, "
-            f"but stores {tensor.dtype} {tensor.shape}"
+            f"but stores {dtype} {found.shape}"
         )
-    return tensor
+    return found

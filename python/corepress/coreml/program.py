@@ -49,6 +49,13 @@ class BlobKey(NamedTuple):
     offset: int
 
 
+class Operand(NamedTuple):
+    """An output of a definition that another one takes, with its number."""
+
+    definition: Definition
+    output: int
+
+
 @dataclass(eq=False)
 class Definition:
     """One operation that yields a constant: ``const``, or ``constexpr_...``.
@@ -57,30 +64,43 @@ class Definition:
     ----------
     name, function : str
         Name of its first output, and of the function it stands in.
-    operation : message
-        The operation, for editing in place.
+    operation, block : message
+        The operation, and the block that it stands in, for editing in place.
     data_type, shape
         Type of the first output.
-    producers : list of Definition
-        Other definitions that are its operands: the earlier steps of a joint form.
+    operands : dict of str to Operand
+        What it takes from other definitions: the earlier steps of a joint form.
     consumers : list of Consumer
         Where it is used, by operations that are not definitions themselves.
     references : list of Reference
         Its parameters in weight files.
-    feeds_definition, feeds_output : bool
-        Whether another definition uses it, and whether it leaves a block as output.
+    users : list of Definition or None
+        Other definitions that use it; None for constant operations that are no definitions.
+    feeds_output : bool
+        Whether it leaves a block as output.
     """
 
     name: str
     function: str
     operation: Any
+    block: Any
     data_type: DataType
     shape: tuple[int, ...]
-    producers: list[Definition] = field(default_factory=list)
+    operands: dict[str, Operand] = field(default_factory=dict)
     consumers: list[Consumer] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
-    feeds_definition: bool = False
+    users: list[Definition | None] = field(default_factory=list)
     feeds_output: bool = False
+
+    @property
+    def producers(self) -> list[Definition]:
+        """The definitions that it builds on, each once."""
+        return list(dict.fromkeys(operand.definition for operand in self.operands.values()))
+
+    @property
+    def feeds_definition(self) -> bool:
+        """Whether another constant uses it."""
+        return bool(self.users)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -132,6 +152,8 @@ class Program:
         All values in weight files, in program order.
     file_names : dict of str to pathlib.Path
         The weight files, by the names that the program uses.
+    names : dict of str to set of str
+        For each function, all names of values in it.
 
     Raises
     ------
@@ -157,6 +179,7 @@ class Program:
         self.definitions: list[Definition] = []
         self.references: list[Reference] = []
         self.file_names: dict[str, Path] = {}
+        self.names: dict[str, set[str]] = {name: set() for name in self.functions}
         self._refer(program.attributes, None)
         versions: set[int] = set()
         for name in self.functions:
@@ -173,6 +196,7 @@ class Program:
     def _walk_function(self, name: str, function: Any) -> Iterator[int]:
         scope: ChainMap[str, Any] = ChainMap()
         self._refer(function.attributes, None)
+        self.names[name].update(item.name for item in function.inputs)
         if function.opset not in function.block_specializations:
             raise FormatError(f"{self._package.model_path}: function {name} has no block for opset {function.opset!r}")
         for opset, block in sorted(function.block_specializations.items()):
@@ -183,20 +207,22 @@ class Program:
     def _walk_block(self, function: str, block: Any, scope: ChainMap[str, Any]) -> None:
         self._refer(block.attributes, None)
         scope.update({item.name: None for item in block.inputs})
+        self.names[function].update(scope)
         for operation in block.operations:
-            definition = self._define(function, operation) if _is_definition(operation) else None
+            definition = self._define(function, operation, block) if _is_definition(operation) else None
             if definition:
                 self.definitions.append(definition)
             self._bind_operands(operation, definition, scope)
             for nested in operation.blocks:
                 self._walk_block(function, nested, scope.new_child())
             scope.update({output.name: definition for output in operation.outputs})
+            self.names[function].update(output.name for output in operation.outputs)
         for name in block.outputs:
             definition = scope.get(name)
             if definition:
                 definition.feeds_output = True
 
-    def _define(self, function: str, operation: Any) -> Definition | None:
+    def _define(self, function: str, operation: Any, block: Any) -> Definition | None:
         if not operation.outputs:
             raise FormatError(f"{self._package.model_path}: function {function}: {operation.type} without an output")
         output = operation.outputs[0]
@@ -207,7 +233,7 @@ class Program:
                 raise FormatError(f"{where}: a const has an attribute val and neither inputs nor blocks")
             if tensor_type(operation.attributes["val"].type, where) != declared:
                 raise FormatError(f"{where}: its value is of another type than its output")
-        return Definition(output.name, function, operation, *declared) if declared else None
+        return Definition(output.name, function, operation, block, *declared) if declared else None
 
     def _bind_operands(self, operation: Any, definition: Definition | None, scope: ChainMap[str, Any]) -> None:
         self._refer(operation.attributes, definition)
@@ -218,9 +244,10 @@ class Program:
                     continue
                 source = scope.get(binding.name)
                 if source and _is_definition(operation):
-                    source.feeds_definition = True
+                    source.users.append(definition)
                     if definition:
-                        definition.producers.append(source)
+                        names = [output.name for output in source.operation.outputs]
+                        definition.operands[operand] = Operand(source, names.index(binding.name))
                 elif source:
                     axes = channel_axes(operation, operand, len(source.shape), scope)
                     groups = convolution_groups(operation, operand, scope)
@@ -339,7 +366,11 @@ def weights_of(program: Program) -> list[Weight]:
 
 
 def _identity(definition: Definition) -> Hashable:
-    if definition.producers or not definition.references:
+    """Equal for definitions that are stored once: of the same blobs, and built on definitions that are."""
+    operands = tuple(
+        (name, index, _identity(producer)) for name, (producer, index) in sorted(definition.operands.items())
+    )
+    if not (definition.references or any(isinstance(identity, tuple) for _, _, identity in operands)):
         return definition
     blobs = tuple((reference.parameter, reference.key) for reference in definition.references)
     inline = tuple(
@@ -347,4 +378,4 @@ def _identity(definition: Definition) -> Hashable:
         for name, value in sorted(definition.parameters.items())
         if value.WhichOneof("value") != "blobFileValue"
     )
-    return definition.operation.type, definition.data_type, definition.shape, blobs, inline
+    return definition.operation.type, definition.data_type, definition.shape, blobs, inline, operands

@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .installation import install
 from .operations import OperationForm
 from .package_writer import PackageWriter
 from .pipeline import Result, RunAhead, Task
 from .program import BlobKey, Definition, Program, Reference, Weight
+from .storage import steps
 from .values import MINIMUM_BLOB_COUNT, Tensor, ValueReader, blob_value, inline_value
 from .weight_file import BlobRecord, WeightFileReader, WeightFileWriter
 
@@ -51,7 +53,7 @@ class _Rewriter:
         self._inline: list[Edit] = []
         self._files: set[Path] = set()
         for edit in edits:
-            keys = sorted(reference.key for reference in edit.weight.first.references)
+            keys = sorted(reference.key for step in steps(edit.weight.first) for reference in step.references)
             self._files.update(key.file for key in keys)
             if keys:
                 self._anchors[keys[0]].append(edit)
@@ -89,7 +91,7 @@ class _Rewriter:
 
     def _work(self, edit: Edit, threads: int) -> Any:
         """Carry out an edit's task, on whichever thread; its data is in memory only for that time."""
-        stored = [self._stored(reference) for reference in edit.weight.first.references]
+        stored = [self._stored(reference) for step in steps(edit.weight.first) for reference in step.references]
         for reader, record in stored:
             reader.prefetch(record)
         try:
@@ -117,10 +119,8 @@ class _Rewriter:
     def _apply(self, edit: Edit, path: Path | None, writer: WeightFileWriter | None) -> None:
         form = edit.settle(next(self._results))
         if form is not None:
-            values = {name: self._store(tensor, path, writer) for name, tensor in form.parameters.items()}
-            for definition in edit.weight.definitions:
-                form.install(definition.operation, values)
-                self._edited.add(definition)
+            store = partial(self._store, path=path, writer=writer)
+            self._edited |= install(self._program, edit.weight, form, store)
 
     def _store(self, tensor: Tensor, path: Path | None, writer: WeightFileWriter | None) -> Any:
         if writer is None or path is None or tensor.count < MINIMUM_BLOB_COUNT or tensor.data_type.blob_number is None:

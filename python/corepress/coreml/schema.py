@@ -143,6 +143,8 @@ def _message_classes() -> dict[str, Any]:
 _CLASSES = _message_classes()
 Model = _CLASSES["Model"]
 Value = _CLASSES["Value"]
+ValueType = _CLASSES["ValueType"]
+Operation = _CLASSES["Operation"]
 
 
 def read_model(path: Path) -> Any:

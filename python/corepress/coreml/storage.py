@@ -23,15 +23,16 @@ def _types(definition: Definition) -> dict[str, tuple[DataType, tuple[int, ...]]
 
 
 def steps(definition: Definition) -> Iterator[Definition]:
-    """A definition and the definitions it is made from, these first, each once."""
-    seen: dict[Definition, None] = {}
+    """A definition and the definitions it is made from, each once, what one is made from before it."""
+    found: dict[Definition, None] = {}
     pending = [definition]
     while pending:
-        each = pending.pop()
-        if each not in seen:
-            seen[each] = None
-            pending.extend(each.producers)
-    return reversed(seen)
+        producers = [producer for producer in pending[-1].producers if producer not in found]
+        if producers:
+            pending.extend(producers)
+        else:
+            found[pending.pop()] = None
+    return iter(found)
 
 
 def stored_bytes(weight: Weight) -> int:

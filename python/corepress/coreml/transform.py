@@ -77,7 +77,7 @@ class _Run:
             self._keep(weight, reason)
         else:
             form = outcome.form
-            bytes_after = sum(tensor.nbytes for tensor in form.parameters.values())
+            bytes_after = form.nbytes
             self._record(weight, outcome.status, bytes_after=bytes_after, method=outcome.method, snr_db=outcome.snr_db)
         self._done_weights += prod(weight.first.shape)
         self._done_bytes += self._records[weight].bytes_before

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import FormatError
 from .data_types import BY_NAME, BY_PROGRAM_NUMBER, DataType, data_type_of
 from .package import Package
-from .schema import Value
+from .schema import Value, ValueType
 from .weight_file import BlobRecord, WeightFileReader
 
 MINIMUM_BLOB_COUNT = 10  # smaller constants stay in the program, as coremltools writes them
@@ -182,14 +182,20 @@ def _inline_count(value: Any, data_type: DataType, where: str) -> int:
     return len(values) // size
 
 
+def type_message(data_type: DataType, shape: tuple[int, ...]) -> Any:
+    """The ``ValueType`` of a tensor."""
+    message = ValueType()
+    message.tensorType.dataType = data_type.program_number
+    message.tensorType.rank = len(shape)
+    for size in shape:
+        message.tensorType.dimensions.add().constant.size = size
+    return message
+
+
 def value_of_type(tensor: Tensor) -> Any:
     """A ``Value`` with a tensor's type and no data yet."""
     value = Value()
-    message = value.type.tensorType
-    message.dataType = tensor.data_type.program_number
-    message.rank = len(tensor.shape)
-    for size in tensor.shape:
-        message.dimensions.add().constant.size = size
+    value.type.CopyFrom(type_message(tensor.data_type, tensor.shape))
     return value
 
 

@@ -1,39 +1,60 @@
 """The constant operations of Core ML: which operation stores which compressed tensor, and how.
 
-`check` refuses what a specification version cannot express, `lower` turns a compressed tensor into an operation,
-`lift` does the reverse. All are pure functions. A further form gets its functions here, in a module of its own or next
-to its siblings, and an entry in the tables.
+`check` and `check_steps` refuse what a specification version cannot express, `lower` turns a compressed tensor into an
+operation or a chain of them, `lift` does the reverse for each operation. All are pure functions. A further form gets
+its functions here, in a module of its own or next to its siblings, and an entry in the tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ...errors import FormatError
-from ...specs import Palettize, Quantize, Spec
+from ...specs import Palettize, Prune, Quantize, Spec
 from ...tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 from ..values import Tensor
 from . import palettized, quantized, sparse
-from .form import OperationForm, Parameters, Types, UnsupportedForm
+from .form import OperationForm, Output, Parameters, Types, UnsupportedForm
 
-__all__ = ["OperationForm", "UnsupportedForm", "check", "constant", "describe", "lift", "lower"]
+__all__ = [
+    "OperationForm",
+    "Output",
+    "UnsupportedForm",
+    "check",
+    "check_steps",
+    "constant",
+    "describe",
+    "lift",
+    "lift_output",
+    "lower",
+]
 
-_IOS16, _IOS18 = 7, 9
-_LOWER: dict[type[CompressedTensor], tuple[Callable[[Any], OperationForm], Callable[[Any], OperationForm]]] = {
-    PalettizedTensor: (palettized.lower_ios16, palettized.lower_ios18),
-    QuantizedTensor: (quantized.lower_ios16, quantized.lower_ios18),
-    SparseTensor: (sparse.lower_ios16, sparse.lower_ios18),
+_IOS16, _IOS18, _IOS26 = 7, 9, 10
+# From each of these versions on, the next one not included.
+_LOWER: dict[type[CompressedTensor], dict[int, Callable[[Any], OperationForm]]] = {
+    PalettizedTensor: {
+        _IOS16: palettized.lower_ios16,
+        _IOS18: palettized.lower_ios18,
+        _IOS26: palettized.lower_ios26,
+    },
+    QuantizedTensor: {_IOS16: quantized.lower_ios16, _IOS18: quantized.lower_ios18, _IOS26: quantized.lower_ios26},
+    SparseTensor: {_IOS16: sparse.lower_ios16, _IOS18: sparse.lower_ios18},
 }
-_LIFT: dict[str, Callable[[Parameters], CompressedTensor]] = {
+_LIFT: dict[str, Callable[[Parameters], CompressedTensor | Tensor]] = {
     palettized.LUT_TO_DENSE: palettized.lift,
+    palettized.LUT_TO_SPARSE: palettized.lift_sparse,
     quantized.AFFINE_DEQUANTIZE: quantized.lift_affine_dequantize,
     quantized.BLOCKWISE_SHIFT_SCALE: quantized.lift_blockwise_shift_scale,
+    quantized.SPARSE_BLOCKWISE_SHIFT_SCALE: quantized.lift_sparse,
     sparse.SPARSE_TO_DENSE: sparse.lift,
 }
+# Operations whose first output is a mask and whose second one are the values, and all that may have no values.
+_TWO_OUTPUTS = (palettized.LUT_TO_SPARSE, quantized.SPARSE_BLOCKWISE_SHIFT_SCALE)
+_MAY_BE_EMPTY = (*_TWO_OUTPUTS, sparse.SPARSE_TO_DENSE)
 
 _DESCRIBE: dict[str, Callable[[Types], str]] = {
     palettized.LUT_TO_DENSE: palettized.describe,
@@ -70,12 +91,59 @@ def check(spec: Spec, specification_version: int) -> None:
             f"{spec.verb}: {what} needs specification version {_IOS18} (iOS 18), but this package has "
             f"{specification_version}; {instead}, or convert with minimum_deployment_target=iOS18"
         )
+    scaled_vectors = isinstance(spec, Palettize) and spec.cluster_dim > 1 and spec.enable_per_channel_scale
+    if scaled_vectors and specification_version < _IOS26:
+        raise ValueError(
+            f"{spec.verb}: enable_per_channel_scale with cluster_dim above 1 needs specification version {_IOS26} "
+            f"(iOS 26), but this package has {specification_version}; leave one out"
+        )
+
+
+def check_steps(specs: Sequence[Spec], specification_version: int) -> None:
+    """Refuse steps of joint compression, in the order given, that have no form in this specification version.
+
+    Raises
+    ------
+    ValueError
+        With the version that can express them, if there is one.
+    """
+    for spec in specs:
+        check(spec, specification_version)
+    if len(specs) < 2:
+        return
+    verbs = [spec.verb for spec in specs]
+    steps = ", then ".join(verbs)
+    if len(set(verbs)) < len(verbs):
+        raise ValueError(f"config: {steps}: each step can be taken once")
+    if specification_version < _IOS18:
+        raise ValueError(
+            f"config: joint compression ({steps}) needs specification version {_IOS18} (iOS 18), but this package has "
+            f"{specification_version}; convert with minimum_deployment_target=iOS18"
+        )
+    scales = next((spec for spec in specs if isinstance(spec, Quantize)), None)
+    palette = next((spec for spec in specs if isinstance(spec, Palettize)), None)
+    if palette is not None and palette.cluster_dim > 1 and (verbs[0] != palette.verb or Prune.verb in verbs):
+        raise ValueError(f"config: {steps}: cluster_dim above 1 is for weights only, and what it makes is not pruned")
+    if scales is None or palette is None:
+        return
+    if scales.dtype not in ("int8", "uint8"):
+        raise ValueError(f"config: {steps}: tables hold int8 or uint8, not {scales.dtype}")
+    if specs.index(palette) < specs.index(scales) and scales.granularity == "per_block":
+        raise ValueError(f"config: {steps}: a lut has one scale per table, or per_tensor one for all; not per_block")
+    if specs.index(scales) < specs.index(palette) and palette.enable_per_channel_scale:
+        raise ValueError(f"config: {steps}: enable_per_channel_scale is for weights, not for their codes")
 
 
 def lower(tensor: CompressedTensor, specification_version: int) -> OperationForm:
-    """The operation that stores a compressed tensor."""
-    ios16, ios18 = _LOWER[type(tensor)]
-    return ios16(tensor) if specification_version < _IOS18 else ios18(tensor)
+    """The operation that stores a compressed tensor, with those that it builds on.
+
+    Raises
+    ------
+    ValueError
+        If the specification version has no form for it, or (`TooLargeTablesError`) only one of larger tables.
+    """
+    forms = _LOWER[type(tensor)]
+    return forms[max(version for version in forms if version <= specification_version)](tensor)
 
 
 def constant(array: NDArray[Any]) -> OperationForm:
@@ -83,8 +151,15 @@ def constant(array: NDArray[Any]) -> OperationForm:
     return OperationForm("const", {"val": Tensor.of(array)})
 
 
-def lift(operation_type: str, parameters: Parameters) -> CompressedTensor:
-    """The compressed tensor that an operation stores.
+def lift(operation_type: str, parameters: Parameters) -> CompressedTensor | Tensor:
+    """The compressed tensor that an operation stores; plain values where it only scales such.
+
+    Parameters
+    ----------
+    operation_type : str
+        Operation type.
+    parameters : mapping of str to Tensor or CompressedTensor
+        Its parameters: stored ones, and those that operations before it yield, as `lift_output` gives them.
 
     Raises
     ------
@@ -95,7 +170,7 @@ def lift(operation_type: str, parameters: Parameters) -> CompressedTensor:
     """
     if operation_type not in _LIFT:
         raise UnsupportedForm(f"operation {operation_type}")
-    if any(prod(tensor.shape) == 0 for tensor in parameters.values()) and operation_type != sparse.SPARSE_TO_DENSE:
+    if any(prod(each.shape) == 0 for each in parameters.values()) and operation_type not in _MAY_BE_EMPTY:
         raise FormatError("has an empty parameter")
     try:
         return _LIFT[operation_type](parameters)
@@ -103,6 +178,23 @@ def lift(operation_type: str, parameters: Parameters) -> CompressedTensor:
         raise
     except ValueError as error:
         raise FormatError(f"is damaged: {error}") from error
+
+
+def lift_output(operation_type: str, lifted: CompressedTensor | Tensor, index: int) -> Tensor | CompressedTensor:
+    """What an operation is given that takes an output of another one, which has been lifted.
+
+    Raises
+    ------
+    FormatError
+        If there is no such output.
+    """
+    if index >= (2 if operation_type in _TWO_OUTPUTS else 1):
+        raise FormatError(f"takes output {index} of {operation_type}")
+    if operation_type not in _TWO_OUTPUTS:
+        return lifted
+    assert isinstance(lifted, SparseTensor)
+    assert isinstance(lifted.values, CompressedTensor)
+    return Tensor.packed("uint1", lifted.shape, lifted.mask) if index == 0 else lifted.values
 
 
 def describe(operation_type: str, types: Types) -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FormatError
+from ...tensors import CompressedTensor
 from ..data_types import DataType
 from ..values import Tensor
 
-Parameters = Mapping[str, Tensor]
-Types = Mapping[str, tuple[DataType, tuple[int, ...]]]
+# What an operation is given: stored values, or what an operation before it yields.
+Parameters: TypeAlias = Mapping[str, Tensor | CompressedTensor]
+Types: TypeAlias = Mapping[str, tuple[DataType, tuple[int, ...]]]
 
 
 class UnsupportedForm(Exception):
@@ -22,42 +24,53 @@ class UnsupportedForm(Exception):
 
 
 @dataclass(frozen=True, eq=False)
+class Output:
+    """An output of another operation, as a parameter."""
+
+    form: OperationForm
+    index: int = 0
+
+
+@dataclass(frozen=True, eq=False)
 class OperationForm:
-    """An operation that yields a constant.
+    """An operation that yields a constant, and through its parameters those that it builds on: a chain.
 
     Attributes
     ----------
     type : str
         Operation type.
-    parameters : dict of str to Tensor
-        Its parameters, in the order in which weight files hold them.
+    parameters : dict of str to Tensor or Output
+        Its parameters, in the order in which weight files hold them. A tensor that occurs twice in a chain is stored
+        once.
     in_inputs : bool
         Whether the operation carries them as inputs (iOS 18 form) or as attributes.
+    outputs : tuple of (DataType, tuple of int)
+        Types of its outputs; of the last operation of a chain they may be left out, since they stand already.
     """
 
     type: str
-    parameters: dict[str, Tensor]
+    parameters: dict[str, Tensor | Output]
     in_inputs: bool = False
+    outputs: tuple[tuple[DataType, tuple[int, ...]], ...] = ()
 
-    def install(self, operation: Any, values: Mapping[str, Any]) -> None:
-        """Turn an operation into this one; its outputs and its ``name`` attribute stay.
+    def chain(self) -> list[OperationForm]:
+        """The operations that this one builds on, producers first, and itself as the last; each once."""
+        found: dict[OperationForm, None] = {}
+        for given in self.parameters.values():
+            if isinstance(given, Output):
+                found.update(dict.fromkeys(given.form.chain()))
+        found[self] = None
+        return list(found)
 
-        Parameters
-        ----------
-        operation : message
-            The ``Operation`` to edit.
-        values : mapping of str to message
-            A ``Value`` for each parameter.
-        """
-        operation.type = self.type
-        operation.ClearField("inputs")
-        for name in [name for name in operation.attributes if name != "name"]:
-            del operation.attributes[name]
-        for name, value in values.items():
-            if self.in_inputs:
-                operation.inputs[name].arguments.add().value.CopyFrom(value)
-            else:
-                operation.attributes[name].CopyFrom(value)
+    def tensors(self) -> list[Tensor]:
+        """All that the chain stores, each once, in the order in which weight files hold it."""
+        given = [parameter for each in self.chain() for parameter in each.parameters.values()]
+        return list(dict.fromkeys(parameter for parameter in given if isinstance(parameter, Tensor)))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the chain stores."""
+        return sum(tensor.nbytes for tensor in self.tensors())
 
 
 def scalar(value: int, dtype: type[np.generic]) -> Tensor:
@@ -66,10 +79,12 @@ def scalar(value: int, dtype: type[np.generic]) -> Tensor:
 
 
 def parameter(parameters: Parameters, name: str, *types: str) -> Tensor:
-    """A parameter that must be there; with `types`, of one of these element types."""
+    """A stored parameter that must be there; with `types`, of one of these element types."""
     if name not in parameters:
         raise FormatError(f"has no parameter {name}")
     tensor = parameters[name]
+    if not isinstance(tensor, Tensor):
+        raise UnsupportedForm(f"a computed {name}")
     if types and tensor.data_type.name not in types:
         raise FormatError(f"its {name} must be {' or '.join(types)}, not {tensor.data_type.name}")
     return tensor

@@ -1,0 +1,178 @@
+"""What all compressed tensors share: packed codes, masks, and the interface."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+
+# Bits per code, and the dtype that holds one.
+QUANTIZED_DTYPES = {"int8": (8, np.int8), "uint8": (8, np.uint8), "int4": (4, np.int8), "uint4": (4, np.uint8)}
+
+
+def packed_size(count: int, nbits: int) -> int:
+    """Bytes that `count` elements of `nbits` bits occupy when packed."""
+    return (count * nbits + 7) // 8
+
+
+def pack_codes(codes: NDArray[Any], quantized_dtype: str) -> NDArray[np.uint8]:
+    """Pack integers, int8 for signed and uint8 for unsigned types, as `QuantizedTensor.data` has them."""
+    nbits, _ = QUANTIZED_DTYPES[quantized_dtype]
+    packed = np.empty(packed_size(codes.size, nbits), np.uint8)
+    _core.pack_bits(np.ascontiguousarray(codes).view(np.uint8).reshape(-1), nbits, False, False, packed)
+    return packed
+
+
+def unpack_codes(data: NDArray[np.uint8], shape: tuple[int, ...], quantized_dtype: str) -> NDArray[Any]:
+    """Unpack integers; the inverse of `pack_codes`. Those of 8 bits are a view."""
+    nbits, storage = QUANTIZED_DTYPES[quantized_dtype]
+    codes = data
+    if nbits < 8:
+        codes = np.empty(prod(shape), np.uint8)
+        _core.unpack_bits(data, nbits, storage is np.int8, False, codes.size, codes)
+    return codes.view(storage).reshape(shape)
+
+
+def ones_of(mask: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
+    """The first `count` bits of a mask as a 1-D bool array."""
+    ones = np.empty(count, np.uint8)
+    _core.unpack_bits(mask, 1, False, False, count, ones)
+    return ones.view(np.bool_)
+
+
+def pack_ones(ones: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The inverse of `ones_of`."""
+    mask = np.empty(packed_size(ones.size, 1), np.uint8)
+    _core.pack_bits(np.ascontiguousarray(ones).view(np.uint8).reshape(-1), 1, False, False, mask)
+    return mask
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """Where the values of a sparse tensor stand: what a compressed tensor of such values needs to find their blocks.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of the sparse tensor.
+    mask : numpy.ndarray of uint8
+        One bit per element in row-major order, least significant bit first; 1 where a value stands.
+    count : int
+        Number of values.
+    """
+
+    shape: tuple[int, ...]
+    mask: NDArray[np.uint8]
+    count: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        size = packed_size(prod(self.shape), 1)
+        if self.mask.dtype != np.uint8 or self.mask.shape != (size,):
+            raise ValueError(
+                f"Support: mask must be {size} bytes, not {self.mask.dtype} {self.mask.shape} (shape {self.shape})"
+            )
+        object.__setattr__(self, "count", _core.count_bits(self.mask, prod(self.shape)))
+
+    def same_as(self, other: Support | None) -> bool:
+        """Whether values stand at the same places."""
+        return other is self or (
+            other is not None and self.shape == other.shape and np.array_equal(self.mask, other.mask)
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CompressedTensor(ABC):
+    """What every compressed tensor has.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of the decompressed array.
+    """
+
+    shape: tuple[int, ...]
+
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the decompressed array."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes of all stored parts together, without file headers and padding."""
+
+    @abstractmethod
+    def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
+        """Decompress.
+
+        Parameters
+        ----------
+        out : numpy.ndarray, optional
+            C-contiguous, writable array of this tensor's shape and dtype to decompress into.
+        num_threads : int, optional
+            Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+        Returns
+        -------
+        numpy.ndarray
+            `out`, or a new array.
+        """
+
+    def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
+        """Sums over `weight`, contiguous and of this shape and dtype, and the decompressed array; see `_core`."""
+        return _core.sum_errors(weight, self.dense(num_threads=num_threads), num_threads)
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return prod(self.shape)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits, tables and scales included, per weight (0 for an empty tensor)."""
+        return 8.0 * self.nbytes / self.size if self.size else 0.0
+
+    def _require(self, condition: bool, rule: str) -> None:
+        if not condition:
+            raise ValueError(f"{type(self).__name__}: {rule} (shape {self.shape})")
+
+    def _require_divisors(self, name: str, counts: tuple[int, ...], shape: tuple[int, ...]) -> None:
+        divides = len(counts) == len(shape) and all(
+            count > 0 and size % count == 0 for size, count in zip(shape, counts, strict=True)
+        )
+        self._require(divides, f"{name} {counts} must divide the weight's axes")
+
+    def _require_support(self, support: Support | None) -> None:
+        self._require(
+            support is None or self.shape == (support.count,),
+            f"the shape of values at a mask's ones must be (ones,), here ({support and support.count},)",
+        )
+
+    def _require_bytes(self, name: str, data: NDArray[np.uint8], nbits: int, count: int | None = None) -> None:
+        size = packed_size(self.size if count is None else count, nbits)
+        self._require(
+            data.shape == (size,) and data.dtype == np.uint8,
+            f"{name} must be {size} bytes, not {data.dtype} {data.shape}",
+        )
+
+    def _output(self, out: NDArray[Any] | None) -> NDArray[Any]:
+        if out is None:
+            return np.empty(self.shape, self.dtype)
+        self._require(
+            out.shape == self.shape and out.dtype == self.dtype and out.flags.c_contiguous and out.flags.writeable,
+            f"dense: out must be a writable C-contiguous {self.dtype} array of this shape, not {out.dtype} {out.shape}",
+        )
+        return out
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._summary()}, shape {self.shape}, {self.bits_per_weight:.3f} bits/weight>"
+
+    @abstractmethod
+    def _summary(self) -> str: ...
