@@ -120,25 +120,6 @@ def test_the_storage_of_foreign_weights_is_told(ct, model, tmp_path):
         assert record.bits_per_weight == pytest.approx(bits, abs=0.02)
 
 
-UNKNOWN = {
-    "vectors": ("palettize_weights", "OpPalettizerConfig",
-                {"mode": "kmeans", "nbits": 2, "cluster_dim": 4}, "a table of vectors"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", UNKNOWN)
-def test_forms_of_later_versions_are_kept(ct, models, tmp_path, name):
-    method, config, options, reason = UNKNOWN[name]
-    cto = ct.optimize.coreml
-    path = _compress(ct, models[9], tmp_path, getattr(cto, method), getattr(cto, config)(**options))
-    report = coreml.decompress(path, tmp_path / "dense.mlpackage")
-    reasons = {each.reason for each in report.weights if len(each.shape) > 1}
-    assert reasons == {f"{reason} is not supported by this version"}
-    for key, array in float_constants(path).items():
-        assert_same_bits(float_constants(tmp_path / "dense.mlpackage")[key], array, key)
-    assert coreml.inspect(path).bits_per_weight < 5
-
-
 def test_data_that_two_steps_share_counts_once(ct, build, tmp_path):
     def body(mb, x):
         return mb.linear(x=mb.cast(x=x, dtype="fp16"), weight=FIRST, name="first")
