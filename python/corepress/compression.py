@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from . import _core
 from .arrays import as_finite_weight, axis_layout, block_layout, checked_axis
+from .errors import TooFewZerosError
 from .palettes import palettize, palettize_all
 from .specs import Palettize, Prune, Quantize, Spec
 from .tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
@@ -140,6 +141,7 @@ def prune(
     n_m_ratio: tuple[int, int] | None = None,
     block_size: int | None = None,
     dim: int | None = None,
+    minimum_sparsity_percentile: float = 0.0,
     num_threads: int | None = None,
 ) -> SparseTensor:
     """Set the weights of smallest magnitude to zero and store only the others.
@@ -165,6 +167,8 @@ def prune(
     dim : {0, 1}, optional
         Axis of `n_m_ratio` (None: 1, the input channels of a convolution or linear layer) or of `block_size` (None:
         0, the output channels).
+    minimum_sparsity_percentile : float
+        With `threshold`: the least fraction of zeros, in [0, 1], that makes pruning worth it.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
@@ -177,7 +181,8 @@ def prune(
     TypeError
         If the weight is not a float array.
     ValueError
-        For values out of range and for NaN or infinite weights.
+        For values out of range, NaN or infinite weights, and fewer zeros than `minimum_sparsity_percentile`
+        (`TooFewZerosError`).
 
     Notes
     -----
@@ -185,7 +190,12 @@ def prune(
     the precision of float16 decides.
     """
     spec = Prune(
-        target_sparsity=target_sparsity, threshold=threshold, n_m_ratio=n_m_ratio, block_size=block_size, dim=dim
+        target_sparsity=target_sparsity,
+        threshold=threshold,
+        n_m_ratio=n_m_ratio,
+        block_size=block_size,
+        dim=dim,
+        minimum_sparsity_percentile=minimum_sparsity_percentile,
     )
     return _prune(weight, spec, num_threads)
 
@@ -194,9 +204,14 @@ def _prune(weight: Any, spec: Prune, num_threads: int | None) -> SparseTensor:
     weight = as_finite_weight("prune", weight, num_threads)
     keep = _structure(weight, spec, num_threads) if spec.is_structured else None
     if keep is None:
-        mask, _ = _core.magnitude_mask(weight, _threshold(weight, spec, num_threads), num_threads)
+        mask, nnz = _core.magnitude_mask(weight, _threshold(weight, spec, num_threads), num_threads)
     else:
-        mask, _ = _core.mask_of_kept(weight, keep, num_threads)
+        mask, nnz = _core.mask_of_kept(weight, keep, num_threads)
+    if weight.size - nnz < spec.minimum_sparsity_percentile * weight.size:
+        raise TooFewZerosError(
+            f"prune: {weight.size - nnz} of {weight.size} values become zero, less than minimum_sparsity_percentile "
+            f"{spec.minimum_sparsity_percentile} (shape {weight.shape})"
+        )
     return SparseTensor(weight.shape, mask, _core.encode_sparse(weight, mask, num_threads))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from numbers import Integral
-from typing import Any, ClassVar, TypeAlias
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, ClassVar, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from .errors import IndivisibleError
+from .suggestions import suggestion
 
 PALETTE_BITS = (1, 2, 3, 4, 6, 8)
 LARGEST_M = 1024
@@ -177,6 +179,9 @@ class Prune:
         With `target_sparsity`: zero blocks of this many consecutive weights along `dim`, by their L2 norm.
     dim : {0, 1}, optional
         Axis of `n_m_ratio` (None: 1, the input channels) or `block_size` (None: 0, the output channels).
+    minimum_sparsity_percentile : float
+        With `threshold`: the least fraction of zeros, in [0, 1], that makes pruning worth it. A weight with fewer is
+        left as it is, which for an array is an error.
     """
 
     verb: ClassVar[str] = "prune"
@@ -185,6 +190,7 @@ class Prune:
     n_m_ratio: tuple[int, int] | None = None
     block_size: int | None = None
     dim: int | None = None
+    minimum_sparsity_percentile: float = 0.0
 
     def __post_init__(self) -> None:
         given = [self.target_sparsity, self.threshold, self.n_m_ratio]
@@ -211,6 +217,13 @@ class Prune:
         if self.dim is not None:
             _require(self.is_structured, self, "dim needs n_m_ratio or block_size")
             _require_choice(self, "dim", (0, 1))
+        if self.minimum_sparsity_percentile:
+            _require(self.threshold is not None, self, "minimum_sparsity_percentile needs threshold")
+        _require(
+            0.0 <= self.minimum_sparsity_percentile <= 1.0,
+            self,
+            f"minimum_sparsity_percentile must be between 0 and 1, not {self.minimum_sparsity_percentile}",
+        )
 
     @property
     def is_structured(self) -> bool:
@@ -241,16 +254,68 @@ SPECS: dict[str, type[Palettize] | type[Quantize] | type[Prune]] = {
 }
 
 
-def spec_from_dict(step: dict[str, dict[str, Any]]) -> Spec:
+def spec_from_dict(step: Any) -> Spec:
     """Build a spec from its short form, for example ``{"palettize": {"nbits": 4}}``."""
     if not isinstance(step, dict) or len(step) != 1:
         raise ValueError(f"config: a step is a dict with one key out of {', '.join(SPECS)}, not {step!r}")
     ((verb, options),) = step.items()
     if verb not in SPECS:
-        raise ValueError(f"config: unknown step {verb!r}; known are {', '.join(SPECS)}")
-    options = options or {}
-    known = [field.name for field in fields(SPECS[verb])]
-    for name in options:
+        raise ValueError(f"config: unknown step {verb!r}; known are {', '.join(SPECS)}{suggestion(verb, SPECS)}")
+    spec, options = SPECS[verb], {} if options is None else options
+    if not isinstance(options, dict):
+        raise ValueError(f"{verb}: options must be a dict, not {options!r}")
+    known = [field.name for field in fields(spec)]
+    hints = get_type_hints(spec)
+    for name, value in options.items():
         if name not in known:
-            raise ValueError(f"config: {verb} has no option {name!r}; it has {', '.join(known)}")
-    return SPECS[verb](**options)
+            raise ValueError(f"{verb}: no option {name!r}; there are {', '.join(known)}{suggestion(name, known)}")
+        if not _fits(value, hints[name]):
+            raise ValueError(f"{verb}: {name} must be {_in_words(hints[name])}, not {value!r}")
+    return spec(**options)
+
+
+def spec_to_dict(spec: Spec) -> dict[str, dict[str, Any]]:
+    """The short form of a spec, with the options that differ from their defaults."""
+    options = {}
+    for field in fields(spec):
+        value = getattr(spec, field.name)
+        if value != field.default:
+            if callable(value):
+                raise ValueError(f"{spec.verb}: {field.name} is a function, which has no form as a dict")
+            options[field.name] = list(value) if isinstance(value, tuple) else value
+    return {spec.verb: options}
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", tuple: "a list of numbers"}
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """The types that a field's hint allows."""
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return [get_origin(part) or part for part in parts]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value out of a dict, YAML or JSON is of a type that the field's hint allows."""
+    for kind in _kinds(hint):
+        if kind is NoneType:
+            fits = value is None
+        elif kind is bool:
+            fits = isinstance(value, bool)
+        elif kind is int:
+            fits = _is_whole(value)
+        elif kind is float:
+            fits = isinstance(value, Real) and not isinstance(value, bool)
+        elif kind is tuple:
+            fits = isinstance(value, list | tuple)
+        elif kind is str:
+            fits = isinstance(value, str)
+        else:
+            fits = callable(value)
+        if fits:
+            return True
+    return False
+
+
+def _in_words(hint: Any) -> str:
+    return " or ".join(_WORDS.get(kind, "a function") for kind in _kinds(hint) if kind is not NoneType)

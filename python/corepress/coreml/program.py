@@ -35,6 +35,7 @@ class Consumer(NamedTuple):
     operand: str
     axis: int | None
     input_axis: int | None
+    name: str
 
 
 class BlobKey(NamedTuple):
@@ -105,6 +106,12 @@ class Reference:
 
 def _is_definition(operation: Any) -> bool:
     return bool(operation.type == "const" or operation.type.startswith("constexpr_"))
+
+
+def label_of(operation: Any) -> str:
+    """The name that coremltools gives an operation: its label, or that of its first output."""
+    values = operation.attributes["name"].immediateValue.tensor.strings.values if "name" in operation.attributes else ()
+    return str(values[0]) if len(values) == 1 else str(operation.outputs[0].name) if operation.outputs else ""
 
 
 class Program:
@@ -218,7 +225,7 @@ class Program:
                         definition.producers.append(source)
                 elif source:
                     axes = channel_axes(operation, operand, len(source.shape), scope)
-                    source.consumers.append(Consumer(operation.type, operand, *axes))
+                    source.consumers.append(Consumer(operation.type, operand, *axes, label_of(operation)))
 
     def _refer(self, values: Any, owner: Definition | None) -> None:
         for parameter in sorted(values):
@@ -289,6 +296,12 @@ class Weight:
     def consumer_types(self) -> tuple[str, ...]:
         """Distinct operation types of the consumers."""
         return tuple(dict.fromkeys(consumer.operation for consumer in self.consumers))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all definitions, and their labels where these differ."""
+        definitions = self.definitions
+        return tuple(dict.fromkeys(name for each in definitions for name in (each.name, label_of(each.operation))))
 
     @property
     def axes(self) -> set[int | None]:

@@ -49,7 +49,7 @@ class _Rewriter:
         if inline and self._names:
             files.add(min(self._names))
         for path in sorted(files):
-            with WeightFileWriter(self._output.path(path)) as writer:
+            with self._output.weight_file(path) as writer:
                 self._write_file(path, writer, anchors)
                 for edit in inline if path == min(self._names) else ():
                     self._apply(edit, path, writer)
