@@ -57,7 +57,7 @@ def parse_yaml(text: str) -> Any:
     """Values of YAML in which no key stands twice; ``1e-3`` is a number, as in YAML 1.2."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]  # its types are not installed everywhere
         pass
 
     def mapping(loader: Loader, node: Any) -> dict[Any, Any]:

@@ -48,14 +48,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "weight_threshold": 2048,
     },
 }
-_KEYS = ("config_type", "global_config", "op_type_configs", "op_name_configs")
+_PARTS = ("global_config", "op_type_configs", "op_name_configs")
+_KEYS = ("config_type", *_PARTS)
 # What has no bearing on the result.
 _IGNORED = ("num_kmeans_workers",)
 
 
 def is_optimization_config(config: Any) -> bool:
     """Whether this is an object of coremltools' class, or one that looks like it."""
-    return all(hasattr(config, name) for name in _KEYS[1:])
+    return all(hasattr(config, name) for name in _PARTS)
 
 
 def parts_of_object(config: Any) -> dict[str, Any]:
@@ -78,7 +79,8 @@ def parts_of_dict(values: Mapping[str, Any]) -> dict[str, Any]:
         options = dict(options)
         return _weight_config(options.pop("config_type", default_type), options)
 
-    return _parts(*(values.get(key) for key in _KEYS[1:]), of_dict)
+    global_config, by_type, by_name = (values.get(key) for key in _PARTS)
+    return _parts(global_config, by_type, by_name, of_dict)
 
 
 def _parts(global_config: Any, by_type: Any, by_name: Any, convert: Callable[[Any], WeightConfig]) -> dict[str, Any]:
@@ -143,7 +145,7 @@ def _spec(name: str, options: dict[str, Any], defaults: dict[str, Any]) -> Spec:
     return _build(Prune, options, defaults)
 
 
-def _build(spec: type[Any], options: dict[str, Any], defaults: dict[str, Any]) -> Any:
+def _build(spec: type[Spec], options: dict[str, Any], defaults: dict[str, Any]) -> Spec:
     """A spec with these options; one that it does not have must not matter."""
     known = [field.name for field in fields(spec)]
     for name in [name for name in options if name not in known]:

@@ -109,9 +109,12 @@ def _is_definition(operation: Any) -> bool:
 
 
 def label_of(operation: Any) -> str:
-    """The name that coremltools gives an operation: its label, or that of its first output."""
-    values = operation.attributes["name"].immediateValue.tensor.strings.values if "name" in operation.attributes else ()
-    return str(values[0]) if len(values) == 1 else str(operation.outputs[0].name) if operation.outputs else ""
+    """The name that coremltools gives an operation: its label, or else the name of its first output."""
+    if "name" in operation.attributes:
+        values = operation.attributes["name"].immediateValue.tensor.strings.values
+        if len(values) == 1:
+            return str(values[0])
+    return str(operation.outputs[0].name) if operation.outputs else ""
 
 
 class Program:

@@ -6,13 +6,37 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from numpy.typing import NDArray
+
+from .data_types import DataType
 from .operations import OperationForm
-from .package_writer import PackageWriter
 from .program import BlobKey, Definition, Program, Reference, Weight
 from .values import MINIMUM_BLOB_COUNT, Tensor, ValueReader, blob_value, inline_value
-from .weight_file import WeightFileWriter
+from .weight_file import BlobRecord, WeightFileReader
+
+
+class BlobSink(Protocol):
+    """What takes the blobs of one weight file: `WeightFileWriter`, or what only counts them."""
+
+    def append(self, data_type: DataType, count: int, data: NDArray[Any]) -> int: ...
+
+    def copy(self, reader: WeightFileReader, record: BlobRecord) -> int: ...
+
+    def __enter__(self) -> BlobSink: ...
+
+    def __exit__(self, *error: Any) -> None: ...
+
+
+class Output(Protocol):
+    """What takes a package's files: `PackageWriter`, or what only counts them."""
+
+    def weight_file(self, source_path: Path) -> BlobSink: ...
+
+    def write_model(self, data: bytes) -> None: ...
+
+    def finish(self) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +50,7 @@ class Edit:
 class _Rewriter:
     """Streams weight files, blob by blob in source order, with each edit at the place of what it replaces."""
 
-    def __init__(self, program: Program, values: ValueReader, output: PackageWriter) -> None:
+    def __init__(self, program: Program, values: ValueReader, output: Output) -> None:
         self._program, self._values, self._output = program, values, output
         self._names = {path: name for name, path in reversed(program.file_names.items())}
         self._edited: set[Definition] = set()
@@ -60,7 +84,7 @@ class _Rewriter:
         if self._edited or files:
             self._output.write_model(self._program.serialize())
 
-    def _write_file(self, path: Path, writer: WeightFileWriter, anchors: dict[BlobKey, list[Edit]]) -> None:
+    def _write_file(self, path: Path, writer: BlobSink, anchors: dict[BlobKey, list[Edit]]) -> None:
         reader, references = self._values.file(path), self._references[path]
         for offset in sorted({record.offset for record in reader} | set(references)):
             key = BlobKey(path, offset)
@@ -70,7 +94,7 @@ class _Rewriter:
             if not owners or any(owner not in self._edited for owner in owners):
                 self._moved[key] = writer.copy(reader, reader.record(offset))
 
-    def _apply(self, edit: Edit, path: Path | None, writer: WeightFileWriter | None) -> None:
+    def _apply(self, edit: Edit, path: Path | None, writer: BlobSink | None) -> None:
         form = edit.build()
         if form is not None:
             values = {name: self._store(tensor, path, writer) for name, tensor in form.parameters.items()}
@@ -81,7 +105,7 @@ class _Rewriter:
             reader = self._values.file(reference.key.file)
             reader.release(reader.record(reference.key.offset))
 
-    def _store(self, tensor: Tensor, path: Path | None, writer: WeightFileWriter | None) -> Any:
+    def _store(self, tensor: Tensor, path: Path | None, writer: BlobSink | None) -> Any:
         if writer is None or path is None or tensor.count < MINIMUM_BLOB_COUNT or tensor.data_type.blob_number is None:
             return inline_value(tensor)
         return blob_value(tensor, self._names[path], writer.append(tensor.data_type, tensor.count, tensor.data))
@@ -92,7 +116,7 @@ class _Rewriter:
                 reference.value.blobFileValue.offset = self._moved[reference.key]
 
 
-def rewrite(program: Program, values: ValueReader, output: PackageWriter, edits: Sequence[Edit]) -> None:
+def rewrite(program: Program, values: ValueReader, output: Output, edits: Sequence[Edit]) -> None:
     """Carry out edits, one at a time in the order of the source's weight files, and finish the output.
 
     Parameters
@@ -101,7 +125,7 @@ def rewrite(program: Program, values: ValueReader, output: PackageWriter, edits:
         The source's program; it is changed in place.
     values : ValueReader
         Reader of the source's constants.
-    output : PackageWriter
+    output : Output
         Where to write.
     edits : sequence of Edit
         What to store anew.

@@ -188,6 +188,21 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+class WeightFileLayout:
+    """Where the blobs of a weight file stand that are placed one after another."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.size = _HEADER.size
+
+    def place(self, size: int) -> int:
+        """Make room for a blob of so many bytes; the offset of its record."""
+        offset = _align(self.size)
+        self.size = offset + _RECORD.size + size
+        self.count += 1
+        return offset
+
+
 class WeightFileWriter:
     """Writes a new weight file front to back; it becomes valid when it is closed without an error.
 
@@ -199,8 +214,7 @@ class WeightFileWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.count = 0
-        self._position = _HEADER.size
+        self._layout = WeightFileLayout()
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         _write_all(self._descriptor, bytes(_HEADER.size))
 
@@ -241,18 +255,16 @@ class WeightFileWriter:
         return offset
 
     def _begin(self, data_type: DataType, size: int, padding: int) -> int:
-        offset = _align(self._position)
-        data_offset = offset + _RECORD.size
-        record = _RECORD.pack(SENTINEL, data_type.blob_number, size, data_offset, padding)
-        _write_all(self._descriptor, bytes(offset - self._position) + record)
-        self._position = data_offset + size
-        self.count += 1
+        position = self._layout.size
+        offset = self._layout.place(size)
+        record = _RECORD.pack(SENTINEL, data_type.blob_number, size, offset + _RECORD.size, padding)
+        _write_all(self._descriptor, bytes(offset - position) + record)
         return offset
 
     def close(self) -> None:
         """Write the header and wait until everything is on the disk."""
         os.lseek(self._descriptor, 0, os.SEEK_SET)
-        _write_all(self._descriptor, _HEADER.pack(self.count, VERSION))
+        _write_all(self._descriptor, _HEADER.pack(self._layout.count, VERSION))
         os.fsync(self._descriptor)
         os.close(self._descriptor)
 
