@@ -60,12 +60,12 @@ class Decisions:
             raise ValueError(f"config: no weight is meant by {'; '.join(self.unmatched_rules)}")
         self._lint.check_version(program.specification_version)
 
-    def decide(self, program: Program, weight: Weight) -> Decision:
+    def decide(self, weight: Weight) -> Decision:
         """What to do to a weight; raises `Keep` if nothing is."""
         first = weight.first
         try:
             chosen = select(self._config, weight).steps
-            check_steps(chosen, program.version)
+            check_steps(chosen, first.version)
             steps = tuple(_resolve_axes(step, weight) for step in chosen)
         except Keep as reason:
             raise self.kept(weight, reason) from None
@@ -145,12 +145,12 @@ def compress(
     decisions = Decisions(as_config(config, weight_threshold=weight_threshold, target=target), strict=strict)
 
     def decide(program: Program, values: ValueReader, weight: Weight) -> Task:
-        decision = decisions.decide(program, weight)
+        decision = decisions.decide(weight)
 
         def task() -> Outcome:
             try:
                 stored = _stored(weight, values)
-                return _compress(stored, decision.steps, decision.description, program.version, num_threads)
+                return _compress(stored, decision.steps, decision.description, weight.first.version, num_threads)
             except Keep as reason:
                 raise decisions.kept(weight, reason) from None
 

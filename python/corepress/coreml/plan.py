@@ -267,7 +267,7 @@ def plan(
     decisions.prepare(program)
     records, edits = [], []
     for weight in visible_weights(program):
-        record, form = _planned(weight, program, decisions)
+        record, form = _planned(weight, decisions)
         records.append(record)
         if form is not None:
             edits.append(Edit(weight, partial(_given, form)))
@@ -290,15 +290,15 @@ def _given(form: OperationForm) -> OperationForm:
     return form
 
 
-def _planned(weight: Weight, program: Program, decisions: Decisions) -> tuple[PlannedWeight, OperationForm | None]:
+def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, OperationForm | None]:
     first, size = weight.first, stored_bytes(weight)
     form, decision, exact, keep = None, None, True, None
     try:
-        decision = decisions.decide(program, weight)
+        decision = decisions.decide(weight)
     except Keep as reason:
         keep = reason
     else:
-        form, exact = _form(weight, decision, program)
+        form, exact = _form(weight, decision)
     after = size if form is None else sum(tensor.nbytes for tensor in form.parameters.values())
     record = PlannedWeight(
         name=first.name,
@@ -318,8 +318,8 @@ def _planned(weight: Weight, program: Program, decisions: Decisions) -> tuple[Pl
     return record, form
 
 
-def _form(weight: Weight, decision: Decision, program: Program) -> tuple[OperationForm, bool]:
+def _form(weight: Weight, decision: Decision) -> tuple[OperationForm, bool]:
     first = weight.first
     assert first.data_type.dtype is not None, "only floats are compressed"
-    form, exact = phantom(decision.steps, first.shape, first.data_type.dtype, program.version)
+    form, exact = phantom(decision.steps, first.shape, first.data_type.dtype, first.version)
     return form, exact and first.operation.type == "const"
