@@ -119,9 +119,9 @@ class Config:
             return cls(global_config=_given(values))
         if "config_type" in values:
             return cls(**coremltools_config.parts_of_dict(values))
-        if recipes.is_recipe(values):
-            return cls.from_recipe(values)
         keys = _long_form()
+        if not values.keys() & (keys.keys() | SPECS.keys()) and recipes.is_recipe(values):
+            return cls.from_recipe(values)
         unknown = [key for key in values if key not in keys]
         if not values or (len(values) == 1 and unknown):
             return cls(global_config=_given(values))

@@ -142,6 +142,8 @@ def _spec(name: str, options: dict[str, Any], defaults: dict[str, Any]) -> Spec:
             options |= {"granularity": "per_channel", "block_size": 32}  # blocks of the whole axis
         options["dtype"] = options["dtype"] if isinstance(options["dtype"], str) else options["dtype"].__name__
         return _build(Quantize, options, defaults)
+    if options.get("dim") is None and (options.get("n_m_ratio") or options.get("block_size")):
+        options["dim"] = 1 if options["n_m_ratio"] else 0  # as its objects say
     return _build(Prune, options, defaults)
 
 

@@ -27,7 +27,7 @@ def is_recipe(values: Mapping[Any, Any]) -> bool:
     """Whether a dict is a recipe, or holds several."""
     if isinstance(values.get("recipes"), Mapping):
         return True
-    return bool(values) and all(map(_is_bits, values.values())) and "weight_threshold" not in values
+    return bool(values) and all(map(_is_bits, values.values()))
 
 
 def rules_of(recipe: Any, key: str | float | None, options: Mapping[str, Any]) -> list[tuple[str, Palettize | None]]:

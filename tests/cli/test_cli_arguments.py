@@ -72,16 +72,21 @@ def test_shared_options_reach_compress(shell, call, verb):
         "progress": None,
         "overwrite": False,
         "strict": False,
-        "weight_threshold": 2048,
+        "weight_threshold": None,
+        "joint_compression": None,
+        "target": None,
         "num_threads": None,
     }
-    shared = ["--overwrite", "--strict", "--weight-threshold", "10", "--num-threads", "3"]
+    shared = ["--overwrite", "--strict", "--weight-threshold", "10", "--num-threads", "3", "--target", "ane"]
+    shared += ["--joint-compression"]
     assert shell(verb, "a", "-o", "b", *SMALLEST[verb], *shared).status == 0
     assert call.options == {
         "progress": None,
         "overwrite": True,
         "strict": True,
         "weight_threshold": 10,
+        "joint_compression": True,
+        "target": "ane",
         "num_threads": 3,
     }
 

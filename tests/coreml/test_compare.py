@@ -33,10 +33,8 @@ def test_each_weight_as_measured_by_coremltools_values(ios18_package, tmp_path):
     for weight in comparison.different:
         if weight.name != "infinite_x_0":
             difference = before[weight.name].astype(np.float64) - after[weight.name]
-            signal, noise = (
-                signal + np.square(before[weight.name], dtype=np.float64).sum(),
-                noise + (difference**2).sum(),
-            )
+            signal += np.square(before[weight.name], dtype=np.float64).sum()
+            noise += np.square(difference).sum()
     assert comparison.snr_db == pytest.approx(10 * math.log10(signal / noise))
 
 

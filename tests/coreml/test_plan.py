@@ -113,7 +113,7 @@ def test_infinite_values_are_found_only_when_they_are_read(ios18_package, tmp_pa
 def test_refusals_are_those_of_compress(trained_package, ios18_package):
     with pytest.raises(ValueError, match="nbits 3 needs specification version 9"):
         coreml.plan(trained_package, Palettize(nbits=3))
-    with pytest.raises(ValueError, match="uneven_weight_0 .*group_size 16 does not divide"):
+    with pytest.raises(ValueError, match=r"uneven_weight_0 .*group_size 16 does not divide"):
         coreml.plan(ios18_package, Palettize(nbits=4, **GROUPS), strict=True)
     with pytest.raises(ValueError, match="no weight is meant by weights 'nothing'"):
         coreml.plan(ios18_package, {"weights": {"nothing": None}}, strict=True)

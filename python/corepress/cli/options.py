@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import click
 
+from ..config import DEFAULT_WEIGHT_THRESHOLD, TARGETS
 from ..specs import Spec
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -64,13 +65,23 @@ compress_options = together(
         "--weight-threshold",
         metavar="N",
         type=click.IntRange(min=0),
-        default=2048,
-        show_default=True,
-        help="Leave weights alone that have this many elements or fewer.",
+        help=f"Leave weights alone that have this many elements or fewer. [default: {DEFAULT_WEIGHT_THRESHOLD}]",
+    ),
+    click.option(
+        "--joint-compression",
+        is_flag=True,
+        default=None,
+        help="Compress what is compressed already further, instead of leaving it alone.",
+    ),
+    click.option(
+        "--target",
+        type=click.Choice(TARGETS),
+        help="Warn of encodings that are known to be refused or slow there: a system, the Neural Engine or the GPU.",
     ),
     click.option(
         "--strict", is_flag=True, help="Fail if a weight can't be compressed as asked, instead of keeping it."
     ),
+    click.option("--dry-run", is_flag=True, help="Show what would be done and the exact sizes, but write nothing."),
 )
 report_options = together(
     click.option(
@@ -82,6 +93,14 @@ report_options = together(
         help="Save the report, one record per weight, as JSON.",
     ),
     click.option("-v", "--verbose", is_flag=True, help="Print one line per weight."),
+)
+plot_option = click.option(
+    "--plot",
+    "plot_file",
+    metavar="FILE.png",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_require_folder,
+    help="Draw the result as a picture.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 quiet_option = click.option(

@@ -132,7 +132,7 @@ class Comparison:
             if names:
                 lines.append(f"only in {which}: {', '.join(names)}")
         lines += [str(output) for output in self.outputs]
-        lines += [f"predictions: {self.note}"] if self.note else []
+        lines += [self.note] if self.note else []
         return "\n".join(lines)
 
     def __str__(self) -> str:

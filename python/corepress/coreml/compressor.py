@@ -100,6 +100,7 @@ def compress(
     strict: bool = False,
     weight_threshold: int | None = None,
     target: str | None = None,
+    joint_compression: bool | None = None,
     num_threads: int | None = None,
 ) -> Report:
     """Compress the weights of an ``.mlpackage``.
@@ -126,6 +127,9 @@ def compress(
         Weights of this many elements or fewer are kept; None for the config's threshold, 2048 if it has none.
     target : {"ios16", "ios17", "ios18", "ios26", "ane", "gpu"}, optional
         Warn in the report of encodings that are known to be refused or slow there; None for the config's target.
+    joint_compression : bool, optional
+        Whether weights that are compressed already are compressed further instead of left alone; None for the config's
+        choice.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`. The result does not
         depend on it.
@@ -142,7 +146,8 @@ def compress(
     FormatError
         If the package is damaged.
     """
-    decisions = Decisions(as_config(config, weight_threshold=weight_threshold, target=target), strict=strict)
+    overrides = {"weight_threshold": weight_threshold, "target": target, "joint_compression": joint_compression}
+    decisions = Decisions(as_config(config, **overrides), strict=strict)
 
     def decide(program: Program, values: ValueReader, weight: Weight) -> Task:
         decision = decisions.decide(weight)

@@ -59,7 +59,7 @@ def same_bits(first: NDArray[Any], second: NDArray[Any]) -> bool:
 
 
 def distance(first: NDArray[Any], second: NDArray[Any], num_threads: int | None = None) -> Error:
-    """`corepress.error` of two arrays of one shape and dtype, of any element type; no error if the bits are the same."""
+    """`corepress.error` of two arrays of one shape and dtype, of any element type; none if the bits are the same."""
     if same_bits(first, second):
         return Error(0.0, 0.0, math.inf, 0.0, 1.0)
     if first.dtype.kind == "f" and first.dtype.itemsize in (2, 4):

@@ -235,6 +235,7 @@ def plan(
     strict: bool = False,
     weight_threshold: int | None = None,
     target: str | None = None,
+    joint_compression: bool | None = None,
 ) -> Plan:
     """Tell what `compress` would do with the same arguments, without compressing or writing anything.
 
@@ -242,7 +243,7 @@ def plan(
     ----------
     src : path-like
         The package.
-    config, strict, weight_threshold, target
+    config, strict, weight_threshold, target, joint_compression
         As for `compress`.
 
     Returns
@@ -263,7 +264,8 @@ def plan(
     started = time.perf_counter()
     package = Package.open(src)
     program = Program(package)
-    decisions = Decisions(as_config(config, weight_threshold=weight_threshold, target=target), strict=strict)
+    overrides = {"weight_threshold": weight_threshold, "target": target, "joint_compression": joint_compression}
+    decisions = Decisions(as_config(config, **overrides), strict=strict)
     decisions.prepare(program)
     records, edits = [], []
     for weight in visible_weights(program):
