@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from . import _core
 from .arrays import as_finite_weight, checked_axis, group_layout
+from .custom_palettes import palettize_by
 from .errors import TooManyValuesError
 from .specs import PALETTE_BITS, Palettize
 from .tensors import PalettizedTensor
@@ -133,6 +134,8 @@ def palettize_all(
     if table is not None:
         assert nbits is not None
         luts = [_tables(array.dtype, [table] * prod(each), nbits) for array, each in zip(arrays, groups, strict=True)]
+    elif spec.lut_function is not None:
+        return [palettize_by(spec.lut_function, *each) for each in zip(arrays, groups, strict=True)]
     elif spec.mode == "unique":
         return [_palettize_unique(*each, nbits, num_threads) for each in zip(arrays, groups, strict=True)]
     assert nbits is not None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, ClassVar, TypeAlias, Union, get_args, get_origin, get_type_hints
@@ -48,9 +49,10 @@ class Palettize:
     ----------
     nbits : {1, 2, 3, 4, 6, 8}, optional
         Bits per index; the table has ``2**nbits`` entries. Needed for all modes but ``"unique"``.
-    mode : {"kmeans", "uniform", "unique"}
+    mode : {"kmeans", "uniform", "unique", "custom"}
         How the table is found. ``"kmeans"`` gives the smallest possible squared error, ``"uniform"`` even steps from
-        the smallest to the largest weight, ``"unique"`` the distinct values, if they are at most 256.
+        the smallest to the largest weight, ``"unique"`` the distinct values, if they are at most 256, ``"custom"``
+        what `lut_function` returns.
     granularity : {"per_tensor", "per_grouped_channel"}
         One table for the tensor, or one per `group_size` channels.
     group_size : int
@@ -61,6 +63,9 @@ class Palettize:
         What to do where `group_size` does not divide the axis. ``"skip"`` leaves the weight as it is, which for an
         array is an error; ``"nearest_divisor"`` takes the nearest group size that divides, the smaller of two;
         ``"per_tensor"`` one table.
+    lut_function : callable, optional
+        For ``"custom"``: given a weight, or a group of one, returns a table of at most 256 values and an index into it
+        for each weight.
     """
 
     verb: ClassVar[str] = "palettize"
@@ -70,12 +75,17 @@ class Palettize:
     group_size: int = 32
     channel_axis: int | None = None
     indivisible: str = "skip"
+    lut_function: Callable[[Any], tuple[Any, Any]] | None = field(default=None, metadata={"flag": False})
 
     def __post_init__(self) -> None:
-        _require_choice(self, "mode", ("kmeans", "uniform", "unique"))
+        _require_choice(self, "mode", ("kmeans", "uniform", "unique", "custom"))
+        custom = self.mode == "custom"
+        verb = "needs" if custom else "does not take"
+        _require(callable(self.lut_function) == custom, self, f"mode {self.mode!r} {verb} lut_function")
         if self.nbits is None:
-            _require(self.mode == "unique", self, f"mode {self.mode!r} needs nbits")
+            _require(self.mode in ("unique", "custom"), self, f"mode {self.mode!r} needs nbits")
         else:
+            _require(not custom, self, "mode 'custom' does not take nbits; the length of the table decides")
             _require_choice(self, "nbits", PALETTE_BITS)
         _require_choice(self, "granularity", ("per_tensor", "per_grouped_channel"))
         _require(self.group_size >= 1, self, f"group_size must be at least 1, not {self.group_size}")
@@ -264,7 +274,7 @@ def spec_from_dict(step: Any) -> Spec:
     spec, options = SPECS[verb], {} if options is None else options
     if not isinstance(options, dict):
         raise ValueError(f"{verb}: options must be a dict, not {options!r}")
-    known = [field.name for field in fields(spec)]
+    known = [each.name for each in fields(spec)]
     hints = get_type_hints(spec)
     for name, value in options.items():
         if name not in known:
@@ -277,12 +287,12 @@ def spec_from_dict(step: Any) -> Spec:
 def spec_to_dict(spec: Spec) -> dict[str, dict[str, Any]]:
     """The short form of a spec, with the options that differ from their defaults."""
     options = {}
-    for field in fields(spec):
-        value = getattr(spec, field.name)
-        if value != field.default:
+    for each in fields(spec):
+        value = getattr(spec, each.name)
+        if value != each.default:
             if callable(value):
-                raise ValueError(f"{spec.verb}: {field.name} is a function, which has no form as a dict")
-            options[field.name] = list(value) if isinstance(value, tuple) else value
+                raise ValueError(f"{spec.verb}: {each.name} is a function, which has no form as a dict")
+            options[each.name] = list(value) if isinstance(value, tuple) else value
     return {spec.verb: options}
 
 

@@ -260,6 +260,25 @@ def test_too_few_zeros_keep_the_weight_as_coremltools_does(ct, cto, trained_pack
         assert bool(reasons) or least == 0.2
 
 
+def test_a_lut_function_does_what_it_does_in_coremltools(ct, cto, ios18_package, tmp_path):
+    def function(weight):
+        table = np.linspace(weight.min(), weight.max(), 16).astype(weight.dtype)
+        return table, np.abs(weight.reshape(-1, 1).astype(np.float64) - table).argmin(axis=1).astype(np.uint8)
+
+    config = cto.OptimizationConfig(
+        op_name_configs={"conv_weight_0": cto.OpPalettizerConfig(mode="custom", lut_function=function)}
+    )
+    with quiet():
+        model = ct.models.MLModel(str(ios18_package), skip_model_load=True)
+        cto.palettize_weights(model, config).save(str(tmp_path / "theirs.mlpackage"))
+    report = coreml.compress(ios18_package, tmp_path / "ours.mlpackage", config, strict=True)
+    assert [record.method for record in report.weights if record.method] == ["palettize custom"]
+    theirs = constants(tmp_path / "theirs.mlpackage")["conv_weight_0_palettized"]
+    assert_same_bits(constants(tmp_path / "ours.mlpackage")["conv_weight_0"], theirs)
+    plan = coreml.plan(ios18_package, config)
+    assert not plan.exact
+
+
 # The examples of the documentation of coremltools' from_dict and from_yaml.
 DOCUMENTED = """
 config_type: OpPalettizerConfig

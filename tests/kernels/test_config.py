@@ -256,10 +256,9 @@ def test_repr_is_short():
 
 
 def test_a_function_has_no_form_as_a_dict():
-    class Spec(Palettize):
-        pass
-
-    spec = Palettize(nbits=4)
-    object.__setattr__(spec, "mode", print)
-    with pytest.raises(ValueError, match="palettize: mode is a function"):
-        Config(global_config=spec).to_dict()
+    config = Config(global_config=Palettize(mode="custom", lut_function=len))
+    with pytest.raises(ValueError, match="palettize: lut_function is a function"):
+        config.to_dict()
+    assert as_config({"palettize": {"mode": "custom", "lut_function": len}}) == config
+    with pytest.raises(ValueError, match="lut_function must be a function, not 'len'"):
+        as_config({"palettize": {"mode": "custom", "lut_function": "len"}})

@@ -153,6 +153,11 @@ class _Ratio(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gener
         return (int(match[1]), int(match[2])) if match else self.fail(f"{value!r} is not like 2:4", param, ctx)
 
 
+def flag_fields(spec: type[Spec]) -> list[Field[Any]]:
+    """The fields of a spec that have a flag: all but those that say otherwise, as functions do."""
+    return [field for field in fields(spec) if field.metadata.get("flag", True)]
+
+
 def spec_options(spec: type[Spec]) -> Decorator:
     """One option for each field of a spec, with the field's type and default.
 
@@ -162,7 +167,7 @@ def spec_options(spec: type[Spec]) -> Decorator:
     documented = _documented_parameters(spec)
     of_two_words = [name for name in hints if "_" in name]
     options = []
-    for field in fields(spec):
+    for field in flag_fields(spec):
         type_text, text = documented[field.name]
         text = SHELL_HELP[spec.verb].get(field.name, _with_flags(text, of_two_words))
         options.append(_field_option(field, hints[field.name], type_text, text))
@@ -171,7 +176,7 @@ def spec_options(spec: type[Spec]) -> Decorator:
 
 def build_spec(spec: type[Spec], values: dict[str, Any]) -> Spec:
     """Take a spec's fields out of `values`; a value that the spec refuses is wrong usage."""
-    names = [field.name for field in fields(spec)]
+    names = [field.name for field in flag_fields(spec)]
     try:
         return spec(**{name: values.pop(name) for name in names})
     except ValueError as error:
