@@ -36,8 +36,9 @@ class Rule:
     Attributes
     ----------
     pattern : str
-        An operation type, or for names a glob (``*``, ``?``, ``[...]``), or ``re:`` and a regular expression; either
-        must match the whole name.
+        An operation type; or for names a glob (``*``, ``?``, ``[...]``) or ``re:`` and a regular expression, which must
+        match the whole name, or ``module:`` and the name of a PyTorch module: ``module:up.0.proj`` means the weight
+        ``unet_up_0_proj_weight_to_fp16``.
     config : WeightConfig
         What to do to them.
     """
@@ -47,6 +48,8 @@ class Rule:
 
     def matches(self, name: str) -> bool:
         """Whether the pattern means this name."""
+        if self.pattern.startswith(recipes.MODULE):
+            return recipes.is_weight_of(self.pattern[len(recipes.MODULE) :], name)
         return _compiled(self.pattern).fullmatch(name) is not None
 
 
@@ -65,8 +68,8 @@ class Config:
     op_types : dict of str to the same
         Steps for the weights that operations of a type use, for example ``{"conv": {"palettize": {"nbits": 6}}}``.
     weights : dict of str to the same
-        Steps for weights by name, or by the name of the operation that uses them. A name is a glob, or ``re:`` and a
-        regular expression. Later rules win over earlier ones.
+        Steps for weights by name, or by the name of the operation that uses them; see `Rule.pattern`. Later rules win
+        over earlier ones.
     weight_threshold : int
         Weights of this many elements or fewer are kept. ``{"steps": ..., "weight_threshold": N}`` in place of steps
         sets another for these weights.

@@ -1,12 +1,11 @@
 """Mixed-bit recipes, our own and Apple's files."""
 
 import json
-import re
 
 import pytest
 
 from corepress import Config
-from corepress.recipes import pattern_of
+from corepress.recipes import is_weight_of
 from corepress.specs import Palettize
 from corepress.weight_config import KEEP, WeightConfig
 
@@ -92,13 +91,19 @@ def test_wrong_recipes(recipe, message):
         ("conv_in", "conv_in_bias", False),
         ("conv_in", "conv_in_2_weight", False),
         ("conv_in", "conv_in_weight_0", True),
+        ("conv_in", "my_conv_in_weight_palettized_0", True),
+        ("conv_in", "myconv_in_weight", False),
+        ("conv_in", "in_weight", False),
+        ("odd.name.weight", "odd.name.weight", True),
         ("up.1.proj", "up_1_proj_weight_0", True),
         ("up.1.proj", "up_11_proj_weight_0", False),
         ("up.1.proj", "up_1_proj_out_weight", False),
     ],
 )
 def test_modules_and_weights(module, weight, meant):
-    assert (re.fullmatch(pattern_of(module)[3:], weight) is not None) == meant
+    assert is_weight_of(module, weight) == meant
+    config = Config.from_dict({"weights": {f"module:{module}": {"palettize": {"nbits": 4}}}})
+    assert _bits(config, weight) == (4 if meant else None)
 
 
 def test_the_more_specific_name_wins():

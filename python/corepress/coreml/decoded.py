@@ -15,6 +15,8 @@ from .storage import steps
 from .transform import Keep
 from .values import ValueReader
 
+_PIECE = 1 << 20
+
 
 class Undecodable(Exception):
     """A constant is stored in a form that this version does not know; the message says which."""
@@ -55,7 +57,9 @@ def same_bits(first: NDArray[Any], second: NDArray[Any]) -> bool:
         return False
     if first.dtype.kind not in "fiu":
         return bool(np.array_equal(first, second))
-    return bool(np.array_equal(first.reshape(-1).view(np.uint8), second.reshape(-1).view(np.uint8)))
+    ours, theirs = (np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in (first, second))
+    pieces = (slice(start, start + _PIECE) for start in range(0, ours.size, _PIECE))
+    return all(np.array_equal(ours[piece], theirs[piece]) for piece in pieces)
 
 
 def distance(first: NDArray[Any], second: NDArray[Any], num_threads: int | None = None) -> Error:
