@@ -62,19 +62,6 @@ def _assert_exact(plan, report, runtime_reasons=()):
         assert weight.exact
 
 
-@pytest.fixture(scope="module")
-def finite_package(build, every_use, weights):
-    """Every use of a constant, and none with an infinite value, which only compressing would find."""
-    from conftest import INPUTS
-
-    value = weights.infinite[3, 5]
-    weights.infinite[3, 5] = 0
-    try:
-        return build(every_use, INPUTS, 9, name="finite")
-    finally:
-        weights.infinite[3, 5] = value
-
-
 @pytest.mark.parametrize("job", IOS16_JOBS, ids=_name)
 def test_exact_for_trained_packages(trained_package, tmp_path, job):
     plan, report = _compare(trained_package, tmp_path, job)
