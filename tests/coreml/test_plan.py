@@ -1,13 +1,21 @@
 """The dry run tells what compressing does, to the byte."""
 
+import dataclasses
 import json
+import math
 import shutil
 
+import numpy as np
 import pytest
 from coreml_helpers import digest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from corepress import Config, coreml
+from corepress.compression import apply
+from corepress.coreml.operations import lower
 from corepress.coreml.package import directory_size
+from corepress.coreml.phantoms import phantom
 from corepress.specs import Palettize, Prune, Quantize
 
 GROUPS = {"granularity": "per_grouped_channel", "group_size": 16}
@@ -125,3 +133,41 @@ def test_no_weight_is_read(trained_package, tmp_path, monkeypatch):
 
     monkeypatch.setattr(WeightFileReader, "array", fail)
     assert coreml.plan(package, Quantize()).compressed
+
+
+def test_steps_on_top_of_each_other_are_estimated():
+    """What each step adds is counted, and the values as the last step leaves them."""
+    count, half = 64 * 32, 64 * 32 // 2
+    cases = [
+        ([Prune(target_sparsity=0.5), Palettize(nbits=4)], count // 8 + half // 2 + 2 * 16),
+        ([Prune(target_sparsity=0.5), Quantize(channel_axis=0)], count // 8 + half + 2 * 64),
+        ([Palettize(nbits=4), Quantize(granularity="per_tensor")], count // 2 + 16),
+        ([Quantize(channel_axis=0), Palettize(nbits=4)], count // 2 + 16 + 2 * 64),
+    ]
+    for steps, expected in cases:
+        form, exact = phantom(tuple(steps), (64, 32), np.dtype(np.float16), 9)
+        assert not exact
+        assert sum(tensor.nbytes for tensor in form.parameters.values()) == pytest.approx(expected, abs=2)
+
+
+@given(
+    st.sampled_from([*IOS18_JOBS[:-1], Prune(n_m_ratio=(2, 4)), Prune(target_sparsity=0.3), Prune(threshold=0.0)]),
+    st.lists(st.integers(1, 6), min_size=2, max_size=4),  # so that all magnitudes are distinct in float16
+    st.sampled_from([np.float16, np.float32]),
+    st.integers(0, 2**32 - 1),
+)
+def test_phantoms_weigh_what_real_tensors_weigh(spec, shape, dtype, seed):
+    """For distinct magnitudes other than zero, sizes of pruned weights are certain too, thresholds aside."""
+    size = math.prod(shape)
+    weight = np.random.default_rng(seed).permutation(size).astype(dtype).reshape(shape) + dtype(1)
+    if isinstance(spec, Palettize):
+        spec = dataclasses.replace(spec, indivisible="per_tensor", channel_axis=None).fitted(tuple(shape), 0)
+    if isinstance(spec, Quantize) and spec.granularity == "per_block":
+        spec = dataclasses.replace(spec, block_size=(1, *(0 for _ in shape[1:])))
+    assume(not isinstance(spec, Prune) or spec.n_m_ratio is None or shape[1] >= spec.n_m_ratio[1])
+    real = lower(apply(weight, spec), 9)
+    form, _ = phantom((spec,), tuple(shape), np.dtype(dtype), 9)
+    assert form.type == real.type
+    assert form.parameters.keys() == real.parameters.keys()
+    for name, tensor in form.parameters.items():
+        assert (tensor.data_type, tensor.shape) == (real.parameters[name].data_type, real.parameters[name].shape), name
