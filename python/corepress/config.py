@@ -193,12 +193,6 @@ class Config:
                 values[key] = value
         return {key: value for key, value in values.items() if value not in ({}, None)}
 
-    @property
-    def weight_configs(self) -> tuple[WeightConfig, ...]:
-        """Everything that may be done to a weight, each once."""
-        configs = [self.global_config, *(rule.config for rule in (*self.op_types, *self.weights))]
-        return tuple(dict.fromkeys(configs))
-
     def by_name(self, names: Iterable[str]) -> WeightConfig | None:
         """What the last rule of `weights` that matches any of these names says; None if there is none."""
         names = tuple(names)
@@ -255,7 +249,7 @@ def as_config(config: ConfigLike, **overrides: Any) -> Config:
     config : Config, spec, dict, list, path or coremltools.optimize.coreml.OptimizationConfig
         A text is the path of a ``.yaml``, ``.yml`` or ``.json`` file.
     **overrides
-        Fields to set; None leaves the config's own.
+        Fields to set; None leaves the config's own. A `weight_threshold` holds for all rules, whatever they say.
     """
     if coremltools_config.is_optimization_config(config):
         config = Config(**coremltools_config.parts_of_object(config))
@@ -264,7 +258,15 @@ def as_config(config: ConfigLike, **overrides: Any) -> Config:
     elif not isinstance(config, Config):
         config = Config.from_dict(config)
     given = {name: value for name, value in overrides.items() if value is not None}
+    if "weight_threshold" in given:
+        given["global_config"] = replace(config.global_config, weight_threshold=None)
+        given["op_types"] = tuple(map(_without_threshold, config.op_types))
+        given["weights"] = tuple(map(_without_threshold, config.weights))
     return replace(config, **given) if given else config
+
+
+def _without_threshold(rule: Rule) -> Rule:
+    return replace(rule, config=replace(rule.config, weight_threshold=None))
 
 
 def _long_form() -> dict[str, str]:

@@ -218,3 +218,27 @@ def test_a_damaged_source_is_an_error(pair, tmp_path):
     model_file(source).write_bytes(b"\xff")
     with pytest.raises(coreml.FormatError, match="not a serialized Core ML model"):
         coreml.verify(source, pair[1])
+
+
+def test_every_block_specialization_is_looked_at(ios18_package, tmp_path):
+    source, compressed = tmp_path / "source.mlpackage", tmp_path / "compressed.mlpackage"
+    shutil.copytree(ios18_package, source)
+
+    def specialize(spec, operations):
+        function = spec.mlProgram.functions["main"]
+        function.block_specializations["CoreML9"].CopyFrom(function.block_specializations["CoreML8"])
+
+    _edit(source, specialize)
+    coreml.compress(source, compressed, Quantize())
+    verification = coreml.verify(source, compressed)
+    assert verification.ok, verification.totals
+    # Shared weights are compared and listed once.
+    assert len({weight.name for weight in verification.weights}) == len(verification.weights)
+
+    def change(spec, operations):
+        block = spec.mlProgram.functions["main"].block_specializations["CoreML9"]
+        next(each for each in block.operations if each.type == "conv").type = "conv_transpose"
+
+    _edit(compressed, change)
+    (problem,) = coreml.verify(source, compressed).all_problems
+    assert problem == "block main/CoreML9: operation conv conv"

@@ -77,6 +77,9 @@ def test_overrides_replace_what_the_config_says():
     config = as_config({"global": {"quantize": {}}, "weight_threshold": 5}, weight_threshold=None, target="gpu")
     assert (config.weight_threshold, config.target) == (5, "gpu")
     assert as_config(config, weight_threshold=7).weight_threshold == 7
+    config = as_config(Config.from_yaml(LONG_FORM), weight_threshold=7)
+    assert config.weight_threshold == 7
+    assert {rule.config.weight_threshold for rule in (*config.op_types, *config.weights)} == {None}
 
 
 specs = st.one_of(

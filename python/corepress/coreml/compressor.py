@@ -124,7 +124,8 @@ def compress(
         Raise if a weight cannot be compressed as asked, instead of keeping it and saying so in the report, or if a
         rule of the config means no weight.
     weight_threshold : int, optional
-        Weights of this many elements or fewer are kept; None for the config's threshold, 2048 if it has none.
+        Weights of this many elements or fewer are kept, whatever the config says; None for the config's thresholds,
+        2048 if it has none.
     target : {"ios16", "ios17", "ios18", "ios26", "ane", "gpu"}, optional
         Warn in the report of encodings that are known to be refused or slow there; None for the config's target.
     joint_compression : bool, optional
