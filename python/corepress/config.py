@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from . import coremltools_config, recipes
 from .config_files import FILE_SUFFIXES, parse_json, parse_yaml, read_config_file
+from .name_patterns import NamePatterns
 from .specs import SPECS, Palettize, Prune, Quantize, Spec, spec_from_dict, spec_to_dict
 from .suggestions import suggestion
 from .weight_config import KEEP, WeightConfig
@@ -22,11 +21,6 @@ __all__ = ["Config", "ConfigLike", "Rule", "WeightConfig", "as_config"]
 
 DEFAULT_WEIGHT_THRESHOLD = 2048
 TARGETS = ("ios16", "ios17", "ios18", "ios26", "ane", "gpu")
-
-
-@lru_cache(maxsize=4096)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern[3:] if pattern.startswith("re:") else fnmatch.translate(pattern))
 
 
 @dataclass(frozen=True)
@@ -45,12 +39,6 @@ class Rule:
 
     pattern: str
     config: WeightConfig
-
-    def matches(self, name: str) -> bool:
-        """Whether the pattern means this name."""
-        if self.pattern.startswith(recipes.MODULE):
-            return recipes.is_weight_of(self.pattern[len(recipes.MODULE) :], name)
-        return _compiled(self.pattern).fullmatch(name) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,14 +181,14 @@ class Config:
                 values[key] = value
         return {key: value for key, value in values.items() if value not in ({}, None)}
 
+    @cached_property
+    def _patterns(self) -> NamePatterns:
+        return NamePatterns([rule.pattern for rule in self.weights])
+
     def by_name(self, names: Iterable[str]) -> WeightConfig | None:
         """What the last rule of `weights` that matches any of these names says; None if there is none."""
-        names = tuple(names)
-        for rule in reversed(self.weights):
-            if any(map(rule.matches, names)):
-                found: WeightConfig = rule.config
-                return found
-        return None
+        last = max((number for name in names for number in self._patterns.matching(name)), default=None)
+        return None if last is None else self.weights[last].config
 
     def for_weight(self, names: Iterable[str], operations: Iterable[tuple[str, str]]) -> tuple[WeightConfig, ...]:
         """What is to be done to a weight: one thing, or several if the operations that use it disagree.
@@ -226,10 +214,11 @@ class Config:
             for rule in self.op_types
             if rule.pattern not in op_types
         ]
+        matched = {number for name in names for number in self._patterns.matching(name)}
         patterns += [
             f"weights {rule.pattern!r}{suggestion(rule.pattern, names)}"
-            for rule in self.weights
-            if not any(map(rule.matches, names))
+            for number, rule in enumerate(self.weights)
+            if number not in matched
         ]
         return tuple(patterns)
 
@@ -325,10 +314,7 @@ def _rules(given: Any, key: str) -> tuple[Rule, ...]:
         pattern, value = pair
         if not isinstance(pattern, str) or not pattern:
             raise ValueError(f"config: {key}: a name must be a text, not {pattern!r}")
-        try:
-            _compiled(pattern)
-        except re.error as error:
-            raise ValueError(f"config: {key} {pattern!r}: not a regular expression ({error})") from error
+        _located(f"{key} {pattern!r}", lambda pattern=pattern: NamePatterns([pattern]))  # type: ignore[misc]
         rules.append(Rule(pattern, _weight_config(value, f"{key} {pattern!r}")))
     return tuple(rules)
 

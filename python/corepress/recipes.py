@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from numbers import Integral
 from typing import Any
 
+from .name_patterns import MODULE
 from .specs import PALETTE_BITS, Palettize
 from .suggestions import suggestion
 
 KEEP_BITS = (16, 32)
-MODULE = "module:"
-_APPENDED = re.compile(r"(?:_weight)?(?:_(?:to_fp16|to_fp32|palettized|quantized|cast|\d+))*$")
 _BITS_IN_KEY = re.compile(r"recipe_(\d+(?:\.\d+)?)_bit")
 
 
@@ -56,29 +54,6 @@ def rules_of(recipe: Any, key: str | float | None, options: Mapping[str, Any]) -
             raise ValueError(f"recipe: bits of {name!r} must be {allowed}, not {nbits!r}")
     names = sorted(map(str, bits_by_name), key=len)
     return [(MODULE + name, specs[bits_by_name[name]]) for name in names]
-
-
-@lru_cache(maxsize=1 << 16)
-def _stem(name: str) -> str:
-    """A weight's name without what conversion appends to that of its module."""
-    return _APPENDED.sub("", name)
-
-
-@lru_cache(maxsize=1 << 14)
-def _joined(module: str) -> str:
-    return re.sub(r"\W", "_", module.removesuffix(".weight"))
-
-
-def is_weight_of(module: str, name: str) -> bool:
-    """Whether a name is that of the weight of a PyTorch module, or the very name.
-
-    Conversion joins a module's path by ``_``, may put the traced model's own name before it, and appends ``_weight``,
-    ``_to_fp16`` and the like.
-    """
-    if name == module:
-        return True
-    stem, joined = _stem(name), _joined(module)
-    return stem.endswith(joined) and (len(stem) == len(joined) or stem[-len(joined) - 1] == "_")
 
 
 def _selected(recipe: Mapping[str, Any], key: str | float | None) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from corepress import Config
-from corepress.recipes import is_weight_of
+from corepress.name_patterns import NamePatterns
 from corepress.specs import Palettize
 from corepress.weight_config import KEEP, WeightConfig
 
@@ -101,7 +101,7 @@ def test_wrong_recipes(recipe, message):
     ],
 )
 def test_modules_and_weights(module, weight, meant):
-    assert is_weight_of(module, weight) == meant
+    assert bool(list(NamePatterns([f"module:{module}"]).matching(weight))) == meant
     config = Config.from_dict({"weights": {f"module:{module}": {"palettize": {"nbits": 4}}}})
     assert _bits(config, weight) == (4 if meant else None)
 
