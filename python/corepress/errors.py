@@ -35,6 +35,12 @@ class NonFiniteError(UnsuitableWeightError):
     reason = "contains infinite or NaN values"
 
 
+class TooFewZerosError(UnsuitableWeightError):
+    """Pruning would zero less of a weight than makes it worth it."""
+
+    reason = "fewer zeros than minimum_sparsity_percentile asks for"
+
+
 class TooManyValuesError(UnsuitableWeightError):
     """A weight that is to become a table of its distinct values has more of them than a table holds."""
 

@@ -13,7 +13,7 @@ from . import _core
 from .arrays import as_finite_weight, as_threads, as_weight, checked_axis
 from .compression import n_m_keep, palettize, prune
 from .specs import checked_n_m_ratio
-from .tensors import PalettizedTensor, packed_size
+from .tensors import packed_size
 from .vector_palettes import exponent_of_weights
 
 __all__ = [

@@ -7,7 +7,7 @@ to its siblings, and an entry in the tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..values import Tensor
 from . import palettized, quantized, sparse
 from .form import OperationForm, Parameters, Types, UnsupportedForm
 
-__all__ = ["OperationForm", "UnsupportedForm", "check", "constant", "describe", "lift", "lower"]
+__all__ = ["OperationForm", "UnsupportedForm", "check", "check_steps", "constant", "describe", "lift", "lower"]
 
 _IOS16, _IOS18 = 7, 9
 _LOWER: dict[type[CompressedTensor], tuple[Callable[[Any], OperationForm], Callable[[Any], OperationForm]]] = {
@@ -70,6 +70,22 @@ def check(spec: Spec, specification_version: int) -> None:
             f"{spec.verb}: {what} needs specification version {_IOS18} (iOS 18), but this package has "
             f"{specification_version}; {instead}, or convert with minimum_deployment_target=iOS18"
         )
+
+
+def check_steps(steps: Sequence[Spec], specification_version: int) -> None:
+    """Refuse a sequence of steps on one weight that no operations of this specification version can express.
+
+    Raises
+    ------
+    ValueError
+        With the version that can express it.
+    """
+    if len(steps) > 1:
+        raise ValueError(
+            f"config: {len(steps)} steps; joint compression by several steps is not supported by this version"
+        )
+    for step in steps:
+        check(step, specification_version)
 
 
 def lower(tensor: CompressedTensor, specification_version: int) -> OperationForm:
