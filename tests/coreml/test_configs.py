@@ -161,6 +161,7 @@ def _objects(cto):
                 op_type_configs={"conv": cto.OpPalettizerConfig(mode="uniform", nbits=6), "gather": None},
                 op_name_configs={
                     "product": cto.OpPalettizerConfig(nbits=2, weight_threshold=100, num_kmeans_workers=2),
+                    "left": cto.OpPalettizerConfig(nbits=3, cluster_dim=2),
                     "shared": None,
                 },
             ),
@@ -170,7 +171,11 @@ def _objects(cto):
                     "weight_threshold": 2048,
                 },
                 "op_types": {"conv": {"palettize": {"mode": "uniform", "nbits": 6}}, "gather": None},
-                "weights": {"product": {"steps": {"palettize": {"nbits": 2}}, "weight_threshold": 100}, "shared": None},
+                "weights": {
+                    "product": {"steps": {"palettize": {"nbits": 2}}, "weight_threshold": 100},
+                    "left": {"palettize": {"nbits": 3, "cluster_dim": 2}},
+                    "shared": None,
+                },
             },
         ),
         "quantizer": (
@@ -237,6 +242,21 @@ def test_coremltools_compresses_the_same_weights_by_the_same_config(ct, cto, ios
     }
     # It compresses the constant that is also a block output, which Core ML then refuses.
     assert theirs - {"also_returned"} == {each.name for each in report.weights if each.status == "compressed"}
+
+
+def test_each_rule_has_its_own_policy_for_values_that_are_not_finite(ios18_package, tmp_path):
+    def config(policy):
+        rule = {"palettize": {"nbits": 3, "nonfinite": policy}}
+        return {"global": {"quantize": {"nonfinite": "error"}}, "weights": {"infinite_x_0": rule}}
+
+    for policy, status in (("keep", "kept"), ("table", "compressed")):
+        report = coreml.compress(ios18_package, tmp_path / f"{policy}.mlpackage", config(policy))
+        (record,) = [each for each in report.weights if each.name == "infinite_x_0"]
+        assert record.status == status
+        assert coreml.verify(ios18_package, tmp_path / f"{policy}.mlpackage").ok
+    with pytest.raises(ValueError, match="infinite_x_0: palettize: 1 of 3072 values are NaN or infinite"):
+        coreml.compress(ios18_package, tmp_path / "error.mlpackage", config("error"))
+    assert not (tmp_path / "error.mlpackage").exists()
 
 
 def test_too_few_zeros_keep_the_weight_as_coremltools_does(ct, cto, trained_package, tmp_path):

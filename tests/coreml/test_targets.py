@@ -46,29 +46,23 @@ def test_what_is_told_of_an_encoding(target, spec, starts):
         assert message.startswith(start)
 
 
-class _Vectors(Palettize):
-    """A palettization with the options of vectors and scales, whatever this version's has."""
+class _Scaled(Palettize):
+    """A palettization with the option of scales, whether this version's has it or not."""
 
-    cluster_dim = 1
-    enable_per_channel_scale = False
-
-
-def _palette(nbits=4, cluster_dim=1, scale=False, **options):
-    spec = _Vectors(nbits=nbits, **options)
-    object.__setattr__(spec, "cluster_dim", cluster_dim)
-    object.__setattr__(spec, "enable_per_channel_scale", scale)
-    return spec
+    enable_per_channel_scale = True
 
 
 def test_vectors_and_scales():
-    assert _messages("ane", _palette(4, cluster_dim=16)) == []
-    assert "more than 256 values" in _messages("ane", _palette(8, cluster_dim=2))[0]
-    assert _messages("ane", _palette(4, cluster_dim=2, **GROUPS))[0].startswith("several tables of vectors fall back")
-    assert _messages("ane", _palette(4, cluster_dim=2, channel_axis=1))[0].startswith("groups and vectors along other")
+    assert _messages("ane", Palettize(nbits=4, cluster_dim=16)) == []
+    assert "more than 256 values" in _messages("ane", Palettize(nbits=8, cluster_dim=2))[0]
+    vectors = Palettize(nbits=4, cluster_dim=2, **GROUPS)
+    assert _messages("ane", vectors)[0].startswith("several tables of vectors fall back")
+    vectors = Palettize(nbits=4, cluster_dim=2, channel_axis=1)
+    assert _messages("ane", vectors)[0].startswith("groups and vectors along other")
     for target in ("ane", "ios26"):
-        (message,) = _messages(target, _palette(scale=True))
+        (message,) = _messages(target, _Scaled(nbits=4))
         assert message.startswith("a per-channel scale around a table fails to load")
-    assert _messages("gpu", _palette(scale=True))[0].startswith("tables save memory")
+    assert _messages("gpu", _Scaled(nbits=4))[0].startswith("tables save memory")
 
 
 def test_every_step_is_looked_at():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kernel_helpers import BFLOAT16
 
 from corepress.compression import apply
 from corepress.specs import Palettize
@@ -26,7 +27,7 @@ def _rounding(entries):
 
 
 @pytest.mark.parametrize(("entries", "nbits"), [(1, 1), (2, 1), (3, 2), (5, 3), (16, 4), (17, 6), (65, 8), (256, 8)])
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("dtype", [np.float16, BFLOAT16, np.float32])
 def test_decodes_to_what_the_function_chose(entries, nbits, dtype):
     weight = RNG.standard_normal((12, 5, 3)).astype(dtype)
     tensor = apply(weight, _custom(_rounding(entries)))
@@ -89,6 +90,7 @@ def test_the_spec_wants_function_and_mode_together():
         ({"nbits": 4, "lut_function": len}, "mode 'kmeans' does not take lut_function"),
         ({"mode": "custom", "lut_function": len, "nbits": 4}, "does not take nbits"),
         ({"mode": "custom", "lut_function": 4}, "mode 'custom' needs lut_function"),
+        ({"mode": "custom", "lut_function": len, "nonfinite": "table"}, "nonfinite 'table' is not for mode 'custom'"),
     ]:
         with pytest.raises(ValueError, match=message):
             Palettize(**options)
