@@ -9,12 +9,21 @@ from __future__ import annotations
 from . import kernels
 from ._core import __version__, simd_level, simd_levels
 from .compression import palettize, prune, quantize
-from .errors import FormatError, IndivisibleError, NonFiniteError, TooManyValuesError, UnsuitableWeightError
+from .config import Config
+from .errors import (
+    FormatError,
+    IndivisibleError,
+    NonFiniteError,
+    TooFewZerosError,
+    TooManyValuesError,
+    UnsuitableWeightError,
+)
 from .measure import Error, error
 from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor, Support
 
 __all__ = [
     "CompressedTensor",
+    "Config",
     "Error",
     "FormatError",
     "IndivisibleError",
@@ -23,6 +32,7 @@ __all__ = [
     "QuantizedTensor",
     "SparseTensor",
     "Support",
+    "TooFewZerosError",
     "TooManyValuesError",
     "UnsuitableWeightError",
     "__version__",

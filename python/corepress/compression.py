@@ -21,6 +21,7 @@ from .arrays import (
     item,
     rounded_to,
 )
+from .errors import TooFewZerosError
 from .measure import snr_db
 from .palettes import palettize, palettize_measured
 from .specs import Palettize, Prune, Quantize, Spec
@@ -258,6 +259,7 @@ def prune(
     n_m_ratio: tuple[int, int] | None = None,
     block_size: int | None = None,
     dim: int | None = None,
+    minimum_sparsity_percentile: float = 0.0,
     nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> list[SparseTensor]: ...
@@ -270,6 +272,7 @@ def prune(
     n_m_ratio: tuple[int, int] | None = None,
     block_size: int | None = None,
     dim: int | None = None,
+    minimum_sparsity_percentile: float = 0.0,
     nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> SparseTensor: ...
@@ -281,6 +284,7 @@ def prune(
     n_m_ratio: tuple[int, int] | None = None,
     block_size: int | None = None,
     dim: int | None = None,
+    minimum_sparsity_percentile: float = 0.0,
     nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> SparseTensor | list[SparseTensor]:
@@ -309,6 +313,8 @@ def prune(
     dim : {0, 1}, optional
         Axis of `n_m_ratio` (None: 1, the input channels of a convolution or linear layer) or of `block_size` (None:
         0, the output channels).
+    minimum_sparsity_percentile : float
+        With `threshold`: the least fraction of zeros, in [0, 1], that makes pruning worth it.
     nonfinite : {"keep", "error"}
         For an array both raise NonFiniteError if there are infinite or NaN values.
     num_threads : int, optional
@@ -323,7 +329,8 @@ def prune(
     TypeError
         If the weight is not a float array.
     ValueError
-        For values out of range and for NaN or infinite weights.
+        For values out of range, NaN or infinite weights, and fewer zeros than `minimum_sparsity_percentile`
+        (`TooFewZerosError`).
 
     Notes
     -----
@@ -336,6 +343,7 @@ def prune(
         n_m_ratio=n_m_ratio,
         block_size=block_size,
         dim=dim,
+        minimum_sparsity_percentile=minimum_sparsity_percentile,
         nonfinite=nonfinite,
     )
     weights, _ = as_list("prune", weight, None)
@@ -357,10 +365,21 @@ def _prune_all(
             arrays.append(array)
             rules.append(_prune_rule(array, spec))
     pruned = _core.prune(arrays, rules, measured, num_threads)
-    return [
-        (SparseTensor(array.shape, mask, values), noise)
-        for array, (mask, values, noise) in zip(arrays, pruned, strict=True)
-    ]
+    tensors = []
+    for index, (array, (mask, values, noise)) in enumerate(zip(arrays, pruned, strict=True)):
+        with item("prune", index if in_list else None):
+            _require_zeros(array.size - values.size, array.shape, spec)
+        tensors.append((SparseTensor(array.shape, mask, values), noise))
+    return tensors
+
+
+def _require_zeros(zeros: int, shape: tuple[int, ...], spec: Prune) -> None:
+    least = spec.minimum_sparsity_percentile
+    if zeros < least * math.prod(shape):
+        raise TooFewZerosError(
+            f"prune: {zeros} of {math.prod(shape)} values become zero, less than minimum_sparsity_percentile {least} "
+            f"(shape {shape})"
+        )
 
 
 def _prune_tensor(weight: Any, spec: Prune, num_threads: int) -> SparseTensor:

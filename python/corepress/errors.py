@@ -35,6 +35,12 @@ class NonFiniteError(UnsuitableWeightError):
     reason = "contains infinite or NaN values"
 
 
+class TooFewZerosError(UnsuitableWeightError):
+    """Pruning would zero less of a weight than makes it worth it."""
+
+    reason = "fewer zeros than minimum_sparsity_percentile asks for"
+
+
 class TooLargeTablesError(UnsuitableWeightError):
     """A weight's scales would need tables larger than the weight itself, as specification version 9 has them."""
 

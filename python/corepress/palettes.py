@@ -21,6 +21,7 @@ from .arrays import (
     item,
     rounded_to,
 )
+from .custom_palettes import palettize_by
 from .errors import NonFiniteError, TooManyValuesError
 from .specs import PALETTE_BITS, Palettize
 from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
@@ -257,11 +258,14 @@ def palettize_measured(
     if spec.cluster_dim > 1:
         arrays, checked = [job.array for job in jobs], [job.importance for job in jobs]
         return [(tensor, None) for tensor in palettize_vectors(arrays, spec, checked, num_threads)]
-    if table is None and spec.mode == "unique":
-        tensors = []
+    if table is None and spec.mode in ("unique", "custom"):
+        tensors: list[Measured] = []
         for index, job in enumerate(jobs):
             with item("palettize", index if in_list else None):
-                tensors.append(_palettize_unique(job, spec.nbits, num_threads))
+                if spec.lut_function is not None:
+                    tensors.append((palettize_by(spec.lut_function, job.array, job.groups), None))
+                else:
+                    tensors.append(_palettize_unique(job, spec.nbits, num_threads))
         return tensors
     assert spec.nbits is not None
     luts: list[NDArray[Any] | None] = [None] * len(jobs)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from numbers import Integral
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, ClassVar, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from .errors import IndivisibleError
+from .suggestions import suggestion
 
 PALETTE_BITS = (1, 2, 3, 4, 6, 8)
 LARGEST_M = 1024
@@ -46,9 +49,10 @@ class Palettize:
     ----------
     nbits : {1, 2, 3, 4, 6, 8}, optional
         Bits per index; the table has ``2**nbits`` entries. Needed for all modes but ``"unique"``.
-    mode : {"kmeans", "uniform", "unique"}
+    mode : {"kmeans", "uniform", "unique", "custom"}
         How the table is found. ``"kmeans"`` gives the smallest possible squared error, ``"uniform"`` even steps from
-        the smallest to the largest weight, ``"unique"`` the distinct values, if they are at most 256.
+        the smallest to the largest weight, ``"unique"`` the distinct values, if they are at most 256, ``"custom"``
+        what `lut_function` returns.
     granularity : {"per_tensor", "per_grouped_channel"}
         One table for the tensor, or one per `group_size` channels.
     group_size : int
@@ -68,6 +72,9 @@ class Palettize:
     nonfinite : {"keep", "error", "table"}
         What to do with a weight that has infinite or NaN values: leave it as it is, which for an array is an error;
         fail; or, unless there are NaNs, give each infinity an entry of its own.
+    lut_function : callable, optional
+        For ``"custom"``: given a weight, or a group of one, returns a table of at most 256 values and an index into it
+        for each weight. In a model it is called on several threads at once.
     """
 
     verb: ClassVar[str] = "palettize"
@@ -80,12 +87,17 @@ class Palettize:
     indivisible: str = "skip"
     enable_per_channel_scale: bool = False
     nonfinite: str = "keep"
+    lut_function: Callable[[Any], tuple[Any, Any]] | None = field(default=None, metadata={"flag": False})
 
     def __post_init__(self) -> None:
-        _require_choice(self, "mode", ("kmeans", "uniform", "unique"))
+        _require_choice(self, "mode", ("kmeans", "uniform", "unique", "custom"))
+        custom = self.mode == "custom"
+        verb = "needs" if custom else "does not take"
+        _require(callable(self.lut_function) == custom, self, f"mode {self.mode!r} {verb} lut_function")
         if self.nbits is None:
-            _require(self.mode == "unique", self, f"mode {self.mode!r} needs nbits")
+            _require(self.mode in ("unique", "custom"), self, f"mode {self.mode!r} needs nbits")
         else:
+            _require(not custom, self, "mode 'custom' does not take nbits; the length of the table decides")
             _require_choice(self, "nbits", PALETTE_BITS)
         _require_choice(self, "granularity", ("per_tensor", "per_grouped_channel"))
         _require(self.group_size >= 1, self, f"group_size must be at least 1, not {self.group_size}")
@@ -113,6 +125,8 @@ class Palettize:
             self,
             "nonfinite 'table' and enable_per_channel_scale cannot go together",
         )
+        no_table = self.nonfinite != "table" or not custom
+        _require(no_table, self, "nonfinite 'table' is not for mode 'custom', whose function makes the table")
 
     def fitted(self, shape: tuple[int, ...], axis: int) -> Palettize:
         """Return the spec whose groups divide `axis`, which `indivisible` decides; IndivisibleError if none is to."""
@@ -224,6 +238,9 @@ class Prune:
         With `target_sparsity`: zero blocks of this many consecutive weights along `dim`, by their L2 norm.
     dim : {0, 1}, optional
         Axis of `n_m_ratio` (None: 1, the input channels) or `block_size` (None: 0, the output channels).
+    minimum_sparsity_percentile : float
+        With `threshold`: the least fraction of zeros, in [0, 1], that makes pruning worth it. A weight with fewer is
+        left as it is, which for an array is an error.
     nonfinite : {"keep", "error"}
         What to do with a weight that has infinite or NaN values: leave it as it is, which for an array is an error; or
         fail.
@@ -235,6 +252,7 @@ class Prune:
     n_m_ratio: tuple[int, int] | None = None
     block_size: int | None = None
     dim: int | None = None
+    minimum_sparsity_percentile: float = 0.0
     nonfinite: str = "keep"
 
     def __post_init__(self) -> None:
@@ -263,6 +281,13 @@ class Prune:
         if self.dim is not None:
             _require(self.is_structured, self, "dim needs n_m_ratio or block_size")
             _require_choice(self, "dim", (0, 1))
+        if self.minimum_sparsity_percentile:
+            _require(self.threshold is not None, self, "minimum_sparsity_percentile needs threshold")
+        _require(
+            0.0 <= self.minimum_sparsity_percentile <= 1.0,
+            self,
+            f"minimum_sparsity_percentile must be between 0 and 1, not {self.minimum_sparsity_percentile}",
+        )
 
     @property
     def is_structured(self) -> bool:
@@ -293,16 +318,68 @@ SPECS: dict[str, type[Palettize] | type[Quantize] | type[Prune]] = {
 }
 
 
-def spec_from_dict(step: dict[str, dict[str, Any]]) -> Spec:
+def spec_from_dict(step: Any) -> Spec:
     """Build a spec from its short form, for example ``{"palettize": {"nbits": 4}}``."""
     if not isinstance(step, dict) or len(step) != 1:
         raise ValueError(f"config: a step is a dict with one key out of {', '.join(SPECS)}, not {step!r}")
     ((verb, options),) = step.items()
     if verb not in SPECS:
-        raise ValueError(f"config: unknown step {verb!r}; known are {', '.join(SPECS)}")
-    options = options or {}
-    known = [field.name for field in fields(SPECS[verb])]
-    for name in options:
+        raise ValueError(f"config: unknown step {verb!r}; known are {', '.join(SPECS)}{suggestion(verb, SPECS)}")
+    spec, options = SPECS[verb], {} if options is None else options
+    if not isinstance(options, dict):
+        raise ValueError(f"{verb}: options must be a dict, not {options!r}")
+    known = [each.name for each in fields(spec)]
+    hints = get_type_hints(spec)
+    for name, value in options.items():
         if name not in known:
-            raise ValueError(f"config: {verb} has no option {name!r}; it has {', '.join(known)}")
-    return SPECS[verb](**options)
+            raise ValueError(f"{verb}: no option {name!r}; there are {', '.join(known)}{suggestion(name, known)}")
+        if not _fits(value, hints[name]):
+            raise ValueError(f"{verb}: {name} must be {_in_words(hints[name])}, not {value!r}")
+    return spec(**options)
+
+
+def spec_to_dict(spec: Spec) -> dict[str, dict[str, Any]]:
+    """The short form of a spec, with the options that differ from their defaults."""
+    options = {}
+    for each in fields(spec):
+        value = getattr(spec, each.name)
+        if value != each.default:
+            if callable(value):
+                raise ValueError(f"{spec.verb}: {each.name} is a function, which has no form as a dict")
+            options[each.name] = list(value) if isinstance(value, tuple) else value
+    return {spec.verb: options}
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", tuple: "a list of numbers"}
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """The types that a field's hint allows."""
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return [get_origin(part) or part for part in parts]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value out of a dict, YAML or JSON is of a type that the field's hint allows."""
+    for kind in _kinds(hint):
+        if kind is NoneType:
+            fits = value is None
+        elif kind is bool:
+            fits = isinstance(value, bool)
+        elif kind is int:
+            fits = _is_whole(value)
+        elif kind is float:
+            fits = isinstance(value, Real) and not isinstance(value, bool)
+        elif kind is tuple:
+            fits = isinstance(value, list | tuple)
+        elif kind is str:
+            fits = isinstance(value, str)
+        else:
+            fits = callable(value)
+        if fits:
+            return True
+    return False
+
+
+def _in_words(hint: Any) -> str:
+    return " or ".join(_WORDS.get(kind, "a function") for kind in _kinds(hint) if kind is not NoneType)

@@ -11,7 +11,7 @@ import pytest
 
 from corepress.cli.commands import COMMANDS
 from corepress.cli.main import corepress
-from corepress.cli.options import flag
+from corepress.cli.options import flag, flag_fields
 from corepress.specs import SPECS, Palettize, Prune, Quantize
 
 BY_NAME = {command.name: command for command in COMMANDS}
@@ -21,13 +21,22 @@ SMALLEST = {"palettize": ["--nbits", "4"], "quantize": [], "prune": ["--target-s
 @pytest.mark.parametrize("verb", SPECS)
 def test_every_field_of_a_spec_is_a_flag_with_its_default_and_a_help_text(verb):
     options = {option.name: option for option in BY_NAME[verb].params}
-    for field in dataclasses.fields(SPECS[verb]):
+    for field in flag_fields(SPECS[verb]):
         option = options[field.name]
         assert option.opts == [flag(field.name)]
         assert option.help
         assert option.required == (field.default is dataclasses.MISSING)
         if not option.required:
             assert option.default == field.default
+
+
+def test_functions_have_no_flag(shell):
+    assert {field.name for field in dataclasses.fields(Palettize)} - {
+        field.name for field in flag_fields(Palettize)
+    } == {"lut_function"}
+    outcome = shell("palettize", "a", "-o", "b", "--mode", "custom")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "mode 'custom' needs lut_function" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -72,16 +81,21 @@ def test_shared_options_reach_compress(shell, call, verb):
         "progress": None,
         "overwrite": False,
         "strict": False,
-        "weight_threshold": 2048,
+        "weight_threshold": None,
+        "joint_compression": None,
+        "target": None,
         "num_threads": None,
     }
-    shared = ["--overwrite", "--strict", "--weight-threshold", "10", "--num-threads", "3"]
+    shared = ["--overwrite", "--strict", "--weight-threshold", "10", "--num-threads", "3", "--target", "ane"]
+    shared += ["--joint-compression"]
     assert shell(verb, "a", "-o", "b", *SMALLEST[verb], *shared).status == 0
     assert call.options == {
         "progress": None,
         "overwrite": True,
         "strict": True,
         "weight_threshold": 10,
+        "joint_compression": True,
+        "target": "ane",
         "num_threads": 3,
     }
 

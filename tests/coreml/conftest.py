@@ -165,3 +165,14 @@ def ios18_package(build, every_use) -> Path:
 @pytest.fixture(scope="session")
 def ios16_package(build, every_use) -> Path:
     return build(every_use, INPUTS, 7)
+
+
+@pytest.fixture(scope="session")
+def finite_package(build, every_use, weights) -> Path:
+    """The same without infinite values, which are found only when they are read."""
+    value = weights.infinite[3, 5]
+    weights.infinite[3, 5] = 0
+    try:
+        return build(every_use, INPUTS, 9, name="finite")
+    finally:
+        weights.infinite[3, 5] = value

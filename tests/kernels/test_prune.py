@@ -11,6 +11,7 @@ from kernel_helpers import DRAWS, DTYPES, assert_same_bits, draw, normal
 
 import corepress as cp
 from corepress import _core, kernels, reference
+from corepress.errors import TooFewZerosError
 
 SPARSITIES = [0.0, 1e-9, 0.1, 0.5, 0.75, 0.999, 1.0]
 
@@ -165,3 +166,28 @@ def test_the_magnitude_of_a_rank_among_many(name):
             keep = np.abs(weight) > magnitudes[rank]
             assert mask.tobytes() == np.packbits(keep, bitorder="little").tobytes()
             assert_same_bits(values, weight[keep])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_too_few_zeros_for_it_to_be_worth_it(dtype):
+    weight = np.arange(8, dtype=np.float32).astype(dtype)
+    for least in (0.0, 0.25, 0.375):
+        tensor = cp.prune(weight, threshold=2, minimum_sparsity_percentile=least)
+        assert tensor.dense().tolist() == [0, 0, 0, 3, 4, 5, 6, 7]
+    message = (
+        r"prune: weight 1 of the list: 3 of 8 values become zero, less than minimum_sparsity_percentile 0\.376 "
+        r"\(shape \(8,\)\)"
+    )
+    with pytest.raises(TooFewZerosError, match=message):
+        cp.prune([weight[:3], weight], threshold=2, minimum_sparsity_percentile=0.376)
+    assert cp.prune(weight[:0], threshold=2, minimum_sparsity_percentile=1).dense().size == 0
+
+
+def test_the_least_sparsity_belongs_to_a_threshold():
+    for options, message in [
+        ({"target_sparsity": 0.5, "minimum_sparsity_percentile": 0.5}, "minimum_sparsity_percentile needs threshold"),
+        ({"threshold": 1, "minimum_sparsity_percentile": 1.01}, "must be between 0 and 1, not 1.01"),
+        ({"threshold": 1, "minimum_sparsity_percentile": float("nan")}, "must be between 0 and 1, not nan"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            cp.prune(np.ones(4, np.float32), **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..specs import Palettize, Prune, Quantize, Spec
+from .check_commands import compare, inspect, verify
+from .config_command import compress
 from .options import (
     build_spec,
     compress_options,
     debug_option,
     json_option,
     output_options,
+    plot_option,
     quiet_option,
     report_options,
     source_argument,
@@ -23,6 +25,7 @@ from .options import (
     thread_option,
     together,
 )
+from .running import require_output, run, run_compression
 
 if TYPE_CHECKING:
     from ..coreml import Progress, Report
@@ -38,17 +41,11 @@ def _spec_command(spec: type[Spec], suffix: Callable[[Any], str], text: str) -> 
     @output_options
     @spec_options(spec)
     @compress_options
+    @plot_option
     @run_options
     def command(source: Path, output: Path | None, **values: Any) -> None:
         config = build_spec(spec, values)
-        destination = _require_output(source, output, suffix(config))
-
-        def compress(progress: Callable[[Progress], None] | None, **options: Any) -> Report:
-            from .. import coreml
-
-            return coreml.compress(source, destination, config, progress=progress, **options)
-
-        _run(spec.verb, compress, **values)
+        run_compression(spec.verb, source, output, suffix(config), config, **values)
 
     return command
 
@@ -111,31 +108,14 @@ def decompress(source: Path, output: Path | None, **values: Any) -> None:
     Example:
       corepress decompress UNet-4bit.mlpackage -o UNet-dense.mlpackage
     """
-    destination = _require_output(source, output, "dense")
+    destination = require_output(source, output, "dense")
 
     def expand(progress: Callable[[Progress], None] | None, **options: Any) -> Report:
         from .. import coreml
 
         return coreml.decompress(source, destination, progress=progress, **options)
 
-    _run("decompress", expand, **values)
-
-
-@click.command()
-@source_argument
-@json_option
-@debug_option
-def inspect(source: Path, as_json: bool) -> None:
-    """Show how the weights of a package are stored.
-
-    \b
-    Example:
-      corepress inspect UNet.mlpackage
-    """
-    from .. import coreml
-
-    inspection = coreml.inspect(source)
-    click.echo(json.dumps(inspection.to_dict(), indent=2) if as_json else str(inspection))
+    run("decompress", expand, **values)
 
 
 @click.command()
@@ -167,33 +147,4 @@ def demo(output: Path, overwrite: bool, as_json: bool, quiet: bool) -> None:
     run_demo(output, overwrite=overwrite, as_json=as_json, quiet=quiet)
 
 
-COMMANDS = (demo, palettize, quantize, prune, decompress, inspect)
-
-
-def _require_output(source: Path, output: Path | None, suffix: str) -> Path:
-    if output is None:
-        raise click.UsageError(f"say where to write the result, for example -o {source.stem}-{suffix}.mlpackage")
-    return output
-
-
-def _run(
-    title: str,
-    work: Callable[..., Report],
-    *,
-    report_file: Path | None,
-    verbose: bool,
-    as_json: bool,
-    quiet: bool,
-    **options: Any,
-) -> None:
-    from .progress import progress_bar
-    from .summary import summarize
-
-    with progress_bar(title, quiet) as progress:
-        report = work(progress, **options)
-    if report_file is not None:
-        report.save(report_file)
-    if as_json:
-        click.echo(report.to_json())
-    elif not quiet:
-        click.echo(str(report) if verbose else summarize(report))
+COMMANDS = (demo, palettize, quantize, prune, compress, decompress, inspect, verify, compare)

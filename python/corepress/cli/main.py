@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import click
 
+from ..suggestions import suggestion
 from .commands import COMMANDS
 from .options import Session
 from .wording import describe_error
@@ -27,6 +28,14 @@ class WorkflowGroup(click.Group):
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self.commands)
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = arguments[0]
+        if name not in self.commands and not name.startswith("-"):
+            raise click.UsageError(f"No such command {name!r}{suggestion(name, self.commands)}", context)
+        return super().resolve_command(context, arguments)
 
 
 @click.group(

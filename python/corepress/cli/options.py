@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import click
 
+from ..config import DEFAULT_WEIGHT_THRESHOLD, TARGETS
 from ..specs import Spec
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -64,13 +65,23 @@ compress_options = together(
         "--weight-threshold",
         metavar="N",
         type=click.IntRange(min=0),
-        default=2048,
-        show_default=True,
-        help="Leave weights alone that have this many elements or fewer.",
+        help=f"Leave weights alone that have this many elements or fewer. [default: {DEFAULT_WEIGHT_THRESHOLD}]",
+    ),
+    click.option(
+        "--joint-compression",
+        is_flag=True,
+        default=None,
+        help="Compress what is compressed already further, instead of leaving it alone.",
+    ),
+    click.option(
+        "--target",
+        type=click.Choice(TARGETS),
+        help="Warn of encodings that are known to be refused or slow there: a system, the Neural Engine or the GPU.",
     ),
     click.option(
         "--strict", is_flag=True, help="Fail if a weight can't be compressed as asked, instead of keeping it."
     ),
+    click.option("--dry-run", is_flag=True, help="Show what would be done and the exact sizes, but write nothing."),
 )
 report_options = together(
     click.option(
@@ -82,6 +93,14 @@ report_options = together(
         help="Save the report, one record per weight, as JSON.",
     ),
     click.option("-v", "--verbose", is_flag=True, help="Print one line per weight."),
+)
+plot_option = click.option(
+    "--plot",
+    "plot_file",
+    metavar="FILE.png",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_require_folder,
+    help="Draw the result as a picture.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 quiet_option = click.option(
@@ -134,6 +153,11 @@ class _Ratio(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gener
         return (int(match[1]), int(match[2])) if match else self.fail(f"{value!r} is not like 2:4", param, ctx)
 
 
+def flag_fields(spec: type[Spec]) -> list[Field[Any]]:
+    """The fields of a spec that have a flag: all but those that say otherwise, as functions do."""
+    return [field for field in fields(spec) if field.metadata.get("flag", True)]
+
+
 def spec_options(spec: type[Spec]) -> Decorator:
     """One option for each field of a spec, with the field's type and default.
 
@@ -143,7 +167,7 @@ def spec_options(spec: type[Spec]) -> Decorator:
     documented = _documented_parameters(spec)
     of_two_words = [name for name in hints if "_" in name]
     options = []
-    for field in fields(spec):
+    for field in flag_fields(spec):
         type_text, text = documented[field.name]
         text = SHELL_HELP[spec.verb].get(field.name, _with_flags(text, of_two_words))
         options.append(_field_option(field, hints[field.name], type_text, text))
@@ -152,7 +176,7 @@ def spec_options(spec: type[Spec]) -> Decorator:
 
 def build_spec(spec: type[Spec], values: dict[str, Any]) -> Spec:
     """Take a spec's fields out of `values`; a value that the spec refuses is wrong usage."""
-    names = [field.name for field in fields(spec)]
+    names = [field.name for field in flag_fields(spec)]
     try:
         return spec(**{name: values.pop(name) for name in names})
     except ValueError as error:

@@ -3,49 +3,104 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from math import prod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
 from .. import compression
 from ..compression import input_axis
-from ..errors import IndivisibleError, NonFiniteError, UnsuitableWeightError
-from ..specs import Palettize, Prune, Quantize, Spec, spec_from_dict
-from .data_types import FLOATS
-from .operations import check, lower
+from ..config import Config, ConfigLike, as_config
+from ..errors import IndivisibleError, NonFiniteError, TooLargeTablesError, UnsuitableWeightError
+from ..measure import error
+from ..specs import Palettize, Prune, Quantize, Spec
+from ..tensors import CompressedTensor
+from .decompressor import lift_definition
+from .operations import check_steps, lower
 from .program import Program, Weight
 from .report import Report
+from .selection import select, unmatched_rules
 from .storage import is_compressed
+from .targets import Encoding, TargetLint, TargetWarning
 from .transform import Keep, Outcome, ProgressCallback, StrPath, Work, transform
-from .values import MINIMUM_BLOB_COUNT, ValueReader
-
-Config = Spec | dict[str, Any] | Sequence[Any]
+from .values import ValueReader
 
 
-def spec_of(config: Config) -> Spec:
-    """The one spec that a config stands for."""
-    if isinstance(config, Palettize | Quantize | Prune):
-        return config
-    if isinstance(config, Sequence) and not isinstance(config, str):
-        if len(config) != 1:
-            raise ValueError(
-                f"config: {len(config)} steps; joint compression by several steps is not supported by this version"
-            )
-        return spec_of(config[0])
-    return spec_from_dict(config)  # type: ignore[arg-type]  # it refuses what is not a dict
+@dataclass(frozen=True)
+class Decision:
+    """What to do to a weight: the steps, with its axes and groups filled in, and how its record tells of them."""
+
+    steps: tuple[Spec, ...]
+    description: str
+
+
+class Decisions:
+    """What a config does to each weight of a program, decided before any work.
+
+    Parameters
+    ----------
+    config : Config
+        The config.
+    strict : bool
+        Raise where a weight that the config means has to be kept, and for rules that mean no weight.
+    """
+
+    def __init__(self, config: Config, *, strict: bool) -> None:
+        self._config, self._strict = config, strict
+        self._lint = TargetLint(config.target)
+        self.unmatched_rules: tuple[str, ...] = ()
+
+    def prepare(self, program: Program) -> None:
+        """Look at the program as a whole; raises if the run cannot work."""
+        if not (self._config.op_types or self._config.weights):
+            check_steps(self._config.global_config.steps, program.version)
+        self.unmatched_rules = unmatched_rules(self._config, program)
+        if self._strict and self.unmatched_rules:
+            raise ValueError(f"config: no weight is meant by {'; '.join(self.unmatched_rules)}")
+        self._lint.check_version(program.specification_version)
+
+    def decide(self, weight: Weight) -> Decision:
+        """What to do to a weight; raises `Keep` if nothing is."""
+        first = weight.first
+        try:
+            chosen = select(self._config, weight).steps
+            check_steps(chosen, first.version)
+            steps = tuple(_resolve_axes(step, weight) for step in chosen)
+        except Keep as reason:
+            raise self.kept(weight, reason) from None
+        axes = {axis for axis in weight.axes if axis is not None}
+        encoding = Encoding(steps, len(first.shape), axes.pop() if len(axes) == 1 else None)
+        self._lint.check(first.name, encoding)
+        # Groups may have become others than asked for; blocks are described as they were asked for.
+        parts = [
+            step.description if isinstance(step, Palettize) else asked.description
+            for step, asked in zip(steps, chosen, strict=True)
+        ]
+        return Decision(steps, ", then ".join(parts))
+
+    def kept(self, weight: Weight, reason: Keep) -> Exception:
+        """With `strict`, keeping a weight that the config means is an error."""
+        if reason.planned or not self._strict:
+            return reason
+        return ValueError(f"{weight.first.name} (shape {weight.first.shape}): {reason}")
+
+    def warnings(self, compressed: Iterable[str]) -> tuple[TargetWarning, ...]:
+        """What is known against how these weights are stored on the config's target."""
+        return self._lint.warnings(compressed)
 
 
 def compress(
     src: StrPath,
     dst: StrPath,
-    config: Config,
+    config: ConfigLike,
     *,
     progress: ProgressCallback | None = None,
     overwrite: bool = False,
     strict: bool = False,
-    weight_threshold: int = 2048,
+    weight_threshold: int | None = None,
+    target: str | None = None,
+    joint_compression: bool | None = None,
     num_threads: int | None = None,
 ) -> Report:
     """Compress the weights of an ``.mlpackage``.
@@ -58,16 +113,25 @@ def compress(
     ----------
     src, dst : path-like
         The package to read and the package to write.
-    config : dict, list or spec
-        What to do: ``{"palettize": {"nbits": 4}}``, a list with one such step, or a spec of `corepress.specs`.
+    config : Config, dict, list, spec, path or coremltools.optimize.coreml.OptimizationConfig
+        What to do: ``{"palettize": {"nbits": 4}}`` to all weights, a list of steps in their order, or a
+        `corepress.Config` with rules by operation type and weight name, as an object, a dict, or the path of a YAML or
+        JSON file.
     progress : callable, optional
         Called with a `Progress` at the start and after each weight.
     overwrite : bool
         Replace `dst` if it exists.
     strict : bool
-        Raise if a weight cannot be compressed as asked, instead of keeping it and saying so in the report.
-    weight_threshold : int
-        Weights of this many elements or fewer are kept.
+        Raise if a weight cannot be compressed as asked, instead of keeping it and saying so in the report, or if a
+        rule of the config means no weight.
+    weight_threshold : int, optional
+        Weights of this many elements or fewer are kept, whatever the config says; None for the config's thresholds,
+        2048 if it has none.
+    target : {"ios16", "ios17", "ios18", "ios26", "ane", "gpu"}, optional
+        Warn in the report of encodings that are known to be refused or slow there; None for the config's target.
+    joint_compression : bool, optional
+        Whether weights that are compressed already are compressed further instead of left alone; None for the config's
+        choice.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`. The result does not
         depend on it.
@@ -84,66 +148,47 @@ def compress(
     FormatError
         If the package is damaged.
     """
-    spec = spec_of(config)
+    overrides = {"weight_threshold": weight_threshold, "target": target, "joint_compression": joint_compression}
+    decisions = Decisions(as_config(config, **overrides), strict=strict)
 
     def decide(program: Program, values: ValueReader, weight: Weight) -> Work:
-        _require_candidate(weight, weight_threshold)
-        try:
-            resolved = _resolve_axes(spec, weight)
-        except Keep as reason:
-            raise _unplanned(weight, reason, strict) from None
-        # Groups may have become others than asked for; blocks are described as they were asked for.
-        description = resolved.description if isinstance(resolved, Palettize) else spec.description
+        decision, first = decisions.decide(weight), weight.first
 
         def work(threads: int) -> Outcome:
-            first = weight.first
-            dense = values.read(first.parameters["val"], first.where).data
             try:
-                return _compress(dense, resolved, description, program.version, threads)
+                tensor, snr_db = _compressed(_stored(weight, values), decision.steps, threads)
+                form = lower(tensor, first.version)
             except Keep as reason:
-                raise _unplanned(weight, reason, strict) from None
+                raise decisions.kept(weight, reason) from None
+            except TooLargeTablesError as failure:
+                raise decisions.kept(weight, Keep(failure.reason)) from None
             except NonFiniteError as failure:
                 raise ValueError(f"{first.name}: {failure}") from failure
+            return Outcome(form, "compressed", decision.description, snr_db)
 
         return work
 
-    return transform(
+    report = transform(
         src,
         dst,
         decide,
-        prepare=lambda program: check(spec, program.version),
+        prepare=decisions.prepare,
         progress=progress,
         overwrite=overwrite,
         num_threads=num_threads,
     )
+    compressed = [record.name for record in report.weights if record.status == "compressed"]
+    return dataclasses.replace(
+        report, unmatched_rules=decisions.unmatched_rules, warnings=decisions.warnings(compressed)
+    )
 
 
-def _require_candidate(weight: Weight, weight_threshold: int) -> None:
-    """Keep what no config means."""
-    first, count = weight.first, prod(weight.first.shape)
+def _stored(weight: Weight, values: ValueReader) -> NDArray[Any] | CompressedTensor:
+    """The values of a weight, or the tensor that it is stored as."""
+    first = weight.first
     if is_compressed(weight):
-        raise _planned("already compressed")
-    if first.data_type not in FLOATS:
-        raise _planned(f"{first.data_type.name} is not float16 or float32")
-    if len(first.shape) < 2:
-        raise _planned("vector, such as a bias or a norm")
-    if count <= max(weight_threshold, MINIMUM_BLOB_COUNT - 1):
-        raise _planned(f"small: at most {weight_threshold} elements")
-    if weight.feeds_definition:
-        raise _planned("operand of a compressed weight")
-    if not weight.consumers:
-        raise _planned("no operation uses it")
-    if weight.feeds_output:
-        raise _planned("block output, which Core ML does not take from a compressed weight")
-
-
-def _planned(reason: str) -> Keep:
-    return Keep(reason, planned=True)
-
-
-def _unplanned(weight: Weight, reason: Keep, strict: bool) -> Exception:
-    """With `strict`, keeping a weight that the config means is an error."""
-    return ValueError(f"{weight.first.name} (shape {weight.first.shape}): {reason}") if strict else reason
+        return lift_definition(first, values)
+    return values.read(first.parameters["val"], first.where).data
 
 
 def _resolve_axes(spec: Spec, weight: Weight) -> Spec:
@@ -238,14 +283,29 @@ def _agreed(axes: set[int | None], which: str) -> int:
     return axis
 
 
-def _compress(dense: NDArray[Any], spec: Spec, description: str, version: int, num_threads: int) -> Outcome:
+def _compressed(
+    stored: NDArray[Any] | CompressedTensor, steps: tuple[Spec, ...], num_threads: int
+) -> tuple[CompressedTensor, float]:
+    """The steps' result, and its signal-to-noise ratio in decibel against what is stored; raises `Keep`."""
+    if len(steps) == 1 and not isinstance(stored, CompressedTensor):
+        measured: tuple[CompressedTensor, float] = _step(compression.apply_measured, stored, steps[0], num_threads)
+        return measured
+    tensor: Any = stored
+    for step in steps:
+        tensor = _step(compression.apply, tensor, step, num_threads)
+    dense = stored.dense(num_threads=num_threads) if isinstance(stored, CompressedTensor) else stored
+    return tensor, error(dense, tensor, num_threads=num_threads).snr_db
+
+
+def _step(function: Callable[..., Any], weight: Any, step: Spec, num_threads: int) -> Any:
+    """Call a function that carries out a step; raises `Keep` for weights that the step does not suit."""
     try:
-        tensor, snr_db = compression.apply_measured(dense, spec, num_threads=num_threads)
-        form = lower(tensor, version)
-    except NonFiniteError as failure:
-        if spec.nonfinite == "error":
+        return function(weight, step, num_threads=num_threads)
+    except UnsuitableWeightError as failure:
+        if isinstance(failure, NonFiniteError) and step.nonfinite == "error":
             raise
         raise Keep(failure.reason) from failure
-    except UnsuitableWeightError as failure:
-        raise Keep(failure.reason) from failure
-    return Outcome(form, "compressed", description, snr_db)
+    except (TypeError, ValueError) as failure:
+        if not isinstance(weight, CompressedTensor):
+            raise
+        raise Keep(f"cannot be compressed further in this way ({failure})") from failure

@@ -76,7 +76,7 @@ def _outputs(form: OperationForm) -> list[Output]:
 
 def _new_name(program: Program, definition: Definition, form: OperationForm) -> str:
     """A name that no value of the function has, nor with the number of an output after it."""
-    base = f"{definition.name}_{form.type.removeprefix('constexpr_')}"
+    base = f"{definition.output_name}_{form.type.removeprefix('constexpr_')}"
     taken, name, number = program.names[definition.function], base, 1
     while not taken.isdisjoint([name, *(f"{name}_{index}" for index in range(len(form.outputs)))]):
         number += 1
@@ -104,7 +104,7 @@ def _place(definition: Definition) -> int:
     return next(
         index
         for index, operation in enumerate(operations)
-        if operation.outputs and operation.outputs[0].name == definition.name
+        if operation.outputs and operation.outputs[0].name == definition.output_name
     )
 
 

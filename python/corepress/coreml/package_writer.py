@@ -10,6 +10,7 @@ from types import TracebackType
 
 from ..errors import FormatError
 from .package import MANIFEST, Package, directory_size
+from .weight_file import WeightFileWriter
 
 
 class PackageWriter:
@@ -69,6 +70,10 @@ class PackageWriter:
         path = self._built / source_path.relative_to(self.source.root)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def weight_file(self, source_path: Path) -> WeightFileWriter:
+        """A writer of the edited form of a weight file."""
+        return WeightFileWriter(self.path(source_path))
 
     def write_model(self, data: bytes) -> None:
         """Write the edited model file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import ChainMap
+from collections import ChainMap, defaultdict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +17,12 @@ from .values import nested_values, tensor_type
 
 FIRST_IOS18_VERSION = 9
 _OPSET = re.compile(r"CoreML(\d{1,4})")
-_KINDS = {
+_PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
+_KINDS: dict[str | None, str] = {
     "neuralNetwork": "a neural network",
     "neuralNetworkClassifier": "a neural network",
     "neuralNetworkRegressor": "a neural network",
-    "pipeline": "a pipeline",
-    "pipelineClassifier": "a pipeline",
-    "pipelineRegressor": "a pipeline",
+    **dict.fromkeys(_PIPELINES, "a pipeline without ML programs"),
     None: "a model of another kind",
 }
 
@@ -39,6 +38,7 @@ class Consumer(NamedTuple):
     operand: str
     axis: int | None
     input_axis: int | None
+    name: str
     groups: int | None = 1
 
 
@@ -63,7 +63,11 @@ class Definition:
     Attributes
     ----------
     name, function : str
-        Name of its first output, and of the function it stands in.
+        Name of its first output, and of the function it stands in; in a pipeline after that of the model and a slash.
+    place : str
+        The block it stands in, by function, opset and the operations that hold the block.
+    version : int
+        Specification version whose operations its program may use.
     operation, block : message
         The operation, and the block that it stands in, for editing in place.
     data_type, shape
@@ -82,6 +86,8 @@ class Definition:
 
     name: str
     function: str
+    place: str
+    version: int
     operation: Any
     block: Any
     data_type: DataType
@@ -91,6 +97,11 @@ class Definition:
     references: list[Reference] = field(default_factory=list)
     users: list[Definition | None] = field(default_factory=list)
     feeds_output: bool = False
+
+    @property
+    def output_name(self) -> str:
+        """Name of its first output, as the program has it."""
+        return str(self.operation.outputs[0].name)
 
     @property
     def producers(self) -> list[Definition]:
@@ -128,12 +139,53 @@ class Reference:
     owner: Definition | None
 
 
-def _is_definition(operation: Any) -> bool:
+def is_definition(operation: Any) -> bool:
+    """Whether an operation yields a constant."""
     return bool(operation.type == "const" or operation.type.startswith("constexpr_"))
 
 
+class _Place(NamedTuple):
+    """Where the walk is: prefix of names, function, path of the block, and specification version."""
+
+    prefix: str
+    function: str
+    path: str
+    version: int
+
+
+def nested_path(path: str, operation: Any, index: int) -> str:
+    """The path of a block that an operation holds."""
+    return f"{path}/{label_of(operation)}[{index}]"
+
+
+def label_of(operation: Any) -> str:
+    """The name that coremltools gives an operation: its label, or else the name of its first output."""
+    if "name" in operation.attributes:
+        values = operation.attributes["name"].immediateValue.tensor.strings.values
+        if len(values) == 1:
+            return str(values[0])
+    return str(operation.outputs[0].name) if operation.outputs else ""
+
+
+def programs_of(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The models with an ML program: the model itself, or those of a pipeline at any depth.
+
+    Each comes with a prefix for the names in it, empty outside of pipelines: the model's name or number, and a slash.
+    """
+    kind = model.WhichOneof("Type")
+    if kind == "mlProgram":
+        yield prefix, model
+    elif kind in _PIPELINES:
+        pipeline = model.pipeline if kind == "pipeline" else getattr(model, kind).pipeline
+        names = list(pipeline.names)
+        if len(set(names)) != len(pipeline.models) or not all(names):
+            names = [str(index) for index in range(len(pipeline.models))]
+        for name, part in zip(names, pipeline.models, strict=False):
+            yield from programs_of(part, f"{prefix}{name}/")
+
+
 class Program:
-    """The ML program of a package, and what is in it.
+    """The ML program of a package, or the programs of its pipeline, and what is in them.
 
     Parameters
     ----------
@@ -142,8 +194,10 @@ class Program:
 
     Attributes
     ----------
+    model : message
+        The model.
     version : int
-        Specification version whose operations the program may use.
+        Specification version whose operations the program may use; of several programs, the lowest.
     functions : tuple of str
         Names of its functions, sorted.
     definitions : list of Definition
@@ -165,75 +219,88 @@ class Program:
 
     def __init__(self, package: Package) -> None:
         self._package = package
-        self._model = read_model(package.model_path)
-        kind = self._model.WhichOneof("Type")
-        if kind != "mlProgram":
-            raise ValueError(
-                f"{package.root}: is {_KINDS[kind]}, not an ML program; only ML programs can be compressed here"
-            )
-        program = self._model.mlProgram
-        if program.version != 1:
-            raise FormatError(f"{package.model_path}: program version must be 1, not {program.version}")
-        self.specification_version = int(self._model.specificationVersion)
-        self.functions = tuple(sorted(program.functions))
+        self.model = read_model(package.model_path)
+        self.specification_version = int(self.model.specificationVersion)
         self.definitions: list[Definition] = []
         self.references: list[Reference] = []
         self.file_names: dict[str, Path] = {}
-        self.names: dict[str, set[str]] = {name: set() for name in self.functions}
-        self._refer(program.attributes, None)
-        versions: set[int] = set()
-        for name in self.functions:
-            versions.update(self._walk_function(name, program.functions[name]))
-        self.version = self._common_version(versions)
+        self.names: dict[str, set[str]] = defaultdict(set)
+        programs = list(programs_of(self.model))
+        if not programs:
+            kind = _KINDS[self.model.WhichOneof("Type")]
+            raise ValueError(f"{package.root}: is {kind}, not an ML program; only ML programs can be compressed here")
+        functions, versions = [], []
+        for prefix, model in programs:
+            if model.mlProgram.version != 1:
+                raise FormatError(f"{package.model_path}: program version must be 1, not {model.mlProgram.version}")
+            versions.append(self._common_version(model))
+            functions += [f"{prefix}{name}" for name in sorted(model.mlProgram.functions)]
+            self._walk_program(prefix, model.mlProgram, versions[-1])
+        self.functions, self.version = tuple(functions), min(versions)
 
-    def _common_version(self, versions: set[int]) -> int:
-        version = min(versions, default=self.specification_version)
+    def _common_version(self, model: Any) -> int:
+        """The specification version whose forms all blocks of a program may use."""
+        default = int(model.specificationVersion)
+        opsets = [opset for function in model.mlProgram.functions.values() for opset in function.block_specializations]
+        matches = map(_OPSET.fullmatch, opsets)
+        versions = {int(match.group(1)) + 1 if match else default for match in matches}
+        version = min(versions, default=default)
         if version < FIRST_IOS18_VERSION <= max(versions, default=version):
-            opsets = ", ".join(f"CoreML{each - 1}" for each in sorted(versions))
-            raise ValueError(f"{self._package.root}: opsets {opsets} in one program need different forms of one weight")
+            names = ", ".join(f"CoreML{each - 1}" for each in sorted(versions))
+            raise ValueError(f"{self._package.root}: opsets {names} in one program need different forms of one weight")
         return version
 
-    def _walk_function(self, name: str, function: Any) -> Iterator[int]:
-        scope: ChainMap[str, Any] = ChainMap()
-        self._refer(function.attributes, None)
-        self.names[name].update(item.name for item in function.inputs)
-        if function.opset not in function.block_specializations:
-            raise FormatError(f"{self._package.model_path}: function {name} has no block for opset {function.opset!r}")
-        for opset, block in sorted(function.block_specializations.items()):
-            self._walk_block(name, block, scope.new_child())
-            match = _OPSET.fullmatch(opset)
-            yield int(match.group(1)) + 1 if match else self.specification_version
+    def _walk_program(self, prefix: str, program: Any, version: int) -> None:
+        self._refer(program.attributes, None)
+        for name in sorted(program.functions):
+            function = program.functions[name]
+            self._refer(function.attributes, None)
+            self.names[f"{prefix}{name}"].update(item.name for item in function.inputs)
+            if function.opset not in function.block_specializations:
+                raise FormatError(
+                    f"{self._package.model_path}: function {prefix}{name} has no block for opset {function.opset!r}"
+                )
+            for opset, block in sorted(function.block_specializations.items()):
+                self._walk_block(
+                    _Place(prefix, f"{prefix}{name}", f"{prefix}{name}/{opset}", version), block, ChainMap()
+                )
 
-    def _walk_block(self, function: str, block: Any, scope: ChainMap[str, Any]) -> None:
+    def _walk_block(self, place: _Place, block: Any, scope: ChainMap[str, Any]) -> None:
         self._refer(block.attributes, None)
         scope.update({item.name: None for item in block.inputs})
-        self.names[function].update(scope)
+        self.names[place.function].update(scope)
         for operation in block.operations:
-            definition = self._define(function, operation, block) if _is_definition(operation) else None
+            definition = self._define(place, operation, block) if is_definition(operation) else None
             if definition:
                 self.definitions.append(definition)
             self._bind_operands(operation, definition, scope)
-            for nested in operation.blocks:
-                self._walk_block(function, nested, scope.new_child())
+            for index, nested in enumerate(operation.blocks):
+                path = nested_path(place.path, operation, index)
+                self._walk_block(place._replace(path=path), nested, scope.new_child())
             scope.update({output.name: definition for output in operation.outputs})
-            self.names[function].update(output.name for output in operation.outputs)
+            self.names[place.function].update(output.name for output in operation.outputs)
         for name in block.outputs:
             definition = scope.get(name)
             if definition:
                 definition.feeds_output = True
 
-    def _define(self, function: str, operation: Any, block: Any) -> Definition | None:
+    def _define(self, place: _Place, operation: Any, block: Any) -> Definition | None:
         if not operation.outputs:
-            raise FormatError(f"{self._package.model_path}: function {function}: {operation.type} without an output")
+            raise FormatError(
+                f"{self._package.model_path}: function {place.function}: {operation.type} without an output"
+            )
         output = operation.outputs[0]
-        where = f"{self._package.model_path}: function {function}: {operation.type} {output.name}"
+        where = f"{self._package.model_path}: function {place.function}: {operation.type} {output.name}"
         declared = tensor_type(output.type, where)
         if operation.type == "const":
             if operation.inputs or operation.blocks or "val" not in operation.attributes:
                 raise FormatError(f"{where}: a const has an attribute val and neither inputs nor blocks")
             if tensor_type(operation.attributes["val"].type, where) != declared:
                 raise FormatError(f"{where}: its value is of another type than its output")
-        return Definition(output.name, function, operation, block, *declared) if declared else None
+        if declared is None:
+            return None
+        name = f"{place.prefix}{output.name}"
+        return Definition(name, place.function, place.path, place.version, operation, block, *declared)
 
     def _bind_operands(self, operation: Any, definition: Definition | None, scope: ChainMap[str, Any]) -> None:
         self._refer(operation.attributes, definition)
@@ -243,7 +310,7 @@ class Program:
                     self._refer({operand: binding.value}, definition)
                     continue
                 source = scope.get(binding.name)
-                if source and _is_definition(operation):
+                if source and is_definition(operation):
                     source.users.append(definition)
                     if definition:
                         names = [output.name for output in source.operation.outputs]
@@ -251,7 +318,7 @@ class Program:
                 elif source:
                     axes = channel_axes(operation, operand, len(source.shape), scope)
                     groups = convolution_groups(operation, operand, scope)
-                    source.consumers.append(Consumer(operation.type, operand, *axes, groups))
+                    source.consumers.append(Consumer(operation.type, operand, *axes, label_of(operation), groups))
 
     def _refer(self, values: Any, owner: Definition | None) -> None:
         for parameter in sorted(values):
@@ -269,7 +336,7 @@ class Program:
 
     def serialize(self) -> bytes:
         """The model file of the program as it is now."""
-        return serialize_model(self._model)
+        return serialize_model(self.model)
 
 
 def _scalar(operation: Any, operand: str, field: str, absent: Any, scope: ChainMap[str, Any]) -> Any:
@@ -332,6 +399,12 @@ class Weight:
         return tuple(dict.fromkeys(consumer.operation for consumer in self.consumers))
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all definitions, and their labels where these differ."""
+        names = ((each.name, each.operation.outputs[0].name, label_of(each.operation)) for each in self.definitions)
+        return tuple(dict.fromkeys(name for group in names for name in group))
+
+    @property
     def axes(self) -> set[int | None]:
         """Output channel axes that the consumers ask for."""
         return {consumer.axis for consumer in self.consumers}
@@ -361,16 +434,16 @@ def weights_of(program: Program) -> list[Weight]:
     """Group definitions that share their data, across functions and blocks, in program order."""
     groups: dict[Hashable, list[Definition]] = {}
     for definition in program.definitions:
-        groups.setdefault(_identity(definition), []).append(definition)
+        groups.setdefault(identity(definition), []).append(definition)
     return [Weight(tuple(group)) for group in groups.values()]
 
 
-def _identity(definition: Definition) -> Hashable:
+def identity(definition: Definition) -> Hashable:
     """Equal for definitions that are stored once: of the same blobs, and built on definitions that are."""
     operands = tuple(
-        (name, index, _identity(producer)) for name, (producer, index) in sorted(definition.operands.items())
+        (name, index, identity(producer)) for name, (producer, index) in sorted(definition.operands.items())
     )
-    if not (definition.references or any(isinstance(identity, tuple) for _, _, identity in operands)):
+    if not (definition.references or any(isinstance(each, tuple) for _, _, each in operands)):
         return definition
     blobs = tuple((reference.parameter, reference.key) for reference in definition.references)
     inline = tuple(
@@ -378,4 +451,5 @@ def _identity(definition: Definition) -> Hashable:
         for name, value in sorted(definition.parameters.items())
         if value.WhichOneof("value") != "blobFileValue"
     )
-    return definition.operation.type, definition.data_type, definition.shape, blobs, inline, operands
+    operation = definition.operation.type, definition.version, definition.data_type, definition.shape
+    return *operation, blobs, inline, operands

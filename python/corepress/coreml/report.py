@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .table import Column, format_bytes, render
+from .targets import TargetWarning
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,14 @@ class WeightRecord:
         values["consumers"], values["shape"] = list(self.consumers), list(self.shape)
         return values
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> WeightRecord:
+        """The reverse of `to_dict`."""
+        values = dict(values)
+        if values.pop("lossless"):
+            values["snr_db"] = math.inf
+        return cls(**{**values, "consumers": tuple(values["consumers"]), "shape": tuple(values["shape"])})
+
 
 @dataclass(frozen=True, repr=False)
 class Report:
@@ -111,6 +120,10 @@ class Report:
         Duration.
     peak_memory_bytes : int or None
         Largest resident memory of the process so far; None where the system does not tell.
+    unmatched_rules : tuple of str
+        Rules of the config that mean no weight of the package.
+    warnings : tuple of TargetWarning
+        What is known against how the weights are stored now, on the config's target.
     """
 
     source: str
@@ -120,6 +133,8 @@ class Report:
     bytes_after: int
     seconds: float
     peak_memory_bytes: int | None
+    unmatched_rules: tuple[str, ...] = ()
+    warnings: tuple[TargetWarning, ...] = ()
 
     @property
     def compressed(self) -> int:
@@ -167,12 +182,33 @@ class Report:
             "seconds": self.seconds,
             "weights_per_second": self.weights_per_second,
             "peak_memory_bytes": self.peak_memory_bytes,
+            "unmatched_rules": list(self.unmatched_rules),
+            "warnings": [warning.to_dict() for warning in self.warnings],
             "weights": [record.to_dict() for record in self.weights],
         }
 
     def to_json(self) -> str:
         """As strict JSON."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Report:
+        """The reverse of `to_dict`; totals are counted anew."""
+        given = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+        given["weights"] = tuple(map(WeightRecord.from_dict, values["weights"]))
+        given["warnings"] = tuple(map(TargetWarning.from_dict, values["warnings"]))
+        given["unmatched_rules"] = tuple(values["unmatched_rules"])
+        return cls(**given)
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """The reverse of `to_json`."""
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Report:
+        """Read what `save` wrote."""
+        return cls.from_json(Path(path).read_text(encoding="utf-8"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as JSON; the file appears only when it is whole."""
@@ -195,9 +231,11 @@ class Report:
         table = render(_COLUMNS, self.weights)
         before, after = format_bytes(self.bytes_before), format_bytes(self.bytes_after)
         changed, speed = len(self.weights) - self.kept, self.weights_per_second / 1e6
+        notes = "".join(f"\nno weight is meant by {rule}" for rule in self.unmatched_rules)
+        notes += "".join(f"\n{warning}" for warning in self.warnings)
         return (
             f"{table}\n{changed} changed, {self.kept} kept; {before} -> {after}, "
-            f"{self.bits_per_weight:.2f} bits/weight; {self.seconds:.2f} s, {speed:.1f} M weights/s"
+            f"{self.bits_per_weight:.2f} bits/weight; {self.seconds:.2f} s, {speed:.1f} M weights/s{notes}"
         )
 
     def __repr__(self) -> str:

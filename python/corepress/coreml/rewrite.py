@@ -7,16 +7,40 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from numpy.typing import NDArray
+
+from .data_types import DataType
 from .installation import install
 from .operations import OperationForm
-from .package_writer import PackageWriter
 from .pipeline import Result, RunAhead, Task
 from .program import BlobKey, Definition, Program, Reference, Weight
 from .storage import steps
 from .values import MINIMUM_BLOB_COUNT, Tensor, ValueReader, blob_value, inline_value
-from .weight_file import BlobRecord, WeightFileReader, WeightFileWriter
+from .weight_file import BlobRecord, WeightFileReader
+
+
+class BlobSink(Protocol):
+    """What takes the blobs of one weight file: `WeightFileWriter`, or what only counts them."""
+
+    def append(self, data_type: DataType, count: int, data: NDArray[Any]) -> int: ...
+
+    def copy(self, reader: WeightFileReader, record: BlobRecord) -> int: ...
+
+    def __enter__(self) -> BlobSink: ...
+
+    def __exit__(self, *error: Any) -> None: ...
+
+
+class Output(Protocol):
+    """What takes a package's files: `PackageWriter`, or what only counts them."""
+
+    def weight_file(self, source_path: Path) -> BlobSink: ...
+
+    def write_model(self, data: bytes) -> None: ...
+
+    def finish(self) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,17 +55,20 @@ class Edit:
         What makes its new form; it runs on another thread, perhaps beside others, ahead of its turn.
     settle : callable
         Given the task's result when the weight's turn comes: the new form, or None to keep the weight after all.
+    reads : bool
+        Whether the task reads the weight's data.
     """
 
     weight: Weight
     task: Task[Any]
     settle: Callable[[Result[Any]], OperationForm | None]
+    reads: bool = True
 
 
 class _Rewriter:
     """Streams weight files, blob by blob in source order, with each edit at the place of what it replaces."""
 
-    def __init__(self, program: Program, values: ValueReader, output: PackageWriter, edits: Sequence[Edit]) -> None:
+    def __init__(self, program: Program, values: ValueReader, output: Output, edits: Sequence[Edit]) -> None:
         self._program, self._values, self._output = program, values, output
         self._names = {path: name for name, path in reversed(program.file_names.items())}
         self._edited: set[Definition] = set()
@@ -67,7 +94,7 @@ class _Rewriter:
         with RunAhead(tasks, num_threads) as ahead:
             self._results = ahead.results()
             for path in sorted(self._files):
-                with WeightFileWriter(self._output.path(path)) as writer:
+                with self._output.weight_file(path) as writer:
                     self._write_file(path, writer)
             if not self._names:
                 for edit in self._inline:
@@ -91,7 +118,8 @@ class _Rewriter:
 
     def _work(self, edit: Edit, threads: int) -> Any:
         """Carry out an edit's task, on whichever thread; its data is in memory only for that time."""
-        stored = [self._stored(reference) for step in steps(edit.weight.first) for reference in step.references]
+        first = edit.weight.first
+        stored = [self._stored(each) for step in steps(first) for each in step.references] if edit.reads else []
         for reader, record in stored:
             reader.prefetch(record)
         try:
@@ -104,7 +132,7 @@ class _Rewriter:
         reader = self._values.file(reference.key.file)
         return reader, reader.record(reference.key.offset)
 
-    def _write_file(self, path: Path, writer: WeightFileWriter) -> None:
+    def _write_file(self, path: Path, writer: BlobSink) -> None:
         reader, references = self._values.file(path), self._references[path]
         for offset in sorted({record.offset for record in reader} | set(references)):
             key = BlobKey(path, offset)
@@ -116,13 +144,13 @@ class _Rewriter:
         for edit in self._inline if path == min(self._names) else ():
             self._apply(edit, path, writer)
 
-    def _apply(self, edit: Edit, path: Path | None, writer: WeightFileWriter | None) -> None:
+    def _apply(self, edit: Edit, path: Path | None, writer: BlobSink | None) -> None:
         form = edit.settle(next(self._results))
         if form is not None:
             store = partial(self._store, path=path, writer=writer)
             self._edited |= install(self._program, edit.weight, form, store)
 
-    def _store(self, tensor: Tensor, path: Path | None, writer: WeightFileWriter | None) -> Any:
+    def _store(self, tensor: Tensor, path: Path | None, writer: BlobSink | None) -> Any:
         if writer is None or path is None or tensor.count < MINIMUM_BLOB_COUNT or tensor.data_type.blob_number is None:
             return inline_value(tensor)
         return blob_value(tensor, self._names[path], writer.append(tensor.data_type, tensor.count, tensor.data))
@@ -134,7 +162,7 @@ class _Rewriter:
 
 
 def rewrite(
-    program: Program, values: ValueReader, output: PackageWriter, edits: Sequence[Edit], num_threads: int | None
+    program: Program, values: ValueReader, output: Output, edits: Sequence[Edit], num_threads: int | None
 ) -> None:
     """Carry out edits and finish the output; blobs stand in the order of the source's weight files.
 
@@ -144,7 +172,7 @@ def rewrite(
         The source's program; it is changed in place.
     values : ValueReader
         Reader of the source's constants.
-    output : PackageWriter
+    output : Output
         Where to write.
     edits : sequence of Edit
         What to store anew.

@@ -18,13 +18,17 @@ _SCHEMA = {
     "Opaque": "",
     "Model": """
         int32 specificationVersion = 1
-        Type/ Opaque pipelineClassifier = 200
-        Type/ Opaque pipelineRegressor = 201
-        Type/ Opaque pipeline = 202
+        Type/ WrappedPipeline pipelineClassifier = 200
+        Type/ WrappedPipeline pipelineRegressor = 201
+        Type/ Pipeline pipeline = 202
         Type/ Opaque neuralNetworkRegressor = 303
         Type/ Opaque neuralNetworkClassifier = 403
         Type/ Opaque neuralNetwork = 500
         Type/ Program mlProgram = 502""",
+    "Pipeline": """
+        repeated Model models = 1
+        repeated string names = 2""",
+    "WrappedPipeline": "Pipeline pipeline = 1",
     "Program": """
         int64 version = 1
         map Function functions = 2

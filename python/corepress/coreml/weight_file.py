@@ -197,6 +197,21 @@ def _write_all(descriptor: int, *parts: bytes | memoryview) -> None:
             view = view[os.write(descriptor, view) :]
 
 
+class WeightFileLayout:
+    """Where the blobs of a weight file stand that are placed one after another."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.size = _HEADER.size
+
+    def place(self, size: int) -> int:
+        """Make room for a blob of so many bytes; the offset of its record."""
+        offset = _align(self.size)
+        self.size = offset + _RECORD.size + size
+        self.count += 1
+        return offset
+
+
 class WeightFileWriter:
     """Writes a new weight file front to back; it becomes valid when it is closed without an error.
 
@@ -211,8 +226,7 @@ class WeightFileWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.count = 0
-        self._position = _HEADER.size
+        self._layout = WeightFileLayout()
         self._flushed = 0
         self._behind = WriteBehind()
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
@@ -260,21 +274,19 @@ class WeightFileWriter:
 
     def _begin(self, data_type: DataType, size: int, padding: int) -> tuple[int, bytes]:
         """Make place for a blob: the offset of its record, and the bytes from the end of the last blob to its data."""
-        begin, offset = self._position, _align(self._position)
-        data_offset = offset + _RECORD.size
-        record = _RECORD.pack(SENTINEL, data_type.blob_number, size, data_offset, padding)
-        self._position = data_offset + size
-        self.count += 1
-        return offset, bytes(offset - begin) + record
+        position = self._layout.size
+        offset = self._layout.place(size)
+        record = _RECORD.pack(SENTINEL, data_type.blob_number, size, offset + _RECORD.size, padding)
+        return offset, bytes(offset - position) + record
 
     def _flush(self) -> None:
-        if self._position - self._flushed >= _FLUSH_CHUNK:
-            self._flushed = self._position
+        if self._layout.size - self._flushed >= _FLUSH_CHUNK:
+            self._flushed = self._layout.size
             self._behind.put(partial(getattr(os, "fdatasync", os.fsync), self._descriptor), 0)
 
     def _finish(self) -> None:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
-        _write_all(self._descriptor, _HEADER.pack(self.count, VERSION))
+        _write_all(self._descriptor, _HEADER.pack(self._layout.count, VERSION))
         os.fsync(self._descriptor)
 
     def __enter__(self) -> WeightFileWriter:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..charts import FAINT, GRID, INK, ORIGINAL_COLOUR, new_figure, style
 from .variants import Original, Result
 
-INK, FAINT, GRID = "#1f2933", "#6b7785", "#e3e8ee"
 COLOURS = {"palette": "#2563eb", "grouped palette": "#0d9488", "integer": "#ea580c", "pruned": "#9333ea"}
-ORIGINAL_COLOUR = "#a3adb8"
 LEGEND = {
     "palette": "palette, one per weight",
     "grouped palette": "palette per 16 channels",
@@ -21,17 +20,7 @@ LEGEND = {
 
 def draw_plot(original: Original, results: Sequence[Result], destination: Path) -> None:
     """Draw SNR against bits per weight, and package sizes as bars, into a PNG file."""
-    import logging
-
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12, wspace=0.06)
-    figure = Figure(figsize=(12.5, 5.6), layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
-    figure.suptitle("What compression keeps of a small diffusion UNet", fontsize=15, fontweight="bold", color=INK)
+    figure = new_figure("What compression keeps of a small diffusion UNet", (12.5, 5.6))
     quality, sizes = figure.subplots(1, 2, width_ratios=(1.25, 1))
     _draw_quality(quality, results)
     _draw_sizes(sizes, original, results)
@@ -41,8 +30,8 @@ def draw_plot(original: Original, results: Sequence[Result], destination: Path) 
 def _draw_quality(axes: Any, results: Sequence[Result]) -> None:
     for family, colour in COLOURS.items():
         points = sorted((result.bits_per_weight, result.snr_db) for result in results if result.family == family)
-        style = "o-" if len(points) > 1 else "o"
-        axes.plot(*zip(*points, strict=True), style, color=colour, markersize=9, linewidth=2, label=LEGEND[family])
+        line = "o-" if len(points) > 1 else "o"
+        axes.plot(*zip(*points, strict=True), line, color=colour, markersize=9, linewidth=2, label=LEGEND[family])
     for result in results:
         left = result.family == "palette"
         axes.annotate(
@@ -54,7 +43,7 @@ def _draw_quality(axes: Any, results: Sequence[Result]) -> None:
             fontsize=10,
             color=COLOURS[result.family],
         )
-    _style(axes, "Quality against size")
+    style(axes, "Quality against size")
     axes.set_xlabel("bits per weight", color=FAINT)
     axes.set_ylabel("signal-to-noise ratio of the weights, dB", color=FAINT)
     axes.grid(color=GRID)
@@ -71,16 +60,8 @@ def _draw_sizes(axes: Any, original: Original, results: Sequence[Result]) -> Non
     bars = axes.barh(labels, megabytes, color=colours, height=0.62)
     axes.bar_label(bars, [f"{value:.1f} MB" for value in megabytes], padding=5, fontsize=10, color=INK)
     axes.invert_yaxis()
-    _style(axes, "Package size")
+    style(axes, "Package size")
     axes.set_xlim(0, 1.18 * megabytes[0])
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
-
-
-def _style(axes: Any, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=12, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GRID)
-    axes.tick_params(colors=FAINT)
-    axes.set_axisbelow(True)

@@ -1,0 +1,144 @@
+"""The commands that look at packages and write none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import debug_option, json_option, plot_option, quiet_option, source_argument, thread_option
+
+WORST_SHOWN = 10
+_verbose_option = click.option("-v", "--verbose", is_flag=True, help="Print one line per weight.")
+_other_argument = click.argument("other", metavar="OTHER", type=click.Path(path_type=Path))
+
+
+@click.command()
+@source_argument
+@json_option
+@debug_option
+def inspect(source: Path, as_json: bool) -> None:
+    """Show how the weights of a package are stored.
+
+    \b
+    Example:
+      corepress inspect UNet.mlpackage
+    """
+    from .. import coreml
+
+    inspection = coreml.inspect(source)
+    click.echo(inspection.to_json() if as_json else str(inspection))
+
+
+@click.command()
+@source_argument
+@_other_argument
+@click.option("--min-snr-db", metavar="DB", type=float, help="Fail if a weight's signal-to-noise ratio is lower.")
+@thread_option
+@_verbose_option
+@json_option
+@quiet_option
+@debug_option
+def verify(
+    source: Path,
+    other: Path,
+    min_snr_db: float | None,
+    num_threads: int | None,
+    verbose: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Check that nothing but weights changed, and those soundly.
+
+    OTHER is what became of SOURCE. Reads everything again: the programs must be the same, weights bit for bit those
+    of the source or compressed forms that decode to finite values, and every record of the weight files sound. Fails
+    (exit code 1) and names what is wrong if not.
+
+    \b
+    Examples:
+      corepress verify UNet.mlpackage UNet-4bit.mlpackage
+      corepress verify UNet.mlpackage UNet-4bit.mlpackage --min-snr-db 15
+    """
+    from .. import coreml
+
+    verification = coreml.verify(source, other, min_snr_db=min_snr_db, num_threads=num_threads)
+    if as_json:
+        click.echo(verification.to_json())
+    elif not quiet:
+        click.echo(str(verification) if verbose else verification.totals)
+    return 0 if verification.ok else 1
+
+
+@click.command()
+@source_argument
+@_other_argument
+@click.option("--predict", is_flag=True, help="Also run both models and compare their outputs; needs macOS.")
+@click.option(
+    "--inputs",
+    metavar="FILE.npz",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --predict: arrays by input name, instead of drawn ones.",
+)
+@click.option(
+    "--samples", metavar="N", type=click.IntRange(min=1), default=4, show_default=True, help="Inputs to draw."
+)
+@plot_option
+@thread_option
+@_verbose_option
+@json_option
+@quiet_option
+@debug_option
+def compare(
+    source: Path,
+    other: Path,
+    predict: bool,
+    inputs: Path | None,
+    plot_file: Path | None,
+    verbose: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Tell how far two packages are apart.
+
+    Signal-to-noise ratio and cosine of each weight of OTHER against SOURCE; both may be compressed. Predictions need
+    macOS; elsewhere a line says so.
+
+    \b
+    Examples:
+      corepress compare UNet.mlpackage UNet-4bit.mlpackage
+      corepress compare UNet-8bit.mlpackage UNet-4bit.mlpackage --plot distance.png
+    """
+    from .. import coreml
+
+    given = None if inputs is None else _arrays(inputs)
+    comparison = coreml.compare(source, other, predictions=predict, inputs=given, **options)
+    if plot_file is not None:
+        from .plots import plot_comparison
+
+        plot_comparison(comparison, plot_file)
+    if as_json:
+        click.echo(comparison.to_json())
+    elif not quiet:
+        click.echo(str(comparison) if verbose else _worst(comparison))
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (ValueError, AttributeError) as error:
+        raise click.UsageError(f"{path}: not an .npz file of arrays ({error})") from error
+
+
+def _worst(comparison: Any) -> str:
+    measured = [(weight.snr_db, weight.name) for weight in comparison.different if weight.snr_db is not None]
+    lines = [comparison.totals]
+    if measured:
+        lines.append(f"furthest apart, in dB{'' if len(measured) <= WORST_SHOWN else ' (--verbose shows all)'}:")
+        lines += [f"  {snr:7.1f}  {name}" for snr, name in sorted(measured)[:WORST_SHOWN]]
+    lines += [f"  {weight.name}: {weight.problem}" for weight in comparison.weights if weight.problem]
+    return "\n".join(lines)

@@ -1,0 +1,83 @@
+"""`corepress compress`: what the other commands do, weight by weight as a config says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..config import Config
+from .options import (
+    compress_options,
+    debug_option,
+    json_option,
+    output_options,
+    plot_option,
+    quiet_option,
+    report_options,
+    source_argument,
+    thread_option,
+)
+from .running import run_compression
+
+
+@click.command()
+@source_argument
+@output_options
+@click.option(
+    "--config",
+    "config_text",
+    metavar="FILE",
+    required=True,
+    help="What to do: a YAML or JSON file, or JSON itself.",
+)
+@click.option(
+    "--recipe",
+    metavar="KEY",
+    help="Which recipe of a mixed-bit recipe file that has several: its key, or its bits per weight.",
+)
+@compress_options
+@thread_option
+@report_options
+@plot_option
+@json_option
+@quiet_option
+@debug_option
+def compress(source: Path, output: Path | None, config_text: str, recipe: str | None, **values: Any) -> None:
+    """Compress each weight as a config says.
+
+    A config is one step, a list of steps in their order, or rules by operation type and by name; later rules win, and
+    null keeps weights as they are:
+
+    \b
+      global: {palettize: {nbits: 4}}
+      op_types:
+        conv: {palettize: {nbits: 6}}
+      weights:
+        "*time_emb*": {quantize: {dtype: int8}}
+        "re:.*conv_(in|out).*": null
+      weight_threshold: 2048
+
+    Configs of coremltools (with config_type) and mixed-bit recipes (weight name: bits) are understood as well. Rules
+    that mean no weight are reported.
+
+    \b
+    Examples:
+      corepress compress UNet.mlpackage --config recipe.yaml --dry-run
+      corepress compress UNet.mlpackage -o UNet-mixed.mlpackage --config recipe.yaml --target ane
+      corepress compress UNet.mlpackage -o UNet-4.5bit.mlpackage \\
+          --config sdxl_palettization_recipe.json --recipe recipe_4.50_bit_mixedpalette
+    """
+    run_compression("compress", source, output, "compressed", _read(config_text, recipe), **values)
+
+
+def _read(text: str, recipe: str | None) -> Config:
+    try:
+        if text.lstrip()[:1] in ("{", "["):
+            return Config.from_json(text)
+        return Config.load(text, recipe=recipe)
+    except FileNotFoundError as error:
+        raise click.UsageError(str(error)) from error
+    except ValueError as error:
+        raise click.UsageError(str(error).removeprefix("config: ")) from error

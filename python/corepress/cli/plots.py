@@ -1,0 +1,118 @@
+"""Pictures of reports, plans and comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..charts import BLUE, FAINT, GRID, INK, ORANGE, ORIGINAL_COLOUR, new_figure, style
+from .wording import format_bytes
+
+if TYPE_CHECKING:
+    from ..coreml import Comparison, Plan, Report
+
+LARGEST_SHOWN = 16
+
+
+def plot_report(report: Report, path: Path) -> None:
+    """Quality against size of every weight that was compressed, and the largest weights before and after."""
+    measured = [record for record in report.weights if record.snr_db is not None and math.isfinite(record.snr_db)]
+    before, after = format_bytes(report.bytes_before), format_bytes(report.bytes_after)
+    figure = new_figure(f"{Path(report.destination).name}: {before} became {after}", (13, 6.2))
+    quality, sizes = figure.subplots(1, 2, width_ratios=(1, 1.15))
+    points = [(record.bits_per_weight, record.snr_db or 0.0, record.size) for record in measured]
+    _draw_quality(quality, points)
+    _draw_sizes(sizes, [(each.name, each.bytes_before, each.bytes_after) for each in report.weights])
+    figure.savefig(path, dpi=150, format="png")
+
+
+def plot_plan(plan: Plan, path: Path) -> None:
+    """The largest weights now and then."""
+    before, after = format_bytes(plan.bytes_before), format_bytes(plan.bytes_after)
+    about = "" if plan.exact else "about "
+    figure = new_figure(f"{Path(plan.source).name}: {before} would become {about}{after}", (10, 6.2))
+    _draw_sizes(figure.subplots(), [(each.name, each.bytes_before, each.bytes_after) for each in plan.weights])
+    figure.savefig(path, dpi=150, format="png")
+
+
+def plot_comparison(comparison: Comparison, path: Path) -> None:
+    """How far the weights are apart: all in order, and the furthest by name."""
+    measured = sorted(
+        (weight.snr_db, weight.name)
+        for weight in comparison.weights
+        if weight.snr_db is not None and math.isfinite(weight.snr_db)
+    )
+    figure = new_figure(f"{Path(comparison.second).name} against {Path(comparison.first).name}", (13, 6.2))
+    order, worst = figure.subplots(1, 2, width_ratios=(1, 1.15))
+    ratios = [snr for snr, _ in measured]
+    order.plot(range(1, len(ratios) + 1), ratios, "o-", color=BLUE, markersize=4, linewidth=1.5)
+    style(order, f"{len(ratios)} weights that differ, furthest apart first")
+    _label(order, "rank", "signal-to-noise ratio, dB")
+    shown = measured[:LARGEST_SHOWN]
+    # By number, as shortened names may be equal.
+    bars = worst.barh(range(len(shown)), [snr for snr, _ in shown], color=ORANGE, height=0.62)
+    worst.bar_label(bars, [f"{snr:.1f} dB" for snr, _ in shown], padding=4, fontsize=9, color=INK)
+    worst.set_yticks(range(len(shown)), [_short(name) for _, name in shown])
+    _style_bars(worst, "Furthest apart", max([snr for snr, _ in shown], default=1))
+    figure.savefig(path, dpi=150, format="png")
+
+
+def _draw_quality(axes: Any, points: Sequence[tuple[float, float, int]]) -> None:
+    largest = max((size for _, _, size in points), default=1)
+    areas = [20 + 220 * size / largest for _, _, size in points]
+    axes.scatter(
+        [bits for bits, _, _ in points],
+        [snr for _, snr, _ in points],
+        s=areas,
+        color=BLUE,
+        alpha=0.45,
+        linewidths=0,
+    )
+    style(axes, "Quality against size of each weight (area: number of elements)")
+    _label(axes, "bits per weight, tables and scales included", "signal-to-noise ratio, dB")
+    axes.margins(x=0.15, y=0.15)
+
+
+def _draw_sizes(axes: Any, weights: Sequence[tuple[str, int, int]]) -> None:
+    shown = sorted(weights, key=lambda weight: -weight[1])[:LARGEST_SHOWN]
+    places = range(len(shown))
+    axes.barh(places, [before for _, before, _ in shown], color=ORIGINAL_COLOUR, height=0.72, label="before")
+    axes.barh(places, [after for _, _, after in shown], color=BLUE, height=0.42, label="after")
+    texts = [f"{format_bytes(before)} → {format_bytes(after)}" for _, before, after in shown]
+    for place, (_, before, after), text in zip(places, shown, texts, strict=True):
+        axes.annotate(
+            text,
+            (max(before, after), place),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=INK,
+        )
+    axes.set_yticks(places, [_short(name) for name, _, _ in shown])
+    _style_bars(
+        axes, f"Largest weights ({len(shown)} of {len(weights)})", max((b for _, b, _ in shown), default=1), 1.4
+    )
+    if shown:
+        axes.legend(loc="lower right", frameon=False, labelcolor=INK)
+
+
+def _style_bars(axes: Any, title: str, longest: float, room: float = 1.2) -> None:
+    axes.invert_yaxis()
+    style(axes, title)
+    axes.set_xlim(0, room * max(longest, 1e-9))
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=8)
+
+
+def _label(axes: Any, x: str, y: str) -> None:
+    axes.set_xlabel(x, color=FAINT)
+    axes.set_ylabel(y, color=FAINT)
+    axes.grid(color=GRID)
+
+
+def _short(name: str, length: int = 48) -> str:
+    return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-length // 2 :]}"

@@ -1,0 +1,335 @@
+"""The dry run: what compressing would do to each weight, and what the package would weigh."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..config import ConfigLike, as_config
+from ..errors import TooLargeTablesError
+from .compressor import Decision, Decisions
+from .data_types import DataType
+from .operations import OperationForm
+from .package import Package
+from .phantoms import phantom
+from .pipeline import Result, Task
+from .program import Program, Weight
+from .rewrite import Edit, rewrite
+from .storage import stored_bytes, visible_weights
+from .table import Column, format_bytes, render
+from .targets import TargetWarning
+from .transform import Keep, StrPath
+from .values import ValueReader
+from .weight_file import BlobRecord, WeightFileLayout, WeightFileReader
+
+
+@dataclass(frozen=True)
+class PlannedWeight:
+    """What is to be done to one constant.
+
+    Attributes
+    ----------
+    name, function : str
+        Name of the constant and of the function it stands in; of shared constants, the first.
+    consumers : tuple of str
+        Types of the operations that use it.
+    shape : tuple of int
+        Shape.
+    dtype : str
+        Element type of the decompressed values.
+    status : {"compress", "keep"}
+        What is to be done.
+    method : str or None
+        How, if something is to be done.
+    reason : str or None
+        Why nothing is.
+    planned : bool
+        Whether a kept constant is of a kind that no config means.
+    bits_per_weight : float
+        Stored bits per weight then, tables and scales included.
+    bytes_before, bytes_after : int
+        Stored bytes now and then, tables and scales included.
+    exact : bool
+        Whether `bytes_after` is certain; where it depends on the values, it is an estimate.
+    """
+
+    name: str
+    function: str
+    consumers: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    status: str
+    method: str | None
+    reason: str | None
+    planned: bool
+    bits_per_weight: float
+    bytes_before: int
+    bytes_after: int
+    exact: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return dataclasses.asdict(self) | {"consumers": list(self.consumers), "shape": list(self.shape)}
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """What compressing a package would do.
+
+    Attributes
+    ----------
+    source : str
+        The package.
+    weights : tuple of PlannedWeight
+        One record per constant, in program order.
+    bytes_before, bytes_after : int
+        Bytes of all files of the package, now and then.
+    exact : bool
+        Whether `bytes_after` is certain, as long as no weight turns out to hold NaN or infinite values, which are kept.
+    unmatched_rules : tuple of str
+        Rules of the config that mean no weight of the package.
+    warnings : tuple of TargetWarning
+        What is known against these encodings on the config's target.
+    seconds : float
+        Duration of planning.
+    """
+
+    source: str
+    weights: tuple[PlannedWeight, ...]
+    bytes_before: int
+    bytes_after: int
+    exact: bool
+    unmatched_rules: tuple[str, ...]
+    warnings: tuple[TargetWarning, ...]
+    seconds: float
+
+    @property
+    def compressed(self) -> int:
+        """Number of constants to compress."""
+        return sum(weight.status == "compress" for weight in self.weights)
+
+    @property
+    def kept(self) -> int:
+        """Number of constants to keep."""
+        return len(self.weights) - self.compressed
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits per weight over all constants then, kept ones included."""
+        count = sum(prod(weight.shape) for weight in self.weights)
+        return 8.0 * sum(weight.bytes_after for weight in self.weights) / count if count else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        totals = {name: getattr(self, name) for name in ("compressed", "kept", "bits_per_weight")}
+        return (
+            values
+            | totals
+            | {
+                "unmatched_rules": list(self.unmatched_rules),
+                "warnings": [warning.to_dict() for warning in self.warnings],
+                "weights": [weight.to_dict() for weight in self.weights],
+            }
+        )
+
+    def to_json(self) -> str:
+        """As strict JSON."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    @property
+    def totals(self) -> str:
+        """The totals in a line."""
+        before, after = format_bytes(self.bytes_before), format_bytes(self.bytes_after)
+        certainty = "exactly" if self.exact else "estimated, it depends on the values:"
+        return (
+            f"{self.compressed} to compress, {self.kept} to keep; {before} -> {after} ({certainty} "
+            f"{self.bytes_after:,} bytes), {self.bits_per_weight:.2f} bits/weight"
+        )
+
+    def __str__(self) -> str:
+        notes = "".join(f"\nno weight is meant by {rule}" for rule in self.unmatched_rules)
+        notes += "".join(f"\n{warning}" for warning in self.warnings)
+        return f"{render(_COLUMNS, self.weights)}\n{self.totals}{notes}"
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.source}: {self.compressed} to compress, {self.bytes_before} -> {self.bytes_after} bytes>"
+
+
+_COLUMNS = (
+    Column("weight", lambda weight: weight.name),
+    Column("used by", lambda weight: ", ".join(weight.consumers) or "-"),
+    Column("shape", lambda weight: "x".join(map(str, weight.shape))),
+    Column("to do", lambda weight: weight.method or f"keep: {weight.reason}"),
+    Column("bits", lambda weight: f"{weight.bits_per_weight:.2f}", right=True),
+    Column("now", lambda weight: format_bytes(weight.bytes_before), right=True),
+    Column("then", lambda weight: f"{'' if weight.exact else '~'}{format_bytes(weight.bytes_after)}", right=True),
+)
+
+
+class _CountingWriter:
+    """Takes the place of a weight file's writer, and only counts."""
+
+    def __init__(self) -> None:
+        self._layout = WeightFileLayout()
+
+    def append(self, data_type: DataType, count: int, data: NDArray[Any]) -> int:
+        """Count a blob."""
+        return self._layout.place(data_type.byte_count(count))
+
+    def copy(self, reader: WeightFileReader, record: BlobRecord) -> int:
+        """Count a copied blob."""
+        return self._layout.place(record.size)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._layout.size
+
+    def __enter__(self) -> _CountingWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class _CountingOutput:
+    """Takes the place of a package's writer, and only counts."""
+
+    def __init__(self, package: Package) -> None:
+        self._package = package
+        self._files: dict[Path, _CountingWriter] = {}
+        self._model_size: int | None = None
+
+    def weight_file(self, source_path: Path) -> _CountingWriter:
+        """A writer that counts."""
+        return self._files.setdefault(source_path, _CountingWriter())
+
+    def write_model(self, data: bytes) -> None:
+        """Count the model file."""
+        self._model_size = len(data)
+
+    def finish(self) -> None:
+        """Nothing appears anywhere."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the finished package."""
+        replaced = [(path, writer.size) for path, writer in self._files.items()]
+        if self._model_size is not None:
+            replaced.append((self._package.model_path, self._model_size))
+        return self._package.size + sum(size - path.stat().st_size for path, size in replaced)
+
+
+def plan(
+    src: StrPath,
+    config: ConfigLike,
+    *,
+    strict: bool = False,
+    weight_threshold: int | None = None,
+    target: str | None = None,
+    joint_compression: bool | None = None,
+) -> Plan:
+    """Tell what `compress` would do with the same arguments, without compressing or writing anything.
+
+    Parameters
+    ----------
+    src : path-like
+        The package.
+    config, strict, weight_threshold, target, joint_compression
+        As for `compress`.
+
+    Returns
+    -------
+    Plan
+        One record per weight, and totals: the bytes of all files, alignment and program included.
+
+    Raises
+    ------
+    ValueError, FormatError
+        As `compress` would, before work.
+
+    Notes
+    -----
+    Only the program is read, not the weights. Sizes that depend on the values (pruning, ``mode="unique"``) are
+    estimates and marked so.
+    """
+    started = time.perf_counter()
+    package = Package.open(src)
+    program = Program(package)
+    overrides = {"weight_threshold": weight_threshold, "target": target, "joint_compression": joint_compression}
+    decisions = Decisions(as_config(config, **overrides), strict=strict)
+    decisions.prepare(program)
+    records, edits = [], []
+    for weight in visible_weights(program):
+        record, form = _planned(weight, decisions)
+        records.append(record)
+        if form is not None:
+            edits.append(Edit(weight, Task(_given(form), 0), _settled, reads=False))
+    output = _CountingOutput(package)
+    with ValueReader(package) as values:
+        rewrite(program, values, output, edits, num_threads=1)
+    return Plan(
+        source=os.fspath(src),
+        weights=tuple(records),
+        bytes_before=package.size,
+        bytes_after=output.size,
+        exact=all(record.exact for record in records),
+        unmatched_rules=decisions.unmatched_rules,
+        warnings=decisions.warnings(record.name for record in records if record.status == "compress"),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _given(form: OperationForm) -> Callable[[int], OperationForm]:
+    return lambda threads: form
+
+
+def _settled(result: Result[OperationForm]) -> OperationForm:
+    return result()
+
+
+def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, OperationForm | None]:
+    first, size = weight.first, stored_bytes(weight)
+    form, decision, exact, keep = None, None, True, None
+    try:
+        decision = decisions.decide(weight)
+        form, exact = _form(weight, decisions, decision)
+    except Keep as reason:
+        keep = reason
+    after = size if form is None else form.nbytes
+    record = PlannedWeight(
+        name=first.name,
+        function=first.function,
+        consumers=weight.consumer_types,
+        shape=first.shape,
+        dtype=first.data_type.name,
+        status="keep" if decision is None or keep else "compress",
+        method=None if decision is None or keep else decision.description,
+        reason=None if keep is None else str(keep),
+        planned=keep is not None and keep.planned,
+        bits_per_weight=8.0 * after / max(1, prod(first.shape)),
+        bytes_before=size,
+        bytes_after=after,
+        exact=exact,
+    )
+    return record, form
+
+
+def _form(weight: Weight, decisions: Decisions, decision: Decision) -> tuple[OperationForm, bool]:
+    first = weight.first
+    assert first.data_type.dtype is not None, "only floats are compressed"
+    try:
+        form, exact = phantom(decision.steps, first.shape, first.data_type.dtype, first.version)
+    except TooLargeTablesError as failure:
+        raise decisions.kept(weight, Keep(failure.reason)) from None
+    return form, exact and first.operation.type == "const"

@@ -1,0 +1,61 @@
+"""Which weights of a program a config means, and what it says about them."""
+
+from __future__ import annotations
+
+from math import prod
+
+from ..config import Config
+from ..weight_config import WeightConfig
+from .data_types import FLOATS
+from .program import Program, Weight
+from .storage import is_compressed, visible_weights
+from .transform import Keep
+from .values import MINIMUM_BLOB_COUNT
+
+
+def unmatched_rules(config: Config, program: Program) -> tuple[str, ...]:
+    """The rules of a config that mean no weight of a program, in words."""
+    weights = visible_weights(program)
+    consumers = [consumer for weight in weights for consumer in weight.consumers]
+    names = [name for weight in weights for name in weight.names]
+    names += [consumer.name for consumer in consumers]
+    op_types = [consumer.operation for consumer in consumers]
+    return config.unmatched(list(dict.fromkeys(names)), list(dict.fromkeys(op_types)))
+
+
+def select(config: Config, weight: Weight) -> WeightConfig:
+    """What to do to a weight; raises `Keep` if nothing is."""
+    operations = [(consumer.name, consumer.operation) for consumer in weight.consumers]
+    found = config.for_weight(weight.names, operations)
+    threshold = found[0].weight_threshold if len(found) == 1 else None
+    _require_candidate(weight, config, config.weight_threshold if threshold is None else threshold)
+    if len(found) > 1:
+        choices = " or ".join(each.description for each in found)
+        raise Keep(f"the operations that use it disagree: {choices}")
+    if not found[0].steps:
+        raise planned("the config keeps it")
+    return found[0]
+
+
+def _require_candidate(weight: Weight, config: Config, weight_threshold: int) -> None:
+    """Keep what no config means."""
+    first, count = weight.first, prod(weight.first.shape)
+    if is_compressed(weight) and not config.joint_compression:
+        raise planned("already compressed")
+    if first.data_type not in FLOATS:
+        raise planned(f"{first.data_type.name} is not float16 or float32")
+    if len(first.shape) < 2:
+        raise planned("vector, such as a bias or a norm")
+    if count <= max(weight_threshold, MINIMUM_BLOB_COUNT - 1):
+        raise planned(f"small: at most {weight_threshold} elements")
+    if weight.feeds_definition:
+        raise planned("operand of a compressed weight")
+    if not weight.consumers:
+        raise planned("no operation uses it")
+    if weight.feeds_output:
+        raise planned("block output, which Core ML does not take from a compressed weight")
+
+
+def planned(reason: str) -> Keep:
+    """A reason to keep a weight that nobody needs to be told by name."""
+    return Keep(reason, planned=True)

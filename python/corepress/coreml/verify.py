@@ -1,0 +1,364 @@
+"""Checking a compressed package against its source: nothing changed but what was compressed, and that is sound."""
+
+from __future__ import annotations
+
+import dataclasses
+import filecmp
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from ..errors import FormatError
+from .decoded import Undecodable, decoded, distance, finite, in_decibels, release, same_bits
+from .package import MANIFEST, Package
+from .program import Definition, Program, Reference, identity
+from .skeleton import differences
+from .storage import steps
+from .table import Column, format_bytes, render
+from .transform import StrPath
+from .values import MINIMUM_BLOB_COUNT, ValueReader
+
+
+@dataclass(frozen=True)
+class VerifiedWeight:
+    """What became of one constant.
+
+    Attributes
+    ----------
+    name, function : str
+        Name of the constant and of the function it stands in.
+    shape : tuple of int
+        Shape in the source.
+    dtype : str
+        Element type of the decompressed values in the source.
+    status : {"identical", "compressed", "decompressed", "wrong"}
+        Stored bit for bit as in the source, stored in a compressed form, stored plainly with the values of a
+        compressed source, or not as it must be.
+    problem : str or None
+        What is wrong.
+    snr_db : float or None
+        Signal-to-noise ratio of a compressed constant; infinite if nothing was lost.
+    cosine : float or None
+        Cosine of the angle between the compressed constant and its source, as vectors.
+    """
+
+    name: str
+    function: str
+    shape: tuple[int, ...]
+    dtype: str
+    status: str
+    problem: str | None = None
+    snr_db: float | None = None
+    cosine: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON; what was lossless has ``snr_db`` None and ``lossless`` True."""
+        values = dataclasses.asdict(self) | {"shape": list(self.shape), "lossless": self.snr_db == math.inf}
+        return values | {"snr_db": finite(self.snr_db), "cosine": finite(self.cosine)}
+
+
+@dataclass(frozen=True, repr=False)
+class Verification:
+    """What comparing a package with its source found.
+
+    Attributes
+    ----------
+    source, compressed : str
+        The packages.
+    weights : tuple of VerifiedWeight
+        Constants of some size in program order, and smaller ones that are wrong.
+    problems : tuple of str
+        What is wrong with the package beside its weights.
+    bytes_before, bytes_after : int
+        Bytes of all files of the packages.
+    seconds : float
+        Duration.
+    """
+
+    source: str
+    compressed: str
+    weights: tuple[VerifiedWeight, ...]
+    problems: tuple[str, ...]
+    bytes_before: int
+    bytes_after: int
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems and all(weight.problem is None for weight in self.weights)
+
+    @property
+    def all_problems(self) -> tuple[str, ...]:
+        """Everything that is wrong, weights included."""
+        return (*self.problems, *(f"{each.name}: {each.problem}" for each in self.weights if each.problem))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        weights = [weight.to_dict() for weight in self.weights]
+        return {"ok": self.ok} | values | {"problems": list(self.problems), "weights": weights}
+
+    def to_json(self) -> str:
+        """As strict JSON."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    @property
+    def totals(self) -> str:
+        """The result in a few lines: first what is wrong."""
+        counts = dict.fromkeys(("identical", "compressed", "decompressed", "wrong"), 0)
+        for weight in self.weights:
+            counts[weight.status] += 1
+        told = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "none"
+        sizes = f"{format_bytes(self.bytes_before)} -> {format_bytes(self.bytes_after)}"
+        lines = [f"wrong: {problem}" for problem in self.all_problems]
+        lines.append(f"{'ok' if self.ok else 'FAILED'}: constants: {told}; {sizes}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return f"{render(_COLUMNS, self.weights)}\n{self.totals}"
+
+    def __repr__(self) -> str:
+        found = "ok" if self.ok else f"{len(self.all_problems)} problems"
+        return f"<Verification {self.compressed}: {found}>"
+
+
+_COLUMNS = (
+    Column("weight", lambda weight: weight.name),
+    Column("shape", lambda weight: "x".join(map(str, weight.shape))),
+    Column("found", lambda weight: weight.status if weight.problem is None else f"wrong: {weight.problem}"),
+    Column("SNR dB", lambda weight: in_decibels(weight.snr_db), right=True),
+    Column("cosine", lambda weight: "-" if weight.cosine is None else f"{weight.cosine:.6f}", right=True),
+)
+
+
+class _Wrong(Exception):
+    """A constant is not as it must be; the message says why."""
+
+
+def verify(
+    src: StrPath, compressed: StrPath, *, min_snr_db: float | None = None, num_threads: int | None = None
+) -> Verification:
+    """Check a compressed package against its source.
+
+    The program must be the same but for constants; constants must be bit for bit those of the source, or compressed
+    forms that decode to finite values of their type and shape; every record of the weight files must be sound; and
+    all other files must be the same.
+
+    Parameters
+    ----------
+    src, compressed : path-like
+        The package that was compressed, and the result.
+    min_snr_db : float, optional
+        A compressed constant whose signal-to-noise ratio is lower is wrong.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+    Returns
+    -------
+    Verification
+        Whether it is `ok`, what is wrong, and one record per constant.
+
+    Raises
+    ------
+    FormatError, ValueError
+        If the source is damaged or no ML program. What is wrong with the other package is returned.
+    """
+    started = time.perf_counter()
+    source = Package.open(src)
+    program = Program(source)
+    problems: list[str] = []
+    weights: tuple[VerifiedWeight, ...] = ()
+    size = 0
+    try:
+        package = Package.open(compressed)
+        size = package.size
+        result = Program(package)
+    except FormatError as error:
+        problems.append(str(error))
+    else:
+        problems += _other_files(source, program, package, result)
+        problems += differences(program.model, result.model)
+        with ValueReader(source) as values, ValueReader(package) as others:
+            problems += _damaged_files(result, others)
+            check = _Check(values, others, min_snr_db, num_threads)
+            problems += check.blobs_of_operations(program, result)
+            weights, lost = check.constants(program, result)
+            problems += lost
+    return Verification(
+        source=os.fspath(src),
+        compressed=os.fspath(compressed),
+        weights=weights,
+        problems=tuple(dict.fromkeys(problems)),
+        bytes_before=source.size,
+        bytes_after=size,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _other_files(source: Package, program: Program, package: Package, result: Program) -> Iterator[str]:
+    """Files that are neither model nor weights."""
+    ours = _files(source, program)
+    theirs = _files(package, result)
+    for name in sorted(ours.keys() | theirs.keys()):
+        if name not in theirs:
+            yield f"file {name} is missing"
+        elif name not in ours:
+            yield f"file {name} was added"
+        elif name == MANIFEST:
+            # Merely opening a package in coremltools formats its manifest anew.
+            if json.loads(ours[name].read_bytes()) != json.loads(theirs[name].read_bytes()):
+                yield f"file {name} differs"
+        elif not filecmp.cmp(ours[name], theirs[name], shallow=False):
+            yield f"file {name} differs"
+
+
+def _files(package: Package, program: Program) -> dict[str, Path]:
+    rewritten = {package.model_path, *program.file_names.values()}
+    paths = (path for path in package.root.rglob("*") if path.is_file() and path.resolve() not in rewritten)
+    return {path.relative_to(package.root).as_posix(): path for path in paths}
+
+
+def _damaged_files(program: Program, values: ValueReader) -> list[str]:
+    found = (_damage(path, values) for path in sorted(set(program.file_names.values())))
+    return [problem for problem in found if problem is not None]
+
+
+def _damage(path: Path, values: ValueReader) -> str | None:
+    try:
+        for _ in values.file(path):
+            pass
+    except FormatError as error:
+        return str(error)
+    return None
+
+
+class _Check:
+    def __init__(
+        self, values: ValueReader, others: ValueReader, min_snr_db: float | None, num_threads: int | None
+    ) -> None:
+        self._values, self._others = values, others
+        self._min_snr_db, self._num_threads = min_snr_db, num_threads
+        self._known: dict[Any, tuple[str, str | None, float | None, float | None]] = {}
+
+    def blobs_of_operations(self, program: Program, result: Program) -> Iterator[str]:
+        """Blobs that belong to no constant must be the same; `differences` has found them to correspond."""
+        ours, theirs = ([each for each in which.references if each.owner is None] for which in (program, result))
+        for reference, other in zip(ours, theirs, strict=False):
+            problem = self._difference(reference, other)
+            if problem is not None:
+                yield problem
+
+    def _difference(self, reference: Reference, other: Reference) -> str | None:
+        try:
+            file, record = self._values.record(reference.value)
+            other_file, other_record = self._others.record(other.value)
+            alike = record.data_type == other_record.data_type
+            if alike and same_bits(file.array(record), other_file.array(other_record)):
+                return None
+        except FormatError as error:
+            return str(error)
+        return f"the data of {reference.parameter}, which belongs to no constant, changed"
+
+    def constants(self, program: Program, result: Program) -> tuple[tuple[VerifiedWeight, ...], list[str]]:
+        """Compare each constant that leaves its compressed form; also names what came or went."""
+        ours, theirs = _outward(program), _outward(result)
+        lost = [f"constant {ours[key].name} is missing" for key in ours if key not in theirs]
+        lost += [f"constant {theirs[key].name} was added" for key in theirs if key not in ours]
+        weights = [self._constant(ours[key], theirs[key]) for key in ours if key in theirs]
+        return tuple(weight for weight in weights if weight is not None), lost
+
+    def _constant(self, definition: Definition, other: Definition) -> VerifiedWeight | None:
+        key = (identity(definition), identity(other))
+        first_met = key not in self._known
+        if first_met:
+            self._known[key] = self._compare(definition, other)
+        status, problem, snr_db, cosine = self._known[key]
+        small = prod(definition.shape) < MINIMUM_BLOB_COUNT or not definition.data_type.nbits
+        if problem is None and (small or not first_met):
+            return None
+        return VerifiedWeight(
+            name=definition.name,
+            function=definition.function,
+            shape=definition.shape,
+            dtype=definition.data_type.name,
+            status=status,
+            problem=problem,
+            snr_db=snr_db,
+            cosine=cosine,
+        )
+
+    def _compare(self, definition: Definition, other: Definition) -> tuple[str, str | None, float | None, float | None]:
+        snr_db = cosine = None
+        status: str = "wrong"
+        problem: str | None = None
+        try:
+            if (definition.data_type, definition.shape) != (other.data_type, other.shape):
+                was, now = (f"{each.data_type.name} {each.shape}" for each in (definition, other))
+                raise _Wrong(f"was {was}, but is {now}")
+            if self._is_stored_alike(definition, other):
+                status = "identical"
+            else:
+                status, snr_db, cosine = self._decode(definition, other)
+            for each, values in ((definition, self._values), (other, self._others)):
+                release(each, values)
+        except (_Wrong, FormatError, Undecodable) as error:
+            problem = str(error)
+        return status, problem, snr_db, cosine
+
+    def _is_stored_alike(self, definition: Definition, other: Definition) -> bool:
+        ours, theirs = list(steps(definition)), list(steps(other))
+        if len(ours) != len(theirs):
+            return False
+        for step, same in zip(ours, theirs, strict=True):
+            parameters, others = step.parameters, same.parameters
+            if step.operation.type != same.operation.type or parameters.keys() != others.keys():
+                return False
+            wiring = [
+                {name: (chain.index(operand.definition), operand.index) for name, operand in each.operands.items()}
+                for chain, each in ((ours, step), (theirs, same))
+            ]
+            if wiring[0] != wiring[1]:
+                return False
+            for name, value in parameters.items():
+                first = self._values.read(value, f"{step.where}: {name}")
+                second = self._others.read(others[name], f"{same.where}: {name}")
+                alike = (first.data_type, first.shape) == (second.data_type, second.shape)
+                if not alike or not same_bits(first.data, second.data):
+                    return False
+        return True
+
+    def _decode(self, definition: Definition, other: Definition) -> tuple[str, float | None, float | None]:
+        before = decoded(definition, self._values, self._num_threads)
+        after = decoded(other, self._others, self._num_threads)
+        if other.operation.type == "const":
+            if not same_bits(before, after):
+                raise _Wrong("its values changed, although it is not compressed")
+            return "decompressed", None, None
+        if definition.data_type.name in ("float16", "float32"):
+            count = _core.count_nonfinite(np.ascontiguousarray(after), self._num_threads)
+            wrong = ~np.isfinite(after) & ~(before == after) if count else np.zeros(0, bool)
+            if wrong.any():
+                raise _Wrong(f"{int(wrong.sum())} of {after.size} values decode to NaN or infinity")
+        error = distance(before, after, self._num_threads)
+        if self._min_snr_db is not None and not error.snr_db >= self._min_snr_db:
+            raise _Wrong(f"its signal-to-noise ratio is {error.snr_db:.1f} dB, less than {self._min_snr_db:g} dB")
+        return "compressed", error.snr_db, error.cosine
+
+
+def _outward(program: Program) -> dict[tuple[str, str], Definition]:
+    """The constants that more than other constants use, by place and name."""
+    return {
+        (each.place, each.name): each
+        for each in program.definitions
+        if each.consumers or each.feeds_output or not each.feeds_definition
+    }
