@@ -145,13 +145,30 @@ def test_steps_on_top_of_each_other_are_estimated():
     cases = [
         ([Prune(target_sparsity=0.5), Palettize(nbits=4)], count // 8 + half // 2 + 2 * 16),
         ([Prune(target_sparsity=0.5), Quantize(channel_axis=0)], count // 8 + half + 2 * 64),
-        ([Palettize(nbits=4), Quantize(granularity="per_tensor")], count // 2 + 16),
         ([Quantize(channel_axis=0), Palettize(nbits=4)], count // 2 + 16 + 2 * 64),
     ]
     for steps, expected in cases:
         form, exact = phantom(tuple(steps), (64, 32), np.dtype(np.float16), 9)
         assert not exact
         assert sum(tensor.nbytes for tensor in form.parameters.values()) == pytest.approx(expected, abs=2)
+
+
+@pytest.mark.parametrize("version", [9, 10])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [Palettize(nbits=4), Quantize(granularity="per_tensor")],
+        [Palettize(nbits=4, granularity="per_grouped_channel", group_size=16), Quantize(dtype="uint8", mode="linear")],
+        [Palettize(nbits=2, enable_per_channel_scale=True)],
+    ],
+)
+def test_quantized_tables_and_scales_weigh_what_they_are_said_to(steps, version):
+    form, exact = phantom(tuple(steps), (64, 96), np.dtype(np.float16), version)
+    tensor = np.random.default_rng(0).normal(0, 0.1, (64, 96)).astype(np.float16)
+    for step in steps:
+        tensor = apply(tensor, step)
+    assert exact
+    assert form.nbytes == lower(tensor, version).nbytes
 
 
 @given(

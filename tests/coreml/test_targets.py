@@ -46,12 +46,6 @@ def test_what_is_told_of_an_encoding(target, spec, starts):
         assert message.startswith(start)
 
 
-class _Scaled(Palettize):
-    """A palettization with the option of scales, whether this version's has it or not."""
-
-    enable_per_channel_scale = True
-
-
 def test_vectors_and_scales():
     assert _messages("ane", Palettize(nbits=4, cluster_dim=16)) == []
     assert "more than 256 values" in _messages("ane", Palettize(nbits=8, cluster_dim=2))[0]
@@ -60,9 +54,9 @@ def test_vectors_and_scales():
     vectors = Palettize(nbits=4, cluster_dim=2, channel_axis=1)
     assert _messages("ane", vectors)[0].startswith("groups and vectors along other")
     for target in ("ane", "ios26"):
-        (message,) = _messages(target, _Scaled(nbits=4))
+        (message,) = _messages(target, Palettize(nbits=4, enable_per_channel_scale=True))
         assert message.startswith("a per-channel scale around a table fails to load")
-    assert _messages("gpu", _Scaled(nbits=4))[0].startswith("tables save memory")
+    assert _messages("gpu", Palettize(nbits=4, enable_per_channel_scale=True))[0].startswith("tables save memory")
 
 
 def test_every_step_is_looked_at():

@@ -153,7 +153,7 @@ def _estimated_bytes(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.
             entry_bytes = -(-bits // 8)
             nbits = spec.nbits or PALETTE_BITS[-1]
             table_bytes += prod(_group_counts(spec, shape)) * 2**nbits * vector * entry_bytes
-            if getattr(spec, "enable_per_channel_scale", False):
+            if spec.enable_per_channel_scale:
                 extra += shape[(spec.channel_axis or 0) % len(shape)] * dtype.itemsize
             count, bits = count // vector, nbits
         elif table_bytes:

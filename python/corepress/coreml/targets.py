@@ -116,7 +116,7 @@ def _table_values(encoding: Encoding) -> int:
 RULES = (
     Rule(
         ("ane", "ios26"),
-        lambda encoding: getattr(encoding.palette, "enable_per_channel_scale", False),
+        lambda encoding: encoding.palette is not None and encoding.palette.enable_per_channel_scale,
         "a per-channel scale around a table fails to load on the Neural Engine of macOS 26; "
         "use enable_per_channel_scale=False",
         _PER_CHANNEL_SCALE,
