@@ -161,7 +161,7 @@ def test_compressing_twice_keeps_what_is_compressed(trained_package, tmp_path):
     [
         ({"palettize": {"nbits": 3}}, r"nbits 3 needs specification version 9 \(iOS 18\), .* has 7; use nbits 4"),
         ({"palettize": {"nbits": 4, "granularity": "per_grouped_channel"}}, "'per_grouped_channel' needs .* version 9"),
-        ([{"prune": {"threshold": 0.1}}, {"palettize": {"nbits": 4}}], "joint compression .* needs specification version 9"),
+        ([{"prune": {"threshold": 0.1}}, {"palettize": {"nbits": 4}}], "joint .* needs specification version 9"),
         ([], "0 steps"),
         ({"squeeze": {}}, "unknown step 'squeeze'"),
         ("palettize", "a step is a dict"),
