@@ -72,7 +72,10 @@ def test_a_sound_result(built_package, tmp_path, spec):
     ratios = {weight.name: weight.snr_db for weight in verification.weights}
     for record in report.weights:
         assert statuses[record.name] == ("compressed" if record.status == "compressed" else "identical")
-        assert ratios[record.name] == (record.snr_db and pytest.approx(record.snr_db, rel=1e-12))
+        if record.snr_db is None:
+            assert ratios[record.name] is None
+        else:
+            assert ratios[record.name] == pytest.approx(record.snr_db, rel=1e-12)
     assert verification.bytes_after == report.bytes_after
 
 
@@ -93,6 +96,22 @@ def test_a_package_that_coremltools_has_opened_is_the_same(ct, trained_package, 
     manifest = copy / "Manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()), indent=7))
     assert coreml.verify(trained_package, copy).ok
+
+
+def test_the_order_of_metadata_means_nothing(pair, tmp_path):
+    source = shutil.copytree(pair[0], tmp_path / "source.mlpackage")
+    for package, keys in ((source, "abc"), (pair[1], "cba")):
+        model = type(read_spec(package))
+        parts = [model() for _ in keys]  # messages one after another are read as one
+        for part, key in zip(parts, keys, strict=True):
+            part.description.metadata.userDefined[key] = key
+        with model_file(package).open("ab") as file:
+            file.write(b"".join(part.SerializeToString() for part in parts))
+    assert coreml.verify(source, pair[1]).ok
+    _edit(pair[1], lambda spec, operations: spec.description.metadata.userDefined.update({"a": "b"}))
+    assert _problems((source, pair[1])) == (
+        "the model: its description, metadata or another field outside of the programs",
+    )
 
 
 def test_what_coremltools_compressed_is_checked_too(ct, trained_package, tmp_path):

@@ -260,8 +260,8 @@ def plan(
 
     Notes
     -----
-    Only the program is read, not the weights. Sizes that depend on the values (pruning, ``mode="unique"``) are
-    estimates and marked so.
+    Only the program is read, not the weights. Sizes that depend on the values (pruning, ``mode="unique"`` or
+    ``"custom"``) are estimates and marked so.
     """
     started = time.perf_counter()
     package = Package.open(src)

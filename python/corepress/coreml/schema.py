@@ -102,6 +102,16 @@ _SCHEMA = {
     "LongInts": "repeated int64 values = 1",
     "Doubles": "repeated double values = 1",
     "Bytes": "bytes values = 1",
+    # A model with its maps outside of programs, whose order in a file means nothing.
+    "DescribedModel": """
+        Description description = 2
+        WrappedDescribedPipeline pipelineClassifier = 200
+        WrappedDescribedPipeline pipelineRegressor = 201
+        DescribedPipeline pipeline = 202""",
+    "DescribedPipeline": "repeated DescribedModel models = 1",
+    "WrappedDescribedPipeline": "DescribedPipeline pipeline = 1",
+    "Description": "Metadata metadata = 100",
+    "Metadata": "map string userDefined = 100",
 }
 _PACKAGE = "corepress"
 _FIELD = re.compile(r"(?:(\w+)/ )?(?:(repeated|map) )?(\w+) (\w+) = (\d+)")
@@ -146,6 +156,7 @@ def _message_classes() -> dict[str, Any]:
 
 _CLASSES = _message_classes()
 Model = _CLASSES["Model"]
+DescribedModel = _CLASSES["DescribedModel"]
 Value = _CLASSES["Value"]
 ValueType = _CLASSES["ValueType"]
 Operation = _CLASSES["Operation"]

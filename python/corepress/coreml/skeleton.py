@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .program import is_definition, label_of, nested_path, programs_of
-from .schema import Model
+from .schema import DescribedModel, Model
 from .values import nested_values, tensor_type
 
 
@@ -32,7 +32,8 @@ def _rest(model: Any) -> bytes:
         part.mlProgram.functions.clear()
         for value in part.mlProgram.attributes.values():
             _forget_positions(value)
-    return bytes(copy.SerializeToString(deterministic=True))
+    described = DescribedModel.FromString(copy.SerializeToString(deterministic=True))
+    return bytes(described.SerializeToString(deterministic=True))
 
 
 def _forget_positions(value: Any) -> None:
