@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from coreml_helpers import assert_same_bits, constants, digest, float_constants, operation_types, quiet
 
-from corepress import Config, compression, coreml
+from corepress import Config, coreml, error
 from corepress.compression import apply
 from corepress.config import as_config
-from corepress.coreml import compressor
 from corepress.specs import Palettize, Prune
 
 RULES = {
@@ -105,39 +104,44 @@ def test_versions_are_checked_for_what_is_used(trained_package, tmp_path):
     assert coreml.compress(trained_package, tmp_path / "a.mlpackage", config).compressed
 
 
-def test_steps_follow_each_other(ios18_package, tmp_path, monkeypatch):
-    """Each step gets what the one before has made; until there are joint forms, told by stand-ins."""
-    given = []
+def _conv_weight(package, tmp_path):
+    """The weight of the convolution, decompressed."""
+    dense = tmp_path / "dense.mlpackage"
+    coreml.decompress(package, dense, overwrite=True)
+    return constants(dense)["conv_weight_0"]
 
-    def record(tensor, spec, **_):
-        given.append((type(tensor).__name__, spec.verb))
-        return apply(tensor if isinstance(tensor, np.ndarray) else tensor.dense(), spec)
 
-    monkeypatch.setattr(compressor, "check_steps", lambda steps, version: None)
-    monkeypatch.setattr(compression, "apply", record)
+def test_steps_follow_each_other(ios18_package, tmp_path):
     steps = [{"prune": {"target_sparsity": 0.5}}, {"palettize": {"nbits": 4}}]
     report = coreml.compress(ios18_package, tmp_path / "a.mlpackage", {"weights": {"conv_weight_0": steps}})
-    assert given == [("ndarray", "prune"), ("SparseTensor", "palettize")]
-    assert [each.method for each in report.weights if each.method] == ["prune 50%, then palettize 4 bits"]
+    (record,) = [each for each in report.weights if each.method]
+    assert record.method == "prune 50%, then palettize 4 bits"
+    original = constants(ios18_package)["conv_weight_0"]
+    tensor = apply(apply(original, Prune(target_sparsity=0.5)), Palettize(nbits=4))
+    assert_same_bits(_conv_weight(tmp_path / "a.mlpackage", tmp_path), tensor.dense())
+    assert record.snr_db == pytest.approx(error(original, tensor).snr_db, rel=1e-12)
+    verification = coreml.verify(ios18_package, tmp_path / "a.mlpackage")
+    assert verification.ok, verification.totals
 
 
-def test_what_is_compressed_already(ios18_package, tmp_path, monkeypatch):
+def test_what_is_compressed_already(ios18_package, tmp_path):
     once, twice = tmp_path / "once.mlpackage", tmp_path / "twice.mlpackage"
     coreml.compress(ios18_package, once, {"weights": {"conv*": {"palettize": {"nbits": 6}}}})
-    report = coreml.compress(once, twice, Palettize(nbits=2))
-    reasons = {record.name: record.reason for record in report.weights}
-    assert reasons["conv_weight_0"] == "already compressed"
-    assert _storage(twice, "conv_weight_0") == "palettized 6 bits"
-    with monkeypatch.context() as patch:
-        patch.setattr(compression, "apply", lambda tensor, spec, **_: apply(np.asarray(_dense(tensor)), spec))
-        report = coreml.compress(once, twice, Palettize(nbits=2), joint_compression=True, overwrite=True)
-    reasons = {record.name: record.reason for record in report.weights}
-    assert reasons["conv_weight_0"] is None
-    assert _storage(twice, "conv_weight_0") == "palettized 2 bits"
-
-
-def _dense(tensor):
-    return tensor.dense() if hasattr(tensor, "dense") else tensor
+    outcomes = [
+        (Prune(target_sparsity=0.5), None, "already compressed"),
+        (Prune(target_sparsity=0.5), True, None),
+        (Palettize(nbits=2), True, "cannot be compressed further in this way"),
+    ]
+    for spec, joint_compression, reason in outcomes:
+        report = coreml.compress(once, twice, spec, joint_compression=joint_compression, overwrite=True)
+        (record,) = [each for each in report.weights if each.name == "conv_weight_0"]
+        if reason is not None:
+            assert record.reason.startswith(reason)
+            assert _storage(twice, "conv_weight_0") == "palettized 6 bits"
+            continue
+        assert record.status == "compressed"
+        expected = apply(apply(constants(ios18_package)["conv_weight_0"], Palettize(nbits=6)), spec).dense()
+        assert_same_bits(_conv_weight(twice, tmp_path), expected)
 
 
 def _storage(package, name):

@@ -10,7 +10,7 @@ from corepress import coreml
 from corepress.compression import apply
 from corepress.coreml.package import Package, directory_size
 from corepress.coreml.program import Program, weights_of
-from corepress.specs import Palettize, Quantize
+from corepress.specs import Palettize, Prune, Quantize
 
 RNG = np.random.default_rng(3)
 FIRST = RNG.standard_normal((96, 64)).astype(np.float32)
@@ -192,3 +192,21 @@ def test_the_shell_takes_pipelines(pipeline, tmp_path, capsys):
     arguments = ["quantize", str(pipeline), "-o", str(tmp_path / "small.mlpackage")]
     assert main(arguments) == 0
     assert "2 compressed" in capsys.readouterr().out
+
+
+def test_steps_build_on_each_other_in_each_program(pipeline, tmp_path, versions):
+    small, dense = tmp_path / "small.mlpackage", tmp_path / "dense.mlpackage"
+    steps = [Prune(target_sparsity=0.5), Palettize(nbits=4)]
+    if versions[0] < 9:
+        with pytest.raises(ValueError, match="needs specification version 9"):
+            coreml.compress(pipeline, small, steps)
+        return
+    report = coreml.compress(pipeline, small, steps)
+    assert [record.method for record in report.weights if record.method] == ["prune 50%, then palettize 4 bits"] * 2
+    verification = coreml.verify(pipeline, small)
+    assert verification.ok, verification.totals
+    coreml.decompress(small, dense)
+    for name, weight in _decoded(pipeline).items():
+        expected = apply(apply(weight, steps[0]), steps[1]).dense()
+        assert_same_bits(_decoded(small)[name], expected, name)
+        assert_same_bits(_decoded(dense)[name], expected, name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,12 @@ from numpy.typing import NDArray
 from .. import compression
 from ..compression import input_axis
 from ..config import Config, ConfigLike, as_config
-from ..errors import IndivisibleError, NonFiniteError, TooLargeTablesError, UnsuitableWeightError
+from ..errors import IndivisibleError, NonFiniteError, UnsuitableWeightError
 from ..measure import error
 from ..specs import Palettize, Prune, Quantize, Spec
 from ..tensors import CompressedTensor
 from .decompressor import lift_definition
-from .operations import check_steps, lower
+from .operations import OperationForm, check_steps, lower
 from .program import Program, Weight
 from .report import Report
 from .selection import select, unmatched_rules
@@ -156,12 +157,9 @@ def compress(
 
         def work(threads: int) -> Outcome:
             try:
-                tensor, snr_db = _compressed(_stored(weight, values), decision.steps, threads)
-                form = lower(tensor, first.version)
+                form, snr_db = _compressed(_stored(weight, values), decision.steps, first.version, threads)
             except Keep as reason:
                 raise decisions.kept(weight, reason) from None
-            except TooLargeTablesError as failure:
-                raise decisions.kept(weight, Keep(failure.reason)) from None
             except NonFiniteError as failure:
                 raise ValueError(f"{first.name}: {failure}") from failure
             return Outcome(form, "compressed", decision.description, snr_db)
@@ -284,25 +282,30 @@ def _agreed(axes: set[int | None], which: str) -> int:
 
 
 def _compressed(
-    stored: NDArray[Any] | CompressedTensor, steps: tuple[Spec, ...], num_threads: int
-) -> tuple[CompressedTensor, float]:
+    stored: NDArray[Any] | CompressedTensor, steps: tuple[Spec, ...], version: int, num_threads: int
+) -> tuple[OperationForm, float]:
     """The steps' result, and its signal-to-noise ratio in decibel against what is stored; raises `Keep`."""
-    if len(steps) == 1 and not isinstance(stored, CompressedTensor):
-        measured: tuple[CompressedTensor, float] = _step(compression.apply_measured, stored, steps[0], num_threads)
-        return measured
     tensor: Any = stored
-    for step in steps:
-        tensor = _step(compression.apply, tensor, step, num_threads)
-    dense = stored.dense(num_threads=num_threads) if isinstance(stored, CompressedTensor) else stored
-    return tensor, error(dense, tensor, num_threads=num_threads).snr_db
+    if len(steps) == 1 and not isinstance(stored, CompressedTensor):
+        with _suiting(stored, steps[0].nonfinite):
+            tensor, snr_db = compression.apply_measured(stored, steps[0], num_threads=num_threads)
+    else:
+        for step in steps:
+            with _suiting(tensor, step.nonfinite):
+                tensor = compression.apply(tensor, step, num_threads=num_threads)
+        dense = stored.dense(num_threads=num_threads) if isinstance(stored, CompressedTensor) else stored
+        snr_db = error(dense, tensor, num_threads=num_threads).snr_db
+    with _suiting(stored):
+        return lower(tensor, version), snr_db
 
 
-def _step(function: Callable[..., Any], weight: Any, step: Spec, num_threads: int) -> Any:
-    """Call a function that carries out a step; raises `Keep` for weights that the step does not suit."""
+@contextmanager
+def _suiting(weight: Any, nonfinite: str = "keep") -> Iterator[None]:
+    """Turn the errors of a step on a weight that does not suit it into `Keep`."""
     try:
-        return function(weight, step, num_threads=num_threads)
+        yield
     except UnsuitableWeightError as failure:
-        if isinstance(failure, NonFiniteError) and step.nonfinite == "error":
+        if isinstance(failure, NonFiniteError) and nonfinite == "error":
             raise
         raise Keep(failure.reason) from failure
     except (TypeError, ValueError) as failure:
