@@ -30,12 +30,16 @@ GROUPS = ("--granularity", "per_grouped_channel", "--group-size", "16")
 # Arguments, the ratio to a durable copy that must be reached, and the first specification version that can express it.
 JOBS = {
     "4 bits": (("palettize", "--nbits", "4"), 1.5, 7),
+    "6 bits": (("palettize", "--nbits", "6"), 1.5, 7),
     "8 bits": (("palettize", "--nbits", "8"), 1.5, 7),
     "int8 per channel": (("quantize",), 1.5, 7),
     "4 bits, groups of 16": (("palettize", "--nbits", "4", *GROUPS), 4.0, 9),
     "50 % pruned": (("prune", "--target-sparsity", "0.5"), 2.0, 7),
     "int4, blocks of 32": (("quantize", "--dtype", "int4", "--granularity", "per_block"), 2.0, 9),
+    "pruned, then 4 bits": (("compress", "--config", "steps.json"), None, 9),
+    "decompress of 4 bits": (("decompress",), None, 7),
 }
+STEPS = [{"prune": {"target_sparsity": 0.5}}, {"palettize": {"nbits": 4}}]  # what steps.json holds
 COPY = 'cp -r "$1" "$2" && sync -f "$2"'
 # Linux counts the memory of the process that starts another one towards the other's peak, so a small one does it.
 LAUNCH = """
@@ -57,7 +61,7 @@ class Measured:
     seconds: float
     copy_seconds: float
     ratio: float
-    required_ratio: float
+    required_ratio: float | None
     cpu_seconds: float
     peak_megabytes: float
     package_megabytes: float
@@ -83,7 +87,11 @@ def read_once(package: Path) -> None:
 
 def measure(source: Path, jobs: list[str], repeat: int, scratch: Path) -> list[Measured]:
     best: dict[str, Measured] = {}
-    read_once(source)
+    (scratch / "steps.json").write_text(json.dumps(STEPS))
+    program, compressed = [sys.executable, "-m", "corepress"], scratch / "compressed.mlpackage"
+    run([*program, "palettize", str(source), "-o", str(compressed), "--nbits", "4", "--quiet"])
+    for package in (source, compressed):
+        read_once(package)
     for _ in range(repeat):
         for job in jobs:
             arguments, required, _ = JOBS[job]
@@ -92,7 +100,9 @@ def measure(source: Path, jobs: list[str], repeat: int, scratch: Path) -> list[M
             shutil.rmtree(target)
             target = scratch / "output.mlpackage"
             verb, *options = arguments
-            command = [sys.executable, "-m", "corepress", verb, str(source), "-o", str(target), "--quiet", *options]
+            options = [str(scratch / option) if option == "steps.json" else option for option in options]
+            given = compressed if verb == "decompress" else source
+            command = [*program, verb, str(given), "-o", str(target), "--quiet", *options]
             seconds, cpu_seconds, peak = run(command)
             size = directory_size(target) / 1e6
             shutil.rmtree(target)
@@ -117,7 +127,7 @@ def print_table(source: Path, results: list[Measured]) -> None:
             f"{result.seconds:.2f}",
             f"{result.copy_seconds:.2f}",
             f"{result.ratio:.2f}",
-            f"{result.required_ratio:.1f}",
+            "" if result.required_ratio is None else f"{result.required_ratio:.1f}",
             f"{result.cpu_seconds:.2f}",
             f"{result.peak_megabytes:.0f}",
             f"{result.package_megabytes:.0f}",

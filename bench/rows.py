@@ -179,7 +179,6 @@ def _vector_palette(nbits: int, cluster_dim: int) -> Row:
             peer("scikit-learn", peers.sklearn_kmeans, 20, 50),
             peer("faiss", peers.faiss_kmeans, 2, 4),
         ),
-        optional=True,
     )
 
 
