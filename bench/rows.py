@@ -174,7 +174,7 @@ def _vector_palette(nbits: int, cluster_dim: int) -> Row:
         f"palettize {nbits} bits, cluster_dim {cluster_dim}",
         lambda quick: weight("attention", "float16", quick),
         lambda data, threads: cp.palettize(data, nbits=nbits, cluster_dim=cluster_dim, num_threads=threads),
-        _snr_above(PALETTE_SNR[nbits] / cluster_dim),
+        _snr_above(0.9 * PALETTE_SNR[nbits] / cluster_dim),
         (
             peer("scikit-learn", peers.sklearn_kmeans, 20, 50),
             peer("faiss", peers.faiss_kmeans, 2, 4),
