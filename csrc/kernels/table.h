@@ -106,11 +106,15 @@ struct ValueKernels {
     // The inverse, zeros elsewhere.
     void (*expand)(const Bits* kept, int64_t kept_count, const uint8_t* mask, int64_t count, Bits* values);
 
-    // Groups of m rows of `run` values: keep (one byte a value) is 0 for the n smallest magnitudes of each place of a
-    // group, of equal ones the first, and 1 for the others. m is at most kLargestGroup.
-    void (*keep_largest)(const Bits* values, int64_t groups, int64_t m, int64_t run, int64_t n, uint8_t* keep);
-    // Blocks of block_size rows of `run` values: the sum of squares of each place of a block, in the order of rows.
-    void (*sum_block_squares)(const Bits* values, int64_t blocks, int64_t block_size, int64_t run, double* sums);
+    // Groups of m rows of `run` values, rows `stride` apart: keep (one byte a value, without gaps between rows) is 0
+    // for the n smallest magnitudes of each place of a group, of equal ones the first, and 1 for the others. m is at
+    // most kLargestGroup.
+    void (*keep_largest)(const Bits* values, int64_t groups, int64_t m, int64_t run, int64_t stride, int64_t n,
+                         uint8_t* keep);
+    // Blocks of block_size >= 1 rows of `run` values, rows `stride` apart: the sum of squares of each place of a block,
+    // in the order of rows.
+    void (*sum_block_squares)(const Bits* values, int64_t blocks, int64_t block_size, int64_t run, int64_t stride,
+                              double* sums);
     // Bit i of mask is 1 where keep[i] is 1 and values[i] is not zero. Returns the ones.
     int64_t (*mask_of_kept)(const Bits* values, const uint8_t* keep, int64_t count, uint8_t* mask);
 
