@@ -4,10 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <mutex>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -42,13 +43,16 @@ public:
         });
     }
 
-    // The norm of a rank among those of all elements' blocks. Bits of doubles that are not negative sort as the doubles
-    // do: an interval of them, which a sample tells, is counted in equal slots, and so is the slot that holds the rank,
-    // until few enough norms are left to be sorted.
+    // The norm of a rank among those of all elements' blocks. A sample tells an interval that it most likely lies in,
+    // of which few enough norms are in memory together; elsewhere intervals are counted in equal slots, and so is the
+    // slot that holds the rank, until few enough norms are left.
     double of_rank(int64_t rank) const {
-        constexpr int64_t kFew = int64_t{1} << 16;
         constexpr Interval kAll{0, 47};
-        Interval interval = near_sample(rank).value_or(kAll);
+        const std::optional<Interval> sampled = near_sample(rank);
+        if (sampled && axis_.size() / block_size_ <= kMost / 2 * kSampledShare) {
+            if (const auto norm = of_rank_in(*sampled, rank)) return *norm;
+        }
+        Interval interval = sampled.value_or(kAll);
         for (;;) {
             const auto [counts, below] = count(interval);
             int64_t within = rank - below, inside = 0;
@@ -58,16 +62,22 @@ public:
                 continue;
             }
             const uint32_t slot = find_rank(counts, within);
-            const Interval narrow{interval.first + (uint64_t{slot} << interval.shift), 0,
-                                  uint64_t{1} << interval.shift};
-            if (interval.shift == 0) return value_of(narrow.first);
-            if (counts[slot] <= kFew) return of_rank_in(narrow, within);
-            interval = {narrow.first, std::max(interval.shift - 16, 0)};
+            const Interval found{interval.first + (uint64_t{slot} << interval.shift), 0, uint64_t{1} << interval.shift};
+            if (interval.shift == 0) return value_of(found.first);
+            if (counts[slot] <= kFew) return *of_rank_in(found, rank);
+            interval = {found.first, std::max(interval.shift - 16, 0)};
         }
     }
 
 private:
-    // Bits of norms from `first` on: kPatterns slots of 2^shift each, or `length` of them.
+    static constexpr int64_t kFew = int64_t{1} << 16;
+    static constexpr int64_t kMost = int64_t{1} << 20;  // norms held at a time
+    static constexpr int64_t kSample = 8192;
+    static constexpr int64_t kMargin = 226;  // five standard deviations of a rank near the middle
+    static constexpr int64_t kSampledShare = kSample / (2 * kMargin);  // of all, those between the bounds
+
+    // Bits of norms, which sort as the norms do since none is negative: kPatterns slots of 2^shift
+    // each from `first` on, or `length` of them.
     struct Interval {
         uint64_t first;
         int shift;
@@ -86,55 +96,87 @@ private:
         return value;
     }
 
+    // Calls body(keys, count, elements of a block, elements of blocks below) with those in the interval, some at a
+    // time, and an object of type State that one thread has at a time; returns the objects.
+    template <typename State, typename Body>
+    std::vector<std::unique_ptr<State>> take(const Interval& interval, const Body& body) const {
+        WorkspacePool<State> states;
+        WorkspacePool<std::vector<uint64_t>> spaces;
+        for_each([&](const Groups& blocks, const double* norms) {
+            auto keys = spaces.borrow();
+            auto state = states.borrow();
+            const int64_t norm_count = blocks.count * blocks.width;
+            keys->resize(std::max(keys->size(), static_cast<size_t>(norm_count + 7)));
+            int64_t below = 0;
+            const int64_t found =
+                kernels().take_sums_between(norms, norm_count, interval.first, interval.length, keys->data(), &below);
+            body(keys->data(), found, blocks.length, below * blocks.length, *state);
+        });
+        return std::move(states.objects());
+    }
+
     // Elements by the slots of the interval, and how many elements have norms below it.
     std::pair<Counts, int64_t> count(const Interval& interval) const {
         struct Counter {
             Counts slots = Counts(kPatterns, 0);
             int64_t below = 0;
         };
-        WorkspacePool<Counter> counters;
-        const double first = value_of(interval.first);
-        for_each([&](const Groups& blocks, const double* norms) {
-            auto counter = counters.borrow();
-            const int64_t norm_count = blocks.count * blocks.width;
-            int64_t below = 0;
-            for (int64_t i = 0; i < norm_count; ++i) below += norms[i] < first ? 1 : 0;
-            counter->below += below * blocks.length;
-            for (int64_t i = 0; i < norm_count; ++i) {
-                const uint64_t place = bits_of(norms[i]) - interval.first;
-                if (place < interval.length) counter->slots[place >> interval.shift] += blocks.length;
-            }
-        });
+        const auto counters = take<Counter>(
+            interval, [&](const uint64_t* keys, int64_t found, int64_t elements, int64_t below, Counter& counter) {
+                counter.below += below;
+                for (int64_t i = 0; i < found; ++i) {
+                    counter.slots[(keys[i] - interval.first) >> interval.shift] += elements;
+                }
+            });
         std::pair<Counts, int64_t> total{Counts(kPatterns, 0), 0};
-        for (const auto& counter : counters.objects()) {
+        for (const auto& counter : counters) {
             for (size_t i = 0; i < total.first.size(); ++i) total.first[i] += counter->slots[i];
             total.second += counter->below;
         }
         return total;
     }
 
-    double of_rank_in(const Interval& interval, int64_t rank) const {
-        std::vector<std::pair<double, int64_t>> found;  // norms, and the elements they stand for
-        std::mutex mutex;
-        for_each([&](const Groups& blocks, const double* norms) {
-            const int64_t norm_count = blocks.count * blocks.width;
-            for (int64_t i = 0; i < norm_count; ++i) {
-                if (bits_of(norms[i]) - interval.first >= interval.length) continue;
-                const std::lock_guard<std::mutex> lock(mutex);
-                found.emplace_back(norms[i], blocks.length);
-            }
-        });
-        std::sort(found.begin(), found.end());
-        size_t at = 0;
-        while (rank >= found[at].second) rank -= found[at++].second;
-        return found[at].first;
+    // The norm of a rank, if it lies in the interval and no more than kMost norms do.
+    std::optional<double> of_rank_in(const Interval& interval, int64_t rank) const {
+        struct Found {
+            std::vector<uint64_t> full, shorter;  // by the length of their blocks
+            int64_t below = 0;
+        };
+        std::vector<uint64_t> full, shorter;
+        std::atomic<int64_t> held{0};
+        for (const auto& found : take<Found>(
+                 interval, [&](const uint64_t* keys, int64_t count, int64_t elements, int64_t below, Found& to) {
+                     to.below += below;
+                     if ((held += count) > kMost) return;
+                     auto& same = elements == block_size_ ? to.full : to.shorter;
+                     same.insert(same.end(), keys, keys + count);
+                 })) {
+            full.insert(full.end(), found->full.begin(), found->full.end());
+            shorter.insert(shorter.end(), found->shorter.begin(), found->shorter.end());
+            rank -= found->below;
+        }
+        if (held > kMost) return std::nullopt;
+        const int64_t tail = axis_.groups % block_size_;
+        const auto count_of = [](const std::vector<uint64_t>& keys) { return static_cast<int64_t>(keys.size()); };
+        if (rank < 0 || rank >= count_of(full) * block_size_ + count_of(shorter) * tail) return std::nullopt;
+        if (shorter.empty()) {
+            const auto place = full.begin() + rank / block_size_;
+            std::nth_element(full.begin(), place, full.end());
+            return value_of(*place);
+        }
+        std::sort(full.begin(), full.end());
+        std::sort(shorter.begin(), shorter.end());
+        for (auto next = full.begin(), other = shorter.begin();;) {
+            const bool is_full = other == shorter.end() || (next != full.end() && *next < *other);
+            const uint64_t key = is_full ? *next++ : *other++;
+            rank -= is_full ? block_size_ : tail;
+            if (rank < 0) return value_of(key);
+        }
     }
 
     // The norms of a few elements' blocks tell two bounds that the norm of the rank most likely lies between. No result
     // where these few would take a large part of the time of all.
     std::optional<Interval> near_sample(int64_t rank) const {
-        constexpr int64_t kSample = 4096;
-        constexpr int64_t kMargin = 160;  // five standard deviations of a rank near the middle
         const int64_t count = axis_.size();
         if (count / kSample < 64 * block_size_) return std::nullopt;
         const auto& loops = kernels_for<Bits>(kernels());
@@ -158,7 +200,7 @@ private:
         const uint64_t last = near + kMargin < kSample ? of_sample(near + kMargin) : bits_of(HUGE_VAL);
         int shift = 0;
         while ((last - first) >> shift >= uint64_t{kPatterns}) ++shift;
-        return Interval{first, shift};
+        return Interval{first, shift, last - first + 1};
     }
 
     const Bits* values_;

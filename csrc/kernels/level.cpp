@@ -192,8 +192,9 @@ inline __m512i select(__m512i places, const __m512i* table) {
         return Lanes<sizeof(Bits)>::select_of_two(places, table);
     } else {
         constexpr int kHalf = registers / 2;
-        return Lanes<sizeof(Bits)>::choose(places, kHalf * Lanes<sizeof(Bits)>::kCount, select<Bits, kHalf>(places, table),
-                                   select<Bits, kHalf>(places, table + kHalf));
+        return Lanes<sizeof(Bits)>::choose(places, kHalf * Lanes<sizeof(Bits)>::kCount,
+                                           select<Bits, kHalf>(places, table),
+                                           select<Bits, kHalf>(places, table + kHalf));
     }
 }
 #endif
@@ -224,6 +225,7 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         quantize_columns<Bits>,
         dequantize_runs<Bits>,
         dequantize_columns<Bits>,
+        load_affines<Bits>,
         choose_affines<Bits, Key>,
         add_fit<Bits>,
         add_moments<Bits>,
@@ -257,6 +259,7 @@ const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     merge_codes,
     extend_signs,
     count_bits,
+    take_sums_between,
     keep_blocks_above,
     assign_vectors,
     approach,

@@ -205,6 +205,31 @@ void sum_block_squares(const Bits* values, int64_t blocks, int64_t block_size, i
     }
 }
 
+int64_t take_sums_between(const double* sums, int64_t count, uint64_t first, uint64_t length, uint64_t* taken,
+                          int64_t* below) {
+    int64_t found = 0, less = 0, i = 0;
+#if defined(__AVX512F__)
+    const __m512i from = _mm512_set1_epi64(static_cast<long long>(first));
+    const __m512i width = _mm512_set1_epi64(static_cast<long long>(length));
+    for (; i + 8 <= count; i += 8) {
+        const __m512i bits = _mm512_loadu_si512(sums + i);
+        const __mmask8 inside = _mm512_cmplt_epu64_mask(_mm512_sub_epi64(bits, from), width);
+        less += count_ones(_mm512_cmplt_epu64_mask(bits, from));
+        _mm512_storeu_si512(taken + found, _mm512_maskz_compress_epi64(inside, bits));
+        found += count_ones(inside);
+    }
+#endif
+    for (; i < count; ++i) {  // without branches, which sums in no order would mislead
+        uint64_t bits;
+        memcpy(&bits, sums + i, sizeof bits);
+        less += bits < first ? 1 : 0;
+        taken[found] = bits;
+        found += bits - first < length ? 1 : 0;
+    }
+    *below += less;
+    return found;
+}
+
 // Copies short rows of bytes without a call.
 inline void copy_row(const uint8_t* from, int64_t count, uint8_t* to) {
     if (count < 8 || count > 16) {

@@ -87,6 +87,9 @@ struct ValueKernels {
                             Bits* values);
     void (*dequantize_columns)(const uint8_t* codes, int64_t rows, int64_t columns, const Affine* affines, int sign,
                                Bits* values);
+    // Affines from what is stored of them; zero_points may be null: all 0.
+    void (*load_affines)(const Bits* scales, const uint8_t* zero_points, int64_t count, bool is_signed,
+                         Affine* affines);
     // One Affine per range of keys, and as they are stored; returns how many of them are unusual by the rule's bounds.
     int64_t (*choose_affines)(const Key* lowest, const Key* highest, int64_t count, AffineRule rule, Affine* affines,
                               Bits* scales, uint8_t* zero_points);
@@ -143,6 +146,10 @@ struct KernelTable {
     void (*extend_signs)(uint8_t* codes, int64_t count, int nbits);
     // Ones among the first `count` bits.
     int64_t (*count_bits)(const uint8_t* mask, int64_t count);
+    // Writes the bits of the sums that lie in [first, first + length), in order, and returns how many they are; `taken`
+    // has room for all sums and 7 more. Adds to *below how many are less than `first`. No sum is negative or NaN.
+    int64_t (*take_sums_between)(const double* sums, int64_t count, uint64_t first, uint64_t length, uint64_t* taken,
+                                 int64_t* below);
     // Replicates sum > limit to the rows of each block.
     void (*keep_blocks_above)(const double* sums, int64_t blocks, int64_t block_size, int64_t run, double limit,
                               uint8_t* keep);
