@@ -25,7 +25,7 @@ struct Groups {
     int64_t size() const { return count * length * width; }
 };
 
-inline constexpr int64_t kGroupsSize = int64_t{1} << 14;  // values of a task, which stay in the cache with their norms
+inline constexpr int64_t kGroupsSize = kGrain;  // values of a task, which stay in the cache with their norms
 
 // Where no group is cut short the tensor is one long axis.
 inline GroupLayout joined(const GroupLayout& axis, int64_t length) {
