@@ -28,6 +28,15 @@ void for_each_piece(const BlockLayout& layout, int threads, const Body& body) {
     parallel_pieces(layout.size(), grain % 2 == 0 ? grain : 2 * grain, threads, body);
 }
 
+// Codes of a tile: whole rows where the tensor is taken by rows that fit kCodeTile, and an even number, at most twice
+// kCodeTile, so that packed codes begin at a byte.
+int64_t code_tile(const BlockLayout& layout) {
+    const int64_t row = layout.row_length();
+    int64_t tile = kCodeTile;
+    if (by_rows(layout) && row <= tile) tile -= tile % row;
+    return tile % 2 == 0 ? tile : 2 * tile;
+}
+
 // The parameters of neighbouring blocks.
 struct Affines {
     const Affine* data;
@@ -206,10 +215,7 @@ private:
     void encode(int64_t begin, int64_t end, Affines affines, Columns& columns) const {
         if (encoding_.type.nbits == 8) return encode_part(begin, end, affines, packed_ + begin, columns);
         uint8_t codes[2 * kCodeTile];
-        const int64_t row = layout_.row_length();
-        int64_t tile = kCodeTile;
-        if (by_rows(layout_) && row <= tile) tile -= tile % row;
-        if (tile % 2 != 0) tile *= 2;
+        const int64_t tile = code_tile(layout_);
         for (int64_t first = begin; first < end; first += tile) {
             const int64_t last = std::min(first + tile, end);
             encode_part(first, last, affines, codes, columns);
@@ -262,39 +268,72 @@ void quantize(const Bits* values, const float* importance, const BlockLayout& la
 
 namespace {
 
+// Parameters of a tile's blocks as the loops take them. Widened for all blocks they could take more memory than the
+// codes.
+template <typename Bits>
+class TileAffines {
+public:
+    TileAffines(const BlockLayout& layout, IntegerType type, const Bits* scales, const uint8_t* zero_points)
+        : layout_(layout), is_signed_(type.is_signed), scales_(scales), zero_points_(zero_points) {}
+
+    const Affine* of_runs(int64_t group, int64_t count) { return load(group, count, affines_); }
+
+    // One for each of `width` columns from `column` on of a row that begins with `group`.
+    const Affine* of_columns(int64_t group, int64_t column, int64_t width) {
+        if (group == group_ && column == column_ && width == width_) return affines_;
+        group_ = group;
+        column_ = column;
+        width_ = width;
+        const int64_t run = layout_.run(), first = column / run;
+        if (run == 1) return load(group + first, width, affines_);
+        Affine of_blocks[kCodeTile];
+        load(group + first, (column + width - 1) / run - first + 1, of_blocks);
+        for (int64_t i = 0; i < width; ++i) affines_[i] = of_blocks[(column + i) / run - first];
+        return affines_;
+    }
+
+private:
+    const Affine* load(int64_t group, int64_t count, Affine* affines) const {
+        const uint8_t* const zero_points = zero_points_ == nullptr ? nullptr : zero_points_ + group;
+        kernels_for<Bits>(kernels()).load_affines(scales_ + group, zero_points, count, is_signed_, affines);
+        return affines;
+    }
+
+    const BlockLayout& layout_;
+    bool is_signed_;
+    const Bits* scales_;
+    const uint8_t* zero_points_;
+    int64_t group_ = -1, column_ = -1, width_ = -1;
+    Affine affines_[kCodeTile];
+};
+
 template <typename Bits>
 class Dequantizer {
 public:
     Dequantizer(const uint8_t* packed, const BlockLayout& layout, IntegerType type, const Bits* scales,
                 const uint8_t* zero_points)
-        : packed_(packed), layout_(layout), type_(type), affines_(static_cast<size_t>(layout.groups())) {
-        for (size_t group = 0; group < affines_.size(); ++group) {
-            const uint8_t byte = zero_points == nullptr ? uint8_t{0} : zero_points[group];
-            const int zero_point = type.is_signed ? static_cast<int8_t>(byte) : byte;
-            affines_[group] = {Format<Bits>::to_float(scales[group]), static_cast<float>(zero_point)};
-        }
-    }
+        : packed_(packed), layout_(layout), type_(type), scales_(scales), zero_points_(zero_points) {}
 
     // Decodes [begin, end), where packed codes begin at a byte, to values[0] and on.
     void decode(int64_t begin, int64_t end, Bits* values) const {
         const auto& kernels = kernels_for<Bits>(corepress::kernels());
-        const Affine* const affines = affines_.data();
-        uint8_t tile[kCodeTile];
-        Columns columns;
-        for (int64_t first = begin; first < end; first += kCodeTile) {
-            const int64_t last = std::min(first + kCodeTile, end);
+        uint8_t unpacked[2 * kCodeTile];
+        TileAffines<Bits> affines(layout_, type_, scales_, zero_points_);
+        const int64_t tile = code_tile(layout_);
+        for (int64_t first = begin; first < end; first += tile) {
+            const int64_t last = std::min(first + tile, end);
             const uint8_t* codes = packed_ + first;
             if (type_.nbits != 8) {
-                corepress::kernels().unpack(packed_ + first * type_.nbits / 8, last - first, type_.nbits, tile);
-                codes = tile;
+                corepress::kernels().unpack(packed_ + first * type_.nbits / 8, last - first, type_.nbits, unpacked);
+                codes = unpacked;
             }
             const auto runs = [&](int64_t group, int64_t offset, int64_t count, int64_t length) {
-                kernels.dequantize_runs(codes + (offset - first), count, length, affines + group, type_.sign_bit(),
-                                        values + (offset - begin));
+                kernels.dequantize_runs(codes + (offset - first), count, length, affines.of_runs(group, count),
+                                        type_.sign_bit(), values + (offset - begin));
             };
             const auto rows = [&](int64_t group, int64_t column, int64_t offset, int64_t count, int64_t width) {
                 kernels.dequantize_columns(codes + (offset - first), count, width,
-                                           columns.of(layout_, {affines, 0}, group) + column, type_.sign_bit(),
+                                           affines.of_columns(group, column, width), type_.sign_bit(),
                                            values + (offset - begin));
             };
             walk(layout_, first, last, runs, rows);
@@ -305,7 +344,8 @@ private:
     const uint8_t* packed_;
     const BlockLayout& layout_;
     IntegerType type_;
-    std::vector<Affine> affines_;
+    const Bits* scales_;
+    const uint8_t* zero_points_;
 };
 
 }  // namespace

@@ -1,4 +1,7 @@
 // Structured pruning along one axis. The layout is that of the axis: groups are its elements.
+//
+// Masks have a bit per value, LSB first, which is 1 where the value stays and is not zero; their tail bits are 0. They
+// are made piece by piece: what is known of a value, one byte or the norm of its block, is never held for all of them.
 #pragma once
 
 #include <cstdint>
@@ -10,16 +13,16 @@ namespace corepress {
 // keep is 0 for the n smallest magnitudes of every m consecutive elements along the axis, of equal ones the first, and
 // 1 for the others. The last, shorter group is filled up with zeros, which are the first to go.
 template <typename Bits>
-void n_m_mask(const Bits* values, const GroupLayout& axis, int64_t n, int64_t m, int threads, uint8_t* keep);
+void n_m_keep(const Bits* values, const GroupLayout& axis, int64_t n, int64_t m, int threads, uint8_t* keep);
 
-// Blocks of block_size consecutive elements along the axis, the last one possibly shorter: keep is 1 where the block's
-// norm is larger than that of rank `rank` among the norms of all elements' blocks.
+// The mask of the same; returns the number of ones.
 template <typename Bits>
-void block_mask(const Bits* values, const GroupLayout& axis, int64_t block_size, int64_t rank, int threads,
-                uint8_t* keep);
+int64_t n_m_mask(const Bits* values, const GroupLayout& axis, int64_t n, int64_t m, int threads, uint8_t* mask);
 
-// Sets bit i of mask, LSB first, where keep[i] is 1 and values[i] is not zero; returns the number of ones.
+// Blocks of block_size consecutive elements along the axis, the last one possibly shorter: the mask of those whose norm
+// is larger than that of rank `rank` among the norms of all elements' blocks. Returns the number of ones.
 template <typename Bits>
-int64_t mask_of_kept(const Bits* values, const uint8_t* keep, int64_t count, int threads, uint8_t* mask);
+int64_t block_mask(const Bits* values, const GroupLayout& axis, int64_t block_size, int64_t rank, int threads,
+                   uint8_t* mask);
 
 }  // namespace corepress

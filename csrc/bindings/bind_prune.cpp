@@ -33,7 +33,7 @@ void require_n_m(int64_t n, int64_t m) {
             ", not ", n, ":", m);
 }
 
-Bytes n_m_mask_array(const py::array& weight, const Layout& layout, int64_t n, int64_t m,
+Bytes n_m_keep_array(const py::array& weight, const Layout& layout, int64_t n, int64_t m,
                      std::optional<int> num_threads) {
     require_float(weight, "weight");
     const GroupLayout axis = layout_from(layout, weight);
@@ -44,7 +44,7 @@ Bytes n_m_mask_array(const py::array& weight, const Layout& layout, int64_t n, i
     with_bits(weight, [&](auto bits) {
         const auto* const values = data_of<decltype(bits)>(weight);
         const py::gil_scoped_release release;
-        if (axis.size() != 0) n_m_mask(values, axis, n, m, threads, out);
+        if (axis.size() != 0) n_m_keep(values, axis, n, m, threads, out);
     });
     return keep;
 }
@@ -112,13 +112,12 @@ void find_mask(Job& job, int threads) {
         job.ones = magnitude_mask(values, job.size, threshold, threads, job.bits_of_mask);
         return;
     }
-    std::vector<uint8_t> keep(static_cast<size_t>(job.size));
     if (rule.kind == PruneRule::Kind::kGroups) {
-        n_m_mask(values, rule.axis, rule.n, rule.length, threads, keep.data());
+        job.ones = n_m_mask(values, rule.axis, rule.n, rule.length, threads, job.bits_of_mask);
     } else {
-        block_mask(values, rule.axis, std::min(rule.length, rule.axis.groups), rule.rank, threads, keep.data());
+        const int64_t block_size = std::min(rule.length, rule.axis.groups);
+        job.ones = block_mask(values, rule.axis, block_size, rule.rank, threads, job.bits_of_mask);
     }
-    job.ones = mask_of_kept(values, keep.data(), job.size, threads, job.bits_of_mask);
 }
 
 // Prunes each weight by its rule: ("threshold", array of one), ("rank", rank), ("n_m", layout, n, m) or ("blocks",
@@ -212,7 +211,7 @@ py::tuple sum_sparse_errors_array(const py::array& weight, const Bytes& mask, co
 void bind_prune(py::module_& module) {
     module.def("prune", &prune_arrays, py::arg("weights"), py::arg("rules"), py::arg("measured"),
                py::arg("num_threads") = py::none());
-    module.def("n_m_mask", &n_m_mask_array, py::arg("weight"), py::arg("layout"), py::arg("n"), py::arg("m"),
+    module.def("n_m_keep", &n_m_keep_array, py::arg("weight"), py::arg("layout"), py::arg("n"), py::arg("m"),
                py::arg("num_threads") = py::none());
     module.def("encode_sparse", &encode_sparse_array, py::arg("weight"), py::arg("mask").noconvert(), py::arg("out"),
                py::arg("num_threads") = py::none());

@@ -144,6 +144,24 @@ void dequantize_columns(const uint8_t* codes, int64_t rows, int64_t columns, con
     }
 }
 
+template <typename Bits>
+void load_affines(const Bits* scales, const uint8_t* zero_points, int64_t count, bool is_signed, Affine* affines) {
+    float scale[kTile];
+    const int32_t sign = is_signed ? 0x80 : 0;
+    for (int64_t begin = 0; begin < count; begin += kTile) {
+        const int64_t length = count - begin < kTile ? count - begin : kTile;
+        widen(scales + begin, length, scale);
+        if (zero_points == nullptr) {
+            for (int64_t i = 0; i < length; ++i) affines[begin + i] = {scale[i], 0.0f};
+        } else {
+            for (int64_t i = 0; i < length; ++i) {
+                const int32_t zero_point = (static_cast<int32_t>(zero_points[begin + i]) ^ sign) - sign;
+                affines[begin + i] = {scale[i], static_cast<float>(zero_point)};
+            }
+        }
+    }
+}
+
 // Rounds to the format.
 template <typename Bits>
 inline void round_to(float* singles, int64_t count) {

@@ -10,23 +10,23 @@ inline Bits magnitude_of(Bits value) {
     return value & Format<Bits>::kMagnitude;
 }
 
-// Groups of m rows, `run` values a row. Compares whole rows, so it needs many values a row to be fast.
+// A group of m rows of `run` values, `stride` apart. Compares whole rows, so it needs many values a row to be fast.
 template <typename Bits>
-void keep_of_rows(const Bits* values, int64_t m, int64_t run, int64_t n, uint8_t* keep) {
+void keep_of_rows(const Bits* values, int64_t m, int64_t run, int64_t stride, int64_t n, uint8_t* keep) {
     constexpr int64_t kWidth = 128;
     for (int64_t begin = 0; begin < run; begin += kWidth) {
         const int64_t width = run - begin < kWidth ? run - begin : kWidth;
         for (int64_t row = 0; row < m; ++row) {
-            const Bits* const own = values + row * run + begin;
+            const Bits* const own = values + row * stride + begin;
             Bits rank[kWidth] = {};
             for (int64_t other = 0; other < row; ++other) {
-                const Bits* const before = values + other * run + begin;
+                const Bits* const before = values + other * stride + begin;
                 for (int64_t i = 0; i < width; ++i) {
                     rank[i] = static_cast<Bits>(rank[i] + (magnitude_of(before[i]) <= magnitude_of(own[i])));
                 }
             }
             for (int64_t other = row + 1; other < m; ++other) {
-                const Bits* const behind = values + other * run + begin;
+                const Bits* const behind = values + other * stride + begin;
                 for (int64_t i = 0; i < width; ++i) {
                     rank[i] = static_cast<Bits>(rank[i] + (magnitude_of(behind[i]) < magnitude_of(own[i])));
                 }
@@ -76,64 +76,199 @@ void keep_of_groups(const Bits* values, int64_t groups, int64_t m, int64_t run, 
     }
 }
 
+// Groups that fill a Word each: turning the words brings the other values of a group to the place of each. A difference
+// of magnitudes fits a key, also less one, which makes equal ones before a value smaller.
+template <typename Word, typename Bits>
+void keep_of_words(const Bits* values, int64_t groups, int64_t n, uint8_t* keep) {
+    using Key = typename Format<Bits>::Key;
+    constexpr int kWidth = Format<Bits>::kWidth, kValues = 64 / sizeof(Key), kGroup = sizeof(Word) / sizeof(Key);
+    typedef Key Keys __attribute__((vector_size(64)));
+    typedef Word Words __attribute__((vector_size(64)));
+    typedef int8_t Bytes __attribute__((vector_size(kValues)));
+    Keys from_before[kGroup] = {};  // by how many values words are turned
+    for (int turn = 1; turn < kGroup; ++turn) {
+        for (int i = 0; i < kValues; ++i) from_before[turn][i] = i % kGroup + turn >= kGroup ? 1 : 0;
+    }
+    const int64_t count = groups * kGroup;
+    const Key zeroed = static_cast<Key>(n);
+    for (int64_t begin = 0; begin < count; begin += kValues) {
+        const size_t length = static_cast<size_t>(count - begin < kValues ? count - begin : kValues);
+        Keys own = {}, rank = {};
+        if (length == kValues) {
+            memcpy(&own, values + begin, sizeof own);
+        } else {
+            memcpy(&own, values + begin, length * sizeof(Key));
+        }
+        own &= static_cast<Key>(Format<Bits>::kMagnitude);
+        const Words words = reinterpret_cast<Words>(own);
+        for (int turn = 1; turn < kGroup; ++turn) {
+            const int right = turn * kWidth, left = (kGroup - turn) * kWidth;
+            const Keys other = reinterpret_cast<Keys>((words >> right) | (words << left));
+            rank -= (other - own - from_before[turn]) >> (kWidth - 1);
+        }
+        const Bytes kept = __builtin_convertvector(rank >= zeroed, Bytes) & static_cast<int8_t>(1);
+        if (length == kValues) {
+            memcpy(keep + begin, &kept, sizeof kept);
+        } else {
+            memcpy(keep + begin, &kept, length);
+        }
+    }
+}
+
 template <typename Bits>
-void keep_largest(const Bits* values, int64_t groups, int64_t m, int64_t run, int64_t n, uint8_t* keep) {
+void keep_largest(const Bits* values, int64_t groups, int64_t m, int64_t run, int64_t stride, int64_t n,
+                  uint8_t* keep) {
     const int64_t size = m * run;
-    if (run < 64 && size <= kGroupTile) return keep_of_groups(values, groups, m, run, n, keep);
-    for (int64_t i = 0; i < groups; ++i) keep_of_rows(values + i * size, m, run, n, keep + i * size);
+    const bool is_one_run = run == stride;
+    if (is_one_run && run == 1 && m * sizeof(Bits) == 8) return keep_of_words<uint64_t>(values, groups, n, keep);
+    if constexpr (sizeof(Bits) == 2) {
+        if (is_one_run && run == 1 && m == 2) return keep_of_words<uint32_t>(values, groups, n, keep);
+    }
+    if (is_one_run && run < 64 && size <= kGroupTile) return keep_of_groups(values, groups, m, run, n, keep);
+    for (int64_t i = 0; i < groups; ++i) {
+        keep_of_rows(values + i * m * stride, m, run, stride, n, keep + i * size);
+    }
+}
+
+inline double square_of(float value) { return static_cast<double>(value) * static_cast<double>(value); }
+
+// Sums of `length` neighbouring squares, in their order.
+inline __attribute__((always_inline)) void sum_squares_of_runs(const float* single, int64_t blocks, int64_t length,
+                                                               double* sums) {
+    for (int64_t i = 0; i < blocks; ++i) {
+        double sum = square_of(single[i * length]);
+        for (int64_t j = 1; j < length; ++j) sum += square_of(single[i * length + j]);
+        sums[i] = sum;
+    }
+}
+
+// Sums of `rows` rows of `run` squares, row by row.
+inline __attribute__((always_inline)) void sum_squares_of_rows(const float* single, int64_t blocks, int64_t rows,
+                                                               int64_t run, double* sums) {
+    for (int64_t i = 0; i < blocks; ++i, sums += run) {
+        for (int64_t j = 0; j < run; ++j) sums[j] = square_of(*single++);
+        for (int64_t row = 1; row < rows; ++row) {
+            for (int64_t j = 0; j < run; ++j) sums[j] += square_of(*single++);
+        }
+    }
 }
 
 // Adds, for each of a row's `run` places, the squares of the `block_size` rows of a block, in their order.
 template <typename Bits>
-void sum_block_squares(const Bits* values, int64_t blocks, int64_t block_size, int64_t run, double* sums) {
+void sum_block_squares(const Bits* values, int64_t blocks, int64_t block_size, int64_t run, int64_t stride,
+                       double* sums) {
     float single[kTile];
     const int64_t size = block_size * run;
-    memset(sums, 0, static_cast<size_t>(blocks * run) * sizeof *sums);
-    const auto add_row = [](const float* row, int64_t count, double* row_sums) {
-        for (int64_t i = 0; i < count; ++i) row_sums[i] += static_cast<double>(row[i]) * static_cast<double>(row[i]);
-    };
-    const int64_t per_tile = kTile / size;
-    for (int64_t first = 0; per_tile > 0 && first < blocks; first += per_tile) {
-        const int64_t count = blocks - first < per_tile ? blocks - first : per_tile;
-        widen(values + first * size, count * size, single);
-        if (run == 1) {  // the same additions without a loop over one place
-            for (int64_t i = 0; i < count * size; i += size) {
-                double sum = 0;
-                for (int64_t row = 0; row < size; ++row) {
-                    sum += static_cast<double>(single[i + row]) * static_cast<double>(single[i + row]);
+    if (run == stride && size <= kTile) {
+        const int64_t per_tile = kTile / size;
+        for (int64_t first = 0; first < blocks; first += per_tile) {
+            const int64_t count = blocks - first < per_tile ? blocks - first : per_tile;
+            double* const of_tile = sums + first * run;
+            widen(values + first * size, count * size, single);
+            if (run == 1) {
+                if (size == 2) {
+                    sum_squares_of_runs(single, count, 2, of_tile);
+                } else if (size == 4) {
+                    sum_squares_of_runs(single, count, 4, of_tile);
+                } else if (size == 8) {
+                    sum_squares_of_runs(single, count, 8, of_tile);
+                } else {
+                    sum_squares_of_runs(single, count, size, of_tile);
                 }
-                *sums++ = sum;
+            } else if (run == 9) {  // of kernels of 3x3
+                sum_squares_of_rows(single, count, block_size, 9, of_tile);
+            } else {
+                sum_squares_of_rows(single, count, block_size, run, of_tile);
+            }
+        }
+        return;
+    }
+    for (int64_t i = 0; i < blocks; ++i) {
+        const Bits* const block = values + i * block_size * stride;
+        double* const of_block = sums + i * run;
+        memset(of_block, 0, static_cast<size_t>(run) * sizeof *sums);
+        if (stride == 1) {
+            for (int64_t begin = 0; begin < block_size; begin += kTile) {
+                const int64_t count = block_size - begin < kTile ? block_size - begin : kTile;
+                widen(block + begin, count, single);
+                for (int64_t j = 0; j < count; ++j) *of_block += square_of(single[j]);
             }
             continue;
         }
-        for (int64_t i = 0; i < count; ++i) {
+        for (int64_t begin = 0; begin < run; begin += kTile) {
+            const int64_t count = run - begin < kTile ? run - begin : kTile;
             for (int64_t row = 0; row < block_size; ++row) {
-                add_row(single + i * size + row * run, run, sums + (first + i) * run);
+                widen(block + row * stride + begin, count, single);
+                for (int64_t j = 0; j < count; ++j) of_block[begin + j] += square_of(single[j]);
             }
         }
     }
-    for (int64_t i = 0; per_tile == 0 && i < blocks; ++i) {
-        for (int64_t row = 0; row < block_size; ++row) {
-            for (int64_t begin = 0; begin < run; begin += kTile) {
-                const int64_t count = run - begin < kTile ? run - begin : kTile;
-                widen(values + (i * block_size + row) * run + begin, count, single);
-                add_row(single, count, sums + i * run + begin);
-            }
-        }
+}
+
+int64_t take_sums_between(const double* sums, int64_t count, uint64_t first, uint64_t length, uint64_t* taken,
+                          int64_t* below) {
+    int64_t found = 0, less = 0, i = 0;
+#if defined(__AVX512F__)
+    const __m512i from = _mm512_set1_epi64(static_cast<long long>(first));
+    const __m512i width = _mm512_set1_epi64(static_cast<long long>(length));
+    for (; i + 8 <= count; i += 8) {
+        const __m512i bits = _mm512_loadu_si512(sums + i);
+        const __mmask8 inside = _mm512_cmplt_epu64_mask(_mm512_sub_epi64(bits, from), width);
+        less += count_ones(_mm512_cmplt_epu64_mask(bits, from));
+        _mm512_storeu_si512(taken + found, _mm512_maskz_compress_epi64(inside, bits));
+        found += count_ones(inside);
+    }
+#endif
+    for (; i < count; ++i) {  // without branches, which sums in no order would mislead
+        uint64_t bits;
+        memcpy(&bits, sums + i, sizeof bits);
+        less += bits < first ? 1 : 0;
+        taken[found] = bits;
+        found += bits - first < length ? 1 : 0;
+    }
+    *below += less;
+    return found;
+}
+
+// Copies short rows of bytes without a call.
+inline void copy_row(const uint8_t* from, int64_t count, uint8_t* to) {
+    if (count < 8 || count > 16) {
+        memcpy(to, from, static_cast<size_t>(count));
+        return;
+    }
+    uint64_t first, last;
+    memcpy(&first, from, sizeof first);
+    memcpy(&last, from + count - 8, sizeof last);
+    memcpy(to, &first, sizeof first);
+    memcpy(to + count - 8, &last, sizeof last);
+}
+
+// Writes Word, whose bytes are all 0 or 1, for each sum.
+template <typename Word>
+inline void keep_words_above(const double* sums, int64_t count, double limit, uint8_t* keep) {
+    const Word ones = static_cast<Word>(0x0101010101010101u);
+    for (int64_t i = 0; i < count; ++i) {
+        const Word word = sums[i] > limit ? ones : Word{0};
+        memcpy(keep + i * static_cast<int64_t>(sizeof word), &word, sizeof word);
     }
 }
 
 // keep is 1 in the places, of all rows of a block, whose sum is above the limit.
 void keep_blocks_above(const double* sums, int64_t blocks, int64_t block_size, int64_t run, double limit,
                        uint8_t* keep) {
-    for (int64_t i = 0; i < blocks; ++i) {
-        if (run == 1) {  // the same without a loop over one place
-            const uint8_t above = sums[i] > limit ? 1 : 0;
-            for (int64_t row = 0; row < block_size; ++row) *keep++ = above;
+    if (run == 1 && block_size == 2) return keep_words_above<uint16_t>(sums, blocks, limit, keep);
+    if (run == 1 && block_size == 4) return keep_words_above<uint32_t>(sums, blocks, limit, keep);
+    if (run == 1 && block_size == 8) return keep_words_above<uint64_t>(sums, blocks, limit, keep);
+    uint8_t above[kTile];
+    for (int64_t i = 0; i < blocks; ++i, sums += run, keep += block_size * run) {
+        if (run == 1) {
+            memset(keep, sums[0] > limit ? 1 : 0, static_cast<size_t>(block_size));
             continue;
         }
-        for (int64_t row = 0; row < block_size; ++row) {
-            for (int64_t place = 0; place < run; ++place) *keep++ = sums[i * run + place] > limit ? 1 : 0;
+        for (int64_t begin = 0; begin < run; begin += kTile) {
+            const int64_t count = run - begin < kTile ? run - begin : kTile;
+            for (int64_t j = 0; j < count; ++j) above[j] = sums[begin + j] > limit ? 1 : 0;
+            for (int64_t row = 0; row < block_size; ++row) copy_row(above, count, keep + row * run + begin);
         }
     }
 }

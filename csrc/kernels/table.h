@@ -89,6 +89,9 @@ struct ValueKernels {
                                Bits* values);
     // quotients[i] = values[i] / divisor, in float and rounded once more for halves.
     void (*divide)(const Bits* values, int64_t count, float divisor, Bits* quotients);
+    // Affines from what is stored of them; zero_points may be null: all 0.
+    void (*load_affines)(const Bits* scales, const uint8_t* zero_points, int64_t count, bool is_signed,
+                         Affine* affines);
     // One Affine per range of keys, and as they are stored; returns how many of them are unusual by the rule's bounds.
     int64_t (*choose_affines)(const Key* lowest, const Key* highest, int64_t count, AffineRule rule, Affine* affines,
                               Bits* scales, uint8_t* zero_points);
@@ -108,11 +111,15 @@ struct ValueKernels {
     // The inverse, zeros elsewhere.
     void (*expand)(const Bits* kept, int64_t kept_count, const uint8_t* mask, int64_t count, Bits* values);
 
-    // Groups of m rows of `run` values: keep (one byte a value) is 0 for the n smallest magnitudes of each place of a
-    // group, of equal ones the first, and 1 for the others. m is at most kLargestGroup.
-    void (*keep_largest)(const Bits* values, int64_t groups, int64_t m, int64_t run, int64_t n, uint8_t* keep);
-    // Blocks of block_size rows of `run` values: the sum of squares of each place of a block, in the order of rows.
-    void (*sum_block_squares)(const Bits* values, int64_t blocks, int64_t block_size, int64_t run, double* sums);
+    // Groups of m rows of `run` values, rows `stride` apart: keep (one byte a value, without gaps between rows) is 0
+    // for the n smallest magnitudes of each place of a group, of equal ones the first, and 1 for the others. m is at
+    // most kLargestGroup.
+    void (*keep_largest)(const Bits* values, int64_t groups, int64_t m, int64_t run, int64_t stride, int64_t n,
+                         uint8_t* keep);
+    // Blocks of block_size >= 1 rows of `run` values, rows `stride` apart: the sum of squares of each place of a block,
+    // in the order of rows.
+    void (*sum_block_squares)(const Bits* values, int64_t blocks, int64_t block_size, int64_t run, int64_t stride,
+                              double* sums);
     // Bit i of mask is 1 where keep[i] is 1 and values[i] is not zero. Returns the ones.
     int64_t (*mask_of_kept)(const Bits* values, const uint8_t* keep, int64_t count, uint8_t* mask);
 
@@ -141,6 +148,10 @@ struct KernelTable {
     void (*extend_signs)(uint8_t* codes, int64_t count, int nbits);
     // Ones among the first `count` bits.
     int64_t (*count_bits)(const uint8_t* mask, int64_t count);
+    // Writes the bits of the sums that lie in [first, first + length), in order, and returns how many they are; `taken`
+    // has room for all sums and 7 more. Adds to *below how many are less than `first`. No sum is negative or NaN.
+    int64_t (*take_sums_between)(const double* sums, int64_t count, uint64_t first, uint64_t length, uint64_t* taken,
+                                 int64_t* below);
     // Replicates sum > limit to the rows of each block.
     void (*keep_blocks_above)(const double* sums, int64_t blocks, int64_t block_size, int64_t run, double limit,
                               uint8_t* keep);

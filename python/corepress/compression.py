@@ -411,7 +411,7 @@ def n_m_keep(weight: NDArray[Any], n_m_ratio: tuple[int, int], axis: int, num_th
     """Return one byte per weight: 0 for the n smallest of every m along an axis, 1 for the others."""
     if weight.size == 0:
         return np.zeros(0, np.uint8)
-    return _core.n_m_mask(weight, axis_layout(weight.shape, axis), *n_m_ratio, num_threads)
+    return _core.n_m_keep(weight, axis_layout(weight.shape, axis), *n_m_ratio, num_threads)
 
 
 def _largest_not_above(threshold: float, dtype: np.dtype[Any]) -> NDArray[Any]:

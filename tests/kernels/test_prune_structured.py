@@ -68,6 +68,21 @@ def test_any_shape_and_ratio(rows, columns, run, n, m, data):
     check(weight, tensor, reference.block_mask(weight, 0.4, m + 1, dim))
 
 
+@pytest.mark.parametrize("target_sparsity", [1e-7, 0.3, 1 - 1e-7])
+@pytest.mark.parametrize(("shape", "dim"), [((1050, 1001), 0), ((1050, 1001), 1), ((975, 121, 3, 3), 1)])
+def test_blocks_of_so_many_weights_that_a_sample_tells_where_the_limit_is(shape, dim, target_sparsity):
+    weight = normal(*shape, dtype=np.float16)
+    tensor = cp.prune(weight, target_sparsity=target_sparsity, block_size=2, dim=dim)
+    check(weight, tensor, reference.block_mask(weight, target_sparsity, 2, dim))
+
+
+@pytest.mark.parametrize("values", [[1], [0, 0, 1, 3]])
+def test_blocks_of_more_equal_norms_than_are_held_at_a_time(values):
+    weight = np.random.default_rng(0).choice(np.array(values, np.float16), (1500, 1601))
+    tensor = cp.prune(weight, target_sparsity=0.5, block_size=2, dim=1)
+    check(weight, tensor, reference.block_mask(weight, 0.5, 2, 1))
+
+
 def test_of_equal_magnitudes_the_first_goes_first():
     weight = np.array([[2, -2, 1, 1, 1, 1, 1, 1]], np.float32)
     assert cp.prune(weight, n_m_ratio=(1, 4)).dense().tolist() == [[2, -2, 0, 1, 0, 1, 1, 1]]

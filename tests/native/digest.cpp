@@ -175,11 +175,11 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     digest.add(decoded);
     std::vector<uint8_t> keep(size);
     for (const int64_t m : {2, 4, 7, 16, 40}) {
-        n_m_mask(values.data(), layout, m / 2, m, threads, keep.data());
+        n_m_keep(values.data(), layout, m / 2, m, threads, keep.data());
         digest.add(keep);
-        block_mask(values.data(), layout, std::min(m, layout.groups), count / 2, threads, keep.data());
-        digest.add(keep);
-        mask_of_kept(values.data(), keep.data(), count, threads, mask.data());
+        n_m_mask(values.data(), layout, m / 2, m, threads, mask.data());
+        digest.add(mask);
+        block_mask(values.data(), layout, std::min(m, layout.groups), count / 2, threads, mask.data());
         digest.add(mask);
     }
 }

@@ -12,6 +12,7 @@ shift
 python=${PYTHON:-python3}
 compiler=${CXX:-c++}
 build=$PWD/build/sanitize-${sanitizers//,/-}
+mkdir -p "$build"
 options=(-DCMAKE_BUILD_TYPE=RelWithDebInfo "-DCMAKE_CXX_COMPILER=$compiler" "-DCOREPRESS_SANITIZE=$sanitizers"
     -DCOREPRESS_WARNINGS_AS_ERRORS=ON)
 
