@@ -181,7 +181,7 @@ def palettize_all(
     ]
 
 
-Measured: TypeAlias = tuple[PalettizedTensor, _core.Noise | None]
+Measured: TypeAlias = "tuple[PalettizedTensor, _core.Noise | None]"
 
 
 def palettize_measured(
