@@ -1,6 +1,7 @@
 #include "algo/kmeans1d.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "core/cube_root.h"
@@ -37,6 +38,19 @@ double ScalarKmeans::smooth_penalty(int k) {
     return share * share * share / 6;
 }
 
+// About `count` cuts of equal shares of mass_.
+void ScalarKmeans::select_cuts(int count) {
+    selection_.assign(1, 0);
+    const double share = mass_.back() / count;
+    double next = share;
+    for (size_t i = 1; i + 1 < mass_.size(); ++i) {
+        if (mass_[i] < next) continue;
+        selection_.push_back(static_cast<int32_t>(i));
+        next = (std::floor(mass_[i] / share) + 1) * share;
+    }
+    selection_.push_back(static_cast<int32_t>(points_.size()));
+}
+
 void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
     points_ = points;
     penalty_ = 0;
@@ -54,7 +68,10 @@ void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
         penalty = smooth_penalty(k);
         const int coarse_count = std::max(256, 8 * k);
         const bool worthwhile = count > 3 * static_cast<int64_t>(coarse_count);
-        if (worthwhile && search_.find_coarse(k, penalty, mass_, coarse_count)) penalty = search_.penalty();
+        if (worthwhile) {
+            select_cuts(coarse_count);
+            if (search_.find_coarse(k, penalty, selection_)) penalty = search_.penalty();
+        }
     }
     if (search_.find(k, penalty) && search_.trusted()) {
         ends_ = search_.path();

@@ -25,11 +25,13 @@ public:
 
 private:
     double smooth_penalty(int k);
+    void select_cuts(int count);
 
     Span<const Point> points_;
     PathSearch<double> search_;
     PathSearch<DoubleDouble> extended_search_;
     std::vector<double> mass_;
+    std::vector<int32_t> selection_;
     std::vector<int32_t> ends_;
     double penalty_ = 0;
 };

@@ -201,6 +201,7 @@ inline __m512i select(__m512i places, const __m512i* table) {
 #include "kernels/affine.inl.h"
 #include "kernels/pack.inl.h"
 #include "kernels/palette.inl.h"
+#include "kernels/path.inl.h"
 #include "kernels/scan.inl.h"
 
 #include "kernels/mask.inl.h"  // uses the packer
@@ -255,6 +256,8 @@ const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     extend_signs,
     count_bits,
     keep_blocks_above,
+    cheapest_link,
+    cheapest_links,
 };
 
 }  // namespace corepress

@@ -45,6 +45,20 @@ struct FitSums {
     Moments moments;
 };
 
+// Cuts of a line of weighted points (algo/path_search.h): sums over the points between an origin and each, and the least
+// cost of a path to it. Eight numbers more than there are cuts can be read.
+struct PathCuts {
+    const double* weight;
+    const double* moment;
+    const double* square;
+    const double* best;
+};
+struct PathLink {
+    double cost;  // of the path
+    int32_t from;
+};
+inline constexpr int32_t kPathPadding = 8;
+
 // Loops over values of one format, given as their bits: uint16_t for half, BFloat16Bits, uint32_t for float. Keys are
 // core/half.h's.
 template <typename Bits, typename Key>
@@ -133,6 +147,12 @@ struct KernelTable {
     // Replicates sum > limit to the rows of each block.
     void (*keep_blocks_above)(const double* sums, int64_t blocks, int64_t block_size, int64_t run, double limit,
                               uint8_t* keep);
+
+    // The cheapest path to a cut that comes from one of the cuts [begin, end), all before it; of equal ones the first.
+    PathLink (*cheapest_link)(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to);
+    // The same for each of `count` neighboring cuts from `to` on.
+    void (*cheapest_links)(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to, int32_t count,
+                           PathLink* links);
 };
 
 template <typename Bits>

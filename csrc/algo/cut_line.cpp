@@ -1,0 +1,185 @@
+#include "algo/cut_line.h"
+
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+
+#include "dispatch.h"
+
+namespace corepress {
+
+template <typename Number>
+void CutLine<Number>::resize(size_t count) {
+    for (std::vector<Number>* numbers : {&weight_, &moment_, &square_, &best_}) numbers->resize(count + kPathPadding);
+    from_.resize(count);
+    index_.resize(count);
+}
+
+template <typename Number>
+void CutLine<Number>::go_beyond(size_t from, size_t to, const Point& point, double centre) {
+    const Number value = difference<Number>(point.value, centre);
+    const Number weight{to > from ? point.weight : -point.weight};
+    const Number moment = weight * value;
+    weight_[to] = weight_[from] + weight;
+    moment_[to] = moment_[from] + moment;
+    square_[to] = square_[from] + moment * value;
+    index_[to] = static_cast<int32_t>(to);
+}
+
+template <typename Number>
+void CutLine<Number>::prepare(Span<const Point> points, int64_t origin) {
+    resize(static_cast<size_t>(points.size()) + 1);
+    const double centre = points[origin].value;
+    const size_t start = static_cast<size_t>(origin);
+    weight_[start] = moment_[start] = square_[start] = Number{};
+    index_[start] = static_cast<int32_t>(origin);
+    for (size_t i = start; i + 1 < size(); ++i) go_beyond(i, i + 1, points[static_cast<int64_t>(i)], centre);
+    for (size_t i = start; i > 0; --i) go_beyond(i, i - 1, points[static_cast<int64_t>(i) - 1], centre);
+}
+
+template <typename Number>
+void CutLine<Number>::select(const CutLine& line, const std::vector<int32_t>& places) {
+    resize(places.size());
+    for (size_t i = 0; i < places.size(); ++i) {
+        const size_t place = static_cast<size_t>(places[i]);
+        weight_[i] = line.weight_[place];
+        moment_[i] = line.moment_[place];
+        square_[i] = line.square_[place];
+        index_[i] = line.index_[place];
+    }
+}
+
+// The sum of squares of an interval about its mean; of a single point exactly 0.
+template <typename Number>
+Number CutLine<Number>::cost(int32_t from, int32_t to) const {
+    const size_t i = static_cast<size_t>(from), j = static_cast<size_t>(to);
+    if (index_[j] - index_[i] == 1) return Number{};
+    const Number moment = moment_[j] - moment_[i];
+    return (square_[j] - square_[i]) - moment * moment / (weight_[j] - weight_[i]);
+}
+
+// The first of the cheapest links that begin at [begin, end) and are more than one cut long.
+template <typename Number>
+typename CutLine<Number>::Link CutLine<Number>::best_of_many(int32_t begin, int32_t end, int32_t to) const {
+    if constexpr (std::is_same_v<Number, double>) {
+        const PathCuts cuts{weight_.data(), moment_.data(), square_.data(), best_.data()};
+        const PathLink link = kernels().cheapest_link(cuts, begin, end, to);
+        return {link.cost, link.from};
+    } else {
+        Link link{best_[static_cast<size_t>(begin)] + cost(begin, to), begin};
+        for (int32_t from = begin + 1; from < end; ++from) {
+            const Number through = best_[static_cast<size_t>(from)] + cost(from, to);
+            if (through < link.cost) link = {through, from};
+        }
+        return link;
+    }
+}
+
+template <typename Number>
+typename CutLine<Number>::Link CutLine<Number>::best_link(int32_t begin, int32_t end, int32_t to) const {
+    if (end < to) return best_of_many(begin, end, to);
+    const Link nearest{best_[static_cast<size_t>(to) - 1] + cost(to - 1, to), to - 1};
+    if (begin == to - 1) return nearest;
+    const Link link = best_of_many(begin, to - 1, to);
+    return nearest.cost < link.cost ? nearest : link;
+}
+
+template <typename Number>
+void CutLine<Number>::best_links(int32_t begin, int32_t end, int32_t to, int32_t count, Link* links) const {
+    if constexpr (std::is_same_v<Number, double>) {
+        const PathCuts cuts{weight_.data(), moment_.data(), square_.data(), best_.data()};
+        PathLink found[kPathPadding];
+        kernels().cheapest_links(cuts, begin, end, to, count, found);
+        for (int32_t i = 0; i < count; ++i) links[i] = {found[i].cost, found[i].from};
+    } else {
+        for (int32_t i = 0; i < count; ++i) links[i] = best_of_many(begin, end, to + i);
+    }
+}
+
+template <typename Number>
+void CutLine<Number>::settle(int32_t to, Link link) {
+    best_[static_cast<size_t>(to)] = link.cost + price_;
+    from_[static_cast<size_t>(to)] = link.from;
+}
+
+// The cuts [first, stop), each the end of a link that begins at one of [begin, end).
+template <typename Number>
+void CutLine<Number>::settle_all(int32_t first, int32_t stop, int32_t begin, int32_t end) {
+    constexpr int32_t kFew = 2 * kPathPadding;  // candidates, for which dividing further costs more than it saves
+    while (first < stop) {
+        if (end - begin == 1 || (stop - first <= kPathPadding && end - begin <= kFew)) {
+            Link links[kPathPadding];
+            const int32_t count = std::min(stop - first, kPathPadding);
+            best_links(begin, end, first, count, links);
+            for (int32_t i = 0; i < count; ++i) settle(first + i, links[i]);
+            first += count;
+            continue;
+        }
+        const int32_t middle = first + (stop - first) / 2;
+        const Link link = best_link(begin, end, middle);
+        settle(middle, link);
+        settle_all(first, middle, begin, link.from + 1);
+        first = middle + 1;
+        begin = link.from;
+    }
+}
+
+// Whether the cheapest path to a cut comes from one of [first, to), the paths to which are known; it is known among
+// those that come from before. If it does not, no path to a cut between them does.
+template <typename Number>
+bool CutLine<Number>::comes_from_within(int32_t first, int32_t to) const {
+    return best_link(first, to, to).cost + price_ < best_[static_cast<size_t>(to)];
+}
+
+template <typename Number>
+Number CutLine<Number>::cheapest_path(double price, std::vector<int32_t>& path) {
+    price_ = Number{price};
+    best_[0] = Number{};
+    int32_t from = 0;
+    for (int32_t to = 1; to <= last(); ++to) {
+        const int32_t first = to;
+        const Link link = best_link(from, first, first);
+        settle(first, link);
+        // Links change slowly in length, so this many cuts mostly come from before the first of them as well.
+        to = std::min(last(), first + (first - link.from) / 4 * 3);
+        if (to > first) {
+            settle(to, best_link(link.from, first, to));
+            settle_all(first + 1, to, link.from, from_[static_cast<size_t>(to)] + 1);
+            while (to > first && comes_from_within(first, to)) to = first + (to - first) / 2;
+        }
+        from = from_[static_cast<size_t>(to)];
+    }
+    path.clear();
+    for (int32_t to = last(); to > 0; to = from_[static_cast<size_t>(to)]) path.push_back(to);
+    std::reverse(path.begin(), path.end());
+    return best_[static_cast<size_t>(last())];
+}
+
+template <typename Number>
+double CutLine<Number>::cost_of(const std::vector<int32_t>& path) const {
+    double total = 0;
+    int32_t from = 0;
+    for (const int32_t to : path) {
+        total += to_double(cost(from, to));
+        from = to;
+    }
+    return total;
+}
+
+template <typename Number>
+double CutLine<Number>::rounding_of(const std::vector<int32_t>& path) const {
+    double total = 0;
+    size_t from = 0;
+    for (const int32_t next : path) {
+        const size_t to = static_cast<size_t>(next);
+        const double largest = std::max(std::fabs(to_double(square_[from])), std::fabs(to_double(square_[to])));
+        total += index_[to] - index_[from] == 1 ? 0 : largest * kRounding;
+        from = to;
+    }
+    return total;
+}
+
+template class CutLine<double>;
+template class CutLine<DoubleDouble>;
+
+}  // namespace corepress

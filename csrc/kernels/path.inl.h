@@ -1,0 +1,53 @@
+// The cheapest of several links to a cut, by the lanes of candidates or of cuts. Of equal candidates the first wins.
+
+typedef int64_t Places __attribute__((vector_size(8 * sizeof(int64_t))));
+
+inline __attribute__((always_inline)) void load(const double* numbers, Doubles& loaded) {
+    memcpy(&loaded, numbers, sizeof loaded);
+}
+
+PathLink cheapest_link(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to) {
+    constexpr Places kFirst = {0, 1, 2, 3, 4, 5, 6, 7};
+    const double weight_to = cuts.weight[to], moment_to = cuts.moment[to], square_to = cuts.square[to];
+    Doubles least = Doubles{} + __builtin_inf();
+    Places place = kFirst + begin, found = Places{} + begin;
+    for (int32_t i = begin; i < end; i += kLanes, place += kLanes) {
+        Doubles weight, moment, square, best;
+        load(cuts.weight + i, weight);
+        load(cuts.moment + i, moment);
+        load(cuts.square + i, square);
+        load(cuts.best + i, best);
+        const Doubles first_moment = moment_to - moment;
+        const Doubles cost = best + ((square_to - square) - first_moment * first_moment / (weight_to - weight));
+        const Places wins = (cost < least) & (place < end);
+        least = wins ? cost : least;
+        found = wins ? place : found;
+    }
+    PathLink link = {least[0], static_cast<int32_t>(found[0])};
+    for (int64_t lane = 1; lane < kLanes; ++lane) {
+        const int32_t from = static_cast<int32_t>(found[lane]);
+        if (least[lane] < link.cost || (least[lane] == link.cost && from < link.from)) link = {least[lane], from};
+    }
+    return link;
+}
+
+void cheapest_links(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to, int32_t count, PathLink* links) {
+    for (int32_t done = 0; done < count; done += kLanes) {
+        Doubles weight, moment, square, least = Doubles{} + __builtin_inf();
+        Places found = Places{} + begin;
+        load(cuts.weight + to + done, weight);
+        load(cuts.moment + to + done, moment);
+        load(cuts.square + to + done, square);
+        for (int32_t i = begin; i < end; ++i) {
+            const Doubles first_moment = moment - cuts.moment[i];
+            const Doubles cost =
+                cuts.best[i] + ((square - cuts.square[i]) - first_moment * first_moment / (weight - cuts.weight[i]));
+            const Places wins = cost < least;
+            least = wins ? cost : least;
+            found = wins ? Places{} + i : found;
+        }
+        for (int32_t lane = 0; lane < kLanes && done + lane < count; ++lane) {
+            links[done + lane] = {least[lane], static_cast<int32_t>(found[lane])};
+        }
+    }
+}
