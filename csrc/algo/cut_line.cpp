@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <type_traits>
 
 #include "dispatch.h"
@@ -16,25 +17,28 @@ void CutLine<Number>::resize(size_t count) {
 }
 
 template <typename Number>
-void CutLine<Number>::go_beyond(size_t from, size_t to, const Point& point, double centre) {
-    const Number value = difference<Number>(point.value, centre);
-    const Number weight{to > from ? point.weight : -point.weight};
-    const Number moment = weight * value;
-    weight_[to] = weight_[from] + weight;
-    moment_[to] = moment_[from] + moment;
-    square_[to] = square_[from] + moment * value;
-    index_[to] = static_cast<int32_t>(to);
-}
-
-template <typename Number>
 void CutLine<Number>::prepare(Span<const Point> points, int64_t origin) {
-    resize(static_cast<size_t>(points.size()) + 1);
+    const int64_t count = points.size();
+    resize(static_cast<size_t>(count) + 1);
     const double centre = points[origin].value;
-    const size_t start = static_cast<size_t>(origin);
-    weight_[start] = moment_[start] = square_[start] = Number{};
-    index_[start] = static_cast<int32_t>(origin);
-    for (size_t i = start; i + 1 < size(); ++i) go_beyond(i, i + 1, points[static_cast<int64_t>(i)], centre);
-    for (size_t i = start; i > 0; --i) go_beyond(i, i - 1, points[static_cast<int64_t>(i) - 1], centre);
+    Number* const weights = weight_.data();
+    Number* const moments = moment_.data();
+    Number* const squares = square_.data();
+    const auto add_up = [&](int64_t cut, int64_t end, int direction) {
+        Number weight{}, moment{}, square{};
+        for (; cut != end; cut += direction) {
+            const Point& point = points[direction > 0 ? cut - 1 : cut];
+            const Number value = difference<Number>(point.value, centre);
+            const Number part{direction * point.weight};
+            weights[cut] = weight = weight + part;
+            moments[cut] = moment = moment + part * value;
+            squares[cut] = square = square + part * value * value;
+        }
+    };
+    weights[origin] = moments[origin] = squares[origin] = Number{};
+    add_up(origin + 1, count + 1, 1);
+    add_up(origin - 1, -1, -1);
+    std::iota(index_.begin(), index_.end(), 0);
 }
 
 template <typename Number>

@@ -48,7 +48,6 @@ private:
 
     size_t size() const { return index_.size(); }
     void resize(size_t count);
-    void go_beyond(size_t from, size_t to, const Point& point, double centre);
     Number cost(int32_t from, int32_t to) const;
     Link best_link(int32_t begin, int32_t end, int32_t to) const;
     Link best_of_many(int32_t begin, int32_t end, int32_t to) const;

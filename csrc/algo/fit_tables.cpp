@@ -17,23 +17,36 @@
 namespace corepress {
 namespace {
 
-// Of points that take the nearest of ascending entries; of two that are equally near it does not matter which.
+// Of points that take the nearest of ascending entries; of two that are equally near it does not matter which. The
+// lanes of the sums keep additions from waiting for each other.
 template <typename Bits>
 Noise noise_of(Span<const Point> points, const Bits* lut, int entries) {
-    Noise noise;
-    int64_t next = 0;
+    constexpr int kLanes = 4;
+    double errors[kLanes] = {}, firsts[kLanes] = {};
+    const Point* point = points.data();
+    const Point* const last = point + points.size();
     for (int entry = 0; entry < entries; ++entry) {
         const double value = static_cast<double>(Format<Bits>::to_float(lut[entry]));
-        double limit = std::numeric_limits<double>::infinity();
+        const Point* end = last;
         if (entry + 1 < entries) {
-            limit = (value + static_cast<double>(Format<Bits>::to_float(lut[entry + 1]))) / 2;
+            const double limit = (value + static_cast<double>(Format<Bits>::to_float(lut[entry + 1]))) / 2;
+            end = std::partition_point(point, last, [limit](const Point& other) { return other.value <= limit; });
         }
-        for (; next < points.size() && points[next].value <= limit; ++next) {
-            const Point& point = points[next];
-            const double error = point.value - value;
-            noise.squared_error += point.weight * (error * error);
-            noise.squared_first += point.weight * (point.value * point.value);
+        const auto add = [&](int lane) {
+            const double error = point->value - value;
+            errors[lane] += point->weight * (error * error);
+            firsts[lane] += point->weight * (point->value * point->value);
+            ++point;
+        };
+        while (end - point >= kLanes) {
+            for (int lane = 0; lane < kLanes; ++lane) add(lane);
         }
+        while (point < end) add(0);
+    }
+    Noise noise;
+    for (int lane = 0; lane < kLanes; ++lane) {
+        noise.squared_error += errors[lane];
+        noise.squared_first += firsts[lane];
     }
     return noise;
 }

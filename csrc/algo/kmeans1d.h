@@ -31,6 +31,7 @@ private:
     PathSearch<double> search_;
     PathSearch<DoubleDouble> extended_search_;
     std::vector<double> mass_;
+    int64_t stretch_ = 1;
     std::vector<int32_t> selection_;
     std::vector<int32_t> ends_;
     double penalty_ = 0;
