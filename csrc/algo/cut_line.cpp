@@ -12,7 +12,7 @@ namespace corepress {
 template <typename Number>
 void CutLine<Number>::resize(size_t count) {
     for (std::vector<Number>* numbers : {&weight_, &moment_, &square_, &best_}) numbers->resize(count + kPathPadding);
-    from_.resize(count);
+    from_.resize(count + kPathPadding);
     index_.resize(count);
 }
 
@@ -89,42 +89,40 @@ typename CutLine<Number>::Link CutLine<Number>::best_link(int32_t begin, int32_t
 }
 
 template <typename Number>
-void CutLine<Number>::best_links(int32_t begin, int32_t end, int32_t to, int32_t count, Link* links) const {
-    if constexpr (std::is_same_v<Number, double>) {
-        const PathCuts cuts{weight_.data(), moment_.data(), square_.data(), best_.data()};
-        PathLink found[kPathPadding];
-        kernels().cheapest_links(cuts, begin, end, to, count, found);
-        for (int32_t i = 0; i < count; ++i) links[i] = {found[i].cost, found[i].from};
-    } else {
-        for (int32_t i = 0; i < count; ++i) links[i] = best_of_many(begin, end, to + i);
-    }
-}
-
-template <typename Number>
 void CutLine<Number>::settle(int32_t to, Link link) {
     best_[static_cast<size_t>(to)] = link.cost + price_;
     from_[static_cast<size_t>(to)] = link.from;
 }
 
-// The cuts [first, stop), each the end of a link that begins at one of [begin, end).
+// Up to kPathPadding cuts from `first` on; as many may be written to, which comes before they are settled.
+template <typename Number>
+void CutLine<Number>::settle_few(int32_t first, int32_t stop, int32_t begin, int32_t end) {
+    if constexpr (std::is_same_v<Number, double>) {
+        const PathCuts cuts{weight_.data(), moment_.data(), square_.data(), best_.data()};
+        kernels().cheapest_links(cuts, begin, end, first, price_, best_.data() + first, from_.data() + first);
+    } else {
+        for (int32_t to = first; to < stop; ++to) settle(to, best_of_many(begin, end, to));
+    }
+}
+
+// The cuts [first, stop) in their order, each the end of a link that begins at one of [begin, end).
 template <typename Number>
 void CutLine<Number>::settle_all(int32_t first, int32_t stop, int32_t begin, int32_t end) {
-    constexpr int32_t kFew = 2 * kPathPadding;  // candidates, for which dividing further costs more than it saves
+    constexpr int32_t kFew = 32;  // candidates, for which dividing further costs more than it saves
     while (first < stop) {
-        if (end - begin == 1 || (stop - first <= kPathPadding && end - begin <= kFew)) {
-            Link links[kPathPadding];
-            const int32_t count = std::min(stop - first, kPathPadding);
-            best_links(begin, end, first, count, links);
-            for (int32_t i = 0; i < count; ++i) settle(first + i, links[i]);
-            first += count;
+        const int32_t count = stop - first;
+        if (count == 1) return settle(first, best_link(begin, end, first));
+        if (end - begin == 1 || (count <= kPathPadding && end - begin <= kFew)) {
+            settle_few(first, std::min(first + kPathPadding, stop), begin, end);
+            first += kPathPadding;
             continue;
         }
-        const int32_t middle = first + (stop - first) / 2;
-        const Link link = best_link(begin, end, middle);
-        settle(middle, link);
-        settle_all(first, middle, begin, link.from + 1);
-        first = middle + 1;
-        begin = link.from;
+        const int32_t half = count / 2;
+        const int32_t middle = first + (half < kPathPadding ? half : half / kPathPadding * kPathPadding);
+        const int32_t between = best_link(begin, end, middle).from;
+        settle_all(first, middle, begin, between + 1);
+        first = middle;
+        begin = between;
     }
 }
 
@@ -147,8 +145,7 @@ Number CutLine<Number>::cheapest_path(double price, std::vector<int32_t>& path) 
         // Links change slowly in length, so this many cuts mostly come from before the first of them as well.
         to = std::min(last(), first + (first - link.from) / 4 * 3);
         if (to > first) {
-            settle(to, best_link(link.from, first, to));
-            settle_all(first + 1, to, link.from, from_[static_cast<size_t>(to)] + 1);
+            settle_all(first + 1, to + 1, link.from, best_link(link.from, first, to).from + 1);
             while (to > first && comes_from_within(first, to)) to = first + (to - first) / 2;
         }
         from = from_[static_cast<size_t>(to)];

@@ -51,8 +51,8 @@ private:
     Number cost(int32_t from, int32_t to) const;
     Link best_link(int32_t begin, int32_t end, int32_t to) const;
     Link best_of_many(int32_t begin, int32_t end, int32_t to) const;
-    void best_links(int32_t begin, int32_t end, int32_t to, int32_t count, Link* links) const;
     void settle(int32_t to, Link link);
+    void settle_few(int32_t first, int32_t stop, int32_t begin, int32_t end);
     void settle_all(int32_t first, int32_t stop, int32_t begin, int32_t end);
     bool comes_from_within(int32_t first, int32_t to) const;
 

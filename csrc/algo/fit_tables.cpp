@@ -17,12 +17,10 @@
 namespace corepress {
 namespace {
 
-// Of points that take the nearest of ascending entries; of two that are equally near it does not matter which. The
-// lanes of the sums keep additions from waiting for each other.
+// Of points that take the nearest of ascending entries; of two that are equally near it does not matter which.
 template <typename Bits>
 Noise noise_of(Span<const Point> points, const Bits* lut, int entries) {
-    constexpr int kLanes = 4;
-    double errors[kLanes] = {}, firsts[kLanes] = {};
+    double squared_error = 0, squared_first = 0;
     const Point* point = points.data();
     const Point* const last = point + points.size();
     for (int entry = 0; entry < entries; ++entry) {
@@ -32,23 +30,13 @@ Noise noise_of(Span<const Point> points, const Bits* lut, int entries) {
             const double limit = (value + static_cast<double>(Format<Bits>::to_float(lut[entry + 1]))) / 2;
             end = std::partition_point(point, last, [limit](const Point& other) { return other.value <= limit; });
         }
-        const auto add = [&](int lane) {
+        for (; point < end; ++point) {
             const double error = point->value - value;
-            errors[lane] += point->weight * (error * error);
-            firsts[lane] += point->weight * (point->value * point->value);
-            ++point;
-        };
-        while (end - point >= kLanes) {
-            for (int lane = 0; lane < kLanes; ++lane) add(lane);
+            squared_error += point->weight * (error * error);
+            squared_first += point->weight * (point->value * point->value);
         }
-        while (point < end) add(0);
     }
-    Noise noise;
-    for (int lane = 0; lane < kLanes; ++lane) {
-        noise.squared_error += errors[lane];
-        noise.squared_first += firsts[lane];
-    }
-    return noise;
+    return {squared_error, squared_first};
 }
 
 template <typename Bits>

@@ -23,31 +23,32 @@ PathLink cheapest_link(const PathCuts& cuts, int32_t begin, int32_t end, int32_t
         least = wins ? cost : least;
         found = wins ? place : found;
     }
-    PathLink link = {least[0], static_cast<int32_t>(found[0])};
-    for (int64_t lane = 1; lane < kLanes; ++lane) {
-        const int32_t from = static_cast<int32_t>(found[lane]);
-        if (least[lane] < link.cost || (least[lane] == link.cost && from < link.from)) link = {least[lane], from};
+    double cost = least[0];
+    for (int64_t lane = 1; lane < kLanes; ++lane) cost = least[lane] < cost ? least[lane] : cost;
+    int64_t from = end - 1;
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+        const int64_t candidate = least[lane] == cost ? found[lane] : from;
+        from = candidate < from ? candidate : from;
     }
-    return link;
+    return {cost, static_cast<int32_t>(from)};
 }
 
-void cheapest_links(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to, int32_t count, PathLink* links) {
-    for (int32_t done = 0; done < count; done += kLanes) {
-        Doubles weight, moment, square, least = Doubles{} + __builtin_inf();
-        Places found = Places{} + begin;
-        load(cuts.weight + to + done, weight);
-        load(cuts.moment + to + done, moment);
-        load(cuts.square + to + done, square);
-        for (int32_t i = begin; i < end; ++i) {
-            const Doubles first_moment = moment - cuts.moment[i];
-            const Doubles cost =
-                cuts.best[i] + ((square - cuts.square[i]) - first_moment * first_moment / (weight - cuts.weight[i]));
-            const Places wins = cost < least;
-            least = wins ? cost : least;
-            found = wins ? Places{} + i : found;
-        }
-        for (int32_t lane = 0; lane < kLanes && done + lane < count; ++lane) {
-            links[done + lane] = {least[lane], static_cast<int32_t>(found[lane])};
-        }
+void cheapest_links(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to, double price, double* costs,
+                    int32_t* froms) {
+    Doubles weight, moment, square, least = Doubles{} + __builtin_inf();
+    Places found = Places{} + begin;
+    load(cuts.weight + to, weight);
+    load(cuts.moment + to, moment);
+    load(cuts.square + to, square);
+    for (int32_t i = begin; i < end; ++i) {
+        const Doubles first_moment = moment - cuts.moment[i];
+        const Doubles cost =
+            cuts.best[i] + ((square - cuts.square[i]) - first_moment * first_moment / (weight - cuts.weight[i]));
+        const Places wins = cost < least;
+        least = wins ? cost : least;
+        found = wins ? Places{} + i : found;
     }
+    least += price;
+    memcpy(costs, &least, sizeof least);
+    for (int32_t lane = 0; lane < kLanes; ++lane) froms[lane] = static_cast<int32_t>(found[lane]);
 }

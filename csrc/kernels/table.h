@@ -46,7 +46,7 @@ struct FitSums {
 };
 
 // Cuts of a line of weighted points (algo/path_search.h): sums over the points between an origin and each, and the least
-// cost of a path to it. Eight numbers more than there are cuts can be read.
+// cost of a path to it. As many numbers as kPathPadding more than there are cuts can be read.
 struct PathCuts {
     const double* weight;
     const double* moment;
@@ -150,9 +150,9 @@ struct KernelTable {
 
     // The cheapest path to a cut that comes from one of the cuts [begin, end), all before it; of equal ones the first.
     PathLink (*cheapest_link)(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to);
-    // The same for each of `count` neighboring cuts from `to` on.
-    void (*cheapest_links)(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to, int32_t count,
-                           PathLink* links);
+    // The same for each of kPathPadding neighboring cuts from `to` on, with `price` added to the costs.
+    void (*cheapest_links)(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to, double price, double* costs,
+                           int32_t* froms);
 };
 
 template <typename Bits>
