@@ -62,9 +62,34 @@ Number CutLine<Number>::cost(int32_t from, int32_t to) const {
     return (square_[j] - square_[i]) - moment * moment / (weight_[j] - weight_[i]);
 }
 
+// Leaves off both ends of [begin, end) what cannot be the best to come from. Paths to later cuts cost more, links from
+// them less: what lies between two cuts costs at least the path to the first and the link from the second.
+template <typename Number>
+void CutLine<Number>::narrow(int32_t& begin, int32_t& end, int32_t to) const {
+    constexpr int32_t kStretches = 64;
+    constexpr int32_t kWorthwhile = 16 * kStretches;
+    if (end - begin < kWorthwhile) return;
+    const int32_t from = begin, final = end - 1, length = (end - begin) / kStretches;
+    const auto bound_at = [&](int32_t i) { return i < kStretches ? from + i * length : final; };
+    const auto path_to = [&](int32_t i) { return best_[static_cast<size_t>(bound_at(i))]; };
+    Number links[kStretches + 1];
+    int32_t least = 0;
+    for (int32_t i = 0; i <= kStretches; ++i) {
+        links[i] = cost(bound_at(i), to);
+        if (path_to(i) + links[i] < path_to(least) + links[least]) least = i;
+    }
+    const Number enough = path_to(least) + links[least];
+    int32_t first = 0, last = kStretches;
+    while (first < least && enough < path_to(first) + links[first + 1]) ++first;
+    while (last > least && enough < path_to(last - 1) + links[last]) --last;
+    begin = bound_at(first);
+    end = bound_at(last) + 1;
+}
+
 // The first of the cheapest links that begin at [begin, end) and are more than one cut long.
 template <typename Number>
 typename CutLine<Number>::Link CutLine<Number>::best_of_many(int32_t begin, int32_t end, int32_t to) const {
+    narrow(begin, end, to);
     if constexpr (std::is_same_v<Number, double>) {
         const PathCuts cuts{weight_.data(), moment_.data(), square_.data(), best_.data()};
         const PathLink link = kernels().cheapest_link(cuts, begin, end, to);

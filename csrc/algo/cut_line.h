@@ -50,6 +50,7 @@ private:
     void resize(size_t count);
     Number cost(int32_t from, int32_t to) const;
     Link best_link(int32_t begin, int32_t end, int32_t to) const;
+    void narrow(int32_t& begin, int32_t& end, int32_t to) const;
     Link best_of_many(int32_t begin, int32_t end, int32_t to) const;
     void settle(int32_t to, Link link);
     void settle_few(int32_t first, int32_t stop, int32_t begin, int32_t end);

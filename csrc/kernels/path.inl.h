@@ -25,11 +25,9 @@ PathLink cheapest_link(const PathCuts& cuts, int32_t begin, int32_t end, int32_t
     }
     double cost = least[0];
     for (int64_t lane = 1; lane < kLanes; ++lane) cost = least[lane] < cost ? least[lane] : cost;
-    int64_t from = end - 1;
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-        const int64_t candidate = least[lane] == cost ? found[lane] : from;
-        from = candidate < from ? candidate : from;
-    }
+    const Places firsts = least == Doubles{} + cost ? found : Places{} + end;
+    int64_t from = firsts[0];
+    for (int64_t lane = 1; lane < kLanes; ++lane) from = firsts[lane] < from ? firsts[lane] : from;
     return {cost, static_cast<int32_t>(from)};
 }
 
