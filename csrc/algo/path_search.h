@@ -25,8 +25,8 @@ public:
     // Looks for the cheapest path of k links, 1 < k < points, starting from a guess of the penalty. False if rounding
     // got in the way; path() then has at most k links all the same.
     bool find(int k, double penalty) { return search(cuts_, k, penalty); }
-    // The same over a selection of cuts, from the first to the last; path() is then meaningless, but penalty() is a good
-    // guess for find.
+    // The same over a selection of cuts, from the first to the last; path() is then meaningless, but penalty() is a
+    // good guess for find.
     bool find_coarse(int k, double penalty, const std::vector<int32_t>& selection);
 
     // Whether the cost of the path found stands clear of the rounding of the sums.

@@ -32,7 +32,7 @@ PathLink cheapest_link(const PathCuts& cuts, int32_t begin, int32_t end, int32_t
 }
 
 void cheapest_links(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to, double price, double* costs,
-                    int32_t* froms) {
+                    int32_t* starts) {
     Doubles weight, moment, square, least = Doubles{} + __builtin_inf();
     Places found = Places{} + begin;
     load(cuts.weight + to, weight);
@@ -48,5 +48,5 @@ void cheapest_links(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to
     }
     least += price;
     memcpy(costs, &least, sizeof least);
-    for (int32_t lane = 0; lane < kLanes; ++lane) froms[lane] = static_cast<int32_t>(found[lane]);
+    for (int32_t lane = 0; lane < kLanes; ++lane) starts[lane] = static_cast<int32_t>(found[lane]);
 }

@@ -45,7 +45,7 @@ struct FitSums {
     Moments moments;
 };
 
-// Cuts of a line of weighted points (algo/path_search.h): sums over the points between an origin and each, and the least
+// Cuts of a line of weighted points (algo/cut_line.h): sums over the points between an origin and each, and the least
 // cost of a path to it. As many numbers as kPathPadding more than there are cuts can be read.
 struct PathCuts {
     const double* weight;
@@ -152,7 +152,7 @@ struct KernelTable {
     PathLink (*cheapest_link)(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to);
     // The same for each of kPathPadding neighboring cuts from `to` on, with `price` added to the costs.
     void (*cheapest_links)(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to, double price, double* costs,
-                           int32_t* froms);
+                           int32_t* starts);
 };
 
 template <typename Bits>
