@@ -46,35 +46,40 @@ void Distribution<Bits>::count_patterns(const GroupView<Bits>& group, int thread
             for (int64_t i = 0; i < length; ++i) ++counts[values[i] >> kLow];
         });
     });
-    patterns_ = workers_.objects().front()->patterns;
+    patterns_.swap(workers_.objects().front()->patterns);
     for (size_t worker = 1; worker < workers_.objects().size(); ++worker) {
         const uint32_t* const counts = workers_.objects()[worker]->patterns.data();
         for (size_t bits = 0; bits < kPatterns; ++bits) patterns_[bits] += counts[bits];
     }
 }
 
-// Points of halves. Most patterns do not occur, so many are passed over at once.
+// Points of halves. Most patterns do not occur, so many are passed over at once; these have one exponent, hence values
+// in even steps.
 template <typename Bits>
 void Distribution<Bits>::add_patterns() {
     constexpr int kTogether = 16;
     constexpr size_t kMinusZero = kPatterns / 2;
     patterns_[0] += patterns_[kMinusZero];
     patterns_[kMinusZero] = 0;
-    size_t used = 0;
+    uint32_t occurring = 0;
+    for (const uint32_t count : patterns_) occurring += count > 0 ? 1 : 0;
+    points_.resize(occurring + kTogether);
+    Point* point = points_.data();
     for (int first = 0; first < kPatterns; first += kTogether) {
         const bool is_negative = first < kPatterns / 2;
         const uint32_t* const counts = patterns_.data() + stored_pattern(is_negative ? first + kTogether - 1 : first);
         uint32_t any = 0;
         for (int i = 0; i < kTogether; ++i) any |= counts[i];
         if (any == 0) continue;
-        points_.resize(used + kTogether);
+        const double lowest = value_of_key<Bits>(first - kPatterns / 2);
+        const double step = value_of_key<Bits>(first + 1 - kPatterns / 2) - lowest;
         for (int i = 0; i < kTogether; ++i) {
             const uint32_t count = counts[is_negative ? kTogether - 1 - i : i];
-            points_[used] = {value_of_key<Bits>(first + i - kPatterns / 2), static_cast<double>(count)};
-            used += count > 0 ? 1 : 0;  // a branch would be mispredicted half of the time
+            *point = {lowest + i * step, static_cast<double>(count)};
+            point += count > 0 ? 1 : 0;  // a branch would be mispredicted half of the time
         }
-        points_.resize(used);
     }
+    points_.resize(occurring);
 }
 
 template <typename Bits>

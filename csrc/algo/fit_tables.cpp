@@ -20,22 +20,23 @@ namespace {
 // Of points that take the nearest of ascending entries; of two that are equally near it does not matter which.
 template <typename Bits>
 Noise noise_of(Span<const Point> points, const Bits* lut, int entries) {
-    Noise noise;
-    int64_t next = 0;
+    double squared_error = 0, squared_first = 0;
+    const Point* point = points.data();
+    const Point* const last = point + points.size();
     for (int entry = 0; entry < entries; ++entry) {
         const double value = static_cast<double>(Format<Bits>::to_float(lut[entry]));
-        double limit = std::numeric_limits<double>::infinity();
+        const Point* end = last;
         if (entry + 1 < entries) {
-            limit = (value + static_cast<double>(Format<Bits>::to_float(lut[entry + 1]))) / 2;
+            const double limit = (value + static_cast<double>(Format<Bits>::to_float(lut[entry + 1]))) / 2;
+            end = std::partition_point(point, last, [limit](const Point& other) { return other.value <= limit; });
         }
-        for (; next < points.size() && points[next].value <= limit; ++next) {
-            const Point& point = points[next];
-            const double error = point.value - value;
-            noise.squared_error += point.weight * (error * error);
-            noise.squared_first += point.weight * (point.value * point.value);
+        for (; point < end; ++point) {
+            const double error = point->value - value;
+            squared_error += point->weight * (error * error);
+            squared_first += point->weight * (point->value * point->value);
         }
     }
-    return noise;
+    return {squared_error, squared_first};
 }
 
 template <typename Bits>

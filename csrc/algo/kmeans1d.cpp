@@ -1,6 +1,7 @@
 #include "algo/kmeans1d.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "core/cube_root.h"
@@ -8,12 +9,19 @@
 namespace corepress {
 namespace {
 
-// The point at half of the weight.
+// The point at half of the weight. The lanes of the sum keep additions from waiting for each other.
 int64_t middle_of(Span<const Point> points) {
-    double total = 0, before = 0;
-    for (const Point& point : points) total += point.weight;
+    constexpr int kLanes = 4;
+    double lanes[kLanes] = {};
+    int64_t i = 0;
+    for (; i + kLanes <= points.size(); i += kLanes) {
+        for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += points[i + lane].weight;
+    }
+    for (; i < points.size(); ++i) lanes[0] += points[i].weight;
+    const double half = (lanes[0] + lanes[1] + lanes[2] + lanes[3]) / 2;
+    double before = 0;
     int64_t middle = 0;
-    while (middle + 1 < points.size() && (before += points[middle].weight) < total / 2) ++middle;
+    while (middle + 1 < points.size() && (before += points[middle].weight) < half) ++middle;
     return middle;
 }
 
@@ -21,20 +29,36 @@ int64_t middle_of(Span<const Point> points) {
 
 // For a smooth density f the least cost with k clusters tends to (integral of f^(1/3))^3 / (12 k^2), each cluster
 // taking an equal share of that integral (Panter and Dite, "Quantization distortion in pulse-count modulation", 1951).
-// Leaves its running sum in mass_.
+// Leaves its running sum over stretches of points in mass_.
 double ScalarKmeans::smooth_penalty(int k) {
+    constexpr int64_t kMostStretches = 4096;
     const int64_t count = points_.size();
-    mass_.resize(static_cast<size_t>(count) + 1);
-    mass_[0] = 0;
-    double mass = 0;
-    for (int64_t i = 0; i < count; ++i) {
-        const double left = points_[std::max<int64_t>(i - 1, 0)].value;
-        const double right = points_[std::min<int64_t>(i + 1, count - 1)].value;
-        const double gap = (right - left) * (i == 0 || i == count - 1 ? 1 : 0.5);
-        mass_[static_cast<size_t>(i) + 1] = mass += rough_cube_root(points_[i].weight * gap * gap);
+    stretch_ = (count + kMostStretches - 1) / kMostStretches;
+    mass_.assign(1, 0);
+    double mass = 0, left = points_[0].value;
+    for (int64_t i = 0; i < count;) {
+        const int64_t end = std::min(i + stretch_, count);
+        const double right = end == count ? points_[end - 1].value : (points_[end - 1].value + points_[end].value) / 2;
+        double weight = 0;
+        for (; i < end; ++i) weight += points_[i].weight;
+        mass_.push_back(mass += rough_cube_root(weight * (right - left) * (right - left)));
+        left = right;
     }
     const double share = mass_.back() / k;
     return share * share * share / 6;
+}
+
+// About `count` cuts of equal shares of mass_.
+void ScalarKmeans::select_cuts(int count) {
+    selection_.assign(1, 0);
+    const double share = mass_.back() / count;
+    double next = share;
+    for (size_t i = 1; i + 1 < mass_.size(); ++i) {
+        if (mass_[i] < next) continue;
+        selection_.push_back(static_cast<int32_t>(i) * static_cast<int32_t>(stretch_));
+        next = (std::floor(mass_[i] / share) + 1) * share;
+    }
+    selection_.push_back(static_cast<int32_t>(points_.size()));
 }
 
 void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
@@ -54,7 +78,10 @@ void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
         penalty = smooth_penalty(k);
         const int coarse_count = std::max(256, 8 * k);
         const bool worthwhile = count > 3 * static_cast<int64_t>(coarse_count);
-        if (worthwhile && search_.find_coarse(k, penalty, mass_, coarse_count)) penalty = search_.penalty();
+        if (worthwhile) {
+            select_cuts(coarse_count);
+            if (search_.find_coarse(k, penalty, selection_)) penalty = search_.penalty();
+        }
     }
     if (search_.find(k, penalty) && search_.trusted()) {
         ends_ = search_.path();

@@ -25,11 +25,14 @@ public:
 
 private:
     double smooth_penalty(int k);
+    void select_cuts(int count);
 
     Span<const Point> points_;
     PathSearch<double> search_;
     PathSearch<DoubleDouble> extended_search_;
     std::vector<double> mass_;
+    int64_t stretch_ = 1;
+    std::vector<int32_t> selection_;
     std::vector<int32_t> ends_;
     double penalty_ = 0;
 };

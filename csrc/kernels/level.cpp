@@ -202,6 +202,7 @@ inline __m512i select(__m512i places, const __m512i* table) {
 #include "kernels/affine.inl.h"
 #include "kernels/pack.inl.h"
 #include "kernels/palette.inl.h"
+#include "kernels/path.inl.h"
 #include "kernels/scan.inl.h"
 #include "kernels/vector.inl.h"
 
@@ -264,6 +265,8 @@ const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     keep_blocks_above,
     assign_vectors,
     approach,
+    cheapest_link,
+    cheapest_links,
 };
 
 }  // namespace corepress

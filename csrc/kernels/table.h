@@ -45,6 +45,20 @@ struct FitSums {
     Moments moments;
 };
 
+// Cuts of a line of weighted points (algo/cut_line.h): sums over the points between an origin and each, and the least
+// cost of a path to it. As many numbers as kPathPadding more than there are cuts can be read.
+struct PathCuts {
+    const double* weight;
+    const double* moment;
+    const double* square;
+    const double* best;
+};
+struct PathLink {
+    double cost;  // of the path
+    int32_t from;
+};
+inline constexpr int32_t kPathPadding = 8;
+
 // Loops over values of one format, given as their bits: uint16_t for half, BFloat16Bits, uint32_t for float. Keys are
 // core/half.h's.
 template <typename Bits, typename Key>
@@ -166,6 +180,11 @@ struct KernelTable {
     // vectors, of nearer, in sixteen lanes. `count` is a multiple of 16.
     void (*approach)(const float* planes, const float* weights, int64_t stride, int64_t length, int64_t count,
                      const float* shares, const float* centre, const float* distances, float* nearer, double* sums);
+    // The cheapest path to a cut that comes from one of the cuts [begin, end), all before it; of equal ones the first.
+    PathLink (*cheapest_link)(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to);
+    // The same for each of kPathPadding neighboring cuts from `to` on, with `price` added to the costs.
+    void (*cheapest_links)(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to, double price, double* costs,
+                           int32_t* starts);
 };
 
 template <typename Bits>

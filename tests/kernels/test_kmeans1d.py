@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corepress import kernels, reference
+from corepress import _core, kernels, reference
 
 NUMBERS = st.one_of(
     st.floats(-1e6, 1e6, width=32),
@@ -61,6 +63,71 @@ def test_same_inertia_as_the_exact_solver_of_coremltools(kmeans1d, k):
     expected = ((values - np.array(found.centroids)[found.clusters]) ** 2).sum()
     assert inertia == pytest.approx(expected, rel=1e-9)
     np.testing.assert_allclose(centroids, np.sort(found.centroids), rtol=1e-9)
+
+
+def thousands(shape, weighted):
+    rng = np.random.default_rng(len(shape))
+    count = 2200
+    values = {
+        "normal": rng.standard_normal(count),
+        "heavy": rng.standard_t(1.5, count),
+        "clumps": rng.integers(0, 9, count) ** 2 + 1e-3 * rng.standard_normal(count),
+        "even": np.arange(count) / 8,
+    }[shape]
+    return values, rng.uniform(0.01, 5, count) if weighted else np.ones(count)
+
+
+@functools.cache
+def least_inertias(shape, weighted, most):
+    """The least possible inertia for each number of clusters up to `most`, by a dynamic program in long doubles."""
+    values, weights = thousands(shape, weighted)
+    order = np.argsort(values)
+    values, weights = values[order].astype(np.longdouble), weights[order].astype(np.longdouble)
+    values -= np.average(values, weights=weights)
+    mass, moment, square = (np.append(0, np.cumsum(weights * values**power)) for power in range(3))
+    best = np.append(0, square[1:] - moment[1:] ** 2 / mass[1:])
+    inertias = [best[-1]]
+    for _ in range(most - 1):
+        longer = best.copy()
+        for end in range(2, len(best)):
+            moments = moment[end] - moment[1:end]
+            costs = square[end] - square[1:end] - moments**2 / (mass[end] - mass[1:end])
+            longer[end] = min(best[end], (best[1:end] + costs).min())
+        best = longer
+        inertias.append(best[-1])
+    return [float(inertia) for inertia in inertias]
+
+
+# Few clusters have more cuts to come from than are looked at one by one; heavy tails have links of few and of many
+# points; clumps change the length of links at once.
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", ["normal", "heavy", "clumps", "even"])
+def test_thousands_of_values_have_the_least_inertia_at_every_level(simd_level, shape, weighted):
+    values, weights = thousands(shape, weighted)
+    for k, least in enumerate(least_inertias(shape, weighted, 5), start=1):
+        _, centroids, inertia = kernels.kmeans1d(values, k, weights)
+        assert len(centroids) == k
+        assert inertia == pytest.approx(least, rel=1e-8)
+
+
+@pytest.mark.parametrize("k", [2, 3, 40, 256, 1200])
+def test_every_level_finds_the_same_centroids(k):
+    values = np.random.default_rng(k).standard_t(3, 6000)
+    before, found = _core.simd_level(), set()
+    for level in _core.simd_levels():
+        _core.set_simd_level(level)
+        found.add(kernels.kmeans1d(values, k)[1].tobytes())
+    _core.set_simd_level(before)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("k", [16, 64])
+def test_many_values_cost_what_coremltools_finds(kmeans1d, k):
+    values = np.random.default_rng(k).standard_t(4, 5000)
+    _, _, inertia = kernels.kmeans1d(values, k)
+    found = kmeans1d.cluster(values, k)
+    expected = ((values - np.array(found.centroids)[found.clusters]) ** 2).sum()
+    assert inertia == pytest.approx(expected, rel=1e-8)
 
 
 def test_weights_are_repetitions():
