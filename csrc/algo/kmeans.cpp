@@ -46,7 +46,6 @@ void add_members(const VectorPlanes& planes, int64_t count, const uint16_t* code
 
 template <typename Bits>
 void VectorKmeans::fit(const VectorGroup<Bits>& group, int64_t k, int threads) {
-    const double roughly = k <= 64 ? 1e-3 : 2e-4, finally = k <= 64 ? 4e-4 : 2.5e-4;
     constexpr int64_t kPerEntry = 2048;
     k_ = k;
     length_ = group.length();
@@ -54,6 +53,9 @@ void VectorKmeans::fit(const VectorGroup<Bits>& group, int64_t k, int threads) {
     const int64_t first = std::min(std::max<int64_t>(4096, 64 * k), room);
     sample_.draw(group, std::min(std::max<int64_t>(65536, kPerEntry * k), room), first, threads);
     if (!group.weighted() && VectorEntries::worth_sorting(k, length_)) sample_.sort(threads);
+    // With many entries the error falls slowly; on large tensors, rounds on the sample are a small part of the work.
+    const bool many = k > 64, sampled = sample_.size() < group.size();
+    const double roughly = !many ? 1e-3 : sampled ? 2e-4 : 5e-4, finally = many && sampled ? 1e-4 : 4e-4;
     start_best(k <= 16 ? 4 : k <= 64 ? 2 : 1, roughly, threads);
     for (int64_t count = sample_.first_size(); count < sample_.size();) {
         count = sample_.next_size(count);
