@@ -46,30 +46,23 @@ void add_members(const VectorPlanes& planes, int64_t count, const uint16_t* code
 
 template <typename Bits>
 void VectorKmeans::fit(const VectorGroup<Bits>& group, int64_t k, int threads) {
-    constexpr int64_t kGrowth = 4;
-    constexpr double kRoughly = 1e-3, kFinally = 4e-4;
+    constexpr int64_t kPerEntry = 2048;
     k_ = k;
     length_ = group.length();
     const int64_t room = std::max(8 * k, (int64_t{1} << 22) / length_);
     const int64_t first = std::min(std::max<int64_t>(4096, 64 * k), room);
-    sample_.draw(group, std::min(std::max<int64_t>(65536, 1024 * k), room), first, threads);
-    start_best(k <= 16 ? 4 : k <= 64 ? 2 : 1, kRoughly, threads);
+    sample_.draw(group, std::min(std::max<int64_t>(65536, kPerEntry * k), room), first, threads);
+    if (!group.weighted() && VectorEntries::worth_sorting(k, length_)) sample_.sort(threads);
+    // With many entries the error falls slowly; on large tensors, rounds on the sample are a small part of the work.
+    const bool many = k > 64, sampled = sample_.size() < group.size();
+    const double roughly = !many ? 1e-3 : sampled ? 2e-4 : 5e-4, finally = many && sampled ? 1e-4 : 4e-4;
+    start_best(k <= 16 ? 4 : k <= 64 ? 2 : 1, roughly, threads);
     for (int64_t count = sample_.first_size(); count < sample_.size();) {
-        count = std::min(count * kGrowth, sample_.size());
-        descend(sample_, count, count < sample_.size() ? kRoughly : kFinally, threads);
+        count = sample_.next_size(count);
+        descend(count, count < sample_.size() ? roughly : finally, threads);
     }
     overshoot_ = 0;
-    if (sample_.complete()) {
-        descend_once(sample_, sample_.size(), threads);
-        return;
-    }
-    constexpr int kMostRounds = 3;
-    double before = std::numeric_limits<double>::infinity();
-    for (int round = 0; round < kMostRounds; ++round) {
-        const double error = descend_once(group, group.size(), threads);
-        if (!relocated_ && before - error <= kRoughly * error) return;
-        before = error;
-    }
+    descend_once(sample_.size(), threads);
 }
 
 void VectorKmeans::start_best(int starts, double least_gain, int threads) {
@@ -77,7 +70,7 @@ void VectorKmeans::start_best(int starts, double least_gain, int threads) {
     entries_.assign(static_cast<size_t>(k_ * length_), 0.0f);
     for (int attempt = 0; attempt < starts; ++attempt) {
         start(sample_.first_size(), static_cast<uint64_t>(attempt) << 32);
-        const double error = descend(sample_, sample_.first_size(), least_gain, threads);
+        const double error = descend(sample_.first_size(), least_gain, threads);
         if (error < least) {
             least = error;
             best_entries_ = entries_;
@@ -156,13 +149,12 @@ int64_t VectorKmeans::drawn(double place, int64_t count) const {
 
 // Steps go as far again beyond the means, which takes fewer of them, until the error has risen once. Returns the last
 // error.
-template <typename Source>
-double VectorKmeans::descend(const Source& source, int64_t count, double least_gain, int threads) {
-    constexpr int kMostRounds = 40;
+double VectorKmeans::descend(int64_t count, double least_gain, int threads) {
+    constexpr int kMostRounds = 60;
     double before = std::numeric_limits<double>::infinity();
     overshoot_ = 1;
     for (int round = 0; round < kMostRounds; ++round) {
-        const double error = descend_once(source, count, threads);
+        const double error = descend_once(count, threads);
         if (error > before) {
             overshoot_ = 0;
         } else if (!relocated_ && before - error <= least_gain * error) {
@@ -175,9 +167,8 @@ double VectorKmeans::descend(const Source& source, int64_t count, double least_g
 
 // Returns the error with the entries as they were, and moves these to the means of the vectors nearest to them, or
 // beyond.
-template <typename Source>
-double VectorKmeans::descend_once(const Source& source, int64_t count, int threads) {
-    const bool weighted = source.weighted();
+double VectorKmeans::descend_once(int64_t count, int threads) {
+    const bool weighted = sample_.weighted();
     const int64_t width = k_ * (weighted ? 2 * length_ : length_ + 1);
     const int64_t most_pieces = std::min<int64_t>(64, std::max<int64_t>(1, kMostSums / width));
     const int64_t tiles = (count + kVectorTile - 1) / kVectorTile;
@@ -186,6 +177,7 @@ double VectorKmeans::descend_once(const Source& source, int64_t count, int threa
     sums_.assign(static_cast<size_t>(pieces * width), 0.0);
     pieces_.assign(static_cast<size_t>(pieces), {});
     const bool large = count * k_ * length_ > (int64_t{1} << 20);
+    table_.set(entries_.data(), k_, length_);
     parallel_pieces(count, grain, large ? threads : 1, [&](int64_t first, int64_t last) {
         Piece& piece = pieces_[static_cast<size_t>(first / grain)];
         double* const sums = sums_.data() + first / grain * width;
@@ -193,9 +185,8 @@ double VectorKmeans::descend_once(const Source& source, int64_t count, int threa
         tile->make_room(length_);
         for (int64_t begin = first; begin < last; begin += kVectorTile) {
             const int64_t size = std::min(kVectorTile, last - begin);
-            const VectorPlanes planes = source.load(begin, size, *tile);
-            kernels().assign_vectors(planes.planes, planes.weights, planes.stride, length_, size, entries_.data(), k_,
-                                     tile->codes.data(), tile->distances.data());
+            const VectorPlanes planes = sample_.load(begin, size, *tile);
+            table_.assign(planes, size, sample_.close(), *tile);
             with_length(length_, [&](auto length) { add_members(planes, size, tile->codes.data(), length, sums); });
             for (int64_t i = 0; i < size; ++i) {
                 const double share = planes.shares == nullptr ? 1.0 : static_cast<double>(planes.shares[i]);
@@ -210,13 +201,12 @@ double VectorKmeans::descend_once(const Source& source, int64_t count, int threa
     });
     double error = 0;
     for (const Piece& piece : pieces_) error += piece.error;
-    update_entries(source, pieces, weighted);
+    update_entries(pieces, weighted);
     return error;
 }
 
 // An entry that is nearest to nothing moves to the vector of a piece that is farthest from its own.
-template <typename Source>
-void VectorKmeans::update_entries(const Source& source, int64_t pieces, bool weighted) {
+void VectorKmeans::update_entries(int64_t pieces, bool weighted) {
     const int64_t width = weighted ? 2 * length_ : length_ + 1;
     double* const total = sums_.data();
     for (int64_t piece = 1; piece < pieces; ++piece) {
@@ -242,7 +232,7 @@ void VectorKmeans::update_entries(const Source& source, int64_t pieces, bool wei
         if (!empty || next >= pieces_.size() || !(pieces_[next].farthest > 0)) continue;
         auto tile = tiles_.borrow();
         tile->make_room(length_);
-        const VectorPlanes planes = source.load(pieces_[next++].farthest_index, 1, *tile);
+        const VectorPlanes planes = sample_.load(pieces_[next++].farthest_index, 1, *tile);
         for (int64_t c = 0; c < length_; ++c) centre[c] = planes.planes[c * planes.stride];
         relocated_ = true;
     }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "algo/vector_entries.h"
 #include "algo/vector_group.h"
 #include "algo/vector_sample.h"
 #include "core/workspace.h"
@@ -32,16 +33,14 @@ private:
     void start(int64_t count, uint64_t counter);
     void choose(int64_t entry, int64_t index, int64_t padded);
     int64_t drawn(double place, int64_t count) const;
-    template <typename Source>
-    double descend(const Source& source, int64_t count, double least_gain, int threads);
-    template <typename Source>
-    double descend_once(const Source& source, int64_t count, int threads);
-    template <typename Source>
-    void update_entries(const Source& source, int64_t pieces, bool weighted);
+    double descend(int64_t count, double least_gain, int threads);
+    double descend_once(int64_t count, int threads);
+    void update_entries(int64_t pieces, bool weighted);
 
     int64_t k_ = 0, length_ = 0;
     VectorSample sample_;
     std::vector<float> entries_, best_entries_;
+    VectorEntries table_;
     std::vector<float> nearest_, trial_, best_trial_;  // squared distances of the start
     std::vector<double> tile_sums_, trial_sums_, best_sums_;
     std::vector<double> sums_;  // of pieces, entries, components; and their weights

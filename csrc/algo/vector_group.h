@@ -34,6 +34,8 @@ struct VectorPlanes {
 struct VectorTile {
     std::vector<float> planes, weights, shares, distances;
     std::vector<uint16_t> codes;
+    std::vector<float> bounds;  // of a search among entries
+    std::vector<int32_t> near;
 
     void make_room(int64_t length) {
         planes.resize(static_cast<size_t>(length * kVectorTile));

@@ -153,8 +153,10 @@ template <typename Bits>
 void fit_vector_tables(const VectorSource<Bits>& source, int entries, int threads, Bits* luts) {
     WorkspacePool<TableFitter<Bits>> fitters;
     const GroupLayout& groups = source.layout.groups;
-    // Many groups share the threads among them; each of a few groups has all threads for itself in turn.
-    const bool many = groups.groups >= 2 * static_cast<int64_t>(threads);
+    // Many small groups share the threads among them; few or large ones have all threads, in turn, and the memory too.
+    constexpr int64_t kShared = int64_t{1} << 21;  // weights that are in work at a time
+    const int64_t per_group = groups.group_size() * source.layout.length;
+    const bool many = groups.groups >= 2 * static_cast<int64_t>(threads) && per_group * threads <= kShared;
     parallel_for(groups.groups, many ? threads : 1, [&](int64_t index) {
         fitters.borrow()->fit(source, index, entries, many ? 1 : threads,
                               luts + index * entries * source.layout.length);

@@ -77,6 +77,7 @@ template <typename Bits>
 void VectorSample::draw(const VectorGroup<Bits>& group, int64_t size, int64_t first_size, int threads) {
     const int64_t count = group.size();
     complete_ = count <= size;
+    close_ = false;
     make_room(std::min(count, size), first_size, group.length(), group.weighted(),
               group.source.shares != nullptr || (!complete_ && !group.weighted()));
     const int64_t tile_count = (count + kVectorTile - 1) / kVectorTile;
@@ -92,12 +93,13 @@ void VectorSample::draw(const VectorGroup<Bits>& group, int64_t size, int64_t fi
     find_mean(group);
     sums_.assign(static_cast<size_t>(tile_count) + 1, {});
     constexpr int64_t kTilesPerTask = 64;
-    const auto squares_from_mean = [&](int64_t begin, int64_t end, VectorTile& tile) {
+    const auto squares_from_mean = [&](int64_t begin, int64_t end, VectorTile& tile, double& sum) {
         tile.make_room(length_);
         const VectorPlanes planes = group.load(begin, end - begin, tile);
-        std::fill(tile.distances.begin(), tile.distances.end(), std::numeric_limits<float>::infinity());
         const int64_t padded = (end - begin + 15) / 16 * 16;
-        double sum = 0;
+        std::fill(tile.distances.begin(), tile.distances.begin() + (end - begin),
+                  std::numeric_limits<float>::infinity());
+        std::fill(tile.distances.begin() + (end - begin), tile.distances.begin() + padded, 0.0f);
         kernels().approach(planes.planes, planes.weights, planes.stride, length_, padded, planes.shares, mean_.data(),
                            tile.distances.data(), tile.distances.data(), &sum);
         return planes;
@@ -106,12 +108,13 @@ void VectorSample::draw(const VectorGroup<Bits>& group, int64_t size, int64_t fi
         auto tile = tiles_.borrow();
         for (int64_t begin = first; begin < last; begin += kVectorTile) {
             const int64_t end = std::min(begin + kVectorTile, last);
-            const VectorPlanes planes = squares_from_mean(begin, end, *tile);
             Sums& sums = sums_[static_cast<size_t>(begin / kVectorTile) + 1];
-            for (int64_t i = 0; i < end - begin; ++i) {
-                sums.weight += weight_of(planes, length_, i);
-                sums.square += static_cast<double>(tile->distances[static_cast<size_t>(i)]);
+            const VectorPlanes planes = squares_from_mean(begin, end, *tile, sums.square);
+            if (planes.weights == nullptr && planes.shares == nullptr) {
+                sums.weight = static_cast<double>(end - begin);
+                continue;
             }
+            for (int64_t i = 0; i < end - begin; ++i) sums.weight += weight_of(planes, length_, i);
         }
     });
     for (size_t t = 1; t < sums_.size(); ++t) {
@@ -142,7 +145,8 @@ void VectorSample::draw(const VectorGroup<Bits>& group, int64_t size, int64_t fi
             index = std::max<int64_t>(0, index - 1);
             while (index < size_ && place_of_draw(index) < until) ++index;
             if (index >= size_ || place_of_draw(index) >= limit) continue;
-            const VectorPlanes planes = squares_from_mean(begin, end, *tile);
+            double square_sum = 0;
+            const VectorPlanes planes = squares_from_mean(begin, end, *tile, square_sum);
             double place = place_of_draw(index);
             for (int64_t i = 0; i < end - begin; ++i) {
                 const double square = static_cast<double>(tile->distances[static_cast<size_t>(i)]);
@@ -158,6 +162,33 @@ void VectorSample::draw(const VectorGroup<Bits>& group, int64_t size, int64_t fi
             }
         }
     });
+}
+
+void VectorSample::sort(int threads) {
+    constexpr int64_t kPart = int64_t{1} << 17;
+    struct Part {
+        int64_t begin;
+        int64_t size;
+    };
+    std::vector<Part> parts;
+    for (int64_t begin = 0, end = first_size_; begin < size_; begin = end, end = next_size(end)) {
+        for (int64_t at = begin; at < end; at += kPart) parts.push_back({at, std::min(kPart, end - at)});
+    }
+    parallel_for(static_cast<int64_t>(parts.size()), size_ < kGrain ? 1 : threads, [&](int64_t index) {
+        const Part part = parts[static_cast<size_t>(index)];
+        auto sorter = sorters_.borrow();
+        sorter->order.sort(at(part.begin), part.size, length_);
+        sorter->plane.resize(static_cast<size_t>(part.size));
+        const auto reorder = [&](float* values) {
+            for (int64_t i = 0; i < part.size; ++i) {
+                sorter->plane[static_cast<size_t>(i)] = values[sorter->order.order()[static_cast<size_t>(i)]];
+            }
+            std::copy(sorter->plane.begin(), sorter->plane.end(), values);
+        };
+        for (int64_t c = 0; c < length_; ++c) reorder(planes_.data() + c * stride_ + part.begin);
+        if (shared_) reorder(shares_.data() + part.begin);
+    });
+    close_ = true;
 }
 
 template void VectorSample::draw(const VectorGroup<uint16_t>&, int64_t, int64_t, int);

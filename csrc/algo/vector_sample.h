@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "algo/vector_group.h"
+#include "algo/vector_order.h"
 #include "core/workspace.h"
 
 namespace corepress {
@@ -26,15 +27,18 @@ inline double uniform_of(uint64_t counter) { return static_cast<double>(hash_of(
 // One vector is chosen from each of as many parts of equal probability.
 class VectorSample {
 public:
-    // `size` vectors, of which the first_size() first represent the group too.
+    // `size` vectors, of which the first_size() first represent the group too, and so do as many as next_size() says.
     template <typename Bits>
     void draw(const VectorGroup<Bits>& group, int64_t size, int64_t first_size, int threads);
+    // Brings vectors that are close to each other together, within those parts: see VectorEntries.
+    void sort(int threads);
 
     int64_t size() const { return size_; }
     int64_t first_size() const { return first_size_; }
+    int64_t next_size(int64_t size) const { return std::min(4 * size, size_); }
+    bool close() const { return close_; }
     int64_t length() const { return length_; }
     bool weighted() const { return weighted_; }
-    bool complete() const { return complete_; }
 
     VectorPlanes load(int64_t begin, int64_t, VectorTile&) const { return at(begin); }
     VectorPlanes at(int64_t begin) const {
@@ -54,10 +58,15 @@ private:
     void find_mean(const VectorGroup<Bits>& group);
 
     int64_t size_ = 0, first_size_ = 0, length_ = 0, stride_ = 0, step_ = 1;
-    bool weighted_ = false, shared_ = false, complete_ = false;
+    bool weighted_ = false, shared_ = false, complete_ = false, close_ = false;
     std::vector<float> planes_, weights_, shares_, mean_;
     std::vector<Sums> sums_;  // of tiles
     WorkspacePool<VectorTile> tiles_;
+    struct Sorter {
+        VectorOrder order;
+        std::vector<float> plane;
+    };
+    WorkspacePool<Sorter> sorters_;
 };
 
 }  // namespace corepress

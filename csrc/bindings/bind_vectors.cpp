@@ -68,10 +68,11 @@ py::list palettize_vectors_arrays(const std::vector<py::array>& weights, const s
     }
     {
         const py::gil_scoped_release release;
-        parallel_jobs(sizes, threads, [&](int64_t index, int job_threads) {
+        const auto run_job = [&](int64_t index, int job_threads) {
             const Job& job = jobs[static_cast<size_t>(index)];
             with_bits(job.format, [&](auto bits) { run<decltype(bits)>(job, nbits, job_threads); });
-        });
+        };
+        parallel_jobs(sizes, threads, run_job, (int64_t{1} << 21) / threads);
     }
     py::list results;
     for (const Job& job : jobs) results.append(py::make_tuple(job.lut, job.indices));

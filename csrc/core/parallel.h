@@ -34,10 +34,9 @@ void parallel_pieces(int64_t size, int64_t grain, int threads, const Body& body)
 // Runs body(job, threads) for each of several jobs, given their sizes in weights: large ones one after the other with
 // all threads, the others side by side with one thread each.
 template <typename Sizes, typename Body>
-void parallel_jobs(const Sizes& sizes, int threads, const Body& body) {
-    constexpr int64_t kLarge = int64_t{1} << 22;
+void parallel_jobs(const Sizes& sizes, int threads, const Body& body, int64_t large = int64_t{1} << 22) {
     const int64_t count = static_cast<int64_t>(sizes.size());
-    const auto is_large = [&](int64_t job) { return count == 1 || sizes[static_cast<std::size_t>(job)] >= kLarge; };
+    const auto is_large = [&](int64_t job) { return count == 1 || sizes[static_cast<std::size_t>(job)] >= large; };
     for (int64_t job = 0; job < count; ++job) {
         if (is_large(job)) body(job, threads);
     }

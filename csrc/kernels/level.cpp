@@ -199,6 +199,24 @@ inline __m512i select(__m512i places, const __m512i* table) {
 }
 #endif
 
+// Writes first + i for each of sixteen values that is not negative, and returns how many; there must be room for all.
+inline int64_t list_not_negative(const float* values, int64_t first, int32_t* numbers) {
+#if defined(__AVX512F__)
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i all = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int32_t>(first)));
+    const __mmask16 kept = _mm512_cmp_ps_mask(_mm512_loadu_ps(values), _mm512_setzero_ps(), _CMP_NLT_UQ);
+    _mm512_storeu_si512(numbers, _mm512_maskz_compress_epi32(kept, all));
+    return __builtin_popcount(kept);
+#else
+    int64_t count = 0;
+    for (int64_t i = 0; i < 16; ++i) {
+        numbers[count] = static_cast<int32_t>(first + i);
+        count += !(values[i] < 0);
+    }
+    return count;
+#endif
+}
+
 #include "kernels/affine.inl.h"
 #include "kernels/pack.inl.h"
 #include "kernels/palette.inl.h"
@@ -264,6 +282,7 @@ const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     take_sums_between,
     keep_blocks_above,
     assign_vectors,
+    assign_close_vectors,
     approach,
     cheapest_link,
     cheapest_links,

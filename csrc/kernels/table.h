@@ -176,6 +176,13 @@ struct KernelTable {
     // multiple of that.
     void (*assign_vectors)(const float* planes, const float* weights, int64_t stride, int64_t length, int64_t count,
                            const float* entries, int64_t entry_count, uint16_t* codes, float* distances);
+    // The same for vectors of 1 to 4 components, sooner where those that follow each other are close: entries too far
+    // from all of 64 vectors, by the box around them, are passed over. entry_planes: the entries in planes
+    // [length, entry_stride], up to a multiple of 16 that repeats any entry. `bounds` and `near` are room for
+    // entry_stride values, and 16 more.
+    void (*assign_close_vectors)(const float* planes, int64_t stride, int64_t length, int64_t count,
+                                 const float* entries, const float* entry_planes, int64_t entry_stride,
+                                 int64_t entry_count, float* bounds, int32_t* near, uint16_t* codes, float* distances);
     // nearer[i] = min(distances[i], the distance to `centre`, times shares[i] unless null). sums: one for each 1,024
     // vectors, of nearer, in sixteen lanes. `count` is a multiple of 16.
     void (*approach)(const float* planes, const float* weights, int64_t stride, int64_t length, int64_t count,

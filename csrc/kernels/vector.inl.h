@@ -132,8 +132,150 @@ void assign_vectors(const float* planes, const float* weights, int64_t stride, i
     }
 }
 
-void approach(const float* planes, const float* weights, int64_t stride, int64_t length, int64_t count,
-              const float* shares, const float* centre, const float* distances, float* nearer, double* sums) {
+template <bool kLeast>
+inline float extreme_lane(Floats lanes) {
+    float values[kWide];
+    floats_at(values) = lanes;
+    for (int64_t half = kWide / 2; half > 0; half /= 2) {
+        for (int64_t i = 0; i < half; ++i) {
+            const bool other = kLeast ? values[i + half] < values[i] : values[i + half] > values[i];
+            values[i] = other ? values[i + half] : values[i];
+        }
+    }
+    return values[0];
+}
+
+// Writes, ascending, the entries that may be nearest to a vector of a box, and returns how many they are. Of the entry
+// nearest to its farthest corner, and of another, one distance less the other is linear over the box, so one look at
+// each component tells whether the other is always farther. What rounding may do to either is allowed for.
+template <int kLength>
+inline int64_t list_near_entries(const Floats (&lowest)[kLength], const Floats (&highest)[kLength],
+                                 const float* entry_planes, int64_t entry_stride, int64_t entry_count, float* bounds,
+                                 int32_t* near) {
+    constexpr float kMargin = 0x1p-17f, kUnderflow = 0x1p-120f;
+    float low[kLength], high[kLength];
+    for (int component = 0; component < kLength; ++component) {
+        low[component] = extreme_lane<true>(lowest[component]);
+        high[component] = extreme_lane<false>(highest[component]);
+    }
+    Floats least = Floats{} + __builtin_inff();
+    Ints central = Ints{};
+    for (int64_t j = 0; j < entry_stride; j += kWide) {
+        Floats farthest = Floats{};
+        for (int component = 0; component < kLength; ++component) {
+            const Floats entry = floats_at(entry_planes + component * entry_stride + j);
+            const Floats below = entry - low[component], above = high[component] - entry;
+            const Floats reach = above > below ? above : below;
+            farthest = component == 0 ? reach * reach : farthest + reach * reach;
+        }
+        floats_at(bounds + j) = farthest;
+        const auto nearer = farthest < least;
+        least = nearer ? farthest : least;
+        central = nearer ? Ints{} + static_cast<int32_t>(j) : central;
+    }
+    float reach_of_central = least[0];
+    int32_t chosen = central[0];
+    for (int lane = 1; lane < kWide; ++lane) {
+        if (least[lane] < reach_of_central) {
+            reach_of_central = least[lane];
+            chosen = central[lane] + lane;
+        }
+    }
+    float from_low[kLength], from_high[kLength];
+    for (int component = 0; component < kLength; ++component) {
+        const float entry = entry_planes[component * entry_stride + chosen];
+        from_low[component] = (low[component] - entry) * (low[component] - entry);
+        from_high[component] = (high[component] - entry) * (high[component] - entry);
+    }
+    int64_t count = 0;
+    for (int64_t j = 0; j < entry_stride; j += kWide) {
+        Floats nearer_by = (floats_at(bounds + j) + reach_of_central) * kMargin + kUnderflow;
+        for (int component = 0; component < kLength; ++component) {
+            const Floats entry = floats_at(entry_planes + component * entry_stride + j);
+            const Floats below = low[component] - entry, above = high[component] - entry;
+            const Floats at_low = from_low[component] - below * below, at_high = from_high[component] - above * above;
+            nearer_by += at_low > at_high ? at_low : at_high;
+        }
+        floats_at(bounds + j) = nearer_by;
+        count += list_not_negative(bounds + j, j, near + count);
+    }
+    while (near[count - 1] >= entry_count) --count;
+    return count;
+}
+
+template <int kLength>
+inline void nearest_of_near(const float* planes, int64_t stride, int64_t count, const float* entries,
+                            const float* entry_planes, int64_t entry_stride, int64_t entry_count, float* bounds,
+                            int32_t* near, uint16_t* codes, float* distances) {
+    constexpr int64_t kPair = 2 * kWide, kBlock = 2 * kPair;
+    for (int64_t begin = 0; begin < count; begin += kBlock) {
+        const int64_t end = count - begin <= kPair ? begin + kPair : begin + kBlock;
+        Floats lowest[kLength], highest[kLength];
+        for (int component = 0; component < kLength; ++component) {
+            const float* const plane = planes + component * stride;
+            lowest[component] = highest[component] = floats_at(plane + begin);
+            for (int64_t i = begin + kWide; i < end; i += kWide) {
+                const Floats value = floats_at(plane + i);
+                lowest[component] = value < lowest[component] ? value : lowest[component];
+                highest[component] = value > highest[component] ? value : highest[component];
+            }
+        }
+        const int64_t near_count =
+            list_near_entries<kLength>(lowest, highest, entry_planes, entry_stride, entry_count, bounds, near);
+        for (int64_t i = begin; i < end; i += kPair) {
+            Floats least[2], known[kLength][2];
+            Ints code[2];
+            for (int set = 0; set < 2; ++set) {
+                least[set] = Floats{} + __builtin_inff();
+                code[set] = Ints{};
+                for (int component = 0; component < kLength; ++component) {
+                    known[component][set] = floats_at(planes + component * stride + i + set * kWide);
+                }
+            }
+            for (int64_t j = 0; j < near_count; ++j) {
+                const float* const entry = entries + near[j] * kLength;
+                const Ints number = Ints{} + near[j];
+                for (int set = 0; set < 2; ++set) {
+                    Floats distance = Floats{};
+                    for (int component = 0; component < kLength; ++component) {
+                        const Floats difference = known[component][set] - entry[component];
+                        const Floats square = difference * difference;
+                        distance = component == 0 ? square : distance + square;
+                    }
+                    const auto nearer = distance < least[set];
+                    least[set] = nearer ? distance : least[set];
+                    code[set] = nearer ? number : code[set];
+                }
+            }
+            for (int set = 0; set < 2; ++set) {
+                const int64_t offset = i + set * kWide;
+                floats_at(distances + offset) = least[set];
+                for (int64_t lane = 0; lane < kWide; ++lane) {
+                    codes[offset + lane] = static_cast<uint16_t>(code[set][lane]);
+                }
+            }
+        }
+    }
+}
+
+void assign_close_vectors(const float* planes, int64_t stride, int64_t length, int64_t count, const float* entries,
+                          const float* entry_planes, int64_t entry_stride, int64_t entry_count, float* bounds,
+                          int32_t* near, uint16_t* codes, float* distances) {
+    const auto run = [&](auto kernel) {
+        kernel(planes, stride, count, entries, entry_planes, entry_stride, entry_count, bounds, near, codes, distances);
+    };
+    switch (length) {
+        case 1: return run(nearest_of_near<1>);
+        case 2: return run(nearest_of_near<2>);
+        case 3: return run(nearest_of_near<3>);
+        default: return run(nearest_of_near<4>);
+    }
+}
+
+template <int kLength, bool kWeighted, bool kShared>
+inline void approach_of(const float* planes, const float* weights, int64_t stride, int64_t length, int64_t count,
+                        const float* shares, const float* centre, const float* distances, float* nearer, double* sums) {
+    if (kLength > 0) length = kLength;
     for (int64_t begin = 0; begin < count; begin += kTile) {
         const int64_t end = count - begin < kTile ? count : begin + kTile;
         Floats lanes = Floats{};
@@ -142,10 +284,10 @@ void approach(const float* planes, const float* weights, int64_t stride, int64_t
             for (int64_t component = 0; component < length; ++component) {
                 const Floats difference = floats_at(planes + component * stride + i) - centre[component];
                 Floats square = difference * difference;
-                if (weights != nullptr) square *= floats_at(weights + component * stride + i);
+                if (kWeighted) square *= floats_at(weights + component * stride + i);
                 distance = component == 0 ? square : distance + square;
             }
-            if (shares != nullptr) distance *= floats_at(shares + i);
+            if (kShared) distance *= floats_at(shares + i);
             const Floats before = floats_at(distances + i);
             distance = distance < before ? distance : before;
             floats_at(nearer + i) = distance;
@@ -155,6 +297,18 @@ void approach(const float* planes, const float* weights, int64_t stride, int64_t
         for (int64_t lane = 0; lane < kWide; ++lane) sum += static_cast<double>(lanes[lane]);
         sums[begin / kTile] = sum;
     }
+}
+
+void approach(const float* planes, const float* weights, int64_t stride, int64_t length, int64_t count,
+              const float* shares, const float* centre, const float* distances, float* nearer, double* sums) {
+    const auto run = [&](auto kernel) {
+        kernel(planes, weights, stride, length, count, shares, centre, distances, nearer, sums);
+    };
+    if (weights != nullptr)
+        return shares != nullptr ? run(approach_of<0, true, true>) : run(approach_of<0, true, false>);
+    if (length == 2) return shares != nullptr ? run(approach_of<2, false, true>) : run(approach_of<2, false, false>);
+    if (length == 4) return shares != nullptr ? run(approach_of<4, false, true>) : run(approach_of<4, false, false>);
+    shares != nullptr ? run(approach_of<0, false, true>) : run(approach_of<0, false, false>);
 }
 
 template <typename Bits>

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <fstream>
 #include <initializer_list>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -16,7 +17,10 @@
 #include "algo/prune.h"
 #include "algo/quantize.h"
 #include "algo/structure.h"
+#include "algo/vector_entries.h"
+#include "algo/vector_order.h"
 #include "algo/vector_palettes.h"
+#include "algo/vector_sample.h"
 #include "core/half.h"
 #include "dispatch.h"
 
@@ -112,7 +116,62 @@ void add_vectors(const VectorLayout& layout, int nbits, bool weighted, int threa
     digest.add(std::vector<double>{errors.squared_error, errors.largest_error});
 }
 
-// Groups, runs and lengths of every kind; the last two have more vectors than are sampled.
+// The search that passes over entries too far away finds what the search through all does: ties, offsets, values whose
+// squares vanish, vectors in any order.
+void check_close_vectors(int64_t length, int64_t entries, int64_t count, float step, float offset, float outlier) {
+    const auto value_of = [&](uint64_t seed) {
+        const double place = uniform_of(seed) + uniform_of(seed + 1) - 1;
+        const auto rounded = static_cast<float>(static_cast<int64_t>(place * 40));
+        return offset + step * (seed % 97 == 0 ? rounded * outlier : rounded);
+    };
+    std::vector<float> table(static_cast<size_t>(entries * length));
+    for (size_t i = 0; i < table.size(); ++i) table[i] = value_of(2 * i + 1);
+    VectorTile far, near;
+    far.make_room(length);
+    near.make_room(length);
+    for (int64_t c = 0; c < length; ++c) {
+        for (int64_t i = 0; i < count; ++i) {
+            far.planes[static_cast<size_t>(c * kVectorTile + i)] = value_of(static_cast<uint64_t>(5 * (c * count + i)));
+        }
+    }
+    VectorEntries search;
+    search.set(table.data(), entries, length);
+    VectorOrder order;
+    order.sort({far.planes.data(), nullptr, nullptr, kVectorTile}, count, length);
+    for (const bool sorted : {false, true}) {
+        for (int64_t c = 0; c < length && sorted; ++c) {
+            float* const plane = far.planes.data() + c * kVectorTile;
+            const std::vector<float> before(plane, plane + count);
+            for (int64_t i = 0; i < count; ++i) plane[i] = before[order.order()[static_cast<size_t>(i)]];
+        }
+        const VectorPlanes planes{far.planes.data(), nullptr, nullptr, kVectorTile};
+        search.assign(planes, count, false, far);
+        search.assign(planes, count, true, near);
+        const auto end = static_cast<std::ptrdiff_t>(count);
+        if (!std::equal(far.codes.begin(), far.codes.begin() + end, near.codes.begin()) ||
+            !std::equal(far.distances.begin(), far.distances.begin() + end, near.distances.begin())) {
+            throw std::logic_error("the entries nearest to close vectors are others");
+        }
+    }
+}
+
+void check_all_close_vectors() {
+    for (int64_t length = 1; length <= 4; ++length) {
+        for (const int64_t entries : {64, 65, 80, 256, 300}) {
+            for (const int64_t count : {1, 33, 64, 97, 1024}) {
+                for (const float step : {1.0f, 0.37f, 0x1p-70f, 0x1p-140f, 0x1p30f}) {
+                    for (const float offset : {0.0f, 1000.3f}) {
+                        for (const float outlier : {1.0f, 300.0f}) {
+                            check_close_vectors(length, entries, count, step, offset * step, outlier);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+// Groups, runs and lengths of every kind; some have more vectors than are sampled.
 template <typename Bits>
 void add_all_vectors(int threads, Digest& digest) {
     struct Case {
@@ -123,7 +182,8 @@ void add_all_vectors(int threads, Digest& digest) {
     for (const Case& each : {Case{{{1, 1, 1}, 1, 2}, 1, false}, Case{{{1, 3, 70}, 7, 2}, 3, false},
                              Case{{{5, 2, 33}, 1, 4}, 4, true}, Case{{{1, 1, 2047}, 2047, 3}, 6, false},
                              Case{{{2, 1, 900}, 9, 5}, 4, true}, Case{{{1, 1, 999}, 1, 8}, 8, false},
-                             Case{{{1, 1, 70001}, 70001, 2}, 4, false}, Case{{{3, 1, 24000}, 1, 4}, 2, true}}) {
+                             Case{{{1, 1, 70001}, 70001, 2}, 4, false}, Case{{{3, 1, 24000}, 1, 4}, 2, true},
+                             Case{{{1, 2, 3000}, 1, 4}, 6, false}, Case{{{1, 1, 140001}, 140001, 2}, 6, false}}) {
         add_vectors<Bits>(each.layout, each.nbits, each.weighted, threads, digest);
     }
 }
@@ -266,6 +326,7 @@ std::string digest_of(const std::string& level, int threads) {
         add_nested<BFloat16Bits>(layout, threads, digest);
         add_nested<uint32_t>(layout, threads, digest);
     }
+    if (threads == 1) check_all_close_vectors();
     add_all_vectors<uint16_t>(threads, digest);
     add_all_vectors<uint32_t>(threads, digest);
     return digest.text();

@@ -1,0 +1,32 @@
+#include "algo/vector_entries.h"
+
+namespace corepress {
+
+void VectorEntries::set(const float* entries, int64_t count, int64_t length) {
+    count_ = count;
+    length_ = length;
+    entries_.assign(entries, entries + count * length);
+    if (!worth_sorting(count, length)) return;
+    stride_ = (count + 15) / 16 * 16;
+    planes_.resize(static_cast<size_t>(length * stride_));
+    for (int64_t c = 0; c < length; ++c) {
+        for (int64_t j = 0; j < stride_; ++j) {
+            planes_[static_cast<size_t>(c * stride_ + j)] = entries[(j < count ? j : 0) * length + c];
+        }
+    }
+}
+
+void VectorEntries::assign(const VectorPlanes& planes, int64_t size, bool close, VectorTile& tile, uint16_t* codes,
+                           float* distances) const {
+    if (!close || planes.weights != nullptr || !worth_sorting(count_, length_)) {
+        kernels().assign_vectors(planes.planes, planes.weights, planes.stride, length_, size, entries_.data(), count_,
+                                 codes, distances);
+        return;
+    }
+    tile.bounds.resize(static_cast<size_t>(stride_ + 16));
+    tile.near.resize(static_cast<size_t>(stride_ + 16));
+    kernels().assign_close_vectors(planes.planes, planes.stride, length_, size, entries_.data(), planes_.data(),
+                                   stride_, count_, tile.bounds.data(), tile.near.data(), codes, distances);
+}
+
+}  // namespace corepress
