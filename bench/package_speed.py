@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("package", type=Path)
     parser.add_argument("--repeat", type=int, default=3)
     names = "; ".join(JOBS)
-    parser.add_argument("--jobs", help=f"beginnings of names, with semicolons between; default: {names}")
+    parser.add_argument("--jobs", help=f"beginnings of names, with semicolons between; default: {names}".replace("%", "%%"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     version = Program(Package.open(options.package)).version
