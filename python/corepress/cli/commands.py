@@ -58,7 +58,7 @@ palettize = _spec_command(
     The table is the best there is: exact k-means, the smallest possible squared error. 8 and 6 bits are usually hard
     to tell from the original; 4 bits are a quarter of float16's size. More tables (--granularity
     per_grouped_channel) win back quality for a little space. With --cluster-dim an index stands for several weights:
-    2 bits per weight in the last example. More than one table, 3 bits and --cluster-dim need iOS 18 packages.
+    2 bits per weight in the last example. More tables, 3 bits, scales and --cluster-dim need iOS 18 packages.
 
     \b
     Examples:
@@ -75,7 +75,7 @@ quantize = _spec_command(
     """Store each weight as a small integer with a scale.
 
     int8 with a scale per channel is half of float16's size and loses little: the safe first choice. int4 with a scale
-    per block is little more than a quarter; it needs an iOS 18 package. --scale-search mse lowers the error further.
+    per block is little more than a quarter and needs an iOS 18 package; --scale-search mse lowers its error.
 
     \b
     Examples:
