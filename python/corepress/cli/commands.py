@@ -75,7 +75,7 @@ quantize = _spec_command(
     """Store each weight as a small integer with a scale.
 
     int8 with a scale per channel is half of float16's size and loses little: the safe first choice. int4 with a scale
-    per block is little more than a quarter and needs an iOS 18 package; --scale-search mse lowers its error.
+    per block is little more than a quarter and needs an iOS 18 package; with --scale-search mse its error is lower.
 
     \b
     Examples:
