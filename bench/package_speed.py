@@ -139,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("package", type=Path)
     parser.add_argument("--repeat", type=int, default=3)
-    names = "; ".join(JOBS)
+    names = "; ".join(JOBS).replace("%", "%%")
     parser.add_argument("--jobs", help=f"beginnings of names, with semicolons between; default: {names}")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -6,6 +6,7 @@ integration all read them, and the checks of the answers, from here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -357,7 +358,8 @@ def _dense(source: Row, quick: bool) -> Dense:
 
 
 def _check_dense(data: Dense, result: Array) -> None:
-    _expect(cp.error(data.weight, result).sse == cp.error(data.weight, data.tensor).sse, "another error than reported")
+    same = math.isclose(cp.error(data.weight, result).sse, cp.error(data.weight, data.tensor).sse, rel_tol=1e-12)
+    _expect(same, "another error than reported")
     _expect(np.array_equal(result, data.tensor.dense(num_threads=1)), "another array than one thread gives")
 
 

@@ -1,7 +1,7 @@
 """Native-accelerated compression of Core ML weights.
 
 Arrays: `palettize`, `quantize`, `prune`, `error`, and the parts in `corepress.kernels`.
-Models: ``from corepress import coreml``.
+Models: ``from corepress import coreml``, and `Config` for which weights get which steps.
 """
 
 from __future__ import annotations

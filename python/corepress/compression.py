@@ -1,4 +1,4 @@
-"""Arrays to compressed tensors: one function per spec, no loops."""
+"""Quantizing and pruning arrays; and applying any spec to an array or a compressed tensor."""
 
 from __future__ import annotations
 

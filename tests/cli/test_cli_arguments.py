@@ -74,6 +74,21 @@ def test_flags_become_a_spec(shell, call, arguments, spec):
     assert call.arguments == (Path("in.mlpackage"), Path("out.mlpackage"), spec)
 
 
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("palettize UNet.mlpackage --nbits 4", "UNet-4bit.mlpackage"),
+        ("palettize UNet.mlpackage --mode unique", "UNet-unique.mlpackage"),
+        ("quantize UNet.mlpackage --dtype uint4", "UNet-uint4.mlpackage"),
+        ("prune UNet.mlpackage --threshold 0", "UNet-sparse.mlpackage"),
+    ],
+)
+def test_a_missing_output_is_asked_for_with_a_name_that_fits(shell, line, name):
+    outcome = shell(*line.split())
+    assert outcome.status == 2
+    assert f"-o {name}" in outcome.err
+
+
 @pytest.mark.parametrize("verb", SPECS)
 def test_shared_options_reach_compress(shell, call, verb):
     assert shell(verb, "a", "-o", "b", *SMALLEST[verb]).status == 0

@@ -1,4 +1,4 @@
-"""The commands. A new one is a `click.Command` here, listed in `COMMANDS`."""
+"""The commands that write packages, and `COMMANDS`, the list of all."""
 
 from __future__ import annotations
 
@@ -52,31 +52,36 @@ def _spec_command(spec: type[Spec], suffix: Callable[[Any], str], text: str) -> 
 
 palettize = _spec_command(
     Palettize,
-    lambda spec: f"{spec.nbits}bit",
+    lambda spec: f"{spec.nbits}bit" if spec.nbits else spec.mode,
     """Store each weight as an index into a small table of values.
 
     The table is the best there is: exact k-means, the smallest possible squared error. 8 and 6 bits are usually hard
     to tell from the original; 4 bits are a quarter of float16's size. More tables (--granularity
-    per_grouped_channel) win back quality for a little space.
+    per_grouped_channel) win back quality for a little space. With --cluster-dim an index stands for several weights:
+    2 bits per weight in the last example. More tables, 3 bits, scales and --cluster-dim need iOS 18 packages.
 
     \b
     Examples:
       corepress palettize UNet.mlpackage -o UNet-6bit.mlpackage --nbits 6
       corepress palettize UNet.mlpackage -o UNet-4bit.mlpackage --nbits 4 \\
           --granularity per_grouped_channel --group-size 16
+      corepress palettize UNet.mlpackage -o UNet-2bit.mlpackage --nbits 4 --cluster-dim 2
     """,
 )
 
 quantize = _spec_command(
     Quantize,
     lambda spec: str(spec.dtype),
-    """Store each weight as an 8-bit integer with a scale.
+    """Store each weight as a small integer with a scale.
 
-    Each channel has a scale of its own. Half of float16's size, little loss: the safe first choice.
+    int8 with a scale per channel is half of float16's size and loses little: the safe first choice. int4 with a scale
+    per block is little more than a quarter and needs an iOS 18 package; with --scale-search mse its error is lower.
 
     \b
-    Example:
+    Examples:
       corepress quantize UNet.mlpackage -o UNet-int8.mlpackage --dtype int8
+      corepress quantize UNet.mlpackage -o UNet-int4.mlpackage --dtype int4 \\
+          --granularity per_block --block-size 32 --scale-search mse
     """,
 )
 

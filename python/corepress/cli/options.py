@@ -81,7 +81,7 @@ compress_options = together(
     click.option(
         "--strict", is_flag=True, help="Fail if a weight can't be compressed as asked, instead of keeping it."
     ),
-    click.option("--dry-run", is_flag=True, help="Show what would be done and the exact sizes, but write nothing."),
+    click.option("--dry-run", is_flag=True, help="Show what would be done and the sizes, but write nothing."),
 )
 report_options = together(
     click.option(
@@ -124,7 +124,10 @@ def flag(name: str) -> str:
 _CHANNEL_AXIS = "Axis of the channels; default: the output channels of the operation that uses the weight."
 SHELL_HELP = {
     "palettize": {
-        "nbits": "Bits per weight: the table has 2**NBITS values.",
+        "nbits": "Bits per index: the table has 2**NBITS entries. Needed for all modes but unique.",
+        "mode": "How the table is found. kmeans gives the smallest possible squared error, uniform even steps from the "
+        "smallest to the largest weight, unique the distinct values, if they are at most 256. custom needs a function "
+        "and so works from Python only.",
         "channel_axis": _CHANNEL_AXIS,
     },
     "quantize": {

@@ -260,8 +260,8 @@ def plan(
 
     Notes
     -----
-    Only the program is read, not the weights. Sizes that depend on the values (pruning, ``mode="unique"`` or
-    ``"custom"``) are estimates and marked so.
+    Only the program is read, not the weights. Sizes that depend on the values (pruning, palettes of quantized
+    weights, ``mode="unique"`` or ``"custom"``) are estimates and marked so.
     """
     started = time.perf_counter()
     package = Package.open(src)
