@@ -200,6 +200,9 @@ def test_wrong_importance(message):
         WRONG[message]()
 
 
-def test_importance_is_a_float_array():
-    with pytest.raises(TypeError, match=r"palettize: importance must be float16, .* or float64, not int64"):
-        cp.palettize(WEIGHT, nbits=2, importance=np.ones((6, 10), np.int64))
+def test_importance_is_an_array_of_numbers():
+    with pytest.raises(TypeError, match=r"palettize: importance must be float16, .* or float64, not complex128"):
+        cp.palettize(WEIGHT, nbits=2, importance=np.ones((6, 10), complex))
+    counts = np.arange(60).reshape(6, 10)
+    plain, whole = (cp.palettize(WEIGHT, nbits=2, importance=each) for each in (counts.astype(float), counts))
+    assert whole.lut.tolist() == plain.lut.tolist()
