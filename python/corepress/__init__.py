@@ -6,10 +6,11 @@ Models: ``from corepress import coreml``, and `Config` for which weights get whi
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from . import kernels
 from ._core import __version__, simd_level, simd_levels
 from .compression import palettize, prune, quantize
-from .config import Config
 from .errors import (
     FormatError,
     IndivisibleError,
@@ -44,3 +45,20 @@ __all__ = [
     "simd_level",
     "simd_levels",
 ]
+
+if TYPE_CHECKING:
+    from .config import Config
+
+
+def __getattr__(name: str) -> Any:
+    """Import what reads config files only for those who use it."""
+    if name != "Config":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .config import Config
+
+    globals()["Config"] = Config
+    return Config
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

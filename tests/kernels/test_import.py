@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-HEAVY = ("torch", "sklearn", "scipy", "coremltools", "matplotlib", "click", "rich", "google.protobuf", "pandas")
+HEAVY = ("torch", "sklearn", "scipy", "coremltools", "matplotlib", "click", "rich", "google.protobuf", "yaml", "json")
 
 
 def test_nothing_heavy_is_loaded():
