@@ -39,9 +39,8 @@ _SENTINEL = struct.pack("<I", 0xDEADBEEF)
 def mutate(parts: Parts, rng: Random, donor: Parts | None = None) -> Parts:
     """Damage the files of a package in a few places; messages and records may come from `donor`, another package."""
     for _ in range(rng.choice((1, 1, 1, 2, 3, 5))):
-        parts = rng.choices((_mutate_model, _mutate_records, _mutate_manifest, _mutate_bytes), (12, 4, 1, 2))[0](
-            parts, rng, donor or parts
-        )
+        (damage,) = rng.choices(_KINDS, _WEIGHTS)
+        parts = damage(parts, rng, donor or parts)
     return parts
 
 
@@ -159,6 +158,45 @@ def _mutate_model(parts: Parts, rng: Random, donor: Parts) -> Parts:
         return parts
 
 
+def _mutate_type(parts: Parts, rng: Random, donor: Parts) -> Parts:
+    """Change a type wherever it stands, which checks of one declaration against another do not see."""
+    try:
+        model = schema.Model.FromString(parts.model)
+    except Exception:  # as above
+        return _mutate_bytes(parts, rng, donor)
+    types = [each for each in _messages(model) if each.DESCRIPTOR.name == "TensorType"]
+    if not types:
+        return parts
+    before = rng.choice(types).SerializeToString(deterministic=True)
+    shape = [each.constant.size for each in rng.choice(types).FromString(before).dimensions]
+    data_type = rng.choice(DATA_TYPES).program_number if rng.random() < 0.3 else None
+    for _ in range(rng.randrange(1, 4)):
+        place = rng.randrange(len(shape)) if shape else 0
+        kind = rng.randrange(6)
+        if kind == 0:
+            shape.insert(place, 1)
+        elif kind == 1:
+            rng.shuffle(shape)
+        elif kind == 2 and len(shape) > 1:
+            shape[place - 1] = shape[place - 1] * shape.pop(place) % 2**64
+        elif kind == 3 and shape and shape[place] % 2 == 0:
+            shape[place] //= 2
+            shape.insert(rng.randrange(len(shape) + 1), 2)
+        elif kind == 4 and shape and shape[place] == 1:
+            del shape[place]
+        elif kind == 5 and shape and rng.random() < 0.3:
+            shape[place] = rng.choice(_NUMBERS) % 2**64
+    for each in types:
+        if each.SerializeToString(deterministic=True) != before:
+            continue
+        each.dataType = data_type or each.dataType
+        each.rank = len(shape)
+        del each.dimensions[:]
+        for size in shape:
+            each.dimensions.add().constant.size = size
+    return replace(parts, model=model.SerializeToString(deterministic=True))
+
+
 def _mutate_map(values: Any, rng: Random, lent: list[Any]) -> None:
     keys = sorted(values)
     kind = values.GetEntryClass().DESCRIPTOR.fields_by_name["value"].message_type.name
@@ -211,3 +249,7 @@ def _scalar(field: Any, value: Any, rng: Random) -> Any:
     bits = 32 if field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_UINT32) else 64
     number %= 2**bits
     return number - 2**bits if signed and number >= 2 ** (bits - 1) else number
+
+
+_KINDS = (_mutate_model, _mutate_type, _mutate_records, _mutate_manifest, _mutate_bytes)
+_WEIGHTS = (12, 6, 4, 1, 2)
