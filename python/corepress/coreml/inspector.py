@@ -11,7 +11,7 @@ from typing import Any
 
 from .package import Package
 from .program import Program, Weight
-from .storage import describe_storage, steps, stored_bytes, visible_weights
+from .storage import check_stored, describe_storage, stored_bytes, visible_weights
 from .table import Column, format_bytes, render
 from .transform import StrPath
 from .values import ValueReader
@@ -154,10 +154,7 @@ def inspect(src: StrPath) -> Inspection:
     program = Program(package)
     weights = visible_weights(program)
     with ValueReader(package) as values:
-        for weight in weights:
-            for step in steps(weight.first):
-                for name, value in step.parameters.items():
-                    values.check(value, f"{step.where}: {name}")
+        check_stored(weights, values)
     return Inspection(
         source=os.fspath(src),
         specification_version=program.specification_version,

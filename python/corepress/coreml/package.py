@@ -11,15 +11,20 @@ from typing import Any
 from ..errors import FormatError
 
 MANIFEST = "Manifest.json"
+_MANIFEST_LIMIT = 1 << 24  # bytes; those that tools write have less than 2,000
 _NEWEST_VERSION = (1, 0, 0)
 _MODEL_DIRECTORY = "@model_path"
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    # A link out of the package is no part of it, and a device or pipe need never end.
+    if not path.is_file() or not path.resolve().is_relative_to(path.parent):
+        raise FormatError(f"{path.parent}: not an .mlpackage, it has no file {MANIFEST}")
+    size = path.stat().st_size
+    if size > _MANIFEST_LIMIT:
+        raise FormatError(f"{path}: {size} bytes, but a manifest has at most {_MANIFEST_LIMIT}")
     try:
         manifest = json.loads(path.read_bytes())
-    except (FileNotFoundError, IsADirectoryError):
-        raise FormatError(f"{path.parent}: not an .mlpackage, it has no file {MANIFEST}") from None
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(manifest, dict):
@@ -90,7 +95,10 @@ class Package:
         prefix, _, name = file_name.partition("/")
         if prefix != _MODEL_DIRECTORY:
             raise FormatError(f"{self.model_path}: file name {file_name!r} must start with {_MODEL_DIRECTORY}/")
-        return _inside(self.root, self.model_directory, name, self.model_path)
+        path = _inside(self.root, self.model_directory, name, self.model_path)
+        if path in (self.model_path, (self.root / MANIFEST).resolve()):
+            raise FormatError(f"{self.model_path}: file name {file_name!r} is not that of a weight file")
+        return path
 
     @property
     def size(self) -> int:

@@ -15,16 +15,16 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..config import ConfigLike, as_config
-from ..errors import TooLargeTablesError
+from ..errors import FormatError, TooLargeTablesError
 from .compressor import Decision, Decisions
 from .data_types import DataType
-from .operations import OperationForm
+from .operations import MOST_WEIGHTS_PER_BYTE, OperationForm
 from .package import Package
 from .phantoms import phantom
 from .pipeline import Result, Task
 from .program import Program, Weight
 from .rewrite import Edit, rewrite
-from .storage import stored_bytes, visible_weights
+from .storage import check_stored, stored_bytes, visible_weights
 from .table import Column, format_bytes, render
 from .targets import TargetWarning
 from .transform import Keep, StrPath
@@ -269,14 +269,16 @@ def plan(
     overrides = {"weight_threshold": weight_threshold, "target": target, "joint_compression": joint_compression}
     decisions = Decisions(as_config(config, **overrides), strict=strict)
     decisions.prepare(program)
+    weights = visible_weights(program)
     records, edits = [], []
-    for weight in visible_weights(program):
-        record, form = _planned(weight, decisions)
-        records.append(record)
-        if form is not None:
-            edits.append(Edit(weight, Task(_given(form), 0), _settled, reads=False))
     output = _CountingOutput(package)
     with ValueReader(package) as values:
+        check_stored(weights, values)
+        for weight in weights:
+            record, form = _planned(weight, decisions)
+            records.append(record)
+            if form is not None:
+                edits.append(Edit(weight, Task(_given(form), 0), _settled, reads=False))
         rewrite(program, values, output, edits, num_threads=1)
     return Plan(
         source=os.fspath(src),
@@ -328,6 +330,11 @@ def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, Opera
 def _form(weight: Weight, decisions: Decisions, decision: Decision) -> tuple[OperationForm, bool]:
     first = weight.first
     assert first.data_type.dtype is not None, "only floats are compressed"
+    # Of compressed weights nothing is read that the declared shape could contradict.
+    if prod(first.shape) > MOST_WEIGHTS_PER_BYTE * stored_bytes(weight):
+        raise FormatError(
+            f"{first.where}: shape {first.shape} is more than {stored_bytes(weight)} stored bytes decode to"
+        )
     try:
         form, exact = phantom(decision.steps, first.shape, first.data_type.dtype, first.version)
     except TooLargeTablesError as failure:

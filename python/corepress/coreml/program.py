@@ -82,6 +82,8 @@ class Definition:
         Other definitions that use it; None for constant operations that are no definitions.
     feeds_output : bool
         Whether it leaves a block as output.
+    original : Definition
+        The first definition that is stored in the same bytes; itself if it is the only one.
     """
 
     name: str
@@ -97,6 +99,10 @@ class Definition:
     references: list[Reference] = field(default_factory=list)
     users: list[Definition | None] = field(default_factory=list)
     feeds_output: bool = False
+    original: Definition = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.original = self
 
     @property
     def output_name(self) -> str:
@@ -236,6 +242,7 @@ class Program:
             versions.append(self._common_version(model))
             functions += [f"{prefix}{name}" for name in sorted(model.mlProgram.functions)]
             self._walk_program(prefix, model.mlProgram, versions[-1])
+        _find_originals(self.definitions)
         self.functions, self.version = tuple(functions), min(versions)
 
     def _common_version(self, model: Any) -> int:
@@ -432,19 +439,27 @@ class Weight:
 
 def weights_of(program: Program) -> list[Weight]:
     """Group definitions that share their data, across functions and blocks, in program order."""
-    groups: dict[Hashable, list[Definition]] = {}
+    groups: dict[Definition, list[Definition]] = {}
     for definition in program.definitions:
-        groups.setdefault(identity(definition), []).append(definition)
+        groups.setdefault(definition.original, []).append(definition)
     return [Weight(tuple(group)) for group in groups.values()]
 
 
-def identity(definition: Definition) -> Hashable:
-    """Equal for definitions that are stored once: of the same blobs, and built on definitions that are."""
-    operands = tuple(
-        (name, index, identity(producer)) for name, (producer, index) in sorted(definition.operands.items())
-    )
-    if not (definition.references or any(isinstance(each, tuple) for _, _, each in operands)):
-        return definition
+def _find_originals(definitions: list[Definition]) -> None:
+    """Tell which definitions are stored once: of the same blobs, and built on definitions that are."""
+    # What a definition builds on stands before it and is told by its original, so that long chains cost no more.
+    originals: dict[Hashable, Definition] = {}
+    in_files: set[Definition] = set()
+    for definition in definitions:
+        operands = tuple(
+            (name, index, producer.original) for name, (producer, index) in sorted(definition.operands.items())
+        )
+        if definition.references or any(producer in in_files for _, _, producer in operands):
+            definition.original = originals.setdefault(_content(definition, operands), definition)
+            in_files.add(definition.original)
+
+
+def _content(definition: Definition, operands: Hashable) -> Hashable:
     blobs = tuple((reference.parameter, reference.key) for reference in definition.references)
     inline = tuple(
         (name, value.SerializeToString(deterministic=True))

@@ -134,13 +134,14 @@ class _Rewriter:
 
     def _write_file(self, path: Path, writer: BlobSink) -> None:
         reader, references = self._values.file(path), self._references[path]
-        for offset in sorted({record.offset for record in reader} | set(references)):
+        for record in reader.records(references):
+            offset = record.offset
             key = BlobKey(path, offset)
             for edit in self._anchors.get(key, ()):
                 self._apply(edit, path, writer)
             owners = [reference.owner for reference in references.get(offset, ())]
             if not owners or any(owner not in self._edited for owner in owners):
-                self._moved[key] = writer.copy(reader, reader.record(offset))
+                self._moved[key] = writer.copy(reader, record)
         for edit in self._inline if path == min(self._names) else ():
             self._apply(edit, path, writer)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
 
 from ..errors import FormatError
 from .data_types import DataType
 from .operations import describe
 from .program import Definition, Program, Weight, weights_of
-from .values import MINIMUM_BLOB_COUNT, tensor_type
+from .values import MINIMUM_BLOB_COUNT, ValueReader, tensor_type
+
+_MOST_STEPS = 256  # that a constant is made of; known joint forms have three operations and their parameters
 
 
 def _types(definition: Definition) -> dict[str, tuple[DataType, tuple[int, ...]]]:
@@ -23,11 +25,19 @@ def _types(definition: Definition) -> dict[str, tuple[DataType, tuple[int, ...]]
 
 
 def steps(definition: Definition) -> Iterator[Definition]:
-    """A definition and the definitions it is made from, each once, what one is made from before it."""
+    """A definition and the definitions it is made from, each once, what one is made from before it.
+
+    Raises
+    ------
+    FormatError
+        If they are so many that a hostile file is at work.
+    """
     found: dict[Definition, None] = {}
     pending = [definition]
     while pending:
         producers = [producer for producer in pending[-1].producers if producer not in found]
+        if len(pending) + len(found) + len(producers) > _MOST_STEPS:
+            raise FormatError(f"{definition.where}: is made of more than {_MOST_STEPS} constants")
         if producers:
             pending.extend(producers)
         else:
@@ -43,6 +53,14 @@ def stored_bytes(weight: Weight) -> int:
         for name, (data_type, shape) in _types(step).items():
             sizes[keys.get(name, (step, name))] = data_type.byte_count(prod(shape))
     return sum(sizes.values())
+
+
+def check_stored(weights: Iterable[Weight], values: ValueReader) -> None:
+    """FormatError unless what is stored of each constant matches the declared types; reads no data."""
+    for weight in weights:
+        for step in steps(weight.first):
+            for name, value in step.parameters.items():
+                values.check(value, f"{step.where}: {name}")
 
 
 def describe_storage(weight: Weight) -> str:

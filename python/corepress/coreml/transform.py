@@ -16,7 +16,7 @@ from .pipeline import Result, Task
 from .program import Program, Weight
 from .report import Progress, Report, WeightRecord, peak_memory_bytes
 from .rewrite import Edit, rewrite
-from .storage import stored_bytes, visible_weights
+from .storage import check_stored, stored_bytes, visible_weights
 from .values import ValueReader
 
 ProgressCallback = Callable[[Progress], None]
@@ -164,8 +164,10 @@ def transform(
     output = PackageWriter(package, destination, overwrite=overwrite)
     program = Program(package)
     prepare(program)
-    run = _Run(visible_weights(program), progress)
+    weights = visible_weights(program)
+    run = _Run(weights, progress)
     with ValueReader(package) as values, output:
+        check_stored(weights, values)
         rewrite(program, values, output, run.edits(lambda weight: decide(program, values, weight)), num_threads)
     return Report(
         source=os.fspath(source),

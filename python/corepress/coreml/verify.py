@@ -20,7 +20,7 @@ from .. import _core
 from ..errors import FormatError
 from .decoded import Undecodable, decoded, distance, finite, in_decibels, release, same_bits
 from .package import MANIFEST, Package
-from .program import Definition, Program, Reference, identity
+from .program import Definition, Program, Reference
 from .skeleton import differences
 from .storage import steps
 from .table import Column, format_bytes, render
@@ -183,7 +183,7 @@ def verify(
         package = Package.open(compressed)
         size = package.size
         result = Program(package)
-    except FormatError as error:
+    except ValueError as error:  # damaged, or no ML program
         problems.append(str(error))
     else:
         problems += _other_files(source, program, package, result)
@@ -229,14 +229,16 @@ def _files(package: Package, program: Program) -> dict[str, Path]:
 
 
 def _damaged_files(program: Program, values: ValueReader) -> list[str]:
-    found = (_damage(path, values) for path in sorted(set(program.file_names.values())))
+    offsets: dict[Path, set[int]] = {path: set() for path in sorted(set(program.file_names.values()))}
+    for reference in program.references:
+        offsets[reference.key.file].add(reference.key.offset)
+    found = (_damage(path, offsets[path], values) for path in offsets)
     return [problem for problem in found if problem is not None]
 
 
-def _damage(path: Path, values: ValueReader) -> str | None:
+def _damage(path: Path, offsets: set[int], values: ValueReader) -> str | None:
     try:
-        for _ in values.file(path):
-            pass
+        values.file(path).records(offsets)
     except FormatError as error:
         return str(error)
     return None
@@ -278,7 +280,7 @@ class _Check:
         return tuple(weight for weight in weights if weight is not None), lost
 
     def _constant(self, definition: Definition, other: Definition) -> VerifiedWeight | None:
-        key = (identity(definition), identity(other))
+        key = (definition.original, other.original)
         first_met = key not in self._known
         if first_met:
             self._known[key] = self._compare(definition, other)

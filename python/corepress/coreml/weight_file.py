@@ -6,9 +6,10 @@ import contextlib
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -133,10 +134,20 @@ class WeightFileReader:
                 raise FormatError(f"{self.path}: the header counts {self.count} blobs, but the file ends after {index}")
             record = self.record(offset)
             yield record
-            following = _align(record.data_offset + record.size)
-            if following <= offset:
+            if record.data_offset < offset + _RECORD.size:
                 raise self._error(offset, f"its data at offset {record.data_offset} does not follow it")
-            offset = following
+            offset = _align(record.data_offset + record.size)
+
+    def records(self, offsets: Iterable[int] = ()) -> list[BlobRecord]:
+        """All records in file order: those that the header counts, and those at `offsets`; no two may overlap."""
+        found = {record.offset: record for record in self}
+        found |= {offset: self.record(offset) for offset in set(offsets) - found.keys()}
+        records = [found[offset] for offset in sorted(found)]
+        for before, record in pairwise(records):
+            end = max(before.offset + _RECORD.size, before.data_offset + before.size)
+            if record.offset < end or record.data_offset < end:
+                raise self._error(record.offset, f"overlaps the blob whose record is at offset {before.offset}")
+        return records
 
     def array(self, record: BlobRecord) -> NDArray[Any]:
         """A read-only, 1-D view of a blob: its elements, or the bytes of packed and unknown types."""

@@ -19,8 +19,10 @@ from ...tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, Spar
 from ..values import Tensor
 from . import palettized, quantized, sparse
 from .form import OperationForm, Output, Parameters, Types, UnsupportedForm
+from .palettized import MOST_WEIGHTS_PER_BYTE
 
 __all__ = [
+    "MOST_WEIGHTS_PER_BYTE",
     "OperationForm",
     "Output",
     "UnsupportedForm",

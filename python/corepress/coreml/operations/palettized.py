@@ -30,6 +30,11 @@ from .limits import require_small_tables
 __all__ = ["LUT_TO_DENSE", "LUT_TO_SPARSE"]
 
 
+# A code of one bit stands for a whole vector: without a limit, a small file could ask for all memory.
+_LONGEST_VECTOR = 256
+MOST_WEIGHTS_PER_BYTE = 8 * _LONGEST_VECTOR
+
+
 def needs_ios18(spec: Palettize) -> tuple[str, str] | None:
     """What in the spec the iOS 16 form cannot express, and what to use instead."""
     if spec.nbits == 3:
@@ -119,6 +124,8 @@ def lift(parameters: Parameters) -> PalettizedTensor:
         return PalettizedTensor(shape, packed_bytes(indices), table, lut.size.bit_length() - 1)
     _require_indices("indices", indices, lut, len(indices.shape))
     shape, axis = indices.shape, None
+    if lut.shape[-1] > _LONGEST_VECTOR:
+        raise UnsupportedForm(f"vectors of {lut.shape[-1]} elements")
     if lut.shape[-1] > 1:
         axis = _vector_axis(parameters, len(shape))
         shape = (*shape[:axis], shape[axis] * lut.shape[-1], *shape[axis + 1 :])
