@@ -114,7 +114,7 @@ def _messages(message: Any) -> list[Any]:
             if field.message_type is None:
                 continue
             if _is_map(field):
-                pending += list(value.values())
+                pending += [value[key] for key in sorted(value)]  # maps have no order of their own
             else:
                 pending += list(value) if _is_repeated(field) else [value]
     return found
