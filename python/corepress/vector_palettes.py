@@ -87,7 +87,7 @@ def exponent_of_weights(verb: str, name: str, array: NDArray[Any]) -> int:
     array : numpy.ndarray of a real type
         Finite, not negative, not all 0.
     """
-    if array.dtype.kind not in "fiu":
+    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
         raise TypeError(f"{verb}: {name} must be real numbers, not {array.dtype}")
     largest, least = float(array.max()), float(array.min())  # NaN comes through both
     if not (least >= 0 and 0 < largest < np.inf):
