@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +121,16 @@ def _write_plain(package: Path, version: int) -> None:
     (package / "Data" / MODEL).write_bytes(schema.serialize_model(model))
 
 
+def _as_pipeline(parts: Parts, kind: str) -> Parts:
+    """A pipeline that runs a program twice, over the same weights."""
+    program = schema.Model.FromString(parts.model)
+    model = schema.Model(specificationVersion=program.specificationVersion)
+    pipeline = model.pipeline if kind == "pipeline" else getattr(model, kind).pipeline
+    pipeline.models.extend([program, program])
+    pipeline.names.extend(["first", "second"])
+    return replace(parts, model=schema.serialize_model(model))
+
+
 def make_seeds(folder: Path) -> dict[str, Parts]:
     """Write seeds into an empty folder and return them by name."""
     seeds = {}
@@ -131,4 +141,6 @@ def make_seeds(folder: Path) -> dict[str, Parts]:
         path = folder / f"{name}.mlpackage"
         coreml.compress(folder / f"{version}.mlpackage", path, config, weight_threshold=0)
         seeds[name] = Parts.read(path)
+    seeds["pipeline"] = _as_pipeline(seeds["plain-9"], "pipeline")
+    seeds["classifier"] = _as_pipeline(seeds["ios16-palette"], "pipelineClassifier")
     return seeds
