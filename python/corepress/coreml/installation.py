@@ -12,62 +12,92 @@ from .storage import steps
 from .values import Tensor, type_message
 
 
-def install(program: Program, weight: Weight, form: OperationForm, store: Callable[[Tensor], Any]) -> set[Definition]:
-    """Turn every definition of a weight into a form, and take out the operations that only it built on.
+class Installation:
+    """Puts new forms of weights into a program.
 
-    Outputs and ``name`` attributes of the definitions stay; operations that the form builds on are put before each.
+    Definitions change at once; other operations come and go with `finish`, in one walk through each block: to look for
+    a place among thousands of operations for each weight would take longer than to compress it.
 
     Parameters
     ----------
     program : Program
         The program; it is changed in place.
-    weight : Weight
-        What to store anew.
-    form : OperationForm
-        Its new form.
-    store : callable
-        Makes a ``Value`` of a tensor; called once for each.
-
-    Returns
-    -------
-    set of Definition
-        The definitions that changed or are gone.
     """
-    values = {tensor: store(tensor) for tensor in form.tensors()}
-    gone: set[Definition] = set()
-    for definition in weight.definitions:
-        names = _insert_producers(program, definition, form, values)
-        _fill(definition.operation, form, values, names)
-        gone.add(definition)
-    for definition in weight.definitions:
-        _remove_unused(definition, gone)
-    return gone
 
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._producers: dict[Definition, list[Any]] = {}
+        self._unused: set[Definition] = set()
 
-def _insert_producers(
-    program: Program, definition: Definition, form: OperationForm, values: Mapping[Tensor, Any]
-) -> dict[Output, str]:
-    """Put the operations that a form builds on before a definition; return the names of the outputs it takes."""
-    names: dict[OperationForm, list[str]] = {}
-    outputs: dict[Output, str] = {}
-    place = _place(definition)
-    for each in form.chain():
-        outputs.update({given: names[given.form][given.index] for given in _outputs(each)})
-        if each is form:
-            break
-        name = _new_name(program, definition, each)
-        names[each] = [name] if len(each.outputs) == 1 else [f"{name}_{index}" for index in range(len(each.outputs))]
-        program.names[definition.function].update(names[each])
-        definition.block.operations.insert(place, Operation())
-        operation = definition.block.operations[place]
-        for output, (data_type, shape) in zip(names[each], each.outputs, strict=True):
-            operation.outputs.add(name=output).type.CopyFrom(type_message(data_type, shape))
-        if "name" in definition.operation.attributes:
-            operation.attributes["name"].CopyFrom(definition.operation.attributes["name"])
-            operation.attributes["name"].immediateValue.tensor.strings.values[:] = [name]
-        _fill(operation, each, values, outputs)
-        place += 1
-    return outputs
+    def install(self, weight: Weight, form: OperationForm, store: Callable[[Tensor], Any]) -> set[Definition]:
+        """Turn every definition of a weight into a form, and let go of the operations that only it built on.
+
+        Outputs and ``name`` attributes of the definitions stay; operations that the form builds on come before each.
+
+        Parameters
+        ----------
+        weight : Weight
+            What to store anew.
+        form : OperationForm
+            Its new form.
+        store : callable
+            Makes a ``Value`` of a tensor; called once for each.
+
+        Returns
+        -------
+        set of Definition
+            The definitions that changed or go.
+        """
+        values = {tensor: store(tensor) for tensor in form.tensors()}
+        gone: set[Definition] = set()
+        for definition in weight.definitions:
+            names = self._make_producers(definition, form, values)
+            _fill(definition.operation, form, values, names)
+            gone.add(definition)
+        for definition in weight.definitions:
+            for producer in list(steps(definition))[-2::-1]:  # users before what they use
+                used = producer.consumers or producer.feeds_output or any(user not in gone for user in producer.users)
+                if not used and producer not in gone:
+                    self._unused.add(producer)
+                    gone.add(producer)
+        return gone
+
+    def finish(self) -> None:
+        """Put in the operations that came, and take out those that went."""
+        changed = {id(definition.operation): definition for definition in (*self._producers, *self._unused)}
+        for block in {id(definition.block): definition.block for definition in changed.values()}.values():
+            places = [(index, changed.get(id(operation))) for index, operation in enumerate(block.operations)]
+            for index, definition in reversed(places):
+                if definition is None:
+                    continue
+                if definition in self._unused:
+                    del block.operations[index]
+                for producer in reversed(self._producers.get(definition, ())):
+                    block.operations.insert(index, producer)
+
+    def _make_producers(
+        self, definition: Definition, form: OperationForm, values: Mapping[Tensor, Any]
+    ) -> dict[Output, str]:
+        """Make the operations that a form builds on; return the names of the outputs it takes."""
+        names: dict[OperationForm, list[str]] = {}
+        outputs: dict[Output, str] = {}
+        for each in form.chain():
+            outputs.update({given: names[given.form][given.index] for given in _outputs(each)})
+            if each is form:
+                break
+            name = _new_name(self._program, definition, each)
+            count = len(each.outputs)
+            names[each] = [name] if count == 1 else [f"{name}_{index}" for index in range(count)]
+            self._program.names[definition.function].update(names[each])
+            operation = Operation()
+            for output, (data_type, shape) in zip(names[each], each.outputs, strict=True):
+                operation.outputs.add(name=output).type.CopyFrom(type_message(data_type, shape))
+            if "name" in definition.operation.attributes:
+                operation.attributes["name"].CopyFrom(definition.operation.attributes["name"])
+                operation.attributes["name"].immediateValue.tensor.strings.values[:] = [name]
+            _fill(operation, each, values, outputs)
+            self._producers.setdefault(definition, []).append(operation)
+        return outputs
 
 
 def _outputs(form: OperationForm) -> list[Output]:
@@ -96,22 +126,3 @@ def _fill(operation: Any, form: OperationForm, values: Mapping[Tensor, Any], nam
             operation.inputs[name].arguments.add().value.CopyFrom(values[given])
         else:
             operation.attributes[name].CopyFrom(values[given])
-
-
-def _place(definition: Definition) -> int:
-    """Index of a definition's operation in its block."""
-    operations = definition.block.operations
-    return next(
-        index
-        for index, operation in enumerate(operations)
-        if operation.outputs and operation.outputs[0].name == definition.output_name
-    )
-
-
-def _remove_unused(definition: Definition, gone: set[Definition]) -> None:
-    """Take out what a definition built on and nothing else uses."""
-    for producer in list(steps(definition))[-2::-1]:  # users before what they use
-        used = producer.consumers or producer.feeds_output or any(user not in gone for user in producer.users)
-        if not used and producer not in gone:
-            del producer.block.operations[_place(producer)]
-            gone.add(producer)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from .data_types import DataType
-from .installation import install
+from .installation import Installation
 from .operations import OperationForm
 from .pipeline import Result, RunAhead, Task
 from .program import BlobKey, Definition, Program, Reference, Weight
@@ -71,6 +71,7 @@ class _Rewriter:
     def __init__(self, program: Program, values: ValueReader, output: Output, edits: Sequence[Edit]) -> None:
         self._program, self._values, self._output = program, values, output
         self._names = {path: name for name, path in reversed(program.file_names.items())}
+        self._installation = Installation(program)
         self._edited: set[Definition] = set()
         self._moved: dict[BlobKey, int] = {}
         self._references: dict[Path, dict[int, list[Reference]]] = defaultdict(lambda: defaultdict(list))
@@ -99,6 +100,7 @@ class _Rewriter:
             if not self._names:
                 for edit in self._inline:
                     self._apply(edit, None, None)
+        self._installation.finish()
         self._patch_references()
         if self._edited or self._files:
             self._output.write_model(self._program.serialize())
@@ -149,7 +151,7 @@ class _Rewriter:
         form = edit.settle(next(self._results))
         if form is not None:
             store = partial(self._store, path=path, writer=writer)
-            self._edited |= install(self._program, edit.weight, form, store)
+            self._edited |= self._installation.install(edit.weight, form, store)
 
     def _store(self, tensor: Tensor, path: Path | None, writer: BlobSink | None) -> Any:
         if writer is None or path is None or tensor.count < MINIMUM_BLOB_COUNT or tensor.data_type.blob_number is None:
