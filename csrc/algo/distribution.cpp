@@ -26,6 +26,8 @@ void Distribution<Bits>::add_point(double value, uint64_t weight) {
 template <typename Bits>
 void Distribution<Bits>::add_sorted(std::vector<Key>& keys) {
     std::sort(keys.begin(), keys.end());
+    finite_ = keys.empty() || is_finite_range<Bits>(keys.front(), keys.back());
+    if (!finite_) return;
     for (size_t i = 0; i < keys.size();) {
         size_t next = i + 1;
         while (next < keys.size() && keys[next] == keys[i]) ++next;
@@ -51,6 +53,17 @@ void Distribution<Bits>::count_patterns(const GroupView<Bits>& group, int thread
         const uint32_t* const counts = workers_.objects()[worker]->patterns.data();
         for (size_t bits = 0; bits < kPatterns; ++bits) patterns_[bits] += counts[bits];
     }
+}
+
+// The upper 16 bits hold all of the exponent.
+template <typename Bits>
+bool Distribution<Bits>::counted_nonfinite() const {
+    constexpr size_t kInfinity = Format<Bits>::kInfinity >> (Format<Bits>::kWidth - 16);
+    uint64_t count = 0;
+    for (size_t pattern = kInfinity; pattern < kPatterns / 2; ++pattern) {
+        count += uint64_t{patterns_[pattern]} + patterns_[pattern + kPatterns / 2];
+    }
+    return count > 0;
 }
 
 // Points of halves. Most patterns do not occur, so many are passed over at once; these have one exponent, hence values
@@ -139,6 +152,7 @@ void Distribution<Bits>::collect(const GroupView<Bits>& group, int threads) {
             " weights is too large to count in 32 bits");
     points_.clear();
     bucketed_ = false;
+    finite_ = true;
     if (group.size() <= kSmall) {
         keys_.clear();
         group.for_each(0, group.size(), [this](const Bits* values, int64_t length) {
@@ -148,6 +162,8 @@ void Distribution<Bits>::collect(const GroupView<Bits>& group, int threads) {
         return;
     }
     count_patterns(group, threads);
+    finite_ = !counted_nonfinite();
+    if (!finite_) return;
     if constexpr (sizeof(Bits) == 2) {
         add_patterns();
     } else {

@@ -73,6 +73,8 @@ public:
     // Distinct values, or means of buckets, ascending, with their counts. -0 counts as 0.
     const std::vector<Point>& points() const { return points_; }
     bool has_every_value() const { return !bucketed_; }
+    // Otherwise there are no points.
+    bool is_finite() const { return finite_; }
 
     void collect(const GroupView<Bits>& group, int threads);
     // After a solution with these ends: true if points were replaced and another solution is called for.
@@ -92,11 +94,12 @@ private:
     void add_sorted(std::vector<Key>& keys);
     void add_point(double value, uint64_t weight);
     void count_patterns(const GroupView<Bits>& group, int threads);
+    bool counted_nonfinite() const;
     void add_patterns();
     void count_buckets(const GroupView<Bits>& group, int threads);
     void add_buckets();
 
-    bool bucketed_ = false;
+    bool bucketed_ = false, finite_ = true;
     std::vector<Point> points_;
     std::vector<uint32_t> point_buckets_;  // the bucket each point stands for, or belongs to once refined
     std::vector<uint8_t> refined_;         // per bucket: whether its values are points of their own

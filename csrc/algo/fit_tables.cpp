@@ -45,19 +45,19 @@ struct KmeansFitter {
     WeightedDistribution<Bits> weighted;
     ScalarKmeans kmeans;
 
-    // With the noise, where that takes no other pass over the values.
-    std::optional<Noise> fit(const GroupView<Bits>& group, int entries, int threads, Bits* lut) {
+    Fit fit(const GroupView<Bits>& group, int entries, int threads, Bits* lut) {
         if (group.importance != nullptr) {
             weighted.collect(group, threads);
             if (!weighted.points().empty()) {
                 solve(weighted, group, entries, threads, lut);
-                return std::nullopt;
+                return {};
             }
         }
         distribution.collect(group, threads);
+        if (!distribution.is_finite()) return {false};
         const int used = solve(distribution, group, entries, threads, lut);
-        if (!distribution.has_every_value()) return std::nullopt;
-        return noise_of(span(distribution), lut, used);
+        if (!distribution.has_every_value()) return {};
+        return {true, noise_of(span(distribution), lut, used)};
     }
 
 private:
@@ -164,19 +164,19 @@ private:
 }  // namespace
 
 template <typename Bits>
-std::optional<Noise> fit_tables(const Bits* values, const float* importance, const GroupLayout& layout, TableRule rule,
-                                int threads, Bits* luts) {
+Fit fit_tables(const Bits* values, const float* importance, const GroupLayout& layout, TableRule rule, int threads,
+               Bits* luts) {
     WorkspacePool<KmeansFitter<Bits>> fitters;
     // Many groups share the threads among them; each of a few groups has all threads for itself in turn.
     const bool many = layout.groups >= 2 * static_cast<int64_t>(threads) || layout.size() < kGrain;
-    std::vector<std::optional<Noise>> noises(static_cast<size_t>(layout.groups));
+    std::vector<Fit> fits(static_cast<size_t>(layout.groups));
     parallel_for(layout.groups, many ? threads : 1, [&](int64_t index) {
-        std::optional<Noise>& noise = noises[static_cast<size_t>(index)];
+        Fit& result = fits[static_cast<size_t>(index)];
         const auto fit = [&](const GroupView<Bits>& group, int entries, Bits* lut) {
             if (rule.mode == TableMode::kUniform) {
                 fit_uniform(group, entries, lut);
             } else {
-                noise = fitters.borrow()->fit(group, entries, many ? 1 : threads, lut);
+                result = fitters.borrow()->fit(group, entries, many ? 1 : threads, lut);
             }
         };
         const GroupView<Bits> group{values, layout, index, importance};
@@ -186,13 +186,15 @@ std::optional<Noise> fit_tables(const Bits* values, const float* importance, con
             fit(group, rule.entries, luts + index * rule.entries);
         }
     });
-    Noise total;
-    for (const std::optional<Noise>& noise : noises) {
-        if (!noise) return std::nullopt;
-        total.squared_error += noise->squared_error;
-        total.squared_first += noise->squared_first;
+    Fit all{true, Noise{}};
+    for (const Fit& each : fits) {
+        all.finite = all.finite && each.finite;
+        if (!each.noise) all.noise.reset();
+        if (!all.noise) continue;
+        all.noise->squared_error += each.noise->squared_error;
+        all.noise->squared_first += each.noise->squared_first;
     }
-    return total;
+    return all;
 }
 
 template <typename Bits>
@@ -216,10 +218,9 @@ std::vector<std::vector<Bits>> distinct_values(const Bits* values, const GroupLa
     return result;
 }
 
-template std::optional<Noise> fit_tables(const uint16_t*, const float*, const GroupLayout&, TableRule, int, uint16_t*);
-template std::optional<Noise> fit_tables(const BFloat16Bits*, const float*, const GroupLayout&, TableRule, int,
-                                         BFloat16Bits*);
-template std::optional<Noise> fit_tables(const uint32_t*, const float*, const GroupLayout&, TableRule, int, uint32_t*);
+template Fit fit_tables(const uint16_t*, const float*, const GroupLayout&, TableRule, int, uint16_t*);
+template Fit fit_tables(const BFloat16Bits*, const float*, const GroupLayout&, TableRule, int, BFloat16Bits*);
+template Fit fit_tables(const uint32_t*, const float*, const GroupLayout&, TableRule, int, uint32_t*);
 template std::vector<std::vector<uint16_t>> distinct_values(const uint16_t*, const GroupLayout&, int, int);
 template std::vector<std::vector<BFloat16Bits>> distinct_values(const BFloat16Bits*, const GroupLayout&, int, int);
 template std::vector<std::vector<uint32_t>> distinct_values(const uint32_t*, const GroupLayout&, int, int);

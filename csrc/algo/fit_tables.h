@@ -18,15 +18,23 @@ struct TableRule {
     bool infinities = false;  // values may be infinite
 };
 
+struct Fit {
+    // Of kKmeans without importance: false if values were neither finite nor said to be infinite; nothing of the result
+    // has a meaning then. Others do not look.
+    bool finite = true;
+    // Of weights that take their nearest entries, where that takes no other pass over them: where all are alike in
+    // importance and every distinct value is at hand.
+    std::optional<Noise> noise = {};
+};
+
 // Writes each group's table of `entries` values in the weight's format, ascending. kKmeans: the optimal ones; entries
 // that are not needed repeat the largest. kUniform: evenly spaced from the smallest to the largest value. luts:
 // [groups, entries]. importance: of each value in its squared error, or null for 1; a group that has none at all counts
 // as if it were null. Values must not be NaN; each infinity that a group has gets an entry of its own, and at least one
-// entry must be left for finite values. Returns the noise of weights that take their nearest entries where that takes
-// no other pass over them: where all are alike in importance and every distinct value is at hand.
+// entry must be left for finite values.
 template <typename Bits>
-std::optional<Noise> fit_tables(const Bits* values, const float* importance, const GroupLayout& layout, TableRule rule,
-                                int threads, Bits* luts);
+Fit fit_tables(const Bits* values, const float* importance, const GroupLayout& layout, TableRule rule, int threads,
+               Bits* luts);
 
 // Each group's distinct values, ascending, -0 as 0; empty for a group that has more than `most` of them.
 template <typename Bits>

@@ -13,12 +13,6 @@
 
 namespace corepress {
 
-// What a compressed tensor loses, beside what it stands for; the first two of ErrorSums.
-struct Noise {
-    double squared_error = 0;
-    double squared_first = 0;
-};
-
 ErrorSums add_pieces(const std::vector<ErrorSums>& pieces);
 
 template <typename Bits>

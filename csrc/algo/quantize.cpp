@@ -19,13 +19,18 @@ constexpr int64_t kCodeTile = 4096;
 template <typename Bits>
 using KeyOf = typename Format<Bits>::Key;
 
-// Calls body(begin, end) for pieces of the tensor: whole rows where it is taken by rows, and an even number of
-// elements, so that packed codes begin at a byte.
-template <typename Body>
-void for_each_piece(const BlockLayout& layout, int threads, const Body& body) {
+// Elements of a piece of the tensor: whole rows where it is taken by rows, and an even number, so that packed codes
+// begin at a byte.
+int64_t piece_size(const BlockLayout& layout) {
     int64_t grain = kGrain;
     if (by_rows(layout) && layout.row_length() < kGrain) grain -= grain % layout.row_length();
-    parallel_pieces(layout.size(), grain % 2 == 0 ? grain : 2 * grain, threads, body);
+    return grain % 2 == 0 ? grain : 2 * grain;
+}
+
+// Calls body(begin, end) for pieces of the tensor.
+template <typename Body>
+void for_each_piece(const BlockLayout& layout, int threads, const Body& body) {
+    parallel_pieces(layout.size(), piece_size(layout), threads, body);
 }
 
 // Codes of a tile: whole rows where the tensor is taken by rows that fit kCodeTile, and an even number, at most twice
@@ -112,6 +117,30 @@ void find_ranges(const Bits* values, const BlockLayout& layout, int64_t begin, i
     walk(layout, begin, end, runs, rows);
 }
 
+// Decodes the codes of [begin, end) to values[0] and on. of_runs(group, count) and of_columns(group, column, width)
+// give the parameters of neighbouring blocks, or of parts of rows.
+template <typename Bits, typename OfRuns, typename OfColumns>
+void decode_tile(const uint8_t* codes, const BlockLayout& layout, int sign_bit, int64_t begin, int64_t end,
+                 Bits* values, const OfRuns& of_runs, const OfColumns& of_columns) {
+    const auto& kernels = kernels_for<Bits>(corepress::kernels());
+    const auto runs = [&](int64_t group, int64_t offset, int64_t count, int64_t length) {
+        kernels.dequantize_runs(codes + (offset - begin), count, length, of_runs(group, count), sign_bit,
+                                values + (offset - begin));
+    };
+    const auto rows = [&](int64_t group, int64_t column, int64_t offset, int64_t count, int64_t width) {
+        kernels.dequantize_columns(codes + (offset - begin), count, width, of_columns(group, column, width), sign_bit,
+                                   values + (offset - begin));
+    };
+    walk(layout, begin, end, runs, rows);
+}
+
+template <typename Bits>
+bool are_finite(const KeyOf<Bits>* lowest, const KeyOf<Bits>* highest, int64_t count) {
+    bool finite = true;
+    for (int64_t i = 0; i < count; ++i) finite &= is_finite_range<Bits>(lowest[i], highest[i]);
+    return finite;
+}
+
 template <typename Bits>
 class Quantizer {
 public:
@@ -128,11 +157,14 @@ public:
           zero_points_(zero_points),
           packed_(packed) {}
 
-    // Blocks that lie within a small part of the tensor: the part is read once, while it is in the cache.
-    void by_slabs(int threads) {
+    // Blocks that lie within a small part of the tensor: the part is read once, while it is in the cache. The noise, if
+    // it is asked for; false if there are values that are not finite.
+    bool by_slabs(int threads, Noise* noise) {
         const int64_t slab = layout_.slab_size(), groups = layout_.slab_groups();
         const int64_t together = std::max<int64_t>(2, kGrain / slab / 2 * 2);
         WorkspacePool<Workspace> workspaces;
+        std::vector<Noise> noises(static_cast<size_t>(noise == nullptr ? 0 : layout_.slabs() / together + 1));
+        std::atomic<bool> finite{true};
         parallel_pieces(layout_.slabs(), together, threads, [&](int64_t first, int64_t last) {
             auto workspace = workspaces.borrow();
             const int64_t begin = first * groups, count = (last - first) * groups;
@@ -149,15 +181,20 @@ public:
                                 most = std::max(most, high);
                             });
             }
+            if (!are_finite<Bits>(lowest, highest, count)) finite.store(false, std::memory_order_relaxed);
+            if (!finite.load(std::memory_order_relaxed)) return;
             workspace->affines.resize(static_cast<size_t>(count));
             Affine* const affines = workspace->affines.data();
             choose(begin, begin + count, lowest, highest, affines);
-            encode(first * slab, last * slab, {affines, begin}, workspace->columns);
+            encode(first * slab, last * slab, {affines, begin}, workspace->columns,
+                   noise == nullptr ? nullptr : &noises[static_cast<size_t>(first / together)]);
         });
+        add_in_order(noises, noise);
+        return finite.load();
     }
 
     // Blocks that are spread over the tensor, which is read twice.
-    void by_passes(int threads) {
+    bool by_passes(int threads, Noise* noise) {
         const auto groups = static_cast<size_t>(layout_.groups());
         WorkspacePool<Workspace> workspaces;
         std::vector<std::atomic<Key>> lowest(groups), highest(groups);
@@ -171,15 +208,21 @@ public:
             });
         });
         const std::vector<Key> least(lowest.begin(), lowest.end()), most(highest.begin(), highest.end());
+        if (!are_finite<Bits>(least.data(), most.data(), layout_.groups())) return false;
         std::vector<Affine> affines(groups);
         const int64_t grain = std::max<int64_t>(1, kGrain / layout_.group_size());
         parallel_pieces(layout_.groups(), grain, threads, [&](int64_t begin, int64_t end) {
             choose(begin, end, least.data() + begin, most.data() + begin, affines.data() + begin);
         });
+        const int64_t piece = piece_size(layout_);
+        std::vector<Noise> noises(static_cast<size_t>(noise == nullptr ? 0 : layout_.size() / piece + 1));
         for_each_piece(layout_, threads, [&](int64_t begin, int64_t end) {
             auto workspace = workspaces.borrow();
-            encode(begin, end, {affines.data(), 0}, workspace->columns);
+            encode(begin, end, {affines.data(), 0}, workspace->columns,
+                   noise == nullptr ? nullptr : &noises[static_cast<size_t>(begin / piece)]);
         });
+        add_in_order(noises, noise);
+        return true;
     }
 
 private:
@@ -212,15 +255,35 @@ private:
         }
     }
 
-    void encode(int64_t begin, int64_t end, Affines affines, Columns& columns) const {
-        if (encoding_.type.nbits == 8) return encode_part(begin, end, affines, packed_ + begin, columns);
-        uint8_t codes[2 * kCodeTile];
+    static void add_in_order(const std::vector<Noise>& pieces, Noise* total) {
+        for (const Noise& piece : pieces) {
+            total->squared_error += piece.squared_error;
+            total->squared_first += piece.squared_first;
+        }
+    }
+
+    // Adds to the noise, unless it is null, while values and codes are in the cache.
+    void encode(int64_t begin, int64_t end, Affines affines, Columns& columns, Noise* noise) const {
+        const int nbits = encoding_.type.nbits;
+        uint8_t space[2 * kCodeTile];
         const int64_t tile = code_tile(layout_);
         for (int64_t first = begin; first < end; first += tile) {
             const int64_t last = std::min(first + tile, end);
+            uint8_t* const codes = nbits == 8 ? packed_ + first : space;
             encode_part(first, last, affines, codes, columns);
-            kernels().pack(codes, last - first, encoding_.type.nbits, packed_ + first * encoding_.type.nbits / 8);
+            if (noise != nullptr) add_noise(first, last, affines, codes, columns, noise);
+            if (nbits != 8) kernels().pack(codes, last - first, nbits, packed_ + first * nbits / 8);
         }
+    }
+
+    void add_noise(int64_t begin, int64_t end, Affines affines, const uint8_t* codes, Columns& columns,
+                   Noise* noise) const {
+        Bits decoded[2 * kCodeTile];
+        const int sign_bit = encoding_.type.is_signed ? 0x80 : 0;  // of a whole byte: the codes are not packed yet
+        decode_tile(
+            codes, layout_, sign_bit, begin, end, decoded, [&](int64_t group, int64_t) { return affines.from(group); },
+            [&](int64_t group, int64_t column, int64_t) { return columns.of(layout_, affines, group) + column; });
+        kernels_for<Bits>(kernels()).add_noise(values_ + begin, decoded, end - begin, noise);
     }
 
     void encode_part(int64_t begin, int64_t end, Affines affines, uint8_t* codes, Columns& columns) const {
@@ -255,15 +318,11 @@ bool has_small_slabs(const BlockLayout& layout) {
 }  // namespace
 
 template <typename Bits>
-void quantize(const Bits* values, const float* importance, const BlockLayout& layout, AffineEncoding encoding,
-              int threads, Bits* scales, uint8_t* zero_points, uint8_t* packed) {
-    if (layout.size() == 0) return;
+bool quantize(const Bits* values, const float* importance, const BlockLayout& layout, AffineEncoding encoding,
+              int threads, Bits* scales, uint8_t* zero_points, uint8_t* packed, Noise* noise) {
+    if (layout.size() == 0) return true;
     Quantizer<Bits> quantizer(values, importance, layout, encoding, scales, zero_points, packed);
-    if (has_small_slabs(layout)) {
-        quantizer.by_slabs(threads);
-    } else {
-        quantizer.by_passes(threads);
-    }
+    return has_small_slabs(layout) ? quantizer.by_slabs(threads, noise) : quantizer.by_passes(threads, noise);
 }
 
 namespace {
@@ -316,7 +375,6 @@ public:
 
     // Decodes [begin, end), where packed codes begin at a byte, to values[0] and on.
     void decode(int64_t begin, int64_t end, Bits* values) const {
-        const auto& kernels = kernels_for<Bits>(corepress::kernels());
         uint8_t unpacked[2 * kCodeTile];
         TileAffines<Bits> affines(layout_, type_, scales_, zero_points_);
         const int64_t tile = code_tile(layout_);
@@ -327,16 +385,10 @@ public:
                 corepress::kernels().unpack(packed_ + first * type_.nbits / 8, last - first, type_.nbits, unpacked);
                 codes = unpacked;
             }
-            const auto runs = [&](int64_t group, int64_t offset, int64_t count, int64_t length) {
-                kernels.dequantize_runs(codes + (offset - first), count, length, affines.of_runs(group, count),
-                                        type_.sign_bit(), values + (offset - begin));
-            };
-            const auto rows = [&](int64_t group, int64_t column, int64_t offset, int64_t count, int64_t width) {
-                kernels.dequantize_columns(codes + (offset - first), count, width,
-                                           affines.of_columns(group, column, width), type_.sign_bit(),
-                                           values + (offset - begin));
-            };
-            walk(layout_, first, last, runs, rows);
+            decode_tile(
+                codes, layout_, type_.sign_bit(), first, last, values + (first - begin),
+                [&](int64_t group, int64_t count) { return affines.of_runs(group, count); },
+                [&](int64_t group, int64_t column, int64_t width) { return affines.of_columns(group, column, width); });
         }
     }
 
@@ -371,12 +423,12 @@ ErrorSums sum_quantized_errors(const Bits* first, const uint8_t* packed, const B
     });
 }
 
-template void quantize(const uint16_t*, const float*, const BlockLayout&, AffineEncoding, int, uint16_t*, uint8_t*,
-                       uint8_t*);
-template void quantize(const BFloat16Bits*, const float*, const BlockLayout&, AffineEncoding, int, BFloat16Bits*,
-                       uint8_t*, uint8_t*);
-template void quantize(const uint32_t*, const float*, const BlockLayout&, AffineEncoding, int, uint32_t*, uint8_t*,
-                       uint8_t*);
+template bool quantize(const uint16_t*, const float*, const BlockLayout&, AffineEncoding, int, uint16_t*, uint8_t*,
+                       uint8_t*, Noise*);
+template bool quantize(const BFloat16Bits*, const float*, const BlockLayout&, AffineEncoding, int, BFloat16Bits*,
+                       uint8_t*, uint8_t*, Noise*);
+template bool quantize(const uint32_t*, const float*, const BlockLayout&, AffineEncoding, int, uint32_t*, uint8_t*,
+                       uint8_t*, Noise*);
 template void dequantize(const uint8_t*, const BlockLayout&, IntegerType, const uint16_t*, const uint8_t*, int,
                          uint16_t*);
 template void dequantize(const uint8_t*, const BlockLayout&, IntegerType, const BFloat16Bits*, const uint8_t*, int,

@@ -25,10 +25,11 @@ struct AffineEncoding {
 
 // weight = scale * (code - zero_point). scales and zero_points (a byte each, signed as the codes): one per block.
 // packed: the codes in the tensor's order, least significant bit first. importance: of each value in the squared error
-// that is searched for, or null for 1; a block that has none at all counts as if it were null. Values must be finite.
+// that is searched for, or null for 1; a block that has none at all counts as if it were null. noise: what is lost, or
+// null. Returns whether all values are finite; if not, nothing of the result has a meaning.
 template <typename Bits>
-void quantize(const Bits* values, const float* importance, const BlockLayout& layout, AffineEncoding encoding,
-              int threads, Bits* scales, uint8_t* zero_points, uint8_t* packed);
+bool quantize(const Bits* values, const float* importance, const BlockLayout& layout, AffineEncoding encoding,
+              int threads, Bits* scales, uint8_t* zero_points, uint8_t* packed, Noise* noise = nullptr);
 
 // zero_points may be null: all 0.
 template <typename Bits>

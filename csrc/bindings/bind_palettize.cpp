@@ -19,15 +19,16 @@ struct Job {
     void* fitted_luts;  // null where the table is given
     uint8_t* packed;
     FloatFormat format;
-    std::optional<Noise> noise = {};
+    Fit fit = {};
 };
 
 template <typename Bits>
 void run(Job& job, int nbits, TableRule rule, int threads) {
     const Bits* const values = static_cast<const Bits*>(job.values);
     if (job.fitted_luts != nullptr) {
-        job.noise = fit_tables(values, job.importances, job.layout, rule, threads, static_cast<Bits*>(job.fitted_luts));
+        job.fit = fit_tables(values, job.importances, job.layout, rule, threads, static_cast<Bits*>(job.fitted_luts));
     }
+    if (!job.fit.finite) return;
     palettize(values, job.layout, nbits, static_cast<const Bits*>(job.luts), threads, job.packed);
 }
 
@@ -60,8 +61,8 @@ Job make_job(const py::array& weight, const Layout& layout, int nbits, const std
     return job;
 }
 
-// Fits tables, or takes those given, and assigns codes: a (lut, indices, noise) for each weight, the
-// noise None unless it was found on the way.
+// Fits tables, or takes those given, and assigns codes: a (lut, indices, noise) for each weight, the noise None unless
+// it was found on the way; None for a weight that was found not to be finite.
 py::list palettize_arrays(const std::vector<py::array>& weights, const std::vector<Layout>& layouts, int nbits,
                           const std::string& mode, const std::vector<std::optional<py::array>>& luts,
                           const std::vector<std::optional<Floats>>& importances, bool infinities,
@@ -87,7 +88,11 @@ py::list palettize_arrays(const std::vector<py::array>& weights, const std::vect
     }
     py::list results;
     for (const Job& job : jobs) {
-        results.append(py::make_tuple(job.lut, job.indices, tuple_of(job.noise)));
+        if (job.fit.finite) {
+            results.append(py::make_tuple(job.lut, job.indices, tuple_of(job.fit.noise)));
+        } else {
+            results.append(py::none());
+        }
     }
     return results;
 }

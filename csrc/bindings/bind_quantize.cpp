@@ -19,6 +19,8 @@ struct Job {
     void* scales;
     uint8_t* zero_points;
     uint8_t* codes;
+    bool finite = true;
+    Noise noise = {};
 };
 
 Job make_job(const py::array& weight, const Splits& splits, int nbits, const std::optional<Floats>& importance) {
@@ -46,10 +48,12 @@ Job make_job(const py::array& weight, const Splits& splits, int nbits, const std
     return job;
 }
 
-// A (data, scale, zero_point) for each weight.
+// A (data, scale, zero_point, noise) for each weight, the noise None unless it is asked for; None for a weight that is
+// not finite.
 py::list quantize_arrays(const std::vector<py::array>& weights, const std::vector<Splits>& layouts, int nbits,
                          bool is_signed, bool symmetric, bool search_scale,
-                         const std::vector<std::optional<Floats>>& importances, std::optional<int> num_threads) {
+                         const std::vector<std::optional<Floats>>& importances, bool measured,
+                         std::optional<int> num_threads) {
     const AffineEncoding encoding{type_from(nbits, is_signed), symmetric, search_scale};
     require(layouts.size() == weights.size() && importances.size() == weights.size(),
             "there must be one layout, and one importance or None, per weight");
@@ -63,16 +67,24 @@ py::list quantize_arrays(const std::vector<py::array>& weights, const std::vecto
     {
         const py::gil_scoped_release release;
         parallel_jobs(sizes, threads, [&](int64_t index, int job_threads) {
-            const Job& job = jobs[static_cast<size_t>(index)];
+            Job& job = jobs[static_cast<size_t>(index)];
             with_bits(job.format, [&](auto bits) {
                 using Bits = decltype(bits);
-                quantize(static_cast<const Bits*>(job.values), job.importances, job.layout, encoding, job_threads,
-                         static_cast<Bits*>(job.scales), job.zero_points, job.codes);
+                job.finite = quantize(static_cast<const Bits*>(job.values), job.importances, job.layout, encoding,
+                                      job_threads, static_cast<Bits*>(job.scales), job.zero_points, job.codes,
+                                      measured ? &job.noise : nullptr);
             });
         });
     }
     py::list results;
-    for (const Job& job : jobs) results.append(py::make_tuple(job.packed, job.scale, job.zero_point));
+    for (const Job& job : jobs) {
+        if (job.finite) {
+            const py::object noise = tuple_of(measured ? std::optional(job.noise) : std::nullopt);
+            results.append(py::make_tuple(job.packed, job.scale, job.zero_point, noise));
+        } else {
+            results.append(py::none());
+        }
+    }
     return results;
 }
 
@@ -126,7 +138,7 @@ py::tuple sum_quantized_errors_array(const py::array& weight, const Bytes& packe
 void bind_quantize(py::module_& module) {
     module.def("quantize", &quantize_arrays, py::arg("weights"), py::arg("layouts"), py::arg("nbits"),
                py::arg("is_signed"), py::arg("symmetric"), py::arg("search_scale"), py::arg("importances"),
-               py::arg("num_threads") = py::none());
+               py::arg("measured") = false, py::arg("num_threads") = py::none());
     module.def("dequantize", &dequantize_array, py::arg("data").noconvert(), py::arg("layout"), py::arg("nbits"),
                py::arg("is_signed"), py::arg("scale"), py::arg("zero_point"), py::arg("out"),
                py::arg("num_threads") = py::none());

@@ -117,6 +117,14 @@ inline double value_of_key(int64_t key) {
     return static_cast<double>(Format<Bits>::to_float(bits_from_key<Bits>(static_cast<Key>(key))));
 }
 
+// Whether all keys from the lowest to the highest are of finite values: infinities and NaNs have the outermost keys.
+template <typename Bits>
+inline bool is_finite_range(typename Format<Bits>::Key lowest, typename Format<Bits>::Key highest) {
+    constexpr Bits kLargest = static_cast<Bits>(Format<Bits>::kInfinity - 1);
+    return lowest >= key_from_bits(static_cast<Bits>(kLargest | ~Format<Bits>::kMagnitude)) &&
+           highest <= key_from_bits(kLargest);
+}
+
 // Rounds a double once, through a float whose last bit is made odd if anything was lost: that keeps what the second
 // rounding needs to know. Zero is always +0.
 template <typename Bits>

@@ -256,6 +256,7 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         sum_block_squares<Bits>,
         mask_of_kept<Bits>,
         add_errors<Bits>,
+        add_noise<Bits>,
     };
 }
 

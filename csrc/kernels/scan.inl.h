@@ -49,19 +49,10 @@ void column_key_range(const Bits* values, int64_t rows, int64_t columns, Key* lo
     }
 }
 
-template <typename Bits>
-void add_errors(const Bits* first, const Bits* second, int64_t count, ErrorSums* sums) {
-    Doubles squared_error = {}, squared_first = {}, squared_second = {}, product = {}, largest = {};
+// Calls add(a, b) with kLanes pairs at a time, the last of them filled up with zeros.
+template <typename Bits, typename Add>
+inline void for_each_pair(const Bits* first, const Bits* second, int64_t count, const Add& add) {
     float firsts[kTile], seconds[kTile];
-    const auto add = [&](const Doubles& a, const Doubles& b) __attribute__((always_inline)) {
-        const Doubles error = a - b;
-        const Doubles magnitude = error < 0 ? -error : error;
-        squared_error += error * error;
-        squared_first += a * a;
-        squared_second += b * b;
-        product += a * b;
-        largest = magnitude > largest ? magnitude : largest;
-    };
     Doubles a, b;
     for (int64_t begin = 0; begin < count; begin += kTile) {
         const int64_t length = count - begin < kTile ? count - begin : kTile;
@@ -73,17 +64,47 @@ void add_errors(const Bits* first, const Bits* second, int64_t count, ErrorSums*
             load_doubles(seconds + i, b);
             add(a, b);
         }
-        if (i < length) {  // zeros add nothing
+        if (i < length) {
             load_doubles(firsts + i, length - i, a);
             load_doubles(seconds + i, length - i, b);
             add(a, b);
         }
     }
+}
+
+template <typename Bits>
+void add_errors(const Bits* first, const Bits* second, int64_t count, ErrorSums* sums) {
+    Doubles squared_error = {}, squared_first = {}, squared_second = {}, product = {}, largest = {};
+    for_each_pair(
+        first, second, count, [&](const Doubles& a, const Doubles& b) __attribute__((always_inline)) {
+            const Doubles error = a - b;
+            const Doubles magnitude = error < 0 ? -error : error;
+            squared_error += error * error;
+            squared_first += a * a;
+            squared_second += b * b;
+            product += a * b;
+            largest = magnitude > largest ? magnitude : largest;
+        });
     for (int64_t lane = 0; lane < kLanes; ++lane) {
         sums->squared_error += squared_error[lane];
         sums->squared_first += squared_first[lane];
         sums->squared_second += squared_second[lane];
         sums->product += product[lane];
         sums->largest_error = largest[lane] > sums->largest_error ? largest[lane] : sums->largest_error;
+    }
+}
+
+template <typename Bits>
+void add_noise(const Bits* first, const Bits* second, int64_t count, Noise* noise) {
+    Doubles squared_error = {}, squared_first = {};
+    for_each_pair(
+        first, second, count, [&](const Doubles& a, const Doubles& b) __attribute__((always_inline)) {
+            const Doubles error = a - b;
+            squared_error += error * error;
+            squared_first += a * a;
+        });
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+        noise->squared_error += squared_error[lane];
+        noise->squared_first += squared_first[lane];
     }
 }

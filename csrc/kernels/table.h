@@ -11,6 +11,13 @@ namespace corepress {
 
 inline constexpr int64_t kLargestGroup = 1024;  // ranks are counted in a half's width
 
+// What a compressed tensor loses, beside what it stands for.
+struct Noise {
+    double squared_error = 0;
+    double squared_first = 0;
+};
+
+// The same and more.
 struct ErrorSums {
     double squared_error = 0;
     double squared_first = 0;
@@ -140,6 +147,8 @@ struct ValueKernels {
     // Adds the sums over pairs of values. The order of additions is fixed: lane i % 8, lanes in order at the end.
     // NaN makes sums NaN, but largest_error passes over it.
     void (*add_errors)(const Bits* first, const Bits* second, int64_t count, ErrorSums* sums);
+    // Only the first two sums.
+    void (*add_noise)(const Bits* first, const Bits* second, int64_t count, Noise* noise);
 };
 
 struct KernelTable {

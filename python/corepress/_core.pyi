@@ -36,7 +36,7 @@ def palettize(
     importances: list[NDArray[float32] | None],
     infinities: bool = False,
     num_threads: int | None = None,
-) -> list[tuple[NDArray[Any], Bytes, Noise | None]]: ...
+) -> list[tuple[NDArray[Any], Bytes, Noise | None] | None]: ...
 def sum_palette_errors(
     weight: NDArray[Any],
     indices: Bytes,
@@ -91,8 +91,9 @@ def quantize(
     symmetric: bool,
     search_scale: bool,
     importances: list[NDArray[float32] | None],
+    measured: bool = False,
     num_threads: int | None = None,
-) -> list[tuple[Bytes, NDArray[Any], Bytes]]: ...
+) -> list[tuple[Bytes, NDArray[Any], Bytes, Noise | None] | None]: ...
 def dequantize(
     data: Bytes,
     layout: BlockLayout,

@@ -118,10 +118,15 @@ def as_importance(verb: str, importance: Any, weight: NDArray[Any]) -> NDArray[n
 def as_finite_weight(verb: str, weight: Any, num_threads: int | None) -> NDArray[Any]:
     """Do what `as_weight` does, and raise NonFiniteError if there are NaN or infinite values."""
     array = as_weight(verb, weight)
-    count = _core.count_nonfinite(array, num_threads)
-    if count:
-        raise NonFiniteError(f"{verb}: {count} of {array.size} values are NaN or infinite (shape {array.shape})")
+    if _core.count_nonfinite(array, num_threads):
+        raise not_finite(verb, array, num_threads)
     return array
+
+
+def not_finite(verb: str, array: NDArray[Any], num_threads: int | None) -> NonFiniteError:
+    """Return the error for an array with NaN or infinite values."""
+    count = _core.count_nonfinite(array, num_threads)
+    return NonFiniteError(f"{verb}: {count} of {array.size} values are NaN or infinite (shape {array.shape})")
 
 
 def rounded_to(dtype: np.dtype[Any], values: Any) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, overload
 
 import numpy as np
@@ -19,11 +20,12 @@ from .arrays import (
     block_layout,
     checked_axis,
     item,
+    not_finite,
     rounded_to,
 )
 from .errors import TooFewZerosError
 from .measure import snr_db
-from .palettes import palettize, palettize_measured
+from .palettes import Measured, palettize, palettize_measured
 from .specs import Palettize, Prune, Quantize, Spec
 from .tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 
@@ -164,28 +166,35 @@ def quantize(
     if importance is not None and scale_search is None:
         raise ValueError("quantize: importance needs scale_search 'mse'")
     weights, importances = as_list("quantize", weight, importance)
-    tensors = _quantize_all(weights, importances, spec, num_threads, in_list=isinstance(weight, list))
+    quantized = _quantize_all(weights, importances, spec, num_threads, in_list=isinstance(weight, list))
+    tensors = [tensor for tensor, _ in quantized]
     return tensors if isinstance(weight, list) else tensors[0]
 
 
 def _quantize_all(
-    weights: list[Any], importances: list[Any], spec: Quantize, num_threads: int | None, *, in_list: bool
-) -> list[Any]:
+    weights: list[Any],
+    importances: list[Any],
+    spec: Quantize,
+    num_threads: int | None,
+    *,
+    in_list: bool,
+    measured: bool = False,
+) -> list[Measured]:
     num_threads = as_threads("quantize", num_threads)
     if any(isinstance(weight, CompressedTensor) for weight in weights):
         if any(importance is not None for importance in importances):
             raise ValueError("quantize: importance is for arrays, not for compressed tensors")
-        return [_quantize_tensor(weight, spec, num_threads) for weight in weights]
+        return [(_quantize_tensor(weight, spec, num_threads), None) for weight in weights]
     arrays, blocks, checked_importances = [], [], []
     for index, (weight, importance) in enumerate(zip(weights, importances, strict=True)):
         with item("quantize", index if in_list else None):
-            array = as_finite_weight("quantize", weight, num_threads)
+            array = as_weight("quantize", weight)
             if array.size == 0:
                 raise ValueError(f"quantize: weight has no elements (shape {array.shape})")
             arrays.append(array)
             blocks.append(_block_counts(spec, array.shape))
             checked_importances.append(as_importance("quantize", importance, array))
-    return _quantize_blocks(arrays, spec, blocks, checked_importances, num_threads)
+    return _quantize_blocks(arrays, spec, blocks, checked_importances, num_threads, in_list=in_list, measured=measured)
 
 
 def _quantize_tensor(weight: Any, spec: Quantize, num_threads: int) -> CompressedTensor:
@@ -193,11 +202,11 @@ def _quantize_tensor(weight: Any, spec: Quantize, num_threads: int) -> Compresse
         return fit_blocks(array, spec, _block_counts(spec, array.shape))
 
     def fit_blocks(array: NDArray[Any], spec: Quantize, counts: tuple[int, ...]) -> QuantizedTensor:
-        finite = as_finite_weight("quantize", array, num_threads)
-        return _quantize_blocks([finite], spec, [counts], [None], num_threads)[0]
+        tensor: QuantizedTensor = _quantize_blocks([array], spec, [counts], [None], num_threads)[0][0]
+        return tensor
 
     if not isinstance(weight, CompressedTensor):
-        return fit(as_finite_weight("quantize", weight, num_threads), spec)
+        return fit(as_weight("quantize", weight), spec)
     return joint.quantize(weight, spec, fit, fit_blocks, num_threads)
 
 
@@ -207,17 +216,24 @@ def _quantize_blocks(
     blocks: list[tuple[int, ...]],
     importances: list[NDArray[np.float32] | None],
     num_threads: int,
-) -> list[QuantizedTensor]:
+    *,
+    in_list: bool = False,
+    measured: bool = False,
+) -> list[Measured]:
     layouts = [block_layout(array.shape, counts) for array, counts in zip(arrays, blocks, strict=True)]
     nbits, storage = QUANTIZED_DTYPES[spec.dtype]
     symmetric, is_signed = spec.mode == "linear_symmetric", storage is np.int8
     search = spec.scale_search == "mse"
-    encoded = _core.quantize(arrays, layouts, nbits, is_signed, symmetric, search, importances, num_threads)
-    tensors = []
-    for array, counts, (data, scale, zero_point) in zip(arrays, blocks, encoded, strict=True):
+    encoded = _core.quantize(arrays, layouts, nbits, is_signed, symmetric, search, importances, measured, num_threads)
+    quantized: list[Measured] = []
+    for index, (array, counts, result) in enumerate(zip(arrays, blocks, encoded, strict=True)):
+        if result is None:
+            with item("quantize", index if in_list else None):
+                raise not_finite("quantize", array, num_threads)
+        data, scale, zero_point, noise = result
         offsets = None if symmetric and is_signed else zero_point.view(storage).reshape(counts)
-        tensors.append(QuantizedTensor(array.shape, data, scale.reshape(counts), offsets, spec.dtype))
-    return tensors
+        quantized.append((QuantizedTensor(array.shape, data, scale.reshape(counts), offsets, spec.dtype), noise))
+    return quantized
 
 
 def _block_counts(spec: Quantize, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -422,37 +438,33 @@ def _largest_not_above(threshold: float, dtype: np.dtype[Any]) -> NDArray[Any]:
     return rounded
 
 
-def _palettize_one(
-    weight: Any, spec: Palettize, num_threads: int | None
-) -> tuple[CompressedTensor, _core.Noise | None]:
+def _palettize_one(weight: Any, spec: Palettize, num_threads: int | None, _measured: bool) -> Measured:
     return palettize_measured([weight], spec, num_threads, in_list=False)[0]
 
 
-def _quantize_one(weight: Any, spec: Quantize, num_threads: int | None) -> tuple[CompressedTensor, None]:
-    return _quantize_all([weight], [None], spec, num_threads, in_list=False)[0], None
+def _quantize_one(weight: Any, spec: Quantize, num_threads: int | None, measured: bool) -> Measured:
+    return _quantize_all([weight], [None], spec, num_threads, in_list=False, measured=measured)[0]
 
 
-def _prune_one(weight: Any, spec: Prune, num_threads: int | None) -> tuple[SparseTensor, _core.Noise | None]:
-    return _prune_all([weight], spec, num_threads, in_list=False, measured=True)[0]
+def _prune_one(weight: Any, spec: Prune, num_threads: int | None, measured: bool) -> Measured:
+    return _prune_all([weight], spec, num_threads, in_list=False, measured=measured)[0]
 
 
-_APPLY = {Palettize: _palettize_one, Quantize: _quantize_one, Prune: _prune_one}
+_APPLY: dict[type, Callable[..., Measured]] = {Palettize: _palettize_one, Quantize: _quantize_one, Prune: _prune_one}
 
 
 def apply(weight: Any, spec: Spec, *, num_threads: int | None = None) -> CompressedTensor:
     """Compress an array or a compressed tensor as `spec` says; what this module's functions do with their arguments."""
-    compress: Any = _APPLY[type(spec)]
-    tensor: CompressedTensor = compress(weight, spec, num_threads)[0]
+    tensor: CompressedTensor = _APPLY[type(spec)](weight, spec, num_threads, False)[0]
     return tensor
 
 
 def apply_measured(weight: Any, spec: Spec, *, num_threads: int | None = None) -> tuple[CompressedTensor, float]:
     """Do what `apply` does, and tell the signal-to-noise ratio in decibel that `error` would find.
 
-    Kernels that count values know the error from the counts; otherwise it takes another pass over the weight.
+    Where the kernels cannot tell the error on their way, it takes another pass over the weight.
     """
     weight = as_weight(spec.verb, weight)
-    compress: Any = _APPLY[type(spec)]
-    tensor, noise = compress(weight, spec, num_threads)
+    tensor, noise = _APPLY[type(spec)](weight, spec, num_threads, True)
     squared_error, squared_first = noise or tensor.error_sums(weight, num_threads)[:2]
     return tensor, snr_db(squared_first, squared_error)

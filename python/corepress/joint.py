@@ -164,8 +164,9 @@ def _palettize_codes(
 def _with_integers(codes: Array, fitted: PalettizedTensor, dtype: type[Any]) -> PalettizedTensor:
     table = np.rint(fitted.table)
     layout = group_layout(fitted.shape, fitted.group_counts)
-    ((_, indices, _),) = _core.palettize([codes], [layout], fitted.nbits, "kmeans", [table], [None], False)
-    return replace(fitted, indices=indices, lut=table.astype(dtype))
+    (encoded,) = _core.palettize([codes], [layout], fitted.nbits, "kmeans", [table], [None], False)
+    assert encoded is not None, "codes are finite"
+    return replace(fitted, indices=encoded[1], lut=table.astype(dtype))
 
 
 def quantize(

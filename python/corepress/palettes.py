@@ -19,6 +19,7 @@ from .arrays import (
     checked_axis,
     group_layout,
     item,
+    not_finite,
     rounded_to,
 )
 from .custom_palettes import palettize_by
@@ -252,7 +253,7 @@ def palettize_measured(
     jobs = []
     for index, (weight, importance) in enumerate(zip(weights, importances, strict=True)):
         with item("palettize", index if in_list else None):
-            jobs.append(_checked(weight, importance, spec, num_threads))
+            jobs.append(_checked(weight, importance, spec, num_threads, table))
     if spec.enable_per_channel_scale:
         return [(tensor, None) for tensor in _palettize_scaled(jobs, spec, num_threads, table)]
     if spec.cluster_dim > 1:
@@ -271,7 +272,7 @@ def palettize_measured(
     luts: list[NDArray[Any] | None] = [None] * len(jobs)
     if table is not None:
         luts = [_tables(job.array.dtype, [table] * prod(job.groups), spec.nbits) for job in jobs]
-    return _encode(jobs, luts, spec.nbits, spec.mode, num_threads)
+    return _encode(jobs, luts, spec.nbits, spec.mode, num_threads, in_list=in_list)
 
 
 def _palettize_tensor(weight: Any, spec: Palettize, num_threads: int, table: NDArray[Any] | None) -> CompressedTensor:
@@ -299,9 +300,15 @@ def _palettize_scaled(
     return [replace(tensor, scale=scale) for tensor, (scale, _) in zip(tensors, pairs, strict=True)]
 
 
-def _checked(weight: Any, importance: Any, spec: Palettize, num_threads: int) -> _Job:
+def _checked(
+    weight: Any, importance: Any, spec: Palettize, num_threads: int, table: NDArray[Any] | None = None
+) -> _Job:
     infinities = False
-    if spec.nonfinite == "table":
+    # Scalar k-means of alike weights sees every value and finds by itself what is not finite.
+    plain = table is None and importance is None and not spec.enable_per_channel_scale
+    if plain and spec.mode == "kmeans" and spec.cluster_dim == 1 and spec.nonfinite != "table":
+        array = as_weight("palettize", weight)
+    elif spec.nonfinite == "table":
         array = as_weight("palettize", weight)
         infinities = _core.count_nonfinite(array, num_threads) > 0
     else:
@@ -326,7 +333,13 @@ def _require_room(job: _Job, spec: Palettize) -> None:
 
 
 def _encode(
-    jobs: list[_Job], luts: list[NDArray[Any] | None], nbits: int, mode: str, num_threads: int
+    jobs: list[_Job],
+    luts: list[NDArray[Any] | None],
+    nbits: int,
+    mode: str,
+    num_threads: int,
+    *,
+    in_list: bool = False,
 ) -> list[Measured]:
     encoded = _core.palettize(
         [job.array for job in jobs],
@@ -338,10 +351,15 @@ def _encode(
         any(job.infinities for job in jobs),
         num_threads,
     )
-    return [
-        (PalettizedTensor(job.array.shape, indices, lut.reshape(*job.groups, 2**nbits, 1), nbits), noise)
-        for job, (lut, indices, noise) in zip(jobs, encoded, strict=True)
-    ]
+    palettized: list[Measured] = []
+    for index, (job, result) in enumerate(zip(jobs, encoded, strict=True)):
+        if result is None:
+            with item("palettize", index if in_list else None):
+                raise not_finite("palettize", job.array, num_threads)
+        lut, indices, noise = result
+        tensor = PalettizedTensor(job.array.shape, indices, lut.reshape(*job.groups, 2**nbits, 1), nbits)
+        palettized.append((tensor, noise))
+    return palettized
 
 
 def _palettize_unique(job: _Job, nbits: int | None, num_threads: int) -> Measured:
