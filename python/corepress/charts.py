@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import html
+import io
+from pathlib import Path
 from typing import Any
 
 INK, FAINT, GRID = "#1f2933", "#6b7785", "#e3e8ee"
 ORIGINAL_COLOUR, BLUE, ORANGE = "#a3adb8", "#2563eb", "#ea580c"
+SUFFIXES = (".png", ".svg", ".html")
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>{title}</title>
+<style>body {{ margin: 2em auto; max-width: {width}in; }} svg {{ width: 100%; height: auto; }}</style>
+{svg}
+</html>
+"""
 
 
 def new_figure(title: str, size: tuple[float, float]) -> Any:
@@ -22,6 +34,24 @@ def new_figure(title: str, size: tuple[float, float]) -> Any:
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=15, fontweight="bold", color=INK)
     return figure
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as its file's suffix says, one of `SUFFIXES`; an HTML page needs no other file."""
+    suffix = path.suffix.lower()
+    if suffix == ".png":
+        figure.savefig(path, dpi=160)
+        return
+    import matplotlib
+
+    drawing = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "corepress", "svg.fonttype": "none"}):
+        figure.savefig(drawing, format="svg", metadata={"Date": None})
+    svg = drawing.getvalue()
+    if suffix == ".html":
+        title = html.escape(figure.get_suptitle())
+        svg = _PAGE.format(title=title, width=figure.get_figwidth(), svg=svg[svg.index("<svg") :])
+    path.write_text(svg, encoding="utf-8")
 
 
 def style(axes: Any, title: str) -> None:

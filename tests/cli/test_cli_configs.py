@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -219,3 +220,28 @@ def test_pictures(shell, unet, compressed, tmp_path, arguments):
     assert width > 1000
     assert height > 500
     assert len(data) > 10_000
+
+
+def test_pictures_within_pages(shell, unet, tmp_path):
+    drawings = []
+    for name in ("picture.svg", "page.html", "again.html"):
+        outcome = shell("palettize", unet, "--dry-run", "--nbits", "3", "--quiet", "--plot", tmp_path / name)
+        assert (outcome.status, outcome.err) == (0, "")
+        drawings.append((tmp_path / name).read_text(encoding="utf-8"))
+    svg, page, again = drawings
+    root = ElementTree.fromstring(svg)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert page.startswith("<!doctype html>")
+    assert svg[svg.index("<svg") :] in page
+    assert "would become" in page
+    assert "<script" not in page
+    assert "src=" not in page
+    assert page == again
+
+
+def test_a_picture_of_another_kind_is_refused_before_any_work(shell, unet, tmp_path):
+    destination = tmp_path / "new.mlpackage"
+    outcome = shell("palettize", unet, "-o", destination, "--nbits", "3", "--plot", tmp_path / "picture.jpg")
+    assert outcome.status == 2
+    assert "picture.jpg must end with .png, .svg or .html" in outcome.err
+    assert not destination.exists()

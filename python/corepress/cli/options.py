@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import click
 
+from ..charts import SUFFIXES
 from ..config import DEFAULT_WEIGHT_THRESHOLD, TARGETS
 from ..specs import Spec
 
@@ -46,6 +47,12 @@ def _require_folder(context: click.Context, parameter: click.Parameter, value: P
     if value is not None and not value.absolute().parent.is_dir():
         raise click.BadParameter(f"the folder {value.parent} does not exist")
     return value
+
+
+def _require_picture(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and value.suffix.lower() not in SUFFIXES:
+        raise click.BadParameter(f"{value.name} must end with {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    return _require_folder(context, parameter, value)
 
 
 source_argument = click.argument("source", type=click.Path(path_type=Path))
@@ -97,10 +104,10 @@ report_options = together(
 plot_option = click.option(
     "--plot",
     "plot_file",
-    metavar="FILE.png",
+    metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=_require_folder,
-    help="Draw the result as a picture.",
+    callback=_require_picture,
+    help="Draw the result as a picture: FILE.png, FILE.svg or FILE.html.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 quiet_option = click.option(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..charts import BLUE, FAINT, GRID, INK, ORANGE, ORIGINAL_COLOUR, new_figure, style
+from ..charts import BLUE, FAINT, GRID, INK, ORANGE, ORIGINAL_COLOUR, new_figure, save_figure, style
 from .wording import format_bytes
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def plot_report(report: Report, path: Path) -> None:
     points = [(record.bits_per_weight, record.snr_db or 0.0, record.size) for record in measured]
     _draw_quality(quality, points)
     _draw_sizes(sizes, [(each.name, each.bytes_before, each.bytes_after) for each in report.weights])
-    figure.savefig(path, dpi=150, format="png")
+    save_figure(figure, path)
 
 
 def plot_plan(plan: Plan, path: Path) -> None:
@@ -34,7 +34,7 @@ def plot_plan(plan: Plan, path: Path) -> None:
     about = "" if plan.exact else "about "
     figure = new_figure(f"{Path(plan.source).name}: {before} would become {about}{after}", (10, 6.2))
     _draw_sizes(figure.subplots(), [(each.name, each.bytes_before, each.bytes_after) for each in plan.weights])
-    figure.savefig(path, dpi=150, format="png")
+    save_figure(figure, path)
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
@@ -56,7 +56,7 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     worst.bar_label(bars, [f"{snr:.1f} dB" for snr, _ in shown], padding=4, fontsize=9, color=INK)
     worst.set_yticks(range(len(shown)), [_short(name) for _, name in shown])
     _style_bars(worst, "Furthest apart", max([snr for snr, _ in shown], default=1))
-    figure.savefig(path, dpi=150, format="png")
+    save_figure(figure, path)
 
 
 def _draw_quality(axes: Any, points: Sequence[tuple[float, float, int]]) -> None:

@@ -107,6 +107,7 @@ class ValueReader:
     def __init__(self, package: Package) -> None:
         self._package = package
         self._files: dict[Path, WeightFileReader] = {}
+        self._paths: dict[str, Path] = {}
         self._lock = threading.Lock()
 
     def file(self, path: Path) -> WeightFileReader:
@@ -118,7 +119,10 @@ class ValueReader:
 
     def record(self, value: Any) -> tuple[WeightFileReader, BlobRecord]:
         """Where a value with a blob is stored."""
-        file = self.file(self._package.locate(value.blobFileValue.fileName))
+        name = value.blobFileValue.fileName
+        if name not in self._paths:
+            self._paths[name] = self._package.locate(name)
+        file = self.file(self._paths[name])
         return file, file.record(value.blobFileValue.offset)
 
     def check(self, value: Any, where: str) -> tuple[DataType, tuple[int, ...]]:

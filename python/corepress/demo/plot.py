@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..charts import FAINT, GRID, INK, ORIGINAL_COLOUR, new_figure, style
+from ..charts import FAINT, GRID, INK, ORIGINAL_COLOUR, new_figure, save_figure, style
 from .variants import Original, Result
 
 COLOURS = {"palette": "#2563eb", "grouped palette": "#0d9488", "integer": "#ea580c", "pruned": "#9333ea"}
@@ -24,7 +24,7 @@ def draw_plot(original: Original, results: Sequence[Result], destination: Path) 
     quality, sizes = figure.subplots(1, 2, width_ratios=(1.25, 1))
     _draw_quality(quality, results)
     _draw_sizes(sizes, original, results)
-    figure.savefig(destination, dpi=160)
+    save_figure(figure, destination)
 
 
 def _draw_quality(axes: Any, results: Sequence[Result]) -> None:
