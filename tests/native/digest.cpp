@@ -78,12 +78,14 @@ void add_quantized(const std::vector<Bits>& values, const BlockLayout& layout, i
             std::vector<uint8_t> zero_points(groups);
             std::vector<uint8_t> codes((values.size() * static_cast<size_t>(type.nbits) + 7) / 8);
             const bool search = values.size() < 20000 && type.nbits == 4;
+            Noise noise;
             quantize<Bits>(values.data(), nullptr, layout, {type, symmetric, search}, threads, scales.data(),
-                           zero_points.data(), codes.data());
+                           zero_points.data(), codes.data(), &noise);
             dequantize(codes.data(), layout, type, scales.data(), zero_points.data(), threads, decoded.data());
             digest.add(scales);
             digest.add(zero_points);
             digest.add(codes);
+            digest.add(noise);
             digest.add(decoded);
             digest.add(sum_quantized_errors(values.data(), codes.data(), layout, type, scales.data(),
                                             zero_points.data(), threads));
@@ -197,9 +199,9 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     for (const int nbits : {1, 2, 3, 4, 6, 8}) {
         std::vector<Bits> luts(groups << nbits);
         std::vector<uint8_t> packed((size * static_cast<size_t>(nbits) + 7) / 8);
-        const auto noise =
+        const Fit fit =
             fit_tables<Bits>(values.data(), nullptr, layout, {TableMode::kKmeans, 1 << nbits}, threads, luts.data());
-        if (noise) digest.add(*noise);
+        if (fit.noise) digest.add(*fit.noise);
         palettize(values.data(), layout, nbits, luts.data(), threads, packed.data());
         const BlockLayout blocks({{1, layout.outer}, {layout.groups, layout.run}});
         look_up<Bits>(packed.data(), blocks, nbits, luts.data(), nullptr, threads, decoded.data());
