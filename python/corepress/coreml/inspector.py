@@ -11,6 +11,7 @@ from typing import Any
 
 from .package import Package
 from .program import Program, Weight
+from .records import IDENTITY_COLUMNS, ConstantRecord, bits_per_weight, identity
 from .storage import check_stored, describe_storage, stored_bytes, visible_weights
 from .table import Column, format_bytes, render
 from .transform import StrPath
@@ -18,19 +19,11 @@ from .values import ValueReader
 
 
 @dataclass(frozen=True)
-class StoredWeight:
-    """How one constant is stored.
+class StoredWeight(ConstantRecord):
+    """How one constant is stored; beside the attributes of `ConstantRecord`:
 
     Attributes
     ----------
-    name, function : str
-        Name of the constant and of the function it stands in; of shared constants, the first.
-    consumers : tuple of str
-        Types of the operations that use it.
-    shape : tuple of int
-        Shape.
-    dtype : str
-        Element type of the decompressed values.
     storage : str
         How it is stored.
     bits_per_weight : float
@@ -41,11 +34,6 @@ class StoredWeight:
         Number of operations that share the stored data.
     """
 
-    name: str
-    function: str
-    consumers: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
     storage: str
     bits_per_weight: float
     bytes: int
@@ -82,7 +70,7 @@ class Inspection:
     @property
     def weight_count(self) -> int:
         """Number of weights (elements)."""
-        return sum(prod(weight.shape) for weight in self.weights)
+        return sum(weight.size for weight in self.weights)
 
     @property
     def weight_bytes(self) -> int:
@@ -92,15 +80,12 @@ class Inspection:
     @property
     def bits_per_weight(self) -> float:
         """Stored bits per weight."""
-        return 8.0 * self.weight_bytes / self.weight_count if self.weight_count else 0.0
+        return bits_per_weight(self.weight_bytes, self.weights)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        values = dataclasses.asdict(self)
-        values["weights"] = [
-            record | {"shape": list(record["shape"]), "consumers": list(record["consumers"])}
-            for record in values["weights"]
-        ]
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["weights"] = [weight.to_dict() for weight in self.weights]
         totals = {name: getattr(self, name) for name in ("weight_count", "weight_bytes", "bits_per_weight")}
         return values | {"functions": list(self.functions)} | totals
 
@@ -122,9 +107,7 @@ class Inspection:
 
 
 _COLUMNS = (
-    Column("weight", lambda weight: weight.name),
-    Column("used by", lambda weight: ", ".join(weight.consumers) or "-"),
-    Column("shape", lambda weight: "x".join(map(str, weight.shape))),
+    *IDENTITY_COLUMNS,
     Column("type", lambda weight: weight.dtype),
     Column("stored as", lambda weight: weight.storage),
     Column("bits", lambda weight: f"{weight.bits_per_weight:.2f}", right=True),
@@ -166,15 +149,11 @@ def inspect(src: StrPath) -> Inspection:
 
 
 def _stored_weight(weight: Weight) -> StoredWeight:
-    first, size = weight.first, stored_bytes(weight)
+    size = stored_bytes(weight)
     return StoredWeight(
-        name=first.name,
-        function=first.function,
-        consumers=weight.consumer_types,
-        shape=first.shape,
-        dtype=first.data_type.name,
+        **identity(weight),
         storage=describe_storage(weight),
-        bits_per_weight=8.0 * size / max(1, prod(first.shape)),
+        bits_per_weight=8.0 * size / max(1, prod(weight.first.shape)),
         bytes=size,
         shared_by=len(weight.definitions),
     )

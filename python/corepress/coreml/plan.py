@@ -23,6 +23,7 @@ from .package import Package
 from .phantoms import phantom
 from .pipeline import Result, Task
 from .program import Program, Weight
+from .records import IDENTITY_COLUMNS, ChangeRecord, bits_per_weight, identity
 from .rewrite import Edit, rewrite
 from .storage import check_stored, stored_bytes, visible_weights
 from .table import Column, format_bytes, render
@@ -33,52 +34,18 @@ from .weight_file import BlobRecord, WeightFileLayout, WeightFileReader
 
 
 @dataclass(frozen=True)
-class PlannedWeight:
-    """What is to be done to one constant.
+class PlannedWeight(ChangeRecord):
+    """What is to be done to one constant; beside the attributes of `ChangeRecord`:
 
     Attributes
     ----------
-    name, function : str
-        Name of the constant and of the function it stands in; of shared constants, the first.
-    consumers : tuple of str
-        Types of the operations that use it.
-    shape : tuple of int
-        Shape.
-    dtype : str
-        Element type of the decompressed values.
     status : {"compress", "keep"}
         What is to be done.
-    method : str or None
-        How, if something is to be done.
-    reason : str or None
-        Why nothing is.
-    planned : bool
-        Whether a kept constant is of a kind that no config means.
-    bits_per_weight : float
-        Stored bits per weight then, tables and scales included.
-    bytes_before, bytes_after : int
-        Stored bytes now and then, tables and scales included.
     exact : bool
         Whether `bytes_after` is certain; where it depends on the values, it is an estimate.
     """
 
-    name: str
-    function: str
-    consumers: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-    status: str
-    method: str | None
-    reason: str | None
-    planned: bool
-    bits_per_weight: float
-    bytes_before: int
-    bytes_after: int
     exact: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
-        return dataclasses.asdict(self) | {"consumers": list(self.consumers), "shape": list(self.shape)}
 
 
 @dataclass(frozen=True, repr=False)
@@ -125,8 +92,7 @@ class Plan:
     @property
     def bits_per_weight(self) -> float:
         """Stored bits per weight over all constants then, kept ones included."""
-        count = sum(prod(weight.shape) for weight in self.weights)
-        return 8.0 * sum(weight.bytes_after for weight in self.weights) / count if count else 0.0
+        return bits_per_weight(sum(weight.bytes_after for weight in self.weights), self.weights)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -166,9 +132,7 @@ class Plan:
 
 
 _COLUMNS = (
-    Column("weight", lambda weight: weight.name),
-    Column("used by", lambda weight: ", ".join(weight.consumers) or "-"),
-    Column("shape", lambda weight: "x".join(map(str, weight.shape))),
+    *IDENTITY_COLUMNS,
     Column("to do", lambda weight: weight.method or f"keep: {weight.reason}"),
     Column("bits", lambda weight: f"{weight.bits_per_weight:.2f}", right=True),
     Column("now", lambda weight: format_bytes(weight.bytes_before), right=True),
@@ -310,11 +274,7 @@ def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, Opera
         keep = reason
     after = size if form is None else form.nbytes
     record = PlannedWeight(
-        name=first.name,
-        function=first.function,
-        consumers=weight.consumer_types,
-        shape=first.shape,
-        dtype=first.data_type.name,
+        **identity(weight),
         status="keep" if decision is None or keep else "compress",
         method=None if decision is None or keep else decision.description,
         reason=None if keep is None else str(keep),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .records import IDENTITY_COLUMNS, ChangeRecord, bits_per_weight
 from .table import Column, format_bytes, render
 from .targets import TargetWarning
 
@@ -38,61 +39,25 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class WeightRecord:
-    """What was done to one constant.
+class WeightRecord(ChangeRecord):
+    """What was done to one constant; beside the attributes of `ChangeRecord`:
 
     Attributes
     ----------
-    name, function : str
-        Name of the constant and of the function it stands in; of shared constants, the first.
-    consumers : tuple of str
-        Types of the operations that use it.
-    shape : tuple of int
-        Shape.
-    dtype : str
-        Element type of the decompressed values.
     status : {"compressed", "decompressed", "kept"}
         What was done.
-    method : str or None
-        How, if something was done.
-    reason : str or None
-        Why nothing was done.
-    planned : bool
-        Whether a kept constant is of a kind that no config means: small, a vector, not a float, compressed before.
-    bits_per_weight : float
-        Stored bits per weight now, tables and scales included.
-    bytes_before, bytes_after : int
-        Stored bytes, tables and scales included.
     snr_db : float or None
         Signal-to-noise ratio of a compressed constant; infinite if nothing was lost.
     """
 
-    name: str
-    function: str
-    consumers: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-    status: str
-    method: str | None
-    reason: str | None
-    planned: bool
-    bits_per_weight: float
-    bytes_before: int
-    bytes_after: int
     snr_db: float | None
-
-    @property
-    def size(self) -> int:
-        """Number of weights."""
-        return math.prod(self.shape)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON; what was lossless has ``snr_db`` None and ``lossless`` True."""
-        values = dataclasses.asdict(self)
+        values = super().to_dict()
         finite = self.snr_db is not None and math.isfinite(self.snr_db)
         values["snr_db"] = self.snr_db if finite else None
         values["lossless"] = self.snr_db == math.inf
-        values["consumers"], values["shape"] = list(self.consumers), list(self.shape)
         return values
 
     @classmethod
@@ -164,8 +129,7 @@ class Report:
     @property
     def bits_per_weight(self) -> float:
         """Stored bits per weight over all constants, kept ones included."""
-        count = sum(record.size for record in self.weights)
-        return 8.0 * sum(record.bytes_after for record in self.weights) / count if count else 0.0
+        return bits_per_weight(sum(record.bytes_after for record in self.weights), self.weights)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -252,9 +216,7 @@ def _signal_to_noise(record: WeightRecord) -> str:
 
 
 _COLUMNS = (
-    Column("weight", lambda record: record.name),
-    Column("used by", lambda record: ", ".join(record.consumers) or "-"),
-    Column("shape", lambda record: "x".join(map(str, record.shape))),
+    *IDENTITY_COLUMNS,
     Column("done", lambda record: record.method or f"kept: {record.reason}"),
     Column("bits", lambda record: f"{record.bits_per_weight:.2f}", right=True),
     Column("before", lambda record: format_bytes(record.bytes_before), right=True),

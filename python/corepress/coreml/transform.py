@@ -14,6 +14,7 @@ from .package import Package
 from .package_writer import PackageWriter
 from .pipeline import Result, Task
 from .program import Program, Weight
+from .records import identity
 from .report import Progress, Report, WeightRecord, peak_memory_bytes
 from .rewrite import Edit, rewrite
 from .storage import check_stored, stored_bytes, visible_weights
@@ -102,18 +103,13 @@ class _Run:
         planned: bool = False,
         snr_db: float | None = None,
     ) -> None:
-        first = weight.first
         self._records[weight] = WeightRecord(
-            name=first.name,
-            function=first.function,
-            consumers=weight.consumer_types,
-            shape=first.shape,
-            dtype=first.data_type.name,
+            **identity(weight),
             status=status,
             method=method,
             reason=reason,
             planned=planned,
-            bits_per_weight=8.0 * bytes_after / max(1, prod(first.shape)),
+            bits_per_weight=8.0 * bytes_after / max(1, prod(weight.first.shape)),
             bytes_before=stored_bytes(weight),
             bytes_after=bytes_after,
             snr_db=snr_db,

@@ -1,0 +1,98 @@
+"""What all records of constants tell, and the parts that their tables and totals share."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .program import Weight
+from .table import Column
+
+
+@dataclass(frozen=True)
+class ConstantRecord:
+    """One constant.
+
+    Attributes
+    ----------
+    name, function : str
+        Name of the constant and of the function it stands in; of shared constants, the first.
+    consumers : tuple of str
+        Types of the operations that use it.
+    shape : tuple of int
+        Shape.
+    dtype : str
+        Element type of the decompressed values.
+    """
+
+    name: str
+    function: str
+    consumers: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return dataclasses.asdict(self) | {"consumers": list(self.consumers), "shape": list(self.shape)}
+
+
+@dataclass(frozen=True)
+class ChangeRecord(ConstantRecord):
+    """One constant that is stored anew, or not; beside the attributes of `ConstantRecord`:
+
+    Attributes
+    ----------
+    status : str
+        What is done.
+    method : str or None
+        How, if something is done.
+    reason : str or None
+        Why nothing is done.
+    planned : bool
+        Whether a kept constant is of a kind that no config means: small, a vector, not a float, compressed before.
+    bits_per_weight : float
+        Stored bits per weight afterwards, tables and scales included.
+    bytes_before, bytes_after : int
+        Stored bytes, tables and scales included.
+    """
+
+    status: str
+    method: str | None
+    reason: str | None
+    planned: bool
+    bits_per_weight: float
+    bytes_before: int
+    bytes_after: int
+
+
+def identity(weight: Weight) -> dict[str, Any]:
+    """The fields of a `ConstantRecord`."""
+    first = weight.first
+    return {
+        "name": first.name,
+        "function": first.function,
+        "consumers": weight.consumer_types,
+        "shape": first.shape,
+        "dtype": first.data_type.name,
+    }
+
+
+def bits_per_weight(nbytes: int, records: Iterable[ConstantRecord]) -> float:
+    """Bits that each of the records' weights takes of so many bytes; 0 if there are none."""
+    count = sum(record.size for record in records)
+    return 8.0 * nbytes / count if count else 0.0
+
+
+IDENTITY_COLUMNS = (
+    Column("weight", lambda record: record.name),
+    Column("used by", lambda record: ", ".join(record.consumers) or "-"),
+    Column("shape", lambda record: "x".join(map(str, record.shape))),
+)
