@@ -9,6 +9,7 @@
 #include <string>
 
 #include "algo/measure.h"
+#include "core/formats.h"
 #include "core/parallel.h"
 #include "core/require.h"
 #include "core/span.h"
@@ -37,8 +38,6 @@ inline GroupLayout layout_from(const Layout& layout, const py::array& array) {
 inline void require_contiguous(const py::array& array, const char* name) {
     require((array.flags() & py::array::c_style) != 0, name, " must be C-contiguous");
 }
-
-enum class FloatFormat { kHalf, kBFloat16, kSingle };
 
 // bfloat16 is a dtype of the package ml_dtypes, known by its name alone.
 inline std::optional<FloatFormat> find_float_format(const py::array& array) {
@@ -85,15 +84,7 @@ inline py::array empty_like_float(const py::array& array, int64_t size) {
     return py::array(array.dtype(), py::array::ShapeContainer{static_cast<py::ssize_t>(size)});
 }
 
-// Calls body with the bits type of a float array.
-template <typename Body>
-auto with_bits(FloatFormat format, Body&& body) {
-    switch (format) {
-        case FloatFormat::kHalf: return body(uint16_t{});
-        case FloatFormat::kBFloat16: return body(BFloat16Bits{});
-        default: return body(uint32_t{});
-    }
-}
+// Calls body with a value of the type that holds the bits of a float array.
 template <typename Body>
 auto with_bits(const py::array& array, Body&& body) {
     return with_bits(find_float_format(array).value_or(FloatFormat::kSingle), body);
@@ -109,11 +100,8 @@ inline py::object tuple_of(const std::optional<Noise>& noise) {
     return py::make_tuple(noise->squared_error, noise->squared_first);
 }
 
-inline int64_t packed_size(int64_t count, int nbits) { return (count * nbits + 7) / 8; }
-
 inline void require_nbits(int nbits) {
-    require(nbits == 1 || nbits == 2 || nbits == 3 || nbits == 4 || nbits == 6 || nbits == 8,
-            "nbits must be 1, 2, 3, 4, 6 or 8, not ", nbits);
+    require(is_palette_width(nbits), "nbits must be 1, 2, 3, 4, 6 or 8, not ", nbits);
 }
 
 }  // namespace corepress

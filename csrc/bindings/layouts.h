@@ -17,7 +17,7 @@ inline BlockLayout blocks_from(const Splits& splits, int64_t size) {
         require(groups >= 1 && length >= 0, "layout has a part of ", groups, " groups of ", length);
         parts.push_back({groups, length});
     }
-    BlockLayout layout(std::move(parts));
+    BlockLayout layout(parts);
     require(layout.size() == size, "layout of ", layout.size(), " elements does not hold ", size);
     return layout;
 }

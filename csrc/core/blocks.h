@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 namespace corepress {
@@ -18,12 +17,20 @@ struct Split {
 // a row: `row_groups` blocks, each with a run of `run` elements that lie together.
 class BlockLayout {
 public:
-    explicit BlockLayout(std::vector<Split> splits) : splits_(std::move(splits)) {
-        if (splits_.empty()) splits_.emplace_back();
-        for (const Split& split : splits_) {
+    // Neighbours that make one split together are joined, so that kernels meet few and long ones.
+    explicit BlockLayout(const std::vector<Split>& splits) {
+        for (const Split& split : splits) {
             groups_ *= split.groups;
             size_ *= split.groups * split.length;
+            if (!splits_.empty() && splits_.back().length == 1) {
+                splits_.back() = {splits_.back().groups * split.groups, split.length};
+            } else if (!splits_.empty() && split.groups == 1) {
+                splits_.back().length *= split.length;
+            } else {
+                splits_.push_back(split);
+            }
         }
+        if (splits_.empty()) splits_.emplace_back();
     }
 
     int64_t size() const { return size_; }

@@ -20,6 +20,7 @@ from .errors import (
     UnsuitableWeightError,
 )
 from .measure import Error, error
+from .native import get_cmake_dir, get_include, get_library
 from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor, Support
 
 __all__ = [
@@ -38,6 +39,9 @@ __all__ = [
     "UnsuitableWeightError",
     "__version__",
     "error",
+    "get_cmake_dir",
+    "get_include",
+    "get_library",
     "kernels",
     "palettize",
     "prune",

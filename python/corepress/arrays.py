@@ -175,10 +175,7 @@ def axis_layout(shape: tuple[int, ...], axis: int) -> _core.Layout:
 
 
 def block_layout(shape: tuple[int, ...], block_counts: tuple[int, ...]) -> _core.BlockLayout:
-    """Describe a row-major tensor, divided into blocks along any axes, as nested pairs (blocks, length of a block).
-
-    Each axis is such a pair; neighbouring ones that make one pair together are joined, so that kernels meet few and
-    long ones.
+    """Describe a row-major tensor, divided into blocks along any axes, as (blocks, length of a block) for each axis.
 
     Parameters
     ----------
@@ -187,16 +184,7 @@ def block_layout(shape: tuple[int, ...], block_counts: tuple[int, ...]) -> _core
     block_counts : tuple of int
         Number of blocks along each axis; each divides the axis.
     """
-    pairs: list[tuple[int, int]] = []
-    for size, blocks in zip(shape, block_counts, strict=True):
-        length = size // blocks
-        if pairs and pairs[-1][1] == 1:
-            pairs[-1] = (pairs[-1][0] * blocks, length)
-        elif pairs and blocks == 1:
-            pairs[-1] = (pairs[-1][0], pairs[-1][1] * length)
-        else:
-            pairs.append((blocks, length))
-    return tuple(pairs)
+    return tuple((blocks, size // blocks) for size, blocks in zip(shape, block_counts, strict=True))
 
 
 def checked_axis(verb: str, name: str, axis: int, shape: tuple[int, ...]) -> int:

@@ -1,0 +1,25 @@
+"""Where the files for hosts that are not Python stand: the C header, the shared library and the CMake package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_ROOT = Path(__file__).parent
+
+
+def get_include() -> str:
+    """Return the folder that holds the C header ``corepress.h``."""
+    return str(_ROOT / "include")
+
+
+def get_cmake_dir() -> str:
+    """Return the folder to give CMake as ``corepress_DIR``, so that ``find_package(corepress)`` succeeds.
+
+    The target is ``corepress::corepress``.
+    """
+    return str(_ROOT / "lib" / "cmake" / "corepress")
+
+
+def get_library() -> str:
+    """Return the path of the shared library."""
+    return str(next((_ROOT / "lib").glob("libcorepress.*")))
