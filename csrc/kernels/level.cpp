@@ -147,6 +147,31 @@ inline void store_lanes(__m512i lanes, Bits* values) {
 
 inline void store_lanes(__m512i lanes, uint32_t* values) { _mm512_storeu_si512(values, lanes); }
 
+// Where the magnitudes of 64 values are above a threshold.
+template <typename Bits>
+inline uint64_t word_of_lanes_above(const Bits* values, Bits threshold) {
+    static_assert(sizeof(Bits) == 2, "half or bfloat16");
+    const __m512i magnitude = _mm512_set1_epi16(static_cast<short>(Format<Bits>::kMagnitude));
+    const __m512i limit = _mm512_set1_epi16(static_cast<short>(threshold));
+    uint64_t word = 0;
+    for (int part = 0; part < 64; part += 32) {
+        const __m512i lanes = _mm512_and_si512(_mm512_loadu_si512(values + part), magnitude);
+        word |= uint64_t{_mm512_cmpgt_epi16_mask(lanes, limit)} << part;
+    }
+    return word;
+}
+
+inline uint64_t word_of_lanes_above(const uint32_t* values, uint32_t threshold) {
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    const __m512i limit = _mm512_set1_epi32(static_cast<int>(threshold));
+    uint64_t word = 0;
+    for (int part = 0; part < 64; part += 16) {
+        const __m512i lanes = _mm512_and_si512(_mm512_loadu_si512(values + part), magnitude);
+        word |= uint64_t{_mm512_cmpgt_epi32_mask(lanes, limit)} << part;
+    }
+    return word;
+}
+
 // A table of values of so many bytes, in some registers; select gives the entries at some places of it.
 template <int size>
 struct Lanes;
@@ -250,6 +275,7 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         add_fit<Bits>,
         add_moments<Bits>,
         mask_above<Bits>,
+        take_between<Bits>,
         compact<Bits>,
         expand<Bits>,
         keep_largest<Bits>,

@@ -118,10 +118,14 @@ def as_importance(verb: str, importance: Any, weight: NDArray[Any]) -> NDArray[n
 def as_finite_weight(verb: str, weight: Any, num_threads: int | None) -> NDArray[Any]:
     """Do what `as_weight` does, and raise NonFiniteError if there are NaN or infinite values."""
     array = as_weight(verb, weight)
-    count = _core.count_nonfinite(array, num_threads)
-    if count:
-        raise NonFiniteError(f"{verb}: {count} of {array.size} values are NaN or infinite (shape {array.shape})")
+    require_finite(verb, _core.count_nonfinite(array, num_threads), array)
     return array
+
+
+def require_finite(verb: str, nonfinite: int, array: NDArray[Any]) -> None:
+    """Raise NonFiniteError if so many values of an array are NaN or infinite."""
+    if nonfinite:
+        raise NonFiniteError(f"{verb}: {nonfinite} of {array.size} values are NaN or infinite (shape {array.shape})")
 
 
 def rounded_to(dtype: np.dtype[Any], values: Any) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from .arrays import (
     block_layout,
     checked_axis,
     item,
+    require_finite,
     rounded_to,
 )
 from .errors import TooFewZerosError
@@ -361,13 +362,14 @@ def _prune_all(
     arrays, rules = [], []
     for index, weight in enumerate(weights):
         with item("prune", index if in_list else None):
-            array = as_finite_weight("prune", weight, num_threads)
+            array = as_weight("prune", weight)
             arrays.append(array)
             rules.append(_prune_rule(array, spec))
     pruned = _core.prune(arrays, rules, measured, num_threads)
     tensors = []
-    for index, (array, (mask, values, noise)) in enumerate(zip(arrays, pruned, strict=True)):
+    for index, (array, (mask, values, noise, nonfinite)) in enumerate(zip(arrays, pruned, strict=True)):
         with item("prune", index if in_list else None):
+            require_finite("prune", nonfinite, array)
             _require_zeros(array.size - values.size, array.shape, spec)
         tensors.append((SparseTensor(array.shape, mask, values), noise))
     return tensors

@@ -162,7 +162,7 @@ def test_the_magnitude_of_a_rank_among_many(name):
     magnitudes = np.sort(np.abs(weight))
     for rank in (0, 1, 1000, LARGE // 2, LARGE - 1000, LARGE - 2, LARGE - 1):
         for threads in (1, 3):
-            ((mask, values, _),) = _core.prune([weight], [("rank", rank)], False, threads)
+            ((mask, values, _, _),) = _core.prune([weight], [("rank", rank)], False, threads)
             keep = np.abs(weight) > magnitudes[rank]
             assert mask.tobytes() == np.packbits(keep, bitorder="little").tobytes()
             assert_same_bits(values, weight[keep])
