@@ -120,6 +120,9 @@ int64_t take_between(const Bits* values, int64_t count, Bits first, Bits last, B
 // The same for words of any number of ones.
 template <typename Bits>
 inline void compact_word(const Bits* values, uint64_t word, Bits* out) {
+#if defined(__AVX2__)
+    if constexpr (sizeof(Bits) == 2) return move_word(values, word, out);
+#endif
 #if defined(__AVX512F__)
     for (int part = 0; part < 64; part += 16, word >>= 16) {
         const __mmask16 ones = static_cast<__mmask16>(word);
