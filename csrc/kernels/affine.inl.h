@@ -331,11 +331,15 @@ int64_t choose_affines(const Key* lowest, const Key* highest, int64_t count, Aff
         for (int64_t i = 0; i < length; ++i) scale[i] = low[i] == 0.0f ? 1.0f : scale[i];
         narrow(scale, length, scales + begin);
         widen(scales + begin, length, scale);
+        int32_t unusual_of_tile = 0;
+        for (int64_t i = 0; i < length; ++i) affines[begin + i] = {scale[i], zero_point[i]};
         for (int64_t i = 0; i < length; ++i) {
-            affines[begin + i] = {scale[i], zero_point[i]};
             zero_points[begin + i] = static_cast<uint8_t>(static_cast<int32_t>(zero_point[i]));
-            unusual += scale[i] < rule.usual_lowest || !(span[i] < rule.usual_highest) ? 1 : 0;
         }
+        for (int64_t i = 0; i < length; ++i) {
+            unusual_of_tile += (scale[i] < rule.usual_lowest) | !(span[i] < rule.usual_highest) ? 1 : 0;
+        }
+        unusual += unusual_of_tile;
     }
     return unusual;
 }

@@ -64,7 +64,11 @@ inline void short_run_key_ranges(const Bits* values, int64_t runs, int64_t lengt
                 highest[first + run] = run_high > highest[first + run] ? run_high : highest[first + run];
             }
         };
-        if (length == 4) {
+        if (length == 2) {
+            merge(2);
+        } else if (length == 3) {
+            merge(3);
+        } else if (length == 4) {
             merge(4);
         } else if (length == 8) {
             merge(8);
