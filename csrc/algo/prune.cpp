@@ -146,11 +146,11 @@ Magnitude<Bits> magnitude_of_rank(const Bits* values, int64_t count, int64_t ran
 
 template <typename Bits>
 Pruned prune_by_magnitude(const Bits* values, int64_t count, Bits threshold, int threads, uint8_t* mask, Bits* kept) {
-    return prune_pieces(
-        values, count, kGrain, threads, mask, kept,
-        [=](const Bits* piece, int64_t length, uint8_t* mask_of_piece, Bits* largest) {
-            return kernels_for<Bits>(kernels()).mask_above(piece, length, threshold, mask_of_piece, largest);
-        });
+    return prune_pieces(values, count, kGrain, threads, mask, kept,
+                        [=](const Bits* piece, int64_t length, uint8_t* mask_of_piece, Bits* largest) {
+                            return kernels_for<Bits>(kernels()).mask_above(piece, length, threshold, mask_of_piece,
+                                                                           largest);
+                        });
 }
 
 template <typename Bits>

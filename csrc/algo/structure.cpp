@@ -76,13 +76,12 @@ Pruned prune_n_m(const Bits* values, const GroupLayout& axis, int64_t n, int64_t
     if (layout.groups % m == 0 && 8 * size <= kGroupsSize) {  // pieces of whole groups can begin at a byte of the mask
         const auto& loops = kernels_for<Bits>(kernels());
         const int64_t grain = kGroupsSize / size / 8 * 8 * size;
-        return prune_pieces(
-            values, layout.size(), grain, threads, mask, kept,
-            [&](const Bits* piece, int64_t count, uint8_t* mask_of_piece, Bits* largest) {
-                uint8_t keep[kGroupsSize];
-                loops.keep_largest(piece, count / size, m, layout.run, layout.run, n, keep);
-                return loops.mask_of_kept(piece, keep, count, mask_of_piece, largest);
-            });
+        return prune_pieces(values, layout.size(), grain, threads, mask, kept,
+                            [&](const Bits* piece, int64_t count, uint8_t* mask_of_piece, Bits* largest) {
+                                uint8_t keep[kGroupsSize];
+                                loops.keep_largest(piece, count / size, m, layout.run, layout.run, n, keep);
+                                return loops.mask_of_kept(piece, keep, count, mask_of_piece, largest);
+                            });
     }
     const MaskBits<Bits> bits(values, axis.size(), mask);
     Survey<Bits> survey;

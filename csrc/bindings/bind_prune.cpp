@@ -107,7 +107,7 @@ Job make_job(const py::array& weight, const py::tuple& given, bool measured) {
         require(rule.length >= 1, "block_size must be at least 1, not ", rule.length);
         require_rank(rule.rank, weight);
     }
-    Job job{format,        rule,          weight,           threshold, {},      Bytes(packed_size(weight.size(), 1)),
+    Job job{format,        rule,          weight,           threshold, {},       Bytes(packed_size(weight.size(), 1)),
             weight.size(), weight.data(), threshold.data(), nullptr,   measured, most_kept(rule, weight.size())};
     job.bits_of_mask = job.mask.mutable_data();
     return job;

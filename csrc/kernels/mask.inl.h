@@ -64,8 +64,7 @@ inline uint64_t word_above(const Bits* values, Bits threshold) {
 #if defined(__AVX512F__)
     return word_of_lanes_above(values, threshold);
 #else
-    return word_where(
-        0, [=](int64_t i) __attribute__((always_inline)) { return magnitude_of(values[i]) > threshold; });
+    return word_where(0, [=](int64_t i) __attribute__((always_inline)) { return magnitude_of(values[i]) > threshold; });
 #endif
 }
 
@@ -77,8 +76,8 @@ int64_t mask_above(const Bits* values, int64_t count, Bits threshold, uint8_t* m
         const Bits* const tile = values + begin;
         raise_to_largest(tile, length, largest);
         ones += make_mask(
-            length, mask + begin / 8,
-            [=](int64_t i) __attribute__((always_inline)) { return word_above(tile + i, threshold); },
+            length,
+            mask + begin / 8, [=](int64_t i) __attribute__((always_inline)) { return word_above(tile + i, threshold); },
             [=](int64_t i) __attribute__((always_inline)) { return magnitude_of(tile[i]) > threshold; });
     }
     return ones;

@@ -138,8 +138,8 @@ struct ValueKernels {
     // in the order of rows.
     void (*sum_block_squares)(const Bits* values, int64_t blocks, int64_t block_size, int64_t run, int64_t stride,
                               double* sums);
-    // Bit i of mask is 1 where keep[i], 0 or 1, is 1 and values[i] is not zero. Returns the ones, and raises *largest to
-    // the largest magnitude.
+    // Bit i of mask is 1 where keep[i], 0 or 1, is 1 and values[i] is not zero. Returns the ones, and raises *largest
+    // to the largest magnitude.
     int64_t (*mask_of_kept)(const Bits* values, const uint8_t* keep, int64_t count, uint8_t* mask, Bits* largest);
 
     // Adds the sums over pairs of values. The order of additions is fixed: lane i % 8, lanes in order at the end.
