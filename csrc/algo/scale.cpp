@@ -121,8 +121,8 @@ struct Leaders {
         if (!(part > (count < kMost ? 0.0 : explained[kMost - 1]))) return;
         int place = count;
         while (place > 0 && explained[place - 1] < part) --place;
-        if (place > 0) {
-            const Moments& other = moments[candidates[place - 1]];
+        for (int i = 0; i < place; ++i) {  // of a scale half as large, other codes may explain as much
+            const Moments& other = moments[candidates[i]];
             if (other.product == entering.product && other.square == entering.square) return;
         }
         count = std::min(count + 1, kMost);
