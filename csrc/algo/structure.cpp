@@ -87,7 +87,8 @@ Pruned prune_n_m(const Bits* values, const GroupLayout& axis, int64_t n, int64_t
     Survey<Bits> survey;
     find_n_m(values, axis, n, m, threads, [&](int64_t offset, const uint8_t* keep, int64_t count) {
         Bits largest = 0;
-        survey.add(bits.set(offset, keep, count, &largest), largest);
+        const int64_t found = bits.set(offset, keep, count, &largest);
+        survey.add(found, largest);
     });
     encode_sparse(values, axis.size(), mask, threads, kept);
     return survey.result();

@@ -243,7 +243,7 @@ struct MovesOfEight {
 constexpr MovesOfEight kMovesOfEight;
 
 // Writes the ones of 64 values, and up to 64 values in all. Four instructions move eight values; AVX-512 without VBMI2
-// compresses only 32-bit lanes, and takes three times as long.
+// compresses only 32-bit lanes, and takes half as long again.
 template <typename Bits>
 inline void move_word(const Bits* values, uint64_t word, Bits* out) {
     static_assert(sizeof(Bits) == 2, "half or bfloat16");

@@ -149,9 +149,9 @@ def quantize(
     has few digits, the next one above is taken if its squared error is smaller.
 
     ``scale_search="mse"`` tries scales from 40 to 76 sixty-fourths of that one, so that far values are clipped or codes
-    fall better, and improves the best by turns: the least-squares scale for the codes, the codes for that scale, neighbouring zero points. Symmetric
-    codes then use the end that is left out otherwise: int4 codes are -8 to 7, those of uint4 0 to 15 about 7. The
-    result is never worse than without the search.
+    fall better, and improves the best by turns: the least-squares scale for the codes, the codes for that scale,
+    neighbouring zero points. Symmetric codes then use the end that is left out otherwise: int4 codes are -8 to 7, those
+    of uint4 0 to 15 about 7. The result is never worse than without the search.
     """
     spec = Quantize(
         dtype=dtype,

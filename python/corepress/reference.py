@@ -446,9 +446,9 @@ def _search_scale(
 ) -> tuple[Any, int]:
     """Return a scale and a zero point of smaller squared error than the given ones, if they are found.
 
-    Scales from 40 to 76 sixty-fourths of the given one are candidates, each with the zero points that clip about as much at both
-    ends. The three whose codes explain most of the values' squares are improved: the least-squares scale for the codes
-    gives new codes, neighbouring zero points are tried, until nothing improves.
+    Scales from 40 to 76 sixty-fourths of the given one are candidates, each with the zero points that clip about as
+    much at both ends. The three whose codes explain most of the values' squares are improved: the least-squares scale
+    for the codes gives new codes, neighbouring zero points are tried, until nothing improves.
     """
     lowest, highest = code_range
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
