@@ -297,6 +297,7 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         look_up<Bits>,
         load_vectors<Bits>,
         look_up_vectors<Bits>,
+        join_planes<Bits>,
         quantize_runs<Bits>,
         quantize_columns<Bits>,
         dequantize_runs<Bits>,

@@ -94,7 +94,11 @@ struct ValueKernels {
     // codes: [blocks, count], values: [blocks, length, inner] of which the first `count` of each inner run are written;
     // lut: [entries, length].
     void (*look_up_vectors)(const uint8_t* codes, int64_t blocks, int64_t inner, int64_t count, int64_t length,
-                            const Bits* lut, Bits* values);
+                            const Bits* lut, int entries, Bits* values);
+    // planes: [length, stride], of which the first blocks * inner of each plane are written to values: [blocks, length,
+    // inner]. Planes have room for 32 bytes more.
+    void (*join_planes)(const Bits* planes, int64_t stride, int64_t blocks, int64_t inner, int64_t length,
+                        Bits* values);
 
     // `runs` runs of `length` values, one after the other, each with an Affine of its own.
     void (*quantize_runs)(const Bits* values, int64_t runs, int64_t length, const Affine* affines, CodeRange range,
