@@ -151,6 +151,19 @@ def compress(
     """
     overrides = {"weight_threshold": weight_threshold, "target": target, "joint_compression": joint_compression}
     decisions = Decisions(as_config(config, **overrides), strict=strict)
+    return compress_as_decided(src, dst, decisions, progress=progress, overwrite=overwrite, num_threads=num_threads)
+
+
+def compress_as_decided(
+    src: StrPath,
+    dst: StrPath,
+    decisions: Decisions,
+    *,
+    progress: ProgressCallback | None,
+    overwrite: bool,
+    num_threads: int | None,
+) -> Report:
+    """Do what `compress` does with its config, by any `Decisions`."""
 
     def decide(program: Program, values: ValueReader, weight: Weight) -> Work:
         decision, first = decisions.decide(weight), weight.first
