@@ -1,5 +1,7 @@
 """`kmeans1d` takes what other one-dimensional solvers take and tells what they tell."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -39,7 +41,7 @@ def test_borders_of_sorted_values_as_flash1dkmeans_tells_them():
     borders = np.searchsorted(labels, np.arange(k + 1))
     assert borders[0] == 0
     assert borders[-1] == values.size
-    for cluster, (start, stop) in enumerate(zip(borders[:-1], borders[1:], strict=True)):
+    for cluster, (start, stop) in enumerate(pairwise(borders)):
         assert (labels[start:stop] == cluster).all()
         assert centroids[cluster] == pytest.approx(values[start:stop].mean())
 

@@ -1,4 +1,4 @@
-"""corepress in the place of coremltools' functions, each call compared with what coremltools makes of the same model."""
+"""corepress in the place of coremltools' functions, each call compared with what coremltools makes of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import traceback
 from typing import Any
 
 import numpy as np
+from coreml_helpers import materialized
 
 TOLERANCE = 5e-4  # how much larger a squared error may be, relative to coremltools'
 FUNCTIONS = ("palettize_weights", "linear_quantize_weights", "prune_weights", "decompress_weights")
@@ -105,7 +106,7 @@ def _value(var):
     if var.op.op_type == "const":
         return var.op.outputs[0].val
     if var.op.op_type.startswith("constexpr_"):
-        value = var.op.materialized_val_inference()
+        value = materialized(var.op)
         return value[var.op.outputs.index(var)] if isinstance(value, tuple) else value
     return None
 

@@ -1,7 +1,7 @@
 """A pytest plugin: coremltools' own tests, with corepress in the place of what they test.
 
-``COREPRESS_PEERS_WAY`` says how: ``none``, ``optimize`` (the functions of `corepress.optimize.coreml`) or ``accelerate``
-(`corepress.accelerate`). What happened goes to the file ``COREPRESS_PEERS_RESULTS`` as JSON.
+``COREPRESS_PEERS_WAY`` says how: ``none``, ``optimize`` (the functions of `corepress.optimize.coreml`), or
+``accelerate`` (`corepress.accelerate`). What happened goes to the file ``COREPRESS_PEERS_RESULTS`` as JSON.
 """
 
 from __future__ import annotations

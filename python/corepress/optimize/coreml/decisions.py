@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
 from typing import Any
+
+import numpy as np
 
 from ...config import as_config
 from ...coreml.compressor import Decision, Decisions
@@ -17,6 +20,7 @@ from ...coreml.storage import is_compressed, steps
 from ...coreml.transform import Keep
 from ...coreml.values import MINIMUM_BLOB_COUNT, tensor_type
 from ...errors import NonFiniteError, TooFewZerosError, TooManyValuesError
+from ...specs import Palettize, Spec
 from .names import NewName
 
 _NOUNS = {"palettize_weights": "palettization", "linear_quantize_weights": "quantization"}
@@ -55,7 +59,7 @@ class PeerDecisions(Decisions):
     def __init__(self, function: str, config: Any, joint_compression: bool) -> None:
         super().__init__(as_config(config, joint_compression=joint_compression), strict=False)
         self._function, self._given = function, config
-        self._kept: dict[Weight, Keep] = {}
+        self._kept: dict[Weight, tuple[str, BaseException | None]] = {}  # why, and what that was told by
         self._decided: dict[Weight, bool] = {}  # and whether it was stored compressed before
         self._lock = threading.Lock()
 
@@ -82,13 +86,25 @@ class PeerDecisions(Decisions):
             )
         decision = super().decide(weight)
         self._decided[weight] = is_compressed(weight)
-        return decision
+        return replace(decision, steps=tuple(map(self._on_copies, decision.steps)))
+
+    def _on_copies(self, step: Spec) -> Spec:
+        """A step whose `lut_function` is called as by coremltools: with an array of its own, and by one thread."""
+        if not isinstance(step, Palettize) or step.lut_function is None:
+            return step
+        lut_function = step.lut_function
+
+        def on_copy(weight: Any) -> Any:
+            with self._lock:
+                return lut_function(np.array(weight))
+
+        return replace(step, lut_function=on_copy)
 
     def kept(self, weight: Weight, reason: Keep) -> Exception:
         """Note why a weight that the config means has to be kept."""
         if not reason.planned:
             with self._lock:
-                self._kept[weight] = reason
+                self._kept[weight] = str(reason), reason.__cause__
         return reason
 
     def new_names(self) -> Iterator[NewName]:
@@ -106,20 +122,20 @@ class PeerDecisions(Decisions):
         """coremltools' warnings of weights that are kept."""
         order = {weight: index for index, weight in enumerate(self._decided)}
         kept = sorted(self._kept.items(), key=lambda pair: order.get(pair[0], -1))
-        return [message for weight, reason in kept for message in self._messages_of(weight, reason)]
+        return [message for weight, why in kept for message in self._messages_of(weight, *why)]
 
-    def _messages_of(self, weight: Weight, reason: Keep) -> list[str]:
-        name, cause = _name_of(weight.first), reason.__cause__
+    def _messages_of(self, weight: Weight, reason: str, cause: BaseException | None) -> list[str]:
+        name = _name_of(weight.first)
         if self._function == "prune_weights":
             given = self._configs_of(weight.first)[0]
-            what = f"weight value: {cause}" if isinstance(cause, TooFewZerosError) else str(reason)
+            what = f"weight value: {cause}" if isinstance(cause, TooFewZerosError) else reason
             return [f"{what}. Skipped.", f"op named {name} not applicable for {given} configuration. Skipped."]
         noun = _NOUNS[self._function]
         if isinstance(cause, NonFiniteError) and self._function == "linear_quantize_weights":
             return [f"The const {name} has inf/-inf or NaN, which is not supported by quantization. Skipped."]
         if isinstance(cause, TooManyValuesError):
-            reason = Keep("Unique values in weight cannot be represented by 8 bits palettization.")
-        elif str(reason).startswith("cluster_dim"):
+            reason = "Unique values in weight cannot be represented by 8 bits palettization."
+        elif reason.startswith("cluster_dim"):
             return [f"{reason}.", f"The `cluster_dim` is invalid for {name}. Skipped this op."]
         return [f"Can't perform {noun}: {reason}", f"Cannot perform {noun} on {name}. Skipped this op."]
 
