@@ -165,6 +165,22 @@ def test_a_joint_call_prunes_only_what_is_compressed(cto, two_layers):
     assert not any(kind.startswith("constexpr") for kind, _ in operations(pruned))
 
 
+@pytest.mark.parametrize("case", ["4 bits", "int8"])
+def test_sparse_weights_of_which_next_to_nothing_is_left_stay_as_they_are(peer, cto, convert, case):
+    weight = np.zeros((64, 64), np.float32)
+    weight[3, :9] = 1
+    model = convert(lambda mb, x: mb.linear(x=x, weight=weight, name="linear"), (4, 64))
+    function, name, options = CASES[case]
+    with quiet():
+        sparse = cto.prune_weights(model, config_of(cto, "OpThresholdPrunerConfig", {}))
+        mine, theirs = (
+            getattr(module, function)(sparse, config_of(cto, name, options), joint_compression=True)
+            for module in (cto, peer)
+        )
+    assert operations(mine) == operations(theirs)
+    assert operations(mine)[0][0] == "constexpr_sparse_to_dense"
+
+
 def test_decompresses_to_what_coremltools_decompresses_to(peer, cto, two_layers):
     model = two_layers()
     with quiet():

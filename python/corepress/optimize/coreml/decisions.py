@@ -31,7 +31,13 @@ _SUFFIXES = {
 }
 _SCALED = "_pcs"  # after the suffix of a palette, for the operation that scales it
 _JOINTLY_PRUNED = ("constexpr_blockwise_shift_scale", "constexpr_lut_to_dense")
-_TABLES = ("constexpr_lut_to_dense", "constexpr_lut_to_sparse")
+_COMPRESSED_FURTHER = {
+    ("linear_quantize_weights", "constexpr_lut_to_dense"): "lut",
+    ("linear_quantize_weights", "constexpr_lut_to_sparse"): "lut",
+    ("linear_quantize_weights", "constexpr_sparse_to_dense"): "nonzero_data",
+    ("palettize_weights", "constexpr_sparse_to_dense"): "nonzero_data",
+    ("palettize_weights", "constexpr_blockwise_shift_scale"): "data",
+}
 # Constants of these types and some size are looked up in the config, whatever comes of it.
 _LOOKED_UP = ("float16", "float32", "int8", "uint8")
 
@@ -194,16 +200,15 @@ class PeerDecisions(Decisions):
         first = weight.first
         if self._function == "prune_weights" and first.operation.type not in _JOINTLY_PRUNED:
             raise planned("not compressed in a form that is pruned")
-        if not is_compressed(weight) or self._function != "linear_quantize_weights":
-            return
-        for step in steps(first):
-            lut = step.parameters.get("lut") if step.operation.type in _TABLES else None
-            declared = None if lut is None else tensor_type(lut.type, step.where)
-            if declared is None or declared[0] not in FLOATS:
+        for step in steps(first) if is_compressed(weight) else ():
+            # What is compressed further is a constant itself, and coremltools leaves small ones alone.
+            name = _COMPRESSED_FURTHER.get((self._function, step.operation.type))
+            declared = tensor_type(step.parameters[name].type, step.where) if name in step.parameters else None
+            if declared is None:
                 continue
             if prod(declared[1]) < MINIMUM_BLOB_COUNT:
-                raise planned(f"table of less than {MINIMUM_BLOB_COUNT} entries")
-            if self._configs_of(first)[0].granularity.name != "PER_TENSOR":
+                raise planned(f"its {name} has less than {MINIMUM_BLOB_COUNT} elements")
+            if name == "lut" and declared[0] in FLOATS and self._configs_of(first)[0].granularity.name != "PER_TENSOR":
                 raise NotImplementedError(
                     "When use joint compression for palettization-quantization, please make sure to use per-tensor "
                     "quantization, because the axis for the data to be quantized (palettization's lut) is different "
