@@ -251,6 +251,18 @@ class TestConfigs:
         with quiet():
             assert operations(cto.linear_quantize_weights(model, config))[0][1] == f"{name}_quantized"
 
+    def test_a_name_forces_pruning_in_groups_of_what_is_no_layer(self, peer, cto, convert):
+        def body(mb, x):
+            return mb.add(x=mb.const(val=normal(64, 64), name="table"), y=x, name="sum")
+
+        model = convert(body, (64, 64), precision="FLOAT32")
+        ratio = cto.OpMagnitudePrunerConfig(n_m_ratio=(1, 2))
+        check_against(peer, cto, model, "prune_weights", cto.OptimizationConfig(global_config=ratio))
+        by_name = cto.OptimizationConfig(op_name_configs={"table": ratio})
+        check_against(peer, cto, model, "prune_weights", by_name)
+        with quiet():
+            assert operations(cto.prune_weights(model, by_name))[0] == ("constexpr_sparse_to_dense", "table_sparsified")
+
     def test_from_dict_and_from_yaml(self, peer, cto, two_layers, tmp_path):
         model = two_layers()
         values = {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...config import as_config
-from ...coreml.compressor import Decision, Decisions
+from ...coreml.compressor import Decision, Decisions, require_half_axes
 from ...coreml.data_types import FLOATS
 from ...coreml.operations import check_steps
 from ...coreml.program import FIRST_IOS18_VERSION, Consumer, Definition, Program, Weight, label_of
@@ -20,7 +20,7 @@ from ...coreml.storage import is_compressed, steps
 from ...coreml.transform import Keep
 from ...coreml.values import MINIMUM_BLOB_COUNT, tensor_type
 from ...errors import NonFiniteError, TooFewZerosError, TooManyValuesError
-from ...specs import Palettize, Spec
+from ...specs import Palettize, Prune, Spec
 from .names import NewName
 
 _NOUNS = {"palettize_weights": "palettization", "linear_quantize_weights": "quantization"}
@@ -77,10 +77,13 @@ class PeerDecisions(Decisions):
 
     def decide(self, weight: Weight) -> Decision:
         """What to do to a weight; raises `Keep` if nothing is."""
-        chosen = select(self._config, weight).steps
+        try:
+            chosen = select(self._config, weight).steps
+        except Keep as reason:
+            raise self.kept(weight, reason) from None
         if self._config.joint_compression:
             self._require_joint_form(weight)
-        given = self._configs_of(weight.first)[0]
+        given = self._config_of(weight)
         self._require_version(given, weight.first.version)
         check_steps(chosen, weight.first.version)
         block_size = getattr(given, "block_size", None)
@@ -93,6 +96,16 @@ class PeerDecisions(Decisions):
         decision = super().decide(weight)
         self._decided[weight] = is_compressed(weight)
         return replace(decision, steps=tuple(map(self._on_copies, decision.steps)))
+
+    def resolve(self, step: Spec, weight: Weight) -> Spec:
+        """A step with axes filled in; a weight that is called by its name may be pruned in groups whoever uses it."""
+        if isinstance(step, Prune) and step.is_structured and _name_of(weight.first) in self._given.op_name_configs:
+            rank = len(weight.first.shape)
+            if step.axis >= rank:
+                raise Keep(f"rank {rank} has no axis {step.axis}")
+            require_half_axes(step, weight)
+            return step
+        return super().resolve(step, weight)
 
     def _on_copies(self, step: Spec) -> Spec:
         """A step whose `lut_function` is called as by coremltools: with an array of its own, and by one thread."""
@@ -120,7 +133,7 @@ class PeerDecisions(Decisions):
             # In a joint form it is an operand that gets the suffix, unless zeros are taken out of all that is stored.
             if weight in self._kept or (was_compressed and self._function != "prune_weights"):
                 continue
-            scaled = getattr(self._configs_of(weight.first)[0], "enable_per_channel_scale", False)
+            scaled = getattr(self._config_of(weight), "enable_per_channel_scale", False)
             for definition in weight.definitions:
                 yield NewName(definition, suffix + _SCALED, suffix) if scaled else NewName(definition, suffix)
 
@@ -132,8 +145,10 @@ class PeerDecisions(Decisions):
 
     def _messages_of(self, weight: Weight, reason: str, cause: BaseException | None) -> list[str]:
         name = _name_of(weight.first)
+        if is_compressed(weight):
+            return []  # a form that coremltools does not compress further, and says nothing of
         if self._function == "prune_weights":
-            given = self._configs_of(weight.first)[0]
+            given = self._config_of(weight)
             what = f"weight value: {cause}" if isinstance(cause, TooFewZerosError) else reason
             return [f"{what}. Skipped.", f"op named {name} not applicable for {given} configuration. Skipped."]
         noun = _NOUNS[self._function]
@@ -144,6 +159,10 @@ class PeerDecisions(Decisions):
         elif reason.startswith("cluster_dim"):
             return [f"{reason}.", f"The `cluster_dim` is invalid for {name}. Skipped this op."]
         return [f"Can't perform {noun}: {reason}", f"Cannot perform {noun} on {name}. Skipped this op."]
+
+    def _config_of(self, weight: Weight) -> Any:
+        """The op config of a weight that is meant by one."""
+        return next(config for each in weight.definitions for config in self._configs_of(each))
 
     def _configs_of(self, definition: Definition) -> list[Any]:
         """The op configs of a constant's consumers, or the one that is given for its name."""
@@ -208,7 +227,7 @@ class PeerDecisions(Decisions):
                 continue
             if prod(declared[1]) < MINIMUM_BLOB_COUNT:
                 raise planned(f"its {name} has less than {MINIMUM_BLOB_COUNT} elements")
-            if name == "lut" and declared[0] in FLOATS and self._configs_of(first)[0].granularity.name != "PER_TENSOR":
+            if name == "lut" and declared[0] in FLOATS and self._config_of(weight).granularity.name != "PER_TENSOR":
                 raise NotImplementedError(
                     "When use joint compression for palettization-quantization, please make sure to use per-tensor "
                     "quantization, because the axis for the data to be quantized (palettization's lut) is different "
