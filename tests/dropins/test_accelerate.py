@@ -354,6 +354,14 @@ class TestInnerFunctions:
         costs = [squared_error(passes.palettize_weights.decompress(each), weight) for each in (ours, theirs)]
         assert costs[0] <= costs[1] * (1 + TOLERANCE)
 
+    @pytest.mark.parametrize("dtype", [np.float16, np.float32])
+    def test_even_steps_are_the_same_for_a_tensor_and_for_one_group(self, passes, accelerated, dtype):
+        weight = np.arange(-8, 8).repeat(3).reshape(4, 12).astype(dtype)  # 0 is between two entries
+        lut, indices = passes.palettize_weights._get_lut_and_indices(weight, "UNIFORM", 2, None)
+        grouped = passes.palettize_weights.grouped_channelwise_compress(weight, "UNIFORM", 2, 0, 0)
+        np.testing.assert_array_equal(grouped.indices.reshape(-1), indices)
+        assert_same_bits(grouped.lut.reshape(-1), lut)
+
     def test_whole_numbers_keep_their_dtype(self, passes):
         codes = np.random.default_rng(0).integers(-127, 128, (32, 20)).astype(np.int32)
         arguments = codes, "KMEANS", 4, 0, 8

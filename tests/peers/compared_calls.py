@@ -232,14 +232,13 @@ def _with_kmeans(passes, kmeans, function):
     return call
 
 
-def _compared_inner(ours, theirs, decompress, weight, *arguments, **options):
+def _compared_inner(ours, theirs, decompress, *arguments, **options):
     record = _new_record(theirs.__name__, "refused")
-    # Some callers' weights are spoiled in place.
-    original = np.array(weight) if isinstance(weight, np.ndarray) else weight
-    result = ours(weight, *arguments, **options)
+    original = arguments[0] if arguments else next(iter(options.values()))  # the weight comes first
+    result = ours(*arguments, **options)
     record |= {"status": "skipped", "weights": 0, "largest_ratio": 0.0, "larger": []}
     try:
-        expected = theirs(original, *arguments, **options)
+        expected = theirs(*arguments, **options)
         if result is not None and expected is not None:
             _compare_errors(record, theirs.__name__, decompress(result), decompress(expected), original)
             record["status"] = "compared"

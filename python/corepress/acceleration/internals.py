@@ -46,6 +46,12 @@ INTERNALS = (
     Internal(_PASSES, "_get_kmeans_lookup_table_and_weight", _KMEANS, palettes.kmeans_lookup_table),
     Internal(
         _PASSES,
+        "palettize_weights._get_lut_and_indices",
+        ("val", "mode", "nbits", "lut_function", "cluster_dim", "vector_axis"),
+        palettes.get_lut_and_indices,
+    ),
+    Internal(
+        _PASSES,
         "palettize_weights.grouped_channelwise_compress",
         (
             "original_data",
