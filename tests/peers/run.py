@@ -50,6 +50,7 @@ def run_suite(way: str, suite: str, results: Path, *, fresh: bool, versions: str
             "COREPRESS_PEERS_WAY": way,
             "COREPRESS_PEERS_RESULTS": str(file),
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "OMP_NUM_THREADS": "1",  # scikit-learn's threads spend most of their time waiting for each other
             # All deployment targets, not only the oldest.
             "RUN_BACKWARD_COMPATIBILITY": "1" if versions == "all" else "0",
         }
