@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -81,6 +82,8 @@ def _compared_pass(ours, theirs, graph_pass, program):
     config = graph_pass.config
     if _inside or graph_pass.fake_compression or config is None or config._is_deprecated or config._op_selector:
         return theirs(graph_pass, program)
+    if any(frame.filename.endswith("pass_pipeline.py") for frame in inspect.stack(0)):
+        return theirs(graph_pass, program)  # a part of a conversion, which goes on with the program
     try:
         model = _model_of(program)
     except Exception:
