@@ -24,15 +24,14 @@ What differs, on purpose:
 - A weight with infinite or NaN values is left as it is, with a warning: coremltools gives tables and scales of NaN, or
   ends the whole call.
 - Scales and zero points are found in double precision, so that float16 does not overflow or lose digits; sparsity by
-  exact order of magnitudes, also where NumPy's percentile of float16 is NaN. Where the range of int8 constants decides,
-  it cannot wrap.
+  exact order of magnitudes, also where NumPy's percentile of float16 is NaN.
 - ``lut_function`` is called with a copy of a weight (of a group, in the weight's own axes) and its table may have any
-  length up to 256; tables are stored ascending.
+  length up to 256; tables are stored ascending. It makes no tables of vectors (`cluster_dim` above 1).
 - Consumers that disagree on the output channel axis matter only where the axis does: not for one table per tensor.
 - A constant that also leaves a block as its output is left as it is: Core ML does not take such compressed weights.
 - Integer constants are left as they are.
-- With ``joint_compression=True`` tables are fitted to the values that sparse weights store, without their zeros, offsets
-  that are all zero are left out, and the operations inside of a form have names of their own.
+- With ``joint_compression=True`` tables are fitted to the values that sparse weights store, without their zeros;
+  offsets that are all zero are left out; and the operations inside of a form have names of their own.
 - Models older than iOS 16 are first raised to it by coremltools, as there. Deprecated configs with ``op_selector``, and
   whatever this version cannot read when it decompresses, are left to coremltools' own functions.
 """
