@@ -31,7 +31,8 @@ What differs, on purpose:
 - A constant that also leaves a block as its output is left as it is: Core ML does not take such compressed weights.
 - Integer constants are left as they are.
 - With ``joint_compression=True`` tables are fitted to the values that sparse weights store, without their zeros;
-  offsets that are all zero are left out; and the operations inside of a form have names of their own.
+  offsets that are all zero are left out; tables that would be larger than the weight are not made; and the operations
+  inside of a form have names of their own.
 - Models older than iOS 16 are first raised to it by coremltools, as there. Deprecated configs with ``op_selector``, and
   whatever this version cannot read when it decompresses, are left to coremltools' own functions.
 """

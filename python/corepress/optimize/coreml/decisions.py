@@ -30,6 +30,7 @@ _SUFFIXES = {
     "prune_weights": "_sparsified",
 }
 _SCALED = "_pcs"  # after the suffix of a palette, for the operation that scales it
+_NO_FURTHER_FORM = "cannot be compressed further"
 _JOINTLY_PRUNED = ("constexpr_blockwise_shift_scale", "constexpr_lut_to_dense")
 _COMPRESSED_FURTHER = {
     ("linear_quantize_weights", "constexpr_lut_to_dense"): "lut",
@@ -145,8 +146,8 @@ class PeerDecisions(Decisions):
 
     def _messages_of(self, weight: Weight, reason: str, cause: BaseException | None) -> list[str]:
         name = _name_of(weight.first)
-        if is_compressed(weight):
-            return []  # a form that coremltools does not compress further, and says nothing of
+        if reason.startswith(_NO_FURTHER_FORM):
+            return []  # coremltools does not compress it further either, and says nothing of it
         if self._function == "prune_weights":
             given = self._config_of(weight)
             what = f"weight value: {cause}" if isinstance(cause, TooFewZerosError) else reason
