@@ -64,7 +64,7 @@ def _as_method(function):
 
 @_only_outside
 def _compared_function(ours, theirs, model, *arguments, **options):
-    record = _new_record(theirs.__name__, "refused")
+    record = _new_record(ours.__name__, "refused")
     result = ours(model, *arguments, **options)
     record["status"] = "not compared"
     try:
