@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-_STEPS = "Even steps are rounded once; those that coremltools rounds in float16 may happen to lie nearer, by less than 0.5 %."
+_STEPS = (
+    "Even steps are rounded once; those that coremltools rounds twice may happen to lie nearer, by less than 0.5 %."
+)
 _OFFSETS = "Offsets that are all zero, those of zero weights, are left out of joint forms."
 
 KNOWN: dict[str, dict[str, str]] = {
