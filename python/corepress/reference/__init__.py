@@ -1,0 +1,45 @@
+"""Slow, obvious versions of the kernels in NumPy and plain Python; tests compare the native ones with them.
+
+Where a kernel promises bits (codes, scales, zero points, masks, packed bytes, decompressed arrays), these give the same
+bits. Each function takes one block or one group: dividing a tensor is the caller's business.
+"""
+
+from .affine import choose_scale, dequantize, dequantize_blocks, quantize
+from .clustering import kmeans1d
+from .errors import error_sums
+from .packing import pack_bits, unpack_bits
+from .palettes import assign, block_parameters, look_up, look_up_groups, normalize, table_cuts, uniform_table
+from .pruning import block_mask, decode_sparse, encode_sparse, magnitude_mask, magnitude_of_sparsity, n_m_mask
+from .rounding import round_to, to_float16
+from .vectors import assign_vectors, decode_palette, lloyd_step, vector_distances, vectors_of
+
+__all__ = [
+    "assign",
+    "assign_vectors",
+    "block_mask",
+    "block_parameters",
+    "choose_scale",
+    "decode_palette",
+    "decode_sparse",
+    "dequantize",
+    "dequantize_blocks",
+    "encode_sparse",
+    "error_sums",
+    "kmeans1d",
+    "lloyd_step",
+    "look_up",
+    "look_up_groups",
+    "magnitude_mask",
+    "magnitude_of_sparsity",
+    "n_m_mask",
+    "normalize",
+    "pack_bits",
+    "quantize",
+    "round_to",
+    "table_cuts",
+    "to_float16",
+    "uniform_table",
+    "unpack_bits",
+    "vector_distances",
+    "vectors_of",
+]
