@@ -337,7 +337,7 @@ int64_t choose_affines(const Key* lowest, const Key* highest, int64_t count, Aff
             zero_points[begin + i] = static_cast<uint8_t>(static_cast<int32_t>(zero_point[i]));
         }
         for (int64_t i = 0; i < length; ++i) {
-            unusual_of_tile += (scale[i] < rule.usual_lowest) | !(span[i] < rule.usual_highest) ? 1 : 0;
+            unusual_of_tile += ((scale[i] < rule.usual_lowest) | !(span[i] < rule.usual_highest)) ? 1 : 0;
         }
         unusual += unusual_of_tile;
     }

@@ -113,9 +113,10 @@ void keep_of_words(const Bits* values, int64_t groups, int64_t n, uint8_t* keep)
 template <typename Bits>
 void keep_largest(const Bits* values, int64_t groups, int64_t m, int64_t run, int64_t stride, int64_t n,
                   uint8_t* keep) {
+    constexpr auto kSize = static_cast<int64_t>(sizeof(Bits));
     const int64_t size = m * run;
     const bool is_one_run = run == stride;
-    if (is_one_run && run == 1 && m * sizeof(Bits) == 8) return keep_of_words<uint64_t>(values, groups, n, keep);
+    if (is_one_run && run == 1 && m * kSize == 8) return keep_of_words<uint64_t>(values, groups, n, keep);
     if constexpr (sizeof(Bits) == 2) {
         if (is_one_run && run == 1 && m == 2) return keep_of_words<uint32_t>(values, groups, n, keep);
     }

@@ -335,9 +335,10 @@ struct TwoWords {
 template <typename Bits>
 void look_up_vectors(const uint8_t* codes, int64_t blocks, int64_t inner, int64_t count, int64_t length,
                      const Bits* lut, int entries, Bits* values) {
-    if (inner == 1 && length * sizeof(Bits) == 4) return look_up_words<uint32_t>(codes, blocks, lut, entries, values);
-    if (inner == 1 && length * sizeof(Bits) == 8) return look_up_words<uint64_t>(codes, blocks, lut, entries, values);
-    if (inner == 1 && length * sizeof(Bits) == 16) return look_up_words<TwoWords>(codes, blocks, lut, entries, values);
+    const int64_t bytes = inner == 1 ? length * static_cast<int64_t>(sizeof(Bits)) : 0;
+    if (bytes == 4) return look_up_words<uint32_t>(codes, blocks, lut, entries, values);
+    if (bytes == 8) return look_up_words<uint64_t>(codes, blocks, lut, entries, values);
+    if (bytes == 16) return look_up_words<TwoWords>(codes, blocks, lut, entries, values);
     for (int64_t block = 0; block < blocks; ++block) {
         const uint8_t* const from = codes + block * count;
         Bits* const to = values + block * length * inner;
