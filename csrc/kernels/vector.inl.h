@@ -133,7 +133,7 @@ void assign_vectors(const float* planes, const float* weights, int64_t stride, i
 }
 
 template <bool kLeast>
-inline float extreme_lane(Floats lanes) {
+inline float extreme_lane(const Floats& lanes) {
     float values[kWide];
     floats_at(values) = lanes;
     for (int64_t half = kWide / 2; half > 0; half /= 2) {
