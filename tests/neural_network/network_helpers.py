@@ -11,7 +11,7 @@ import numpy as np
 
 INPUTS, CHANNELS = 5, 8  # of matrices; tests of large tables need more channels
 
-# Layer: its fields with their axes and channel axis, where i are inputs and o output channels, after the format's notes.
+# Layer: its fields with their axes and channel axis, i inputs and o output channels, after the format's notes.
 MATRIX, VECTOR = ("oi", 0), ("o", None)
 _GATES = ("inputGate", "forgetGate", "blockInput", "outputGate")
 _LSTM = {

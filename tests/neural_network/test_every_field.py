@@ -80,7 +80,7 @@ def test_no_field_is_farther_off_than_with_coremltools(mode, nbits):
     ours = decode_all(_quantized(spec, nbits, mode)[0].neuralNetwork, channels)
     for name, values in decode_all(spec.neuralNetwork, channels).items():
         error, other = (abs(each[name] - values) for each in (ours, theirs))
-        # Weight by weight, but for the last digit of scales: coremltools computes them in float32 if protobuf has it so.
+        # But for the last digit of scales: coremltools computes them in float32 if protobuf has it so.
         assert (error <= other + 2e-7 * np.ptp(values)).all(), name
         assert np.square(error).sum() <= np.square(other).sum() * (1 + 1e-4), name
 

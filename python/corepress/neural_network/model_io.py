@@ -3,53 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from ..coreml.package_writer import sync
-from ..errors import FormatError
+from .document import Document
 from .network import require_network
-from .schema import Model, read_model
 
 StrPath = str | os.PathLike[str]
 SUFFIX = ".mlmodel"
-
-
-@dataclass(frozen=True)
-class GivenModel:
-    """A model, parsed.
-
-    Attributes
-    ----------
-    message : protobuf message
-        Of the class `corepress.neural_network.schema.Model`.
-    source : str
-        Its path, or what kind of object it is.
-    nbytes : int
-        Bytes of it in a file.
-    given : object
-        What the caller gave.
-    """
-
-    message: Any
-    source: str
-    nbytes: int
-    given: Any
-
-    @property
-    def is_path(self) -> bool:
-        """Whether it is a file."""
-        return is_path(self.given)
-
-    def like_given(self, data: bytes) -> Any:
-        """Another serialized model as an object of the kind that was given."""
-        if hasattr(self.given, "get_spec"):
-            spec = type(self.given.get_spec()).FromString(data)
-            return type(self.given)(spec, compute_units=self.given.compute_unit)
-        return type(self.given).FromString(data)
 
 
 def is_path(model: Any) -> bool:
@@ -57,8 +20,13 @@ def is_path(model: Any) -> bool:
     return isinstance(model, str | os.PathLike)
 
 
-def open_model(function: str, model: Any) -> GivenModel:
-    """Parse a model that has neural networks.
+def name_of(model: Any) -> str:
+    """The path of a model, or what kind of object it is."""
+    return os.fspath(model) if is_path(model) else type(model).__name__
+
+
+def open_model(function: str, model: Any) -> Document:
+    """Take a model apart that has neural networks.
 
     Parameters
     ----------
@@ -84,18 +52,26 @@ def open_model(function: str, model: Any) -> GivenModel:
             raise FileNotFoundError(f"{function}: {path}: no such file")
         if not path.is_file():
             raise ValueError(f"{function}: {path} is a package; corepress.coreml.compress is for packages")
-        given = GivenModel(read_model(path), os.fspath(path), path.stat().st_size, model)
+        document = Document(path)
     else:
         spec = model.get_spec() if hasattr(model, "get_spec") else model
         if not hasattr(spec, "SerializeToString"):
             raise TypeError(f"{function}: model must be a path, a spec or an MLModel, not {type(model).__name__}")
-        data = spec.SerializeToString()
-        try:
-            given = GivenModel(Model.FromString(data), type(model).__name__, len(data), model)
-        except DecodeError as error:
-            raise FormatError(f"{function}: not a Core ML model ({error})") from error
-    require_network(function, given.message, given.source)
-    return given
+        document = Document(spec.SerializeToString())
+    try:
+        require_network(function, document, name_of(model))
+    except BaseException:
+        document.__exit__(None, None, None)
+        raise
+    return document
+
+
+def like_given(model: Any, data: bytes) -> Any:
+    """A serialized model as an object of the kind that `model` is."""
+    if hasattr(model, "get_spec"):
+        spec = type(model.get_spec()).FromString(data)
+        return type(model)(spec, compute_units=model.compute_unit)
+    return type(model).FromString(data)
 
 
 class ModelFileWriter:
@@ -131,12 +107,13 @@ class ModelFileWriter:
         if os.path.lexists(destination) and not self._overwrite:
             raise FileExistsError(f"destination {destination} exists; pass overwrite=True to replace it")
 
-    def write(self, data: bytes) -> None:
+    def write(self, pieces: Iterable[bytes]) -> None:
         """Have the file appear with this content."""
         destination = self.destination
         temporary = destination.absolute().parent / f".{destination.name}.{os.urandom(8).hex()}.partial"
         try:
-            temporary.write_bytes(data)
+            with open(temporary, "wb") as file:
+                file.writelines(pieces)
             sync(temporary)
             self._check(None)
             os.replace(temporary, destination)

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from .. import kernels
 from ..arrays import not_finite
-from ..compression import palettize
 from ..errors import UnsuitableWeightError
-from ..specs import PALETTE_BITS
+from ..palettes import kmeans_table
 from ..suggestions import suggestion
 from ..tensors import packed_size
 from .weight_params import EncodedWeight
@@ -96,9 +95,7 @@ class Quantization:
         scaled = self.mode in ("linear", "linear_symmetric")
         return packed_size(count, nbits) + (8 * channels if scaled else 4 * 2**nbits)
 
-    def encode(
-        self, weight: NDArray[np.float32], channel_axis: int | None, num_threads: int | None = None
-    ) -> EncodedWeight:
+    def encode(self, weight: NDArray[np.float32], channel_axis: int | None, num_threads: int = 1) -> EncodedWeight:
         """Encode a weight in 1 to 8 bits.
 
         Parameters
@@ -107,8 +104,8 @@ class Quantization:
             Not empty.
         channel_axis : int or None
             Axis with a scale for each entry, for linear modes; None for one scale.
-        num_threads : int, optional
-            Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+        num_threads : int
+            Threads to use.
 
         Raises
         ------
@@ -190,22 +187,16 @@ def _even_table(weight: NDArray[np.float32], nbits: int) -> NDArray[np.float32]:
     return table
 
 
-def _by_table(
-    weight: NDArray[np.float32], nbits: int, table: NDArray[np.float32], num_threads: int | None
-) -> EncodedWeight:
+def _by_table(weight: NDArray[np.float32], nbits: int, table: NDArray[np.float32], num_threads: int) -> EncodedWeight:
     """The nearest entry of an ascending table for each weight."""
     codes = kernels.assign(weight, table, num_threads=num_threads)
     return EncodedWeight(codes.reshape(weight.shape), nbits, lut=table + np.float32(0))
 
 
-def _kmeans(weight: NDArray[np.float32], nbits: int, num_threads: int | None) -> EncodedWeight:
-    if nbits in PALETTE_BITS:
-        tensor = palettize(weight, nbits=nbits, num_threads=num_threads)
-        return EncodedWeight(tensor.codes(), nbits, lut=tensor.table.reshape(-1))
-    # Widths that ML programs do not have.
-    _, centroids, _ = kernels.kmeans1d(weight.reshape(-1), 2**nbits, num_threads=num_threads)
-    table = np.pad(centroids.astype(np.float32), (0, 2**nbits - centroids.size), mode="edge")
-    return _by_table(weight, nbits, table, num_threads)
+def _kmeans(weight: NDArray[np.float32], nbits: int, num_threads: int) -> EncodedWeight:
+    table, indices, _ = kmeans_table(weight, nbits, num_threads)
+    codes = indices if nbits == 8 else kernels.unpack_bits(indices, nbits, weight.size, num_threads=num_threads)
+    return EncodedWeight(codes.reshape(weight.shape), nbits, lut=table.reshape(-1))
 
 
 def _custom(weight: NDArray[np.float32], nbits: int, lut_function: LutFunction) -> EncodedWeight:

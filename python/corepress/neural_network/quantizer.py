@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
@@ -16,11 +17,12 @@ from ..coreml.report import Progress, Report, WeightRecord, peak_memory_bytes
 from ..coreml.transform import Keep, ProgressCallback
 from ..errors import FormatError, UnsuitableWeightError
 from ..measure import error
+from .document import Document
 from .layers import LayerWeight
-from .model_io import GivenModel, ModelFileWriter, StrPath, open_model
+from .model_io import ModelFileWriter, StrPath, is_path, like_given, name_of, open_model
 from .modes import DEQUANTIZATION, HALF_BITS, LutFunction, Quantization, to_half
-from .network import NetworkWeight, network_layers, network_weights, updatable_part
-from .schema import require_size, serialize_model
+from .network import NetworkWeight, read_weights, updatable_part, weights_of
+from .schema import require_size
 from .selection import obstacle_of
 from .weight_params import describe, kind_of, read_weight, stored_bytes, write_encoded, write_float16, write_float32
 
@@ -217,32 +219,32 @@ def _run(
 ) -> Any:
     started = time.perf_counter()
     threads = as_threads(function, num_threads)
-    given = open_model(function, model)
-    if given.is_path and destination is None:
+    if is_path(model) and destination is None:
         raise ValueError(f"{function}: a model given by its path needs a destination")
-    writer = None
-    if destination is not None:
-        writer = ModelFileWriter(function, destination, given.given if given.is_path else None, overwrite=overwrite)
-    part = updatable_part(given.message)
-    if part is not None and not quantization.restores:
-        raise ValueError(
-            f"{function}: {given.source} is updatable ({part}), and training on the device needs float32 weights"
-        )
-    if quantization.restores:
-        _require_room(function, given)
-    run = _Run(quantization, selector, threads, progress)
-    run.transform(given.message)
-    if strict:
-        run.require_all(function)
-    data = serialize_model(function, given.message)
-    if writer is not None:
-        writer.write(data)
+    with open_model(function, model) as document:
+        writer = None
+        if destination is not None:
+            source = model if is_path(model) else None
+            writer = ModelFileWriter(function, destination, source, overwrite=overwrite)
+        part = updatable_part(document)
+        if part is not None and not quantization.restores:
+            raise ValueError(
+                f"{function}: {name_of(model)}: {part} is updatable, and training on the device needs float32 weights"
+            )
+        run = _Run(quantization, selector, threads, progress)
+        run.transform(function, document)
+        if strict:
+            run.require_all(function)
+        if writer is not None:
+            writer.write(document.pieces())
+        data = b"" if writer is not None else b"".join(document.pieces())
+        bytes_before, bytes_after = document.nbytes, document.size
     report = Report(
-        source=given.source,
+        source=name_of(model),
         destination="" if writer is None else str(writer.destination),
         weights=tuple(run.records),
-        bytes_before=given.nbytes,
-        bytes_after=len(data),
+        bytes_before=bytes_before,
+        bytes_after=bytes_after,
         seconds=time.perf_counter() - started,
         peak_memory_bytes=peak_memory_bytes(),
     )
@@ -252,13 +254,7 @@ def _run(
         return report
     if on_report is None and run.unplanned:
         warnings.warn(f"{function}: {run.unplanned_in_words}", stacklevel=3)
-    return given.like_given(data)
-
-
-def _require_room(function: str, given: GivenModel) -> None:
-    """See before any work that float32 weights fit a message."""
-    growth = sum(4 * each.weight.size - stored_bytes(each.weight.params) for each in network_weights(given.message))
-    require_size(function, given.nbytes + growth, f"{given.source} with float32 weights")
+    return like_given(model, data)
 
 
 @contextmanager
@@ -267,7 +263,24 @@ def _naming(weight: NetworkWeight) -> Iterator[None]:
     try:
         yield
     except FormatError as failure:
-        raise FormatError(f"{weight.function}{'/' if weight.function else ''}{weight.name}: {failure}") from None
+        raise FormatError(f"{weight.path}: {failure}") from None
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """How much something is."""
+
+    weights: int = 0
+    bytes: int = 0
+
+    @classmethod
+    def of(cls, weights: list[NetworkWeight]) -> _Extent:
+        """Of weights as they are stored."""
+        sizes = (each.weight.size for each in weights)
+        return cls(sum(sizes), sum(stored_bytes(each.weight.params) for each in weights))
+
+    def __add__(self, other: _Extent) -> _Extent:
+        return _Extent(self.weights + other.weights, self.bytes + other.bytes)
 
 
 class _Run:
@@ -280,27 +293,46 @@ class _Run:
         self._progress = progress
         self.records: list[WeightRecord] = []
 
-    def transform(self, model: Any) -> None:
+    def transform(self, function: str, document: Document) -> None:
         """Store the weights of a model anew."""
-        todo = network_weights(model)
-        total = sum(each.weight.size for each in todo), sum(stored_bytes(each.weight.params) for each in todo)
-        del todo
-        done_weights = done_bytes = 0
-        self._notify("", 0, 0, *total)
-        for layer in network_layers(model):
-            before = sum(stored_bytes(each.weight.params) for each in layer)
-            if self._quantization.to_half:
-                self._halve_layer(layer)
-            else:
-                for weight in layer:
-                    self._settle(weight, self._restore if self._quantization.restores else self._encode)
-            done_weights += sum(each.weight.size for each in layer)
-            done_bytes += before
-            self._notify(layer[-1].name, done_weights, done_bytes, *total)
+        total = done = _Extent()
+        if self._progress is not None or self._quantization.restores:
+            weights = [weight for place in document.places for weight in read_weights(place)]
+            total = _Extent.of(weights)
+            if self._quantization.restores:
+                growth = 4 * total.weights - total.bytes
+                require_size(function, document.nbytes + growth, "the model with float32 weights")
+            del weights
+        self._notify("", done, total)
+        for place in document.places:
+            layer = place.read()
+            found = weights_of(layer, place.where)
+            done = sum((_Extent.of(weights) for weights in found), done)
+            if sum(self._settle_layer(weights) for weights in found):
+                place.replace(layer)
+                for model in place.models:
+                    model.version = max(model.version, self._least_version)
+            if found:
+                self._notify(found[-1][-1].name, done, total)
+        require_size(function, document.size, "the result")
 
-    def _notify(self, name: str, done_weights: int, done_bytes: int, total_weights: int, total_bytes: int) -> None:
+    @property
+    def _least_version(self) -> int:
+        return _HALF_VERSION if self._quantization.to_half else _QUANTIZED_VERSION
+
+    def _settle_layer(self, weights: list[NetworkWeight]) -> int:
+        """How many weights were stored anew."""
+        before = len(self.records)
+        if self._quantization.to_half:
+            self._halve_layer(weights)
+        else:
+            for weight in weights:
+                self._settle(weight, self._restore if self._quantization.restores else self._encode)
+        return sum(record.status != "kept" for record in self.records[before:])
+
+    def _notify(self, name: str, done: _Extent, total: _Extent) -> None:
         if self._progress is not None:
-            self._progress(Progress(name, done_weights, total_weights, done_bytes, total_bytes))
+            self._progress(Progress(name, done.weights, total.weights, done.bytes, total.bytes))
 
     def _settle(
         self, weight: NetworkWeight, work: Callable[[LayerWeight], float | None], *, chosen: bool = False
@@ -317,9 +349,6 @@ class _Run:
             except UnsuitableWeightError as unsuitable:
                 self._record(weight, before, before, reason=Keep(unsuitable.reason))
                 return
-        version = _HALF_VERSION if self._quantization.to_half else _QUANTIZED_VERSION
-        for model in weight.models:
-            model.specificationVersion = max(model.specificationVersion, version)
         method = stored if self._quantization.restores else self._quantization.description
         self._record(weight, before, stored_bytes(params), method=method, snr_db=snr_db)
 

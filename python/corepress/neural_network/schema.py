@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from google.protobuf.message import EncodeError
-
-from ..coreml.messages import MESSAGE_LIMIT, message_classes, read_message
+from ..coreml.messages import MESSAGE_LIMIT, message_classes
 
 _LSTM_GATES = ("inputGate", "forgetGate", "blockInput", "outputGate")
 _GRU_GATES = ("updateGate", "resetGate", "outputGate")
@@ -204,11 +199,6 @@ NeuralNetworkLayer = _CLASSES["NeuralNetworkLayer"]
 WeightParams = _CLASSES["WeightParams"]
 
 
-def read_model(path: Path) -> Any:
-    """Parse an ``.mlmodel`` file; FormatError if it is none."""
-    return read_message(path, Model)
-
-
 def require_size(function: str, nbytes: int, what: str) -> None:
     """Raise ValueError if a message of so many bytes cannot be."""
     if nbytes >= MESSAGE_LIMIT:
@@ -216,12 +206,3 @@ def require_size(function: str, nbytes: int, what: str) -> None:
             f"{function}: {what} takes {nbytes} bytes, but a protobuf message, as an .mlmodel is, must stay below "
             f"{MESSAGE_LIMIT}"
         )
-
-
-def serialize_model(function: str, model: Any) -> bytes:
-    """Serialize with a stable byte order."""
-    require_size(function, model.ByteSize(), "the model")
-    try:
-        return bytes(model.SerializeToString(deterministic=True))
-    except (EncodeError, ValueError) as error:
-        raise ValueError(f"{function}: the model cannot be serialized ({error})") from error

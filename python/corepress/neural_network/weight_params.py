@@ -84,13 +84,13 @@ def kind_of(params: Any) -> str:
     FormatError
         If it is stored in several ways at once.
     """
-    payloads = {
-        "float32": params.floatValue,
-        "float16": params.float16Value,
-        "quantized": params.rawValue,
-        "int8": params.int8RawValue,
+    sizes = {
+        "float32": sum(map(len, params.floatValue)),
+        "float16": len(params.float16Value),
+        "quantized": len(params.rawValue),
+        "int8": len(params.int8RawValue),
     }
-    found = [kind for kind, payload in payloads.items() if any(payload)]
+    found = [kind for kind, size in sizes.items() if size]
     if len(found) > 1:
         raise FormatError(f"a weight must be stored in one way, not as {' and '.join(found)}")
     return found[0] if found else "empty"
