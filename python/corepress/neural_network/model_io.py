@@ -49,7 +49,7 @@ def open_model(function: str, model: Any) -> Document:
     if is_path(model):
         path = Path(model)
         if not path.exists():
-            raise FileNotFoundError(f"{function}: {path}: no such file")
+            raise FileNotFoundError(f"{path}: no such file")
         if not path.is_file():
             raise ValueError(f"{function}: {path} is a package; corepress.coreml.compress is for packages")
         document = Document(path)

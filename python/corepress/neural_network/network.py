@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,15 @@ class NetworkWeight:
     def path(self) -> str:
         """Both names."""
         return f"{self.function}/{self.name}" if self.function else self.name
+
+
+@contextmanager
+def naming(weight: NetworkWeight) -> Iterator[None]:
+    """Have the errors of damaged weights say which."""
+    try:
+        yield
+    except FormatError as failure:
+        raise FormatError(f"{weight.path}: {failure}") from None
 
 
 def weights_of(layer: Any, where: str) -> list[list[NetworkWeight]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -15,13 +14,13 @@ from numpy.typing import NDArray
 from ..arrays import as_threads
 from ..coreml.report import Progress, Report, WeightRecord, peak_memory_bytes
 from ..coreml.transform import Keep, ProgressCallback
-from ..errors import FormatError, UnsuitableWeightError
+from ..errors import UnsuitableWeightError
 from ..measure import error
 from .document import Document
 from .layers import LayerWeight
 from .model_io import ModelFileWriter, StrPath, is_path, like_given, name_of, open_model
 from .modes import DEQUANTIZATION, HALF_BITS, LutFunction, Quantization, to_half
-from .network import NetworkWeight, read_weights, updatable_part, weights_of
+from .network import NetworkWeight, naming, read_weights, updatable_part, weights_of
 from .schema import require_size
 from .selection import obstacle_of
 from .weight_params import describe, kind_of, read_weight, stored_bytes, write_encoded, write_float16, write_float32
@@ -257,15 +256,6 @@ def _run(
     return like_given(model, data)
 
 
-@contextmanager
-def _naming(weight: NetworkWeight) -> Iterator[None]:
-    """Have the errors of damaged weights say which."""
-    try:
-        yield
-    except FormatError as failure:
-        raise FormatError(f"{weight.path}: {failure}") from None
-
-
 @dataclass(frozen=True)
 class _Extent:
     """How much something is."""
@@ -338,7 +328,7 @@ class _Run:
         self, weight: NetworkWeight, work: Callable[[LayerWeight], float | None], *, chosen: bool = False
     ) -> None:
         params = weight.weight.params
-        with _naming(weight):
+        with naming(weight):
             stored, before = describe(params), stored_bytes(params)
             try:
                 self._require_meant(weight, chosen)
@@ -396,7 +386,7 @@ class _Run:
         selected = any(obstacle_of(self._selector, weight) is None for weight in layer)
         for weight in layer:
             if selected and weight.weight.untouched is None and kind_of(weight.weight.params) == "float32":
-                with _naming(weight):
+                with naming(weight):
                     try:
                         halves.append(to_half(self._read(weight.weight)))
                     except UnsuitableWeightError:
