@@ -20,11 +20,12 @@ _other_argument = click.argument("other", metavar="OTHER", type=click.Path(path_
 @json_option
 @debug_option
 def inspect(source: Path, as_json: bool) -> None:
-    """Show how the weights of a package, or of an .mlmodel, are stored.
+    """Show how the weights of a model are stored.
 
     \b
-    Example:
+    Examples:
       corepress inspect UNet.mlpackage
+      corepress inspect DeepLab.mlmodel
     """
     from .. import coreml, neural_network
 
@@ -102,7 +103,7 @@ def compare(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Tell how far two packages, or two .mlmodel files, are apart.
+    """Tell how far two models are apart.
 
     Signal-to-noise ratio and cosine of each weight of OTHER against SOURCE; both may be compressed. Predictions need
     macOS; elsewhere a line says so.

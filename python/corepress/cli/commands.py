@@ -136,13 +136,14 @@ prune = _spec_command(
 @output_options
 @run_options
 def decompress(source: Path, output: Path | None, **values: Any) -> None:
-    """Turn a compressed package, or .mlmodel, back into one with plain weights.
+    """Turn a compressed model back into one with plain weights.
 
     The weights get the values that the compressed package stands for; what compression rounded away does not return.
 
     \b
-    Example:
+    Examples:
       corepress decompress UNet-4bit.mlpackage -o UNet-dense.mlpackage
+      corepress decompress DeepLab-8bit.mlmodel -o DeepLab.mlmodel
     """
     destination = require_output(source, output, "dense")
 

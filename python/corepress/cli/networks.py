@@ -184,7 +184,7 @@ def _selector(values: dict[str, Any]) -> Any:
 @quiet_option
 @debug_option
 def fp16(source: Path, output: Path | None, overwrite: bool, strict: bool, **values: Any) -> None:
-    """Store the weights of a neural network (.mlmodel) in half precision.
+    """Store a neural network (.mlmodel) in half precision.
 
     Half the size, and hardly ever a visible difference. A layer with a value beyond 65504 stays as it is and is named.
 

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from .schema import WeightParams
-from .weight_params import kind_of
+from .weight_params import stored_bytes
 
 # Layer to its fields: "name: axes of the shape, the channels first [if flag]". An axis is a field of the layer; with a
 # star it is the product of a repeated one. Linear quantization has a scale for each channel of two axes, one for a
@@ -134,7 +134,7 @@ def layer_weights(layer: Any) -> Iterator[LayerWeight]:
         found = _of_untouched(layer, layer_type, params)
     else:
         found = _of_table(layer, layer_type, _FIELDS.get(layer_type, ""), (params,), params)
-    yield from (weight for weight in found if kind_of(weight.params) != "empty" or weight.params.ByteSize())
+    yield from (weight for weight in found if stored_bytes(weight.params) or weight.params.ByteSize())
 
 
 def nested_networks(layer: Any) -> Iterator[tuple[str, Any]]:

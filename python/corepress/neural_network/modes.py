@@ -161,7 +161,8 @@ def _linear(weight: NDArray[np.float32], nbits: int, channel_axis: int | None, *
     with np.errstate(over="ignore"):
         scale = np.where(exact > 0, np.maximum(exact, _SMALLEST), 1.0).astype(np.float32)
         bias = -np.float32(half) * scale if symmetric else lowest.astype(np.float32)
-    if not (np.isfinite(scale).all() and np.isfinite(bias).all()):
+        reach = scale * np.float32(most)  # which decoding meets before it adds the bias
+    if not (np.isfinite(reach).all() and np.isfinite(bias).all()):
         raise OutOfRangeError("quantize_weights: the range of the values is beyond that of float32")
     codes = np.empty(view.shape, np.uint8)
     run = max(1, view.shape[2])
