@@ -160,10 +160,29 @@ def convert_to_fp16(
     on_report: ReportCallback | None = None,
     num_threads: int | None = None,
 ) -> Any:
-    """Store the weights of a neural network in half precision; `quantize_weights` with 16 bits, see there.
+    """Store the weights of a neural network in half precision, as `quantize_weights` does with 16 bits.
 
-    A layer with a value that half precision does not reach stays in float32 as a whole, since Core ML does not let the
-    two mix in a layer.
+    A layer with a value that half precision does not reach, 65,520 or more, or that is not finite, stays in float32 as
+    a whole: Core ML does not let the two mix in a layer.
+
+    Parameters
+    ----------
+    model : path-like, spec or MLModel
+        The model. It is never changed.
+    destination : path-like, optional
+        The ``.mlmodel`` to write; needed if `model` is a path.
+    selector, overwrite, strict, progress, on_report, num_threads
+        As for `quantize_weights`.
+
+    Returns
+    -------
+    Report, or an object like `model`
+        With a `destination` a report with one record per weight, otherwise the new spec or MLModel.
+
+    Raises
+    ------
+    TypeError, ValueError, FormatError
+        As `quantize_weights` does.
     """
     return _run(
         "convert_to_fp16",
@@ -188,7 +207,27 @@ def decompress(
     on_report: ReportCallback | None = None,
     num_threads: int | None = None,
 ) -> Any:
-    """Turn all weights of a neural network into float32; `quantize_weights` with ``"dequantization"``, see there."""
+    """Turn all weights of a neural network into float32, as `quantize_weights` does with ``"dequantization"``.
+
+    Parameters
+    ----------
+    model : path-like, spec or MLModel
+        The model. It is never changed. Layers with int8 weights that quantize their inputs too no longer do.
+    destination : path-like, optional
+        The ``.mlmodel`` to write; needed if `model` is a path.
+    progress, overwrite, on_report, num_threads
+        As for `quantize_weights`.
+
+    Returns
+    -------
+    Report, or an object like `model`
+        With a `destination` a report with one record per weight, otherwise the new spec or MLModel.
+
+    Raises
+    ------
+    TypeError, ValueError, FormatError
+        As `quantize_weights` does.
+    """
     return _run(
         "decompress",
         model,
