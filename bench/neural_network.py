@@ -80,12 +80,12 @@ def write_network(path: Path, most: float = math.inf) -> int:
 
 
 def run(command: list[str]) -> tuple[float, float, str]:
-    """Seconds and peak megabytes of a process that must succeed."""
+    """Seconds and peak megabytes of a process that must succeed, and what it printed."""
     done = subprocess.run([sys.executable, "-S", LAUNCHER, *command], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
-    seconds, peak = map(float, done.stdout.split()[-2:])
-    return seconds, peak, done.stdout
+    seconds, peak = map(float, done.stdout.split())
+    return seconds, peak, done.stderr  # the launcher keeps stdout for itself
 
 
 def measure_ours(source: Path, weights: int, nbits: int, mode: str, repeat: int) -> Measured:

@@ -51,10 +51,11 @@ class EncodedWeight:
         values = np.empty(self.codes.shape, np.float32)
         # Piece by piece along the first axis, so that what is in between stays in the cache.
         rows = max(1, _PIECE // max(1, prod(self.codes.shape[1:])))
-        for begin in range(0, len(self.codes), rows):
-            place = slice(begin, begin + rows)
-            np.multiply(self.codes[place], _rows(scale, place), out=values[place])
-            values[place] += _rows(bias, place)
+        with np.errstate(over="ignore", invalid="ignore"):  # scales of other tools may be infinite
+            for begin in range(0, len(self.codes), rows):
+                place = slice(begin, begin + rows)
+                np.multiply(self.codes[place], _rows(scale, place), out=values[place])
+                values[place] += _rows(bias, place)
         return values
 
     def _spread(self, parameters: NDArray[np.float32] | None) -> NDArray[np.float32]:
