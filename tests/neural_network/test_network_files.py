@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from network_helpers import network_with
 
-from corepress.neural_network import convert_to_fp16, decompress, quantize_weights, quantizer
+from corepress.neural_network import convert_to_fp16, decompress, quantize_weights, quantizer, transform
 from corepress.neural_network.schema import Model
 
 
@@ -43,7 +43,7 @@ def test_destinations_that_cannot_be_are_refused_before_any_work(path, name, err
     (path.parent / "link.mlmodel").symlink_to(path)
     (path.parent / "old.mlmodel").write_bytes(b"old")
     (path.parent / "folder.mlmodel").mkdir()
-    monkeypatch.setattr(quantizer, "_Run", None)
+    monkeypatch.setattr(quantizer, "Transformation", None)
     with pytest.raises(error, match=message):
         quantize_weights(path, 8, destination=path.parent / name, overwrite=name != "old.mlmodel")
 
@@ -101,7 +101,7 @@ def test_decompressing_to_2_gib_is_refused_before_any_work(path, tmp_path, monke
     small = tmp_path / "small.mlmodel"
     quantize_weights(path, 1, destination=small)
     monkeypatch.setattr("corepress.neural_network.schema.MESSAGE_LIMIT", small.stat().st_size * 2)
-    monkeypatch.setattr(quantizer._Run, "_settle_layer", None)
+    monkeypatch.setattr(transform.Transformation, "_settle_layer", None)
     with pytest.raises(ValueError, match=r"decompress: the model with float32 weights takes \d+ bytes, .* below"):
         decompress(small, tmp_path / "out.mlmodel")
 
@@ -135,7 +135,8 @@ def peak():
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = peak()
-neural_network.quantize_weights(sys.argv[1], int(sys.argv[2]), sys.argv[3], destination=sys.argv[4])
+source, nbits, mode, out = sys.argv[1:]
+neural_network.quantize_weights(source, int(nbits), mode, destination=out, progress=lambda _: None)
 print(peak() - before)
 """
 
