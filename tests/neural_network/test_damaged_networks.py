@@ -62,8 +62,9 @@ def test_changed_bytes_are_refused_or_give_a_model_that_can_be_read(tmp_path, sp
 )
 def test_weights_that_do_not_fit_their_layer_are_refused_by_name(spec, edit, message):
     edit(spec.neuralNetwork.layers[0].innerProduct.weights)
-    with pytest.raises(FormatError, match=rf"innerProduct\.weights: .*{message}"):
-        quantize_weights(spec, 8)
+    for nbits in (8, 16):
+        with pytest.raises(FormatError, match=rf"innerProduct\.weights: .*{message}"):
+            quantize_weights(spec, nbits)
 
 
 @pytest.mark.parametrize(

@@ -170,12 +170,13 @@ class Transformation:
         staying: str | None = None
         selected = any(obstacle_of(self._selector, weight) is None for weight in layer)
         for weight in layer:
-            if selected and weight.weight.untouched is None and kind_of(weight.weight.params) == "float32":
-                with naming(weight):
-                    try:
-                        halves.append(to_half(self._read(weight.weight)))
-                    except UnsuitableWeightError:
-                        staying = weight.name
+            with naming(weight):
+                if not selected or weight.weight.untouched is not None or kind_of(weight.weight.params) != "float32":
+                    continue
+                try:
+                    halves.append(to_half(self._read(weight.weight)))
+                except UnsuitableWeightError:
+                    staying = weight.name
 
         def halve(weight: LayerWeight) -> float | None:
             if kind_of(weight.params) == "float16":
