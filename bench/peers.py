@@ -97,8 +97,7 @@ def coremltools_unpack(packed: Array, nbits: int, count: int) -> Job:
 
 
 def _sparse(weight: Array, mask: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """The packed mask and the values; weights that are zero already are never stored."""
-    mask &= weight != 0
+    """The packed mask and the values."""
     return np.packbits(mask, bitorder="little"), weight[mask]
 
 
@@ -124,7 +123,7 @@ def numpy_prune_n_m(weight: Array, n: int, m: int) -> Job:
         groups = np.abs(weight).astype(np.float32, copy=False).reshape(weight.shape[0], -1, m, *weight.shape[2:])
         mask = np.ones(groups.shape, bool)
         np.put_along_axis(mask, np.argsort(groups, axis=2, kind="stable")[:, :, :n], False, axis=2)
-        return _sparse(weight, mask.reshape(weight.shape))
+        return _sparse(weight, mask.reshape(weight.shape) & (weight != 0))  # zeros are never stored
 
     return job
 

@@ -76,24 +76,27 @@ public:
         std::memset(mask, 0, static_cast<size_t>((count + 7) / 8));
     }
 
-    // Sets the bits from `offset` on where keep is 1 and the value is not zero; returns their number.
-    int64_t set(int64_t offset, const uint8_t* keep, int64_t count) const {
+    // Sets the bits from `offset` on where keep is 1 and the value is not zero; returns their number, and raises
+    // *largest to the largest magnitude.
+    int64_t set(int64_t offset, const uint8_t* keep, int64_t count, Bits* largest) const {
         const int64_t end = offset + count;
         const int64_t first = std::min((offset + 7) / 8 * 8, end), last = std::max(first, end / 8 * 8);
         const auto& loops = kernels_for<Bits>(kernels());
-        return set_part_of_byte(offset, first, keep) +
-               loops.mask_of_kept(values_ + first, keep + (first - offset), last - first, mask_ + first / 8) +
-               set_part_of_byte(last, end, keep + (last - offset));
+        return set_part_of_byte(offset, first, keep, largest) +
+               loops.mask_of_kept(values_ + first, keep + (first - offset), last - first, mask_ + first / 8, largest) +
+               set_part_of_byte(last, end, keep + (last - offset), largest);
     }
 
 private:
     // The other bits of the byte may be another thread's.
-    int64_t set_part_of_byte(int64_t begin, int64_t end, const uint8_t* keep) const {
+    int64_t set_part_of_byte(int64_t begin, int64_t end, const uint8_t* keep, Bits* largest) const {
         if (begin == end) return 0;
         int64_t ones = 0;
         unsigned bits = 0;
         for (int64_t i = begin; i < end; ++i) {
-            const bool is_one = keep[i - begin] != 0 && (values_[i] & Format<Bits>::kMagnitude) != 0;
+            const Bits magnitude = values_[i] & Format<Bits>::kMagnitude;
+            const bool is_one = keep[i - begin] != 0 && magnitude != 0;
+            *largest = std::max(*largest, magnitude);
             bits |= (is_one ? 1u : 0u) << (i % 8);
             ones += is_one ? 1 : 0;
         }

@@ -1,14 +1,40 @@
 // Where the kept elements of a tensor stand.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <vector>
+
+#include "algo/prune.h"
+#include "core/half.h"
+#include "core/parallel.h"
+#include "dispatch.h"
 
 namespace corepress {
 
 // Where the values of each piece of kGrain begin among the kept ones; at the end, their number.
 std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int threads);
+
+// Reads the values once: each piece of `grain`, a multiple of 8, gets its mask by mask_piece(values, count, mask,
+// largest), which is what ValueKernels::mask_above does and must not throw; as soon as the pieces before it have been
+// counted, what stays is written, while the piece is in the cache.
+template <typename Bits, typename MaskPiece>
+Pruned prune_pieces(const Bits* values, int64_t count, int64_t grain, int threads, uint8_t* mask, Bits* kept,
+                    const MaskPiece& mask_piece) {
+    RunningSum ones((count + grain - 1) / grain);
+    std::atomic<bool> is_finite{true};
+    parallel_pieces(count, grain, threads, [&](int64_t begin, int64_t end) {
+        Bits largest = 0;
+        const Bits* const piece = values + begin;
+        uint8_t* const mask_of_piece = mask + begin / 8;
+        const int64_t found = mask_piece(piece, end - begin, mask_of_piece, &largest);
+        if (largest >= Format<Bits>::kInfinity) is_finite = false;
+        const int64_t first = ones.add(begin / grain, found);
+        kernels_for<Bits>(kernels()).compact(piece, end - begin, mask_of_piece, kept + first, found);
+    });
+    return {ones.total(), is_finite};
+}
 
 // Ones among the bits [begin, begin + length), which need not start at a byte.
 inline int64_t count_ones(const uint8_t* mask, int64_t begin, int64_t length) {

@@ -1,7 +1,7 @@
 #include "algo/prune.h"
 
 #include <algorithm>
-#include <atomic>
+#include <array>
 #include <cstring>
 #include <optional>
 #include <vector>
@@ -10,6 +10,7 @@
 #include "algo/slots.h"
 #include "core/half.h"
 #include "core/parallel.h"
+#include "core/workspace.h"
 #include "dispatch.h"
 
 namespace corepress {
@@ -42,53 +43,54 @@ Counts count_magnitudes(const Bits* values, int64_t count, int threads, const Sl
 // counting the values below and only those between, a few percent, takes half the time of counting all. No result where
 // the sample misled.
 template <typename Bits>
-std::optional<Bits> select_near_sample(const Bits* values, int64_t count, int64_t rank, int threads) {
+std::optional<Magnitude<Bits>> select_near_sample(const Bits* values, int64_t count, int64_t rank, int threads) {
     constexpr int64_t kSample = int64_t{1} << 14;
-    constexpr int64_t kMargin = 320;  // five standard deviations of a rank near the middle
+    constexpr int64_t kMargin = 256;  // four standard deviations of a rank near the middle
     constexpr Bits kMagnitude = Format<Bits>::kMagnitude;
     const int64_t stride = count / kSample;
-    std::vector<Bits> sample(static_cast<size_t>(kSample));
+    Counts sample(kPatterns / 2, 0);
     uint32_t place = 0;  // scattered, since a regular step could meet one column only
     for (int64_t i = 0; i < kSample; ++i, place += 2654435769u) {
         const int64_t within = static_cast<int64_t>(uint64_t{place} * static_cast<uint64_t>(stride) >> 32);
-        sample[static_cast<size_t>(i)] = values[i * stride + within] & kMagnitude;
+        ++sample[values[i * stride + within] & kMagnitude];
     }
-    const auto of_sample = [&](int64_t at) {
-        std::nth_element(sample.begin(), sample.begin() + at, sample.end());
-        return sample[static_cast<size_t>(at)];
-    };
+    const auto of_sample = [&](int64_t at) { return static_cast<Bits>(find_rank(sample, at)); };
     const int64_t near = static_cast<int64_t>(static_cast<double>(rank) / static_cast<double>(count) * kSample);
     const Bits first = near < kMargin ? Bits{0} : of_sample(near - kMargin);
     const Bits last = near + kMargin < kSample ? of_sample(near + kMargin) : kMagnitude;
-    std::atomic<int64_t> below{0};
-    const Counts counts = count_slots(count, threads, [&](int64_t begin, int64_t end, SlotCounter& counter) {
+    constexpr int64_t kTile = int64_t{1} << 12;
+    struct Counter {
+        Counts slots;
+        int64_t below = 0;
+        std::array<Bits, kTile + 3> taken;
+    };
+    const size_t slots = static_cast<size_t>(last - first) + 1;
+    WorkspacePool<Counter> counters;
+    parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
         const auto& loops = kernels_for<Bits>(kernels());
-        uint8_t from_first[kGrain / 8], above_last[kGrain / 8];
-        for (; begin < end; begin += kGrain) {
-            const int64_t length = std::min(kGrain, end - begin);
-            if (first == 0) {
-                std::memset(from_first, 0xff, sizeof from_first);
-            } else {
-                below += length - loops.mask_above(values + begin, length, static_cast<Bits>(first - 1), from_first);
-            }
-            loops.mask_above(values + begin, length, last, above_last);
-            for (int64_t i = 0; i < length; i += 64) {
-                uint64_t lower, upper;
-                std::memcpy(&lower, from_first + i / 8, sizeof lower);
-                std::memcpy(&upper, above_last + i / 8, sizeof upper);
-                uint64_t between = lower & ~upper;
-                if (length - i < 64) between &= (uint64_t{1} << (length - i)) - 1;
-                for (; between != 0; between &= between - 1) {
-                    ++counter.total[values[begin + i + __builtin_ctzll(between)] & kMagnitude];
-                }
+        auto counter = counters.borrow();
+        counter->slots.resize(slots, 0);
+        for (; begin < end; begin += kTile) {
+            Bits* const taken = counter->taken.data();
+            const int64_t found =
+                loops.take_between(values + begin, std::min(kTile, end - begin), first, last, taken, &counter->below);
+            for (int64_t i = 0; i < found; ++i) {
+                ++counter->slots[static_cast<size_t>((taken[i] & kMagnitude) - first)];
             }
         }
     });
-    rank -= below;
-    int64_t between = 0;
-    for (const int64_t each : counts) between += each;
-    if (rank < 0 || rank >= between) return std::nullopt;
-    return static_cast<Bits>(find_rank(counts, rank));
+    Counts total(slots, 0);
+    int64_t within = rank, between = 0;
+    for (const auto& counter : counters.objects()) {
+        within -= counter->below;
+        for (size_t i = 0; i < slots; ++i) {
+            total[i] += counter->slots[i];
+            between += counter->slots[i];
+        }
+    }
+    if (within < 0 || within >= between) return std::nullopt;
+    const uint32_t slot = find_rank(total, within);
+    return Magnitude<Bits>{static_cast<Bits>(first + slot), count - 1 - rank - (total[slot] - 1 - within)};
 }
 
 // Of 16-bit values, counted by their magnitudes, where those up to a magnitude become zero.
@@ -115,7 +117,11 @@ std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int threa
 }
 
 template <typename Bits>
-Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads, Noise* noise) {
+Magnitude<Bits> magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads, Noise* noise) {
+    int64_t within = rank;  // becomes the rank within a slot
+    const auto found = [&](uint32_t bits, int64_t equal) {
+        return Magnitude<Bits>{static_cast<Bits>(bits), count - 1 - rank - (equal - 1 - within)};
+    };
     if constexpr (sizeof(Bits) == 2) {
         constexpr int64_t kMany = int64_t{1} << 20;
         if (count >= kMany && noise == nullptr) {
@@ -123,27 +129,28 @@ Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int thre
         }
         const auto counts =
             count_magnitudes(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits); });
-        const uint32_t magnitude = find_rank(counts, rank);
+        const uint32_t magnitude = find_rank(counts, within);
         if (noise != nullptr) *noise = noise_up_to<Bits>(magnitude, counts);
-        return static_cast<Bits>(magnitude);
+        return found(magnitude, counts[magnitude]);
     } else {
         const auto upper =
             count_magnitudes(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits >> 16); });
-        const uint32_t high = find_rank(upper, rank);
+        const uint32_t high = find_rank(upper, within);
         const auto lower = count_magnitudes(values, count, threads, [high](uint32_t bits) {
             return bits >> 16 == high ? static_cast<int32_t>(bits & 0xffffu) : -1;
         });
-        return high << 16 | find_rank(lower, rank);
+        const uint32_t low = find_rank(lower, within);
+        return found(high << 16 | low, lower[low]);
     }
 }
 
 template <typename Bits>
-int64_t magnitude_mask(const Bits* values, int64_t count, Bits threshold, int threads, uint8_t* mask) {
-    std::atomic<int64_t> ones{0};
-    parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
-        ones += kernels_for<Bits>(kernels()).mask_above(values + begin, end - begin, threshold, mask + begin / 8);
-    });
-    return ones;
+Pruned prune_by_magnitude(const Bits* values, int64_t count, Bits threshold, int threads, uint8_t* mask, Bits* kept) {
+    return prune_pieces(values, count, kGrain, threads, mask, kept,
+                        [=](const Bits* piece, int64_t length, uint8_t* mask_of_piece, Bits* largest) {
+                            return kernels_for<Bits>(kernels()).mask_above(piece, length, threshold, mask_of_piece,
+                                                                           largest);
+                        });
 }
 
 template <typename Bits>
@@ -181,12 +188,12 @@ ErrorSums sum_sparse_errors(const Bits* first, const Bits* kept, const uint8_t* 
 template ErrorSums sum_sparse_errors(const uint16_t*, const uint16_t*, const uint8_t*, int64_t, int);
 template ErrorSums sum_sparse_errors(const BFloat16Bits*, const BFloat16Bits*, const uint8_t*, int64_t, int);
 template ErrorSums sum_sparse_errors(const uint32_t*, const uint32_t*, const uint8_t*, int64_t, int);
-template uint16_t magnitude_of_rank(const uint16_t*, int64_t, int64_t, int, Noise*);
-template BFloat16Bits magnitude_of_rank(const BFloat16Bits*, int64_t, int64_t, int, Noise*);
-template uint32_t magnitude_of_rank(const uint32_t*, int64_t, int64_t, int, Noise*);
-template int64_t magnitude_mask(const uint16_t*, int64_t, uint16_t, int, uint8_t*);
-template int64_t magnitude_mask(const BFloat16Bits*, int64_t, BFloat16Bits, int, uint8_t*);
-template int64_t magnitude_mask(const uint32_t*, int64_t, uint32_t, int, uint8_t*);
+template Magnitude<uint16_t> magnitude_of_rank(const uint16_t*, int64_t, int64_t, int, Noise*);
+template Magnitude<BFloat16Bits> magnitude_of_rank(const BFloat16Bits*, int64_t, int64_t, int, Noise*);
+template Magnitude<uint32_t> magnitude_of_rank(const uint32_t*, int64_t, int64_t, int, Noise*);
+template Pruned prune_by_magnitude(const uint16_t*, int64_t, uint16_t, int, uint8_t*, uint16_t*);
+template Pruned prune_by_magnitude(const BFloat16Bits*, int64_t, BFloat16Bits, int, uint8_t*, BFloat16Bits*);
+template Pruned prune_by_magnitude(const uint32_t*, int64_t, uint32_t, int, uint8_t*, uint32_t*);
 template void encode_sparse(const uint16_t*, int64_t, const uint8_t*, int, uint16_t*);
 template void encode_sparse(const BFloat16Bits*, int64_t, const uint8_t*, int, BFloat16Bits*);
 template void encode_sparse(const uint32_t*, int64_t, const uint8_t*, int, uint32_t*);

@@ -8,14 +8,28 @@
 
 namespace corepress {
 
-// The magnitude, as bits, of rank `rank` (0 the smallest) among count > rank values without NaN. With `noise`, what it
+// A magnitude, as bits, and how many values have a larger one.
+template <typename Bits>
+struct Magnitude {
+    Bits bits;
+    int64_t above;
+};
+
+// The magnitude of rank `rank` (0 the smallest) among count > rank values; NaNs are the largest. With `noise`, what it
 // is once all values up to that magnitude are zero is found on the way if the values have 16 bits.
 template <typename Bits>
-Bits magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads, Noise* noise = nullptr);
+Magnitude<Bits> magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads, Noise* noise = nullptr);
 
-// Sets bit i of mask, LSB first, where |values[i]| > threshold, a magnitude's bits; returns the number of ones.
+// What pruning found. Where values are not finite, mask and kept values are of no use.
+struct Pruned {
+    int64_t ones = 0;  // of the mask
+    bool is_finite = true;
+};
+
+// Sets bit i of mask, LSB first, where |values[i]| > threshold, a magnitude's bits, and writes those values in order;
+// kept must have room for them.
 template <typename Bits>
-int64_t magnitude_mask(const Bits* values, int64_t count, Bits threshold, int threads, uint8_t* mask);
+Pruned prune_by_magnitude(const Bits* values, int64_t count, Bits threshold, int threads, uint8_t* mask, Bits* kept);
 
 // Writes the values whose bit is 1, in order. kept: as many as the mask has ones.
 template <typename Bits>

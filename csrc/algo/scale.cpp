@@ -80,7 +80,21 @@ BlockValues<Bits> with_some_importance(BlockValues<Bits> block) {
     return block;
 }
 
-// Scales and zero points to try, fewer than the most that there may be.
+// Whether the zero point is a code and all codes decode to finite values.
+template <typename Bits>
+bool is_usable(Affine affine, CodeRange range) {
+    constexpr double kSafe = sizeof(Bits) == 2 ? 0x1p15 : 0x1p127;
+    const bool in_range = affine.zero_point >= range.lowest && affine.zero_point <= range.highest;
+    const double span = static_cast<double>(range.highest) - static_cast<double>(range.lowest);
+    const double largest = static_cast<double>(affine.scale) * span;
+    return in_range && (largest < kSafe || all_decode_finite<Bits>(affine, range));
+}
+
+// Of a scale, what is tried: for short blocks nearly always from 47 to 76, for long ones less. 32 fill two registers.
+constexpr int kSixtyFourths[] = {40, 42, 44, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58,
+                                 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 76};
+
+// Scales and zero points to rank, as many as there may be at most.
 template <typename Bits>
 struct Candidates {
     static constexpr int kMost = 96;
@@ -89,14 +103,8 @@ struct Candidates {
 
     void add(double scale, double zero_point, CodeRange range) {
         const Affine affine{round_up_from_zero<Bits>(scale), static_cast<float>(zero_point)};
-        const bool in_range = affine.zero_point >= range.lowest && affine.zero_point <= range.highest;
-        const double span = static_cast<double>(range.highest) - static_cast<double>(range.lowest);
-        const double largest = static_cast<double>(affine.scale) * span;
-        if (in_range && (largest < kSafe || all_decode_finite<Bits>(affine, range))) affines[count++] = affine;
+        if (is_usable<Bits>(affine, range)) affines[count++] = affine;
     }
-
-private:
-    static constexpr double kSafe = sizeof(Bits) == 2 ? 0x1p15 : 0x1p127;
 };
 
 // The candidates whose codes explain most of the values' squares, best first, the first of equal ones first, and one
@@ -107,14 +115,14 @@ struct Leaders {
     double explained[kMost];
     int count = 0;
 
-    void enter(const Moments* moments, int candidate) {
+    // `part` is what the candidate's codes explain, NaN where all of them are 0.
+    void enter(const Moments* moments, int candidate, double part) {
         const Moments& entering = moments[candidate];
-        const double part = entering.product * entering.product / entering.square;
-        if (!(part > (count < kMost ? 0.0 : explained[kMost - 1]))) return;  // NaN where all codes are 0
+        if (!(part > (count < kMost ? 0.0 : explained[kMost - 1]))) return;
         int place = count;
         while (place > 0 && explained[place - 1] < part) --place;
-        if (place > 0) {
-            const Moments& other = moments[candidates[place - 1]];
+        for (int i = 0; i < place; ++i) {  // of a scale half as large, other codes may explain as much
+            const Moments& other = moments[candidates[i]];
             if (other.product == entering.product && other.square == entering.square) return;
         }
         count = std::min(count + 1, kMost);
@@ -146,8 +154,12 @@ public:
             kernels_for<Bits>(kernels()).add_moments(tile, importance, count, candidates.affines, candidates.count,
                                                      range_, moments);
         });
+        double explained[Candidates<Bits>::kMost];
+        for (int j = 0; j < candidates.count; ++j) {
+            explained[j] = moments[j].product * moments[j].product / moments[j].square;
+        }
         Leaders leaders;
-        for (int j = 0; j < candidates.count; ++j) leaders.enter(moments, j);
+        for (int j = 0; j < candidates.count; ++j) leaders.enter(moments, j, explained[j]);
         for (int place = 0; place < leaders.count; ++place) {
             const int leader = leaders.candidates[place];
             improve(moments[leader], candidates.affines[leader].zero_point, symmetric);
@@ -173,13 +185,15 @@ private:
         return moments.product > 0 && consider(moments.product / moments.square, zero_point);
     }
 
-    // Whether this is the best so far.
+    // Whether this is the best so far. What has been considered before is not: the best only improves.
     bool consider(double scale, float zero_point) {
-        Candidates<Bits> one;
-        one.add(scale, static_cast<double>(zero_point), range_);
-        if (one.count == 0) return false;
-        const Affine affine = one.affines[0];
-        if (affine.scale == best_.scale && affine.zero_point == best_.zero_point) return false;
+        const Affine affine{round_up_from_zero<Bits>(scale), zero_point};
+        const auto is_same = [&](Affine other) {
+            return affine.scale == other.scale && affine.zero_point == other.zero_point;
+        };
+        if (!is_usable<Bits>(affine, range_) || is_same(best_)) return false;
+        if (std::any_of(considered_, considered_ + considered_count_, is_same)) return false;
+        if (considered_count_ < kMostConsidered) considered_[considered_count_++] = affine;
         const FitSums sums = fit(block_, affine, range_);
         if (!(sums.error < best_sums_.error)) return false;
         best_ = affine;
@@ -191,6 +205,9 @@ private:
     CodeRange range_;
     Affine best_;
     FitSums best_sums_;
+    static constexpr int kMostConsidered = 64;
+    Affine considered_[kMostConsidered];
+    int considered_count_ = 0;
 };
 
 }  // namespace
@@ -255,7 +272,7 @@ Affine search_affine(const BlockValues<Bits>& block, double low, double high, co
     const double lowest = static_cast<double>(codes.used.lowest), highest = static_cast<double>(codes.used.highest);
     const double middle = (std::min(low, 0.0) + std::max(high, 0.0)) / 2;
     Candidates<Bits> candidates;
-    for (int sixty_fourths = 40; sixty_fourths <= 68; ++sixty_fourths) {
+    for (const int sixty_fourths : kSixtyFourths) {
         const double scale = static_cast<double>(start.scale) * sixty_fourths / 64;
         if (symmetric) {
             candidates.add(scale, static_cast<double>(start.zero_point), codes.used);

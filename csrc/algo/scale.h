@@ -43,9 +43,10 @@ Affine round_scale(const BlockValues<Bits>& block, const Codes& codes, Affine af
 // The scale and, unless symmetric, the zero point of least squared error that a search around `start`, made for values
 // in [low, high], finds; never worse than start.
 //
-// Scales from 5/8 to 17/16 of start's are tried, each with the zero points that clip about as much at both ends. The
-// best of them, and the one whose codes another scale would suit best, then take turns: the least-squares scale for the
-// codes, rounded to the format, gives new codes; neighbouring zero points are tried; until nothing improves.
+// Scales from 40 to 76 sixty-fourths of start's are tried, each with the zero points that clip about as much at both
+// ends. The best of them, and the one whose codes another scale would suit best, then take turns: the least-squares
+// scale for the codes, rounded to the format, gives new codes; neighbouring zero points are tried; until nothing
+// improves.
 template <typename Bits>
 Affine search_affine(const BlockValues<Bits>& block, double low, double high, const Codes& codes, bool symmetric,
                      Affine start);

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "algo/prune.h"
 #include "core/span.h"
 
 namespace corepress {
@@ -15,14 +16,16 @@ namespace corepress {
 template <typename Bits>
 void n_m_keep(const Bits* values, const GroupLayout& axis, int64_t n, int64_t m, int threads, uint8_t* keep);
 
-// The mask of the same; returns the number of ones.
+// The mask of the same, and the values that stay, in order; kept must have room for them.
 template <typename Bits>
-int64_t n_m_mask(const Bits* values, const GroupLayout& axis, int64_t n, int64_t m, int threads, uint8_t* mask);
+Pruned prune_n_m(const Bits* values, const GroupLayout& axis, int64_t n, int64_t m, int threads, uint8_t* mask,
+                 Bits* kept);
 
 // Blocks of block_size consecutive elements along the axis, the last one possibly shorter: the mask of those whose norm
-// is larger than that of rank `rank` among the norms of all elements' blocks. Returns the number of ones.
+// is larger than that of rank `rank` among the norms of all elements' blocks, and the values that stay, in order; kept
+// must have room for them.
 template <typename Bits>
-int64_t block_mask(const Bits* values, const GroupLayout& axis, int64_t block_size, int64_t rank, int threads,
-                   uint8_t* mask);
+Pruned prune_blocks(const Bits* values, const GroupLayout& axis, int64_t block_size, int64_t rank, int threads,
+                    uint8_t* mask, Bits* kept);
 
 }  // namespace corepress

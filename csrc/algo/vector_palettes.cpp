@@ -249,16 +249,72 @@ void for_each_coded_part(const uint8_t* packed, const VectorBlocks& layout, int 
 
 }  // namespace
 
+namespace {
+
+// Decodes parts of a tensor: long runs of a component by a table of that component, which may fit registers; whole
+// blocks of short runs into planes first.
+template <typename Bits>
+class VectorDecoder {
+public:
+    VectorDecoder(const Bits* luts, int nbits, int64_t length)
+        : luts_(luts), entries_(int64_t{1} << nbits), length_(length) {}
+
+    // codes: [blocks, count], at most kCodeTile; values: [blocks, length, inner], of which the first `count` of each
+    // inner run are written.
+    void decode(const uint8_t* codes, int64_t group, int64_t blocks, int64_t inner, int64_t count, Bits* values) {
+        constexpr int64_t kLongRun = 64;
+        const auto& value_kernels = kernels_for<Bits>(kernels());
+        const auto entries = static_cast<int>(entries_);
+        const bool whole = count == inner || count >= kLongRun;
+        if (inner == 1 || !whole || blocks * count < std::max(entries_, kLongRun)) {
+            return value_kernels.look_up_vectors(codes, blocks, inner, count, length_,
+                                                 luts_ + group * entries_ * length_, entries, values);
+        }
+        use(group);
+        if (count < kLongRun) {
+            constexpr int64_t kStride = kCodeTile + kPadding;
+            planes_.resize(static_cast<size_t>(length_ * kStride));
+            for (int64_t c = 0; c < length_; ++c) {
+                value_kernels.look_up(codes, blocks * count, table_.data() + c * entries_, entries,
+                                      planes_.data() + c * kStride);
+            }
+            return value_kernels.join_planes(planes_.data(), kStride, blocks, inner, length_, values);
+        }
+        for (int64_t block = 0; block < blocks; ++block, codes += count, values += length_ * inner) {
+            for (int64_t c = 0; c < length_; ++c) {
+                value_kernels.look_up(codes, count, table_.data() + c * entries_, entries, values + c * inner);
+            }
+        }
+    }
+
+private:
+    static constexpr int64_t kPadding = 32;
+
+    void use(int64_t group) {
+        if (group == group_) return;
+        group_ = group;
+        const Bits* const lut = luts_ + group * entries_ * length_;
+        table_.resize(static_cast<size_t>(entries_ * length_));
+        for (int64_t c = 0; c < length_; ++c) {
+            for (int64_t j = 0; j < entries_; ++j) table_[static_cast<size_t>(c * entries_ + j)] = lut[j * length_ + c];
+        }
+    }
+
+    const Bits* luts_;
+    int64_t entries_, length_, group_ = -1;
+    std::vector<Bits> table_, planes_;  // one plane per component
+};
+
+}  // namespace
+
 template <typename Bits>
 void depalettize_vectors(const uint8_t* packed, const VectorBlocks& layout, int nbits, const Bits* luts, int threads,
                          Bits* values) {
-    const int64_t length = layout.length, inner = layout.inner;
     parallel_pieces(layout.groups.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
+        VectorDecoder<Bits> decoder(luts, nbits, layout.length);
         for_each_coded_part(packed, layout, nbits, begin, end,
                             [&](const uint8_t* codes, int64_t group, int64_t offset, int64_t blocks, int64_t count) {
-                                kernels_for<Bits>(kernels()).look_up_vectors(codes, blocks, inner, count, length,
-                                                                             luts + (group << nbits) * length,
-                                                                             values + offset);
+                                decoder.decode(codes, group, blocks, layout.inner, count, values + offset);
                             });
     });
 }
@@ -273,13 +329,13 @@ ErrorSums sum_vector_errors(const Bits* first, const uint8_t* packed, const Vect
         const auto& value_kernels = kernels_for<Bits>(kernels());
         auto space = spaces.borrow();
         space->resize(static_cast<size_t>(kCodeTile * length));
+        VectorDecoder<Bits> decoder(luts, nbits, length);
         ErrorSums* const sums = &pieces[static_cast<size_t>(begin / kGrain)];
         for_each_coded_part(
             packed, layout, nbits, begin, end,
             [&](const uint8_t* codes, int64_t group, int64_t offset, int64_t blocks, int64_t count) {
                 // Decoded without the gaps that a part of a block has between its components.
-                value_kernels.look_up_vectors(codes, blocks, count, count, length, luts + (group << nbits) * length,
-                                              space->data());
+                decoder.decode(codes, group, blocks, count, count, space->data());
                 if (count == inner) {
                     value_kernels.add_errors(first + offset, space->data(), blocks * inner * length, sums);
                     return;

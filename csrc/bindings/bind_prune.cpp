@@ -60,10 +60,28 @@ struct Job {
     const void* limit;
     uint8_t* bits_of_mask;
     bool measured;
-    int64_t ones = 0;
+    int64_t most_kept;
+    uint32_t magnitude = 0;
     void* out = nullptr;
+    Pruned pruned = {};
+    int64_t nonfinite = 0;
     std::optional<Noise> noise = {};
 };
+
+// As many values as can stay; memory that is never written to costs nothing.
+int64_t most_kept(const PruneRule& rule, int64_t size) {
+    switch (rule.kind) {
+        case PruneRule::Kind::kThreshold: return size;
+        case PruneRule::Kind::kRank:
+        case PruneRule::Kind::kBlocks: return size - 1 - rule.rank;
+        default: {
+            const int64_t tail = rule.axis.groups % rule.length;
+            const int64_t of_tail = std::min(tail, rule.length - rule.n);
+            const int64_t of_axis = rule.axis.groups / rule.length * (rule.length - rule.n) + of_tail;
+            return rule.axis.outer * of_axis * rule.axis.run;
+        }
+    }
+}
 
 Job make_job(const py::array& weight, const py::tuple& given, bool measured) {
     const FloatFormat format = require_float(weight, "weight");
@@ -89,39 +107,43 @@ Job make_job(const py::array& weight, const py::tuple& given, bool measured) {
         require(rule.length >= 1, "block_size must be at least 1, not ", rule.length);
         require_rank(rule.rank, weight);
     }
-    Job job{format,        rule,          weight,           threshold, {},      Bytes(packed_size(weight.size(), 1)),
-            weight.size(), weight.data(), threshold.data(), nullptr,   measured};
+    Job job{format,        rule,          weight,           threshold, {},       Bytes(packed_size(weight.size(), 1)),
+            weight.size(), weight.data(), threshold.data(), nullptr,   measured, most_kept(rule, weight.size())};
     job.bits_of_mask = job.mask.mutable_data();
     return job;
 }
 
 template <typename Bits>
-void find_mask(Job& job, int threads) {
+void find_magnitude(Job& job, int threads) {
+    if (job.rule.kind != PruneRule::Kind::kRank) return;
     const Bits* const values = static_cast<const Bits*>(job.values);
+    Noise* const noise = job.measured && sizeof(Bits) == 2 ? &job.noise.emplace() : nullptr;
+    const Magnitude<Bits> found = magnitude_of_rank(values, job.size, job.rule.rank, threads, noise);
+    job.magnitude = found.bits;
+    job.most_kept = found.above;
+}
+
+template <typename Bits>
+Pruned prune(const Job& job, int threads) {
+    const Bits* const values = static_cast<const Bits*>(job.values);
+    Bits* const kept = static_cast<Bits*>(job.out);
     const PruneRule& rule = job.rule;
-    if (job.size == 0) return;
+    if (job.size == 0) return {};
     if (rule.kind == PruneRule::Kind::kThreshold || rule.kind == PruneRule::Kind::kRank) {
-        Bits threshold;
-        if (rule.kind == PruneRule::Kind::kThreshold) {
-            threshold = *static_cast<const Bits*>(job.limit);
-        } else if (job.measured && sizeof(Bits) == 2) {
-            threshold = magnitude_of_rank(values, job.size, rule.rank, threads, &job.noise.emplace());
-        } else {
-            threshold = magnitude_of_rank(values, job.size, rule.rank, threads);
-        }
-        job.ones = magnitude_mask(values, job.size, threshold, threads, job.bits_of_mask);
-        return;
+        const Bits magnitude = rule.kind == PruneRule::Kind::kRank ? static_cast<Bits>(job.magnitude)
+                                                                   : *static_cast<const Bits*>(job.limit);
+        return prune_by_magnitude(values, job.size, magnitude, threads, job.bits_of_mask, kept);
     }
     if (rule.kind == PruneRule::Kind::kGroups) {
-        job.ones = n_m_mask(values, rule.axis, rule.n, rule.length, threads, job.bits_of_mask);
-    } else {
-        const int64_t block_size = std::min(rule.length, rule.axis.groups);
-        job.ones = block_mask(values, rule.axis, block_size, rule.rank, threads, job.bits_of_mask);
+        return prune_n_m(values, rule.axis, rule.n, rule.length, threads, job.bits_of_mask, kept);
     }
+    const int64_t block_size = std::min(rule.length, rule.axis.groups);
+    return prune_blocks(values, rule.axis, block_size, rule.rank, threads, job.bits_of_mask, kept);
 }
 
 // Prunes each weight by its rule: ("threshold", array of one), ("rank", rank), ("n_m", layout, n, m) or ("blocks",
-// layout, block_size, rank). A (mask, values, noise) for each; noise None unless `measured` and it takes no other pass.
+// layout, block_size, rank). A (mask, values, noise, nonfinite) for each: noise None unless `measured` and it takes no
+// other pass; nonfinite the number of values that are not, without which the others say nothing.
 py::list prune_arrays(const std::vector<py::array>& weights, const std::vector<py::tuple>& rules, bool measured,
                       std::optional<int> num_threads) {
     require(rules.size() == weights.size(), "there must be one rule per weight");
@@ -139,18 +161,23 @@ py::list prune_arrays(const std::vector<py::array>& weights, const std::vector<p
             with_bits(job.format, [&](auto bits) { body(job, bits, job_threads); });
         });
     };
-    for_each_job([](Job& job, auto bits, int job_threads) { find_mask<decltype(bits)>(job, job_threads); });
-    for (Job& job : jobs) {  // only now is it known how many values there are
-        job.kept = empty_like_float(job.weight, job.ones);
+    for_each_job([](Job& job, auto bits, int job_threads) { find_magnitude<decltype(bits)>(job, job_threads); });
+    for (Job& job : jobs) {
+        job.kept = empty_like_float(job.weight, job.most_kept);
         job.out = job.kept.mutable_data();
     }
     for_each_job([](Job& job, auto bits, int job_threads) {
         using Bits = decltype(bits);
-        encode_sparse(static_cast<const Bits*>(job.values), job.size, job.bits_of_mask, job_threads,
-                      static_cast<Bits*>(job.out));
+        job.pruned = prune<Bits>(job, job_threads);
+        if (job.pruned.is_finite) return;
+        const auto& loops = kernels_for<Bits>(kernels());
+        job.nonfinite = loops.count_nonfinite(static_cast<const Bits*>(job.values), job.size);
     });
     py::list results;
-    for (const Job& job : jobs) results.append(py::make_tuple(job.mask, job.kept, tuple_of(job.noise)));
+    for (const Job& job : jobs) {
+        if (job.kept.size() != job.pruned.ones) job.kept.attr("resize")(job.pruned.ones, py::arg("refcheck") = false);
+        results.append(py::make_tuple(job.mask, job.kept, tuple_of(job.noise), job.nonfinite));
+    }
     return results;
 }
 

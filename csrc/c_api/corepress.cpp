@@ -151,10 +151,10 @@ Bits magnitude_below(double threshold) {
     return bits;
 }
 
-// What pruning functions have in common: prune(values, threads) fills the mask and returns its ones.
+// What pruning functions have in common: prune(from, shape, threads, to) fills the mask and the values that stay.
 template <typename Prune>
 corepress_status prune_with(const char* function, const void* weights, const corepress_shape* given, int num_threads,
-                            uint8_t* mask, int64_t* kept, const Prune& prune) {
+                            const uint8_t* mask, void* values, int64_t* kept, const Prune& prune) {
     return guarded(function, [&] {
         const Shape shape(given);
         require_given(kept, "kept");
@@ -163,10 +163,12 @@ corepress_status prune_with(const char* function, const void* weights, const cor
         if (shape.size() == 0) return;
         require_given(weights, "weights");
         require_given(mask, "mask");
+        require_given(values, "values");
         with_bits(shape.format(), [&](auto bits) {
-            const auto* const values = static_cast<const decltype(bits)*>(weights);
-            require_finite(values, shape, threads);
-            *kept = prune(values, shape, threads);
+            using Bits = decltype(bits);
+            const Pruned pruned = prune(static_cast<const Bits*>(weights), shape, threads, static_cast<Bits*>(values));
+            if (!pruned.is_finite) throw NonFinite();
+            *kept = pruned.ones;
         });
     });
 }
@@ -291,43 +293,40 @@ corepress_status corepress_dequantize(const uint8_t* data, const void* scale, co
 }
 
 corepress_status corepress_prune_to_sparsity(const void* weights, const corepress_shape* shape, double sparsity,
-                                             int num_threads, uint8_t* mask, int64_t* kept) {
-    const auto prune = [&](const auto* values, const Shape& checked, int threads) {
-        using Bits = std::decay_t<decltype(*values)>;
+                                             int num_threads, uint8_t* mask, void* values, int64_t* kept) {
+    const auto prune = [&](const auto* from, const Shape& checked, int threads, auto* to) {
+        using Bits = std::decay_t<decltype(*from)>;
+        require(sparsity >= 0 && sparsity <= 1, "sparsity must be from 0 to 1, not ", sparsity);
         const int64_t size = checked.size();
         Bits threshold = 0;
         if (sparsity == 1) {
             threshold = Format<Bits>::kInfinity;
         } else if (sparsity > 0) {
             const auto rank = static_cast<int64_t>(std::floor(static_cast<double>(size - 1) * sparsity));
-            threshold = magnitude_of_rank(values, size, rank, threads);
+            threshold = magnitude_of_rank(from, size, rank, threads).bits;
         }
-        return magnitude_mask(values, size, threshold, threads, mask);
+        return prune_by_magnitude(from, size, threshold, threads, mask, to);
     };
-    if (!(sparsity >= 0 && sparsity <= 1)) {
-        return guarded("corepress_prune_to_sparsity",
-                       [&] { require(false, "sparsity must be from 0 to 1, not ", sparsity); });
-    }
-    return prune_with("corepress_prune_to_sparsity", weights, shape, num_threads, mask, kept, prune);
+    return prune_with("corepress_prune_to_sparsity", weights, shape, num_threads, mask, values, kept, prune);
 }
 
 corepress_status corepress_prune_below(const void* weights, const corepress_shape* shape, double threshold,
-                                       int num_threads, uint8_t* mask, int64_t* kept) {
-    const auto prune = [&](const auto* values, const Shape& checked, int threads) {
-        using Bits = std::decay_t<decltype(*values)>;
-        return magnitude_mask(values, checked.size(), magnitude_below<Bits>(threshold), threads, mask);
+                                       int num_threads, uint8_t* mask, void* values, int64_t* kept) {
+    const auto prune = [&](const auto* from, const Shape& checked, int threads, auto* to) {
+        using Bits = std::decay_t<decltype(*from)>;
+        return prune_by_magnitude(from, checked.size(), magnitude_below<Bits>(threshold), threads, mask, to);
     };
-    return prune_with("corepress_prune_below", weights, shape, num_threads, mask, kept, prune);
+    return prune_with("corepress_prune_below", weights, shape, num_threads, mask, values, kept, prune);
 }
 
 corepress_status corepress_prune_n_m(const void* weights, const corepress_shape* shape, int axis, int64_t n, int64_t m,
-                                     int num_threads, uint8_t* mask, int64_t* kept) {
-    const auto prune = [&](const auto* values, const Shape& checked, int threads) {
+                                     int num_threads, uint8_t* mask, void* values, int64_t* kept) {
+    const auto prune = [&](const auto* from, const Shape& checked, int threads, auto* to) {
         require(m >= 1 && m <= kLargestGroup && n >= 0 && n <= m,
                 "n:m must have 0 <= n <= m and 1 <= m <= ", kLargestGroup, ", not ", n, ":", m);
-        return n_m_mask(values, checked.along(axis, 1), n, m, threads, mask);
+        return prune_n_m(from, checked.along(axis, 1), n, m, threads, mask, to);
     };
-    return prune_with("corepress_prune_n_m", weights, shape, num_threads, mask, kept, prune);
+    return prune_with("corepress_prune_n_m", weights, shape, num_threads, mask, values, kept, prune);
 }
 
 corepress_status corepress_encode_sparse(const void* weights, const corepress_shape* given, const uint8_t* mask,

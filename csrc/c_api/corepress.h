@@ -108,19 +108,26 @@ COREPRESS_API corepress_status corepress_dequantize(const uint8_t* data, const v
 /* --- Pruning, and the sparse form: a mask of one bit per weight, and the weights whose bit is 1 ------------------ */
 
 /* Bit 0 where |w| <= a[floor((n - 1) * sparsity)], `a` the sorted magnitudes of the n weights: 0 keeps all but zeros, 1
- * nothing. mask: [packed_size(weights, 1)]; kept: how many bits are 1. */
+ * nothing. This and the next two write
+ *
+ * mask    [packed_size(weights, 1)]
+ * values  the weights whose bit is 1, in order; it must have room for all weights
+ * kept    how many these are
+ */
 COREPRESS_API corepress_status corepress_prune_to_sparsity(const void* weights, const corepress_shape* shape,
                                                            double sparsity, int num_threads, uint8_t* mask,
-                                                           int64_t* kept);
+                                                           void* values, int64_t* kept);
 
 /* Bit 0 where |w| <= threshold. */
 COREPRESS_API corepress_status corepress_prune_below(const void* weights, const corepress_shape* shape,
-                                                     double threshold, int num_threads, uint8_t* mask, int64_t* kept);
+                                                     double threshold, int num_threads, uint8_t* mask, void* values,
+                                                     int64_t* kept);
 
 /* Bit 0 for the n smallest magnitudes of every m consecutive weights along an axis, of equal ones the first, and for
  * zeros. An axis that m does not divide ends as if zeros followed. m is at most 1024. */
 COREPRESS_API corepress_status corepress_prune_n_m(const void* weights, const corepress_shape* shape, int axis,
-                                                   int64_t n, int64_t m, int num_threads, uint8_t* mask, int64_t* kept);
+                                                   int64_t n, int64_t m, int num_threads, uint8_t* mask, void* values,
+                                                   int64_t* kept);
 
 /* values: as many weights as the mask has ones, in order. */
 COREPRESS_API corepress_status corepress_encode_sparse(const void* weights, const corepress_shape* shape,

@@ -93,4 +93,14 @@ void run_parallel(int64_t count, int threads, LoopBody body, const void* context
     if (region.failure) std::rethrow_exception(region.failure);
 }
 
+int64_t RunningSum::add(int64_t piece, int64_t amount) noexcept {
+    const auto place = static_cast<size_t>(piece);
+    int64_t begin = 1;
+    if (piece > 0) {
+        while ((begin = ends_[place - 1].load(std::memory_order_acquire)) == 0) std::this_thread::yield();
+    }
+    ends_[place].store(begin + amount, std::memory_order_release);
+    return begin - 1;
+}
+
 }  // namespace corepress

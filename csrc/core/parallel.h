@@ -1,8 +1,10 @@
 // The one thread primitive: a loop whose iterations may run on any thread, in any order.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace corepress {
 
@@ -13,7 +15,8 @@ using LoopBody = void (*)(const void* context, int64_t index);
 void run_parallel(int64_t count, int threads, LoopBody body, const void* context);
 
 // Calls body(index) for 0 <= index < count. The caller works too. The first exception stops the loop and is rethrown
-// here, after every thread has been joined. Inside another parallel_for the loop is serial.
+// here, after every thread has been joined. Inside another parallel_for the loop is serial. Iterations begin in their
+// order, so one may wait for those before it.
 template <typename Body>
 void parallel_for(int64_t count, int threads, const Body& body) {
     run_parallel(
@@ -44,6 +47,20 @@ void parallel_jobs(const Sizes& sizes, int threads, const Body& body, int64_t la
         if (!is_large(job)) body(job, 1);
     });
 }
+
+// Sums over the pieces of a loop, each known as soon as all pieces before it have been counted. Iterations of one loop
+// must count one piece each, in its order, and must not throw before they did.
+class RunningSum {
+public:
+    explicit RunningSum(int64_t pieces) : ends_(static_cast<std::size_t>(pieces)) {}
+
+    // Counts a piece, waits for those before it, and returns their sum.
+    int64_t add(int64_t piece, int64_t amount) noexcept;
+    int64_t total() const { return ends_.empty() ? 0 : ends_.back().load(std::memory_order_relaxed) - 1; }
+
+private:
+    std::vector<std::atomic<int64_t>> ends_;  // one more than the sum up to each piece; 0 until it is known
+};
 
 // A multiple of 8, so that a piece of packed codes always begins at a byte.
 inline constexpr int64_t kGrain = int64_t{1} << 16;

@@ -61,9 +61,93 @@ inline void for_each_tile(int64_t runs, int64_t length, const Body& body) {
     }
 }
 
+// Short rows and runs are taken many at a time, with one parameter per value.
+constexpr int64_t kShortRun = 32;
+constexpr int64_t kSpread = 256;  // columns that short rows side by side have
+
+// How many rows of a matrix to take as one.
+inline int64_t rows_side_by_side(int64_t rows, int64_t columns) {
+    const int64_t most = columns < kSpread ? kSpread / columns : 1;
+    return rows < most ? rows : most;
+}
+
+// Repeats the first `length` numbers until there are `count`.
+template <typename Number>
+inline void repeat(int64_t length, int64_t count, Number* numbers) {
+    for (int64_t filled = length; filled < count; filled *= 2) {
+        const int64_t copied = count - filled < filled ? count - filled : filled;
+        memcpy(numbers + filled, numbers, static_cast<size_t>(copied) * sizeof *numbers);
+    }
+}
+
+// Scales, or what values are divided by, and zero points, one per value.
+struct ValueAffines {
+    float factor[kTile + kShortRun], zero_point[kTile + kShortRun];  // spreading writes beyond the last run
+
+    // Those of `runs` runs of `length` values.
+    template <typename Factor>
+    void spread(const Affine* affines, int64_t runs, int64_t length, const Factor& factor_of) {
+        float factors[kTile], zero_points[kTile];
+        for (int64_t run = 0; run < runs; ++run) {
+            factors[run] = factor_of(affines[run].scale);
+            zero_points[run] = affines[run].zero_point;
+        }
+        if (length <= 8) {
+            write_runs<8>(factors, zero_points, runs, length);
+        } else if (length <= 16) {
+            write_runs<16>(factors, zero_points, runs, length);
+        } else {
+            write_runs<kShortRun>(factors, zero_points, runs, length);
+        }
+    }
+
+    // Those of `columns` columns, of so many rows side by side.
+    template <typename Factor>
+    void repeat_columns(const Affine* affines, int64_t columns, int64_t rows, const Factor& factor_of) {
+        for (int64_t i = 0; i < columns; ++i) {
+            factor[i] = factor_of(affines[i].scale);
+            zero_point[i] = affines[i].zero_point;
+        }
+        repeat(columns, columns * rows, factor);
+        repeat(columns, columns * rows, zero_point);
+    }
+
+private:
+    // Writes `size` numbers a run, of which the next run covers those that are too many.
+    template <int64_t size>
+    inline void write_runs(const float* factors, const float* zero_points, int64_t runs, int64_t length) {
+        typedef float Floats __attribute__((vector_size(size * sizeof(float))));
+        for (int64_t run = 0; run < runs; ++run) {
+            const Floats factor_of_run = Floats{} + factors[run], zero_point_of_run = Floats{} + zero_points[run];
+            memcpy(factor + run * length, &factor_of_run, sizeof factor_of_run);
+            memcpy(zero_point + run * length, &zero_point_of_run, sizeof zero_point_of_run);
+        }
+    }
+};
+
+// At most kTile values.
+template <typename Bits>
+inline void quantize_values(const Bits* values, int64_t count, const ValueAffines& affines, CodeRange range,
+                            uint8_t* codes) {
+    float tile[kTile];
+    widen(values, count, tile);
+    for (int64_t i = 0; i < count; ++i) {
+        const float zero_point = affines.zero_point[i];
+        codes[i] = code_of<Bits>(tile[i], affines.factor[i], range.lowest - zero_point, range.highest - zero_point,
+                                 static_cast<int32_t>(zero_point));
+    }
+}
+
 template <typename Bits>
 void quantize_runs(const Bits* values, int64_t runs, int64_t length, const Affine* affines, CodeRange range,
                    uint8_t* codes) {
+    if (length < kShortRun) {
+        ValueAffines of_values;
+        return for_each_tile(runs, length, [&](int64_t offset, int64_t first, int64_t count, int64_t part) {
+            of_values.spread(affines + first, count, part, [](float scale) { return Divisor<Bits>::of(scale); });
+            quantize_values(values + offset, count * part, of_values, range, codes + offset);
+        });
+    }
     float tile[kTile];
     for_each_tile(runs, length, [&](int64_t offset, int64_t first, int64_t count, int64_t part) {
         widen(values + offset, count * part, tile);
@@ -82,38 +166,61 @@ void quantize_runs(const Bits* values, int64_t runs, int64_t length, const Affin
     });
 }
 
-template <typename Bits>
-void quantize_columns(const Bits* values, int64_t rows, int64_t columns, const Affine* affines, CodeRange range,
-                      uint8_t* codes) {
-    float tile[kTile], divisor[kTile], lowest[kTile], highest[kTile];
-    int32_t zero_point[kTile];
+// Calls body(offset, length) for the values of a matrix that have the parameters loaded by load(first column, columns,
+// rows side by side), at most kTile at a time.
+template <typename Load, typename Body>
+inline void for_each_row_tile(int64_t rows, int64_t columns, const Load& load, const Body& body) {
+    const int64_t together = rows_side_by_side(rows, columns);
     for (int64_t begin = 0; begin < columns; begin += kTile) {
         const int64_t length = columns - begin < kTile ? columns - begin : kTile;
-        for (int64_t i = 0; i < length; ++i) {
-            const Quantizing<Bits> to_code(affines[begin + i], range);
-            divisor[i] = to_code.divisor;
-            lowest[i] = to_code.lowest;
-            highest[i] = to_code.highest;
-            zero_point[i] = to_code.zero_point;
-        }
-        for (int64_t row = 0; row < rows; ++row) {
-            const int64_t offset = row * columns + begin;
-            widen(values + offset, length, tile);
-            for (int64_t i = 0; i < length; ++i) {
-                codes[offset + i] = code_of<Bits>(tile[i], divisor[i], lowest[i], highest[i], zero_point[i]);
-            }
+        load(begin, length, together);
+        for (int64_t row = 0; row < rows; row += together) {
+            body(row * columns + begin, length * (rows - row < together ? rows - row : together));
         }
     }
 }
 
-inline float dequantize_value(uint8_t code, Affine affine, int sign) {
+template <typename Bits>
+void quantize_columns(const Bits* values, int64_t rows, int64_t columns, const Affine* affines, CodeRange range,
+                      uint8_t* codes) {
+    ValueAffines of_values;
+    for_each_row_tile(
+        rows, columns,
+        [&](int64_t first, int64_t width, int64_t together) {
+            of_values.repeat_columns(affines + first, width, together,
+                                     [](float scale) { return Divisor<Bits>::of(scale); });
+        },
+        [&](int64_t offset, int64_t count) {
+            quantize_values(values + offset, count, of_values, range, codes + offset);
+        });
+}
+
+inline float dequantize_value(uint8_t code, float scale, float zero_point, int sign) {
     const int32_t integer = (static_cast<int32_t>(code) ^ sign) - sign;
-    return (static_cast<float>(integer) - affine.zero_point) * affine.scale;
+    return (static_cast<float>(integer) - zero_point) * scale;
+}
+
+// At most kTile values.
+template <typename Bits>
+inline void dequantize_values(const uint8_t* codes, int64_t count, const ValueAffines& affines, int sign,
+                              Bits* values) {
+    float tile[kTile];
+    for (int64_t i = 0; i < count; ++i) {
+        tile[i] = dequantize_value(codes[i], affines.factor[i], affines.zero_point[i], sign);
+    }
+    narrow(tile, count, values);
 }
 
 template <typename Bits>
 void dequantize_runs(const uint8_t* codes, int64_t runs, int64_t length, const Affine* affines, int sign,
                      Bits* values) {
+    if (length < kShortRun) {
+        ValueAffines of_values;
+        return for_each_tile(runs, length, [&](int64_t offset, int64_t first, int64_t count, int64_t part) {
+            of_values.spread(affines + first, count, part, [](float scale) { return scale; });
+            dequantize_values(codes + offset, count * part, of_values, sign, values + offset);
+        });
+    }
     float tile[kTile];
     for_each_tile(runs, length, [&](int64_t offset, int64_t first, int64_t count, int64_t part) {
         for (int64_t run = 0; run < count; ++run) {
@@ -121,7 +228,9 @@ void dequantize_runs(const uint8_t* codes, int64_t runs, int64_t length, const A
             const uint8_t* const from = codes + offset + run * part;
             float* const to = tile + run * part;
             with_constant(part, [&](int64_t size) {
-                for (int64_t i = 0; i < size; ++i) to[i] = dequantize_value(from[i], affine, sign);
+                for (int64_t i = 0; i < size; ++i) {
+                    to[i] = dequantize_value(from[i], affine.scale, affine.zero_point, sign);
+                }
             });
         }
         narrow(tile, count * part, values + offset);
@@ -131,17 +240,15 @@ void dequantize_runs(const uint8_t* codes, int64_t runs, int64_t length, const A
 template <typename Bits>
 void dequantize_columns(const uint8_t* codes, int64_t rows, int64_t columns, const Affine* affines, int sign,
                         Bits* values) {
-    float tile[kTile];
-    for (int64_t row = 0; row < rows; ++row) {
-        for (int64_t begin = 0; begin < columns; begin += kTile) {
-            const int64_t length = columns - begin < kTile ? columns - begin : kTile;
-            const int64_t offset = row * columns + begin;
-            for (int64_t i = 0; i < length; ++i) {
-                tile[i] = dequantize_value(codes[offset + i], affines[begin + i], sign);
-            }
-            narrow(tile, length, values + offset);
-        }
-    }
+    ValueAffines of_values;
+    for_each_row_tile(
+        rows, columns,
+        [&](int64_t first, int64_t width, int64_t together) {
+            of_values.repeat_columns(affines + first, width, together, [](float scale) { return scale; });
+        },
+        [&](int64_t offset, int64_t count) {
+            dequantize_values(codes + offset, count, of_values, sign, values + offset);
+        });
 }
 
 template <typename Bits>
@@ -224,11 +331,15 @@ int64_t choose_affines(const Key* lowest, const Key* highest, int64_t count, Aff
         for (int64_t i = 0; i < length; ++i) scale[i] = low[i] == 0.0f ? 1.0f : scale[i];
         narrow(scale, length, scales + begin);
         widen(scales + begin, length, scale);
+        int32_t unusual_of_tile = 0;
+        for (int64_t i = 0; i < length; ++i) affines[begin + i] = {scale[i], zero_point[i]};
         for (int64_t i = 0; i < length; ++i) {
-            affines[begin + i] = {scale[i], zero_point[i]};
             zero_points[begin + i] = static_cast<uint8_t>(static_cast<int32_t>(zero_point[i]));
-            unusual += scale[i] < rule.usual_lowest || !(span[i] < rule.usual_highest) ? 1 : 0;
         }
+        for (int64_t i = 0; i < length; ++i) {
+            unusual_of_tile += (scale[i] < rule.usual_lowest) | !(span[i] < rule.usual_highest) ? 1 : 0;
+        }
+        unusual += unusual_of_tile;
     }
     return unusual;
 }

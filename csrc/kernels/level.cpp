@@ -147,6 +147,31 @@ inline void store_lanes(__m512i lanes, Bits* values) {
 
 inline void store_lanes(__m512i lanes, uint32_t* values) { _mm512_storeu_si512(values, lanes); }
 
+// Where the magnitudes of 64 values are above a threshold.
+template <typename Bits>
+inline uint64_t word_of_lanes_above(const Bits* values, Bits threshold) {
+    static_assert(sizeof(Bits) == 2, "half or bfloat16");
+    const __m512i magnitude = _mm512_set1_epi16(static_cast<short>(Format<Bits>::kMagnitude));
+    const __m512i limit = _mm512_set1_epi16(static_cast<short>(threshold));
+    uint64_t word = 0;
+    for (int part = 0; part < 64; part += 32) {
+        const __m512i lanes = _mm512_and_si512(_mm512_loadu_si512(values + part), magnitude);
+        word |= uint64_t{_mm512_cmpgt_epi16_mask(lanes, limit)} << part;
+    }
+    return word;
+}
+
+inline uint64_t word_of_lanes_above(const uint32_t* values, uint32_t threshold) {
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    const __m512i limit = _mm512_set1_epi32(static_cast<int>(threshold));
+    uint64_t word = 0;
+    for (int part = 0; part < 64; part += 16) {
+        const __m512i lanes = _mm512_and_si512(_mm512_loadu_si512(values + part), magnitude);
+        word |= uint64_t{_mm512_cmpgt_epi32_mask(lanes, limit)} << part;
+    }
+    return word;
+}
+
 // A table of values of so many bytes, in some registers; select gives the entries at some places of it.
 template <int size>
 struct Lanes;
@@ -199,6 +224,38 @@ inline __m512i select(__m512i places, const __m512i* table) {
 }
 #endif
 
+#if defined(__AVX2__)
+// For each byte of a mask, where the bytes of those of eight 16-bit values come from that stay.
+struct MovesOfEight {
+    alignas(16) uint8_t from[256][16] = {};
+
+    constexpr MovesOfEight() {
+        for (int mask = 0; mask < 256; ++mask) {
+            int place = 0;
+            for (int i = 0; i < 8; ++i) {
+                if ((mask >> i & 1) == 0) continue;
+                from[mask][place++] = static_cast<uint8_t>(2 * i);
+                from[mask][place++] = static_cast<uint8_t>(2 * i + 1);
+            }
+        }
+    }
+};
+constexpr MovesOfEight kMovesOfEight;
+
+// Writes the ones of 64 values, and up to 64 values in all. Four instructions move eight values; AVX-512 without VBMI2
+// compresses only 32-bit lanes, and takes half as long again.
+template <typename Bits>
+inline void move_word(const Bits* values, uint64_t word, Bits* out) {
+    static_assert(sizeof(Bits) == 2, "half or bfloat16");
+    for (int i = 0; i < 64; i += 8, word >>= 8) {
+        const __m128i moves = _mm_load_si128(reinterpret_cast<const __m128i*>(kMovesOfEight.from[word & 0xff]));
+        const __m128i eight = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values + i));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(eight, moves));
+        out += __builtin_popcountll(word & 0xff);
+    }
+}
+#endif
+
 // Writes first + i for each of sixteen values that is not negative, and returns how many; there must be room for all.
 inline int64_t list_not_negative(const float* values, int64_t first, int32_t* numbers) {
 #if defined(__AVX512F__)
@@ -240,6 +297,7 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         look_up<Bits>,
         load_vectors<Bits>,
         look_up_vectors<Bits>,
+        join_planes<Bits>,
         quantize_runs<Bits>,
         quantize_columns<Bits>,
         dequantize_runs<Bits>,
@@ -250,6 +308,7 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         add_fit<Bits>,
         add_moments<Bits>,
         mask_above<Bits>,
+        take_between<Bits>,
         compact<Bits>,
         expand<Bits>,
         keep_largest<Bits>,

@@ -51,19 +51,33 @@ void assign_by_table(const Bits* values, int64_t count, const uint8_t* first_cod
 }
 
 #if defined(__AVX512F__)
-// Permutations within registers; returns how many values it did.
+// Permutations within registers. Values may stand anywhere in memory.
 template <typename Bits, int registers>
-int64_t look_up_in_registers(const uint8_t* codes, int64_t count, const Bits* lut, int entries, Bits* values) {
+int64_t look_up_in_registers(const uint8_t* codes, int64_t count, const void* lut, int entries, void* values) {
     constexpr int kCount = Lanes<sizeof(Bits)>::kCount;
     Bits whole[registers * kCount] = {};
     memcpy(whole, lut, static_cast<size_t>(entries) * sizeof(Bits));
     __m512i table[registers];
     for (int i = 0; i < registers; ++i) table[i] = _mm512_loadu_si512(whole + i * kCount);
+    char* const to = static_cast<char*>(values);
     int64_t i = 0;
     for (; i + kCount <= count; i += kCount) {
-        _mm512_storeu_si512(values + i, select<Bits, registers>(Lanes<sizeof(Bits)>::load_codes(codes + i), table));
+        _mm512_storeu_si512(to + i * static_cast<int64_t>(sizeof(Bits)),
+                            select<Bits, registers>(Lanes<sizeof(Bits)>::load_codes(codes + i), table));
     }
     return i;
+}
+
+// Returns how many values it did: none where the table fits no registers or there are few codes.
+template <typename Bits>
+int64_t look_up_in_registers(const uint8_t* codes, int64_t count, const void* lut, int entries, void* values) {
+    constexpr int kCount = Lanes<sizeof(Bits)>::kCount;
+    if (count < 2 * kCount) return 0;
+    if (entries <= kCount) return look_up_in_registers<Bits, 1>(codes, count, lut, entries, values);
+    if (entries <= 2 * kCount) return look_up_in_registers<Bits, 2>(codes, count, lut, entries, values);
+    if (entries <= 4 * kCount) return look_up_in_registers<Bits, 4>(codes, count, lut, entries, values);
+    if (entries <= 8 * kCount) return look_up_in_registers<Bits, 8>(codes, count, lut, entries, values);
+    return 0;
 }
 #endif
 
@@ -71,17 +85,7 @@ template <typename Bits>
 void look_up(const uint8_t* codes, int64_t count, const Bits* lut, int entries, Bits* values) {
     int64_t i = 0;
 #if defined(__AVX512F__)
-    constexpr int kCount = Lanes<sizeof(Bits)>::kCount;
-    if (count < 2 * kCount) {
-    } else if (entries <= kCount) {
-        i = look_up_in_registers<Bits, 1>(codes, count, lut, entries, values);
-    } else if (entries <= 2 * kCount) {
-        i = look_up_in_registers<Bits, 2>(codes, count, lut, entries, values);
-    } else if (entries <= 4 * kCount) {
-        i = look_up_in_registers<Bits, 4>(codes, count, lut, entries, values);
-    } else if (entries <= 8 * kCount) {
-        i = look_up_in_registers<Bits, 8>(codes, count, lut, entries, values);
-    }
+    i = look_up_in_registers<Bits>(codes, count, lut, entries, values);
 #else
     static_cast<void>(entries);
 #endif

@@ -27,8 +27,60 @@ inline void run_key_range(const Bits* values, int64_t length, Key* lowest, Key* 
     *highest = high;
 }
 
+// The range from each of `count` places on, of twice the width: that of the place and of the one `shift` behind.
+template <typename Key>
+inline void widen_ranges(const Key* __restrict low, const Key* __restrict high, int64_t count, int64_t shift,
+                         Key* __restrict wider_low, Key* __restrict wider_high) {
+    for (int64_t i = 0; i < count; ++i) {
+        wider_low[i] = low[i] < low[i + shift] ? low[i] : low[i + shift];
+        wider_high[i] = high[i] > high[i + shift] ? high[i] : high[i + shift];
+    }
+}
+
+// Runs of a few values, many at a time: ranges from every place on, of 1, 2, 4 ... values, two of which make a run's.
+template <typename Bits, typename Key>
+inline void short_run_key_ranges(const Bits* values, int64_t runs, int64_t length, Key* lowest, Key* highest) {
+    Key keys[kTile], low[2][kTile], high[2][kTile];
+    const int64_t per_tile = kTile / length;
+    for (int64_t first = 0; first < runs; first += per_tile) {
+        const int64_t together = runs - first < per_tile ? runs - first : per_tile;
+        int64_t count = together * length, width = 1;
+        for (int64_t i = 0; i < count; ++i) keys[i] = key_from_bits(values[first * length + i]);
+        const Key *least = keys, *most = keys;
+        for (int turn = 0; 2 * width <= length; turn ^= 1, width *= 2) {
+            count -= width;
+            widen_ranges(least, most, count, width, low[turn], high[turn]);
+            least = low[turn];
+            most = high[turn];
+        }
+        const int64_t rest = length - width;
+        const auto merge = [&](int64_t size) __attribute__((always_inline)) {
+            for (int64_t run = 0; run < together; ++run) {
+                const Key run_low =
+                    least[run * size] < least[run * size + rest] ? least[run * size] : least[run * size + rest];
+                const Key run_high =
+                    most[run * size] > most[run * size + rest] ? most[run * size] : most[run * size + rest];
+                lowest[first + run] = run_low < lowest[first + run] ? run_low : lowest[first + run];
+                highest[first + run] = run_high > highest[first + run] ? run_high : highest[first + run];
+            }
+        };
+        if (length == 2) {
+            merge(2);
+        } else if (length == 3) {
+            merge(3);
+        } else if (length == 4) {
+            merge(4);
+        } else if (length == 8) {
+            merge(8);
+        } else {
+            merge(length);
+        }
+    }
+}
+
 template <typename Bits, typename Key>
 void run_key_ranges(const Bits* values, int64_t runs, int64_t length, Key* lowest, Key* highest) {
+    if (length < 16) return short_run_key_ranges(values, runs, length, lowest, highest);
     with_constant(
         length, [&](int64_t size) __attribute__((always_inline)) {
             for (int64_t run = 0; run < runs; ++run) {
@@ -38,15 +90,32 @@ void run_key_ranges(const Bits* values, int64_t runs, int64_t length, Key* lowes
 }
 
 template <typename Bits, typename Key>
+inline void merge_row(const Bits* values, int64_t columns, Key* lowest, Key* highest) {
+    for (int64_t i = 0; i < columns; ++i) {
+        const Key key = key_from_bits(values[i]);
+        lowest[i] = key < lowest[i] ? key : lowest[i];
+        highest[i] = key > highest[i] ? key : highest[i];
+    }
+}
+
+template <typename Bits, typename Key>
 void column_key_range(const Bits* values, int64_t rows, int64_t columns, Key* lowest, Key* highest) {
-    for (int64_t row = 0; row < rows; ++row) {
-        const Bits* line = values + row * columns;
-        for (int64_t i = 0; i < columns; ++i) {
-            const Key key = key_from_bits(line[i]);
-            lowest[i] = key < lowest[i] ? key : lowest[i];
-            highest[i] = key > highest[i] ? key : highest[i];
+    const int64_t together = rows_side_by_side(rows, columns), wide = together * columns;
+    int64_t row = 0;
+    if (together > 1) {
+        Key low[kSpread], high[kSpread];
+        memcpy(low, lowest, static_cast<size_t>(columns) * sizeof *low);
+        memcpy(high, highest, static_cast<size_t>(columns) * sizeof *high);
+        repeat(columns, wide, low);
+        repeat(columns, wide, high);
+        for (; row + together <= rows; row += together) merge_row(values + row * columns, wide, low, high);
+        for (int64_t i = 0; i < wide; ++i) {
+            Key &least = lowest[i % columns], &most = highest[i % columns];
+            least = low[i] < least ? low[i] : least;
+            most = high[i] > most ? high[i] : most;
         }
     }
+    for (; row < rows; ++row) merge_row(values + row * columns, columns, lowest, highest);
 }
 
 // Calls add(a, b) with kLanes pairs at a time, the last of them filled up with zeros.

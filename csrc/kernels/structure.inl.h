@@ -5,11 +5,6 @@
 
 constexpr int64_t kGroupTile = 2048;
 
-template <typename Bits>
-inline Bits magnitude_of(Bits value) {
-    return value & Format<Bits>::kMagnitude;
-}
-
 // A group of m rows of `run` values, `stride` apart. Compares whole rows, so it needs many values a row to be fast.
 template <typename Bits>
 void keep_of_rows(const Bits* values, int64_t m, int64_t run, int64_t stride, int64_t n, uint8_t* keep) {
@@ -275,9 +270,26 @@ void keep_blocks_above(const double* sums, int64_t blocks, int64_t block_size, i
 
 // The mask of the values that are kept and not zero.
 template <typename Bits>
-int64_t mask_of_kept(const Bits* values, const uint8_t* keep, int64_t count, uint8_t* mask) {
-    return make_mask(
-        count, mask, [=](int64_t i) __attribute__((always_inline)) {
-            return (keep[i] != 0) & (magnitude_of(values[i]) != 0);
-        });
+int64_t mask_of_kept(const Bits* values, const uint8_t* keep, int64_t count, uint8_t* mask, Bits* largest) {
+    int64_t ones = 0;
+    for (int64_t begin = 0; begin < count; begin += kTile) {
+        const int64_t length = count - begin < kTile ? count - begin : kTile;
+        const Bits* const tile = values + begin;
+        const uint8_t* const keep_tile = keep + begin;
+        const auto is_one = [=](int64_t i) __attribute__((always_inline)) {
+            return (keep_tile[i] != 0) & (magnitude_of(tile[i]) != 0);
+        };
+        raise_to_largest(tile, length, largest);
+        ones += make_mask(
+            length, mask + begin / 8,
+            [=](int64_t i) __attribute__((always_inline)) {
+#if defined(__AVX512F__)
+                return lowest_bits(keep_tile + i) & word_of_lanes_above(tile + i, Bits{0});
+#else
+                return word_where(i, is_one);
+#endif
+            },
+            is_one);
+    }
+    return ones;
 }

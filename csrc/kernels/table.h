@@ -94,7 +94,11 @@ struct ValueKernels {
     // codes: [blocks, count], values: [blocks, length, inner] of which the first `count` of each inner run are written;
     // lut: [entries, length].
     void (*look_up_vectors)(const uint8_t* codes, int64_t blocks, int64_t inner, int64_t count, int64_t length,
-                            const Bits* lut, Bits* values);
+                            const Bits* lut, int entries, Bits* values);
+    // planes: [length, stride], of which the first blocks * inner of each plane are written to values: [blocks, length,
+    // inner]. Planes have room for 32 bytes more.
+    void (*join_planes)(const Bits* planes, int64_t stride, int64_t blocks, int64_t inner, int64_t length,
+                        Bits* values);
 
     // `runs` runs of `length` values, one after the other, each with an Affine of its own.
     void (*quantize_runs)(const Bits* values, int64_t runs, int64_t length, const Affine* affines, CodeRange range,
@@ -125,8 +129,12 @@ struct ValueKernels {
     void (*add_moments)(const Bits* values, const float* importance, int64_t count, const Affine* affines,
                         int affine_count, CodeRange range, Moments* moments);
 
-    // Bit i of mask (LSB first, tail bits 0) is 1 where |values[i]| > threshold, a magnitude's bits. Returns the ones.
-    int64_t (*mask_above)(const Bits* values, int64_t count, Bits threshold, uint8_t* mask);
+    // Bit i of mask (LSB first, tail bits 0) is 1 where |values[i]| > threshold, a magnitude's bits. Returns the ones,
+    // and raises *largest to the largest magnitude.
+    int64_t (*mask_above)(const Bits* values, int64_t count, Bits threshold, uint8_t* mask, Bits* largest);
+    // Writes the values of magnitudes from `first` to `last`, in order, and returns how many they are; `taken` has room
+    // for all values and 3 more. Adds to *below how many magnitudes are less than `first`.
+    int64_t (*take_between)(const Bits* values, int64_t count, Bits first, Bits last, Bits* taken, int64_t* below);
     // Writes the values whose mask bit is 1, in order; kept_count is how many they are.
     void (*compact)(const Bits* values, int64_t count, const uint8_t* mask, Bits* kept, int64_t kept_count);
     // The inverse, zeros elsewhere.
@@ -141,8 +149,9 @@ struct ValueKernels {
     // in the order of rows.
     void (*sum_block_squares)(const Bits* values, int64_t blocks, int64_t block_size, int64_t run, int64_t stride,
                               double* sums);
-    // Bit i of mask is 1 where keep[i] is 1 and values[i] is not zero. Returns the ones.
-    int64_t (*mask_of_kept)(const Bits* values, const uint8_t* keep, int64_t count, uint8_t* mask);
+    // Bit i of mask is 1 where keep[i], 0 or 1, is 1 and values[i] is not zero. Returns the ones, and raises *largest
+    // to the largest magnitude.
+    int64_t (*mask_of_kept)(const Bits* values, const uint8_t* keep, int64_t count, uint8_t* mask, Bits* largest);
 
     // Adds the sums over pairs of values. The order of additions is fixed: lane i % 8, lanes in order at the end.
     // NaN makes sums NaN, but largest_error passes over it.

@@ -311,20 +311,57 @@ void approach(const float* planes, const float* weights, int64_t stride, int64_t
     shares != nullptr ? run(approach_of<0, false, true>) : run(approach_of<0, false, false>);
 }
 
+// Entries of so many bytes, moved as one.
+template <typename Word>
+inline void look_up_words(const uint8_t* codes, int64_t count, const void* lut, int entries, void* values) {
+    const char* const from = static_cast<const char*>(lut);
+    char* const to = static_cast<char*>(values);
+    static_cast<void>(entries);
+    int64_t i = 0;
+#if defined(__AVX512F__)
+    if constexpr (sizeof(Word) == 4) i = look_up_in_registers<Word>(codes, count, lut, entries, values);
+#endif
+    for (; i < count; ++i) {
+        Word word;
+        memcpy(&word, from + codes[i] * sizeof word, sizeof word);
+        memcpy(to + i * static_cast<int64_t>(sizeof word), &word, sizeof word);
+    }
+}
+
+struct TwoWords {
+    uint64_t first, second;
+};
+
 template <typename Bits>
 void look_up_vectors(const uint8_t* codes, int64_t blocks, int64_t inner, int64_t count, int64_t length,
-                     const Bits* lut, Bits* values) {
+                     const Bits* lut, int entries, Bits* values) {
+    if (inner == 1 && length * sizeof(Bits) == 4) return look_up_words<uint32_t>(codes, blocks, lut, entries, values);
+    if (inner == 1 && length * sizeof(Bits) == 8) return look_up_words<uint64_t>(codes, blocks, lut, entries, values);
+    if (inner == 1 && length * sizeof(Bits) == 16) return look_up_words<TwoWords>(codes, blocks, lut, entries, values);
     for (int64_t block = 0; block < blocks; ++block) {
         const uint8_t* const from = codes + block * count;
         Bits* const to = values + block * length * inner;
-        if (inner == 1) {
-            for (int64_t component = 0; component < length; ++component) {
-                to[component] = lut[from[0] * length + component];
-            }
-            continue;
+        for (int64_t i = 0; i < count; ++i) {
+            const Bits* const entry = lut + from[i] * length;
+            for (int64_t component = 0; component < length; ++component) to[component * inner + i] = entry[component];
         }
-        for (int64_t component = 0; component < length; ++component) {
-            for (int64_t i = 0; i < count; ++i) to[component * inner + i] = lut[from[i] * length + component];
+    }
+}
+
+// Short runs are written as whole registers, of which the next ones overwrite what is too much.
+template <typename Bits>
+void join_planes(const Bits* planes, int64_t stride, int64_t blocks, int64_t inner, int64_t length, Bits* values) {
+    constexpr int64_t kPart = 32 / sizeof(Bits);
+    const int64_t size = blocks * length * inner;
+    int64_t at = 0;
+    for (int64_t block = 0; block < blocks; ++block) {
+        for (int64_t component = 0; component < length; ++component, at += inner) {
+            const Bits* const from = planes + component * stride + block * inner;
+            int64_t i = 0;
+            for (; i < inner && at + i + kPart <= size; i += kPart) {
+                memcpy(values + at + i, from + i, kPart * sizeof(Bits));
+            }
+            for (; i < inner; ++i) values[at + i] = from[i];
         }
     }
 }

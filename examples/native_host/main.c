@@ -68,10 +68,9 @@ int main(void) {
 
     /* Half of the weights, and a bit each for where they are. */
     uint8_t* mask = allocate((size_t)corepress_packed_size(COUNT, 1));
+    float* values = allocate(sizeof(float) * COUNT);
     int64_t kept;
-    require_done(corepress_prune_to_sparsity(weights, &shape, 0.5, 0, mask, &kept));
-    float* values = allocate(sizeof(float) * (size_t)(kept + 1));
-    require_done(corepress_encode_sparse(weights, &shape, mask, 0, values));
+    require_done(corepress_prune_to_sparsity(weights, &shape, 0.5, 0, mask, values, &kept));
     require_done(corepress_decode_sparse(values, mask, &shape, 0, decoded));
     tell("half of the weights", COUNT / 8.0 + 4.0 * (double)kept, weights, decoded, &shape);
 

@@ -2,6 +2,7 @@
 
 Arrays: `palettize`, `quantize`, `prune`, `error`, and the parts in `corepress.kernels`.
 Models: ``from corepress import coreml``, and `Config` for which weights get which steps.
+In the place of coremltools: `corepress.optimize.coreml`; inside of it: `accelerate`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import kernels
 from ._core import __version__, simd_level, simd_levels
+from .acceleration import accelerate
 from .compression import palettize, prune, quantize
 from .errors import (
     FormatError,
@@ -38,6 +40,7 @@ __all__ = [
     "TooManyValuesError",
     "UnsuitableWeightError",
     "__version__",
+    "accelerate",
     "error",
     "get_cmake_dir",
     "get_include",

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from . import _core, joint
 from .arrays import (
-    as_finite_weight,
     as_importance,
     as_list,
     as_threads,
@@ -149,10 +148,10 @@ def quantize(
     the quotients in float32, rounded half to even. An all-zero block has scale 1. Where the scale is subnormal, and so
     has few digits, the next one above is taken if its squared error is smaller.
 
-    ``scale_search="mse"`` tries scales from 5/8 to 17/16 of that one, so that far values are clipped, and improves the
-    best by turns: the least-squares scale for the codes, the codes for that scale, neighbouring zero points. Symmetric
-    codes then use the end that is left out otherwise: int4 codes are -8 to 7, those of uint4 0 to 15 about 7. The
-    result is never worse than without the search.
+    ``scale_search="mse"`` tries scales from 40 to 76 sixty-fourths of that one, so that far values are clipped or codes
+    fall better, and improves the best by turns: the least-squares scale for the codes, the codes for that scale,
+    neighbouring zero points. Symmetric codes then use the end that is left out otherwise: int4 codes are -8 to 7, those
+    of uint4 0 to 15 about 7. The result is never worse than without the search.
     """
     spec = Quantize(
         dtype=dtype,
@@ -377,13 +376,15 @@ def _prune_all(
     arrays, rules = [], []
     for index, weight in enumerate(weights):
         with item("prune", index if in_list else None):
-            array = as_finite_weight("prune", weight, num_threads)
+            array = as_weight("prune", weight)
             arrays.append(array)
             rules.append(_prune_rule(array, spec))
     pruned = _core.prune(arrays, rules, measured, num_threads)
     tensors = []
-    for index, (array, (mask, values, noise)) in enumerate(zip(arrays, pruned, strict=True)):
+    for index, (array, (mask, values, noise, nonfinite)) in enumerate(zip(arrays, pruned, strict=True)):
         with item("prune", index if in_list else None):
+            if nonfinite:
+                raise not_finite("prune", array, num_threads)
             _require_zeros(array.size - values.size, array.shape, spec)
         tensors.append((SparseTensor(array.shape, mask, values), noise))
     return tensors

@@ -136,6 +136,10 @@ def _spec(name: str, options: dict[str, Any], defaults: dict[str, Any]) -> Spec:
     if "mode" in options:
         options["mode"] = str(options["mode"]).lower()
     if name == "OpPalettizerConfig":
+        if options["granularity"] == "per_tensor":
+            options["channel_axis"] = None  # which is for groups only
+        elif options["group_size"] == 0:
+            options |= {"granularity": "per_tensor", "group_size": 32}  # a group of the whole axis
         return _build(Palettize, options, defaults)
     if name == "OpLinearQuantizerConfig":
         if options["granularity"] == "per_block" and options["block_size"] == 0:

@@ -149,7 +149,7 @@ def _palettize_codes(
     dtype = QUANTIZED_DTYPES[tensor.quantized_dtype][1]
 
     def fit_integers(arrays: list[Array], spec: Palettize) -> list[PalettizedTensor]:
-        return [_with_integers(array, fitted, dtype) for array, fitted in zip(arrays, fit(arrays, spec), strict=True)]
+        return [with_integers(array, fitted, dtype) for array, fitted in zip(arrays, fit(arrays, spec), strict=True)]
 
     halves = np.arange(256, dtype=np.uint8).view(dtype).astype(np.float16)  # which hold all codes exactly
     codes = np.take(halves, tensor.codes().view(np.uint8))
@@ -161,7 +161,7 @@ def _palettize_codes(
     return replace(tensor, data=data)
 
 
-def _with_integers(codes: Array, fitted: PalettizedTensor, dtype: type[Any]) -> PalettizedTensor:
+def with_integers(codes: Array, fitted: PalettizedTensor, dtype: type[Any]) -> PalettizedTensor:
     table = np.rint(fitted.table)
     layout = group_layout(fitted.shape, fitted.group_counts)
     (encoded,) = _core.palettize([codes], [layout], fitted.nbits, "kmeans", [table], [None], False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from numbers import Integral
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from .tensors import packed_size
 from .vector_palettes import exponent_of_weights
 
 __all__ = [
+    "Clusters",
     "assign",
     "decode_sparse",
     "encode_sparse",
@@ -296,7 +297,17 @@ def to_float16(values: Any) -> NDArray[np.float16]:
     return _core.half_bits(array.reshape(-1)).view(np.float16).reshape(array.shape)
 
 
-Clusters: TypeAlias = tuple[NDArray[np.uint8] | NDArray[np.int32], NDArray[np.float64], float | NDArray[np.float64]]
+class Clusters(NamedTuple):
+    """What `kmeans1d` finds; `clusters` is another name of `codes`, that of the package kmeans1d."""
+
+    codes: NDArray[np.uint8] | NDArray[np.int32]
+    centroids: NDArray[np.float64]
+    inertia: float | NDArray[np.float64]
+
+    @property
+    def clusters(self) -> NDArray[np.uint8] | NDArray[np.int32]:
+        """Cluster of each value."""
+        return self.codes
 
 
 def kmeans1d(values: Any, k: int, weights: Any = None, *, num_threads: int | None = None) -> Clusters:
@@ -324,6 +335,22 @@ def kmeans1d(values: Any, k: int, weights: Any = None, *, num_threads: int | Non
     inertia : float, or numpy.ndarray of float64 with one per row
         The weighted sum of squared distances, the least possible.
 
+    Examples
+    --------
+    In the place of the package kmeans1d, and of coremltools' copy of it, which takes weights::
+
+        clusters, centroids = kmeans1d.cluster(values, k)            # before
+        clusters, centroids, _ = cp.kernels.kmeans1d(values, k)      # after; or .clusters and .centroids
+
+    In the place of flash1dkmeans, whose random numbers and rounds this does without::
+
+        centroids, labels = kmeans_1d(values, k, sample_weights=weights, random_state=0)
+        labels, centroids, _ = cp.kernels.kmeans1d(values, k, weights)
+
+        centroids, borders = kmeans_1d(values, k, is_sorted=True, return_cluster_borders=True)
+        labels, centroids, _ = cp.kernels.kmeans1d(values, k)
+        borders = np.searchsorted(labels, np.arange(k + 1))
+
     Notes
     -----
     Gronlund et al., arXiv:1701.07204: a least-weight subsequence under a price per cluster; certified by its bound.
@@ -345,7 +372,7 @@ def kmeans1d_sweep(
 
     Returns
     -------
-    dict of int to tuple
+    dict of int to Clusters
         For each k what `kmeans1d` returns.
     """
     return _kmeans1d("kmeans1d_sweep", values, tuple(ks), weights, num_threads)
@@ -374,9 +401,9 @@ def _kmeans1d(
     ):
         clusters = codes.astype(np.uint8) if k <= 256 else codes
         if values.ndim == 1:
-            found[k] = clusters[0], centroids[0, : codes.max() + 1], float(inertia[0])
+            found[k] = Clusters(clusters[0], centroids[0, : codes.max() + 1], float(inertia[0]))
         else:
-            found[k] = clusters, centroids, inertia
+            found[k] = Clusters(clusters, centroids, inertia)
     return found
 
 

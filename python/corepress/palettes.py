@@ -132,7 +132,7 @@ def palettize(
         Channels that share a table.
     cluster_dim : int
         Consecutive entries of `channel_axis` that one index stands for; must divide the axis, and `group_size`.
-        Above 1 only for ``"kmeans"``.
+        Above 1 only for ``"kmeans"`` and ``"unique"``.
     channel_axis : int, optional
         Axis that is grouped, or that vectors stand along; None for axis 0.
     indivisible : {"skip", "nearest_divisor", "per_tensor", "error"}

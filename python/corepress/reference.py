@@ -446,9 +446,9 @@ def _search_scale(
 ) -> tuple[Any, int]:
     """Return a scale and a zero point of smaller squared error than the given ones, if they are found.
 
-    Scales from 5/8 to 17/16 of the given one are candidates, each with the zero points that clip about as much at both
-    ends. The three whose codes explain most of the values' squares are improved: the least-squares scale for the codes
-    gives new codes, neighbouring zero points are tried, until nothing improves.
+    Scales from 40 to 76 sixty-fourths of the given one are candidates, each with the zero points that clip about as
+    much at both ends. The three whose codes explain most of the values' squares are improved: the least-squares scale
+    for the codes gives new codes, neighbouring zero points are tried, until nothing improves.
     """
     lowest, highest = code_range
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
@@ -479,7 +479,7 @@ def _search_scale(
         return moments[0] > 0 and consider(moments[0] / moments[1], zero_point)
 
     candidates = []
-    for sixty_fourths in range(40, 69):
+    for sixty_fourths in (*range(40, 47, 2), *range(47, 74), 76):
         scale = float(start) * sixty_fourths / 64
         if symmetric:
             candidates.append(rounded(scale, start_zero_point))

@@ -104,7 +104,8 @@ class Palettize:
         whole = _is_whole(self.cluster_dim) and self.cluster_dim >= 1
         _require(whole, self, f"cluster_dim must be a whole number from 1 on, not {self.cluster_dim!r}")
         if self.cluster_dim > 1:
-            _require(self.mode == "kmeans", self, f"cluster_dim above 1 needs mode 'kmeans', not {self.mode!r}")
+            known = self.mode in ("kmeans", "unique")
+            _require(known, self, f"cluster_dim above 1 needs mode 'kmeans' or 'unique', not {self.mode!r}")
             grouped = self.granularity == "per_grouped_channel"
             _require(
                 not grouped or self.group_size % self.cluster_dim == 0,

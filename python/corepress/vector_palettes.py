@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import repeat
 from math import frexp, prod
 from typing import Any
 
@@ -10,14 +12,17 @@ from numpy.typing import NDArray
 
 from . import _core
 from .arrays import checked_axis
-from .specs import Palettize
+from .errors import TooManyValuesError
+from .specs import PALETTE_BITS, Palettize
 from .tensors import PalettizedTensor
+
+_PIECE = 1 << 16  # vectors
 
 
 def palettize_vectors(
     arrays: list[NDArray[Any]], spec: Palettize, importances: list[NDArray[np.float32] | None], num_threads: int
 ) -> list[PalettizedTensor]:
-    """Palettize arrays, contiguous and finite, as a spec with a `cluster_dim` above 1 says.
+    """Palettize arrays, contiguous and finite, as a spec with a `cluster_dim` above 1 says, by k-means or as they are.
 
     Parameters
     ----------
@@ -34,11 +39,20 @@ def palettize_vectors(
     ------
     IndivisibleError
         If vectors, or groups of them, do not divide the axis.
+    TooManyValuesError
+        If there are more distinct vectors than entries, for mode ``"unique"``.
     """
-    length, nbits = spec.cluster_dim, spec.nbits
-    assert nbits is not None
+    length = spec.cluster_dim
     axes = [_vector_axis(array, spec) for array in arrays]
     groups = [_group_count(array.shape, axis, spec) for array, axis in zip(arrays, axes, strict=True)]
+    if spec.mode == "unique":
+        # As many entries as there are distinct vectors lose nothing, and the tables that are fitted are these vectors.
+        return [
+            palettize_vectors([array], replace(spec, mode="kmeans", nbits=nbits), [None], num_threads)[0]
+            for array, nbits in zip(arrays, map(_bits_for_distinct, arrays, axes, groups, repeat(spec)), strict=True)
+        ]
+    nbits = spec.nbits
+    assert nbits is not None
     inners = [prod(array.shape[axis + 1 :]) for array, axis in zip(arrays, axes, strict=True)]
     layouts = [
         (prod(array.shape[:axis]), count, array.shape[axis] // length // count * inner)
@@ -63,6 +77,30 @@ def _vector_axis(array: NDArray[Any], spec: Palettize) -> int:
 def _group_count(shape: tuple[int, ...], axis: int, spec: Palettize) -> int:
     fitted = spec.fitted(shape, axis)
     return shape[axis] // fitted.group_size if fitted.granularity == "per_grouped_channel" else 1
+
+
+def _bits_for_distinct(array: NDArray[Any], axis: int, group_count: int, spec: Palettize) -> int:
+    """Return the width whose tables hold the distinct vectors of each group; zeros of both signs are one value."""
+    vectors = np.moveaxis(array, axis, -1).reshape(-1, group_count, array.shape[axis] // group_count)
+    grouped = np.ascontiguousarray(np.moveaxis(vectors, 1, 0)).reshape(group_count, -1, spec.cluster_dim)
+    most = 2 ** (spec.nbits or PALETTE_BITS[-1])
+    counts = [_count_distinct(group, most) for group in grouped]
+    if max(counts) > most:
+        rule = f"mode 'unique' needs at most {most} distinct vectors per table"
+        raise TooManyValuesError(f"palettize: {rule}, but there are more (shape {array.shape})")
+    return spec.nbits or next(nbits for nbits in PALETTE_BITS if max(counts) <= 2**nbits)
+
+
+def _count_distinct(vectors: NDArray[Any], most: int) -> int:
+    """Return the number of distinct rows, or some number above `most` if there are more."""
+    found: set[bytes] = set()
+    for start in range(0, len(vectors), _PIECE):
+        piece = vectors[start : start + _PIECE] + vectors.dtype.type(0)  # of -0 and 0 this leaves 0
+        rows = piece.view(np.dtype((np.void, piece.itemsize * piece.shape[1])))
+        found.update(map(bytes, np.unique(rows)))
+        if len(found) > most:
+            break
+    return len(found)
 
 
 def _scaled_importance(importance: NDArray[np.float32] | None) -> tuple[NDArray[np.float32], float] | None:

@@ -76,7 +76,7 @@ def constants(package: Path, function: str = "main") -> dict[str, np.ndarray]:
                 if operation.op_type == "const":
                     found[operation.outputs[0].name] = operation.outputs[0].val
                 elif operation.op_type.startswith("constexpr_"):
-                    value = _materialized(operation)
+                    value = materialized(operation)
                     if not isinstance(value, tuple):
                         found[operation.outputs[0].name] = value
                 pending.extend(operation.blocks)
@@ -84,7 +84,7 @@ def constants(package: Path, function: str = "main") -> dict[str, np.ndarray]:
     return {name: value for name, value in found.items() if name in operation_types(package)}
 
 
-def _materialized(operation):
+def materialized(operation):
     """What a constant operation yields. coremltools itself fails where a table is computed by another operation."""
     decompress = getattr(type(operation), "decompress", None)
     names = inspect.signature(decompress).parameters if decompress else ()
@@ -96,7 +96,7 @@ def _materialized(operation):
     for name, var in given.items():
         value = var.val if var is not None and name not in computed else None
         if name in computed:
-            value = _materialized(var.op)
+            value = materialized(var.op)
             value = value[var.op.outputs.index(var)] if isinstance(value, tuple) else value
         arguments.append(value)
     return decompress(*arguments)

@@ -25,7 +25,9 @@ def check(values, k, weights=None):
     _, least = reference.kmeans1d(values.tolist(), k, weights)
     importance = np.ones_like(values) if weights is None else np.asarray(weights)
     distinct = np.unique(values[importance > 0])
-    assert len(centroids) == min(k, distinct.size)
+    # Clusters that only rounding could tell apart may be one.
+    close = distinct.size > 1 and np.diff(distinct).min() < 1e-12 * np.ptp(distinct)
+    assert len(centroids) <= min(k, distinct.size) if close else len(centroids) == min(k, distinct.size)
     assert (np.diff(centroids) > 0).all()
     own = float((importance * (values - centroids[codes]) ** 2).sum())
     rounding = 1e-13 * float((importance * np.square(np.spacing(np.abs(values).max()) + values - values.mean())).sum())
@@ -49,6 +51,7 @@ def test_least_possible_inertia(values, k):
 @settings(deadline=None, derandomize=True, max_examples=150)
 @given(st.lists(st.tuples(NUMBERS, WEIGHTS), min_size=1, max_size=12), st.integers(1, 5))
 @example([(0.0, 1.0), (1.0, 1e-9), (10.0, 1e9), (11.0, 1.0)], 2)
+@example([(0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (1.5, 1.0), (1e-30, 1.0), (-1e-30, 1.0)], 5)
 def test_least_possible_weighted_inertia(pairs, k):
     values, weights = [value for value, _ in pairs], [weight for _, weight in pairs]
     if any(weights):

@@ -70,5 +70,5 @@ def test_counts_tell_it_without_another_pass():
     weight = normal(20_000, dtype=np.float16)
     (_, _, noise), *_ = _core.palettize([weight], [(1, 1, weight.size)], 4, "kmeans", [None], [None], False)
     assert noise is not None
-    (_, _, noise), *_ = _core.prune([weight], [("rank", 10_000)], True)
+    (_, _, noise, _), *_ = _core.prune([weight], [("rank", 10_000)], True)
     assert noise is not None

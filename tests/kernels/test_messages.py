@@ -36,7 +36,7 @@ CASES = {
     "palettize: cluster_dim must be a whole number from 1 on, not 2.0": lambda: cp.palettize(
         WEIGHT, nbits=4, cluster_dim=2.0
     ),
-    "palettize: cluster_dim above 1 needs mode 'kmeans', not 'uniform'": lambda: cp.palettize(
+    "palettize: cluster_dim above 1 needs mode 'kmeans' or 'unique', not 'uniform'": lambda: cp.palettize(
         WEIGHT, nbits=4, mode="uniform", cluster_dim=2
     ),
     "palettize: group_size 3 is not a multiple of cluster_dim 2": lambda: cp.palettize(

@@ -162,7 +162,7 @@ def test_the_magnitude_of_a_rank_among_many(name):
     magnitudes = np.sort(np.abs(weight))
     for rank in (0, 1, 1000, LARGE // 2, LARGE - 1000, LARGE - 2, LARGE - 1):
         for threads in (1, 3):
-            ((mask, values, _),) = _core.prune([weight], [("rank", rank)], False, threads)
+            ((mask, values, _, _),) = _core.prune([weight], [("rank", rank)], False, threads)
             keep = np.abs(weight) > magnitudes[rank]
             assert mask.tobytes() == np.packbits(keep, bitorder="little").tobytes()
             assert_same_bits(values, weight[keep])
@@ -191,3 +191,24 @@ def test_the_least_sparsity_belongs_to_a_threshold():
     ]:
         with pytest.raises(ValueError, match=message):
             cp.prune(np.ones(4, np.float32), **options)
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("place", [0, 63, 64, 1023, 65_536, 149_999])
+def test_values_that_are_not_finite_are_counted_wherever_they_stand(bad, place):
+    weight = np.random.default_rng(0).standard_normal((1000, 150)).astype(np.float16)
+    weight.reshape(-1)[place] = bad
+    rules = ({"threshold": 0.5}, {"target_sparsity": 0.5}, {"n_m_ratio": (2, 5)}, {"n_m_ratio": (2, 7)})
+    for rule in (*rules, {"target_sparsity": 0.5, "block_size": 4}):
+        with pytest.raises(cp.NonFiniteError, match=r"prune: 1 of 150000 values are NaN or infinite"):
+            cp.prune(weight, **rule)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize("count", [1, 8, 65_535, 65_536, 65_537, 200_001])
+def test_survivors_of_all_pieces_stand_in_order(count, threads):
+    weight = np.arange(1, count + 1, dtype=np.float32)
+    weight[::3] = 0
+    tensor = cp.prune(weight, threshold=1.5, num_threads=threads)
+    np.testing.assert_array_equal(tensor.values, weight[weight > 1.5])
+    assert tensor.values.flags.owndata

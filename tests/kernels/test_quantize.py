@@ -366,3 +366,22 @@ def test_symmetric_float32_has_the_codes_of_coremltools(coremltools_utils):
     ours = cp.quantize(weight)
     np.testing.assert_array_equal(ours.codes(), codes)
     np.testing.assert_array_equal(ours.scale, scale)
+
+
+@pytest.mark.parametrize("mode", ["linear_symmetric", "linear"])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33])
+def test_short_runs_of_any_length_on_every_level(length, mode, simd_level):
+    weight = np.random.default_rng(length).standard_t(4, (3, 37 * length)).astype(np.float16)
+    for shape in ((3, 37 * length), (3, 37, length), (37, 3, length)):
+        of_shape = weight.reshape(shape)
+        blocks = (1, length) if len(shape) == 2 else (1, 1, 0)
+        tensor = cp.quantize(of_shape, dtype="int4", mode=mode, granularity="per_block", block_size=blocks)
+        check_grid(of_shape, tensor, "int4", mode)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 5, 85, 127, 128, 129, 255, 256, 257])
+@pytest.mark.parametrize("rows", [1, 2, 8, 85, 257])
+def test_few_columns_of_many_rows(rows, columns):
+    weight = np.random.default_rng(rows).standard_t(4, (rows, columns)).astype(np.float32)
+    tensor = cp.quantize(weight, dtype="int8", mode="linear", channel_axis=-1)
+    check_grid(weight, tensor, "int8", "linear")

@@ -338,3 +338,38 @@ def test_memory_beyond_the_result_is_bounded(case, cluster_dim):
     command = [sys.executable, "-c", PEAK, case, str(cluster_dim)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert float(done.stdout) <= 64
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize(("count", "nbits"), [(1, 1), (2, 1), (3, 2), (16, 4), (17, 6), (256, 8)])
+def test_distinct_vectors_become_the_table(dtype, axis, count, nbits):
+    rng = np.random.default_rng(count)
+    table = rng.permutation(4 * count).reshape(count, 4).astype(dtype)
+    chosen = np.concatenate([np.arange(count), rng.integers(0, count, 8 * 12 * 5 - count)]).reshape(8, 12, 5)
+    shape = [length * (4 if each == axis else 1) for each, length in enumerate((8, 12, 5))]
+    weight = np.moveaxis(table[chosen], -1, axis + 1).reshape(shape)
+    tensor = cp.palettize(weight, mode="unique", cluster_dim=4, channel_axis=axis)
+    assert (tensor.nbits, tensor.cluster_dim) == (nbits, 4)
+    np.testing.assert_array_equal(tensor.dense(), weight)
+
+
+def test_the_group_with_most_distinct_vectors_decides_the_width():
+    weight = np.zeros((8, 64), np.float16)
+    weight[4:] = np.arange(256).reshape(4, 64)
+    tensor = cp.palettize(weight, mode="unique", cluster_dim=2, granularity="per_grouped_channel", group_size=4)
+    assert tensor.nbits == 8
+    assert tensor.group_counts == (2, 1)
+    np.testing.assert_array_equal(tensor.dense(), weight)
+
+
+def test_zeros_of_both_signs_are_one_vector():
+    weight = np.array([[0.0, -0.0, 0.0, 1.0], [-0.0, 0.0, 0.0, 1.0]], np.float32)
+    assert cp.palettize(weight, mode="unique", cluster_dim=2).nbits == 1
+
+
+@pytest.mark.parametrize(("nbits", "count"), [(None, 257), (3, 9)])
+def test_more_distinct_vectors_than_entries_are_refused(nbits, count):
+    weight = np.stack([np.arange(count), np.arange(count) % 2]).astype(np.float32)
+    with pytest.raises(cp.TooManyValuesError, match=f"needs at most {2 ** (nbits or 8)} distinct vectors per table"):
+        cp.palettize(weight, mode="unique", cluster_dim=2, nbits=nbits)

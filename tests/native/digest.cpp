@@ -190,6 +190,15 @@ void add_all_vectors(int threads, Digest& digest) {
     }
 }
 
+// The values that pruning writes as it makes a mask are those that the mask keeps.
+template <typename Bits>
+void check_survivors(const Pruned& pruned, const std::vector<Bits>& survivors, const std::vector<Bits>& kept) {
+    if (!pruned.is_finite || pruned.ones != static_cast<int64_t>(kept.size()) ||
+        !std::equal(kept.begin(), kept.end(), survivors.begin())) {
+        throw std::logic_error("other values are kept than the mask says");
+    }
+}
+
 template <typename Bits>
 void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     const int64_t count = layout.size();
@@ -225,11 +234,14 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     add_quantized(values, BlockLayout({{1, layout.outer}, {layout.groups, layout.run}}), threads, digest, decoded);
     digest.add(sum_errors(values.data(), decoded.data(), count, threads));
     Noise noise;
-    const Bits threshold = magnitude_of_rank(values.data(), count, count / 2, threads, &noise);
+    const Magnitude<Bits> threshold = magnitude_of_rank(values.data(), count, count / 2, threads, &noise);
     digest.add(noise);
     std::vector<uint8_t> mask((size + 7) / 8);
-    std::vector<Bits> kept(static_cast<size_t>(magnitude_mask(values.data(), count, threshold, threads, mask.data())));
+    std::vector<Bits> kept(static_cast<size_t>(threshold.above)), survivors(size);
+    const Pruned pruned =
+        prune_by_magnitude(values.data(), count, threshold.bits, threads, mask.data(), survivors.data());
     encode_sparse(values.data(), count, mask.data(), threads, kept.data());
+    check_survivors(pruned, survivors, kept);
     decode_sparse(kept.data(), mask.data(), count, threads, decoded.data());
     digest.add(sum_sparse_errors(values.data(), kept.data(), mask.data(), count, threads));
     digest.add(mask);
@@ -239,10 +251,16 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     for (const int64_t m : {2, 4, 7, 16, 40}) {
         n_m_keep(values.data(), layout, m / 2, m, threads, keep.data());
         digest.add(keep);
-        n_m_mask(values.data(), layout, m / 2, m, threads, mask.data());
-        digest.add(mask);
-        block_mask(values.data(), layout, std::min(m, layout.groups), count / 2, threads, mask.data());
-        digest.add(mask);
+        for (const bool blocks : {false, true}) {
+            const int64_t length = std::min(m, layout.groups);
+            const Pruned of_axis =
+                blocks ? prune_blocks(values.data(), layout, length, count / 2, threads, mask.data(), survivors.data())
+                       : prune_n_m(values.data(), layout, m / 2, m, threads, mask.data(), survivors.data());
+            digest.add(mask);
+            std::vector<Bits> expected(static_cast<size_t>(kernels().count_bits(mask.data(), count)));
+            encode_sparse(values.data(), count, mask.data(), threads, expected.data());
+            check_survivors(of_axis, survivors, expected);
+        }
     }
 }
 
@@ -270,8 +288,10 @@ void add_nested(const BlockLayout& layout, int threads, Digest& digest) {
     const auto size = static_cast<size_t>(count), groups = static_cast<size_t>(layout.groups());
     const std::vector<Bits> values = draw<Bits>(count);
     std::vector<uint8_t> mask((size + 7) / 8);
-    const Bits threshold = magnitude_of_rank(values.data(), count, count / 3, threads);
-    const auto kept = static_cast<size_t>(magnitude_mask(values.data(), count, threshold, threads, mask.data()));
+    const Magnitude<Bits> threshold = magnitude_of_rank(values.data(), count, count / 3, threads);
+    const auto kept = static_cast<size_t>(threshold.above);
+    std::vector<Bits> first(kept);
+    prune_by_magnitude(values.data(), count, threshold.bits, threads, mask.data(), first.data());
     for (const int nbits : {1, 3, 4, 8}) {
         std::vector<uint8_t> packed((size * static_cast<size_t>(nbits) + 7) / 8);
         for (size_t i = 0; i < packed.size(); ++i) packed[i] = static_cast<uint8_t>(i * 2654435761u >> 13);

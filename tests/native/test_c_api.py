@@ -169,11 +169,11 @@ def test_pruned(library, dtype, name):
     weight = draw(12, 15, 7, dtype=dtype)
     function, arguments, keywords = PRUNINGS[name]
     expected = cp.prune(weight, **keywords)
-    mask, kept, shape = packed(weight, 1), ctypes.c_int64(-1), ctypes.byref(shape_of(weight))
-    prune = getattr(library, f"corepress_{function}")
-    assert prune(pointer(weight), shape, *arguments, 2, pointer(mask), ctypes.byref(kept)) == OK
-    assert kept.value == expected.values.size
+    mask, room, kept = packed(weight, 1), np.empty_like(weight).ravel(), ctypes.c_int64(-1)
+    prune, shape = getattr(library, f"corepress_{function}"), ctypes.byref(shape_of(weight))
+    assert prune(pointer(weight), shape, *arguments, 2, pointer(mask), pointer(room), ctypes.byref(kept)) == OK
     np.testing.assert_array_equal(mask, expected.mask)
+    np.testing.assert_array_equal(bits(room[: kept.value]), bits(expected.values))
     values, decoded = np.empty(kept.value, dtype), np.empty_like(weight)
     assert library.corepress_encode_sparse(pointer(weight), shape, pointer(mask), 2, pointer(values)) == OK
     np.testing.assert_array_equal(bits(values), bits(expected.values))
@@ -229,7 +229,7 @@ def test_values_that_are_not_finite_have_a_status_of_their_own(library, value):
         library.corepress_palettize(pointer(weight), shape, 4, 1, Groups(0, 0), None, 1, out, out),
         library.corepress_quantize(pointer(weight), shape, 0, 0, None, 0, None, 1, out, out, out),
         library.corepress_prune_to_sparsity(
-            pointer(weight), shape, ctypes.c_double(0.5), 1, out, ctypes.byref(kept)
+            pointer(weight), shape, ctypes.c_double(0.5), 1, out, out, ctypes.byref(kept)
         ),
     ]  # fmt: skip
     assert calls == [NON_FINITE] * 4
@@ -268,13 +268,13 @@ def test_wrong_arguments_are_refused_with_the_rule(library):
             data, by(shape), 0, 0, None, 0, pointer(np.ones(60, np.float32)), 1, out, out, out
         ),
         "sparsity must be from 0 to 1, not 1.5": lambda: library.corepress_prune_to_sparsity(
-            data, by(shape), ctypes.c_double(1.5), 1, out, by(kept)
+            data, by(shape), ctypes.c_double(1.5), 1, out, out, by(kept)
         ),
         "threshold must not be negative or NaN, but is -1": lambda: library.corepress_prune_below(
-            data, by(shape), ctypes.c_double(-1), 1, out, by(kept)
+            data, by(shape), ctypes.c_double(-1), 1, out, out, by(kept)
         ),
         "n:m must have 0 <= n <= m and 1 <= m <= 1024, not 5:4": lambda: library.corepress_prune_n_m(
-            data, by(shape), 1, ctypes.c_int64(5), ctypes.c_int64(4), 1, out, by(kept)
+            data, by(shape), 1, ctypes.c_int64(5), ctypes.c_int64(4), 1, out, out, by(kept)
         ),
         "a code does not fit 2 bits": lambda: library.corepress_pack_bits(
             pointer(np.full(5, 4, np.uint8)), ctypes.c_int64(5), 2, 1, out

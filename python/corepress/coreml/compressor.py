@@ -67,7 +67,7 @@ class Decisions:
         try:
             chosen = select(self._config, weight).steps
             check_steps(chosen, first.version)
-            steps = tuple(_resolve_axes(step, weight) for step in chosen)
+            steps = tuple(self.resolve(step, weight) for step in chosen)
         except Keep as reason:
             raise self.kept(weight, reason) from None
         axes = {axis for axis in weight.axes if axis is not None}
@@ -79,6 +79,10 @@ class Decisions:
             for step, asked in zip(steps, chosen, strict=True)
         ]
         return Decision(steps, ", then ".join(parts))
+
+    def resolve(self, step: Spec, weight: Weight) -> Spec:
+        """A step with the weight's axes and groups filled in; raises `Keep` if it is not for this weight."""
+        return _resolve_axes(step, weight)
 
     def kept(self, weight: Weight, reason: Keep) -> Exception:
         """With `strict`, keeping a weight that the config means is an error."""
@@ -151,6 +155,19 @@ def compress(
     """
     overrides = {"weight_threshold": weight_threshold, "target": target, "joint_compression": joint_compression}
     decisions = Decisions(as_config(config, **overrides), strict=strict)
+    return compress_as_decided(src, dst, decisions, progress=progress, overwrite=overwrite, num_threads=num_threads)
+
+
+def compress_as_decided(
+    src: StrPath,
+    dst: StrPath,
+    decisions: Decisions,
+    *,
+    progress: ProgressCallback | None,
+    overwrite: bool,
+    num_threads: int | None,
+) -> Report:
+    """Do what `compress` does with its config, by any `Decisions`."""
 
     def decide(program: Program, values: ValueReader, weight: Weight) -> Work:
         decision, first = decisions.decide(weight), weight.first
@@ -238,6 +255,11 @@ def _require_structure(spec: Prune, weight: Weight) -> None:
         if consumer.operation not in ("conv", "linear") or consumer.operand != "weight":
             place = f"{consumer.operand} of {consumer.operation}"
             raise Keep(f"n_m_ratio and block_size are for weights of conv and linear, this is {place}")
+    require_half_axes(spec, weight)
+
+
+def require_half_axes(spec: Prune, weight: Weight) -> None:
+    """Keep what structured pruning would cut into less than two parts."""
     length = weight.first.shape[spec.axis]
     name, size = ("m", spec.n_m_ratio[1]) if spec.n_m_ratio is not None else ("block_size", spec.block_size or 0)
     if 2 * size > length:

@@ -1,0 +1,167 @@
+"""The functions of coremltools that the kernels replace, by where they stand and what they are given."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from . import decompression, packing, palettes, pruning, quantization
+
+KNOWN_VERSIONS = ("9.0",)
+
+_PASSES = "coremltools.optimize.coreml._quantization_passes"
+_UTILS = "coremltools.optimize._utils"
+_NEURAL_NETWORK = "coremltools.models.neural_network.quantization_utils"
+_IOS16 = "coremltools.converters.mil.mil.ops.defs.iOS16.constexpr_ops"
+_IOS18 = "coremltools.converters.mil.mil.ops.defs.iOS18.compression"
+_KMEANS = ("nbits", "weight", "force_kmeans1d", "cluster_dim", "vector_axis")
+
+
+@dataclass(frozen=True)
+class Internal:
+    """A function of coremltools.
+
+    Attributes
+    ----------
+    module, path : str
+        Its module, and its name in it; of a method after the class and a dot.
+    parameters : tuple of str
+        What it is given.
+    replace : callable
+        Given it, returns what replaces it.
+    """
+
+    module: str
+    path: str
+    parameters: tuple[str, ...]
+    replace: Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+INTERNALS = (
+    Internal(_NEURAL_NETWORK, "_get_kmeans_lookup_table_and_weight", _KMEANS, palettes.kmeans_lookup_table),
+    Internal(_PASSES, "_get_kmeans_lookup_table_and_weight", _KMEANS, palettes.kmeans_lookup_table),
+    Internal(
+        _PASSES,
+        "palettize_weights._get_lut_and_indices",
+        ("val", "mode", "nbits", "lut_function", "cluster_dim", "vector_axis"),
+        palettes.get_lut_and_indices,
+    ),
+    Internal(
+        _PASSES,
+        "palettize_weights.grouped_channelwise_compress",
+        (
+            "original_data",
+            "mode",
+            "nbits",
+            "channel_axis",
+            "channel_group_size",
+            "lut_function",
+            "cluster_dim",
+            "num_kmeans_workers",
+        ),
+        palettes.grouped_channelwise_compress,
+    ),
+    Internal(_PASSES, "palettize_weights.transform_op", ("self", "op"), palettes.transform_op),
+    Internal(
+        _UTILS,
+        "compute_qparams_by_dtype",
+        ("weight", "dtype", "quantization_mode", "block_sizes"),
+        quantization.compute_qparams_by_dtype,
+    ),
+    Internal(
+        _UTILS,
+        "dequantize_by_scale_and_zp",
+        ("quantized_data", "scale", "zero_point", "axis"),
+        quantization.dequantize_by_scale_and_zp,
+    ),
+    Internal(_PASSES, "prune_weights._produce_sparse_param", ("val",), pruning.produce_sparse_param),
+    Internal(
+        _PASSES,
+        "prune_weights.compress_by_threshold",
+        ("val", "threshold", "minimum_sparsity_percentile"),
+        pruning.compress_by_threshold,
+    ),
+    Internal(
+        _PASSES,
+        "prune_weights.compress_by_magnitude",
+        ("val", "target_sparsity", "block_size", "dim"),
+        pruning.compress_by_magnitude,
+    ),
+    Internal(
+        _PASSES, "prune_weights.compress_by_nm_sparsity", ("val", "n_m_ratio", "dim"), pruning.compress_by_nm_sparsity
+    ),
+    Internal(_UTILS, "ios16_sparse_params_to_ios18", ("sparse_params",), packing.ios16_sparse_params_to_ios18),
+    Internal(_UTILS, "ios18_sparse_params_to_ios16", ("sparse_params",), packing.ios18_sparse_params_to_ios16),
+    Internal(_UTILS, "pack_elements_into_bits", ("elements", "nbits"), packing.pack_elements_into_bits),
+    Internal(
+        _UTILS,
+        "restore_elements_from_packed_bits",
+        ("packed_values", "nbits", "element_num", "are_packed_values_signed"),
+        packing.restore_elements_from_packed_bits,
+    ),
+    Internal(_UTILS, "lut_to_dense", ("indices", "lut", "vector_axis"), decompression.lut_to_dense),
+    Internal(_UTILS, "sparse_to_dense", ("nonzero_data", "mask"), decompression.sparse_to_dense),
+    Internal(
+        _IOS16, "constexpr_lut_to_dense.decompress", ("lut", "indices", "shape"), decompression.ios16_lut_to_dense
+    ),
+    Internal(
+        _IOS16,
+        "constexpr_sparse_to_dense.decompress",
+        ("nonzero_data", "mask", "shape"),
+        decompression.ios16_sparse_to_dense,
+    ),
+    Internal(_IOS18, "constexpr_sparse_to_dense.decompress", ("nonzero_data", "mask"), decompression.sparse_to_dense),
+    Internal(
+        _IOS18,
+        "constexpr_blockwise_shift_scale.decompress",
+        ("data", "scale", "offset"),
+        quantization.blockwise_shift_scale,
+    ),
+)
+
+
+def replacements() -> list[tuple[Any, str, Any]]:
+    """Owner, name and new value of each internal.
+
+    Raises
+    ------
+    ImportError
+        If there is no coremltools.
+    RuntimeError
+        If this coremltools is not one whose internals are known.
+    """
+    coremltools = importlib.import_module("coremltools")
+    importlib.import_module("coremltools.optimize.coreml")
+    version = str(coremltools.__version__)
+    if not any(version == known or version.startswith(f"{known}.") for known in KNOWN_VERSIONS):
+        raise _unknown(f"its version is {version}")
+    return [_replacement(internal) for internal in INTERNALS]
+
+
+def _replacement(internal: Internal) -> tuple[Any, str, Any]:
+    place = f"{internal.module}.{internal.path}"
+    *owners, name = internal.path.split(".")
+    owner: Any = importlib.import_module(internal.module)
+    for each in owners:
+        owner = getattr(owner, each, None)
+    found = vars(owner).get(name) if owner is not None else None
+    if found is None:
+        raise _unknown(f"there is no {place}")
+    function = found.__func__ if isinstance(found, staticmethod) else found
+    parameters = tuple(inspect.signature(function).parameters)
+    if parameters != internal.parameters:
+        raise _unknown(f"{place} takes {', '.join(parameters)} instead of {', '.join(internal.parameters)}")
+    new = functools.wraps(function)(internal.replace(function))
+    return owner, name, staticmethod(new) if isinstance(found, staticmethod) else new
+
+
+def _unknown(what: str) -> RuntimeError:
+    known = ", ".join(KNOWN_VERSIONS)
+    return RuntimeError(
+        f"accelerate: the internals of this coremltools are not known: {what}; known are those of {known}. "
+        "corepress.optimize.coreml, which uses none of them, can be used instead"
+    )

@@ -1,0 +1,1 @@
+"""Stands in for ``coremltools.optimize``; see `corepress.optimize.coreml`."""

@@ -1,0 +1,112 @@
+"""From coremltools' ``MLModel`` to a package on disk, and back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from coremltools.converters.mil.frontend.milproto import load as milproto
+from coremltools.models import MLModel
+from coremltools.models import utils as model_utils
+
+from ...coreml.package import Package
+
+FIRST_VERSION = 7  # of specifications, iOS 16: the first with compressed weights
+
+
+class CompressedModel(MLModel):  # type: ignore[misc]
+    """An ``MLModel`` whose program in memory, ``_mil_program``, is built when it is first asked for."""
+
+    _program: Any = None
+    _is_saving = False
+
+    @property
+    def _mil_program(self) -> Any:
+        # `save` looks for the names of ExecuTorch's nodes, which no program out of a package has.
+        if self._program is None and not self._is_saving:
+            version = self._spec.specificationVersion
+            self._program = model_utils._convert_model_spec_to_pymil_prog(self, version, milproto.load)
+        return self._program
+
+    @_mil_program.setter
+    def _mil_program(self, program: Any) -> None:
+        self._program = program
+
+    def save(self, save_path: str) -> None:
+        """Save the model as a package; see ``MLModel.save``."""
+        self._is_saving = True
+        try:
+            super().save(save_path)
+        finally:
+            self._is_saving = False
+
+
+def require_program(function: str, model: Any) -> None:
+    """Refuse what coremltools refuses: neural networks, pipelines, and models with several functions."""
+    if not isinstance(model, MLModel):
+        raise TypeError(f"{function}: mlmodel must be a coremltools.models.MLModel, not {type(model).__name__}")
+    if model._is_multifunction():
+        raise ValueError(f"{function} is not supported for a multifunction model.")
+    kind = model._spec.WhichOneof("Type")
+    if kind != "mlProgram":
+        raise TypeError(
+            f"{function}: coremltools.optimize.coreml are meant to be used only with mlprogram typed coreml models. "
+            f"This model has type {kind}."
+        )
+
+
+def raised_to_ios16(model: Any) -> Any:
+    """A model that may have compressed weights; coremltools knows how older operations are written then."""
+    if model._spec.specificationVersion >= FIRST_VERSION:
+        return model
+    return model_utils._apply_graph_pass(model, [])
+
+
+@contextmanager
+def package_of(model: Any) -> Iterator[Path]:
+    """The package that holds what a model is now: its own, or a temporary one where it was changed in memory."""
+    package = Package.open(model.package_path)
+    if model_utils.load_spec(str(package.model_path)) == model._spec:
+        yield package.root
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        staged = Path(folder, "model.mlpackage")
+        shutil.copytree(package.root, staged, copy_function=_link)
+        model_path = staged / package.model_path.relative_to(package.root)
+        model_path.unlink()
+        model_path.write_bytes(model._spec.SerializeToString())
+        yield staged
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
+
+
+@contextmanager
+def new_package() -> Iterator[Path]:
+    """The path of a package to write, which is gone if the block fails."""
+    path = Path(tempfile.mkdtemp(suffix=".mlpackage"))
+    try:
+        yield path
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def model_of(path: Path, source: Any) -> CompressedModel:
+    """The model of a temporary package, which is removed when Python ends; loaded for predictions if `source` was."""
+    return CompressedModel(
+        str(path),
+        is_temp_package=True,
+        skip_model_load=source.__proxy__ is None,
+        compute_units=source.compute_unit,
+        optimization_hints=source.optimization_hints,
+    )
