@@ -78,6 +78,23 @@ def test_decompress_inspect_and_compare(shell, model):
     assert 25 < comparison["snr_db"] < 45
 
 
+def test_networks_in_packages(shell, model):
+    package = model.with_name("Net.mlpackage")
+    (package / "Data").mkdir(parents=True)
+    model.rename(package / "Data/model.mlmodel")
+    item = {"path": "model.mlmodel", "name": "model.mlmodel", "author": "", "description": ""}
+    manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": {"1": item}, "rootModelIdentifier": "1"}
+    (package / "Manifest.json").write_text(json.dumps(manifest))
+    out = package.with_name("out.mlpackage")
+    assert "2 compressed, 0 kept" in shell("quantize", package, "-o", out, "--nbits", "4").out
+    assert "4 bits, linear, 40 scales" in shell("inspect", out).out
+    assert shell("decompress", out, "-o", package.with_name("full.mlpackage")).status == 0
+    assert "-o Net-8bit.mlpackage" in shell("quantize", package, "--nbits", "8").err
+    outcome = shell("palettize", package, "-o", out, "--nbits", "4")
+    assert outcome.status == 2
+    assert "holds a neural network, not an ML program; use 'corepress quantize" in outcome.err
+
+
 _WRONG = {
     "no nbits": ("quantize {net} -o out.mlmodel", "Net.mlmodel needs --nbits, 1 to 8, or 16"),
     "nbits": ("quantize {net} -o out.mlmodel --nbits 9", "--nbits must be 1 to 8, or 16, not 9"),
@@ -97,7 +114,7 @@ _WRONG = {
     "compress": ("compress {net} -o o --config [{{}}]", "use 'corepress quantize {net} --nbits 8'"),
     "verify": ("verify {net} other.mlmodel", "use 'corepress compare {net} other.mlmodel'"),
     "predict": ("compare {net} {net} --predict", "--predict of .mlmodel files needs --inputs"),
-    "fp16 of a package": ("fp16 {folder} -o o.mlmodel", "is a package, and fp16 is for .mlmodel files"),
+    "fp16 of a package": ("fp16 {folder} -o o.mlmodel", "holds no neural network, which fp16 is for"),
     "nbits of a package": ("quantize {folder} -o o.mlpackage --nbits 8", "--nbits is for .mlmodel files; a package"),
     "layers of a package": ("quantize {folder} -o o.mlpackage --name a", "--name is for .mlmodel files; a package"),
 }

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from network_helpers import network_with
+from network_helpers import network_with, new_spec
 
-from corepress.neural_network import convert_to_fp16, decompress, quantize_weights, quantizer, transform
+from corepress.neural_network import (
+    compare_models,
+    convert_to_fp16,
+    decompress,
+    inspect,
+    quantize_weights,
+    quantizer,
+    transform,
+)
 from corepress.neural_network.schema import Model
 
 
@@ -81,10 +91,40 @@ def test_an_interruption_leaves_what_was_there(path, stage, monkeypatch):
     assert sorted(os.listdir(path.parent)) == ["model.mlmodel", "out.mlmodel"]
 
 
-def test_a_package_is_refused_with_what_to_call(tmp_path):
-    (tmp_path / "UNet.mlpackage").mkdir()
-    with pytest.raises(ValueError, match=r"UNet\.mlpackage is a package; corepress\.coreml\.compress"):
-        quantize_weights(tmp_path / "UNet.mlpackage", 8, destination=tmp_path / "out.mlmodel")
+@pytest.fixture
+def package(path):
+    """A package that holds the network, as newer tools write them."""
+    folder = path.parent / "Net.mlpackage"
+    (folder / "Data/com.apple.CoreML").mkdir(parents=True)
+    shutil.copy(path, folder / "Data/com.apple.CoreML/model.mlmodel")
+    (folder / "Data/com.apple.CoreML/notes.txt").write_text("kept")
+    item = {"path": "com.apple.CoreML/model.mlmodel", "name": "model.mlmodel", "author": "", "description": ""}
+    manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": {"1": item}, "rootModelIdentifier": "1"}
+    (folder / "Manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_networks_in_packages_stay_in_packages(path, package):
+    out, other = package.with_name("out.mlpackage"), package.with_name("out.mlmodel")
+    report = quantize_weights(package, 4, destination=out)
+    assert report.bytes_after == sum(each.stat().st_size for each in out.rglob("*") if each.is_file())
+    quantize_weights(path, 4, destination=other)
+    assert (out / "Data/com.apple.CoreML/model.mlmodel").read_bytes() == other.read_bytes()
+    assert (out / "Data/com.apple.CoreML/notes.txt").read_text() == "kept"
+    assert (out / "Manifest.json").read_bytes() == (package / "Manifest.json").read_bytes()
+    assert inspect(out).weights == inspect(other).weights
+    assert inspect(out).package_bytes == report.bytes_after
+    assert compare_models(other, out).different == ()
+    with pytest.raises(ValueError, match=r"must end in \.mlpackage"):
+        quantize_weights(package, 4, destination=package.with_name("a.mlmodel"))
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        decompress(out, package)
+
+
+def test_packages_of_ml_programs_are_refused_with_what_to_call(package, tmp_path):
+    (package / "Data/com.apple.CoreML/model.mlmodel").write_bytes(new_spec("mlProgram").SerializeToString())
+    with pytest.raises(ValueError, match=r"holds an ML program, which corepress\.coreml\.compress is for"):
+        quantize_weights(package, 8, destination=tmp_path / "out.mlpackage")
     with pytest.raises(FileNotFoundError, match="no such file"):
         quantize_weights(tmp_path / "none.mlmodel", 8, destination=tmp_path / "out.mlmodel")
 

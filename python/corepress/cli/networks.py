@@ -80,14 +80,18 @@ _QUANTIZE_SHARED = (
 
 
 def is_network(source: Path) -> bool:
-    """Whether a source is a single model file instead of a package."""
-    return source.is_file() or (source.suffix == SUFFIX and not source.exists())
+    """Whether a source is a single model file, or a package of a neural network, instead of one of an ML program."""
+    if source.is_dir():
+        from ..neural_network.model_io import holds_network
+
+        return holds_network(source)
+    return source.is_file() or source.suffix == SUFFIX
 
 
 def require_package(source: Path, instead: str) -> None:
-    """Refuse single model files; `instead` is what can be done with one."""
+    """Refuse neural networks; `instead` is what can be done with one."""
     if is_network(source):
-        raise click.UsageError(f"{source} is a single file, which holds a neural network, not a package; {instead}")
+        raise click.UsageError(f"{source} holds a neural network, not an ML program; {instead}")
 
 
 def instead_of(verb: str, source: Path, nbits: int | None = None) -> str:
@@ -194,7 +198,7 @@ def fp16(source: Path, output: Path | None, overwrite: bool, strict: bool, **val
     """
     if not is_network(source):
         rule = "ML programs get their precision when they are converted; 'corepress quantize' makes them smaller"
-        raise click.UsageError(f"{source} is a package, and fp16 is for {SUFFIX} files; {rule}")
+        raise click.UsageError(f"{source} holds no neural network, which fp16 is for; {rule}")
     selector = _selector(values)
     destination = require_output(source, output, "fp16")
 

@@ -234,7 +234,7 @@ class Program:
         programs = list(programs_of(self.model))
         if not programs:
             kind = _KINDS[self.model.WhichOneof("Type")]
-            network = f" (for {package.model_path.name} see corepress.neural_network)" if "network" in kind else ""
+            network = " (corepress.neural_network is for neural networks)" if "network" in kind else ""
             raise ValueError(
                 f"{package.root}: is {kind}, not an ML program; only ML programs can be compressed here{network}"
             )

@@ -14,7 +14,7 @@ from ..coreml.predictions import ComparedOutput, prediction_obstacle
 from ..errors import FormatError
 from ..measure import snr_db
 from .document import Document, LayerPlace
-from .model_io import name_of, open_model
+from .model_io import is_path, name_of, open_model, size_of
 from .network import NetworkWeight, naming, read_weights
 from .predictions import check_samples, compare_outputs, predict_both
 from .weight_params import describe, read_weight, stored_bytes
@@ -78,7 +78,8 @@ def compare_models(
                 signal.append(sse * 10 ** (record.snr_db / 10))
                 noise.append(sse)
         added = [key[0].rpartition("/")[2] for key in others.keys if key not in seen]
-        sizes = first.nbytes, second.nbytes
+        given = (full_precision_model, first), (quantized_model, second)
+        sizes = [size_of(model) if is_path(model) else document.nbytes for model, document in given]
     note = prediction_obstacle() if sample_data is not None else None
     outputs: tuple[ComparedOutput, ...] = ()
     if sample_data is not None and note is None:

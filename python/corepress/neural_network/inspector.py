@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..coreml.inspector import Inspection, StoredWeight
-from .model_io import is_path, name_of, open_model
+from .model_io import is_path, name_of, open_model, size_of
 from .network import NetworkWeight, naming, read_weights
 from .weight_params import describe, stored_bytes
 
@@ -38,7 +38,7 @@ def inspect(model: Any) -> Inspection:
             specification_version=document.root.version,
             functions=tuple(dict.fromkeys(record.function for record in records if record.function)),
             weight_files={},
-            package_bytes=document.nbytes,
+            package_bytes=size_of(model) if is_path(model) else document.nbytes,
             weights=records,
         )
 

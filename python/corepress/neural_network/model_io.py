@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..coreml.package_writer import sync
+from ..coreml.package import Package
+from ..coreml.package_writer import PackageWriter, sync
 from .document import Document
 from .network import require_network
 
@@ -33,14 +34,14 @@ def open_model(function: str, model: Any) -> Document:
     function : str
         The caller's name, for messages.
     model : path-like, protobuf message or coremltools MLModel
-        The model. It is never changed.
+        The model, an ``.mlmodel`` or an ``.mlpackage`` that holds one. It is never changed.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is a package, or holds no neural network.
+        If it holds no neural network.
     TypeError
         If it is no model at all.
     FormatError
@@ -50,9 +51,7 @@ def open_model(function: str, model: Any) -> Document:
         path = Path(model)
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file")
-        if not path.is_file():
-            raise ValueError(f"{function}: {path} is a package; corepress.coreml.compress is for packages")
-        document = Document(path)
+        document = Document(Package.open(path).model_path if path.is_dir() else path)
     else:
         spec = model.get_spec() if hasattr(model, "get_spec") else model
         if not hasattr(spec, "SerializeToString"):
@@ -66,12 +65,53 @@ def open_model(function: str, model: Any) -> Document:
     return document
 
 
+def holds_network(path: Path) -> bool:
+    """Whether there is a neural network at a path; False for what is damaged."""
+    try:
+        open_model("holds_network", path).__exit__(None, None, None)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def size_of(path: StrPath) -> int:
+    """Bytes of a file, or of all files of a package."""
+    path = Path(path)
+    return Package.open(path).size if path.is_dir() else path.stat().st_size
+
+
 def like_given(model: Any, data: bytes) -> Any:
     """A serialized model as an object of the kind that `model` is."""
     if hasattr(model, "get_spec"):
         spec = type(model.get_spec()).FromString(data)
         return type(model)(spec, compute_units=model.compute_unit)
     return type(model).FromString(data)
+
+
+class PackageModelWriter:
+    """Writes a copy of a package in which the model file is another.
+
+    Parameters
+    ----------
+    source, destination : path-like
+        The packages; checked at once.
+    overwrite : bool
+        Replace an existing package.
+    """
+
+    def __init__(self, source: StrPath, destination: StrPath, *, overwrite: bool) -> None:
+        self._package = Package.open(source)
+        self._writer = PackageWriter(self._package, destination, overwrite=overwrite)
+        self.destination = self._writer.destination
+
+    def write(self, pieces: Iterable[bytes]) -> None:
+        """Have the package appear with this content of its model file."""
+        with self._writer as output:
+            path = output.path(self._package.model_path)
+            with open(path, "wb") as file:
+                file.writelines(pieces)
+            sync(path)
+            output.finish()
 
 
 class ModelFileWriter:
@@ -121,3 +161,12 @@ class ModelFileWriter:
             temporary.unlink(missing_ok=True)
             raise
         sync(destination.absolute().parent)
+
+
+def open_writer(
+    function: str, destination: StrPath, model: Any, *, overwrite: bool
+) -> ModelFileWriter | PackageModelWriter:
+    """The writer of what becomes of a model: a package of a package, else a file."""
+    if is_path(model) and Path(model).is_dir():
+        return PackageModelWriter(model, destination, overwrite=overwrite)
+    return ModelFileWriter(function, destination, model if is_path(model) else None, overwrite=overwrite)

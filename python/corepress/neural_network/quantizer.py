@@ -10,7 +10,7 @@ from typing import Any, overload
 from ..arrays import as_threads
 from ..coreml.report import Report, peak_memory_bytes
 from ..coreml.transform import ProgressCallback
-from .model_io import ModelFileWriter, StrPath, is_path, like_given, name_of, open_model
+from .model_io import StrPath, is_path, like_given, name_of, open_model, open_writer, size_of
 from .modes import DEQUANTIZATION, HALF_BITS, LutFunction, Quantization
 from .network import updatable_part
 from .transform import Transformation
@@ -71,7 +71,8 @@ def quantize_weights(
     Parameters
     ----------
     model : path-like, spec or MLModel
-        An ``.mlmodel``, by its path or as coremltools' object. It is never changed.
+        An ``.mlmodel``, or an ``.mlpackage`` that holds a neural network, by its path or as coremltools' object. It is
+        never changed.
     nbits : int or None
         16 for half precision, whatever the mode; or 1 to 8. Ignored for ``"dequantization"``.
     quantization_mode : str
@@ -80,7 +81,7 @@ def quantize_weights(
         the whole weight. ``"kmeans_lut"``, also ``"kmeans"``: the table with the smallest possible squared error.
         ``"custom_lut"``: what `lut_function` returns. ``"dequantization"``: back to float32, half precision included.
     destination : path-like, optional
-        The ``.mlmodel`` to write; needed if `model` is a path.
+        The ``.mlmodel``, of a package the ``.mlpackage``, to write; needed if `model` is a path.
     lut_function : callable, optional
         For ``"custom_lut"``: given `nbits` and a weight, a read-only array, returns a table of at most ``2**nbits``
         values and a whole number below its length for each weight.
@@ -249,8 +250,7 @@ def _run(
     with open_model(function, model) as document:
         writer = None
         if destination is not None:
-            source = model if is_path(model) else None
-            writer = ModelFileWriter(function, destination, source, overwrite=overwrite)
+            writer = open_writer(function, destination, model, overwrite=overwrite)
         part = updatable_part(document)
         if part is not None and not quantization.restores:
             raise ValueError(
@@ -263,7 +263,8 @@ def _run(
         if writer is not None:
             writer.write(document.pieces())
         data = b"" if writer is not None else b"".join(document.pieces())
-        bytes_before, bytes_after = document.nbytes, document.size
+        bytes_before = size_of(model) if is_path(model) else document.nbytes
+        bytes_after = document.size if writer is None else size_of(writer.destination)
     report = Report(
         source=name_of(model),
         destination="" if writer is None else str(writer.destination),
