@@ -96,7 +96,7 @@ def test_linear_parameters_are_coremltools(nbits):
         assert list(linear.bias) == list(other.bias), name
 
 
-@pytest.mark.parametrize("mode", ["linear", "kmeans_lut"])
+@pytest.mark.parametrize("mode", ["linear", "kmeans_lut", "custom_lut"])
 def test_every_field_becomes_half_precision(mode):
     spec = network_with(*FIELDS, seed=3)
     result, records = _quantized(spec, 16, mode)

@@ -384,13 +384,17 @@ class Document:
                 node.copy(self._source, each.begin, each.end)
         return node
 
+    def close(self) -> None:
+        """Close the file; pieces of it can no longer be read."""
+        self._source.close()
+
     def __enter__(self) -> Document:
         return self
 
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._source.close()
+        self.close()
 
 
 def _tag(each: _Field) -> bytes:

@@ -60,7 +60,7 @@ def open_model(function: str, model: Any) -> Document:
     try:
         require_network(function, document, name_of(model))
     except BaseException:
-        document.__exit__(None, None, None)
+        document.close()
         raise
     return document
 
@@ -68,7 +68,7 @@ def open_model(function: str, model: Any) -> Document:
 def holds_network(path: Path) -> bool:
     """Whether there is a neural network at a path; False for what is damaged."""
     try:
-        open_model("holds_network", path).__exit__(None, None, None)
+        open_model("holds_network", path).close()
     except (ValueError, OSError):
         return False
     return True

@@ -68,7 +68,7 @@ class Quantization:
             raise ValueError(f"quantize_weights: nbits must be 1 to 8, or 16, not {self.nbits!r}")
         if mode == "linear_symmetric" and self.nbits == 1:
             raise ValueError("quantize_weights: quantization_mode 'linear_symmetric' needs nbits of at least 2, not 1")
-        if (mode == "custom_lut") != callable(self.lut_function):
+        if not self.to_half and (mode == "custom_lut") != callable(self.lut_function):
             verb = "needs" if mode == "custom_lut" else "does not take"
             raise ValueError(f"quantize_weights: quantization_mode {mode!r} {verb} lut_function, a callable")
 

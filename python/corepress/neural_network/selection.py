@@ -11,6 +11,8 @@ from ..suggestions import suggestion
 from .layers import QUANTIZABLE_LAYER_TYPES
 from .network import NetworkWeight
 
+_WITH_BIAS = ("convolution", "innerProduct", "batchedMatmul")  # where coremltools asks for biases too
+
 
 @dataclass(frozen=True)
 class WeightSelector:
@@ -97,6 +99,3 @@ def obstacle_of(selector: Any, weight: NetworkWeight) -> str | None:
     if chosen and weight.weight.field == "bias" and weight.weight.layer_type in _WITH_BIAS:
         chosen = selector.do_quantize(layer, weight_param="bias")
     return None if chosen else "the selector does not choose it"
-
-
-_WITH_BIAS = ("convolution", "innerProduct", "batchedMatmul")  # where coremltools asks for biases too
