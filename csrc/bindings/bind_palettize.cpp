@@ -67,7 +67,7 @@ py::list palettize_arrays(const std::vector<py::array>& weights, const std::vect
                           const std::string& mode, const std::vector<std::optional<py::array>>& luts,
                           const std::vector<std::optional<Floats>>& importances, bool infinities,
                           std::optional<int> num_threads) {
-    require_nbits(nbits);
+    require(nbits >= 1 && nbits <= 8, "nbits must be 1 to 8, not ", nbits);
     require(mode == "kmeans" || mode == "uniform", "mode must be kmeans or uniform, not ", mode);
     require(layouts.size() == weights.size() && luts.size() == weights.size() && importances.size() == weights.size(),
             "there must be one layout, and one lut and importance, or None, per weight");

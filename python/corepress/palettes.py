@@ -275,6 +275,19 @@ def palettize_measured(
     return _encode(jobs, luts, spec.nbits, spec.mode, num_threads, in_list=in_list)
 
 
+def kmeans_table(
+    array: NDArray[Any], nbits: int, num_threads: int
+) -> tuple[NDArray[Any], NDArray[np.uint8], _core.Noise | None]:
+    """Return the best table of one for all weights, the packed indices, and the noise if it is known.
+
+    What `palettize` does, for any width from 1 to 8 bits: 5 and 7 exist outside of ML programs.
+    """
+    (encoded,) = _core.palettize([array], [(1, 1, array.size)], nbits, "kmeans", [None], [None], False, num_threads)
+    if encoded is None:
+        raise not_finite("palettize", array, num_threads)
+    return encoded
+
+
 def _palettize_tensor(weight: Any, spec: Palettize, num_threads: int, table: NDArray[Any] | None) -> CompressedTensor:
     def fit(arrays: list[NDArray[Any]], spec: Palettize) -> list[PalettizedTensor]:
         return palettize_all(arrays, spec, num_threads, table)

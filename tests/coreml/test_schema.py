@@ -3,7 +3,7 @@
 import pytest
 from coreml_helpers import model_file, read_spec
 
-from corepress.coreml import schema
+from corepress.coreml import messages, schema
 from corepress.coreml.data_types import BY_NAME, DATA_TYPES
 from corepress.errors import FormatError
 
@@ -110,7 +110,7 @@ def test_damaged_model_is_a_format_error(tmp_path, data):
 def test_model_beyond_protobuf_is_a_format_error(tmp_path):
     path = tmp_path / "model.mlmodel"
     with path.open("wb") as file:
-        file.truncate(schema.MESSAGE_LIMIT)
+        file.truncate(messages.MESSAGE_LIMIT)
     with pytest.raises(FormatError, match="2147483648 bytes"):
         schema.read_model(path)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .networks import is_network, require_package
 from .options import debug_option, json_option, plot_option, quiet_option, source_argument, thread_option
 
 WORST_SHOWN = 10
@@ -19,15 +20,16 @@ _other_argument = click.argument("other", metavar="OTHER", type=click.Path(path_
 @json_option
 @debug_option
 def inspect(source: Path, as_json: bool) -> None:
-    """Show how the weights of a package are stored.
+    """Show how the weights of a model are stored.
 
     \b
-    Example:
+    Examples:
       corepress inspect UNet.mlpackage
+      corepress inspect DeepLab.mlmodel
     """
-    from .. import coreml
+    from .. import coreml, neural_network
 
-    inspection = coreml.inspect(source)
+    inspection = neural_network.inspect(source) if is_network(source) else coreml.inspect(source)
     click.echo(inspection.to_json() if as_json else str(inspection))
 
 
@@ -62,6 +64,7 @@ def verify(
     """
     from .. import coreml
 
+    require_package(source, f"use 'corepress compare {source} {other}'")
     verification = coreml.verify(source, other, min_snr_db=min_snr_db, num_threads=num_threads)
     if as_json:
         click.echo(verification.to_json())
@@ -100,7 +103,7 @@ def compare(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Tell how far two packages are apart.
+    """Tell how far two models are apart.
 
     Signal-to-noise ratio and cosine of each weight of OTHER against SOURCE; both may be compressed. Predictions need
     macOS; elsewhere a line says so.
@@ -110,10 +113,16 @@ def compare(
       corepress compare UNet.mlpackage UNet-4bit.mlpackage
       corepress compare UNet-8bit.mlpackage UNet-4bit.mlpackage --plot distance.png
     """
-    from .. import coreml
+    from .. import coreml, neural_network
 
     given = None if inputs is None else _arrays(inputs)
-    comparison = coreml.compare(source, other, predictions=predict, inputs=given, **options)
+    if is_network(source):
+        if predict and given is None:
+            raise click.UsageError("--predict of .mlmodel files needs --inputs")
+        samples = None if given is None else [given]
+        comparison = neural_network.compare_models(source, other, samples, num_threads=options["num_threads"])
+    else:
+        comparison = coreml.compare(source, other, predictions=predict, inputs=given, **options)
     if plot_file is not None:
         from .plots import plot_comparison
 

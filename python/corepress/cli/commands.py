@@ -11,7 +11,17 @@ import click
 from ..specs import Palettize, Prune, Quantize, Spec
 from .check_commands import compare, inspect, verify
 from .config_command import compress
+from .networks import (
+    fp16,
+    instead_of,
+    is_network,
+    network_options,
+    quantize_network,
+    require_package,
+    without_network_options,
+)
 from .options import (
+    Decorator,
     build_spec,
     compress_options,
     debug_option,
@@ -30,20 +40,36 @@ from .running import require_output, run, run_compression
 if TYPE_CHECKING:
     from ..coreml import Progress, Report
 
+_NO_OPTIONS = together()
 run_options = together(thread_option, report_options, json_option, quiet_option, debug_option)
 
 
-def _spec_command(spec: type[Spec], suffix: Callable[[Any], str], text: str) -> click.Command:
-    """The command that applies one spec to every weight of a package."""
+def _spec_command(
+    spec: type[Spec],
+    suffix: Callable[[Any], str],
+    text: str,
+    *,
+    for_networks: Callable[..., None] | None = None,
+    more_options: Decorator = _NO_OPTIONS,
+) -> click.Command:
+    """The command that applies one spec to every weight of a package, and perhaps has another way with networks."""
 
     @click.command(spec.verb, help=text)
     @source_argument
     @output_options
     @spec_options(spec)
+    @more_options
     @compress_options
     @plot_option
     @run_options
-    def command(source: Path, output: Path | None, **values: Any) -> None:
+    @click.pass_context
+    def command(context: click.Context, /, source: Path, output: Path | None, **values: Any) -> None:
+        if for_networks is not None and is_network(source):
+            for_networks(context, source, output, **values)
+            return
+        require_package(source, instead_of(spec.verb, source, values.get("nbits")))
+        if for_networks is not None:
+            values = without_network_options(context, values)
         config = build_spec(spec, values)
         run_compression(spec.verb, source, output, suffix(config), config, **values)
 
@@ -76,13 +102,18 @@ quantize = _spec_command(
 
     int8 with a scale per channel is half of float16's size and loses little: the safe first choice. int4 with a scale
     per block is little more than a quarter and needs an iOS 18 package; with --scale-search mse its error is lower.
+    Neural networks (.mlmodel) take --nbits instead of --dtype.
 
     \b
     Examples:
       corepress quantize UNet.mlpackage -o UNet-int8.mlpackage --dtype int8
       corepress quantize UNet.mlpackage -o UNet-int4.mlpackage --dtype int4 \\
           --granularity per_block --block-size 32 --scale-search mse
+      corepress quantize DeepLab.mlmodel -o DeepLab-8bit.mlmodel --nbits 8
+      corepress quantize DeepLab.mlmodel -o DeepLab-4bit.mlmodel --nbits 4 --mode kmeans_lut
     """,
+    for_networks=quantize_network,
+    more_options=network_options,
 )
 
 prune = _spec_command(
@@ -105,19 +136,23 @@ prune = _spec_command(
 @output_options
 @run_options
 def decompress(source: Path, output: Path | None, **values: Any) -> None:
-    """Turn a compressed package back into one with plain weights.
+    """Turn a compressed model back into one with plain weights.
 
     The weights get the values that the compressed package stands for; what compression rounded away does not return.
 
     \b
-    Example:
+    Examples:
       corepress decompress UNet-4bit.mlpackage -o UNet-dense.mlpackage
+      corepress decompress DeepLab-8bit.mlmodel -o DeepLab.mlmodel
     """
     destination = require_output(source, output, "dense")
 
     def expand(progress: Callable[[Progress], None] | None, **options: Any) -> Report:
-        from .. import coreml
+        from .. import coreml, neural_network
 
+        if is_network(source):
+            report: Report = neural_network.decompress(source, destination, progress=progress, **options)
+            return report
         return coreml.decompress(source, destination, progress=progress, **options)
 
     run("decompress", expand, **values)
@@ -152,4 +187,4 @@ def demo(output: Path, overwrite: bool, as_json: bool, quiet: bool) -> None:
     run_demo(output, overwrite=overwrite, as_json=as_json, quiet=quiet)
 
 
-COMMANDS = (demo, palettize, quantize, prune, compress, decompress, inspect, verify, compare)
+COMMANDS = (demo, palettize, quantize, prune, fp16, compress, decompress, inspect, verify, compare)

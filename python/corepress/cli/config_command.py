@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..config import Config
+from .networks import instead_of, require_package
 from .options import (
     compress_options,
     debug_option,
@@ -69,6 +70,7 @@ def compress(source: Path, output: Path | None, config_text: str, recipe: str | 
       corepress compress UNet.mlpackage -o UNet-4.5bit.mlpackage \\
           --config sdxl_palettization_recipe.json --recipe recipe_4.50_bit_mixedpalette
     """
+    require_package(source, instead_of("compress", source))
     run_compression("compress", source, output, "compressed", _read(config_text, recipe), **values)
 
 

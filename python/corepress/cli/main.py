@@ -50,8 +50,8 @@ class WorkflowGroup(click.Group):
 def corepress(context: click.Context) -> None:
     """Make the weights of Core ML models smaller.
 
-    Packages (.mlpackage) go in, new ones come out. The source is never changed, and what can't be compressed stays
-    bit for bit as it was and is named in the report.
+    Packages (.mlpackage) and neural networks (.mlmodel) go in, new ones come out. The source is never changed, and
+    what can't be compressed stays bit for bit as it was and is named in the report.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

@@ -58,7 +58,12 @@ def _require_picture(context: click.Context, parameter: click.Parameter, value: 
 source_argument = click.argument("source", type=click.Path(path_type=Path))
 
 output_options = together(
-    click.option("-o", "--output", type=click.Path(path_type=Path), help="Package to write."),
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        help="What to write: a package, or of an .mlmodel an .mlmodel.",
+    ),
     click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists."),
 )
 thread_option = click.option(
@@ -138,6 +143,8 @@ SHELL_HELP = {
         "channel_axis": _CHANNEL_AXIS,
     },
     "quantize": {
+        "mode": "Symmetric about zero, or over the range of the values. For .mlmodel: linear (the default there), "
+        "linear_symmetric, linear_lut, or kmeans_lut, the best table there is.",
         "block_size": "For per_block: input channels that share a scale, for each output channel.",
         "channel_axis": _CHANNEL_AXIS,
     },

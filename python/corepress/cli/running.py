@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 def require_output(source: Path, output: Path | None, suffix: str) -> Path:
-    """The package to write, which must be given."""
+    """What to write, which must be given."""
     if output is None:
-        raise click.UsageError(f"say where to write the result, for example -o {source.stem}-{suffix}.mlpackage")
+        kind = source.suffix if source.suffix == ".mlmodel" else ".mlpackage"
+        raise click.UsageError(f"say where to write the result, for example -o {source.stem}-{suffix}{kind}")
     return output
 
 

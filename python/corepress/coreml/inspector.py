@@ -95,9 +95,10 @@ class Inspection:
 
     def __str__(self) -> str:
         files = ", ".join(f"{name} ({format_bytes(size)})" for name, size in self.weight_files.items()) or "none"
+        functions = f"functions: {', '.join(self.functions)}\n" if self.functions else ""
         return (
             f"{self.source}\nspecification version: {self.specification_version}\n"
-            f"functions: {', '.join(self.functions)}\nweight files: {files}\n\n{render(_COLUMNS, self.weights)}\n"
+            f"{functions}weight files: {files}\n\n{render(_COLUMNS, self.weights)}\n"
             f"{len(self.weights)} constants, {self.weight_count} weights, {format_bytes(self.weight_bytes)}, "
             f"{self.bits_per_weight:.2f} bits/weight"
         )

@@ -84,7 +84,10 @@ class Package:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such package")
         if not path.is_dir():
-            raise ValueError(f"{path}: a single file; only .mlpackage directories, which hold ML programs, can be used")
+            raise ValueError(
+                f"{path}: a single file; only .mlpackage directories, which hold ML programs, can be used "
+                "here (corepress.neural_network is for .mlmodel files)"
+            )
         root = path.resolve()
         manifest_path = root / MANIFEST
         item = _root_item_path(manifest_path, _read_manifest(manifest_path))

@@ -79,7 +79,7 @@ class PackageWriter:
         """Write the edited model file."""
         path = self.path(self.source.model_path)
         path.write_bytes(data)
-        _sync(path)
+        sync(path)
 
     @property
     def built_size(self) -> int:
@@ -99,7 +99,7 @@ class PackageWriter:
             if os.path.lexists(replaced) and not os.path.lexists(self.destination):
                 os.rename(replaced, self.destination)
             raise
-        _sync(self.destination.absolute().parent)
+        sync(self.destination.absolute().parent)
 
     def _copy_rest(self) -> None:
         root = self.source.root
@@ -114,12 +114,12 @@ class PackageWriter:
                     if not target.exists():
                         shutil.copyfile(source, target)
                     shutil.copymode(source, target)
-                    _sync(target)
+                    sync(target)
                 elif not source.is_dir():
                     raise FormatError(f"{source}: neither a file nor a directory")
             # A directory that its owner cannot write could not be renamed.
             target_folder.chmod(stat.S_IMODE(os.stat(folder).st_mode) | stat.S_IRWXU)
-            _sync(target_folder)
+            sync(target_folder)
 
     def _copy_link(self, source: Path, target: Path) -> None:
         # A link is kept only where it means the same inside the copy: relative, and never leading out.
@@ -152,7 +152,8 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or directory is on the disk."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:  # Windows does not open directories

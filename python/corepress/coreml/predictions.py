@@ -94,14 +94,15 @@ def compare_predictions(
         for name in expected.keys() & actual.keys():
             if _is_numeric(expected[name]):
                 pairs.setdefault(name, []).append((np.asarray(expected[name]), np.asarray(actual[name])))
-    return tuple(_compared(name, pairs[name]) for name in sorted(pairs))
+    return tuple(compared_output(name, pairs[name]) for name in sorted(pairs))
 
 
 def _is_numeric(value: Any) -> bool:
     return bool(np.asarray(value).dtype.kind in "fiu")
 
 
-def _compared(name: str, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> ComparedOutput:
+def compared_output(name: str, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> ComparedOutput:
+    """Compare what two models predict, an array of each per sample."""
     expected, actual = (np.concatenate([pair[i].reshape(-1).astype(np.float64) for pair in pairs]) for i in (0, 1))
     signal, decoded, noise = (float(np.square(each).sum()) for each in (expected, actual, expected - actual))
     norms = math.sqrt(signal) * math.sqrt(decoded)

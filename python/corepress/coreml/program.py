@@ -234,7 +234,10 @@ class Program:
         programs = list(programs_of(self.model))
         if not programs:
             kind = _KINDS[self.model.WhichOneof("Type")]
-            raise ValueError(f"{package.root}: is {kind}, not an ML program; only ML programs can be compressed here")
+            network = " (corepress.neural_network is for neural networks)" if "network" in kind else ""
+            raise ValueError(
+                f"{package.root}: is {kind}, not an ML program; only ML programs can be compressed here{network}"
+            )
         functions, versions = [], []
         for prefix, model in programs:
             if model.mlProgram.version != 1:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import EncodeError
 
-from ..errors import FormatError
+from .messages import message_classes, read_message
 
-MESSAGE_LIMIT = 2**31  # protobuf neither reads nor writes a message of this many bytes
-
-# message: fields as "[oneof/] [repeated | map] type name = number". Opaque messages keep all their content.
+# Opaque messages keep all their content.
 _SCHEMA = {
     "Opaque": "",
     "Model": """
@@ -113,48 +109,7 @@ _SCHEMA = {
     "Description": "Metadata metadata = 100",
     "Metadata": "map string userDefined = 100",
 }
-_PACKAGE = "corepress"
-_FIELD = re.compile(r"(?:(\w+)/ )?(?:(repeated|map) )?(\w+) (\w+) = (\d+)")
-
-
-def _add_field(message: Any, line: str) -> None:
-    match = _FIELD.fullmatch(line)
-    assert match, line
-    oneof, label, type_name, name, number = match.groups()
-    field = message.field.add(name=name, number=int(number))
-    field.label = field.LABEL_REPEATED if label else field.LABEL_OPTIONAL
-    if label == "map":
-        entry_name = "".join(word[:1].upper() + word[1:] for word in name.split("_")) + "Entry"
-        entry = message.nested_type.add(name=entry_name)
-        entry.options.map_entry = True
-        _add_field(entry, "string key = 1")
-        _add_field(entry, f"{type_name} value = 2")
-        type_name = f"{message.name}.{entry_name}"
-    if type_name in _SCHEMA or label == "map":
-        field.type, field.type_name = field.TYPE_MESSAGE, f".{_PACKAGE}.{type_name}"
-    else:
-        field.type = getattr(field, f"TYPE_{type_name.upper()}")
-    if oneof:
-        names = [declared.name for declared in message.oneof_decl]
-        if oneof not in names:
-            names.append(oneof)
-            message.oneof_decl.add(name=oneof)
-        field.oneof_index = names.index(oneof)
-
-
-def _message_classes() -> dict[str, Any]:
-    file = descriptor_pb2.FileDescriptorProto(name="corepress/model.proto", package=_PACKAGE, syntax="proto3")
-    for name, lines in _SCHEMA.items():
-        message = file.message_type.add(name=name)
-        for line in filter(None, map(str.strip, lines.splitlines())):
-            _add_field(message, line)
-    # A pool of our own, so that coremltools' registration of the same schema in the default pool is not disturbed.
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name in _SCHEMA}
-
-
-_CLASSES = _message_classes()
+_CLASSES = message_classes(_SCHEMA, "corepress")
 Model = _CLASSES["Model"]
 DescribedModel = _CLASSES["DescribedModel"]
 Value = _CLASSES["Value"]
@@ -170,13 +125,7 @@ def read_model(path: Path) -> Any:
     FormatError
         If the file is not a Core ML model.
     """
-    size = path.stat().st_size
-    if size >= MESSAGE_LIMIT:
-        raise FormatError(f"{path}: {size} bytes, but a protobuf message is smaller than {MESSAGE_LIMIT}")
-    try:
-        return Model.FromString(path.read_bytes())
-    except DecodeError as error:
-        raise FormatError(f"{path}: not a serialized Core ML model ({error})") from error
+    return read_message(path, Model)
 
 
 def serialize_model(model: Any) -> bytes:

@@ -1,0 +1,219 @@
+"""Neural networks in the shell: which sources are such, their options, and `corepress fp16`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from .options import (
+    debug_option,
+    json_option,
+    output_options,
+    plot_option,
+    quiet_option,
+    report_options,
+    source_argument,
+    thread_option,
+    together,
+)
+from .running import require_output, run
+
+if TYPE_CHECKING:
+    from ..coreml import Progress, Report
+
+SUFFIX = ".mlmodel"
+DEFAULT_MODE = "linear"
+
+_strict_option = click.option(
+    "--strict", is_flag=True, help="Fail if a weight can't be stored as asked, instead of keeping it."
+)
+selector_options = together(
+    click.option(
+        "--layer-type",
+        "layer_types",
+        metavar="TYPE",
+        multiple=True,
+        help="For .mlmodel: only layers of this type (convolution, innerProduct, ...). Can be repeated.",
+    ),
+    click.option(
+        "--skip-layer-type",
+        "skip_layer_types",
+        metavar="TYPE",
+        multiple=True,
+        help="For .mlmodel: leave layers of this type alone. Can be repeated.",
+    ),
+    click.option(
+        "--name",
+        "names",
+        metavar="PATTERN",
+        multiple=True,
+        help="For .mlmodel: only layers, or weights (conv1.bias), whose name this glob means. Can be repeated.",
+    ),
+    click.option(
+        "--skip-name",
+        "skip_names",
+        metavar="PATTERN",
+        multiple=True,
+        help="For .mlmodel: leave those alone. Can be repeated.",
+    ),
+)
+network_options = together(
+    click.option(
+        "--nbits",
+        metavar="N",
+        type=int,
+        help="For .mlmodel, needed: bits per weight, 1 to 8, or 16 for half precision.",
+    ),
+    selector_options,
+)
+_SELECTOR_FIELDS = ("layer_types", "skip_layer_types", "names", "skip_names")
+_QUANTIZE_ONLY_NETWORKS = ("nbits", *_SELECTOR_FIELDS)
+# What `corepress quantize` does with both kinds; all its other options are for packages.
+_QUANTIZE_SHARED = (
+    *("source", "output", "overwrite", "mode", "weight_threshold", "strict", "num_threads", "report_file", "verbose"),
+    *("plot_file", "as_json", "quiet"),
+)
+
+
+def is_network(source: Path) -> bool:
+    """Whether a source is a single model file, or a package of a neural network, instead of one of an ML program."""
+    if source.is_dir():
+        from ..neural_network.model_io import holds_network
+
+        return holds_network(source)
+    return source.is_file() or source.suffix == SUFFIX
+
+
+def require_package(source: Path, instead: str) -> None:
+    """Refuse neural networks; `instead` is what can be done with one."""
+    if is_network(source):
+        raise click.UsageError(f"{source} holds a neural network, not an ML program; {instead}")
+
+
+def instead_of(verb: str, source: Path, nbits: int | None = None) -> str:
+    """The command to use for a network instead of one for packages."""
+    if verb == "palettize":
+        return f"use 'corepress quantize {source} --nbits {nbits or 4} --mode kmeans_lut'"
+    if verb == "prune":
+        return f"networks have no sparse form; use 'corepress quantize {source} --nbits 8'"
+    return f"use 'corepress quantize {source} --nbits 8'"
+
+
+def without_network_options(context: click.Context, values: dict[str, Any]) -> dict[str, Any]:
+    """Values without those of options that mean nothing for a package, which must not have been given."""
+    given = _given(context, lambda name: name in _QUANTIZE_ONLY_NETWORKS)
+    if given:
+        rule = "a package takes --dtype, or 'corepress palettize --nbits'"
+        raise click.UsageError(f"{given} is for {SUFFIX} files; {rule}")
+    return {name: value for name, value in values.items() if name not in _QUANTIZE_ONLY_NETWORKS}
+
+
+def _given(context: click.Context, which: Callable[[str], bool]) -> str | None:
+    """The flag of an option that was given and is one of these."""
+    for option in context.command.params:
+        name = option.name or ""
+        if which(name) and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            return option.opts[0]
+    return None
+
+
+def quantize_network(context: click.Context, source: Path, output: Path | None, **values: Any) -> None:
+    """`corepress quantize` of a neural network."""
+    given = _given(context, lambda name: name not in (*_QUANTIZE_ONLY_NETWORKS, *_QUANTIZE_SHARED))
+    if given:
+        raise click.UsageError(f"{given} is for packages; {source.name} takes --nbits and --mode")
+    values = {name: value for name, value in values.items() if name in (*_QUANTIZE_ONLY_NETWORKS, *_QUANTIZE_SHARED)}
+    nbits, mode = values.pop("nbits"), values.pop("mode")
+    if _given(context, lambda name: name == "mode") is None:
+        mode = DEFAULT_MODE
+    if nbits is None:
+        raise click.UsageError(f"{source.name} needs --nbits, 1 to 8, or 16 for half precision")
+    _check(nbits, mode)
+    options = {name: values.pop(name) for name in ("overwrite", "strict")}
+    selector = _selector(values)
+    destination = require_output(source, output, f"{nbits}bit")
+
+    def quantize(progress: Callable[[Progress], None] | None, **rest: Any) -> Report:
+        from .. import neural_network
+
+        return neural_network.quantize_weights(
+            source, nbits, mode, selector=selector, destination=destination, progress=progress, **options, **rest
+        )
+
+    run("quantize", quantize, **values)
+
+
+def _check(nbits: int, mode: str) -> None:
+    from ..neural_network.modes import Quantization
+
+    try:
+        if mode == "custom_lut":
+            raise ValueError("quantization_mode 'custom_lut' needs a function, and so works from Python only")
+        Quantization(nbits, mode)
+    except ValueError as error:
+        text = str(error).removeprefix("quantize_weights: ")
+        raise click.UsageError(text.replace("quantization_mode", "--mode").replace("nbits", "--nbits")) from error
+
+
+def _selector(values: dict[str, Any]) -> Any:
+    """Take what selects weights out of the options."""
+    from ..neural_network import WeightSelector
+
+    fields = {name: values.pop(name) for name in _SELECTOR_FIELDS}
+    try:
+        return WeightSelector(
+            layer_types=fields["layer_types"] or None,
+            skip_layer_types=fields["skip_layer_types"],
+            names=fields["names"] or None,
+            skip_names=fields["skip_names"],
+            weight_threshold=values.pop("weight_threshold", None) or 0,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error).removeprefix("WeightSelector: ")) from error
+
+
+@click.command()
+@source_argument
+@output_options
+@selector_options
+@_strict_option
+@plot_option
+@thread_option
+@report_options
+@json_option
+@quiet_option
+@debug_option
+def fp16(source: Path, output: Path | None, overwrite: bool, strict: bool, **values: Any) -> None:
+    """Store a neural network (.mlmodel) in half precision.
+
+    Half the size, and hardly ever a visible difference. A layer with a value beyond 65504 stays as it is and is named.
+
+    \b
+    Example:
+      corepress fp16 DeepLab.mlmodel -o DeepLab-fp16.mlmodel
+    """
+    if not is_network(source):
+        rule = "ML programs get their precision when they are converted; 'corepress quantize' makes them smaller"
+        raise click.UsageError(f"{source} holds no neural network, which fp16 is for; {rule}")
+    selector = _selector(values)
+    destination = require_output(source, output, "fp16")
+
+    def convert(progress: Callable[[Progress], None] | None, **rest: Any) -> Report:
+        from .. import neural_network
+
+        report: Report = neural_network.convert_to_fp16(
+            source,
+            destination=destination,
+            selector=selector,
+            overwrite=overwrite,
+            strict=strict,
+            progress=progress,
+            **rest,
+        )
+        return report
+
+    run("fp16", convert, **values)

@@ -1,0 +1,21 @@
+"""Quantizing the weights of ``.mlmodel`` neural networks, which hold them in the model file itself."""
+
+from .compare import compare_models
+from .inspector import inspect
+from .layers import QUANTIZABLE_LAYER_TYPES
+from .modes import QUANTIZATION_MODES
+from .predictions import NetworkOutput
+from .quantizer import convert_to_fp16, decompress, quantize_weights
+from .selection import WeightSelector
+
+__all__ = [
+    "QUANTIZABLE_LAYER_TYPES",
+    "QUANTIZATION_MODES",
+    "NetworkOutput",
+    "WeightSelector",
+    "compare_models",
+    "convert_to_fp16",
+    "decompress",
+    "inspect",
+    "quantize_weights",
+]

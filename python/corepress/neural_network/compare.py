@@ -1,0 +1,164 @@
+"""How far two neural networks are apart: their weights, and where they can be run, their outputs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ..arrays import as_threads
+from ..coreml.compare import ComparedWeight, Comparison
+from ..coreml.decoded import distance
+from ..coreml.predictions import ComparedOutput, prediction_obstacle
+from ..errors import FormatError
+from ..measure import snr_db
+from .document import Document, LayerPlace
+from .model_io import is_path, name_of, open_model, size_of
+from .network import NetworkWeight, naming, read_weights
+from .predictions import check_samples, compare_outputs, predict_both
+from .weight_params import describe, read_weight, stored_bytes
+
+
+def compare_models(
+    full_precision_model: Any,
+    quantized_model: Any,
+    sample_data: Any = None,
+    *,
+    num_threads: int | None = None,
+) -> Comparison:
+    """Tell how far two neural networks are apart.
+
+    Parameters
+    ----------
+    full_precision_model, quantized_model : path-like, spec or MLModel
+        The models; distances are relative to the first.
+    sample_data : list of dict, or path-like, optional
+        Inputs by name, to run both models on; or a folder of images, for models whose only input is one. This needs
+        macOS and coremltools; elsewhere `Comparison.note` says so, and only weights are compared.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+    Returns
+    -------
+    Comparison
+        One record per weight that both models have; in `outputs`, for each output, signal-to-noise ratios and the
+        agreement of the best classes.
+
+    Raises
+    ------
+    TypeError
+        If the samples are none.
+    ValueError
+        If a model holds no neural network.
+    FormatError
+        If a model is damaged.
+    """
+    started = time.perf_counter()
+    threads = as_threads("compare_models", num_threads)
+    if sample_data is not None:
+        check_samples(sample_data)
+    weights, signal, noise = [], [], []
+    with (
+        open_model("compare_models", full_precision_model) as first,
+        open_model("compare_models", quantized_model) as second,
+    ):
+        others = _Lookup(second)
+        seen: set[tuple[str, int]] = set()
+        missing = []
+        for key, weight in _numbered(first):
+            other = others.find(key)
+            if other is None:
+                missing.append(weight.name)
+                continue
+            seen.add(key)
+            record, sse = _compare(weight, other, threads)
+            weights.append(record)
+            if record.snr_db is not None and sse > 0:
+                signal.append(sse * 10 ** (record.snr_db / 10))
+                noise.append(sse)
+        added = [key[0].rpartition("/")[2] for key in others.keys if key not in seen]
+        given = (full_precision_model, first), (quantized_model, second)
+        sizes = [size_of(model) if is_path(model) else document.nbytes for model, document in given]
+    note = prediction_obstacle() if sample_data is not None else None
+    outputs: tuple[ComparedOutput, ...] = ()
+    if sample_data is not None and note is None:
+        outputs = compare_outputs(predict_both(full_precision_model, quantized_model, sample_data))
+    return Comparison(
+        first=name_of(full_precision_model),
+        second=name_of(quantized_model),
+        weights=tuple(weights),
+        only_in_first=tuple(missing),
+        only_in_second=tuple(added),
+        bytes=sizes[0],
+        other_bytes=sizes[1],
+        snr_db=snr_db(math.fsum(signal), math.fsum(noise)) if noise else None,
+        outputs=outputs,
+        note=note,
+        seconds=time.perf_counter() - started,
+    )
+
+
+_Key = tuple[str, int]  # the path of a weight, and which of those with this path
+
+
+def _numbered(document: Document) -> Iterator[tuple[_Key, NetworkWeight]]:
+    counts: dict[str, int] = {}
+    for place in document.places:
+        for weight in read_weights(place):
+            counts[weight.path] = counts.get(weight.path, -1) + 1
+            yield (weight.path, counts[weight.path]), weight
+
+
+class _Lookup:
+    """The weights of a document by their keys; a layer is read when one of its weights is asked for."""
+
+    def __init__(self, document: Document) -> None:
+        self.keys: dict[_Key, tuple[LayerPlace, int]] = {}
+        counts: dict[str, int] = {}
+        for place in document.places:
+            for index, weight in enumerate(read_weights(place)):
+                counts[weight.path] = counts.get(weight.path, -1) + 1
+                self.keys[weight.path, counts[weight.path]] = place, index
+        self._latest: tuple[LayerPlace | None, list[NetworkWeight]] = None, []
+
+    def find(self, key: _Key) -> NetworkWeight | None:
+        """The weight, or None."""
+        if key not in self.keys:
+            return None
+        place, index = self.keys[key]
+        if self._latest[0] is not place:
+            self._latest = place, read_weights(place)
+        return self._latest[1][index]
+
+
+def _compare(weight: NetworkWeight, other: NetworkWeight, threads: int) -> tuple[ComparedWeight, float]:
+    """The record of a weight, and its sum of squared differences."""
+    found: dict[str, Any] = {}
+    sse = 0.0
+    with naming(weight):
+        storages = describe(weight.weight.params), describe(other.weight.params)
+    if weight.weight.shape != other.weight.shape:
+        found = {"problem": f"shapes {weight.weight.shape} and {other.weight.shape}"}
+    else:
+        try:
+            before, after = (
+                read_weight(each.weight.params, each.weight.shape, each.weight.channel_axis) for each in (weight, other)
+            )
+        except FormatError as reason:
+            found = {"problem": str(reason)}
+        else:
+            apart = distance(before, after, threads)
+            sse = 0.0 if math.isnan(apart.sse) else apart.sse
+            found = {"snr_db": apart.snr_db, "cosine": apart.cosine, "max_abs": apart.max_abs}
+    record = ComparedWeight(
+        name=weight.name,
+        function=weight.function,
+        shape=weight.weight.shape,
+        storage=storages[0],
+        other_storage=storages[1],
+        bytes=stored_bytes(weight.weight.params),
+        other_bytes=stored_bytes(other.weight.params),
+        **found,
+    )
+    return record, sse

@@ -1,0 +1,401 @@
+"""Serialized models taken apart at their layers: one is in memory at a time; what is not edited stays byte by byte."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from google.protobuf.message import DecodeError
+
+from ..coreml.messages import MESSAGE_LIMIT
+from ..errors import FormatError
+from .schema import Model, NeuralNetworkLayer
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_LONGEST_HEAD = 20  # bytes of a tag and a number
+_COPIED_AT_ONCE = 1 << 24
+_DEEPEST = 32  # pipelines within pipelines
+
+_NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
+_WRAPPED = ("pipelineClassifier", "pipelineRegressor")
+
+
+def _number(message: Any, name: str) -> int:
+    return int(message.DESCRIPTOR.fields_by_name[name].number)
+
+
+_KINDS = {each.number: each.name for each in Model.DESCRIPTOR.oneofs_by_name["Type"].fields}
+_VERSION, _UPDATABLE = _number(Model, "specificationVersion"), _number(Model, "isUpdatable")
+_WRAPPED_PIPELINE = _number(Model().pipelineClassifier, "pipeline")
+_PARTS, _PART_NAMES = _number(Model().pipeline, "models"), _number(Model().pipeline, "names")
+_LAYERS = _number(Model().neuralNetwork, "layers")
+
+
+class _Source(Protocol):
+    """Bytes that can be read anywhere."""
+
+    size: int
+
+    def read(self, begin: int, end: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class _FileSource:
+    def __init__(self, path: Path) -> None:
+        self.size = path.stat().st_size
+        if self.size >= MESSAGE_LIMIT:
+            raise FormatError(f"{path}: {self.size} bytes, but a protobuf message is smaller than {MESSAGE_LIMIT}")
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by close)
+
+    def read(self, begin: int, end: int) -> bytes:
+        self._file.seek(begin)
+        data = self._file.read(end - begin)
+        while len(data) < end - begin:
+            more = self._file.read(end - begin - len(data))
+            if not more:
+                raise FormatError(f"{self._file.name}: became shorter while it was read")
+            data += more
+        return data
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _BytesSource:
+    def __init__(self, data: bytes) -> None:
+        self.size, self._data = len(data), data
+
+    def read(self, begin: int, end: int) -> bytes:
+        return self._data[begin:end]
+
+    def close(self) -> None:
+        self._data = b""
+
+
+class _Repeated(Exception):
+    """A message stands in a file in several pieces, which only protobuf can merge."""
+
+
+@dataclass
+class _Field:
+    number: int
+    wire_type: int
+    begin: int  # of the tag
+    value: int  # the number itself, or where the bytes begin
+    end: int
+
+
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for index in range(10):
+        if position + index >= len(data):
+            break
+        byte = data[position + index]
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            return value, position + index + 1
+    raise FormatError("a number is cut short")
+
+
+def varint(value: int) -> bytes:
+    """A number as protobuf writes it."""
+    data = bytearray()
+    while value >= 0x80:
+        data.append(value & 0x7F | 0x80)
+        value >>= 7
+    data.append(value)
+    return bytes(data)
+
+
+def _fields(source: _Source, begin: int, end: int) -> Iterator[_Field]:
+    position = begin
+    while position < end:
+        head = source.read(position, min(position + _LONGEST_HEAD, end))
+        key, used = _read_varint(head, 0)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == _VARINT:
+            value, used = _read_varint(head, used)
+            stop = position + used
+        elif wire_type == _BYTES:
+            length, used = _read_varint(head, used)
+            value, stop = position + used, position + used + length
+        elif wire_type in (_FIXED64, _FIXED32):
+            value = position + used
+            stop = value + (8 if wire_type == _FIXED64 else 4)
+        else:
+            raise FormatError(f"field {number} has wire type {wire_type}")
+        if number == 0 or stop > end:
+            raise FormatError(f"field {number} at byte {position} reaches beyond its message")
+        yield _Field(number, wire_type, position, value, stop)
+        position = stop
+
+
+@dataclass
+class _Span:
+    """Bytes that are copied."""
+
+    source: _Source
+    begin: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        return self.end - self.begin
+
+    def pieces(self) -> Iterator[bytes]:
+        for begin in range(self.begin, self.end, _COPIED_AT_ONCE):
+            yield self.source.read(begin, min(begin + _COPIED_AT_ONCE, self.end))
+
+
+@dataclass
+class _Node:
+    """A message as its fields, some of which are nodes."""
+
+    tag: bytes  # before its length; empty for the outermost
+    entries: list[_Span | _Node | _LayerEntry | ModelNode] = field(default_factory=list)
+
+    def copy(self, source: _Source, begin: int, end: int) -> None:
+        """Append bytes that are copied."""
+        last = self.entries[-1] if self.entries else None
+        if isinstance(last, _Span) and last.end == begin:
+            last.end = end
+        else:
+            self.entries.append(_Span(source, begin, end))
+
+    def _head(self) -> bytes:
+        return b""
+
+    def _content_size(self) -> int:
+        return len(self._head()) + sum(entry.size for entry in self.entries)
+
+    @property
+    def size(self) -> int:
+        content = self._content_size()
+        return content + (len(self.tag) + len(varint(content)) if self.tag else 0)
+
+    def pieces(self) -> Iterator[bytes]:
+        if self.tag:
+            yield self.tag + varint(self._content_size())
+        yield self._head()
+        for entry in self.entries:
+            yield from entry.pieces()
+
+
+@dataclass
+class _LayerEntry:
+    """A layer; `replaced` once it was edited."""
+
+    tag: bytes
+    span: _Span
+    replaced: bytes | None = None
+
+    @property
+    def _content_size(self) -> int:
+        return self.span.size if self.replaced is None else len(self.replaced)
+
+    @property
+    def size(self) -> int:
+        return len(self.tag) + len(varint(self._content_size)) + self._content_size
+
+    def pieces(self) -> Iterator[bytes]:
+        yield self.tag + varint(self._content_size)
+        if self.replaced is None:
+            yield from self.span.pieces()
+        else:
+            yield self.replaced
+
+
+@dataclass
+class ModelNode(_Node):
+    """A model, or one in a pipeline.
+
+    Attributes
+    ----------
+    version : int
+        Its specification version, which may be set.
+    is_updatable : bool
+        Whether it can be trained on a device.
+    kind : str or None
+        Which of its oneof, if it is one that this package knows.
+    """
+
+    version: int = 0
+    is_updatable: bool = False
+    kind: str | None = None
+
+    def _head(self) -> bytes:
+        return varint(_VERSION << 3 | _VARINT) + varint(self.version) if self.version else b""
+
+
+@dataclass
+class LayerPlace:
+    """Where a layer stands.
+
+    Attributes
+    ----------
+    where : str
+        Names of the models in pipelines around it, each with a slash behind.
+    models : tuple of ModelNode
+        These models, outermost first.
+    """
+
+    where: str
+    models: tuple[ModelNode, ...]
+    _entry: _LayerEntry
+
+    def read(self) -> Any:
+        """Parse the layer; FormatError if it is damaged."""
+        span = self._entry.span
+        try:
+            return NeuralNetworkLayer.FromString(span.source.read(span.begin, span.end))
+        except DecodeError as error:
+            raise FormatError(f"{self.where}layer at byte {span.begin}: damaged ({error})") from error
+
+    def replace(self, layer: Any) -> None:
+        """Have another layer stand here."""
+        self._entry.replaced = bytes(layer.SerializeToString(deterministic=True))
+
+
+class Document:
+    """A model, taken apart; use it as a context manager.
+
+    Parameters
+    ----------
+    given : pathlib.Path or bytes
+        A file, or what would be in it. A file is read as it is needed and must not change.
+
+    Attributes
+    ----------
+    root : ModelNode
+        The model.
+    places : list of LayerPlace
+        The layers of its networks, in their order, but not of networks nested in layers.
+    nbytes : int
+        Bytes it had.
+
+    Raises
+    ------
+    FormatError
+        If it is no model.
+    """
+
+    def __init__(self, given: Path | bytes) -> None:
+        name = os.fspath(given) if isinstance(given, Path) else "the model"
+        self._source: _Source = _FileSource(given) if isinstance(given, Path) else _BytesSource(given)
+        self.nbytes = self._source.size
+        try:
+            try:
+                self._take_apart()
+            except _Repeated:
+                data = Model.FromString(self._source.read(0, self.nbytes)).SerializeToString(deterministic=True)
+                self._source.close()
+                self._source = _BytesSource(bytes(data))
+                self._take_apart()
+        except (FormatError, DecodeError) as error:
+            self._source.close()
+            raise FormatError(f"{name}: not a serialized Core ML model ({error})") from None
+        except BaseException:
+            self._source.close()
+            raise
+
+    def _take_apart(self) -> None:
+        self.places: list[LayerPlace] = []
+        self.root = self._model(b"", 0, self._source.size, "", ())
+
+    @property
+    def size(self) -> int:
+        """Bytes it has now."""
+        return self.root.size
+
+    def pieces(self) -> Iterator[bytes]:
+        """What it is now, as pieces of bytes."""
+        yield from self.root.pieces()
+
+    def _model(self, tag: bytes, begin: int, end: int, where: str, outer: tuple[ModelNode, ...]) -> ModelNode:
+        if len(outer) >= _DEEPEST:
+            raise FormatError(f"pipelines are nested more than {_DEEPEST} deep")
+        node = ModelNode(tag)
+        models = (*outer, node)
+        for each in _fields(self._source, begin, end):
+            if each.number == _VERSION and each.wire_type == _VARINT:
+                node.version = each.value
+                continue
+            if each.number == _UPDATABLE and each.wire_type == _VARINT:
+                node.is_updatable = bool(each.value)
+            if each.number in _KINDS and each.wire_type == _BYTES:
+                if node.kind is not None:
+                    raise _Repeated
+                node.kind = _KINDS[each.number]
+                if node.kind in _NETWORKS:
+                    node.entries.append(self._network(each, where, models))
+                    continue
+                if node.kind == "pipeline":
+                    node.entries.append(self._pipeline(each, where, models))
+                    continue
+                if node.kind in _WRAPPED:
+                    node.entries.append(self._wrapped(each, where, models))
+                    continue
+            node.copy(self._source, each.begin, each.end)
+        return node
+
+    def _wrapped(self, outer: _Field, where: str, models: tuple[ModelNode, ...]) -> _Node:
+        node, seen = _Node(_tag(outer)), False
+        for each in _fields(self._source, outer.value, outer.end):
+            if each.number == _WRAPPED_PIPELINE and each.wire_type == _BYTES:
+                if seen:
+                    raise _Repeated
+                node.entries.append(self._pipeline(each, where, models))
+                seen = True
+            else:
+                node.copy(self._source, each.begin, each.end)
+        return node
+
+    def _pipeline(self, outer: _Field, where: str, models: tuple[ModelNode, ...]) -> _Node:
+        fields = list(_fields(self._source, outer.value, outer.end))
+        parts = [each for each in fields if (each.number, each.wire_type) == (_PARTS, _BYTES)]
+        names = [
+            self._source.read(each.value, each.end).decode(errors="replace")
+            for each in fields
+            if (each.number, each.wire_type) == (_PART_NAMES, _BYTES)
+        ]
+        if len(set(names)) != len(parts) or not all(names):
+            names = [str(index) for index in range(len(parts))]
+        node, left = _Node(_tag(outer)), iter(names)
+        for each in fields:
+            if (each.number, each.wire_type) == (_PARTS, _BYTES):
+                inside = f"{where}{next(left)}/"
+                node.entries.append(self._model(_tag(each), each.value, each.end, inside, models))
+            else:
+                node.copy(self._source, each.begin, each.end)
+        return node
+
+    def _network(self, outer: _Field, where: str, models: tuple[ModelNode, ...]) -> _Node:
+        node = _Node(_tag(outer))
+        for each in _fields(self._source, outer.value, outer.end):
+            if (each.number, each.wire_type) == (_LAYERS, _BYTES):
+                entry = _LayerEntry(_tag(each), _Span(self._source, each.value, each.end))
+                node.entries.append(entry)
+                self.places.append(LayerPlace(where, models, entry))
+            else:
+                node.copy(self._source, each.begin, each.end)
+        return node
+
+    def close(self) -> None:
+        """Close the file; pieces of it can no longer be read."""
+        self._source.close()
+
+    def __enter__(self) -> Document:
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _tag(each: _Field) -> bytes:
+    return varint(each.number << 3 | each.wire_type)

@@ -1,0 +1,224 @@
+"""The quantization modes: a float32 weight becomes codes of 1 to 8 bits with scales or a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import kernels
+from ..arrays import not_finite
+from ..errors import UnsuitableWeightError
+from ..palettes import kmeans_table
+from ..suggestions import suggestion
+from ..tensors import packed_size
+from .weight_params import EncodedWeight
+
+LutFunction = Callable[[int, Any], tuple[Any, Any]]
+
+HALF_BITS = 16
+DEQUANTIZATION = "dequantization"
+_ALIASES = {"kmeans": "kmeans_lut"}
+QUANTIZATION_MODES = ("linear", "linear_symmetric", "linear_lut", "kmeans_lut", "custom_lut", DEQUANTIZATION)
+_SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+_PIECE = 1 << 16  # weights that are encoded at a time
+
+
+class OutOfRangeError(UnsuitableWeightError):
+    """Some values of a weight cannot be expressed in the form asked for."""
+
+    reason = "has values beyond the range of the form"
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What to do to the weights of a neural network, checked.
+
+    Parameters
+    ----------
+    nbits : int or None
+        1 to 8, or 16 for half precision, whatever the mode; ignored for ``"dequantization"``.
+    mode : str
+        One of `QUANTIZATION_MODES`, or ``"kmeans"`` for ``"kmeans_lut"``.
+    lut_function : callable, optional
+        For ``"custom_lut"``.
+    """
+
+    nbits: int | None
+    mode: str
+    lut_function: LutFunction | None = None
+
+    def __post_init__(self) -> None:
+        mode = _ALIASES.get(self.mode, self.mode)
+        if mode not in QUANTIZATION_MODES:
+            modes = ", ".join(map(repr, QUANTIZATION_MODES))
+            rule = f"quantization_mode must be {modes}, not {self.mode!r}{suggestion(str(mode), QUANTIZATION_MODES)}"
+            raise ValueError(f"quantize_weights: {rule}")
+        object.__setattr__(self, "mode", mode)
+        if self.restores:
+            object.__setattr__(self, "nbits", None)
+            return
+        whole = isinstance(self.nbits, Integral) and not isinstance(self.nbits, bool)
+        if not whole or not (1 <= int(self.nbits or 0) <= 8 or self.nbits == HALF_BITS):
+            raise ValueError(f"quantize_weights: nbits must be 1 to 8, or 16, not {self.nbits!r}")
+        if mode == "linear_symmetric" and self.nbits == 1:
+            raise ValueError("quantize_weights: quantization_mode 'linear_symmetric' needs nbits of at least 2, not 1")
+        if not self.to_half and (mode == "custom_lut") != callable(self.lut_function):
+            verb = "needs" if mode == "custom_lut" else "does not take"
+            raise ValueError(f"quantize_weights: quantization_mode {mode!r} {verb} lut_function, a callable")
+
+    @property
+    def restores(self) -> bool:
+        """Whether weights become plain ones again."""
+        return self.mode == DEQUANTIZATION
+
+    @property
+    def to_half(self) -> bool:
+        """Whether weights become half precision ones."""
+        return self.nbits == HALF_BITS
+
+    @property
+    def description(self) -> str:
+        """In words."""
+        if self.restores:
+            return "to float32"
+        return "to float16" if self.to_half else f"{self.nbits} bits {self.mode}"
+
+    def encoded_bytes(self, count: int, channels: int) -> int:
+        """Bytes that weights of so many channels take in 1 to 8 bits, scales or table included."""
+        nbits = int(self.nbits or 0)
+        scaled = self.mode in ("linear", "linear_symmetric")
+        return packed_size(count, nbits) + (8 * channels if scaled else 4 * 2**nbits)
+
+    def encode(self, weight: NDArray[np.float32], channel_axis: int | None, num_threads: int = 1) -> EncodedWeight:
+        """Encode a weight in 1 to 8 bits.
+
+        Parameters
+        ----------
+        weight : numpy.ndarray of float32
+            Not empty.
+        channel_axis : int or None
+            Axis with a scale for each entry, for linear modes; None for one scale.
+        num_threads : int
+            Threads to use.
+
+        Raises
+        ------
+        NonFiniteError
+            If there are NaN or infinite values.
+        OutOfRangeError
+            If the scale would be infinite.
+        """
+        if not np.isfinite(weight).all():
+            raise not_finite("quantize_weights", weight, num_threads)
+        nbits = int(self.nbits or 0)
+        if self.mode in ("linear", "linear_symmetric"):
+            return _linear(weight, nbits, channel_axis, symmetric=self.mode == "linear_symmetric")
+        if self.mode == "linear_lut":
+            return _by_table(weight, nbits, _even_table(weight, nbits), num_threads)
+        if self.mode == "kmeans_lut":
+            return _kmeans(weight, nbits, num_threads)
+        assert self.lut_function is not None
+        return _custom(weight, nbits, self.lut_function)
+
+
+def to_half(weight: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Round to half precision; raises OutOfRangeError where that would not be finite."""
+    if not np.isfinite(weight).all():
+        raise not_finite("quantize_weights", weight, None)
+    half = kernels.to_float16(weight)
+    if np.isinf(half).any():
+        raise OutOfRangeError(f"quantize_weights: {float(abs(weight).max()):g} is beyond the range of float16")
+    return half
+
+
+def _linear(weight: NDArray[np.float32], nbits: int, channel_axis: int | None, *, symmetric: bool) -> EncodedWeight:
+    """Codes at even distances.
+
+    With the scale and bias of coremltools, rounded to float32 as they are stored; each weight takes the code that is
+    nearest to it under these, so no weight is farther from its code than with coremltools. No channel is too narrow:
+    where the scale is not even a subnormal number, the smallest is taken.
+    """
+    axis = 0 if channel_axis is None else channel_axis
+    channels = 1 if channel_axis is None else weight.shape[channel_axis]
+    outer = prod(weight.shape[:axis])
+    view = weight.reshape(outer, channels, -1)
+    lowest = view.min((0, 2)).astype(np.float64)
+    highest = view.max((0, 2)).astype(np.float64)
+    most = 2**nbits - 1
+    if symmetric:
+        half = 2 ** (nbits - 1)
+        exact = np.maximum(-lowest, highest) / (half - 1)
+        first = 1
+    else:
+        exact = (highest - lowest) / most
+        first = 0
+    with np.errstate(over="ignore"):
+        scale = np.where(exact > 0, np.maximum(exact, _SMALLEST), 1.0).astype(np.float32)
+        bias = -np.float32(half) * scale if symmetric else lowest.astype(np.float32)
+        reach = scale * np.float32(most)  # which decoding meets before it adds the bias
+    if not (np.isfinite(reach).all() and np.isfinite(bias).all()):
+        raise OutOfRangeError("quantize_weights: the range of the values is beyond that of float32")
+    codes = np.empty(view.shape, np.uint8)
+    run = max(1, view.shape[2])
+    rows = max(1, _PIECE // run)
+    for part in range(outer):
+        for begin in range(0, channels, rows):
+            for start in range(0, run, _PIECE):
+                place = (part, slice(begin, begin + rows), slice(start, start + _PIECE))
+                steps = view[place].astype(np.float64)
+                steps -= bias[place[1], None]
+                steps /= scale[place[1], None]
+                np.rint(steps, out=steps)
+                np.clip(steps, first, most, out=steps)
+                codes[place] = steps
+    return EncodedWeight(codes.reshape(weight.shape), nbits, scale=scale, bias=bias, channel_axis=channel_axis)
+
+
+def _even_table(weight: NDArray[np.float32], nbits: int) -> NDArray[np.float32]:
+    lowest, highest = float(weight.min()), float(weight.max())
+    steps = np.arange(2**nbits, dtype=np.float64) / (2**nbits - 1)
+    # Between the two ends, whatever their size: the difference of the largest floats is infinite as float32 only.
+    table: NDArray[np.float32] = (lowest + steps * (highest - lowest)).astype(np.float32)
+    return table
+
+
+def _by_table(weight: NDArray[np.float32], nbits: int, table: NDArray[np.float32], num_threads: int) -> EncodedWeight:
+    """The nearest entry of an ascending table for each weight."""
+    codes = kernels.assign(weight, table, num_threads=num_threads)
+    return EncodedWeight(codes.reshape(weight.shape), nbits, lut=table + np.float32(0))
+
+
+def _kmeans(weight: NDArray[np.float32], nbits: int, num_threads: int) -> EncodedWeight:
+    table, indices, _ = kmeans_table(weight, nbits, num_threads)
+    codes = indices if nbits == 8 else kernels.unpack_bits(indices, nbits, weight.size, num_threads=num_threads)
+    return EncodedWeight(codes.reshape(weight.shape), nbits, lut=table.reshape(-1))
+
+
+def _custom(weight: NDArray[np.float32], nbits: int, lut_function: LutFunction) -> EncodedWeight:
+    given = weight.view()
+    given.flags.writeable = False
+    result = lut_function(nbits, given)
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise ValueError("quantize_weights: lut_function must return a table and codes")
+    with np.errstate(over="ignore"):
+        table = np.asarray(result[0], np.float64).reshape(-1).astype(np.float32)
+    if not 1 <= table.size <= 2**nbits or not np.isfinite(table).all():
+        raise ValueError(
+            f"quantize_weights: lut_function must return a table of 1 to {2**nbits} values that are finite as float32 "
+            f"for {nbits} bits, not one of {table.size}"
+        )
+    codes = np.asarray(result[1])
+    numbers = codes.dtype.kind in "iuf" and codes.size == weight.size
+    if not numbers or not ((codes >= 0) & (codes < table.size) & (codes == np.floor(codes))).all():
+        raise ValueError(
+            f"quantize_weights: lut_function must return {weight.size} whole numbers from 0 to {table.size - 1} as "
+            f"codes (shape {weight.shape}), not {codes.dtype} of shape {codes.shape}"
+        )
+    table = np.pad(table, (0, 2**nbits - table.size), mode="edge")
+    return EncodedWeight(codes.astype(np.uint8).reshape(weight.shape), nbits, lut=table)

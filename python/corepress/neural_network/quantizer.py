@@ -1,0 +1,283 @@
+"""Quantizing the weights of neural networks, and turning them back into plain ones."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, overload
+
+from ..arrays import as_threads
+from ..coreml.report import Report, peak_memory_bytes
+from ..coreml.transform import ProgressCallback
+from .model_io import StrPath, is_path, like_given, name_of, open_model, open_writer, size_of
+from .modes import DEQUANTIZATION, HALF_BITS, LutFunction, Quantization
+from .network import updatable_part
+from .transform import Transformation
+
+ReportCallback = Callable[[Report], None]
+
+
+@overload
+def quantize_weights(
+    model: Any,
+    nbits: int | None,
+    quantization_mode: str = "linear",
+    *,
+    destination: StrPath,
+    lut_function: LutFunction | None = None,
+    selector: Any = None,
+    overwrite: bool = False,
+    strict: bool = False,
+    progress: ProgressCallback | None = None,
+    on_report: ReportCallback | None = None,
+    num_threads: int | None = None,
+) -> Report: ...
+@overload
+def quantize_weights(
+    model: Any,
+    nbits: int | None,
+    quantization_mode: str = "linear",
+    *,
+    destination: None = None,
+    lut_function: LutFunction | None = None,
+    selector: Any = None,
+    overwrite: bool = False,
+    strict: bool = False,
+    progress: ProgressCallback | None = None,
+    on_report: ReportCallback | None = None,
+    num_threads: int | None = None,
+) -> Any: ...
+def quantize_weights(
+    model: Any,
+    nbits: int | None,
+    quantization_mode: str = "linear",
+    *,
+    destination: StrPath | None = None,
+    lut_function: LutFunction | None = None,
+    selector: Any = None,
+    overwrite: bool = False,
+    strict: bool = False,
+    progress: ProgressCallback | None = None,
+    on_report: ReportCallback | None = None,
+    num_threads: int | None = None,
+) -> Any:
+    """Store the weights of a neural network in 16 bits, or in 1 to 8.
+
+    All else stays as it was. A weight that cannot be stored as asked stays bit for bit and is named in the report with
+    the reason; so does one that would not become smaller. Networks nested in loops and branches, and all networks of a
+    pipeline, are meant too.
+
+    Parameters
+    ----------
+    model : path-like, spec or MLModel
+        An ``.mlmodel``, or an ``.mlpackage`` that holds a neural network, by its path or as coremltools' object. It is
+        never changed.
+    nbits : int or None
+        16 for half precision, whatever the mode; or 1 to 8. Ignored for ``"dequantization"``.
+    quantization_mode : str
+        ``"linear"``: even steps from the smallest to the largest value, for each channel of a matrix or kernel.
+        ``"linear_symmetric"``: even steps about zero, for 2 bits or more. ``"linear_lut"``: a table of even steps for
+        the whole weight. ``"kmeans_lut"``, also ``"kmeans"``: the table with the smallest possible squared error.
+        ``"custom_lut"``: what `lut_function` returns. ``"dequantization"``: back to float32, half precision included.
+    destination : path-like, optional
+        The ``.mlmodel``, of a package the ``.mlpackage``, to write; needed if `model` is a path.
+    lut_function : callable, optional
+        For ``"custom_lut"``: given `nbits` and a weight, a read-only array, returns a table of at most ``2**nbits``
+        values and a whole number below its length for each weight.
+    selector : WeightSelector or object with ``do_quantize``, optional
+        Which weights to store anew; None for all. The second are coremltools' selectors. With 16 bits whole layers are
+        selected, if a weight of theirs is.
+    overwrite : bool
+        Replace `destination` if it exists.
+    strict : bool
+        Raise if a weight cannot be stored as asked.
+    progress : callable, optional
+        Called with a `Progress` at the start and after each layer.
+    on_report : callable, optional
+        Called with the `Report`. Without it and a destination, weights that could not be stored as asked are named in a
+        warning.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`. The result does not depend
+        on it.
+
+    Returns
+    -------
+    Report, or an object like `model`
+        With a `destination` a report with one record per weight, otherwise the new spec or MLModel.
+
+    Raises
+    ------
+    TypeError
+        If `model` is none.
+    ValueError
+        For values out of range; models that are updatable or hold no neural network; results of 2 GiB or more.
+    FormatError
+        If the model is damaged.
+
+    Notes
+    -----
+    Codes are stored the most significant bit first. Linear scales and biases are coremltools', rounded to float32, and
+    each weight takes the code that is nearest under these; narrow channels keep all their codes. Layers are not fused
+    with batch normalizations that follow them: their weights would spread over a wider range, and Core ML fuses them
+    itself when it loads a model. Tables: see `corepress.palettize`.
+    """
+    quantization = Quantization(nbits, quantization_mode, lut_function)
+    return _run(
+        "quantize_weights",
+        model,
+        quantization,
+        destination,
+        selector,
+        overwrite=overwrite,
+        strict=strict,
+        progress=progress,
+        on_report=on_report,
+        num_threads=num_threads,
+    )
+
+
+def convert_to_fp16(
+    model: Any,
+    *,
+    destination: StrPath | None = None,
+    selector: Any = None,
+    overwrite: bool = False,
+    strict: bool = False,
+    progress: ProgressCallback | None = None,
+    on_report: ReportCallback | None = None,
+    num_threads: int | None = None,
+) -> Any:
+    """Store the weights of a neural network in half precision, as `quantize_weights` does with 16 bits.
+
+    A layer with a value that half precision does not reach, 65,520 or more, or that is not finite, stays in float32 as
+    a whole: Core ML does not let the two mix in a layer.
+
+    Parameters
+    ----------
+    model : path-like, spec or MLModel
+        The model. It is never changed.
+    destination : path-like, optional
+        The ``.mlmodel`` to write; needed if `model` is a path.
+    selector, overwrite, strict, progress, on_report, num_threads
+        As for `quantize_weights`.
+
+    Returns
+    -------
+    Report, or an object like `model`
+        With a `destination` a report with one record per weight, otherwise the new spec or MLModel.
+
+    Raises
+    ------
+    TypeError, ValueError, FormatError
+        As `quantize_weights` does.
+    """
+    return _run(
+        "convert_to_fp16",
+        model,
+        Quantization(HALF_BITS, "linear"),
+        destination,
+        selector,
+        overwrite=overwrite,
+        strict=strict,
+        progress=progress,
+        on_report=on_report,
+        num_threads=num_threads,
+    )
+
+
+def decompress(
+    model: Any,
+    destination: StrPath | None = None,
+    *,
+    progress: ProgressCallback | None = None,
+    overwrite: bool = False,
+    on_report: ReportCallback | None = None,
+    num_threads: int | None = None,
+) -> Any:
+    """Turn all weights of a neural network into float32, as `quantize_weights` does with ``"dequantization"``.
+
+    Parameters
+    ----------
+    model : path-like, spec or MLModel
+        The model. It is never changed. Layers with int8 weights that quantize their inputs too no longer do.
+    destination : path-like, optional
+        The ``.mlmodel`` to write; needed if `model` is a path.
+    progress, overwrite, on_report, num_threads
+        As for `quantize_weights`.
+
+    Returns
+    -------
+    Report, or an object like `model`
+        With a `destination` a report with one record per weight, otherwise the new spec or MLModel.
+
+    Raises
+    ------
+    TypeError, ValueError, FormatError
+        As `quantize_weights` does.
+    """
+    return _run(
+        "decompress",
+        model,
+        Quantization(None, DEQUANTIZATION),
+        destination,
+        None,
+        overwrite=overwrite,
+        strict=False,
+        progress=progress,
+        on_report=on_report,
+        num_threads=num_threads,
+    )
+
+
+def _run(
+    function: str,
+    model: Any,
+    quantization: Quantization,
+    destination: StrPath | None,
+    selector: Any,
+    *,
+    overwrite: bool,
+    strict: bool,
+    progress: ProgressCallback | None,
+    on_report: ReportCallback | None,
+    num_threads: int | None,
+) -> Any:
+    started = time.perf_counter()
+    threads = as_threads(function, num_threads)
+    if is_path(model) and destination is None:
+        raise ValueError(f"{function}: a model given by its path needs a destination")
+    with open_model(function, model) as document:
+        writer = None
+        if destination is not None:
+            writer = open_writer(function, destination, model, overwrite=overwrite)
+        part = updatable_part(document)
+        if part is not None and not quantization.restores:
+            raise ValueError(
+                f"{function}: {name_of(model)}: {part} is updatable, and training on the device needs float32 weights"
+            )
+        run = Transformation(quantization, selector, threads, progress)
+        run.apply(function, document)
+        if strict:
+            run.require_all(function)
+        if writer is not None:
+            writer.write(document.pieces())
+        data = b"" if writer is not None else b"".join(document.pieces())
+        bytes_before = size_of(model) if is_path(model) else document.nbytes
+        bytes_after = document.size if writer is None else size_of(writer.destination)
+    report = Report(
+        source=name_of(model),
+        destination="" if writer is None else str(writer.destination),
+        weights=tuple(run.records),
+        bytes_before=bytes_before,
+        bytes_after=bytes_after,
+        seconds=time.perf_counter() - started,
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+    if on_report is not None:
+        on_report(report)
+    if writer is not None:
+        return report
+    if on_report is None and run.unplanned:
+        warnings.warn(f"{function}: {run.unplanned_in_words}", stacklevel=3)
+    return like_given(model, data)

@@ -1,0 +1,240 @@
+"""The frame of a run: layer by layer, store each weight anew or tell why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..coreml.report import Progress, WeightRecord
+from ..coreml.transform import Keep, ProgressCallback
+from ..errors import UnsuitableWeightError
+from ..measure import error
+from .document import Document
+from .layers import LayerWeight
+from .modes import Quantization, to_half
+from .network import NetworkWeight, naming, read_weights, weights_of
+from .schema import require_size
+from .selection import obstacle_of
+from .weight_params import describe, kind_of, read_weight, stored_bytes, write_encoded, write_float16, write_float32
+
+# The least specification version that has half precision weights, and quantized ones.
+_HALF_VERSION, _QUANTIZED_VERSION = 2, 3
+_MOST_NAMED = 8
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """How much something is."""
+
+    weights: int = 0
+    bytes: int = 0
+
+    @classmethod
+    def of(cls, weights: list[NetworkWeight]) -> _Extent:
+        """Of weights as they are stored."""
+        sizes = (each.weight.size for each in weights)
+        return cls(sum(sizes), sum(stored_bytes(each.weight.params) for each in weights))
+
+    def __add__(self, other: _Extent) -> _Extent:
+        return _Extent(self.weights + other.weights, self.bytes + other.bytes)
+
+
+class Transformation:
+    """Stores the weights of a model anew, and keeps a record of each.
+
+    Parameters
+    ----------
+    quantization : Quantization
+        What to do to them.
+    selector : WeightSelector, object with ``do_quantize``, or None
+        To which.
+    threads : int
+        Threads to use.
+    progress : callable or None
+        Called with a `Progress` at the start and after each layer.
+
+    Attributes
+    ----------
+    records : list of WeightRecord
+        One per weight, in the order of the layers.
+    """
+
+    def __init__(
+        self, quantization: Quantization, selector: Any, threads: int, progress: ProgressCallback | None
+    ) -> None:
+        self._quantization, self._selector, self._threads = quantization, selector, threads
+        self._progress = progress
+        self.records: list[WeightRecord] = []
+
+    def apply(self, function: str, document: Document) -> None:
+        """Store the weights of a document anew, in place."""
+        total = done = _Extent()
+        if self._progress is not None or self._quantization.restores:
+            total = sum((_Extent.of(read_weights(place)) for place in document.places), total)
+            if self._quantization.restores:
+                growth = 4 * total.weights - total.bytes
+                require_size(function, document.nbytes + growth, "the model with float32 weights")
+        self._notify("", done, total)
+        for place in document.places:
+            layer = place.read()
+            found = weights_of(layer, place.where)
+            done = sum((_Extent.of(weights) for weights in found), done)
+            if sum(self._settle_layer(weights) for weights in found):
+                place.replace(layer)
+                for model in place.models:
+                    model.version = max(model.version, self._least_version)
+            if found:
+                self._notify(found[-1][-1].name, done, total)
+        require_size(function, document.size, "the result")
+
+    @property
+    def _least_version(self) -> int:
+        return _HALF_VERSION if self._quantization.to_half else _QUANTIZED_VERSION
+
+    def _settle_layer(self, weights: list[NetworkWeight]) -> int:
+        """How many weights were stored anew."""
+        before = len(self.records)
+        if self._quantization.to_half:
+            self._halve_layer(weights)
+        else:
+            for weight in weights:
+                self._settle(weight, self._restore if self._quantization.restores else self._encode)
+        return sum(record.status != "kept" for record in self.records[before:])
+
+    def _notify(self, name: str, done: _Extent, total: _Extent) -> None:
+        if self._progress is not None:
+            self._progress(Progress(name, done.weights, total.weights, done.bytes, total.bytes))
+
+    def _settle(
+        self, weight: NetworkWeight, work: Callable[[LayerWeight], float | None], *, chosen: bool = False
+    ) -> None:
+        params = weight.weight.params
+        with naming(weight):
+            stored, before = describe(params), stored_bytes(params)
+            try:
+                self._require_meant(weight, chosen)
+                snr_db = work(weight.weight)
+            except Keep as reason:
+                self._record(weight, before, before, reason=reason)
+                return
+            except UnsuitableWeightError as unsuitable:
+                self._record(weight, before, before, reason=Keep(unsuitable.reason))
+                return
+        method = stored if self._quantization.restores else self._quantization.description
+        self._record(weight, before, stored_bytes(params), method=method, snr_db=snr_db)
+
+    def _require_meant(self, weight: NetworkWeight, chosen: bool) -> None:
+        """Raise `Keep` for what is not to be stored anew; `chosen`: whatever the selector says of it."""
+        kind = kind_of(weight.weight.params)
+        if weight.weight.untouched is not None:
+            raise Keep(weight.weight.untouched, planned=True)
+        if kind == "empty":
+            raise Keep("its values are stored in a way that this version does not know")
+        if self._quantization.restores:
+            if kind == "float32":
+                raise Keep("not compressed", planned=True)
+        elif kind in ("quantized", "int8"):
+            raise Keep(f"compressed already ({describe(weight.weight.params)})", planned=True)
+        obstacle = None if chosen else obstacle_of(self._selector, weight)
+        if obstacle is not None:
+            raise Keep(obstacle, planned=True)
+
+    def _read(self, weight: LayerWeight) -> NDArray[np.float32]:
+        return read_weight(weight.params, weight.shape, weight.channel_axis)
+
+    def _restore(self, weight: LayerWeight) -> float | None:
+        values = self._read(weight)
+        was_int8 = kind_of(weight.params) == "int8"
+        write_float32(weight.params, values)
+        if was_int8:  # such layers quantize their inputs too, which goes with int8 weights only
+            getattr(weight.layer, weight.layer_type).int8DynamicQuantize = False
+        return None
+
+    def _encode(self, weight: LayerWeight) -> float | None:
+        channels = 1 if weight.channel_axis is None else weight.shape[weight.channel_axis]
+        if self._quantization.encoded_bytes(weight.size, channels) >= stored_bytes(weight.params):
+            raise Keep("would not become smaller, with its scales or table", planned=True)
+        values = self._read(weight)
+        encoded = self._quantization.encode(values, weight.channel_axis, self._threads)
+        found = error(values, encoded.dense(), num_threads=self._threads)
+        write_encoded(weight.params, encoded, self._threads)
+        return found.snr_db
+
+    def _halve_layer(self, layer: list[NetworkWeight]) -> None:
+        """Round the weights of a layer, all of them or none: Core ML takes no layer with both precisions."""
+        halves: list[NDArray[np.float16]] = []
+        staying: str | None = None
+        selected = any(obstacle_of(self._selector, weight) is None for weight in layer)
+        for weight in layer:
+            with naming(weight):
+                if not selected or weight.weight.untouched is not None or kind_of(weight.weight.params) != "float32":
+                    continue
+                try:
+                    halves.append(to_half(self._read(weight.weight)))
+                except UnsuitableWeightError:
+                    staying = weight.name
+
+        def halve(weight: LayerWeight) -> float | None:
+            if kind_of(weight.params) == "float16":
+                raise Keep("float16 already", planned=True)
+            values = self._read(weight)
+            if staying is not None:
+                to_half(values)  # says why not, if it is this one
+                raise Keep(f"{staying} stays float32, and Core ML takes no layer with both precisions")
+            half = halves.pop(0)
+            found = error(values, half.astype(np.float32), num_threads=self._threads)
+            write_float16(weight.params, half)
+            return found.snr_db
+
+        for weight in layer:
+            self._settle(weight, halve, chosen=selected)
+
+    def _record(
+        self,
+        weight: NetworkWeight,
+        before: int,
+        after: int,
+        *,
+        method: str | None = None,
+        reason: Keep | None = None,
+        snr_db: float | None = None,
+    ) -> None:
+        status = "kept" if method is None else "decompressed" if self._quantization.restores else "compressed"
+        self.records.append(
+            WeightRecord(
+                name=weight.name,
+                function=weight.function,
+                consumers=(weight.weight.layer_type,),
+                shape=weight.weight.shape,
+                dtype="float32",
+                status=status,
+                method=method,
+                reason=None if reason is None else str(reason),
+                planned=reason is not None and reason.planned,
+                bits_per_weight=8.0 * after / max(1, weight.weight.size),
+                bytes_before=before,
+                bytes_after=after,
+                snr_db=snr_db,
+            )
+        )
+
+    @property
+    def unplanned(self) -> list[WeightRecord]:
+        """Weights that could not be stored as asked."""
+        return [record for record in self.records if record.status == "kept" and not record.planned]
+
+    @property
+    def unplanned_in_words(self) -> str:
+        """Their names and the reasons, or those of the first few."""
+        named = "; ".join(f"{record.name}: {record.reason}" for record in self.unplanned[:_MOST_NAMED])
+        more = len(self.unplanned) - _MOST_NAMED
+        return f"{len(self.unplanned)} weights stay as they were: {named}{f'; and {more} more' if more > 0 else ''}"
+
+    def require_all(self, function: str) -> None:
+        """Raise if a weight could not be stored as asked."""
+        if self.unplanned:
+            raise ValueError(f"{function}: {self.unplanned_in_words}")

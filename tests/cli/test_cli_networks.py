@@ -1,0 +1,146 @@
+"""Neural networks in the shell."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from corepress import neural_network
+from corepress.neural_network.schema import Model
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Two layers, of which the first has a value beyond half precision."""
+    message, rng = Model(specificationVersion=1), np.random.default_rng(0)
+    for name, factor in (("fc1", 1e6), ("fc2", 1)):
+        layer = message.neuralNetwork.layers.add(name=name)
+        layer.innerProduct.inputChannels, layer.innerProduct.outputChannels = 60, 40
+        weights = (rng.standard_normal((40, 60)) * factor).astype("<f4")
+        layer.innerProduct.weights.floatValue.append(weights.tobytes())
+    path = tmp_path / "Net.mlmodel"
+    path.write_bytes(message.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "arguments"),
+    [
+        ("--nbits 8", (8, "linear")),
+        ("--nbits 4 --mode kmeans_lut", (4, "kmeans_lut")),
+        ("--nbits 5 --mode kmeans", (5, "kmeans_lut")),
+        ("--nbits 3 --mode linear_symmetric", (3, "linear_symmetric")),
+    ],
+)
+def test_quantize(shell, model, line, arguments):
+    out, other = model.with_name("out.mlmodel"), model.with_name("other.mlmodel")
+    outcome = shell("quantize", model, "-o", out, *line.split())
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "2 compressed, 0 kept" in outcome.out
+    neural_network.quantize_weights(model, *arguments, destination=other)
+    assert out.read_bytes() == other.read_bytes()
+
+
+def test_quantize_selects_by_name_type_and_size(shell, model):
+    for line, count in (("--name fc1", 1), ("--skip-name fc1 --skip-name fc2", 0), ("--weight-threshold 2400", 0)):
+        out = model.with_name("out.mlmodel")
+        outcome = shell("quantize", model, "-o", out, "--nbits", "8", "--overwrite", "--json", *line.split())
+        assert json.loads(outcome.out)["compressed"] == count
+    for flag, count in (("--layer-type", 2), ("--skip-layer-type", 0)):
+        outcome = shell("quantize", model, "-o", out, "--nbits", "8", "--overwrite", "--json", flag, "innerProduct")
+        assert json.loads(outcome.out)["compressed"] == count
+
+
+def test_fp16_names_what_stays(shell, model):
+    out = model.with_name("out.mlmodel")
+    outcome = shell("fp16", model, "-o", out)
+    assert outcome.status == 0
+    assert "1 compressed, 1 kept" in outcome.out
+    assert "fc1.weights" in outcome.out
+    outcome = shell("fp16", model, "-o", out, "--overwrite", "--strict")
+    assert (outcome.status, outcome.err.count("\n")) == (1, 1)
+    assert "fc1.weights: has values beyond the range" in outcome.err
+
+
+def test_decompress_inspect_and_compare(shell, model):
+    small, full = model.with_name("small.mlmodel"), model.with_name("full.mlmodel")
+    report = model.with_name("report.json")
+    assert shell("quantize", model, "-o", small, "--nbits", "6", "--quiet", "--report", report).out == ""
+    assert json.loads(report.read_text())["compressed"] == 2
+    assert shell("decompress", small, "-o", full).status == 0
+    stored = {path: json.loads(shell("inspect", path, "--json").out)["weights"] for path in (small, full)}
+    assert [weight["storage"] for weight in stored[small]] == ["6 bits, linear, 40 scales"] * 2
+    assert [weight["storage"] for weight in stored[full]] == ["float32"] * 2
+    assert "2 equal, 0 different" in shell("compare", small, full).out
+    comparison = json.loads(shell("compare", model, small, "--json").out)
+    assert 25 < comparison["snr_db"] < 45
+
+
+def test_networks_in_packages(shell, model):
+    package = model.with_name("Net.mlpackage")
+    (package / "Data").mkdir(parents=True)
+    model.rename(package / "Data/model.mlmodel")
+    item = {"path": "model.mlmodel", "name": "model.mlmodel", "author": "", "description": ""}
+    manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": {"1": item}, "rootModelIdentifier": "1"}
+    (package / "Manifest.json").write_text(json.dumps(manifest))
+    out = package.with_name("out.mlpackage")
+    assert "2 compressed, 0 kept" in shell("quantize", package, "-o", out, "--nbits", "4").out
+    assert "4 bits, linear, 40 scales" in shell("inspect", out).out
+    assert shell("decompress", out, "-o", package.with_name("full.mlpackage")).status == 0
+    assert "-o Net-8bit.mlpackage" in shell("quantize", package, "--nbits", "8").err
+    outcome = shell("palettize", package, "-o", out, "--nbits", "4")
+    assert outcome.status == 2
+    assert "holds a neural network, not an ML program; use 'corepress quantize" in outcome.err
+
+
+_WRONG = {
+    "no nbits": ("quantize {net} -o out.mlmodel", "Net.mlmodel needs --nbits, 1 to 8, or 16"),
+    "nbits": ("quantize {net} -o out.mlmodel --nbits 9", "--nbits must be 1 to 8, or 16, not 9"),
+    "mode": ("quantize {net} -o out.mlmodel --nbits 4 --mode kmens", "did you mean 'kmeans_lut'"),
+    "a function": ("quantize {net} -o out.mlmodel --nbits 4 --mode custom_lut", "from Python only"),
+    "output": ("quantize {net} --nbits 4", "-o Net-4bit.mlmodel"),
+    "output of fp16": ("fp16 {net}", "-o Net-fp16.mlmodel"),
+    "output of decompress": ("decompress {net}", "-o Net-dense.mlmodel"),
+    "dtype": (
+        "quantize {net} -o o.mlmodel --nbits 4 --dtype int8",
+        "--dtype is for packages; Net.mlmodel takes --nbits",
+    ),
+    "dry run": ("quantize {net} -o o.mlmodel --nbits 4 --dry-run", "--dry-run is for packages"),
+    "layer type": ("quantize {net} -o o.mlmodel --nbits 4 --layer-type conv", "no layer type 'conv'"),
+    "palettize": ("palettize {net} -o o --nbits 6", "corepress quantize {net} --nbits 6 --mode kmeans_lut"),
+    "prune": ("prune {net} -o o --threshold 0", "no sparse form; use 'corepress quantize {net} --nbits 8'"),
+    "compress": ("compress {net} -o o --config [{{}}]", "use 'corepress quantize {net} --nbits 8'"),
+    "verify": ("verify {net} other.mlmodel", "use 'corepress compare {net} other.mlmodel'"),
+    "predict": ("compare {net} {net} --predict", "--predict of .mlmodel files needs --inputs"),
+    "fp16 of a package": ("fp16 {folder} -o o.mlmodel", "holds no neural network, which fp16 is for"),
+    "nbits of a package": ("quantize {folder} -o o.mlpackage --nbits 8", "--nbits is for .mlmodel files; a package"),
+    "layers of a package": ("quantize {folder} -o o.mlpackage --name a", "--name is for .mlmodel files; a package"),
+}
+
+
+@pytest.mark.parametrize("name", _WRONG)
+def test_the_wrong_kind_is_refused_with_the_right_command(shell, model, name):
+    folder = model.with_name("UNet.mlpackage")
+    folder.mkdir()
+    line, message = (text.format(net=model, folder=folder) for text in _WRONG[name])
+    outcome = shell(*line.split())
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert message in outcome.err
+
+
+def test_failures_are_one_line(shell, model):
+    out = model.with_name("out.mlmodel")
+    out.write_bytes(b"old")
+    for line, message in (
+        (("quantize", model, "-o", out, "--nbits", "8"), "pass --overwrite"),
+        (("quantize", model, "-o", model, "--nbits", "8", "--overwrite"), "must not be the source"),
+        (("inspect", out), "not a serialized Core ML model"),
+        (("quantize", model.with_name("none.mlmodel"), "-o", out, "--nbits", "8"), "no such file"),
+        (("quantize", model, "-o", model.with_name("a.bin"), "--nbits", "8"), "must end in .mlmodel"),
+    ):
+        outcome = shell(*line)
+        assert (outcome.status, outcome.out, outcome.err.count("\n")) == (1, "", 1)
+        assert message in outcome.err
+    assert out.read_bytes() == b"old"
