@@ -118,9 +118,11 @@ void column_key_range(const Bits* values, int64_t rows, int64_t columns, Key* lo
     for (; row < rows; ++row) merge_row(values + row * columns, columns, lowest, highest);
 }
 
-// Calls add(a, b) with kLanes pairs at a time, the last of them filled up with zeros.
+// Calls add(a, b) with kLanes pairs at a time, the last of them filled up with zeros. Not a function of its own, for
+// which sums would have to be in memory.
 template <typename Bits, typename Add>
-inline void for_each_pair(const Bits* first, const Bits* second, int64_t count, const Add& add) {
+inline __attribute__((always_inline)) void for_each_pair(const Bits* first, const Bits* second, int64_t count,
+                                                         const Add& add) {
     float firsts[kTile], seconds[kTile];
     Doubles a, b;
     for (int64_t begin = 0; begin < count; begin += kTile) {
