@@ -239,7 +239,7 @@ class WeightFileWriter:
         self.path = path
         self._layout = WeightFileLayout()
         self._flushed = 0
-        self._behind = WriteBehind()
+        self._behind, self._syncing = WriteBehind(), WriteBehind()  # syncing waits for the disk, writing need not
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         _write_all(self._descriptor, bytes(_HEADER.size))
 
@@ -293,7 +293,8 @@ class WeightFileWriter:
     def _flush(self) -> None:
         if self._layout.size - self._flushed >= _FLUSH_CHUNK:
             self._flushed = self._layout.size
-            self._behind.put(partial(getattr(os, "fdatasync", os.fsync), self._descriptor), 0)
+            sync = partial(getattr(os, "fdatasync", os.fsync), self._descriptor)
+            self._behind.put(partial(self._syncing.put, sync, 0), 0)
 
     def _finish(self) -> None:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
@@ -301,6 +302,7 @@ class WeightFileWriter:
         os.fsync(self._descriptor)
 
     def __enter__(self) -> WeightFileWriter:
+        self._syncing.__enter__()
         self._behind.__enter__()
         return self
 
@@ -309,7 +311,12 @@ class WeightFileWriter:
     ) -> None:
         """Without an error, write the header and wait until everything is on the disk."""
         try:
-            self._behind.__exit__(error_type, error, traceback)
+            try:
+                self._behind.__exit__(error_type, error, traceback)
+            except BaseException as failure:
+                self._syncing.__exit__(type(failure), failure, failure.__traceback__)
+                raise
+            self._syncing.__exit__(error_type, error, traceback)
             if error_type is None:
                 self._finish()
         finally:
