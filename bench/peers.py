@@ -134,8 +134,9 @@ def numpy_prune_blocks(weight: Array, target_sparsity: float, block_size: int) -
 
     def job() -> tuple[Array, Array]:
         blocks = weight.reshape(-1, block_size, *weight.shape[1:]).astype(np.float64)
-        norms = np.repeat(np.square(blocks).sum(axis=1), block_size, axis=0)
-        return _sparse(weight, (norms > np.partition(norms, rank, axis=None)[rank]).reshape(weight.shape))
+        norms = np.repeat(np.square(blocks).sum(axis=1), block_size, axis=0).reshape(weight.shape)
+        stays = norms > np.partition(norms, rank, axis=None)[rank]
+        return _sparse(weight, stays & (weight != 0))  # zeros are never stored
 
     return job
 
