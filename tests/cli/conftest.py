@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from corepress import coreml
 from corepress.cli.main import main
+from corepress.neural_network.schema import Model
 
 RUN_MAIN = "import sys; from corepress.cli.main import main; sys.exit(main())"
 
@@ -134,3 +136,17 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 def unet(demo: Demo) -> Path:
     """A real package: the demo's."""
     return demo.directory / "UNet.mlpackage"
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    """Two layers, of which the first has a value beyond half precision."""
+    message, rng = Model(specificationVersion=1), np.random.default_rng(0)
+    for name, factor in (("fc1", 1e6), ("fc2", 1)):
+        layer = message.neuralNetwork.layers.add(name=name)
+        layer.innerProduct.inputChannels, layer.innerProduct.outputChannels = 60, 40
+        weights = (rng.standard_normal((40, 60)) * factor).astype("<f4")
+        layer.innerProduct.weights.floatValue.append(weights.tobytes())
+    path = tmp_path / "Net.mlmodel"
+    path.write_bytes(message.SerializeToString())
+    return path

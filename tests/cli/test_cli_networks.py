@@ -4,25 +4,9 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 from corepress import neural_network
-from corepress.neural_network.schema import Model
-
-
-@pytest.fixture
-def model(tmp_path):
-    """Two layers, of which the first has a value beyond half precision."""
-    message, rng = Model(specificationVersion=1), np.random.default_rng(0)
-    for name, factor in (("fc1", 1e6), ("fc2", 1)):
-        layer = message.neuralNetwork.layers.add(name=name)
-        layer.innerProduct.inputChannels, layer.innerProduct.outputChannels = 60, 40
-        weights = (rng.standard_normal((40, 60)) * factor).astype("<f4")
-        layer.innerProduct.weights.floatValue.append(weights.tobytes())
-    path = tmp_path / "Net.mlmodel"
-    path.write_bytes(message.SerializeToString())
-    return path
 
 
 @pytest.mark.parametrize(
@@ -34,54 +18,54 @@ def model(tmp_path):
         ("--nbits 3 --mode linear_symmetric", (3, "linear_symmetric")),
     ],
 )
-def test_quantize(shell, model, line, arguments):
-    out, other = model.with_name("out.mlmodel"), model.with_name("other.mlmodel")
-    outcome = shell("quantize", model, "-o", out, *line.split())
+def test_quantize(shell, network, line, arguments):
+    out, other = network.with_name("out.mlmodel"), network.with_name("other.mlmodel")
+    outcome = shell("quantize", network, "-o", out, *line.split())
     assert (outcome.status, outcome.err) == (0, "")
     assert "2 compressed, 0 kept" in outcome.out
-    neural_network.quantize_weights(model, *arguments, destination=other)
+    neural_network.quantize_weights(network, *arguments, destination=other)
     assert out.read_bytes() == other.read_bytes()
 
 
-def test_quantize_selects_by_name_type_and_size(shell, model):
+def test_quantize_selects_by_name_type_and_size(shell, network):
     for line, count in (("--name fc1", 1), ("--skip-name fc1 --skip-name fc2", 0), ("--weight-threshold 2400", 0)):
-        out = model.with_name("out.mlmodel")
-        outcome = shell("quantize", model, "-o", out, "--nbits", "8", "--overwrite", "--json", *line.split())
+        out = network.with_name("out.mlmodel")
+        outcome = shell("quantize", network, "-o", out, "--nbits", "8", "--overwrite", "--json", *line.split())
         assert json.loads(outcome.out)["compressed"] == count
     for flag, count in (("--layer-type", 2), ("--skip-layer-type", 0)):
-        outcome = shell("quantize", model, "-o", out, "--nbits", "8", "--overwrite", "--json", flag, "innerProduct")
+        outcome = shell("quantize", network, "-o", out, "--nbits", "8", "--overwrite", "--json", flag, "innerProduct")
         assert json.loads(outcome.out)["compressed"] == count
 
 
-def test_fp16_names_what_stays(shell, model):
-    out = model.with_name("out.mlmodel")
-    outcome = shell("fp16", model, "-o", out)
+def test_fp16_names_what_stays(shell, network):
+    out = network.with_name("out.mlmodel")
+    outcome = shell("fp16", network, "-o", out)
     assert outcome.status == 0
     assert "1 compressed, 1 kept" in outcome.out
     assert "fc1.weights" in outcome.out
-    outcome = shell("fp16", model, "-o", out, "--overwrite", "--strict")
+    outcome = shell("fp16", network, "-o", out, "--overwrite", "--strict")
     assert (outcome.status, outcome.err.count("\n")) == (1, 1)
     assert "fc1.weights: has values beyond the range" in outcome.err
 
 
-def test_decompress_inspect_and_compare(shell, model):
-    small, full = model.with_name("small.mlmodel"), model.with_name("full.mlmodel")
-    report = model.with_name("report.json")
-    assert shell("quantize", model, "-o", small, "--nbits", "6", "--quiet", "--report", report).out == ""
+def test_decompress_inspect_and_compare(shell, network):
+    small, full = network.with_name("small.mlmodel"), network.with_name("full.mlmodel")
+    report = network.with_name("report.json")
+    assert shell("quantize", network, "-o", small, "--nbits", "6", "--quiet", "--report", report).out == ""
     assert json.loads(report.read_text())["compressed"] == 2
     assert shell("decompress", small, "-o", full).status == 0
     stored = {path: json.loads(shell("inspect", path, "--json").out)["weights"] for path in (small, full)}
     assert [weight["storage"] for weight in stored[small]] == ["6 bits, linear, 40 scales"] * 2
     assert [weight["storage"] for weight in stored[full]] == ["float32"] * 2
     assert "2 equal, 0 different" in shell("compare", small, full).out
-    comparison = json.loads(shell("compare", model, small, "--json").out)
+    comparison = json.loads(shell("compare", network, small, "--json").out)
     assert 25 < comparison["snr_db"] < 45
 
 
-def test_networks_in_packages(shell, model):
-    package = model.with_name("Net.mlpackage")
+def test_networks_in_packages(shell, network):
+    package = network.with_name("Net.mlpackage")
     (package / "Data").mkdir(parents=True)
-    model.rename(package / "Data/model.mlmodel")
+    network.rename(package / "Data/model.mlmodel")
     item = {"path": "model.mlmodel", "name": "model.mlmodel", "author": "", "description": ""}
     manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": {"1": item}, "rootModelIdentifier": "1"}
     (package / "Manifest.json").write_text(json.dumps(manifest))
@@ -121,24 +105,24 @@ _WRONG = {
 
 
 @pytest.mark.parametrize("name", _WRONG)
-def test_the_wrong_kind_is_refused_with_the_right_command(shell, model, name):
-    folder = model.with_name("UNet.mlpackage")
+def test_the_wrong_kind_is_refused_with_the_right_command(shell, network, name):
+    folder = network.with_name("UNet.mlpackage")
     folder.mkdir()
-    line, message = (text.format(net=model, folder=folder) for text in _WRONG[name])
+    line, message = (text.format(net=network, folder=folder) for text in _WRONG[name])
     outcome = shell(*line.split())
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
     assert message in outcome.err
 
 
-def test_failures_are_one_line(shell, model):
-    out = model.with_name("out.mlmodel")
+def test_failures_are_one_line(shell, network):
+    out = network.with_name("out.mlmodel")
     out.write_bytes(b"old")
     for line, message in (
-        (("quantize", model, "-o", out, "--nbits", "8"), "pass --overwrite"),
-        (("quantize", model, "-o", model, "--nbits", "8", "--overwrite"), "must not be the source"),
+        (("quantize", network, "-o", out, "--nbits", "8"), "pass --overwrite"),
+        (("quantize", network, "-o", network, "--nbits", "8", "--overwrite"), "must not be the source"),
         (("inspect", out), "not a serialized Core ML model"),
-        (("quantize", model.with_name("none.mlmodel"), "-o", out, "--nbits", "8"), "no such file"),
-        (("quantize", model, "-o", model.with_name("a.bin"), "--nbits", "8"), "must end in .mlmodel"),
+        (("quantize", network.with_name("none.mlmodel"), "-o", out, "--nbits", "8"), "no such file"),
+        (("quantize", network, "-o", network.with_name("a.bin"), "--nbits", "8"), "must end in .mlmodel"),
     ):
         outcome = shell(*line)
         assert (outcome.status, outcome.out, outcome.err.count("\n")) == (1, "", 1)
