@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_ROOT = Path(__file__).parent
+from . import _core
+
+_ROOT = Path(_core.__file__).parent  # where the build put them, for an editable installation too
 
 
 def get_include() -> str:

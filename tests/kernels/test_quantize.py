@@ -297,7 +297,7 @@ def squared_error_of(weight: np.ndarray, **options: object) -> float:
     return cp.error(weight, cp.quantize(weight, **options)).sse
 
 
-@pytest.mark.parametrize("shape", [(6, 64), (2, 32, 4), (3, 1000), (5, 7), (4, 1)])
+@pytest.mark.parametrize("shape", [(6, 64), (2, 32, 4), (3, 300), (5, 7), (4, 1)])
 @pytest.mark.parametrize("name", DRAWS)
 @pytest.mark.parametrize("weight_dtype", DTYPES)
 def test_searched_scales_have_the_bits_of_the_reference(name, weight_dtype, shape):

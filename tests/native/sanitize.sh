@@ -33,7 +33,7 @@ esac
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
 
 echo "== digest"
-cmake -S . -B "$build/native" "${options[@]}" -DCOREPRESS_TESTS=ON -DSKBUILD_PROJECT_VERSION=0 >"$build.log"
+cmake -S . -B "$build/native" "${options[@]}" -DCOREPRESS_PYTHON=OFF -DCOREPRESS_TESTS=ON -DSKBUILD_PROJECT_VERSION=0 >"$build.log"
 cmake --build "$build/native" --parallel "$(getconf _NPROCESSORS_ONLN)" >>"$build.log" || { tail -50 "$build.log" && exit 1; }
 "${run[@]}" "$build/native/digest" tests/native/digest.txt
 
