@@ -30,9 +30,11 @@ What differs, on purpose:
 - Consumers that disagree on the output channel axis matter only where the axis does: not for one table per tensor.
 - A constant that also leaves a block as its output is left as it is: Core ML does not take such compressed weights.
 - Integer constants are left as they are.
-- With ``joint_compression=True`` tables are fitted to the values that sparse weights store, without their zeros;
-  offsets that are all zero are left out; tables that would be larger than the weight are not made; and the operations
-  inside of a form have names of their own.
+- ``mode="uniform"`` has coremltools' tables, of which each weight takes the nearest entry; where steps or entries of
+  float16 overflow, or lose so many digits that the table misses the range of weights, there are better ones.
+- With ``joint_compression=True`` tables are fitted to the values that sparse weights store, without their zeros; tables
+  that scales would make larger than the weight are not made; and the operations inside of a form have names of their
+  own.
 - Models older than iOS 16 are first raised to it by coremltools, as there. Deprecated configs with ``op_selector``, and
   whatever this version cannot read when it decompresses, are left to coremltools' own functions.
 """
