@@ -8,11 +8,11 @@ import logging
 import numpy as np
 import pytest
 from coreml_helpers import assert_same_bits, quiet
-from dropin_helpers import normal, operations, squared_error, weights
+from dropin_helpers import TOLERANCE, both_ways, normal, operations, squared_error, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_defects_of_coremltools import run_two_calls
-from test_optimize_coreml import CASES, CASES_OF_IOS18, JOINT, TOLERANCE, config_of
+from test_optimize_coreml import CASES, CASES_OF_IOS18, JOINT, config_of
 
 import corepress
 from corepress.acceleration.internals import INTERNALS
@@ -50,15 +50,6 @@ def replaced(ct):
             owner = getattr(owner, part)
         found.append(vars(owner)[name])
     return found
-
-
-def both_ways(call):
-    """What coremltools makes of a call, and what the kernels make of it."""
-    with quiet(), np.errstate(all="ignore"):
-        theirs = call()
-        with corepress.accelerate():
-            ours = call()
-    return theirs, ours
 
 
 class TestInstalling:

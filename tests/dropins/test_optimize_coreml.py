@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coreml_helpers import quiet
-from dropin_helpers import TARGETS, normal, operations, squared_error, weights
+from dropin_helpers import TARGETS, TOLERANCE, normal, operations, squared_error, weights
 
-TOLERANCE = 5e-4
 CASES = {
     "4 bits": ("palettize_weights", "OpPalettizerConfig", {"nbits": 4}),
     "uniform": ("palettize_weights", "OpPalettizerConfig", {"nbits": 6, "mode": "uniform"}),
