@@ -30,8 +30,9 @@ What differs, on purpose:
 - Consumers that disagree on the output channel axis matter only where the axis does: not for one table per tensor.
 - A constant that also leaves a block as its output is left as it is: Core ML does not take such compressed weights.
 - Integer constants are left as they are.
-- ``mode="uniform"`` has coremltools' tables, of which each weight takes the nearest entry; where steps or entries of
-  float16 overflow, or lose so many digits that the table misses the range of weights, there are better ones.
+- ``mode="uniform"`` has coremltools' tables, as NumPy 2 computes them (NumPy 1 rounds float16 differently), of which
+  each weight takes the nearest entry. Where steps or entries of float16 overflow, or steps lose so many digits that the
+  table misses the range of weights, there are better tables.
 - With ``joint_compression=True`` tables are fitted to the values that sparse weights store, without their zeros; tables
   that scales would make larger than the weight are not made; and the operations inside of a form have names of their
   own.
