@@ -1,9 +1,11 @@
 """The C interface gives the bytes that Python gets, refuses what Python is refused, and can be built against."""
 
+import concurrent.futures
 import ctypes
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import ml_dtypes
@@ -415,6 +417,29 @@ def test_wrong_arguments_are_refused_with_the_rule(library):
         assert rule in library.corepress_last_error().decode()
     assert library.corepress_table_count(by(shape), Groups(0, 4)) == -1
     assert library.corepress_block_count(by(shape), sizes(5, 1)) == -1
+
+
+def test_threads_have_results_and_errors_of_their_own(library):
+    before = threading.local()
+
+    def work(number):
+        if not hasattr(before, "error"):
+            before.error = library.corepress_last_error()
+        weight = draw(64, 30) * np.float16(number + 1)
+        lut, indices, shape = np.empty(16, np.float16), packed(weight, 4), ctypes.byref(shape_of(weight))
+        arguments = (0, Groups(0, 0), None, 2, pointer(lut), pointer(indices))
+        assert library.corepress_palettize(pointer(weight), shape, 4, *arguments) == OK
+        groups = Groups(0, 65 + number)
+        assert library.corepress_palettize(pointer(weight), shape, 4, 0, groups, *arguments[2:]) == INVALID_ARGUMENT
+        rule = f"groups of {65 + number} do not divide axis 0 of length 64"
+        return before.error, lut, indices, library.corepress_last_error().decode().endswith(rule)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for number, (error, lut, indices, is_told) in enumerate(pool.map(work, range(64))):
+            expected = cp.palettize(draw(64, 30) * np.float16(number + 1), nbits=4)
+            np.testing.assert_array_equal(lut, expected.lut.ravel())
+            np.testing.assert_array_equal(indices, expected.indices)
+            assert (error, is_told) == (b"", True)
 
 
 @pytest.mark.skipif(shutil.which("cmake") is None or sys.platform == "win32", reason="needs cmake and a C compiler")
