@@ -444,8 +444,9 @@ def kmeans(
 
     Notes
     -----
-    Greedy k-means++ (Arthur and Vassilvitskii, 2007) and Lloyd's algorithm on a lightweight coreset (Bachem, Lucic and
-    Krause, 2018) of up to 1,024 vectors per cluster, then on all vectors. All random numbers come from a counter.
+    Greedy k-means++ (Arthur and Vassilvitskii, 2007) and Lloyd's algorithm on lightweight coresets (Bachem, Lucic and
+    Krause, 2018) of up to 65,536 vectors, or 2,048 per cluster if that is more; then each vector takes its nearest
+    centroid. All random numbers come from a counter.
     """
     vectors = as_finite_weight("kmeans", vectors, num_threads)
     if vectors.ndim != 2 or vectors.size == 0:
