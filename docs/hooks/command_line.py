@@ -17,5 +17,6 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def _section(command: click.Command) -> str:
-    context = click.Context(command, info_name=f"corepress {command.name}", max_content_width=100, terminal_width=100)
+    settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "terminal_width": 100}
+    context = click.Context(command, info_name=f"corepress {command.name}", **settings)
     return f"## corepress {command.name}\n\n```text\n{command.get_help(context)}\n```"

@@ -11,6 +11,8 @@ import griffe
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 _CHOICES = re.compile(r"^(\s*[\w, ]+ : )\{(.+)\}(?=,|$)", re.MULTILINE)
+_PATH = re.compile(r"^(\s*[\w, ]+ : )path-like", re.MULTILINE)
+_TOGETHER = re.compile(r"^(\s*\w+(?:, \w+)+)$", re.MULTILINE)  # parameters that another docstring tells of
 _LITERAL = re.compile(r"^(.*\S)?::$", re.MULTILINE)
 _NAME = re.compile(r"(?<![`\w])`([\w.]+)`(?!`)")
 
@@ -34,6 +36,8 @@ class Numpydoc(griffe.Extension):
 
 def _rewritten(text: str) -> str:
     text = _CHOICES.sub(lambda match: match[1] + _in_words(match[2].split(", ")), text)
+    text = _PATH.sub(r"\1str | os.PathLike", text)
+    text = _TOGETHER.sub(r"\1 : as there", text)
     text = _LITERAL.sub(lambda match: f"{match[1]}:" if match[1] else "", text)
     return _NAME.sub(lambda match: _link(match[1]) or match[0], text)
 
