@@ -4,9 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from pages import ROOT
-
-from models import build_classifier, build_encoder, build_network, build_unet
+from code_blocks import ROOT
+from small_models import build_classifier, build_encoder, build_network, build_unet
 
 MODELS = {
     "UNet.mlpackage": build_unet,

@@ -10,7 +10,7 @@ import sys
 import ml_dtypes
 import numpy as np
 import pytest
-from pages import ROOT
+from code_blocks import ROOT
 from safetensors import safe_open
 from safetensors.numpy import save_file
 

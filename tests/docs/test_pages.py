@@ -7,7 +7,7 @@ import json
 import re
 
 import pytest
-from pages import NOT_RUN_HERE, PAGES, ROOT, Reader, blocks_of
+from code_blocks import NOT_RUN_HERE, PAGES, ROOT, Reader, blocks_of
 
 NAMES = {page.relative_to(ROOT).as_posix(): page for page in PAGES}
 
@@ -25,7 +25,7 @@ def test_code_blocks_run_in_their_order(name, workplace):
 
 def test_few_blocks_are_not_run():
     left_out = [block.place for page in PAGES for block in blocks_of(page) if block.text.startswith(NOT_RUN_HERE)]
-    assert len(left_out) <= 6, left_out
+    assert len(left_out) <= 8, left_out
 
 
 def test_the_two_lines_to_try_and_to_test_stand_alone():

@@ -5,16 +5,10 @@ from __future__ import annotations
 import re
 import runpy
 
-import pytest
-from pages import PAGES, ROOT
+from code_blocks import PAGES, ROOT
 
-IMAGES = ROOT / "docs" / "images"
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    script = runpy.run_path(str(ROOT / "docs" / "pictures.py"))
-    return {path.name: path for path in script["draw_all"](tmp_path_factory.mktemp("images"))}
+# Those of measurements are drawn by bench/charts.py.
+IMAGES = [path for path in sorted((ROOT / "docs" / "images").iterdir()) if not path.name.startswith("benchmark-")]
 
 
 def figures(path) -> list[str]:
@@ -23,17 +17,17 @@ def figures(path) -> list[str]:
     return [text for text in texts if re.search(r"\d (dB|bits|m?s|times)|price", text)]
 
 
-def test_there_are_those_that_pages_show(drawn):
-    assert {path.name for path in IMAGES.iterdir()} == set(drawn)
+def test_the_script_draws_what_pages_show(tmp_path):
+    script = runpy.run_path(str(ROOT / "docs" / "pictures.py"))
+    drawn = {path.name: path for path in script["draw_all"](tmp_path)}
+    assert {path.name for path in IMAGES} == set(drawn)
     shown = {name for page in PAGES for name in re.findall(r"images/(\w+\.svg)", page.read_text(encoding="utf-8"))}
     assert shown == set(drawn)
 
-
-def test_they_tell_the_same_results(drawn):
     told = {name: figures(path) for name, path in drawn.items()}
-    assert told == {path.name: figures(path) for path in sorted(IMAGES.iterdir())}
     assert sum(map(len, told.values())) > 40
+    assert told == {path.name: figures(path) for path in IMAGES}, "run docs/pictures.py, and look at what changed"
 
 
-def test_they_are_small():
-    assert all(path.stat().st_size < 100_000 for path in IMAGES.iterdir())
+def test_pictures_are_small():
+    assert all(path.stat().st_size < 100_000 for path in IMAGES)

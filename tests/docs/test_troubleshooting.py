@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pages import ROOT, blocks_of
+from code_blocks import ROOT, blocks_of
+from small_models import build_encoder
 
 import corepress as cp
 from corepress import coreml, neural_network
 from corepress.cli.main import main
 from corepress.coreml.operations import check, check_steps
 from corepress.specs import Palettize, Prune, Quantize
-from models import build_encoder
 
 WEIGHT = np.random.default_rng(0).standard_normal((60, 100)).astype(np.float16)
 INFINITE = np.where(np.arange(6000).reshape(60, 100) == 7, np.float16(np.inf), WEIGHT)
