@@ -22,7 +22,7 @@ def documented() -> dict[str, str]:
     """The objects that have a place on a page of the reference, by what docstrings call them."""
     paths = [path for page in REFERENCE.glob("*.md") for path in re.findall(r"^::: (\S+)", page.read_text(), re.M)]
     classes = {path.rpartition(".")[2]: path for path in paths if path.rpartition(".")[2][:1].isupper()}
-    return {path: path for path in paths} | classes
+    return {path: path for path in paths} | classes | {f"corepress.{name}": path for name, path in classes.items()}
 
 
 class Numpydoc(griffe.Extension):
