@@ -1,0 +1,145 @@
+"""Diffusion models of up to 12 billion weights through the kernels, a drawn layer at a time, beside other tools.
+
+    python bench/diffusion.py [--models sd15 sdxl] [--methods 4bit int8] [--threads 1 all] [--repeat 3]
+                              [--peers coremltools MLX | --no-peers] [--quick] [--scratch FOLDER] [--json FILE]
+
+All layers of a model are drawn one after the other, compressed by every method in turns beside np.copyto of them, and
+thrown away, so a machine of 8 GB is enough for each. Drawing is not in the times. The numbers that weights are made of
+are drawn once: a layer takes them from another place on, each row times its own scale. Other tools do one layer of each
+of the three shapes with most weights, whole, once; their times are scaled to the model. `cp` copies a file of drawn
+weights, to the page cache and, with `sync -f`, to the disk; its time is scaled too. --quick measures one layer of each
+shape.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import documents
+import peers
+from corepress.benchmark.architectures import ARCHITECTURES
+from corepress.benchmark.drawn_weights import WeightPool
+from corepress.benchmark.machine import cpus
+from corepress.benchmark.methods import METHODS
+from corepress.benchmark.streaming import Measured, every_layer, one_of_each_shape, stream
+from corepress.cli.wording import format_count, format_decibels
+
+COPIES = {"cp": 'cp "$1" "$2"', "cp and sync": 'cp "$1" "$2" && sync -f "$2"'}
+COPIED_SHAPES = {False: (16384, 16384), True: (1024, 1024)}  # 512 MB; quick
+
+
+def copy_seconds_per_byte(scratch: Path, quick: bool) -> dict[str, float]:
+    """How long `cp` takes, the best of three in turns."""
+    weight = WeightPool().draw(COPIED_SHAPES[quick])
+    best = dict.fromkeys(COPIES, float("inf"))
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        source, target = Path(folder, "weights.bin"), Path(folder, "copy.bin")
+        weight.tofile(source)
+        subprocess.run(["sync", "-f", source], check=True)
+        for _ in range(3):
+            for name, command in COPIES.items():
+                start = time.perf_counter()
+                subprocess.run(["sh", "-c", command, "sh", source, target], check=True)
+                best[name] = min(best[name], (time.perf_counter() - start) / weight.nbytes)
+                target.unlink()
+    return best
+
+
+def number_of_threads(text: str) -> int:
+    return cpus() if text == "all" else int(text)
+
+
+def print_model(results: Sequence[Measured], copies: dict[str, float], console: Console) -> None:
+    model = ARCHITECTURES[results[0].model]
+    table = Table(title=f"{model.title}, {format_count(model.weights)} weights in {len(model.layers)} layers")
+    tools = list(dict.fromkeys(tool for result in results for tool in result.peers))
+    headings = ("threads", "M weights/s", "seconds", "CPU s", "copies", "peak MB", "bits/weight", "SNR", "kept")
+    table.add_column("method")
+    for heading in (*headings, *(f"{tool} *" for tool in tools)):
+        table.add_column(heading, justify="right")
+    for result in results:
+        table.add_row(
+            METHODS[result.method].title,
+            str(result.threads),
+            f"{result.weights_per_second / 1e6:.0f}",
+            f"{result.seconds:.2f}",
+            f"{result.cpu_seconds:.2f}",
+            f"{result.seconds / result.copy_seconds:.1f}",
+            "" if result.peak_bytes is None else f"{result.peak_bytes / 1e6:.0f}",
+            f"{result.bits_per_weight:.3f}",
+            format_decibels(result.snr_db),
+            str(result.kept),
+            *(f"{result.peers[tool].seconds:.1f} s" if tool in result.peers else "" for tool in tools),
+        )
+    console.print(table)
+    floors = {"np.copyto": results[0].copy_seconds, **{name: 2 * model.weights * each for name, each in copies.items()}}
+    console.print(", ".join(f"{name} {seconds:.2f} s" for name, seconds in floors.items()), style="dim")
+    if results[0].process_peak_bytes is not None:
+        console.print(f"peak memory of the process {results[0].process_peak_bytes / 1e6:.0f} MB", style="dim")
+    if tools:
+        console.print("* scaled from layers of the three shapes with most weights", style="dim")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--threads", nargs="+", type=number_of_threads, default=[1, cpus()], metavar="N")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each call, of which the best counts")
+    parser.add_argument("--peers", nargs="+", choices=peers.PACKAGES, default=list(peers.PACKAGES), metavar="TOOL")
+    parser.add_argument("--no-peers", action="store_true", help="leave the other tools out, which take minutes")
+    parser.add_argument("--quick", action="store_true", help="one layer of each shape, scaled")
+    parser.add_argument("--scratch", type=Path, default=Path.cwd(), help="folder to try `cp` in (here)")
+    documents.add_options(parser)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    console = Console(width=150)
+    tools = [tool for tool in options.peers if not options.no_peers and not peers.missing(tool)]
+    absent = [tool for tool in options.peers if not options.no_peers and peers.missing(tool)]
+    threads = list(dict.fromkeys(options.threads))
+    copies = copy_seconds_per_byte(options.scratch, options.quick)
+    results: list[Measured] = []
+    for key in options.models:
+        model = ARCHITECTURES[key]
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task(model.title, total=model.weights)
+
+            def tell(done: int, total: int, name: str, bar: Any = bar, task: Any = task) -> None:
+                bar.update(task, completed=done, total=total)
+
+            measured = stream(
+                model,
+                [METHODS[method] for method in options.methods],
+                threads,
+                one_of_each_shape(model) if options.quick else every_layer(model),
+                repeat=options.repeat,
+                peers={tool: functools.partial(peers.job, tool) for tool in tools},
+                progress=tell,
+            )
+        print_model(measured, copies, console)
+        results += measured
+    console.print(f"not installed: {', '.join(absent) or 'none'}")
+    settings = {
+        "quick": options.quick,
+        "repeat": options.repeat,
+        "left_out": absent,
+        "copy_seconds_per_byte": copies,
+    }
+    documents.save(options, settings, [asdict(result) for result in results])
+
+
+if __name__ == "__main__":
+    main()
