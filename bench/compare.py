@@ -132,9 +132,7 @@ class Worker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        self._process.__exit__(kind, error, at)
 
 
 def measure(row: str, before: Worker, after: Worker, pairs: int, seconds: float) -> Compared:

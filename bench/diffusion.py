@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import multiprocessing
 import subprocess
 import tempfile
 import time
@@ -34,7 +35,15 @@ from corepress.benchmark.architectures import ARCHITECTURES
 from corepress.benchmark.drawn_weights import WeightPool
 from corepress.benchmark.machine import cpus
 from corepress.benchmark.methods import METHODS
-from corepress.benchmark.streaming import Measured, every_layer, one_of_each_shape, stream
+from corepress.benchmark.streaming import (
+    SAMPLED_SHAPES,
+    Measured,
+    PeerMeasured,
+    every_layer,
+    one_of_each_shape,
+    stream,
+    stream_peers,
+)
 from corepress.cli.wording import format_count, format_decibels
 
 COPIES = {"cp": 'cp "$1" "$2"', "cp and sync": 'cp "$1" "$2" && sync -f "$2"'}
@@ -62,35 +71,52 @@ def number_of_threads(text: str) -> int:
     return cpus() if text == "all" else int(text)
 
 
-def print_model(results: Sequence[Measured], copies: dict[str, float], console: Console) -> None:
-    model = ARCHITECTURES[results[0].model]
+def print_model(results: Sequence[Measured], others: Sequence[PeerMeasured], copies: dict[str, float]) -> None:
+    model, console = ARCHITECTURES[results[0].model], Console(width=150)
     table = Table(title=f"{model.title}, {format_count(model.weights)} weights in {len(model.layers)} layers")
-    tools = list(dict.fromkeys(tool for result in results for tool in result.peers))
-    headings = ("threads", "M weights/s", "seconds", "CPU s", "copies", "peak MB", "bits/weight", "SNR", "kept")
     table.add_column("method")
-    for heading in (*headings, *(f"{tool} *" for tool in tools)):
+    for heading in ("threads", "M weights/s", "seconds", "CPU s", "copies", "peak MB", "bits/weight", "SNR", "kept"):
         table.add_column(heading, justify="right")
     for result in results:
         table.add_row(
-            METHODS[result.method].title,
+            METHODS[result.method].title + (" *" if METHODS[result.method].slow else ""),
             str(result.threads),
             f"{result.weights_per_second / 1e6:.0f}",
             f"{result.seconds:.2f}",
             f"{result.cpu_seconds:.2f}",
             f"{result.seconds / result.copy_seconds:.1f}",
-            "" if result.peak_bytes is None else f"{result.peak_bytes / 1e6:.0f}",
+            megabytes(result.peak_bytes),
             f"{result.bits_per_weight:.3f}",
             format_decibels(result.snr_db),
             str(result.kept),
-            *(f"{result.peers[tool].seconds:.1f} s" if tool in result.peers else "" for tool in tools),
         )
     console.print(table)
     floors = {"np.copyto": results[0].copy_seconds, **{name: 2 * model.weights * each for name, each in copies.items()}}
     console.print(", ".join(f"{name} {seconds:.2f} s" for name, seconds in floors.items()), style="dim")
     if results[0].process_peak_bytes is not None:
-        console.print(f"peak memory of the process {results[0].process_peak_bytes / 1e6:.0f} MB", style="dim")
-    if tools:
-        console.print("* scaled from layers of the three shapes with most weights", style="dim")
+        console.print(f"peak memory of the process {megabytes(results[0].process_peak_bytes)} MB", style="dim")
+    if others:
+        ours = {result.method: result.seconds for result in results}  # of the last number of threads
+        table = Table(title="other tools *")
+        for heading in ("method", "tool", "seconds", "ratio", "peak MB"):
+            table.add_column(heading, justify="left" if heading in ("method", "tool") else "right")
+        for other in sorted(others, key=lambda other: list(METHODS).index(other.method)):
+            ratio = f"{other.seconds / ours[other.method]:.1f}"
+            cells = f"{other.seconds:.1f}", ratio, megabytes(other.peak_bytes)
+            table.add_row(METHODS[other.method].title, other.tool, *cells)
+        console.print(table)
+    console.print(f"* scaled from one layer of each of the {SAMPLED_SHAPES} shapes with most weights", style="dim")
+
+
+def megabytes(count: int | None) -> str:
+    return "" if count is None else f"{count / 1e6:.0f}"
+
+
+def measure_peers(model: str, methods: Sequence[str], tools: Sequence[str], found: Any) -> None:
+    """In a fresh process: what the other tools load would count as our memory, and their threads disturb."""
+    warnings.simplefilter("ignore")
+    jobs = {tool: functools.partial(peers.job, tool) for tool in tools}
+    found.put(stream_peers(ARCHITECTURES[model], [METHODS[method] for method in methods], jobs))
 
 
 def main() -> None:
@@ -105,40 +131,44 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path.cwd(), help="folder to try `cp` in (here)")
     documents.add_options(parser)
     options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    console = Console(width=150)
-    tools = [tool for tool in options.peers if not options.no_peers and not peers.missing(tool)]
-    absent = [tool for tool in options.peers if not options.no_peers and peers.missing(tool)]
+    asked = [] if options.no_peers else options.peers
+    tools = [tool for tool in asked if not peers.missing(tool)]
+    absent = [tool for tool in asked if peers.missing(tool)]
     threads = list(dict.fromkeys(options.threads))
+    methods = [METHODS[method] for method in options.methods]
     copies = copy_seconds_per_byte(options.scratch, options.quick)
     results: list[Measured] = []
+    others: list[PeerMeasured] = []
+    context = multiprocessing.get_context("spawn")
     for key in options.models:
         model = ARCHITECTURES[key]
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(model.title, total=model.weights)
+        samples = one_of_each_shape(model) if options.quick else every_layer(model)
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(model.title, total=None)
 
             def tell(done: int, total: int, name: str, bar: Any = bar, task: Any = task) -> None:
                 bar.update(task, completed=done, total=total)
 
-            measured = stream(
-                model,
-                [METHODS[method] for method in options.methods],
-                threads,
-                one_of_each_shape(model) if options.quick else every_layer(model),
-                repeat=options.repeat,
-                peers={tool: functools.partial(peers.job, tool) for tool in tools},
-                progress=tell,
-            )
-        print_model(measured, copies, console)
-        results += measured
-    console.print(f"not installed: {', '.join(absent) or 'none'}")
+            results += stream(model, methods, threads, samples, repeat=options.repeat, progress=tell)
+            if tools:
+                bar.update(task, description=f"{model.title}, other tools")
+                found = context.SimpleQueue()
+                process = context.Process(target=measure_peers, args=(key, options.methods, tools, found))
+                process.start()
+                others += found.get()
+                process.join()
+        of_model = [[each for each in all_of_them if each.model == key] for all_of_them in (results, others)]
+        print_model(*of_model, copies)
+    if absent:
+        print(f"not installed: {', '.join(absent)}")
     settings = {
         "quick": options.quick,
         "repeat": options.repeat,
         "left_out": absent,
         "copy_seconds_per_byte": copies,
     }
-    documents.save(options, settings, [asdict(result) for result in results])
+    measured = {"ours": [asdict(result) for result in results], "peers": [asdict(other) for other in others]}
+    documents.save(options, settings, measured)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ calls alone; drawing is not counted. Slow methods, and other tools, do a sample 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UnsuitableWeightError
 from ..measure import snr_db
 from ..specs import Spec
 from ..tensors import CompressedTensor
@@ -59,11 +59,26 @@ Peer = Callable[[tuple[Spec, ...], NDArray[np.float16]], Job | None]
 
 
 @dataclass(frozen=True)
-class PeerTime:
-    """The time of another tool for the whole model, and from how many weights it is scaled."""
+class PeerMeasured:
+    """One method on one model by another tool.
 
-    seconds: float
+    Attributes
+    ----------
+    weights, measured_weights : int
+        Weights of the model, and how many of them were compressed; the time is scaled from these to those.
+    seconds : float
+        Of one run.
+    peak_bytes : int or None
+        The largest memory that a call needed beside the weight, its result included.
+    """
+
+    model: str
+    method: str
+    tool: str
+    weights: int
     measured_weights: int
+    seconds: float
+    peak_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -86,8 +101,6 @@ class Measured:
         Of all measured layers together; one that was kept counts with 16 bits and no error.
     kept : int
         Layers that stay as they are, because groups or blocks do not divide their channels.
-    peers : dict of str to PeerTime
-        What other tools take, by their names.
     """
 
     model: str
@@ -104,7 +117,6 @@ class Measured:
     bits_per_weight: float
     snr_db: float
     kept: int
-    peers: dict[str, PeerTime] = field(default_factory=dict)
 
 
 @dataclass
@@ -128,7 +140,6 @@ class _Sums:
     """What adds up over the layers for one method."""
 
     times: dict[int, _Times] = field(default_factory=lambda: defaultdict(_Times))
-    peers: dict[str, _Times] = field(default_factory=lambda: defaultdict(_Times))
     bits: float = 0
     noise: float = 0
     signal: float = 0
@@ -158,7 +169,6 @@ def stream(
     samples: Iterable[Sample],
     *,
     repeat: int = 3,
-    peers: Mapping[str, Peer] | None = None,
     sampled_shapes: int = SAMPLED_SHAPES,
     seed: int = 0,
     progress: Progress | None = None,
@@ -177,11 +187,9 @@ def stream(
         The layers to measure, `every_layer` or fewer.
     repeat : int
         Runs of each job on each layer, in turns; the best counts.
-    peers : mapping of str to callable, optional
-        Other tools that do the same.
     sampled_shapes : int
-        How many shapes other tools (once) and slow methods do, a layer of each; their times are scaled from the
-        weights of these shapes to all.
+        How many shapes slow methods do, a layer of each; their times are scaled from the weights of these shapes to
+        all.
     seed : int
         Of the drawn weights.
     progress : callable, optional
@@ -197,7 +205,7 @@ def stream(
     sums = {method.key: _Sums() for method in methods}
     meter = PeakMeter() if tells_peaks() else None
     copies, done, total = _Times(), 0, sum(sample.layer.size for sample in samples)
-    room = np.empty(max((sample.layer.size for sample in samples), default=0), np.float16)
+    room = np.full(max((sample.layer.size for sample in samples), default=0), 0, np.float16)  # there, not just promised
     for index, sample in enumerate(samples):
         weight = pool.draw(sample.layer.shape, index)
         stands_for = sampled.pop(weight.shape, 0)
@@ -205,9 +213,6 @@ def stream(
         chosen = [method for method in methods if counts[method.key]]
         out = room[: weight.size].reshape(weight.shape)
         copies.add(_run_turns(weight, out, chosen, threads, repeat, sums, counts, meter), weight.size, sample.count)
-        if stands_for:
-            for method in methods:
-                _run_peers(weight, stands_for, method, peers or {}, sums[method.key].peers)
         done += weight.size
         if progress is not None:
             progress(done, total, sample.layer.name)
@@ -249,21 +254,11 @@ def _run_turns(
 
 
 def _compress(method: Method, weight: NDArray[np.float16], threads: int) -> CompressedTensor | None:
+    """The compressed weight, or None where groups or blocks do not divide its channels."""
     try:
         return method.compress(weight, threads)
-    except UnsuitableWeightError:
+    except ValueError:  # drawn weights are sound: nothing else can be wrong with them
         return None
-
-
-def _run_peers(
-    weight: NDArray[np.float16], count: int, method: Method, peers: Mapping[str, Peer], times: dict[str, _Times]
-) -> None:
-    for tool, make in peers.items():
-        job = make(method.steps, weight)
-        if job is not None:
-            best = Best()
-            best.run(job)
-            times[tool].add(best, weight.size, count)
 
 
 def _measured(
@@ -286,8 +281,70 @@ def _measured(
         bits_per_weight=sums.bits / max(times.counted, 1),
         snr_db=snr_db(sums.signal, sums.noise),
         kept=sums.kept,
-        peers={
-            tool: PeerTime(peer.seconds * model.weights / peer.counted, peer.measured)
-            for tool, peer in sums.peers.items()
-        },
     )
+
+
+def stream_peers(
+    model: Architecture,
+    methods: Sequence[Method],
+    peers: Mapping[str, Peer],
+    *,
+    sampled_shapes: int = SAMPLED_SHAPES,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[PeerMeasured]:
+    """Have other tools do the same: a layer of each of the shapes with most weights, once.
+
+    Parameters
+    ----------
+    model : Architecture
+        The model.
+    methods : sequence of Method
+        What is done to the layers.
+    peers : mapping of str to callable
+        The tools, by name.
+    sampled_shapes : int
+        How many shapes they do; the times are scaled from the weights of these shapes to all.
+    seed : int
+        Of the drawn weights.
+    progress : callable, optional
+        Told after every layer.
+
+    Returns
+    -------
+    list of PeerMeasured
+        One per method and tool that has something like it.
+    """
+    pool, meter = WeightPool(seed=seed), PeakMeter() if tells_peaks() else None
+    samples = one_of_each_shape(model)[:sampled_shapes]
+    times: dict[tuple[str, str], _Times] = defaultdict(_Times)
+    peaks: dict[tuple[str, str], int] = defaultdict(int)
+    done, total = 0, sum(sample.layer.size for sample in samples)
+    for index, sample in enumerate(samples):
+        weight = pool.draw(sample.layer.shape, index)
+        for method in methods:
+            for tool, make in peers.items():
+                job, best = make(method.steps, weight), Best()
+                if job is None:
+                    continue
+                if meter is None:
+                    best.run(job)
+                else:
+                    _, peak = meter.call(functools.partial(best.run, job))
+                    peaks[method.key, tool] = max(peaks[method.key, tool], peak)
+                times[method.key, tool].add(best, weight.size, sample.count)
+        done += weight.size
+        if progress is not None:
+            progress(done, total, sample.layer.name)
+    return [
+        PeerMeasured(
+            model=model.key,
+            method=method,
+            tool=tool,
+            weights=model.weights,
+            measured_weights=each.measured,
+            seconds=each.seconds * model.weights / each.counted,
+            peak_bytes=peaks.get((method, tool)),
+        )
+        for (method, tool), each in times.items()
+    ]

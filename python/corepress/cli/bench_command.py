@@ -14,7 +14,7 @@ from .options import debug_option, json_option, quiet_option, thread_option
 from .wording import format_bytes, format_count, format_decibels
 
 if TYPE_CHECKING:
-    from ..benchmark.streaming import Measured
+    from ..benchmark.streaming import Measured, PeerMeasured
 
 PEER = "coremltools"
 SHARE = 0.8  # of a model's weights that the measured shapes hold together
@@ -54,7 +54,7 @@ def bench(
     from ..arrays import as_threads
     from ..benchmark import coremltools_jobs
     from ..benchmark.machine import describe_machine
-    from ..benchmark.streaming import one_of_each_shape, stream
+    from ..benchmark.streaming import one_of_each_shape, stream, stream_peers
     from ..coreml import Progress
     from .progress import progress_bar
 
@@ -70,21 +70,24 @@ def bench(
             if show is not None:
                 show(Progress(name, done, total, 2 * done, 2 * total))
 
-        others = {PEER: coremltools_jobs.job} if peers else None
-        results = stream(architecture, chosen, [threads], samples, peers=others, progress=tell)
+        results = stream(architecture, chosen, [threads], samples, progress=tell)
+        others = stream_peers(architecture, chosen, {PEER: coremltools_jobs.job}, progress=tell) if peers else []
     machine = describe_machine([PEER])
     if as_json:
-        click.echo(json.dumps({"machine": machine, "results": [asdict(result) for result in results]}, indent=2))
+        document = {"machine": machine, "results": [asdict(result) for result in results]}
+        click.echo(json.dumps({**document, "peers": [asdict(other) for other in others]}, indent=2))
     elif not quiet:
-        click.echo(_text(architecture, machine, len(samples), results))
+        click.echo(_text(architecture, machine, len(samples), results, others))
 
 
-def _text(model: Architecture, machine: dict[str, Any], layers: int, results: list[Measured]) -> str:
+def _text(
+    model: Architecture, machine: dict[str, Any], layers: int, results: list[Measured], others: list[PeerMeasured]
+) -> str:
     """The results as a table, with what was measured above and below it."""
     from ..coreml.table import Column, render
 
     first = results[0]
-    measured = max((peer.measured_weights for result in results for peer in result.peers.values()), default=0)
+    theirs = {other.method: other.seconds for other in others}
     columns = [
         Column("method", lambda result: METHODS[result.method].title),
         Column("weights/s", lambda result: format_count(result.weights_per_second), right=True),
@@ -95,9 +98,9 @@ def _text(model: Architecture, machine: dict[str, Any], layers: int, results: li
     ]
     if first.peak_bytes is not None:
         columns.append(Column("memory", lambda result: format_bytes(result.peak_bytes), right=True))
-    if measured:
-        columns.append(Column(PEER, _peer_seconds, right=True))
-        columns.append(Column("ratio", _ratio, right=True))
+    if others:
+        columns.append(Column(PEER, lambda result: _peer_seconds(theirs, result), right=True))
+        columns.append(Column("ratio", lambda result: _ratio(theirs, result), right=True))
     threads = f"{first.threads} thread{'s' if first.threads != 1 else ''}"
     notes = [
         f"Measured on one layer of each of {layers} shapes ({format_count(first.measured_weights)} weights), scaled to "
@@ -107,7 +110,8 @@ def _text(model: Architecture, machine: dict[str, Any], layers: int, results: li
     ]
     if first.peak_bytes is not None:
         notes.append("Memory: the most that a call needed beside its weight, the result included.")
-    if measured:
+    if others:
+        measured = max(other.measured_weights for other in others)
         notes.append(f"{PEER}: scaled from {format_count(measured)} weights; without reading and writing packages.")
     return "\n".join(
         (
@@ -127,9 +131,9 @@ def _seconds(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _peer_seconds(result: Measured) -> str:
-    return _seconds(result.peers[PEER].seconds) if PEER in result.peers else "-"
+def _peer_seconds(theirs: dict[str, float], result: Measured) -> str:
+    return _seconds(theirs[result.method]) if result.method in theirs else "-"
 
 
-def _ratio(result: Measured) -> str:
-    return f"{result.peers[PEER].seconds / result.seconds:.0f}x" if PEER in result.peers else "-"
+def _ratio(theirs: dict[str, float], result: Measured) -> str:
+    return f"{theirs[result.method] / result.seconds:.0f}x" if result.method in theirs else "-"
