@@ -1,6 +1,6 @@
 """Draws the charts of docs/benchmarks.md out of the results kept beside this script.
 
-    python bench/charts.py [--results bench/results] [--output docs/figures]
+    python bench/charts.py [--results bench/results] [--output docs/images]
 
 Colours are those of Okabe and Ito, which colour-blind people tell apart, and the shapes differ too; the background is
 white also where the page around is dark.
@@ -36,9 +36,37 @@ Document = dict[str, Any]
 Results = list[dict[str, Any]]
 
 
-def load(folder: Path, name: str) -> Document:
-    document: Document = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+def read(path: Path) -> Document:
+    document: Document = json.loads(path.read_text(encoding="utf-8"))
     return document
+
+
+def was_busy(document: Document) -> bool:
+    """Whether others worked on the machine while it measured: more threads were ready than ours."""
+    averages = document["load_averages"]
+    return averages is not None and averages[1] > 1.5 * document["machine"]["cpus"]
+
+
+def load(folder: Path, name: str) -> Document:
+    """The results of a script; those of diffusion.py may be in several files, of some models each.
+
+    Their `clock` names the times to compare: what users wait, or on a busy machine the time of all threads together.
+    """
+    documents = [read(path) for path in sorted(folder.glob(f"{name}*.json"))]
+    if name != "diffusion":
+        (document,) = documents
+        return document
+    clock = "cpu_seconds" if any(map(was_busy, documents)) else "seconds"
+    merged: Document = {"ours": [], "peers": [], "copies": {}, "clock": clock}
+    for document in documents:
+        merged["ours"] += document["results"]["ours"]
+        merged["peers"] += document["results"]["peers"]
+        for model in {result["model"] for result in document["results"]["ours"]}:
+            merged["copies"][model] = document["settings"]["copy_seconds_per_byte"]
+    order = list(ARCHITECTURES)
+    for kind in ("ours", "peers"):
+        merged[kind].sort(key=lambda result: order.index(result["model"]))
+    return merged
 
 
 def on_all_cpus(results: Results) -> Results:
@@ -54,6 +82,9 @@ def label(axes: Any, x: str, y: str = "") -> None:
     axes.grid(color=GRID)
 
 
+CLOCKS = {"seconds": "time", "cpu_seconds": "CPU time of all threads"}
+
+
 def by_key(results: Results, *keys: str) -> dict[Any, dict[str, Any]]:
     return {tuple(result[key] for key in keys): result for result in results}
 
@@ -63,23 +94,22 @@ def by_key(results: Results, *keys: str) -> dict[Any, dict[str, Any]]:
 
 def draw_models(diffusion: Document, path: Path) -> None:
     """Time of each method on each model: ours, coremltools', and what a copy takes."""
-    ours, peers = on_all_cpus(diffusion["results"]["ours"]), diffusion["results"]["peers"]
+    ours, peers, clock = on_all_cpus(diffusion["ours"]), diffusion["peers"], diffusion["clock"]
     theirs = by_key([peer for peer in peers if peer["tool"] == PEER], "model", "method")
     models = [key for key in ARCHITECTURES if any(result["model"] == key for result in ours)]
-    copy_per_byte = diffusion["settings"]["copy_seconds_per_byte"]["cp and sync"]
     figure = new_figure("Time to compress all weights of a model", (12.5, 3.4 * ((len(models) + 1) // 2) + 1))
     panels = figure.subplots((len(models) + 1) // 2, 2, sharex=True, sharey=True, squeeze=False).flat
     names = [key for key in METHODS if any(result["method"] == key for result in ours)]
     for axes, key in zip(panels, models, strict=False):
         results = by_key([result for result in ours if result["model"] == key], "method")
         first = next(iter(results.values()))
-        axes.axvline(first["copy_seconds"], color=GREY, linewidth=1.5, label="np.copyto, in memory")
-        durable = 2 * first["weights"] * copy_per_byte
+        axes.axvline(first[f"copy_{clock}"], color=GREY, linewidth=1.5, label="np.copyto, in memory")
+        durable = 2 * first["weights"] * diffusion["copies"][key]["cp and sync"]
         axes.axvline(durable, color=GREY, linewidth=1.5, linestyle=":", label="cp and sync, a file of that size")
         places = [names.index(name) for (name,) in results]
-        seconds = [result["seconds"] for result in results.values()]
+        seconds = [result[clock] for result in results.values()]
         pairs = [
-            (place, second, theirs[key, name]["seconds"])
+            (place, second, theirs[key, name][clock])
             for place, second, (name,) in zip(places, seconds, results, strict=True)
             if (key, name) in theirs
         ]
@@ -121,7 +151,7 @@ def draw_models(diffusion: Document, path: Path) -> None:
     figure.axes[0].set_xlim(low, 3 * high)
     figure.axes[0].invert_yaxis()
     for axes in figure.axes[-2:]:
-        axes.set_xlabel("time, logarithmic", color=INK)
+        axes.set_xlabel(f"{CLOCKS[clock]}, logarithmic", color=INK)
     handles, texts = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside lower center", ncols=4, frameon=False, labelcolor=INK)
     save_figure(figure, path)
@@ -129,16 +159,20 @@ def draw_models(diffusion: Document, path: Path) -> None:
 
 def draw_peers(diffusion: Document, path: Path) -> None:
     """Rates of all tools by method, on the first model."""
-    model = diffusion["results"]["ours"][0]["model"]
-    ours = by_key(on_all_cpus([r for r in diffusion["results"]["ours"] if r["model"] == model]), "method")
-    peers = [peer for peer in diffusion["results"]["peers"] if peer["model"] == model]
+    model, clock = diffusion["ours"][0]["model"], diffusion["clock"]
+    ours = by_key(on_all_cpus([r for r in diffusion["ours"] if r["model"] == model]), "method")
+    peers = [peer for peer in diffusion["peers"] if peer["model"] == model]
     shown = [key for key in SHOWN_WITH_PEERS if (key,) in ours]
-    figure = new_figure(f"Weights per second by tool, {ARCHITECTURES[model].title}", (13, 7.2))
+    per = "second" if clock == "seconds" else "CPU second"
+    figure = new_figure(f"Weights per {per} by tool, {ARCHITECTURES[model].title}", (13, 7.2))
     panels = list(figure.subplots(2, (len(shown) + 1) // 2, sharex=True, squeeze=False).flat)
     for axes, key in zip(panels, shown, strict=False):
         result = ours[key,]
-        rates = {"np.copyto": result["weights"] / result["copy_seconds"], "corepress": result["weights_per_second"]}
-        of_peers = {peer["tool"]: peer["weights"] / peer["seconds"] for peer in peers if peer["method"] == key}
+        rates = {
+            "np.copyto": result["weights"] / result[f"copy_{clock}"],
+            "corepress": result["weights"] / result[clock],
+        }
+        of_peers = {peer["tool"]: peer["weights"] / peer[clock] for peer in peers if peer["method"] == key}
         rates |= dict(sorted(of_peers.items(), key=lambda item: -item[1]))
         colours = [GREY, BLUE, *[ORANGE] * len(of_peers)]
         bars = axes.barh(range(len(rates)), list(rates.values()), color=colours, height=0.62)
@@ -148,7 +182,7 @@ def draw_peers(diffusion: Document, path: Path) -> None:
         axes.set_yticks(range(len(rates)), list(rates))
         axes.set_xscale("log")
         axes.set_ylim(8.6, -0.6)  # bars of all panels are equally thick
-        label(axes, "weights/s, logarithmic")
+        label(axes, f"weights per {per}, logarithmic")
         axes.grid(axis="y", visible=False)
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
@@ -159,7 +193,7 @@ def draw_peers(diffusion: Document, path: Path) -> None:
 
 def draw_quality(diffusion: Document, path: Path) -> None:
     """Signal-to-noise ratio against bits per weight on the first model."""
-    results = on_all_cpus(diffusion["results"]["ours"])
+    results = on_all_cpus(diffusion["ours"])
     model = results[0]["model"]
     kinds = {
         "palette": (("4bit", "4bit-groups", "6bit", "8bit"), BLUE, "o"),
@@ -198,16 +232,16 @@ def draw_quality(diffusion: Document, path: Path) -> None:
 
 def draw_scaling(diffusion: Document, path: Path) -> None:
     """Time against the number of weights, and what a second thread brings."""
-    results = diffusion["results"]["ours"]
+    results, clock = diffusion["ours"], diffusion["clock"]
     names = [key for key in METHODS if any(result["method"] == key for result in results)]
     figure = new_figure("Growth with the model, and with threads", (13, 5.6))
     sizes, threads = figure.subplots(1, 2, width_ratios=(1.2, 1))
     colours = [BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, GREY, "#000000", "#a65628", "#4b0092"]
     markers = "os^DvPX*<>"
     for name, colour, marker in zip(names, colours, markers, strict=False):
-        points = sorted((r["weights"] / 1e9, r["seconds"]) for r in on_all_cpus(results) if r["method"] == name)
+        points = sorted((r["weights"] / 1e9, r[clock]) for r in on_all_cpus(results) if r["method"] == name)
         sizes.plot(*zip(*points, strict=True), color=colour, marker=marker, linewidth=1.6, label=METHODS[name].title)
-    copies = sorted({(r["weights"] / 1e9, r["copy_seconds"]) for r in on_all_cpus(results)})
+    copies = sorted({(r["weights"] / 1e9, r[f"copy_{clock}"]) for r in on_all_cpus(results)})
     sizes.plot(*zip(*copies, strict=True), color=GREY, linestyle=":", linewidth=2, label="np.copyto")
     sizes.set_xscale("log")
     sizes.set_yscale("log")
@@ -218,7 +252,7 @@ def draw_scaling(diffusion: Document, path: Path) -> None:
     ticks = {place: text for place, text in SECONDS.items() if low < place < high}
     sizes.set_yticks(list(ticks), list(ticks.values()))
     style(sizes, "Time by model, all CPUs")
-    label(sizes, "billion weights, logarithmic", "time, logarithmic")
+    label(sizes, "billion weights, logarithmic", f"{CLOCKS[clock]}, logarithmic")
     sizes.legend(fontsize=9, frameon=False, labelcolor=INK, loc="upper left", bbox_to_anchor=(1, 1))
     model = max(ARCHITECTURES, key=lambda key: sum(result["model"] == key for result in results))
     of_model = by_key([result for result in results if result["model"] == model], "method", "threads")
@@ -289,16 +323,16 @@ def draw_all(results: Path, output: Path, names: Sequence[str] = tuple(CHARTS)) 
     written = []
     for name in names:
         draw, source = CHARTS[name]
-        if (results / f"{source}.json").exists():
-            draw(load(results, source), output / f"{name}.svg")
-            written.append(output / f"{name}.svg")
+        if any(results.glob(f"{source}*.json")):
+            draw(load(results, source), output / f"benchmark-{name}.svg")
+            written.append(output / f"benchmark-{name}.svg")
     return written
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "figures")
+    parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "images")
     options = parser.parse_args()
     for path in draw_all(options.results, options.output):
         print(path)

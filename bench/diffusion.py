@@ -1,19 +1,21 @@
 """Diffusion models of up to 12 billion weights through the kernels, a drawn layer at a time, beside other tools.
 
-    python bench/diffusion.py [--models sd15 sdxl] [--methods 4bit int8] [--threads 1 all] [--repeat 3]
-                              [--peers coremltools MLX | --no-peers] [--quick] [--scratch FOLDER] [--json FILE]
+    python bench/diffusion.py [--models sd15 sdxl] [--methods 4bit int8] [--sampled 4bit-groups] [--threads 1 all]
+                              [--repeat 3] [--peers coremltools MLX | --no-peers] [--quick] [--scratch FOLDER]
+                              [--json FILE]
 
 All layers of a model are drawn one after the other, compressed by every method in turns beside np.copyto of them, and
 thrown away, so a machine of 8 GB is enough for each. Drawing is not in the times. The numbers that weights are made of
 are drawn once: a layer takes them from another place on, each row times its own scale. Other tools do one layer of each
-of the three shapes with most weights, whole, once; their times are scaled to the model. `cp` copies a file of drawn
-weights, to the page cache and, with `sync -f`, to the disk; its time is scaled too. --quick measures one layer of each
-shape.
+of the four shapes with most weights, whole, once, and so do methods that are slow or --sampled; their times are scaled
+to the model. `cp` copies a file of drawn weights, to the page cache and, with `sync -f`, to the disk; its time is
+scaled too. --quick measures one layer of each shape.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import multiprocessing
 import subprocess
@@ -21,7 +23,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def print_model(results: Sequence[Measured], others: Sequence[PeerMeasured], cop
         table.add_column(heading, justify="right")
     for result in results:
         table.add_row(
-            METHODS[result.method].title + (" *" if METHODS[result.method].slow else ""),
+            METHODS[result.method].title + (" *" if result.measured_weights < result.weights else ""),
             str(result.threads),
             f"{result.weights_per_second / 1e6:.0f}",
             f"{result.seconds:.2f}",
@@ -96,16 +97,19 @@ def print_model(results: Sequence[Measured], others: Sequence[PeerMeasured], cop
     if results[0].process_peak_bytes is not None:
         console.print(f"peak memory of the process {megabytes(results[0].process_peak_bytes)} MB", style="dim")
     if others:
-        ours = {result.method: result.seconds for result in results}  # of the last number of threads
+        ours = {result.method: result for result in results}  # of the last number of threads
         table = Table(title="other tools *")
-        for heading in ("method", "tool", "seconds", "ratio", "peak MB"):
+        for heading in ("method", "tool", "seconds", "CPU s", "ratio", "CPU ratio", "peak MB"):
             table.add_column(heading, justify="left" if heading in ("method", "tool") else "right")
         for other in sorted(others, key=lambda other: list(METHODS).index(other.method)):
-            ratio = f"{other.seconds / ours[other.method]:.1f}"
-            cells = f"{other.seconds:.1f}", ratio, megabytes(other.peak_bytes)
-            table.add_row(METHODS[other.method].title, other.tool, *cells)
+            our = ours[other.method]
+            ratios = other.seconds / our.seconds, other.cpu_seconds / our.cpu_seconds
+            cells = (f"{number:.1f}" for number in (other.seconds, other.cpu_seconds, *ratios))
+            table.add_row(METHODS[other.method].title, other.tool, *cells, megabytes(other.peak_bytes))
         console.print(table)
-    console.print(f"* scaled from one layer of each of the {SAMPLED_SHAPES} shapes with most weights", style="dim")
+    console.print(
+        f"* scaled; tools from one layer of each of the {SAMPLED_SHAPES} shapes with most weights", style="dim"
+    )
 
 
 def megabytes(count: int | None) -> str:
@@ -123,6 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--sampled", nargs="+", choices=METHODS, default=[], help="methods that a sample must do for")
     parser.add_argument("--threads", nargs="+", type=number_of_threads, default=[1, cpus()], metavar="N")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each call, of which the best counts")
     parser.add_argument("--peers", nargs="+", choices=peers.PACKAGES, default=list(peers.PACKAGES), metavar="TOOL")
@@ -135,7 +140,9 @@ def main() -> None:
     tools = [tool for tool in asked if not peers.missing(tool)]
     absent = [tool for tool in asked if peers.missing(tool)]
     threads = list(dict.fromkeys(options.threads))
-    methods = [METHODS[method] for method in options.methods]
+    methods = [
+        dataclasses.replace(METHODS[key], slow=METHODS[key].slow or key in options.sampled) for key in options.methods
+    ]
     copies = copy_seconds_per_byte(options.scratch, options.quick)
     results: list[Measured] = []
     others: list[PeerMeasured] = []
@@ -167,7 +174,10 @@ def main() -> None:
         "left_out": absent,
         "copy_seconds_per_byte": copies,
     }
-    measured = {"ours": [asdict(result) for result in results], "peers": [asdict(other) for other in others]}
+    measured = {
+        "ours": [dataclasses.asdict(result) for result in results],
+        "peers": [dataclasses.asdict(other) for other in others],
+    }
     documents.save(options, settings, measured)
 
 

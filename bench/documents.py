@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def save(options: argparse.Namespace, settings: dict[str, Any], results: Any) ->
     document = {
         "date": options.date or datetime.date.today().isoformat(),
         "machine": describe_machine(peers.index_names()),
+        "load_averages": os.getloadavg() if hasattr(os, "getloadavg") else None,  # of 1, 5 and 15 minutes
         "settings": settings,
         "results": results,
     }

@@ -143,6 +143,8 @@ def job(tool: str, step: Palettize, weight: Array) -> Job | None:
     group_size = step.group_size if step.granularity == "per_grouped_channel" else 0
     if weight.shape[0] % (group_size or step.cluster_dim):
         return None
+    if tool == "coreai-opt, exact" and step.cluster_dim > 1:
+        return None  # only numbers are rounded by its default
     if tool.startswith("coreai-opt"):
         return coreai_palettize(weight, step.nbits, group_size, step.cluster_dim, exact=tool.endswith("exact"))
     if group_size:

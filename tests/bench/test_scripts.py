@@ -63,10 +63,10 @@ def test_diffusion_saves_what_charts_draw(tiny_alone, tmp_path, monkeypatch, cap
     figures = tmp_path / "figures"
     run(charts.main, monkeypatch, "--results", results, "--output", figures)
     for name in ("models", "tools", "quality", "scaling"):
-        drawn = (figures / f"{name}.svg").read_text()
+        drawn = (figures / f"benchmark-{name}.svg").read_text()
         assert METHODS["4bit"].title in drawn
         charts.draw_all(results, tmp_path / "again", [name])
-        assert (tmp_path / "again" / f"{name}.svg").read_text() == drawn  # nothing in it depends on the day
+        assert (tmp_path / "again" / f"benchmark-{name}.svg").read_text() == drawn  # nothing in it depends on the day
 
 
 def test_table_saves_what_the_chart_of_goals_draws(script, tmp_path):
@@ -80,7 +80,7 @@ def test_table_saves_what_the_chart_of_goals_draws(script, tmp_path):
     ]
     (tmp_path / "rows.json").write_text(json.dumps(document))
     charts.draw_all(tmp_path, tmp_path)
-    drawn = (tmp_path / "goals.svg").read_text()
+    drawn = (tmp_path / "benchmark-goals.svg").read_text()
     assert "missed" in drawn
     assert "measured, reached" in drawn
 
@@ -138,6 +138,6 @@ def test_tools_that_are_missing_are_named(monkeypatch, tmp_path):
     assert "imaginary" not in documents.describe_machine(peers.index_names())["versions"]
 
 
-def test_every_kept_result_has_a_chart_and_every_chart_a_result():
-    kept = {path.stem for path in (Path(charts.__file__).parent / "results").glob("*.json")}
-    assert {source for _, source in charts.CHARTS.values()} <= kept
+def test_every_chart_has_a_kept_result():
+    kept = [path.stem for path in (Path(charts.__file__).parent / "results").glob("*.json")]
+    assert all(any(name.startswith(source) for name in kept) for _, source in charts.CHARTS.values())

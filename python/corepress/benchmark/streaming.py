@@ -24,7 +24,7 @@ from .memory import PeakMeter, tells_peaks
 from .methods import Method
 from .timing import Best, Job
 
-SAMPLED_SHAPES = 3  # by how many shapes what is slow is judged, those that hold most of the weights
+SAMPLED_SHAPES = 4  # by how many shapes what is slow is judged, those that hold most of the weights
 MOST_SECONDS_TWICE = 1.0  # what takes longer is not run again
 
 
@@ -66,8 +66,8 @@ class PeerMeasured:
     ----------
     weights, measured_weights : int
         Weights of the model, and how many of them were compressed; the time is scaled from these to those.
-    seconds : float
-        Of one run.
+    seconds, cpu_seconds : float
+        Of one run each.
     peak_bytes : int or None
         The largest memory that a call needed beside the weight, its result included.
     """
@@ -78,6 +78,7 @@ class PeerMeasured:
     weights: int
     measured_weights: int
     seconds: float
+    cpu_seconds: float
     peak_bytes: int | None
 
 
@@ -91,7 +92,7 @@ class Measured:
         Weights of the model, and how many of them were compressed; times are scaled from these to those.
     seconds, cpu_seconds : float
         The best runs of each layer, added up.
-    copy_seconds : float
+    copy_seconds, copy_cpu_seconds : float
         The same of np.copyto into memory that is there already.
     peak_bytes : int or None
         The largest memory that a call needed beside the weight, its result included.
@@ -111,6 +112,7 @@ class Measured:
     seconds: float
     cpu_seconds: float
     copy_seconds: float
+    copy_cpu_seconds: float
     weights_per_second: float
     peak_bytes: int | None
     process_peak_bytes: int | None
@@ -275,6 +277,7 @@ def _measured(
         seconds=times.seconds * scale,
         cpu_seconds=times.cpu_seconds * scale,
         copy_seconds=copies.seconds * model.weights / max(copies.counted, 1),
+        copy_cpu_seconds=copies.cpu_seconds * model.weights / max(copies.counted, 1),
         weights_per_second=times.counted / times.seconds if times.seconds else 0.0,
         peak_bytes=sums.peak,
         process_peak_bytes=meter.largest if meter else None,
@@ -344,6 +347,7 @@ def stream_peers(
             weights=model.weights,
             measured_weights=each.measured,
             seconds=each.seconds * model.weights / each.counted,
+            cpu_seconds=each.cpu_seconds * model.weights / each.counted,
             peak_bytes=peaks.get((method, tool)),
         )
         for (method, tool), each in times.items()
