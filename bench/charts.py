@@ -48,7 +48,7 @@ def was_busy(document: Document) -> bool:
 
 
 def load(folder: Path, name: str) -> Document:
-    """The results of a script; those of diffusion.py may be in several files, of some models each.
+    """The results of a script; those of diffusion.py may be in several files, and the best of each method counts.
 
     Their `clock` names the times to compare: what users wait, or on a busy machine the time of all threads together.
     """
@@ -63,10 +63,19 @@ def load(folder: Path, name: str) -> Document:
         merged["peers"] += document["results"]["peers"]
         for model in {result["model"] for result in document["results"]["ours"]}:
             merged["copies"][model] = document["settings"]["copy_seconds_per_byte"]
-    order = list(ARCHITECTURES)
-    for kind in ("ours", "peers"):
-        merged[kind].sort(key=lambda result: order.index(result["model"]))
+    for kind, more in (("ours", "threads"), ("peers", "tool")):
+        merged[kind].sort(key=lambda result: (-result["measured_weights"], result[clock]))  # the best comes first
+        best: dict[Any, dict[str, Any]] = {}
+        for result in merged[kind]:
+            best.setdefault((result["model"], result["method"], result[more]), result)
+        merged[kind] = sorted(best.values(), key=_place)
     return merged
+
+
+def _place(result: dict[str, Any]) -> tuple[int, int, Any]:
+    """Where a result stands: by model, method, and number of threads."""
+    order = list(ARCHITECTURES).index(result["model"]), list(METHODS).index(result["method"])
+    return *order, result.get("threads", 0)
 
 
 def on_all_cpus(results: Results) -> Results:

@@ -1,7 +1,7 @@
 """Tells what a change did to the speed of every row: two revisions in turns, pair by pair.
 
     python bench/compare.py BEFORE [AFTER] [--rows WORD ...] [--threads N] [--pairs 21] [--seconds 4] [--quick]
-                            [--json FILE]
+                            [--clock cpu] [--json FILE]
 
 BEFORE and AFTER are git revisions; without AFTER, what is installed now is measured. A revision is built once, in
 build/compare. Each has a process of its own with its own bench/rows.py. In a pair both do the row once, now one first,
@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 import documents
+from corepress.benchmark import timing
 
 ROOT = Path(__file__).parent.parent
 WORKER = Path(__file__).with_name("compare_worker.py")
@@ -104,9 +105,9 @@ def built(revision: str) -> tuple[Path, Path]:
 class Worker:
     """A process that does rows of one revision, or of what is installed."""
 
-    def __init__(self, revision: str | None, threads: int | None, quick: bool) -> None:
+    def __init__(self, revision: str | None, threads: int | None, quick: bool, clock: str = "wall") -> None:
         bench, site = built(revision) if revision else (Path(__file__).parent, None)
-        command = [sys.executable, str(WORKER), str(bench), str(threads or 0), str(int(quick))]
+        command = [sys.executable, str(WORKER), str(bench), str(threads or 0), str(int(quick)), clock]
         environment = {**os.environ, **({"PYTHONPATH": str(site), "COREPRESS_SITE": str(site)} if site else {})}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -176,12 +177,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=21)
     parser.add_argument("--seconds", type=float, default=4, help="after which a row gets no more pairs than nine")
     parser.add_argument("--quick", action="store_true", help="small weights")
+    parser.add_argument("--clock", choices=timing.CLOCKS, default="wall", help="cpu, for machines that are busy")
     documents.add_options(parser)
     options = parser.parse_args()
     after_name = options.after or "installed"
     with (
-        Worker(options.before, options.threads, options.quick) as before,
-        Worker(options.after, options.threads, options.quick) as after,
+        Worker(options.before, options.threads, options.quick, options.clock) as before,
+        Worker(options.after, options.threads, options.quick, options.clock) as after,
     ):
         common = [row for row in after.rows if row in before.rows]
         rows = [row for row in common if not options.rows or any(word in row for word in options.rows)]
@@ -190,7 +192,7 @@ def main() -> None:
             with console.status(row):
                 results.append(measure(row, before, after, options.pairs, options.seconds))
     print_table(results, f"{options.before} and {after_name}", console)
-    settings = {"before": options.before, "after": after_name, "threads": options.threads, "quick": options.quick}
+    settings = {"before": options.before, "after": after_name, "clock": options.clock, "threads": options.threads}
     documents.save(options, settings, [{**asdict(result), "verdict": result.verdict} for result in results])
 
 

@@ -1,6 +1,6 @@
 """Does rows of one revision for compare.py: names come in by line, seconds and a digest of the result go out.
 
-    compare_worker.py BENCH THREADS QUICK
+    compare_worker.py BENCH THREADS QUICK CLOCK
 
 BENCH is the revision's folder of benchmarks; where COREPRESS_SITE is set, its installation is there.
 """
@@ -50,6 +50,7 @@ def digest(result: Any) -> str:
 
 def main() -> None:
     bench, threads, quick = sys.argv[1], int(sys.argv[2]) or None, sys.argv[3] == "1"
+    now = {"wall": time.perf_counter, "cpu": time.process_time}[sys.argv[4]]
     sys.path[0] = bench
     if site := os.environ.get("COREPRESS_SITE"):
         only_from(site)
@@ -67,9 +68,9 @@ def main() -> None:
         if first:
             data = None
             known, data = name, row.make(quick)
-        start = time.perf_counter()
+        start = now()
         result = row.run(data, threads)
-        seconds = time.perf_counter() - start
+        seconds = now() - start
         answer((seconds, digest(result) if first else ""))
 
 
