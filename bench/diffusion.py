@@ -146,6 +146,18 @@ def main() -> None:
     copies = copy_seconds_per_byte(options.scratch, options.quick)
     results: list[Measured] = []
     others: list[PeerMeasured] = []
+    settings = {
+        "quick": options.quick,
+        "repeat": options.repeat,
+        "left_out": absent,
+        "copy_seconds_per_byte": copies,
+    }
+
+    def save() -> None:
+        """Also when more is to come: what a run has measured stays when it is interrupted."""
+        measured = {"ours": [dataclasses.asdict(each) for each in results]}
+        documents.save(options, settings, {**measured, "peers": [dataclasses.asdict(each) for each in others]})
+
     context = multiprocessing.get_context("spawn")
     for key in options.models:
         model = ARCHITECTURES[key]
@@ -157,28 +169,21 @@ def main() -> None:
                 bar.update(task, completed=done, total=total)
 
             results += stream(model, methods, threads, samples, repeat=options.repeat, progress=tell)
+            save()
             if tools:
                 bar.update(task, description=f"{model.title}, other tools")
                 found = context.SimpleQueue()
                 process = context.Process(target=measure_peers, args=(key, options.methods, tools, found))
                 process.start()
+                process.join()  # what it found fits the pipe
+                if process.exitcode:
+                    raise SystemExit(f"other tools failed on {model.title}; leave them out by --no-peers")
                 others += found.get()
-                process.join()
+            save()
         of_model = [[each for each in all_of_them if each.model == key] for all_of_them in (results, others)]
         print_model(*of_model, copies)
     if absent:
         print(f"not installed: {', '.join(absent)}")
-    settings = {
-        "quick": options.quick,
-        "repeat": options.repeat,
-        "left_out": absent,
-        "copy_seconds_per_byte": copies,
-    }
-    measured = {
-        "ours": [dataclasses.asdict(result) for result in results],
-        "peers": [dataclasses.asdict(other) for other in others],
-    }
-    documents.save(options, settings, measured)
 
 
 if __name__ == "__main__":

@@ -59,8 +59,9 @@ def busy(results: Path) -> str:
         return "Nothing else ran on the machine.\n"
     return (
         f"Others worked on the machine at the same time (up to {max(loads):.0f} threads were waiting for its CPUs), so "
-        "*time* is longer than it need be. Charts, *copies* and ratios therefore compare CPU time, that of all threads "
-        "of a process together, where the table has it; `cp` is as slow as it was.\n"
+        "what a user would have waited tells nothing. Tables and charts have CPU time instead, that of all threads of "
+        "a process together; with two threads on an idle machine the wait is half of it. It too is up to twice as long "
+        "as it is alone, since the others share caches and memory; ratios suffer less. `cp` is as slow as it was.\n"
     )
 
 
@@ -86,9 +87,8 @@ def models(results: Path) -> str:
             rows.append(
                 (
                     METHODS[result["method"]].title + ("¹" if sampled else ""),
-                    format_count(result["weights_per_second"]),
-                    duration(result["seconds"]),
-                    duration(result["cpu_seconds"]),
+                    format_count(result["weights"] / result[clock]),
+                    duration(result[clock]),
                     ratio(result[clock] / result[f"copy_{clock}"]),
                     f"{result['bits_per_weight']:.2f}",
                     format_decibels(result["snr_db"]),
@@ -97,7 +97,8 @@ def models(results: Path) -> str:
                     ratio(peer[clock] / result[clock]) if peer else "",
                 )
             )
-        headings = "weights/s", "time", "CPU time", "copies", "bits", "SNR", "memory", "coremltools²", "ratio"
+        time = "time" if clock == "seconds" else "CPU time"
+        headings = "weights/s", time, "copies", "bits", "SNR", "memory", "coremltools²", "ratio"
         layers = len(ARCHITECTURES[key].layers)
         size = 2 * first["weights"]
         floors = f"`np.copyto` of all weights {duration(first[f'copy_{clock}'])}, " + ", ".join(

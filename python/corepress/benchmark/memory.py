@@ -18,16 +18,18 @@ def tells_peaks() -> bool:
 
 
 class PeakMeter:
-    """Measures calls, and remembers the largest memory of the process meanwhile.
+    """Measures calls, and remembers the largest memory of the process since it was made.
 
     Attributes
     ----------
     largest : int
-        Bytes; 0 before the first call.
+        Bytes, as of the last call.
     """
 
     def __init__(self) -> None:
-        self.largest = 0
+        _give_free_memory_back()
+        _CLEAR.write_text("5")  # the peak starts again from here
+        self.largest = _status_bytes("VmHWM")
 
     def call(self, function: Callable[[], Result]) -> tuple[Result, int]:
         """Call a function.
@@ -39,7 +41,7 @@ class PeakMeter:
         """
         self._look()
         _give_free_memory_back()
-        _CLEAR.write_text("5")  # the peak starts again from here
+        _CLEAR.write_text("5")
         before = _status_bytes("VmRSS")
         result = function()
         return result, max(self._look() - before, 0)
