@@ -16,8 +16,24 @@ BlockLayout = tuple[tuple[int, int], ...]
 ErrorSums = tuple[float, float, float, float, float]
 Noise = tuple[float, float]  # the first two; None where they would take another pass
 
-def simd_levels() -> list[str]: ...
-def simd_level() -> str: ...
+def simd_levels() -> list[str]:
+    """Return the instruction-set levels that this machine can run, best last.
+
+    Returns
+    -------
+    list of str
+        ``"baseline"``, and on x86-64 machines that have them ``"avx2"`` and ``"avx512"``.
+    """
+
+def simd_level() -> str:
+    """Return the instruction-set level in use: the best one, or that of ``COREPRESS_SIMD``.
+
+    Returns
+    -------
+    str
+        One of `corepress.simd_levels`.
+    """
+
 def set_simd_level(level: str) -> None: ...
 def default_threads() -> int: ...
 def pack_bits(

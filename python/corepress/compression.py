@@ -152,6 +152,15 @@ def quantize(
     fall better, and improves the best by turns: the least-squares scale for the codes, the codes for that scale,
     neighbouring zero points. Symmetric codes then use the end that is left out otherwise: int4 codes are -8 to 7, those
     of uint4 0 to 15 about 7. The result is never worse than without the search.
+
+    Examples
+    --------
+    >>> weight = np.linspace(-1, 1, 4096, dtype=np.float16).reshape(64, 64)
+    >>> quantized = quantize(weight, dtype="int4", granularity="per_block", block_size=32)
+    >>> quantized
+    <QuantizedTensor int4 of float16, blocks of (1, 32), shape (64, 64), 4.500 bits/weight>
+    >>> quantized.scale.shape, quantized.codes()[0, :3]
+    ((64, 2), array([-7, -7, -7], dtype=int8))
     """
     spec = Quantize(
         dtype=dtype,
@@ -338,6 +347,7 @@ def prune(
     Returns
     -------
     SparseTensor or list of SparseTensor
+        With the weights that stay, in their dtype; of a compressed tensor, with their codes.
 
     Raises
     ------
@@ -351,6 +361,14 @@ def prune(
     -----
     Magnitudes are compared exactly, and norms as sums of squares in double precision, so that neither the range nor
     the precision of float16 decides.
+
+    Examples
+    --------
+    >>> sparse = prune(np.float32([[4, -1, 2, -3], [1, 2, 3, 4]]), n_m_ratio=(2, 4))
+    >>> sparse
+    <SparseTensor 4 of 8 float32 values (50.0% zero), shape (2, 4), 17.000 bits/weight>
+    >>> sparse.dense().tolist()
+    [[4.0, 0.0, 0.0, -3.0], [0.0, 0.0, 3.0, 4.0]]
     """
     spec = Prune(
         target_sparsity=target_sparsity,

@@ -53,14 +53,14 @@ class Config:
     ----------
     global_config : spec, dict, list of them, or None
         One step or the steps, in their order, for all weights that no rule means; None keeps them.
-    op_types : dict of str to the same
+    op_types : dict of str to spec, dict, list of them, or None
         Steps for the weights that operations of a type use, for example ``{"conv": {"palettize": {"nbits": 6}}}``.
-    weights : dict of str to the same
+    weights : dict of str to spec, dict, list of them, or None
         Steps for weights by name, or by the name of the operation that uses them; see `Rule.pattern`. Later rules win
         over earlier ones.
     weight_threshold : int
-        Weights of this many elements or fewer are kept. ``{"steps": ..., "weight_threshold": N}`` in place of steps
-        sets another for these weights.
+        Weights of this many elements or fewer are kept; 2048 unless given, as in coremltools.
+        ``{"steps": ..., "weight_threshold": N}`` in place of steps sets another for these weights.
     joint_compression : bool
         Take weights that the package holds compressed already as input of the steps, instead of leaving them alone.
     target : {"ios16", "ios17", "ios18", "ios26", "ane", "gpu"}, optional
@@ -147,6 +147,11 @@ class Config:
             Which of several recipes: its key, or its bits per weight, 4.5 for ``recipe_4.50_bit_mixedpalette``.
         **options
             Further options of `palettize`, such as ``granularity``.
+
+        Raises
+        ------
+        ValueError
+            If the recipe is not valid, has bits that no table has, or does not have such a key.
         """
         return cls(weights=[(name, spec) for name, spec in recipes.rules_of(recipe, key, options)])
 
@@ -160,6 +165,13 @@ class Config:
             The file; see `from_dict` for what it may hold.
         recipe : str or float, optional
             Which of the recipes of a file that has several.
+
+        Raises
+        ------
+        ValueError
+            If what it holds is not valid; the message begins with the path.
+        FileNotFoundError
+            If there is no such file.
         """
         try:
             values = read_config_file(Path(path))

@@ -84,6 +84,7 @@ def pack_bits(
     Returns
     -------
     numpy.ndarray of uint8
+        The stream, 1-D: `out`, or a new array.
 
     Raises
     ------
@@ -126,8 +127,8 @@ def unpack_bits(
         Bits per code, 1 to 8.
     count : int
         Number of codes.
-    out : numpy.ndarray of uint8, or of int8 if `signed`, optional
-        1-D array of `count` bytes to write to.
+    out : numpy.ndarray, optional
+        1-D array of `count` elements to write to, uint8, or int8 if `signed`.
     signed : bool
         Whether the codes are two's complement.
     bitorder : {"little", "big"}
@@ -137,8 +138,13 @@ def unpack_bits(
 
     Returns
     -------
-    numpy.ndarray of uint8, or of int8 if `signed`
-        1-D.
+    numpy.ndarray
+        The codes, 1-D, uint8, or int8 if `signed`: `out`, or a new array.
+
+    Raises
+    ------
+    ValueError
+        If `data` or `out` has another size.
     """
     nbits, big = _checked_stream("unpack_bits", nbits, bitorder)
     if count < 0:
@@ -155,12 +161,50 @@ def unpack_bits(
 
 
 def pack_mask(mask: Any, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Pack a mask of bool or of 0 and 1 into bits, least significant bit first; see `pack_bits`."""
+    """Pack a mask into bits, least significant bit first; the last byte is filled with zeros.
+
+    Parameters
+    ----------
+    mask : array_like of bool, or of uint8 0 and 1
+        Any shape, taken in row-major order.
+    out : numpy.ndarray of uint8, optional
+        Array of ``(count + 7) // 8`` bytes to write to.
+
+    Returns
+    -------
+    numpy.ndarray of uint8
+        The bits, 1-D: `out`, or a new array.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `pack_bits` does.
+    """
     return pack_bits(mask, 1, out)
 
 
 def unpack_mask(data: NDArray[np.uint8], count: int, out: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
-    """Unpack `count` bits to a 1-D bool array, `out` if given; the inverse of `pack_mask`."""
+    """Unpack a mask; the inverse of `pack_mask`.
+
+    Parameters
+    ----------
+    data : numpy.ndarray of uint8
+        ``(count + 7) // 8`` bytes, least significant bit first.
+    count : int
+        Number of bits.
+    out : numpy.ndarray of bool, optional
+        1-D array of `count` elements to write to.
+
+    Returns
+    -------
+    numpy.ndarray of bool
+        The mask, 1-D: `out`, or a new array.
+
+    Raises
+    ------
+    ValueError
+        If `data` or `out` has another size.
+    """
     mask = _output("unpack_mask", out, count, np.bool_)
     unpack_bits(data, 1, count, mask.view(np.uint8))
     return mask
@@ -181,6 +225,18 @@ def encode_sparse(
         1-D array of the weight's dtype, with as many elements as the mask has ones, to write to.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+    Returns
+    -------
+    numpy.ndarray
+        The weights, 1-D: `out`, or a new array.
+
+    Raises
+    ------
+    TypeError
+        If the weight is not a float array.
+    ValueError
+        If the mask or `out` does not fit.
     """
     weight = as_weight("encode_sparse", weight)
     packed = _packed_mask("encode_sparse", mask, weight.shape)
@@ -197,9 +253,32 @@ def decode_sparse(
     out: NDArray[Any] | None = None,
     num_threads: int | None = None,
 ) -> NDArray[Any]:
-    """Return an array of `shape` with `values` where `mask` is true and 0 elsewhere; the inverse of `encode_sparse`.
+    """Return an array with values where `mask` is true and 0 elsewhere; the inverse of `encode_sparse`.
 
-    `out`, if given, is that array: contiguous, of the dtype of `values`.
+    Parameters
+    ----------
+    values : array_like of float16, bfloat16, float32 or float64
+        As many as the mask has ones, 1-D, in row-major order; float64 is narrowed to float32.
+    mask : array_like
+        bool in `shape`, or the packed bytes of `pack_mask`.
+    shape : tuple of int
+        Shape of the array.
+    out : numpy.ndarray, optional
+        C-contiguous array of `shape` and of the dtype of `values` to write to.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+    Returns
+    -------
+    numpy.ndarray
+        `out`, or a new array.
+
+    Raises
+    ------
+    TypeError
+        If the values are not a float array.
+    ValueError
+        If the mask, the number of values or `out` does not fit.
     """
     values = as_weight("decode_sparse", values)
     out = _float_output("decode_sparse", out, tuple(shape), values.dtype)
@@ -235,7 +314,29 @@ def _packed_mask(name: str, mask: Any, shape: tuple[int, ...]) -> NDArray[np.uin
 
 
 def magnitude_mask(weight: Any, threshold: float, *, num_threads: int | None = None) -> NDArray[np.bool_]:
-    """Return where ``|weight| > threshold``, as bool in the weight's shape; compared exactly."""
+    """Return where ``|weight| > threshold``, compared exactly.
+
+    Parameters
+    ----------
+    weight : array_like of float16, bfloat16, float32 or float64
+        Any shape; float64 is narrowed to float32. Finite.
+    threshold : float
+        Not negative; not rounded to the weight's dtype.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+    Returns
+    -------
+    numpy.ndarray of bool
+        In the weight's shape.
+
+    Raises
+    ------
+    TypeError
+        If the weight is not a float array.
+    ValueError
+        If the threshold is negative or NaN, or the weight holds NaN or infinite values.
+    """
     num_threads = as_threads("magnitude_mask", num_threads)
     sparse = prune(as_weight("magnitude_mask", weight), threshold=threshold, num_threads=num_threads)
     return unpack_mask(sparse.mask, sparse.size).reshape(sparse.shape)
@@ -259,6 +360,13 @@ def n_m_mask(weight: Any, n: int, m: int, dim: int = 1, *, num_threads: int | No
     -------
     numpy.ndarray of bool
         In the weight's shape. Weights that stay may be zero.
+
+    Raises
+    ------
+    TypeError
+        If the weight is not a float array.
+    ValueError
+        For n, m and axes out of range, and NaN or infinite weights.
     """
     ratio = checked_n_m_ratio("n_m_mask", (n, m))
     num_threads = as_threads("n_m_mask", num_threads)
@@ -283,6 +391,13 @@ def assign(values: Any, centroids: Any, *, num_threads: int | None = None) -> ND
     -------
     numpy.ndarray of uint8
         In the shape of `values`.
+
+    Raises
+    ------
+    TypeError
+        If the values are not a float array.
+    ValueError
+        If the centroids do not ascend, are too many or none, or anything is NaN or infinite.
     """
     if np.ndim(centroids) == 1 and (np.diff(np.asarray(centroids, np.float64)) < 0).any():
         raise ValueError("assign: centroids must ascend")
@@ -292,13 +407,34 @@ def assign(values: Any, centroids: Any, *, num_threads: int | None = None) -> ND
 
 
 def to_float16(values: Any) -> NDArray[np.float16]:
-    """Round float32 values to half precision, to nearest even; beyond 65,504 by half a step or more is infinite."""
+    """Round to half precision, to nearest even, as NumPy does and faster.
+
+    Parameters
+    ----------
+    values : array_like
+        Any shape, taken as float32.
+
+    Returns
+    -------
+    numpy.ndarray of float16
+        In the shape of `values`. Magnitudes of 65,520 and more become infinite; NaN stays NaN.
+    """
     array = np.ascontiguousarray(values, np.float32)
     return _core.half_bits(array.reshape(-1)).view(np.float16).reshape(array.shape)
 
 
 class Clusters(NamedTuple):
-    """What `kmeans1d` finds; `clusters` is another name of `codes`, that of the package kmeans1d."""
+    """What `corepress.kernels.kmeans1d` finds; it unpacks into its three parts.
+
+    Attributes
+    ----------
+    codes : numpy.ndarray of uint8 or int32
+        Cluster of each value.
+    centroids : numpy.ndarray of float64
+        Means of the clusters, ascending.
+    inertia : float, or numpy.ndarray of float64 with one per row
+        The sum of squared distances.
+    """
 
     codes: NDArray[np.uint8] | NDArray[np.int32]
     centroids: NDArray[np.float64]
@@ -306,7 +442,7 @@ class Clusters(NamedTuple):
 
     @property
     def clusters(self) -> NDArray[np.uint8] | NDArray[np.int32]:
-        """Cluster of each value."""
+        """Another name of `codes`, that of the package kmeans1d."""
         return self.codes
 
 
@@ -334,6 +470,11 @@ def kmeans1d(values: Any, k: int, weights: Any = None, *, num_threads: int | Non
         k, of rows always k, the last repeated.
     inertia : float, or numpy.ndarray of float64 with one per row
         The weighted sum of squared distances, the least possible.
+
+    Raises
+    ------
+    ValueError
+        For values that are not finite, of another rank, or none; weights that do not fit; and k below 1.
 
     Examples
     --------
@@ -374,6 +515,11 @@ def kmeans1d_sweep(
     -------
     dict of int to Clusters
         For each k what `kmeans1d` returns.
+
+    Raises
+    ------
+    ValueError
+        As `kmeans1d` does.
     """
     return _kmeans1d("kmeans1d_sweep", values, tuple(ks), weights, num_threads)
 
@@ -444,8 +590,9 @@ def kmeans(
 
     Notes
     -----
-    Greedy k-means++ (Arthur and Vassilvitskii, 2007) and Lloyd's algorithm on a lightweight coreset (Bachem, Lucic and
-    Krause, 2018) of up to 1,024 vectors per cluster, then on all vectors. All random numbers come from a counter.
+    Greedy k-means++ (Arthur and Vassilvitskii, 2007) and Lloyd's algorithm on lightweight coresets (Bachem, Lucic and
+    Krause, 2018) of up to 65,536 vectors, or 2,048 per cluster if that is more; then each vector takes its nearest
+    centroid. All random numbers come from a counter.
     """
     vectors = as_finite_weight("kmeans", vectors, num_threads)
     if vectors.ndim != 2 or vectors.size == 0:

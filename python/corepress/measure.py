@@ -55,7 +55,8 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
     tensor : CompressedTensor or array_like
         What to compare with: same shape and dtype.
     num_threads : int, optional
-        Threads to use; the result is the same for every number.
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`. The result does not depend
+        on it.
 
     Returns
     -------
@@ -68,6 +69,11 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
         If the shapes differ.
     TypeError
         If the dtypes differ.
+
+    Examples
+    --------
+    >>> error(np.float32([3, 4]), np.float32([3, 4.5]))
+    Error(sse=0.25, mse=0.125, snr_db=20.0, max_abs=0.5, cosine=0.998...)
     """
     num_threads = as_threads("error", num_threads)
     first = as_weight("error", weight)

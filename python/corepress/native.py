@@ -10,7 +10,13 @@ _ROOT = Path(_core.__file__).parent  # where the build put them, for an editable
 
 
 def get_include() -> str:
-    """Return the folder that holds the C header ``corepress.h``."""
+    """Return the folder that holds the C header ``corepress.h``, to give a compiler as ``-I``.
+
+    Returns
+    -------
+    str
+        Path of the folder.
+    """
     return str(_ROOT / "include")
 
 
@@ -18,10 +24,21 @@ def get_cmake_dir() -> str:
     """Return the folder to give CMake as ``corepress_DIR``, so that ``find_package(corepress)`` succeeds.
 
     The target is ``corepress::corepress``.
+
+    Returns
+    -------
+    str
+        Path of the folder.
     """
     return str(_ROOT / "lib" / "cmake" / "corepress")
 
 
 def get_library() -> str:
-    """Return the path of the shared library."""
+    """Return the shared library with the functions of ``corepress.h``, to link with or to load.
+
+    Returns
+    -------
+    str
+        Path of the file.
+    """
     return str(next((_ROOT / "lib").glob("libcorepress.*")))

@@ -172,10 +172,19 @@ def palettize(
     Notes
     -----
     Optimal one-dimensional clustering after Gronlund et al., "Fast exact k-means, k-medians and Bregman divergence
-    clustering in 1D", arXiv:1701.07204, on the histogram of the weights. float32 tensors of more than 16,384 weights
-    (a group's count) are clustered in some 32,768 buckets first, and cuts between entries then settled to the value.
-    Vectors are clustered as `corepress.kernels.kmeans` does it: a good table, for which no optimum is known. A group of
-    no more distinct vectors than entries loses nothing.
+    clustering in 1D", arXiv:1701.07204, on the histogram of the weights. A group of more than 16,384 float32 weights is
+    clustered in some 32,768 buckets first; the cuts between its entries are then settled to the value. Vectors are
+    clustered as `corepress.kernels.kmeans` does it: a good table, for which no optimum is known. A group of no more
+    distinct vectors than entries loses nothing.
+
+    Examples
+    --------
+    >>> weight = np.linspace(-1, 1, 4096, dtype=np.float16).reshape(64, 64)
+    >>> palettized = palettize(weight, nbits=4, granularity="per_grouped_channel", group_size=16)
+    >>> palettized
+    <PalettizedTensor 4 bits float16, 4 groups, shape (64, 64), 4.250 bits/weight>
+    >>> palettized.lut.shape, palettized.codes().dtype, palettized.dense().dtype
+    ((4, 1, 16, 1), dtype('uint8'), dtype('float16'))
     """
     weights, importances = as_list("palettize", weight, importance)
     options: dict[str, Any] = {

@@ -79,6 +79,7 @@ _UNTOUCHED = {
     "custom": "only the custom layer's own code knows its weights",
 }
 QUANTIZABLE_LAYER_TYPES = (*_CONVOLUTIONS, *_FIELDS, *_LSTMS)
+"""Types of layers, named as in Core ML's format, whose weights can be quantized."""
 NESTED_NETWORKS = {"branch": ("ifBranch", "elseBranch"), "loop": ("conditionNetwork", "bodyNetwork")}
 _DEFAULT_KERNEL = 3
 

@@ -25,6 +25,7 @@ HALF_BITS = 16
 DEQUANTIZATION = "dequantization"
 _ALIASES = {"kmeans": "kmeans_lut"}
 QUANTIZATION_MODES = ("linear", "linear_symmetric", "linear_lut", "kmeans_lut", "custom_lut", DEQUANTIZATION)
+"""Names of the modes of `quantize_weights`."""
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 _PIECE = 1 << 16  # weights that are encoded at a time
 
