@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import queue
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import compare
 import corepress as cp
 import diffusion
 import documents
+import page
 import peers
 from compare_worker import digest
 from corepress.benchmark.architectures import ARCHITECTURES
@@ -22,12 +24,14 @@ from corepress.benchmark.methods import METHODS
 
 
 @pytest.fixture
-def tiny_alone(tiny, monkeypatch):
+def tiny_alone(tiny):
     """The only model there is."""
-    for key in list(ARCHITECTURES):
-        monkeypatch.delitem(ARCHITECTURES, key)
-    monkeypatch.setitem(ARCHITECTURES, "tiny", tiny)
-    return tiny
+    all_of_them = dict(ARCHITECTURES)
+    ARCHITECTURES.clear()
+    ARCHITECTURES["tiny"] = tiny
+    yield tiny
+    ARCHITECTURES.clear()
+    ARCHITECTURES.update(all_of_them)  # in their order, which tables follow
 
 
 def run(main, monkeypatch, *arguments: str | Path) -> None:
@@ -138,6 +142,46 @@ def test_tools_that_are_missing_are_named(monkeypatch, tmp_path):
     assert "imaginary" not in documents.describe_machine(peers.index_names())["versions"]
 
 
-def test_every_chart_has_a_kept_result():
-    kept = [path.stem for path in (Path(charts.__file__).parent / "results").glob("*.json")]
-    assert all(any(name.startswith(source) for name in kept) for _, source in charts.CHARTS.values())
+def test_the_page_shows_the_kept_results_and_no_others():
+    text = page.PAGE.read_text()
+    assert page.filled(text) == text
+    shown = set(re.findall(r"\(images/benchmark-(\w+)\.svg\)", text))
+    assert shown <= set(charts.CHARTS)
+    images = page.PAGE.parent / "images"
+    assert {path.stem.removeprefix("benchmark-") for path in images.glob("benchmark-*.svg")} == shown
+    kept = [path.stem for path in page.RESULTS.glob("*.json")]
+    assert all(any(name.startswith(charts.CHARTS[chart][1]) for name in kept) for chart in shown)
+
+
+def test_tables_of_the_page_have_what_was_measured(tmp_path):
+    goal = {"row": "pack", "against": "coremltools", "copies": False, "required": 60.0, "ratio": 12.34, "reached": "no"}
+    reached = {**goal, "row": "prune", "reached": "yes"}
+    (tmp_path / "rows.json").write_text(json.dumps({"results": [goal, reached]}))
+    job = {"job": "4 bits", "seconds": 1.4, "cpu_seconds": 2.0, "copy_seconds": 1.0, "ratio": 1.4}
+    job |= {"required_ratio": 1.5, "peak_megabytes": 153.2}
+    (tmp_path / "package.json").write_text(json.dumps({"results": [job]}))
+    before = "<!-- table: missed -->\nold\n<!-- end -->\ntext\n<!-- table: package -->\n<!-- end -->\n"
+    after = page.filled(before, tmp_path)
+    assert "| pack | coremltools, times as fast | 60 | 12 |" in after
+    assert "prune" not in after
+    assert "old" not in after
+    assert "| 4 bits | 1.40 s | 2.00 s | 1.00 s | 1.40 | 1.5 | 153 MB |" in after
+    assert page.filled(after, tmp_path) == after
+
+
+@pytest.mark.parametrize(("load", "clock"), [(0.5, "seconds"), (9.0, "cpu_seconds")])
+def test_a_busy_machine_has_cpu_time_shown_and_the_best_run_counts(load, clock, tmp_path):
+    run = {"model": "sd15", "method": "int8", "threads": 2, "measured_weights": 10, "seconds": 3.0, "cpu_seconds": 2.0}
+    document = {
+        "machine": {"cpus": 2},
+        "load_averages": [load] * 3,
+        "settings": {"copy_seconds_per_byte": {}},
+        "results": {"ours": [run], "peers": []},
+    }
+    faster = {**document, "results": {"ours": [{**run, "seconds": 1.0, "cpu_seconds": 1.0}], "peers": []}}
+    sampled = {**document, "results": {"ours": [{**run, "measured_weights": 5, "seconds": 0.1}], "peers": []}}
+    for name, each in (("", document), ("-again", faster), ("-quick", sampled)):
+        (tmp_path / f"diffusion{name}.json").write_text(json.dumps(each))
+    merged = charts.load(tmp_path, "diffusion")
+    assert merged["clock"] == clock
+    assert [result["seconds"] for result in merged["ours"]] == [1.0]
