@@ -104,10 +104,12 @@ def models(results: Path) -> str:
         floors = f"`np.copyto` of all weights {duration(first[f'copy_{clock}'])}, " + ", ".join(
             f"`{name}` {duration(size * each)}" for name, each in copies.items()
         )
+        process = first["process_peak_bytes"]
+        peak = f" Peak memory of the process: {format_bytes(process)}." if process else ""
         texts.append(
             f"### {ARCHITECTURES[key].title}\n\n{format_count(first['weights'])} weights in {layers} layers, "
-            f"{format_bytes(size)} as float16, {first['threads']} threads. Floors: {floors}. Peak memory of the "
-            f"process: {format_bytes(first['process_peak_bytes'])}.\n\n" + table(("method", *headings), rows)
+            f"{format_bytes(size)} as float16, {first['threads']} threads. Floors: {floors}.{peak}\n\n"
+            + table(("method", *headings), rows)
         )
     return "\n".join(texts)
 
