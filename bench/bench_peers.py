@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import peers
-import timing
 from bench_kernels import available, record
+from corepress.benchmark import timing
 from rows import ROWS
 from table import ONE_RUN_SECONDS, error_ratio
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
 import corepress as cp
+import peers
 from corepress import _core
+from corepress.benchmark.machine import describe_machine
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,9 +44,4 @@ def level(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, object]) -> None:
-    machine_info["corepress"] = {
-        "version": cp.__version__,
-        "compiler": _core.compiler,
-        "levels": cp.simd_levels(),
-        "cpus": os.cpu_count(),
-    }
+    machine_info["corepress"] = describe_machine(peers.index_names())

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 import multiprocessing
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 import corepress as cp
-import timing
+import documents
+from corepress.benchmark import memory as memory_of_calls
+from corepress.benchmark import timing
+from corepress.benchmark.machine import cpus
 from weights import normal, weight
 
 Line = dict[str, Any]
@@ -46,10 +46,6 @@ MEMORY_JOBS = JOBS | {
     "palettize 4 bits, groups of 16": lambda w, **k: cp.palettize(w, nbits=4, group_size=16, **GROUPS, **k),
     "int4 blocks of 32, searched": lambda w, **k: cp.quantize(w, scale_search="mse", **INT4_BLOCKS, **k),
 }
-
-
-def cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def timed(run: Callable[..., Any], count: int, budget: float) -> Line:
@@ -143,16 +139,10 @@ def against_groups(budget: float, quick: bool) -> list[Line]:
     return [line for series in lines.values() for line in add_slopes(series, "groups")] + special
 
 
-def _status_bytes(key: str) -> int:
-    return 1024 * int(Path("/proc/self/status").read_text().split(f"{key}:")[1].split()[0])
-
-
 def _extra_mebibytes(call: Callable[[], Any], output: Callable[[Any], int]) -> tuple[Any, float]:
     """What a call returns, and the peak memory that it adds, less its output's."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-    before = _status_bytes("VmRSS")
-    result = call()
-    return result, (_status_bytes("VmHWM") - before - output(result)) / 2**20
+    result, peak = memory_of_calls.PeakMeter().call(call)
+    return result, (peak - output(result)) / 2**20
 
 
 def _arrays_bytes(result: Any) -> int:
@@ -207,7 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="sizes up to 1 Mi weights")
     parser.add_argument("--tables", nargs="*", default=["weights", "entries", "groups", "memory"])
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    documents.add_options(parser)
     options = parser.parse_args()
     quick = options.quick
     budget = 0.05 if quick else 0.3
@@ -220,13 +210,12 @@ def main() -> None:
     console = Console(width=150)
     results = {}
     for name in options.tables:
-        if name == "memory" and not Path("/proc/self/clear_refs").exists():
+        if name == "memory" and not memory_of_calls.tells_peaks():
             console.print("memory: left out, this system does not tell the peak of a process")
             continue
         results[name] = tables[name]()
         print_lines(f"{name}, {cp.simd_level()}, {cpus()} CPUs", results[name], console)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2))
+    documents.save(options, {"quick": quick}, results)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+import documents
 from corepress import _core, coreml
 from corepress.coreml.package import Package, directory_size
 from corepress.coreml.program import Program
@@ -166,13 +166,13 @@ def main() -> None:
     parser.add_argument("package", type=Path)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--json", type=Path)
+    documents.add_options(parser)
     options = parser.parse_args()
     jobs = JOBS | (IOS18_JOBS if Program(Package.open(options.package)).version >= 9 else {})
     results = measure(options.package, jobs, options.repeat, not options.no_peers)
     print_table(options.package, results)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(result) for result in results], indent=2))
+    settings = {"package": options.package.name, "repeat": options.repeat}
+    documents.save(options, settings, [asdict(result) for result in results])
 
 
 if __name__ == "__main__":

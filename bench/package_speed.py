@@ -23,6 +23,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+import documents
 from corepress.coreml.package import Package, directory_size
 from corepress.coreml.program import Program
 
@@ -141,7 +142,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     names = "; ".join(JOBS).replace("%", "%%")
     parser.add_argument("--jobs", help=f"beginnings of names, with semicolons between; default: {names}")
-    parser.add_argument("--json", type=Path)
+    documents.add_options(parser)
     options = parser.parse_args()
     version = Program(Package.open(options.package)).version
     wanted = [job for job in JOBS if version >= JOBS[job][2]]
@@ -150,8 +151,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch:
         results = measure(options.package, wanted, options.repeat, Path(scratch))
     print_table(options.package, results)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(result) for result in results], indent=2))
+    settings = {"package": options.package.name, "repeat": options.repeat}
+    documents.save(options, settings, [asdict(result) for result in results])
 
 
 if __name__ == "__main__":

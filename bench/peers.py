@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import logging
-import warnings
-from collections.abc import Callable
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,68 +15,46 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Job = Callable[[], Any]
+import kmeans_peers
+from corepress.benchmark import coremltools_jobs
+from corepress.benchmark.timing import Job
+from corepress.specs import Palettize, Quantize, Spec
+
 Array = NDArray[Any]
 
-# The package that each tool is imported from.
-MODULES = {
-    "coremltools": "coremltools",
-    "scikit-learn": "sklearn",
-    "faiss": "faiss",
-    "MLX": "mlx",
-    "gguf": "gguf",
-    "ggml": "pywhispercpp",  # llama.cpp's library of C kernels, which this package brings ready-made
-    "NumPy": "numpy",
+# The package that each tool is imported from, and its name in the package index.
+PACKAGES = {
+    "coremltools": ("coremltools", "coremltools"),
+    "coreai-opt": ("coreai_opt", "coreai-opt"),
+    "coreai-opt, exact": ("coreai_opt", "coreai-opt"),
+    "scikit-learn": ("sklearn", "scikit-learn"),
+    "kmeans1d": ("kmeans1d", "kmeans1d"),
+    "flash1dkmeans": ("flash1dkmeans", "flash1dkmeans"),
+    "faiss": ("faiss", "faiss-cpu"),
+    "MLX": ("mlx", "mlx"),
+    "torchao": ("torchao", "torchao"),
+    "gguf": ("gguf", "gguf"),
+    "ggml": ("pywhispercpp", "pywhispercpp"),  # it brings llama.cpp's library of C kernels ready-made
+    "NumPy": ("numpy", "numpy"),
 }
 
 
 def missing(tool: str) -> bool:
     """Whether a tool cannot be imported here."""
-    return importlib.util.find_spec(MODULES[tool]) is None
+    return importlib.util.find_spec(PACKAGES[tool][0]) is None
 
 
-# --- coremltools, called where it calls itself, without the rest of its pipeline ---
+def absent() -> list[str]:
+    """The tools that cannot be imported here."""
+    return [tool for tool in PACKAGES if missing(tool)]
 
 
-@cache
-def passes() -> Any:
-    """coremltools' module of compression passes, imported without its noise."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        import coremltools.optimize.coreml._quantization_passes as module
-    return module
+def index_names() -> list[str]:
+    """The packages of all tools, by their names in the package index, with what they run on."""
+    return [*dict.fromkeys(name for _, name in PACKAGES.values()), "torch", "numba"]
 
 
-def coremltools_palettize(weight: Array, nbits: int, group_size: int = 0) -> Job:
-    """k-means; `group_size` 0 is per tensor, else along axis 0. float32 goes to scikit-learn."""
-    block_sizes = [0] * weight.ndim
-    block_sizes[0] = group_size
-    if weight.dtype.name == "bfloat16":  # unknown there: its users widen
-        weight = weight.astype(np.float32)
-    return lambda: passes().palettize_weights.blockwise_compress(weight, "KMEANS", nbits, block_sizes)
-
-
-def coremltools_palette_decoded(result: Any) -> Array:
-    return passes().palettize_weights.decompress(result)
-
-
-def coremltools_quantize(weight: Array, nbits: int = 8, block_size: int = 0) -> Job:
-    """Symmetric int8 or int4, one scale per entry of axis 0, or per `block_size` entries of axis 1 too."""
-    block_sizes = [0] * weight.ndim
-    block_sizes[:2] = 1, block_size
-    return lambda: passes().linear_quantize_weights.blockwise_compress(
-        weight, nbits, "LINEAR_SYMMETRIC", True, block_sizes
-    )
-
-
-def coremltools_quantized_decoded(result: Any) -> Array:
-    return passes().linear_quantize_weights.decompress(result)
-
-
-def coremltools_prune_n_m(weight: Array, n: int, m: int) -> Job:
-    """n of every m along axis 1."""
-    return lambda: passes().prune_weights.compress_by_nm_sparsity(weight, (n, m), 1)
+# --- coremltools' packing; its other jobs are in corepress.benchmark.coremltools_jobs ---
 
 
 def coremltools_pack(codes: Array, nbits: int) -> Job:
@@ -145,48 +121,6 @@ def numpy_squared_error(first: Array, second: Array) -> Job:
     return lambda: np.square(first.astype(np.float64) - second).sum()
 
 
-# --- k-means of vectors ---
-
-
-def vectors(weight: Array, cluster_dim: int) -> NDArray[np.float32]:
-    """Every `cluster_dim` consecutive elements of axis 0, as rows."""
-    split = weight.reshape(-1, cluster_dim, weight[0].size).swapaxes(1, 2)
-    return np.ascontiguousarray(split.reshape(-1, cluster_dim), np.float32)
-
-
-def from_vectors(rows: Array, shape: tuple[int, ...]) -> Array:
-    """The inverse of `vectors`."""
-    rest = int(np.prod(shape[1:]))
-    return rows.reshape(-1, rest, rows.shape[1]).swapaxes(1, 2).reshape(shape)
-
-
-def sklearn_kmeans(weight: Array, nbits: int, cluster_dim: int) -> Job:
-    """As coremltools calls it."""
-    from sklearn.cluster import KMeans
-
-    rows = vectors(weight, cluster_dim)
-
-    def job() -> Array:
-        found = KMeans(2**nbits, init="k-means++", tol=1e-2, n_init=1, random_state=0).fit(rows)
-        return found.cluster_centers_[found.labels_]
-
-    return job
-
-
-def faiss_kmeans(weight: Array, nbits: int, cluster_dim: int) -> Job:
-    """Its own defaults: 25 rounds on at most 256 vectors per entry; then all vectors take their nearest entry."""
-    import faiss
-
-    rows = vectors(weight, cluster_dim)
-
-    def job() -> Array:
-        kmeans = faiss.Kmeans(cluster_dim, 2**nbits, seed=0)
-        kmeans.train(rows)
-        return kmeans.centroids[kmeans.assign(rows)[1]]
-
-    return job
-
-
 # --- four bits in blocks of 32 ---
 
 
@@ -230,11 +164,11 @@ Q4_0_BYTES = 18  # of a block of 32
 
 @cache
 def _ggml() -> Any:
-    module = importlib.util.find_spec(MODULES["ggml"])
+    module = importlib.util.find_spec(PACKAGES["ggml"][0])
     assert module is not None
     assert module.origin is not None
     site = Path(module.origin).parent
-    site = site.parent if site.name == MODULES["ggml"] else site
+    site = site.parent if site.name == PACKAGES["ggml"][0] else site
     library = ctypes.CDLL(str(next(site.rglob("libggml-base*"))))
     library.ggml_quantize_chunk.restype = ctypes.c_size_t
     library.ggml_quantize_chunk.argtypes = [
@@ -258,3 +192,47 @@ def ggml_quantize(weight: Array) -> Job:
         return out
 
     return job
+
+
+# --- integers with scales, by torchao ---
+
+
+def torchao_quantize(weight: Array, nbits: int = 8, block_size: int = 0) -> Job:
+    """Symmetric integers, one scale per entry of axis 0, or per `block_size` entries of axis 1 too."""
+    import torch
+    from torchao.quantization.quant_primitives import MappingType, choose_qparams_affine, quantize_affine
+
+    tensor = torch.from_numpy(np.array(weight))
+    block = (1, block_size or weight.shape[1], *([1] * (weight.ndim - 2) if block_size else weight.shape[2:]))
+    least, most = -(2 ** (nbits - 1)), 2 ** (nbits - 1) - 1
+
+    def job() -> Any:
+        scale, zero_point = choose_qparams_affine(tensor, MappingType.SYMMETRIC, block, torch.int8, least, most)
+        return quantize_affine(tensor, block, scale, zero_point, torch.int8, least, most)
+
+    return job
+
+
+# --- by what is asked for ---
+
+
+def _of_blocks(weight: Array, tool: str) -> Job | None:
+    """Four bits in blocks of 32; those of the other tools lie along the last axis."""
+    makers = {"MLX": mlx_quantize, "gguf": gguf_quantize, "ggml": ggml_quantize}
+    return None if math.prod(weight.shape[1:]) % 32 else makers[tool](weight)
+
+
+def job(tool: str, steps: tuple[Spec, ...], weight: Array) -> Job | None:
+    """What `tool` does when asked for `steps`, or None where it has nothing like them."""
+    if tool == "coremltools":
+        return coremltools_jobs.job(steps, weight)
+    match steps:
+        case (Palettize(mode="kmeans", enable_per_channel_scale=False) as step,):
+            return kmeans_peers.job(tool, step, weight)
+        case (Quantize(dtype="int4", granularity="per_block", block_size=32),) if tool in ("MLX", "gguf", "ggml"):
+            return _of_blocks(weight, tool)
+        case (Quantize(dtype="int4", granularity="per_block", block_size=32),) if tool == "torchao":
+            return None if weight.shape[1] % 32 else torchao_quantize(weight, 4, 32)
+        case (Quantize(dtype="int8", granularity="per_channel"),) if tool == "torchao":
+            return torchao_quantize(weight)
+    return None

@@ -9,9 +9,7 @@ points. All scales are float16.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 import corepress as cp
+import documents
 import peers
+from corepress.benchmark import coremltools_jobs
 
 Array = NDArray[Any]
 SHAPE = (1024, 1024)
@@ -42,7 +42,7 @@ def grouped(weight: Array, nbits: int) -> tuple[Array, float]:
 
 
 def of_coremltools(weight: Array) -> tuple[Array, float]:
-    return peers.coremltools_quantized_decoded(peers.coremltools_quantize(weight, 4, 32)()), 4.5
+    return coremltools_jobs.quantized_decoded(coremltools_jobs.quantize(weight, 4, 32)()), 4.5
 
 
 def of_mlx(weight: Array) -> tuple[Array, float]:
@@ -89,7 +89,7 @@ def measure(draw: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    documents.add_options(parser)
     options = parser.parse_args()
     lines = [line for draw in DRAWS for line in measure(draw)]
     table = Table(title=f"{SHAPE[0]} x {SHAPE[1]} float16")
@@ -99,8 +99,7 @@ def main() -> None:
         numbers = f"{line['bits_per_weight']:.3f}", f"{line['over_range']:.4f}", f"{line['snr_db']:.2f}"
         table.add_row(line["weights"], line["form"], *numbers)
     Console(width=100).print(table)
-    if options.json:
-        options.json.write_text(json.dumps(lines, indent=2))
+    documents.save(options, {"shape": SHAPE}, lines)
 
 
 if __name__ == "__main__":

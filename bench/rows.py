@@ -16,7 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import corepress as cp
+import kmeans_peers
 import peers
+from corepress.benchmark import coremltools_jobs
+from corepress.benchmark.timing import Job
 from corepress.tensors import packed_size
 from weights import weight
 
@@ -34,7 +37,7 @@ class Peer:
     """
 
     tool: str
-    job: Callable[[Any], peers.Job]
+    job: Callable[[Any], Job]
     required: float | None = None
     aim: float | None = None
     decode: Callable[[Any], Array] | None = None
@@ -97,7 +100,7 @@ def _snr_above(least: float) -> Callable[[Array, cp.CompressedTensor], None]:
     return check
 
 
-def _same_as(job: Callable[[Array], peers.Job]) -> Callable[[Array, cp.SparseTensor], None]:
+def _same_as(job: Callable[[Array], Job]) -> Callable[[Array, cp.SparseTensor], None]:
     """The mask and the values that NumPy gives."""
 
     def check(data: Array, result: cp.SparseTensor) -> None:
@@ -125,10 +128,24 @@ def _coremltools_palettize(nbits: int, group_size: int, required: float, aim: fl
     return (
         Peer(
             "coremltools",
-            lambda data: peers.coremltools_palettize(data, nbits, group_size),
+            lambda data: coremltools_jobs.palettize(data, nbits, group_size),
             required,
             aim,
-            peers.coremltools_palette_decoded,
+            coremltools_jobs.palette_decoded,
+        ),
+    )
+
+
+def _other_kmeans(nbits: int) -> tuple[Peer, ...]:
+    """Other solvers of the whole problem, of which only the second finds the optimum of the values as they are."""
+    decoded = kmeans_peers.coreai_decoded
+    return (
+        Peer("coreai-opt", lambda data: kmeans_peers.coreai_palettize(data, nbits), decode=decoded),
+        Peer("coreai-opt, exact", lambda data: kmeans_peers.coreai_palettize(data, nbits, exact=True), decode=decoded),
+        Peer(
+            "flash1dkmeans",
+            lambda data: kmeans_peers.flash1d_palettize(data, nbits),
+            decode=kmeans_peers.flash1d_decoded,
         ),
     )
 
@@ -138,7 +155,10 @@ PALETTES = (
         Row(
             f"palettize {nbits} bits",
             **_palettize(nbits),
-            peers=_coremltools_palettize(nbits, 0, 100 if nbits == 8 else 200, 300),
+            peers=(
+                *_coremltools_palettize(nbits, 0, 100 if nbits == 8 else 200, 300),
+                *(_other_kmeans(nbits) if nbits in (4, 6, 8) else ()),
+            ),
         )
         for nbits in PALETTE_SNR
     ),
@@ -164,10 +184,10 @@ PALETTES = (
 
 
 def _vector_palette(nbits: int, cluster_dim: int) -> Row:
-    def peer(tool: str, job: Callable[[Array, int, int], peers.Job], required: float, aim: float) -> Peer:
-        def prepare(data: Array) -> peers.Job:
+    def peer(tool: str, job: Callable[[Array, int, int], Job], required: float, aim: float) -> Peer:
+        def prepare(data: Array) -> Job:
             inner = job(data, nbits, cluster_dim)
-            return lambda: peers.from_vectors(inner(), data.shape)
+            return lambda: kmeans_peers.from_vectors(inner(), data.shape)
 
         return Peer(tool, prepare, required, aim, decode=np.asarray)
 
@@ -177,8 +197,8 @@ def _vector_palette(nbits: int, cluster_dim: int) -> Row:
         lambda data, threads: cp.palettize(data, nbits=nbits, cluster_dim=cluster_dim, num_threads=threads),
         _snr_above(0.9 * PALETTE_SNR[nbits] / cluster_dim),
         (
-            peer("scikit-learn", peers.sklearn_kmeans, 20, 50),
-            peer("faiss", peers.faiss_kmeans, 2, 4),
+            peer("scikit-learn", kmeans_peers.sklearn_kmeans, 20, 50),
+            peer("faiss", kmeans_peers.faiss_kmeans, 2, 4),
         ),
     )
 
@@ -197,16 +217,17 @@ def _quantize(name: str, least_snr: float, weight_dtype: str = "float16", **opti
 def _coremltools_quantize(nbits: int, block_size: int, required: float, aim: float | None = None) -> Peer:
     return Peer(
         "coremltools",
-        lambda data: peers.coremltools_quantize(data, nbits, block_size),
+        lambda data: coremltools_jobs.quantize(data, nbits, block_size),
         required,
         aim,
-        peers.coremltools_quantized_decoded,
+        coremltools_jobs.quantized_decoded,
     )
 
 
 INT4_PEERS = (
     _coremltools_quantize(4, 32, 60),
     Peer("MLX", peers.mlx_quantize, 8),
+    Peer("torchao", lambda data: peers.torchao_quantize(data, 4, 32)),
     Peer("gguf", peers.gguf_quantize),
     Peer("ggml", peers.ggml_quantize),
 )
@@ -214,7 +235,7 @@ QUANTIZED = (
     Row(
         "int8 per channel",
         **_quantize("convolution", 30),
-        peers=(_coremltools_quantize(8, 0, 100),),
+        peers=(_coremltools_quantize(8, 0, 100), Peer("torchao", peers.torchao_quantize)),
         copies_required=2,
         copies_aim=1.3,
     ),
@@ -240,7 +261,7 @@ QUANTIZED = (
 
 def _prune(
     name: str,
-    theirs: Callable[[Array], peers.Job],
+    theirs: Callable[[Array], Job],
     *more: Peer,
     of: str = "convolution",
     required: float | None = 60,
@@ -256,7 +277,7 @@ def _prune(
     )
 
 
-COREMLTOOLS_2_OF_4 = Peer("coremltools", lambda data: peers.coremltools_prune_n_m(data, 2, 4))
+COREMLTOOLS_2_OF_4 = Peer("coremltools", lambda data: coremltools_jobs.prune_n_m(data, 2, 4))
 PRUNED = (
     _prune("half", lambda data: peers.numpy_prune_magnitude(data, 0.5), target_sparsity=0.5),
     _prune("three quarters", lambda data: peers.numpy_prune_magnitude(data, 0.75), target_sparsity=0.75),
@@ -270,6 +291,34 @@ PRUNED = (
         target_sparsity=0.5,
         block_size=4,
     ),
+)
+
+# --- k-means of numbers, for tools with formats of their own ---
+
+
+@cache
+def _numbers(quick: bool) -> Array:
+    return np.random.default_rng(0).standard_normal(2_000 if quick else 100_000)
+
+
+def _check_clusters(data: Array, result: cp.kernels.Clusters) -> None:
+    exact = float(np.square(data - result.centroids[result.codes]).sum())
+    _expect(math.isclose(result.inertia, exact, rel_tol=1e-9), f"inertia {result.inertia}, not {exact}")
+
+
+KMEANS = tuple(
+    Row(
+        f"k-means of 100,000 numbers, {k} clusters",
+        _numbers,
+        lambda data, threads, k=k: cp.kernels.kmeans1d(data, k, num_threads=threads),
+        _check_clusters,
+        (
+            Peer("kmeans1d", lambda data, k=k: kmeans_peers.kmeans1d_cluster(data, k)),
+            Peer("flash1dkmeans", lambda data, k=k: kmeans_peers.flash1d_cluster(data, k)),
+            Peer("scikit-learn", lambda data, k=k: kmeans_peers.sklearn_kmeans(data[:, None], k.bit_length() - 1)),
+        ),
+    )
+    for k in (16, 256)
 )
 
 # --- bits ---
@@ -398,5 +447,5 @@ ERROR = Row(
 
 COMPRESSED = (*PALETTES, *VECTOR_PALETTES, *QUANTIZED, *PRUNED)
 ROWS: dict[str, Row] = {
-    row.name: row for row in (*COMPRESSED, *PACKED, *(_decompress(source) for source in COMPRESSED), ERROR)
+    row.name: row for row in (*COMPRESSED, *KMEANS, *PACKED, *(_decompress(source) for source in COMPRESSED), ERROR)
 }

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import os
 import platform
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,11 @@ from rich.console import Console
 from rich.table import Table
 
 import corepress as cp
+import documents
 import peers
-import timing
 from corepress import _core
+from corepress.benchmark import timing
+from corepress.benchmark.machine import cpus
 from rows import PALETTES, QUANTIZED, ROWS, Peer, Row, unsupported
 
 TOLERANCE = 1e-4  # by which our squared error may exceed a peer's: theirs is rounded otherwise
@@ -111,11 +112,24 @@ def measure(row: Row, threads: int | None, *, with_peers: bool, quick: bool, clo
     return goals
 
 
+def import_seconds(module: str, repeat: int = 7) -> tuple[float, set[str]]:
+    """Best time of importing `module` in a fresh process, and the top-level modules that this loads."""
+    code = (
+        f"import sys, time; start = time.perf_counter(); import {module}; "
+        "print(time.perf_counter() - start); print(*sys.modules)"
+    )
+    outputs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+        for _ in range(repeat)
+    ]
+    return min(float(lines[0]) for lines in outputs), {name.split(".")[0] for name in outputs[0][1].split()}
+
+
 def measure_import() -> Goal:
-    seconds, modules = timing.import_seconds("corepress")
+    seconds, modules = import_seconds("corepress")
     if heavy := modules.intersection(HEAVY_MODULES):
         raise AssertionError(f"import corepress loads {', '.join(sorted(heavy))}")
-    numpy_seconds, _ = timing.import_seconds("numpy")
+    numpy_seconds, _ = import_seconds("numpy")
     ratio = seconds / IMPORT_SECONDS
     return Goal(
         "import corepress", seconds, None, f"{IMPORT_SECONDS} s; NumPy alone", numpy_seconds, ratio, 1, None, True
@@ -200,12 +214,11 @@ def main() -> None:
     parser.add_argument(
         "--clock", choices=timing.CLOCKS, default="wall", help="cpu, with --threads 1, for machines that are busy"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    documents.add_options(parser)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     console = Console(width=150)
     _core.set_simd_level(options.level)
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     goals: list[Goal] = []
     notes: list[str] = []
     wrong: list[str] = []
@@ -228,27 +241,19 @@ def main() -> None:
                 wrong.append(f"{name}: {error}")
         if not options.rows:
             goals.append(measure_import())
-            if cpus > 1:
+            if cpus() > 1:
                 goals += [
-                    measure_threads(row, cpus, quick=options.quick) for row in (PALETTES[3], PALETTES[6], QUANTIZED[0])
+                    measure_threads(row, cpus(), quick=options.quick)
+                    for row in (PALETTES[3], PALETTES[6], QUANTIZED[0])
                 ]
-    absent = [tool for tool in peers.MODULES if peers.missing(tool)]
-    if absent and not options.no_peers:
-        notes.append(f"not installed: {', '.join(absent)}")
-    threads = options.threads or cpus
+    if peers.absent() and not options.no_peers:
+        notes.append(f"not installed: {', '.join(peers.absent())}")
+    threads = options.threads or cpus()
     print_goals(goals, console, f"{platform.machine()}, {options.level}, {threads} threads, {options.clock} time")
     for note in notes + wrong:
         console.print(note)
-    if options.json:
-        machine = {
-            "machine": platform.machine(),
-            "level": options.level,
-            "threads": threads,
-            "clock": options.clock,
-            "compiler": _core.compiler,
-        }
-        records = [{**asdict(goal), "reached": goal.reached} for goal in goals]
-        options.json.write_text(json.dumps({**machine, "notes": notes + wrong, "goals": records}, indent=2))
+    settings = {"threads": threads, "clock": options.clock, "quick": options.quick, "notes": notes + wrong}
+    documents.save(options, settings, [{**asdict(goal), "reached": goal.reached} for goal in goals])
     if wrong:
         raise SystemExit(1)
 

@@ -8,19 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corepress.benchmark.drawn_weights import draw
+
 SHAPES = {
     "convolution": (1280, 1280, 3, 3),  # 14.7 M, the widest of Stable Diffusion 1.5's UNet
     "linear": (4096, 4096),
     "attention": (1280, 1280),  # for peers that take minutes on the others
 }
 QUICK_SHAPES = {"convolution": (320, 320, 3, 3), "linear": (1024, 1024), "attention": (320, 320)}
-
-
-def draw(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> NDArray[Any]:
-    """Rows of different scale with slightly heavy tails."""
-    generator = np.random.default_rng(seed)
-    scale = 0.02 * (1 + 0.3 * np.abs(generator.standard_normal((shape[0], *[1] * (len(shape) - 1)))))
-    return (generator.standard_t(8, shape) * scale).astype(dtype)
 
 
 @cache

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..specs import Palettize, Prune, Quantize, Spec
+from .bench_command import bench
 from .check_commands import compare, inspect, verify
 from .config_command import compress
 from .networks import (
@@ -187,4 +188,4 @@ def demo(output: Path, overwrite: bool, as_json: bool, quiet: bool) -> None:
     run_demo(output, overwrite=overwrite, as_json=as_json, quiet=quiet)
 
 
-COMMANDS = (demo, palettize, quantize, prune, fp16, compress, decompress, inspect, verify, compare)
+COMMANDS = (demo, palettize, quantize, prune, fp16, compress, decompress, inspect, verify, compare, bench)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress_bar(title: str, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """The callback for `coreml.compress`, or None where a bar would disturb."""
+def progress_bar(title: str, quiet: bool, *, rates: bool = True) -> Iterator[Callable[[Progress], None] | None]:
+    """The callback for `coreml.compress`, or None where a bar would disturb; `rates` shows weights per second."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
@@ -39,7 +39,7 @@ def progress_bar(title: str, quiet: bool) -> Iterator[Callable[[Progress], None]
 
         def show(progress: Progress) -> None:
             elapsed = bar.tasks[0].elapsed or 0.0
-            rate = f"{format_count(progress.done_weights / elapsed)} weights/s" if elapsed > 0.2 else ""
+            rate = f"{format_count(progress.done_weights / elapsed)} weights/s" if rates and elapsed > 0.2 else ""
             bar.update(
                 task, total=progress.total_weights, completed=progress.done_weights, rate=rate, weight=progress.name
             )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 Job = Callable[[], Any]
@@ -14,6 +13,22 @@ Job = Callable[[], Any]
 # "wall" is what a user waits; "cpu" is the time that the threads of this process have run, together: on a machine that
 # others use too, it still tells how two jobs compare.
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+@dataclass
+class Best:
+    """The best times of a job's runs, by each clock."""
+
+    seconds: float = float("inf")
+    cpu_seconds: float = float("inf")
+
+    def run(self, job: Job) -> Any:
+        """Run the job once more and return its result."""
+        cpu, wall = time.process_time(), time.perf_counter()
+        result = job()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        self.seconds, self.cpu_seconds = min(self.seconds, wall), min(self.cpu_seconds, cpu)
+        return result
 
 
 def timed(job: Job, clock: str = "wall") -> tuple[float, Any]:
@@ -49,16 +64,3 @@ def best_seconds(
             best[name] = min(best[name], elapsed)
             spent[name] += elapsed
     return best
-
-
-def import_seconds(module: str, repeat: int = 7) -> tuple[float, set[str]]:
-    """Best time of importing `module` in a fresh process, and the top-level modules that this loads."""
-    code = (
-        f"import sys, time; start = time.perf_counter(); import {module}; "
-        "print(time.perf_counter() - start); print(*sys.modules)"
-    )
-    outputs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
-        for _ in range(repeat)
-    ]
-    return min(float(lines[0]) for lines in outputs), {name.split(".")[0] for name in outputs[0][1].split()}

@@ -1,0 +1,205 @@
+"""Puts the tables of docs/benchmarks.md in their places, out of the results kept beside this script.
+
+    python bench/page.py [--check]
+
+A table stands between two comments, `<!-- table: NAME -->` and `<!-- end -->`. --check only tells whether the page has
+the tables of the results. The charts are drawn by charts.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from charts import PEER, Results, by_key, load, on_all_cpus, read, was_busy
+from corepress.benchmark.architectures import ARCHITECTURES
+from corepress.benchmark.methods import METHODS
+from corepress.cli.wording import format_bytes, format_count, format_decibels
+
+HERE = Path(__file__).parent
+RESULTS, PAGE = HERE / "results", HERE.parent / "docs" / "benchmarks.md"
+_PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A table in Markdown, whose first columns are aligned left, the others right."""
+    rule = ["---"] * left + ["--:"] * (len(headings) - left)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows)) + "\n"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def ratio(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def machine(results: Path) -> str:
+    """What each file of results was measured on."""
+    rows = []
+    for path in sorted(results.glob("*.json")):
+        document = read(path)
+        host, names = document["machine"], document["machine"]["versions"]
+        memory = f", {format_bytes(host['memory_bytes'])}" if host["memory_bytes"] else ""
+        cpu = f"{host['cpu']}, {host['cpus']} CPUs{memory}"
+        build = f"{host['simd_level']}, {host['compiler']}, Python {host['python']}, NumPy {names['numpy']}"
+        rows.append((f"`{path.name}`", document["date"], cpu, build))
+    return table(("results", "date", "machine", "kernels and build"), rows, left=4)
+
+
+def busy(results: Path) -> str:
+    """Whether times are those that users wait."""
+    loads = [document["load_averages"][1] for path in results.glob("*.json") if was_busy(document := read(path))]
+    if not loads:
+        return "Nothing else ran on the machine.\n"
+    return (
+        f"Others worked on the machine at the same time (up to {max(loads):.0f} threads were waiting for its CPUs), so "
+        "what a user would have waited tells nothing. Tables and charts have CPU time instead, that of all threads of "
+        "a process together; with two threads on an idle machine the wait is half of it. It too is up to twice as long "
+        "as it is alone, since the others share caches and memory; ratios suffer less. `cp` is as slow as it was.\n"
+    )
+
+
+def versions(results: Path) -> str:
+    """The versions of all tools, over all files."""
+    found = {}
+    for path in sorted(results.glob("*.json")):
+        found |= read(path)["machine"]["versions"]
+    return ", ".join(f"{name} {version}" for name, version in sorted(found.items())) + ".\n"
+
+
+def models(results: Path) -> str:
+    """One table for each model."""
+    diffusion = load(results, "diffusion")
+    theirs = by_key([peer for peer in diffusion["peers"] if peer["tool"] == PEER], "model", "method")
+    texts, clock = [], diffusion["clock"]
+    for key, of_model in _by_model(on_all_cpus(diffusion["ours"])).items():
+        first, copies = of_model[0], diffusion["copies"][key]
+        rows = []
+        for result in of_model:
+            peer = theirs.get((key, result["method"]))
+            sampled = result["measured_weights"] < result["weights"]
+            rows.append(
+                (
+                    METHODS[result["method"]].title + ("¹" if sampled else ""),
+                    format_count(result["weights"] / result[clock]),
+                    duration(result[clock]),
+                    ratio(result[clock] / result[f"copy_{clock}"]),
+                    f"{result['bits_per_weight']:.2f}",
+                    format_decibels(result["snr_db"]),
+                    format_bytes(result["peak_bytes"]),
+                    duration(peer[clock]) if peer else "",
+                    ratio(peer[clock] / result[clock]) if peer else "",
+                )
+            )
+        time = "time" if clock == "seconds" else "CPU time"
+        headings = "weights/s", time, "copies", "bits", "SNR", "memory", "coremltools²", "ratio"
+        layers = len(ARCHITECTURES[key].layers)
+        size = 2 * first["weights"]
+        floors = f"`np.copyto` of all weights {duration(first[f'copy_{clock}'])}, " + ", ".join(
+            f"`{name}` {duration(size * each)}" for name, each in copies.items()
+        )
+        process = first["process_peak_bytes"]
+        peak = f" Peak memory of the process: {format_bytes(process)}." if process else ""
+        texts.append(
+            f"### {ARCHITECTURES[key].title}\n\n{format_count(first['weights'])} weights in {layers} layers, "
+            f"{format_bytes(size)} as float16, {first['threads']} threads. Floors: {floors}.{peak}\n\n"
+            + table(("method", *headings), rows)
+        )
+    return "\n".join(texts)
+
+
+def _by_model(results: Results) -> dict[str, Results]:
+    found: dict[str, Results] = {}
+    for result in results:
+        found.setdefault(result["model"], []).append(result)
+    return found
+
+
+def tools(results: Path) -> str:
+    """All tools on the first model: time, and how many times ours it is."""
+    diffusion = load(results, "diffusion")
+    model, clock = diffusion["ours"][0]["model"], diffusion["clock"]
+    ours = by_key([each for each in on_all_cpus(diffusion["ours"]) if each["model"] == model], "method")
+    rows = []
+    for (method,), result in ours.items():
+        peers = [peer for peer in diffusion["peers"] if (peer["model"], peer["method"]) == (model, method)]
+        for peer in sorted(peers, key=lambda peer: peer[clock]):
+            cells = duration(peer[clock]), ratio(peer[clock] / result[clock])
+            memory = "" if peer["peak_bytes"] is None else format_bytes(peer["peak_bytes"])
+            rows.append((METHODS[method].title, peer["tool"], *cells, memory))
+    return table(("method", "tool", "time", "times ours", "memory"), rows, left=2)
+
+
+def missed(results: Path) -> str:
+    """The rows that do not reach what is required of them."""
+    goals = [goal for goal in load(results, "rows")["results"] if goal["reached"] == "no"]
+    if not goals:
+        return "None.\n"
+    rows = [
+        (
+            goal["row"],
+            "at most, copies" if goal["copies"] else f"{goal['against']}, times as fast",
+            f"{goal['required']:g}",
+            ratio(goal["ratio"]),
+        )
+        for goal in goals
+    ]
+    return table(("row", "against", "required", "measured"), rows, left=2)
+
+
+def package(results: Path) -> str:
+    """The whole process from the shell beside a durable copy."""
+    rows = [
+        (
+            each["job"],
+            f"{each['seconds']:.2f} s",
+            f"{each['cpu_seconds']:.2f} s",
+            f"{each['copy_seconds']:.2f} s",
+            f"{each['ratio']:.2f}",
+            "" if each["required_ratio"] is None else f"{each['required_ratio']:g}",
+            f"{each['peak_megabytes']:.0f} MB",
+        )
+        for each in load(results, "package")["results"]
+    ]
+    return table(("job", "time", "CPU time", "durable copy", "copies", "at most", "peak memory"), rows)
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    "machine": machine,
+    "busy": busy,
+    "versions": versions,
+    "models": models,
+    "tools": tools,
+    "missed": missed,
+    "package": package,
+}
+
+
+def filled(page: str, results: Path = RESULTS) -> str:
+    """The page with all its tables made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{TABLES[match[2]](results)}\n{match[3]}"
+
+    return _PLACE.sub(fill, page)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    before = PAGE.read_text(encoding="utf-8")
+    after = filled(before)
+    if options.check:
+        raise SystemExit(None if before == after else f"{PAGE} has other tables than the results; run bench/page.py")
+    PAGE.write_text(after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How fast the kernels are on weights of diffusion models: shared by `corepress bench` and the scripts of ``bench``."""

@@ -1,0 +1,139 @@
+"""The command that measures the kernels on the user's own machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..benchmark.architectures import ARCHITECTURES, Architecture
+from ..benchmark.methods import METHODS
+from .options import debug_option, json_option, quiet_option, thread_option
+from .wording import format_bytes, format_count, format_decibels
+
+if TYPE_CHECKING:
+    from ..benchmark.streaming import Measured, PeerMeasured
+
+PEER = "coremltools"
+SHARE = 0.8  # of a model's weights that the measured shapes hold together
+
+
+@click.command()
+@click.option(
+    "--model", type=click.Choice(list(ARCHITECTURES)), default="sd15", show_default=True, help="Whose layers to draw."
+)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    type=click.Choice(list(METHODS)),
+    help="Only this one; can be given again. Default: all but vectors, which take minutes.",
+)
+@click.option("--peers", is_flag=True, help="Have coremltools do the same, which takes minutes.")
+@thread_option
+@json_option
+@quiet_option
+@debug_option
+def bench(
+    model: str, methods: tuple[str, ...], peers: bool, num_threads: int | None, as_json: bool, quiet: bool
+) -> None:
+    """Measure how fast this machine compresses a diffusion model.
+
+    Needs no model: layers of its shapes are drawn, with values distributed like trained ones, and compressed in memory
+    in every way, beside a plain copy of them (np.copyto). One layer of each of the most common shapes is measured, and
+    the times are scaled to the whole model. Reading and writing of packages is not in them.
+
+    \b
+    Examples:
+      corepress bench
+      corepress bench --model flux1-dev --method 4bit --method int8
+      corepress bench --method 4bit --peers
+    """
+    from ..arrays import as_threads
+    from ..benchmark import coremltools_jobs
+    from ..benchmark.machine import describe_machine
+    from ..benchmark.streaming import one_of_each_shape, stream, stream_peers
+    from ..coreml import Progress
+    from .progress import progress_bar
+
+    architecture, chosen = ARCHITECTURES[model], [METHODS[key] for key in dict.fromkeys(methods)]
+    chosen = chosen or [method for method in METHODS.values() if not method.slow]
+    if peers and not coremltools_jobs.installed():
+        raise click.ClickException("coremltools is not installed; leave --peers out")
+    samples = one_of_each_shape(architecture, SHARE)
+    threads = as_threads("bench", num_threads)
+    with progress_bar("bench", quiet, rates=False) as show:
+
+        def tell(done: int, total: int, name: str) -> None:
+            if show is not None:
+                show(Progress(name, done, total, 2 * done, 2 * total))
+
+        results = stream(architecture, chosen, [threads], samples, progress=tell)
+        others = stream_peers(architecture, chosen, {PEER: coremltools_jobs.job}, progress=tell) if peers else []
+    machine = describe_machine([PEER])
+    if as_json:
+        document = {"machine": machine, "results": [asdict(result) for result in results]}
+        click.echo(json.dumps({**document, "peers": [asdict(other) for other in others]}, indent=2))
+    elif not quiet:
+        click.echo(_text(architecture, machine, len(samples), results, others))
+
+
+def _text(
+    model: Architecture, machine: dict[str, Any], layers: int, results: list[Measured], others: list[PeerMeasured]
+) -> str:
+    """The results as a table, with what was measured above and below it."""
+    from ..coreml.table import Column, render
+
+    first = results[0]
+    theirs = {other.method: other.seconds for other in others}
+    columns = [
+        Column("method", lambda result: METHODS[result.method].title),
+        Column("weights/s", lambda result: format_count(result.weights_per_second), right=True),
+        Column("whole model", lambda result: _seconds(result.seconds), right=True),
+        Column("copies", lambda result: f"{result.seconds / result.copy_seconds:.1f}", right=True),
+        Column("bits", lambda result: f"{result.bits_per_weight:.2f}", right=True),
+        Column("SNR", lambda result: format_decibels(result.snr_db), right=True),
+    ]
+    if first.peak_bytes is not None:
+        columns.append(Column("memory", lambda result: format_bytes(result.peak_bytes), right=True))
+    if others:
+        columns.append(Column(PEER, lambda result: _peer_seconds(theirs, result), right=True))
+        columns.append(Column("ratio", lambda result: _ratio(theirs, result), right=True))
+    threads = f"{first.threads} thread{'s' if first.threads != 1 else ''}"
+    notes = [
+        f"Measured on one layer of each of {layers} shapes ({format_count(first.measured_weights)} weights), scaled to "
+        "the whole model.",
+        f"Copies: the time over that of np.copyto, {_seconds(first.copy_seconds)}. Bits: per weight, tables and scales "
+        "included.",
+    ]
+    if first.peak_bytes is not None:
+        notes.append("Memory: the most that a call needed beside its weight, the result included.")
+    if others:
+        measured = max(other.measured_weights for other in others)
+        notes.append(f"{PEER}: scaled from {format_count(measured)} weights; without reading and writing packages.")
+    return "\n".join(
+        (
+            f"{model.title}: {format_count(first.weights)} weights in {len(model.layers)} layers, drawn",
+            f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['simd_level']}, {threads}",
+            "",
+            render(tuple(columns), results),
+            "",
+            *notes,
+        )
+    )
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _peer_seconds(theirs: dict[str, float], result: Measured) -> str:
+    return _seconds(theirs[result.method]) if result.method in theirs else "-"
+
+
+def _ratio(theirs: dict[str, float], result: Measured) -> str:
+    return f"{theirs[result.method] / result.seconds:.0f}x" if result.method in theirs else "-"
