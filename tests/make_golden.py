@@ -46,6 +46,13 @@ CASES: dict[str, Callable[[], cp.CompressedTensor]] = {
     "palettize 8 bits float32 buckets": lambda: cp.palettize(spread(200, 301), nbits=8),
     "palettize 2 bits groups of axis 0": lambda: cp.palettize(bell(12, 5, 3), nbits=2, **GROUPED),
     "palettize 6 bits groups of last axis": lambda: cp.palettize(spread(70, 8), nbits=6, channel_axis=1, **GROUPED),
+    "palettize 4 bits even steps float16": lambda: cp.palettize(
+        spread(30, 17, dtype=np.float16), nbits=4, mode="uniform"
+    ),
+    "palettize 8 bits even steps of subnormal width": lambda: cp.palettize(
+        (bell(30, 17) * np.float16(2**-9)), nbits=8, mode="uniform"
+    ),
+    "palettize 3 bits even steps of integers": lambda: cp.palettize(cp.quantize(bell(9, 41)), nbits=3, mode="uniform"),
     "palettize lossless": lambda: cp.palettize(np.array([3, -1, 0, 3, -0.0], np.float32), nbits=3),
     "palettize pairs 4 bits float16": lambda: cp.palettize(spread(100, 300, dtype=np.float16), nbits=4, cluster_dim=2),
     "palettize fours 3 bits float32 groups": lambda: cp.palettize(bell(16, 9, 3), nbits=3, cluster_dim=4, **GROUPED),

@@ -1,6 +1,7 @@
 #include "algo/fit_tables.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <optional>
 #include <vector>
@@ -16,6 +17,12 @@
 
 namespace corepress {
 namespace {
+
+// A number in the format's nearest.
+template <typename Bits>
+double rounded(double value) {
+    return static_cast<double>(Format<Bits>::to_float(bits_from_double<Bits>(value)));
+}
 
 // Of points that take the nearest of ascending entries; of two that are equally near it does not matter which.
 template <typename Bits>
@@ -39,25 +46,51 @@ Noise noise_of(Span<const Point> points, const Bits* lut, int entries) {
     return {squared_error, squared_first};
 }
 
+// An object keeps its memory between groups and serves one caller at a time.
 template <typename Bits>
-struct KmeansFitter {
-    Distribution<Bits> distribution;
-    WeightedDistribution<Bits> weighted;
-    ScalarKmeans kmeans;
-
-    Fit fit(const GroupView<Bits>& group, int entries, int threads, Bits* lut) {
+class TableFitter {
+public:
+    Fit fit_kmeans(const GroupView<Bits>& group, int entries, int threads, Bits* lut) {
         if (group.importance != nullptr) {
-            weighted.collect(group, threads);
-            if (!weighted.points().empty()) {
-                solve(weighted, group, entries, threads, lut);
+            weighted_.collect(group, threads);
+            if (!weighted_.points().empty()) {
+                solve(weighted_, group, entries, threads, lut);
                 return {};
             }
         }
-        distribution.collect(group, threads);
-        if (!distribution.is_finite()) return {false};
-        const int used = solve(distribution, group, entries, threads, lut);
-        if (!distribution.has_every_value()) return {};
-        return {true, noise_of(span(distribution), lut, used)};
+        distribution_.collect(group, threads);
+        if (!distribution_.is_finite()) return {false};
+        const int used = solve(distribution_, group, entries, threads, lut);
+        if (!distribution_.has_every_value()) return {};
+        return {true, noise_of(span(distribution_), lut, used)};
+    }
+
+    void fit_uniform(const GroupView<Bits>& group, int entries, int threads, Bits* lut) {
+        using Key = typename Format<Bits>::Key;
+        Key least = std::numeric_limits<Key>::max(), most = std::numeric_limits<Key>::min();
+        group.for_each(0, group.size(), [&](const Bits* values, int64_t length) {
+            kernels_for<Bits>(kernels()).run_key_ranges(values, 1, length, &least, &most);
+        });
+        const double lowest = value_of_key<Bits>(least), highest = value_of_key<Bits>(most), range = highest - lowest;
+        const int steps = entries - 1;
+        if (steps == 0) {
+            *lut = bits_from_double<Bits>(lowest + range / 2);
+            return;
+        }
+        const double step = rounded<Bits>(rounded<Bits>(range) / steps);
+        const bool is_finite = std::isfinite(step) && std::isfinite(rounded<Bits>(lowest + steps * step));
+        if (is_finite) put_steps(lowest, step, entries, lut);
+        if (is_finite && std::abs(steps * step - range) <= step / 2) return;
+        exact_.resize(static_cast<size_t>(entries));
+        put_steps(lowest, range / steps, entries, exact_.data());
+        exact_.back() = bits_from_double<Bits>(highest);
+        if (is_finite) {
+            distribution_.collect(group, threads);
+            const Span<const Point> points = span(distribution_);
+            const double error = noise_of(points, lut, entries).squared_error;
+            if (error <= noise_of(points, exact_.data(), entries).squared_error) return;
+        }
+        std::copy(exact_.begin(), exact_.end(), lut);
     }
 
 private:
@@ -66,38 +99,29 @@ private:
         return {points.points().data(), static_cast<int64_t>(points.points().size())};
     }
 
+    static void put_steps(double lowest, double step, int entries, Bits* lut) {
+        for (int k = 0; k < entries; ++k) lut[k] = bits_from_double<Bits>(lowest + k * step);
+    }
+
     // Returns how many entries are in use.
     template <typename Points>
     int solve(Points& points, const GroupView<Bits>& group, int entries, int threads, Bits* lut) {
         constexpr int kMostRefinements = 8;
-        kmeans.solve(span(points), entries);
-        for (int i = 0; i < kMostRefinements && points.refine(group, kmeans.ends(), threads); ++i) {
-            kmeans.solve(span(points), entries, kmeans.penalty());
+        kmeans_.solve(span(points), entries);
+        for (int i = 0; i < kMostRefinements && points.refine(group, kmeans_.ends(), threads); ++i) {
+            kmeans_.solve(span(points), entries, kmeans_.penalty());
         }
-        const int used = static_cast<int>(kmeans.ends().size());
-        for (int c = 0; c < used; ++c) lut[c] = bits_from_double<Bits>(kmeans.centroid(c));
+        const int used = static_cast<int>(kmeans_.ends().size());
+        for (int c = 0; c < used; ++c) lut[c] = bits_from_double<Bits>(kmeans_.centroid(c));
         std::fill(lut + used, lut + entries, lut[used - 1]);
         return used;
     }
-};
 
-template <typename Bits>
-void fit_uniform(const GroupView<Bits>& group, int entries, Bits* lut) {
-    using Key = typename Format<Bits>::Key;
-    Key least = std::numeric_limits<Key>::max(), most = std::numeric_limits<Key>::min();
-    group.for_each(0, group.size(), [&](const Bits* values, int64_t length) {
-        kernels_for<Bits>(kernels()).run_key_ranges(values, 1, length, &least, &most);
-    });
-    const double lowest = value_of_key<Bits>(least), highest = value_of_key<Bits>(most);
-    if (entries == 1) {
-        *lut = bits_from_double<Bits>(lowest + (highest - lowest) / 2);
-        return;
-    }
-    for (int k = 0; k < entries; ++k) {
-        lut[k] = bits_from_double<Bits>(lowest + k * ((highest - lowest) / (entries - 1)));
-    }
-    lut[entries - 1] = bits_from_double<Bits>(highest);
-}
+    Distribution<Bits> distribution_;
+    WeightedDistribution<Bits> weighted_;
+    ScalarKmeans kmeans_;
+    std::vector<Bits> exact_;
+};
 
 // Sets a group's infinities apart, each of which has an entry of its own, and calls fit for the others.
 template <typename Bits, typename Fit>
@@ -166,17 +190,18 @@ private:
 template <typename Bits>
 Fit fit_tables(const Bits* values, const float* importance, const GroupLayout& layout, TableRule rule, int threads,
                Bits* luts) {
-    WorkspacePool<KmeansFitter<Bits>> fitters;
+    WorkspacePool<TableFitter<Bits>> fitters;
     // Many groups share the threads among them; each of a few groups has all threads for itself in turn.
     const bool many = layout.groups >= 2 * static_cast<int64_t>(threads) || layout.size() < kGrain;
     std::vector<Fit> fits(static_cast<size_t>(layout.groups));
     parallel_for(layout.groups, many ? threads : 1, [&](int64_t index) {
         Fit& result = fits[static_cast<size_t>(index)];
         const auto fit = [&](const GroupView<Bits>& group, int entries, Bits* lut) {
+            const int group_threads = many ? 1 : threads;
             if (rule.mode == TableMode::kUniform) {
-                fit_uniform(group, entries, lut);
+                fitters.borrow()->fit_uniform(group, entries, group_threads, lut);
             } else {
-                result = fitters.borrow()->fit(group, entries, many ? 1 : threads, lut);
+                result = fitters.borrow()->fit_kmeans(group, entries, group_threads, lut);
             }
         };
         const GroupView<Bits> group{values, layout, index, importance};

@@ -28,10 +28,13 @@ struct Fit {
 };
 
 // Writes each group's table of `entries` values in the weight's format, ascending. kKmeans: the optimal ones; entries
-// that are not needed repeat the largest. kUniform: evenly spaced from the smallest to the largest value. luts:
-// [groups, entries]. importance: of each value in its squared error, or null for 1; a group that has none at all counts
-// as if it were null. Values must not be NaN; each infinity that a group has gets an entry of its own, and at least one
-// entry must be left for finite values.
+// that are not needed repeat the largest. kUniform: even steps from the smallest to the largest value. Their width is
+// rounded to the format before they are, so that the table is coremltools' and no weight farther from it than there.
+// But where all steps together then miss the range by more than half a step, in subnormal widths, the better of this
+// table and that of exact steps is taken, and where entries overflow, that one. luts: [groups, entries]. importance: of
+// each value in its squared error, or null for 1; a group that has none at all counts as if it were null. Values must
+// not be NaN; each infinity that a group has gets an entry of its own, and at least one entry must be left for finite
+// values.
 template <typename Bits>
 Fit fit_tables(const Bits* values, const float* importance, const GroupLayout& layout, TableRule rule, int threads,
                Bits* luts);

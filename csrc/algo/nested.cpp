@@ -145,6 +145,16 @@ void normalize(const Bits* values, const GroupLayout& layout, int threads, Bits*
     });
 }
 
+template <typename Bits>
+void denormalize(const Bits* quotients, const GroupLayout& layout, const Bits* scales, int threads, Bits* values) {
+    const auto& kernels = kernels_for<Bits>(corepress::kernels());
+    parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
+        for_each_run(layout, begin, end, [&](int64_t group, int64_t offset, int64_t length) {
+            kernels.multiply(quotients + offset, length, Format<Bits>::to_float(scales[group]), values + offset);
+        });
+    });
+}
+
 template void look_up(const uint8_t*, const BlockLayout&, int, const uint8_t*, const uint8_t*, int, uint8_t*);
 template void look_up(const uint8_t*, const BlockLayout&, int, const uint16_t*, const uint8_t*, int, uint16_t*);
 template void look_up(const uint8_t*, const BlockLayout&, int, const BFloat16Bits*, const uint8_t*, int, BFloat16Bits*);
@@ -158,5 +168,8 @@ template void dequantize_kept(const uint8_t*, const BlockLayout&, IntegerType, c
 template void normalize(const uint16_t*, const GroupLayout&, int, uint16_t*, uint16_t*);
 template void normalize(const BFloat16Bits*, const GroupLayout&, int, BFloat16Bits*, BFloat16Bits*);
 template void normalize(const uint32_t*, const GroupLayout&, int, uint32_t*, uint32_t*);
+template void denormalize(const uint16_t*, const GroupLayout&, const uint16_t*, int, uint16_t*);
+template void denormalize(const BFloat16Bits*, const GroupLayout&, const BFloat16Bits*, int, BFloat16Bits*);
+template void denormalize(const uint32_t*, const GroupLayout&, const uint32_t*, int, uint32_t*);
 
 }  // namespace corepress

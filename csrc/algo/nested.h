@@ -27,4 +27,8 @@ void gather_codes(const uint8_t* packed, int64_t count, int nbits, const uint8_t
 template <typename Bits>
 void normalize(const Bits* values, const GroupLayout& layout, int threads, Bits* scales, Bits* quotients);
 
+// The values of each group times its scale, rounded once.
+template <typename Bits>
+void denormalize(const Bits* quotients, const GroupLayout& layout, const Bits* scales, int threads, Bits* values);
+
 }  // namespace corepress

@@ -277,15 +277,26 @@ inline void round_to(float* singles, int64_t count) {
     widen(bits, count, singles);
 }
 
-template <typename Bits>
-void divide(const Bits* values, int64_t count, float divisor, Bits* quotients) {
+// What an operation makes of each value as a float, rounded once.
+template <typename Bits, typename Operation>
+inline void map_singles(const Bits* values, int64_t count, const Operation& operation, Bits* results) {
     float tile[kTile];
     for (int64_t begin = 0; begin < count; begin += kTile) {
         const int64_t length = count - begin < kTile ? count - begin : kTile;
         widen(values + begin, length, tile);
-        for (int64_t i = 0; i < length; ++i) tile[i] /= divisor;
-        narrow(tile, length, quotients + begin);
+        for (int64_t i = 0; i < length; ++i) tile[i] = operation(tile[i]);
+        narrow(tile, length, results + begin);
     }
+}
+
+template <typename Bits>
+void divide(const Bits* values, int64_t count, float divisor, Bits* quotients) {
+    map_singles(values, count, [divisor](float value) { return value / divisor; }, quotients);
+}
+
+template <typename Bits>
+void multiply(const Bits* values, int64_t count, float factor, Bits* products) {
+    map_singles(values, count, [factor](float value) { return value * factor; }, products);
 }
 
 template <typename Bits, typename Key>

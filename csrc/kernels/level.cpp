@@ -303,6 +303,7 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         dequantize_runs<Bits>,
         dequantize_columns<Bits>,
         divide<Bits>,
+        multiply<Bits>,
         load_affines<Bits>,
         choose_affines<Bits, Key>,
         add_fit<Bits>,

@@ -114,6 +114,8 @@ struct ValueKernels {
                                Bits* values);
     // quotients[i] = values[i] / divisor, in float and rounded once more for halves.
     void (*divide)(const Bits* values, int64_t count, float divisor, Bits* quotients);
+    // products[i] = values[i] * factor, likewise.
+    void (*multiply)(const Bits* values, int64_t count, float factor, Bits* products);
     // Affines from what is stored of them; zero_points may be null: all 0.
     void (*load_affines)(const Bits* scales, const uint8_t* zero_points, int64_t count, bool is_signed,
                          Affine* affines);

@@ -20,9 +20,10 @@ static void* allocate(size_t size) {
 
 static void tell(const char* name, double bytes, const float* weights, const float* decoded,
                  const corepress_shape* shape) {
-    double noise, signal;
-    require_done(corepress_squared_error(weights, decoded, shape, 0, &noise, &signal));
-    printf("%-24s %5.2f bits per weight %6.2f dB\n", name, 8 * bytes / COUNT, 10 * log10(signal / noise));
+    corepress_errors errors;
+    require_done(corepress_compare(weights, decoded, shape, 0, &errors));
+    const double ratio = errors.squared_first / errors.squared_error;
+    printf("%-24s %5.2f bits per weight %6.2f dB\n", name, 8 * bytes / COUNT, 10 * log10(ratio));
 }
 
 /* The sum of four uniform numbers is bell-shaped, as trained weights are. */

@@ -149,7 +149,8 @@ def _palettize_codes(
     dtype = QUANTIZED_DTYPES[tensor.quantized_dtype][1]
 
     def fit_integers(arrays: list[Array], spec: Palettize) -> list[PalettizedTensor]:
-        return [with_integers(array, fitted, dtype) for array, fitted in zip(arrays, fit(arrays, spec), strict=True)]
+        fitted = fit(arrays, spec)
+        return [with_integers(array, each, dtype, spec.mode) for array, each in zip(arrays, fitted, strict=True)]
 
     halves = np.arange(256, dtype=np.uint8).view(dtype).astype(np.float16)  # which hold all codes exactly
     codes = np.take(halves, tensor.codes().view(np.uint8))
@@ -161,9 +162,30 @@ def _palettize_codes(
     return replace(tensor, data=data)
 
 
-def with_integers(codes: Array, fitted: PalettizedTensor, dtype: type[Any]) -> PalettizedTensor:
-    table = np.rint(fitted.table)
+def with_integers(codes: Array, fitted: PalettizedTensor, dtype: type[Any], mode: str = "kmeans") -> PalettizedTensor:
+    """Give palettized codes tables of integers, and each code the nearest entry.
+
+    Parameters
+    ----------
+    codes : numpy.ndarray of float16
+        Whole numbers that float16 holds exactly.
+    fitted : PalettizedTensor
+        What `palettize` makes of them.
+    dtype : type of int8 or uint8
+        Of the tables.
+    mode : str
+        How the tables were found. Even steps are found again, as coremltools does it: in double, and cut off towards
+        zero. Others are rounded.
+    """
     layout = group_layout(fitted.shape, fitted.group_counts)
+    if mode == "uniform":
+        groups = codes.reshape(layout).astype(np.float64)
+        lowest, highest = groups.min(axis=(0, 2))[:, None], groups.max(axis=(0, 2))[:, None]
+        entries = 2**fitted.nbits
+        table = np.trunc(np.arange(entries) * ((highest - lowest) / (entries - 1)) + lowest)
+        table = table.astype(codes.dtype).reshape(fitted.table.shape)
+    else:
+        table = np.rint(fitted.table)
     (encoded,) = _core.palettize([codes], [layout], fitted.nbits, "kmeans", [table], [None], False)
     assert encoded is not None, "codes are finite"
     return replace(fitted, indices=encoded[1], lut=table.astype(dtype))

@@ -124,8 +124,9 @@ def palettize(
         Bits per index. Needed for ``"kmeans"`` and ``"uniform"``; otherwise as few as hold the entries.
     mode : {"kmeans", "uniform", "unique"}
         How the table is found. ``"kmeans"``: the optimum, no other table of that size has a smaller squared error, up
-        to the rounding of its entries to the weight's dtype. ``"uniform"``: evenly spaced from the smallest to the
-        largest weight. ``"unique"``: the distinct values, which loses nothing but the sign of zeros.
+        to the rounding of its entries to the weight's dtype. ``"uniform"``: even steps from the smallest to the largest
+        weight, the table that coremltools computes unless that overflows or misses the range. ``"unique"``: the
+        distinct values, which loses nothing but the sign of zeros.
     granularity : {"per_tensor", "per_grouped_channel"}
         One table for the tensor, or one per `group_size` entries of `channel_axis`.
     group_size : int

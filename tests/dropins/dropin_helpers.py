@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from coreml_helpers import materialized, quiet
 
+import corepress
+
+TOLERANCE = 5e-4
 TARGETS = ("iOS16", "iOS17", "iOS18", "iOS26")
 
 
@@ -43,3 +46,12 @@ def _value(var):
 
 def squared_error(found: np.ndarray, expected: np.ndarray) -> float:
     return float(((found.astype(np.float64) - expected.astype(np.float64)) ** 2).sum())
+
+
+def both_ways(call):
+    """What coremltools makes of a call, and what the kernels make of it."""
+    with quiet(), np.errstate(all="ignore"):
+        theirs = call()
+        with corepress.accelerate():
+            ours = call()
+    return theirs, ours

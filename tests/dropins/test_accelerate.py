@@ -8,14 +8,18 @@ import logging
 import numpy as np
 import pytest
 from coreml_helpers import assert_same_bits, quiet
-from dropin_helpers import normal, operations, squared_error, weights
+from dropin_helpers import TOLERANCE, both_ways, normal, operations, squared_error, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_defects_of_coremltools import run_two_calls
-from test_optimize_coreml import CASES, CASES_OF_IOS18, JOINT, TOLERANCE, config_of
+from test_optimize_coreml import CASES, CASES_OF_IOS18, JOINT, config_of
 
 import corepress
 from corepress.acceleration.internals import INTERNALS
+
+# NumPy 1 does not round a float16 step, of which coremltools' tables are multiples then.
+EVEN_STEPS_ARE_OURS = np.float16(1).dtype == (np.float16(1) / 3).dtype
+OTHER_STEPS = 5e-3
 
 
 @pytest.fixture
@@ -50,15 +54,6 @@ def replaced(ct):
             owner = getattr(owner, part)
         found.append(vars(owner)[name])
     return found
-
-
-def both_ways(call):
-    """What coremltools makes of a call, and what the kernels make of it."""
-    with quiet(), np.errstate(all="ignore"):
-        theirs = call()
-        with corepress.accelerate():
-            ours = call()
-    return theirs, ours
 
 
 class TestInstalling:
@@ -352,7 +347,11 @@ class TestInnerFunctions:
         assert ours.indices.dtype.metadata == theirs.indices.dtype.metadata
         assert (ours.lut.shape, ours.lut.dtype) == (theirs.lut.shape, theirs.lut.dtype)
         costs = [squared_error(passes.palettize_weights.decompress(each), weight) for each in (ours, theirs)]
-        assert costs[0] <= costs[1] * (1 + TOLERANCE)
+        if mode == "UNIFORM" and EVEN_STEPS_ARE_OURS:
+            assert_same_bits(ours.lut, theirs.lut)
+            assert costs[0] <= costs[1]
+        else:
+            assert costs[0] <= costs[1] * (1 + (TOLERANCE if mode != "UNIFORM" else OTHER_STEPS))
 
     @pytest.mark.parametrize("dtype", [np.float16, np.float32])
     def test_even_steps_are_the_same_for_a_tensor_and_for_one_group(self, passes, accelerated, dtype):

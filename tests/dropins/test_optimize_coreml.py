@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coreml_helpers import quiet
-from dropin_helpers import TARGETS, normal, operations, squared_error, weights
+from dropin_helpers import TARGETS, TOLERANCE, normal, operations, squared_error, weights
 
-TOLERANCE = 5e-4
 CASES = {
     "4 bits": ("palettize_weights", "OpPalettizerConfig", {"nbits": 4}),
     "uniform": ("palettize_weights", "OpPalettizerConfig", {"nbits": 6, "mode": "uniform"}),
@@ -518,12 +517,12 @@ class TestWarnings:
         assert any(message in text for text in texts)
         assert any("linear_weight_0" in text for text in texts)
 
-    def test_tables_larger_than_the_weight_are_not_made_and_warned_of(self, cto, two_layers, caplog):
+    def test_tables_that_scales_make_larger_than_the_weight_are_warned_of(self, cto, two_layers, caplog):
         with quiet():
             once = cto.linear_quantize_weights(two_layers(), config_of(cto, "OpLinearQuantizerConfig", {}))
-        groups = {"nbits": 8, "granularity": "per_grouped_channel", "group_size": 1}
+        config = config_of(cto, "OpPalettizerConfig", {"nbits": 8})
         with quiet(), caplog.at_level(logging.WARNING):
-            twice = cto.palettize_weights(once, config_of(cto, "OpPalettizerConfig", groups), joint_compression=True)
+            twice = cto.palettize_weights(once, config, joint_compression=True)
         assert "linear_weight_0_to_fp16_quantized" in caplog.text
         kept = [weights(model)["linear_cast_fp16", "weight"] for model in (once, twice)]
         np.testing.assert_array_equal(*kept)

@@ -346,6 +346,20 @@ def test_codes_become_palettes_of_integers(integers, mode):
     assert lossless.dense().tobytes() == quantized.dense().tobytes()
 
 
+@pytest.mark.parametrize("nbits", [1, 2, 3, 4, 6, 8])
+def test_even_steps_of_integers_are_those_of_coremltools(nbits):
+    weight = _weight((12, 40), np.float16)
+    quantized = cp.quantize(weight, dtype="int8", mode="linear")
+    codes = quantized.codes().astype(np.int32)
+    scale = (codes.max() - codes.min()) / (2**nbits - 1)
+    table = (np.arange(2**nbits) * scale + codes.min()).astype(np.int32)
+    joint = cp.palettize(quantized, nbits=nbits, mode="uniform")
+    assert joint.data.lut.reshape(-1).tolist() == table.tolist()
+    sparse = cp.palettize(cp.prune(quantized, target_sparsity=0.25), nbits=nbits, mode="uniform")
+    kept = sparse.values.codes().astype(np.int32)
+    assert set(kept.tolist()) <= set(table.tolist())
+
+
 def test_many_scales_of_palettized_codes_are_not_folded():
     weight = _weight((600, 200), np.float16)
     joint = cp.palettize(cp.quantize(weight, granularity="per_block", block_size=2), nbits=8)

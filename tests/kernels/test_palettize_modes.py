@@ -35,6 +35,55 @@ def test_uniform_in_groups(axis):
         assert dense.tobytes() == cp.palettize(part, mode="uniform", nbits=3).dense().tobytes()
 
 
+def peer_table(weight: np.ndarray, entries: int) -> np.ndarray:
+    """What coremltools computes, with NumPy 2, in its own words."""
+    lowest, highest = np.amin(weight), np.amax(weight)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = (highest - lowest) / weight.dtype.type(entries - 1)
+        return (np.arange(entries) * np.float64(scale) + np.float64(lowest)).astype(weight.dtype)
+
+
+@pytest.mark.parametrize("nbits", PALETTE_BITS)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("width", [0.02, 1, 100])
+def test_uniform_is_the_table_of_coremltools(width, dtype, nbits):
+    for offset in (-width, 0, width / 3):
+        weight = (normal(3000) * width + offset).astype(dtype)
+        table = cp.palettize(weight, mode="uniform", nbits=nbits).lut.reshape(-1)
+        assert table.tolist() == peer_table(weight, 2**nbits).tolist()
+
+
+@pytest.mark.parametrize("simd", cp.simd_levels())
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("nbits", PALETTE_BITS)
+def test_uniform_steps_of_subnormal_width_have_no_larger_error_than_either_way(simd, dtype, nbits, monkeypatch):
+    smallest = float(np.array([1], f"i{np.dtype(dtype).itemsize}").view(dtype)[0])
+    peers_were_worse = peers_were_taken = 0
+    for number in range(40):
+        units = np.random.default_rng(number).normal(0, 2 ** (number / 3), 500)
+        weight = (np.rint(units) * smallest).astype(dtype)
+        entries = 2**nbits
+        with np.errstate(under="ignore"):
+            peers = peer_table(weight, entries)
+        found = cp.palettize(weight, mode="uniform", nbits=nbits)
+        assert bits(found.lut.reshape(-1)).tolist() == bits(reference.uniform_table(weight, entries)).tolist()
+        allowed = cp.error(weight, cp.palettize(weight, lut=peers)).sse
+        assert found.dense().shape == weight.shape
+        assert cp.error(weight, found).sse <= allowed
+        peers_were_worse += cp.error(weight, found).sse < allowed
+        peers_were_taken += found.lut.reshape(-1).tolist() == peers.tolist()
+    assert peers_were_taken
+    assert peers_were_worse or nbits < 3
+
+
+@pytest.mark.parametrize("highest", [65504, 65472])
+def test_uniform_steps_that_overflow_when_rounded(highest):
+    weight = np.array([0, highest, 12, 4000], np.float16)
+    lut = cp.palettize(weight, mode="uniform", nbits=4).lut.reshape(-1)
+    assert np.isfinite(peer_table(weight, 16)).all() == (highest != 65504)
+    assert (lut[0], lut[-1]) == (0, 65504 if highest == 65504 else peer_table(weight, 16)[-1])
+
+
 def test_uniform_over_the_whole_range_of_half():
     weight = np.array([-65504, 65504, 0, 1000], np.float16)
     lut = cp.palettize(weight, mode="uniform", nbits=8).lut.reshape(-1)

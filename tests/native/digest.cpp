@@ -204,7 +204,8 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     const int64_t count = layout.size();
     const size_t size = static_cast<size_t>(count), groups = static_cast<size_t>(layout.groups);
     const std::vector<Bits> values = draw<Bits>(count);
-    std::vector<Bits> decoded(size);
+    std::vector<Bits> decoded(size), small(values);  // the digits alone, which make subnormal numbers
+    for (Bits& value : small) value = static_cast<Bits>(value & ~Format<Bits>::kInfinity);
     for (const int nbits : {1, 2, 3, 4, 6, 8}) {
         std::vector<Bits> luts(groups << nbits);
         std::vector<uint8_t> packed((size * static_cast<size_t>(nbits) + 7) / 8);
@@ -217,6 +218,10 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
         digest.add(luts);
         digest.add(packed);
         digest.add(decoded);
+        for (const std::vector<Bits>& each : {values, small}) {
+            fit_tables<Bits>(each.data(), nullptr, layout, {TableMode::kUniform, 1 << nbits}, threads, luts.data());
+            digest.add(luts);
+        }
     }
     std::vector<float> importance(size);
     for (size_t i = 0; i < size; ++i)

@@ -1,9 +1,11 @@
 """The C interface gives the bytes that Python gets, refuses what Python is refused, and can be built against."""
 
+import concurrent.futures
 import ctypes
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import ml_dtypes
@@ -67,29 +69,97 @@ def test_version_and_level(library):
     assert library.corepress_packed_size(ctypes.c_int64(11), 3) == 5
 
 
+MODES = {"kmeans": 0, "uniform": 1, "unique": 2}
+
+
+def grouping(axis, size):
+    return {"granularity": "per_grouped_channel", "group_size": size} if size else {}
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("axis", "size"), [(0, 0), (0, 4), (1, 5)])
-@pytest.mark.parametrize(("mode", "nbits"), [("kmeans", 3), ("kmeans", 8), ("uniform", 4)])
+@pytest.mark.parametrize(("axis", "size"), [(0, 0), (0, 4), (1, 5), (2, 1)])
+@pytest.mark.parametrize(("mode", "nbits"), [("kmeans", 3), ("kmeans", 8), ("uniform", 4), ("unique", 6)])
 def test_palettes(library, dtype, axis, size, mode, nbits):
     weight = draw(12, 15, 7, dtype=dtype)
-    shape, groups = shape_of(weight), Groups(axis, size)
-    grouped = {"granularity": "per_grouped_channel", "group_size": size, "channel_axis": axis} if size else {}
-    expected = cp.palettize(weight, nbits=nbits, mode=mode, **grouped)
-    tables = library.corepress_table_count(ctypes.byref(shape), groups)
+    if mode == "unique":
+        weight = (np.round(weight.astype(np.float32) * 100) / 128).astype(dtype)
+    shape, groups = ctypes.byref(shape_of(weight)), Groups(axis, size)
+    expected = cp.palettize(weight, nbits=nbits, mode=mode, channel_axis=axis, **grouping(axis, size))
+    tables = library.corepress_table_count(shape, groups)
     assert tables * 2**nbits == expected.lut.size
     lut, indices, decoded = np.empty((tables, 2**nbits), dtype), packed(weight, nbits), np.empty_like(weight)
-    numbers = {"kmeans": 0, "uniform": 1}
     status = library.corepress_palettize(
-        pointer(weight), ctypes.byref(shape), nbits, numbers[mode], groups, None, 2, pointer(lut), pointer(indices)
+        pointer(weight), shape, nbits, MODES[mode], groups, None, 2, pointer(lut), pointer(indices)
     )
     assert status == OK, library.corepress_last_error()
     np.testing.assert_array_equal(bits(lut).ravel(), bits(expected.lut).ravel())
     np.testing.assert_array_equal(indices, expected.indices)
-    status = library.corepress_depalettize(
-        pointer(indices), pointer(lut), ctypes.byref(shape), nbits, groups, 2, pointer(decoded)
+    assigned = packed(weight, nbits)
+    assert library.corepress_assign(pointer(weight), shape, nbits, pointer(lut), groups, 2, pointer(assigned)) == OK
+    np.testing.assert_array_equal(assigned, expected.indices)
+    status = library.corepress_depalettize(pointer(indices), pointer(lut), shape, nbits, groups, 2, pointer(decoded))
+    assert status == OK
+    np.testing.assert_array_equal(bits(decoded), bits(expected.dense()))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_indices_of_given_tables(library, dtype):
+    weight, table = draw(40, 30, dtype=dtype), np.linspace(-0.2, 0.25, 8).astype(dtype)
+    expected = cp.palettize(weight, lut=table)
+    indices, shape = packed(weight, 3), ctypes.byref(shape_of(weight))
+    assert library.corepress_assign(pointer(weight), shape, 3, pointer(table), Groups(0, 0), 2, pointer(indices)) == OK
+    np.testing.assert_array_equal(indices, expected.indices)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("axis", "size", "cluster_dim"), [(0, 0, 2), (0, 4, 4), (1, 0, 5), (1, 6, 3), (2, 2, 1)])
+@pytest.mark.parametrize("importance", [None, 1, 2.0**-140])
+def test_palettes_of_vectors(library, dtype, axis, size, cluster_dim, importance):
+    weight = draw(12, 30, 8, dtype=dtype)
+    if importance is not None:
+        importance = importance * np.random.default_rng(1).random(weight.shape, np.float32)
+    shape, groups = ctypes.byref(shape_of(weight)), Groups(axis, size)
+    options = {"channel_axis": axis, "cluster_dim": cluster_dim, "importance": importance, **grouping(axis, size)}
+    if cluster_dim == 1:
+        options["cluster_dim"], weight = 2, np.repeat(weight, 2, axis=axis)  # pairs of equal numbers, beside numbers
+        shape, cluster_dim = ctypes.byref(shape_of(weight)), 2
+        options["importance"] = importance = None if importance is None else np.repeat(importance, 2, axis=axis)
+    expected = cp.palettize(weight, nbits=4, **options)
+    tables = library.corepress_table_count(shape, groups)
+    lut, decoded = np.empty((tables, 16, cluster_dim), dtype), np.empty_like(weight)
+    indices = np.empty((weight.size // cluster_dim * 4 + 7) // 8, np.uint8)
+    status = library.corepress_palettize_vectors(
+        pointer(weight), shape, 4, ctypes.c_int64(cluster_dim), groups, pointer(importance), 2, pointer(lut),
+        pointer(indices),
+    )  # fmt: skip
+    assert status == OK, library.corepress_last_error()
+    np.testing.assert_array_equal(bits(lut).ravel(), bits(expected.lut).ravel())
+    np.testing.assert_array_equal(indices, expected.indices)
+    status = library.corepress_depalettize_vectors(
+        pointer(indices), pointer(lut), shape, 4, ctypes.c_int64(cluster_dim), groups, 2, pointer(decoded)
     )
     assert status == OK
     np.testing.assert_array_equal(bits(decoded), bits(expected.dense()))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_scales_of_channels(library, dtype, axis):
+    weight = draw(12, 15, 7, dtype=dtype)
+    np.moveaxis(weight, axis, 0)[3] = 0
+    expected = cp.palettize(weight, nbits=4, enable_per_channel_scale=True, channel_axis=axis)
+    shape, groups = ctypes.byref(shape_of(weight)), Groups(0, 0)
+    scale, lut, indices = np.empty(weight.shape[axis], dtype), np.empty(16, dtype), packed(weight, 4)
+    values = weight.copy()  # all in one place
+    data = pointer(values)
+    assert library.corepress_normalize(data, shape, axis, 2, pointer(scale), data) == OK
+    assert library.corepress_palettize(data, shape, 4, 0, groups, None, 2, pointer(lut), pointer(indices)) == OK
+    np.testing.assert_array_equal(bits(scale), bits(expected.scale.ravel()))
+    np.testing.assert_array_equal(bits(lut), bits(expected.lut.ravel()))
+    np.testing.assert_array_equal(indices, expected.indices)
+    assert library.corepress_depalettize(pointer(indices), pointer(lut), shape, 4, groups, 2, data) == OK
+    assert library.corepress_denormalize(data, shape, axis, pointer(scale), 2, data) == OK
+    np.testing.assert_array_equal(bits(values), bits(expected.dense()))
 
 
 def test_palettes_of_what_matters(library):
@@ -160,6 +230,14 @@ PRUNINGS = {
     "threshold": ("prune_below", [ctypes.c_double(0.07)], {"threshold": 0.07}),
     "2:4": ("prune_n_m", [1, ctypes.c_int64(2), ctypes.c_int64(4)], {"n_m_ratio": (2, 4), "dim": 1}),
     "1:5": ("prune_n_m", [0, ctypes.c_int64(1), ctypes.c_int64(5)], {"n_m_ratio": (1, 5), "dim": 0}),
+    **{
+        f"blocks of {size} along {dim}, {sparsity}": (
+            "prune_blocks",
+            [dim, ctypes.c_int64(size), ctypes.c_double(sparsity)],
+            {"target_sparsity": sparsity, "block_size": size, "dim": dim},
+        )
+        for dim, size, sparsity in [(0, 4, 0.5), (1, 3, 0.3), (1, 4, 0.6), (0, 99, 0.5), (0, 2, 0), (1, 2, 1)]
+    },
 }
 
 
@@ -182,12 +260,16 @@ def test_pruned(library, dtype, name):
 
 
 @pytest.mark.parametrize("nbits", range(1, 9))
-def test_packed(library, nbits):
-    codes = np.random.default_rng(nbits).integers(0, 2**nbits, 1001, np.uint8)
-    data, unpacked = packed(codes, nbits), np.empty_like(codes)
-    assert library.corepress_pack_bits(pointer(codes), ctypes.c_int64(1001), nbits, 2, pointer(data)) == OK
-    np.testing.assert_array_equal(data, cp.kernels.pack_bits(codes, nbits))
-    assert library.corepress_unpack_bits(pointer(data), ctypes.c_int64(1001), nbits, 2, pointer(unpacked)) == OK
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_packed(library, nbits, signed, order):
+    codes = np.random.default_rng(nbits).integers(0, 2**nbits, 1001) - (2 ** (nbits - 1) if signed else 0)
+    codes = codes.astype(np.int8 if signed else np.uint8)
+    data, unpacked, count = packed(codes, nbits), np.empty_like(codes), ctypes.c_int64(1001)
+    stream = (nbits, int(signed), ["little", "big"].index(order))
+    assert library.corepress_pack_bits(pointer(codes), count, *stream, 2, pointer(data)) == OK
+    np.testing.assert_array_equal(data, cp.kernels.pack_bits(codes, nbits, bitorder=order))
+    assert library.corepress_unpack_bits(pointer(data), count, *stream, 2, pointer(unpacked)) == OK
     np.testing.assert_array_equal(unpacked, codes)
 
 
@@ -207,15 +289,24 @@ def test_kmeans1d(library, weighted):
     assert inertia.value == expected_inertia
 
 
-def test_squared_error(library):
-    first, second = draw(30, 40), draw(30, 40)[::-1].copy()
-    noise, signal = ctypes.c_double(), ctypes.c_double()
-    status = library.corepress_squared_error(
-        pointer(first), pointer(second), ctypes.byref(shape_of(first)), 0, ctypes.byref(noise), ctypes.byref(signal)
-    )
-    assert status == OK
-    assert noise.value == cp.error(first, second).sse
-    assert signal.value == pytest.approx(float((first.astype(np.float64) ** 2).sum()), rel=1e-12)
+class Errors(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_double)
+        for name in ("squared_error", "squared_first", "squared_second", "product", "largest_error")
+    ]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_compared(library, dtype):
+    first, second = draw(30, 40, dtype=dtype), draw(30, 40, dtype=dtype)[::-1].copy()
+    found = Errors()
+    shape = ctypes.byref(shape_of(first))
+    assert library.corepress_compare(pointer(first), pointer(second), shape, 0, ctypes.byref(found)) == OK
+    expected = cp.error(first, second)
+    assert (found.squared_error, found.largest_error) == (expected.sse, expected.max_abs)
+    assert 10 * np.log10(found.squared_first / found.squared_error) == pytest.approx(expected.snr_db, rel=1e-12)
+    cosine = found.product / np.sqrt(found.squared_first * found.squared_second)
+    assert cosine == pytest.approx(expected.cosine, rel=1e-12)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -224,15 +315,25 @@ def test_values_that_are_not_finite_have_a_status_of_their_own(library, value):
     weight[77, 3] = value
     shape, space = ctypes.byref(shape_of(weight)), np.empty(2 * weight.size, np.uint8)
     out, kept = pointer(space), ctypes.c_int64()
+    pairs, table = ctypes.c_int64(2), pointer(np.zeros(16, np.float16))
     calls = [
         library.corepress_palettize(pointer(weight), shape, 4, 0, Groups(0, 0), None, 1, out, out),
         library.corepress_palettize(pointer(weight), shape, 4, 1, Groups(0, 0), None, 1, out, out),
+        library.corepress_palettize(pointer(weight), shape, 4, 2, Groups(0, 0), None, 1, out, out),
+        library.corepress_palettize_vectors(pointer(weight), shape, 4, pairs, Groups(0, 0), None, 1, out, out),
+        library.corepress_assign(pointer(weight), shape, 4, table, Groups(0, 0), 1, out),
+        library.corepress_normalize(pointer(weight), shape, 0, 1, out, out),
         library.corepress_quantize(pointer(weight), shape, 0, 0, None, 0, None, 1, out, out, out),
+    ]
+    calls += [
+        library.corepress_prune_blocks(
+            pointer(weight), shape, 0, pairs, ctypes.c_double(0.5), 1, out, out, ctypes.byref(kept)
+        ),
         library.corepress_prune_to_sparsity(
             pointer(weight), shape, ctypes.c_double(0.5), 1, out, out, ctypes.byref(kept)
         ),
-    ]  # fmt: skip
-    assert calls == [NON_FINITE] * 4
+    ]
+    assert calls == [NON_FINITE] * 9
     assert library.corepress_last_error() == b"corepress_prune_to_sparsity: weights are NaN or infinite"
 
 
@@ -244,10 +345,31 @@ def test_wrong_arguments_are_refused_with_the_rule(library):
     def palettize(nbits=4, mode=0, groups=(0, 0), shape=shape, data=data, out=out):
         return library.corepress_palettize(data, by(shape), nbits, mode, Groups(*groups), None, 1, out, out)
 
+    def vectors(length, groups=(0, 0)):
+        arguments = (ctypes.c_int64(length), Groups(*groups), None, 1, out, out)
+        return library.corepress_palettize_vectors(data, by(shape), 4, *arguments)
+
+    def pack(codes, *stream):
+        return library.corepress_pack_bits(pointer(codes), ctypes.c_int64(codes.size), *stream, 1, out)
+
     axes = sizes(6, 10)
     refused = {
         "nbits must be 1, 2, 3, 4, 6 or 8, not 5": lambda: palettize(nbits=5),
-        "mode 2 is unknown": lambda: palettize(mode=2),
+        "mode 3 is unknown": lambda: palettize(mode=3),
+        "group 0 has more than 16 distinct values": lambda: palettize(mode=2),
+        "importance is for COREPRESS_KMEANS": lambda: library.corepress_palettize(
+            data, by(shape), 4, 1, Groups(0, 0), pointer(np.ones(60, np.float32)), 1, out, out
+        ),
+        "lut must ascend within each table": lambda: library.corepress_assign(
+            data, by(shape), 1, pointer(np.array([1, 0], np.float16)), Groups(0, 0), 1, out
+        ),
+        "lut must be finite": lambda: library.corepress_assign(
+            data, by(shape), 1, pointer(np.array([0, np.inf], np.float16)), Groups(0, 0), 1, out
+        ),
+        "cluster_dim must be at least 1, not 0": lambda: vectors(0),
+        "cluster_dim 4 does not divide the axis of 6": lambda: vectors(4),
+        "cluster_dim 3 does not divide groups of 2": lambda: vectors(3, (0, 2)),
+        "axis must be from 0 to 1, not -1": lambda: vectors(2, (-1, 0)),
         "groups of 4 do not divide axis 0 of length 6": lambda: palettize(groups=(0, 4)),
         "axis must be from 0 to 1, not 2": lambda: palettize(groups=(2, 1)),
         "weights must not be NULL": lambda: palettize(data=None),
@@ -276,11 +398,15 @@ def test_wrong_arguments_are_refused_with_the_rule(library):
         "n:m must have 0 <= n <= m and 1 <= m <= 1024, not 5:4": lambda: library.corepress_prune_n_m(
             data, by(shape), 1, ctypes.c_int64(5), ctypes.c_int64(4), 1, out, out, by(kept)
         ),
-        "a code does not fit 2 bits": lambda: library.corepress_pack_bits(
-            pointer(np.full(5, 4, np.uint8)), ctypes.c_int64(5), 2, 1, out
+        "block_size must be at least 1, not 0": lambda: library.corepress_prune_blocks(
+            data, by(shape), 1, ctypes.c_int64(0), ctypes.c_double(0.5), 1, out, out, by(kept)
         ),
+        "a code does not fit 2 bits": lambda: pack(np.full(5, 4, np.uint8), 2, 0, 0),
+        "a code does not fit 3 bits": lambda: pack(np.full(5, 4, np.uint8), 3, 1, 0),
+        "order 2 is unknown": lambda: pack(np.zeros(5, np.uint8), 3, 1, 2),
+        "nbits must be 1 to 8, not 9": lambda: pack(np.zeros(5, np.uint8), 9, 0, 0),
         "num_threads must be at least 1, not -1": lambda: library.corepress_unpack_bits(
-            out, ctypes.c_int64(5), 2, -1, out
+            out, ctypes.c_int64(5), 2, 0, 0, -1, out
         ),
         "all weights are 0": lambda: library.corepress_kmeans1d(
             pointer(np.ones(3)), pointer(np.zeros(3)), ctypes.c_int64(3), 2, out, out, out
@@ -291,6 +417,29 @@ def test_wrong_arguments_are_refused_with_the_rule(library):
         assert rule in library.corepress_last_error().decode()
     assert library.corepress_table_count(by(shape), Groups(0, 4)) == -1
     assert library.corepress_block_count(by(shape), sizes(5, 1)) == -1
+
+
+def test_threads_have_results_and_errors_of_their_own(library):
+    before = threading.local()
+
+    def work(number):
+        if not hasattr(before, "error"):
+            before.error = library.corepress_last_error()
+        weight = draw(64, 30) * np.float16(number + 1)
+        lut, indices, shape = np.empty(16, np.float16), packed(weight, 4), ctypes.byref(shape_of(weight))
+        arguments = (0, Groups(0, 0), None, 2, pointer(lut), pointer(indices))
+        assert library.corepress_palettize(pointer(weight), shape, 4, *arguments) == OK
+        groups = Groups(0, 65 + number)
+        assert library.corepress_palettize(pointer(weight), shape, 4, 0, groups, *arguments[2:]) == INVALID_ARGUMENT
+        rule = f"groups of {65 + number} do not divide axis 0 of length 64"
+        return before.error, lut, indices, library.corepress_last_error().decode().endswith(rule)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for number, (error, lut, indices, is_told) in enumerate(pool.map(work, range(64))):
+            expected = cp.palettize(draw(64, 30) * np.float16(number + 1), nbits=4)
+            np.testing.assert_array_equal(lut, expected.lut.ravel())
+            np.testing.assert_array_equal(indices, expected.indices)
+            assert (error, is_told) == (b"", True)
 
 
 @pytest.mark.skipif(shutil.which("cmake") is None or sys.platform == "win32", reason="needs cmake and a C compiler")

@@ -35,11 +35,36 @@ def assign(values: NDArray[Any], lut: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def uniform_table(values: NDArray[Any], entries: int) -> NDArray[Any]:
-    """Even steps from the smallest to the largest value, in double, rounded to the dtype of `values`; -0 is 0."""
+    """Return the table of even steps from the smallest to the largest value; -0 is 0.
+
+    Parameters
+    ----------
+    values : numpy.ndarray of float16, bfloat16 or float32
+        Finite.
+    entries : int
+        At least 2.
+
+    Notes
+    -----
+    The steps' width is rounded to the dtype first, as coremltools' is. Such steps may miss the range by much, where
+    their width is subnormal: then exact steps are taken if their squared error is smaller, and where a rounded width
+    overflows in any case.
+    """
+    dtype, steps = values.dtype, entries - 1
     lowest, highest = float(values.min()), float(values.max())
-    steps = [lowest + k * ((highest - lowest) / (entries - 1)) for k in range(entries - 1)]
-    table: NDArray[Any] = round_to([*steps, highest], values.dtype) + values.dtype.type(0)
-    return table
+    exact = round_to([*(lowest + k * ((highest - lowest) / steps) for k in range(steps)), highest], dtype)
+    width = float(round_to(float(round_to(highest - lowest, dtype)) / steps, dtype))
+    table = exact
+    if np.isfinite(width) and np.isfinite(round_to(lowest + steps * width, dtype)):
+        table = round_to([lowest + k * width for k in range(entries)], dtype)
+        if abs(steps * width - (highest - lowest)) > width / 2 and _error(values, exact) < _error(values, table):
+            table = exact
+    return table + dtype.type(0)  # type: ignore[no-any-return]
+
+
+def _error(values: NDArray[Any], table: NDArray[Any]) -> float:
+    numbers = values.astype(np.float64)
+    return float(((numbers - table.astype(np.float64)[assign(values, table)]) ** 2).sum())
 
 
 def look_up(codes: NDArray[np.uint8], lut: NDArray[Any]) -> NDArray[Any]:

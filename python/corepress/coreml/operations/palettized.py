@@ -106,7 +106,7 @@ def lut_of(tensor: PalettizedTensor) -> Tensor | Output:
         raise ValueError(f"{LUT_TO_DENSE}: scales of vectors need specification version 10")
     if tensor.scale is not None:
         grid = common_grid(tensor.full_shape, tensor.group_counts, tensor.scale.shape)
-        require_small_tables(tensor.full_shape, prod(grid) << tensor.nbits, "per-channel scales")
+        require_small_tables(tensor.full_shape, tensor.group_counts, grid, tensor.nbits, "per-channel scales")
         return Tensor.of(fold_scale(tensor.table, tensor.scale, tensor.full_shape))
     if isinstance(lut, QuantizedTensor):
         return Output(blockwise_shift_scale(quantized_data(lut), lut.scale, lut.zero_point, lut.quantized_dtype))

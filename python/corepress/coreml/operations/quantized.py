@@ -99,7 +99,7 @@ def lower_sparse(values: QuantizedTensor, mask: Tensor) -> OperationForm:
 def _scaled_lut(tensor: QuantizedTensor, data: PalettizedTensor) -> Output:
     """Tables of integers, repeated so that each block of the scale has one, with the scale applied to them."""
     grid = common_grid(tensor.full_shape, data.group_counts, tensor.scale.shape)
-    require_small_tables(tensor.full_shape, prod(grid) << data.nbits, "scales of palettized codes")
+    require_small_tables(tensor.full_shape, data.group_counts, grid, data.nbits, "scales of palettized codes")
     scale = tensor.scale[..., None, None]
     zero_point = None if tensor.zero_point is None else tensor.zero_point[..., None, None]
     lut = Tensor.of(np.ascontiguousarray(refine(data.table, grid)))
@@ -116,7 +116,8 @@ def lift_affine_dequantize(parameters: Parameters) -> QuantizedTensor:
     scale = _along(axis, data, parameter(parameters, "scale", "float16", "float32"))
     offset = _along(axis, data, parameter(parameters, "zero_point", "int8", "uint8", "float32"))
     shape = np.broadcast_shapes(scale.shape, offset.shape)
-    return _tensor(data, np.broadcast_to(scale, shape), np.broadcast_to(offset, shape))
+    # Here there is always one: that it is all zero is how a symmetric encoding is written.
+    return _tensor(data, np.broadcast_to(scale, shape), np.broadcast_to(offset, shape) if offset.any() else None)
 
 
 def _along(axis: int, data: Tensor, values: Tensor) -> NDArray[Any]:
@@ -198,8 +199,8 @@ def _tensor(
 
 
 def _zero_point(offset: NDArray[Any] | None, quantized_dtype: str) -> NDArray[Any] | None:
-    """In the codes' type where that holds it, None where it is all zero."""
-    if offset is None or not offset.any():
+    """In the codes' type where that holds it."""
+    if offset is None:
         return None
     with np.errstate(invalid="ignore"):
         integers = np.ascontiguousarray(offset.astype(QUANTIZED_DTYPES[quantized_dtype][1]))

@@ -18,6 +18,9 @@ What differs, on purpose:
   merges constants that are nearly the same, adds operations around each ``gather``, and drops ``buildInfo``.
 - ``mode="kmeans"`` gives the optimal table, ascending, for float16 and float32 and groups of every size, and unused
   entries repeat the largest; ``num_kmeans_workers`` has no effect, since all threads are used anyway.
+- ``mode="uniform"`` has coremltools' tables, as NumPy 2 computes them (NumPy 1 rounds float16 differently), of which
+  each weight takes the nearest entry. Where steps or entries of float16 overflow, or steps lose so many digits that the
+  table misses the range of weights, there are better tables.
 - ``enable_per_channel_scale`` scales each **output** channel, as documented; coremltools takes the largest magnitude
   over the output channels, one per place of the other axes. Below specification version 10 the scale is multiplied
   into the tables. A weight whose groups do not divide is left as it is, not divided by its scale.
@@ -30,9 +33,9 @@ What differs, on purpose:
 - Consumers that disagree on the output channel axis matter only where the axis does: not for one table per tensor.
 - A constant that also leaves a block as its output is left as it is: Core ML does not take such compressed weights.
 - Integer constants are left as they are.
-- With ``joint_compression=True`` tables are fitted to the values that sparse weights store, without their zeros;
-  offsets that are all zero are left out; tables that would be larger than the weight are not made; and the operations
-  inside of a form have names of their own.
+- With ``joint_compression=True`` tables are fitted to the values that sparse weights store, without their zeros; tables
+  that scales would make larger than the weight are not made; and the operations inside of a form have names of their
+  own.
 - Models older than iOS 16 are first raised to it by coremltools, as there. Deprecated configs with ``op_selector``, and
   whatever this version cannot read when it decompresses, are left to coremltools' own functions.
 """
