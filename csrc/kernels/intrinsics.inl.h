@@ -180,17 +180,37 @@ inline __m512i select(__m512i places, const __m512i* table) {
 #endif
 
 #if defined(__AVX2__)
-// For each byte of a mask, where the bytes of those of eight 16-bit values come from that stay.
+using SixteenBytes = __m128i;
+inline SixteenBytes load_bytes(const void* bytes) { return _mm_loadu_si128(static_cast<const __m128i*>(bytes)); }
+inline void store_bytes(SixteenBytes bytes, void* to) { _mm_storeu_si128(static_cast<__m128i*>(to), bytes); }
+inline SixteenBytes move_bytes(SixteenBytes bytes, SixteenBytes from) { return _mm_shuffle_epi8(bytes, from); }
+#define COREPRESS_MOVES_BYTES
+#elif defined(__aarch64__)
+using SixteenBytes = uint8x16_t;
+inline SixteenBytes load_bytes(const void* bytes) { return vld1q_u8(static_cast<const uint8_t*>(bytes)); }
+inline void store_bytes(SixteenBytes bytes, void* to) { vst1q_u8(static_cast<uint8_t*>(to), bytes); }
+inline SixteenBytes move_bytes(SixteenBytes bytes, SixteenBytes from) { return vqtbl1q_u8(bytes, from); }
+#define COREPRESS_MOVES_BYTES
+#endif
+
+#if defined(COREPRESS_MOVES_BYTES)
+// For each byte of a mask, where the bytes of eight 16-bit values come from: those of the ones moved together, and
+// those of the ones moved back apart, with zeros between.
 struct MovesOfEight {
-    alignas(16) uint8_t from[256][16] = {};
+    static constexpr uint8_t kZero = 0x80;
+    alignas(16) uint8_t together[256][16] = {};
+    alignas(16) uint8_t apart[256][16] = {};
 
     constexpr MovesOfEight() {
         for (int mask = 0; mask < 256; ++mask) {
             int place = 0;
             for (int i = 0; i < 8; ++i) {
-                if ((mask >> i & 1) == 0) continue;
-                from[mask][place++] = static_cast<uint8_t>(2 * i);
-                from[mask][place++] = static_cast<uint8_t>(2 * i + 1);
+                const bool is_one = (mask >> i & 1) != 0;
+                for (int byte = 0; byte < 2; ++byte) {
+                    apart[mask][2 * i + byte] = is_one ? static_cast<uint8_t>(2 * place + byte) : kZero;
+                    if (is_one) together[mask][2 * place + byte] = static_cast<uint8_t>(2 * i + byte);
+                }
+                place += is_one ? 1 : 0;
             }
         }
     }
@@ -203,11 +223,82 @@ template <typename Bits>
 inline void move_word(const Bits* values, uint64_t word, Bits* out) {
     static_assert(sizeof(Bits) == 2, "half or bfloat16");
     for (int i = 0; i < 64; i += 8, word >>= 8) {
-        const __m128i moves = _mm_load_si128(reinterpret_cast<const __m128i*>(kMovesOfEight.from[word & 0xff]));
-        const __m128i eight = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values + i));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(eight, moves));
+        store_bytes(move_bytes(load_bytes(values + i), load_bytes(kMovesOfEight.together[word & 0xff])), out);
         out += __builtin_popcountll(word & 0xff);
     }
+}
+
+// The inverse for eight values, of which it reads as many.
+template <typename Bits>
+inline void move_apart(const Bits* kept, uint8_t mask, Bits* values) {
+    static_assert(sizeof(Bits) == 2, "half or bfloat16");
+    store_bytes(move_bytes(load_bytes(kept), load_bytes(kMovesOfEight.apart[mask])), values);
+}
+#endif
+
+// Entries of 16 bits by the codes of some values, from tables of their lower and of their upper bytes, of sixteen each.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+#define COREPRESS_LOOKS_UP_BYTES
+template <int kTables>
+struct ByteTables {
+    static constexpr int kCodes = 32;
+    __m256i tables[kTables];
+
+    explicit ByteTables(const uint8_t* bytes) {
+        for (int i = 0; i < kTables; ++i) tables[i] = _mm256_broadcastsi128_si256(load_bytes(bytes + 16 * i));
+    }
+    __m256i look_up(__m256i codes) const { return select<kTables>(tables, codes); }
+
+private:
+    // The highest bit of a byte chooses, so the one that tells the halves apart is brought there.
+    template <int kCount>
+    static __m256i select(const __m256i* from, __m256i codes) {
+        if constexpr (kCount == 1) {
+            return _mm256_shuffle_epi8(from[0], codes);
+        } else {
+            constexpr int kHalf = kCount / 2, kShift = kHalf == 1 ? 3 : 2;
+            return _mm256_blendv_epi8(select<kHalf>(from, codes), select<kHalf>(from + kHalf, codes),
+                                      _mm256_slli_epi16(codes, kShift));
+        }
+    }
+};
+
+template <int kTables>
+inline void look_up_codes(const uint8_t* codes, const ByteTables<kTables>& lower, const ByteTables<kTables>& upper,
+                          char* values) {
+    const __m256i loaded = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+    const __m256i low = lower.look_up(loaded), high = upper.look_up(loaded);
+    const __m256i even = _mm256_unpacklo_epi8(low, high), odd = _mm256_unpackhi_epi8(low, high);
+    __m256i* const to = reinterpret_cast<__m256i*>(values);
+    _mm256_storeu_si256(to, _mm256_permute2x128_si256(even, odd, 0x20));
+    _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(even, odd, 0x31));
+}
+#elif defined(__aarch64__)
+#define COREPRESS_LOOKS_UP_BYTES
+template <int kTables>
+struct ByteTables {
+    static constexpr int kCodes = 16;
+    uint8x16_t tables[kTables];
+
+    explicit ByteTables(const uint8_t* bytes) {
+        for (int i = 0; i < kTables; ++i) tables[i] = vld1q_u8(bytes + 16 * i);
+    }
+    uint8x16_t look_up(uint8x16_t codes) const {
+        if constexpr (kTables == 1) {
+            return vqtbl1q_u8(tables[0], codes);
+        } else if constexpr (kTables == 2) {
+            return vqtbl2q_u8({{tables[0], tables[1]}}, codes);
+        } else {
+            return vqtbl4q_u8({{tables[0], tables[1], tables[2], tables[3]}}, codes);
+        }
+    }
+};
+
+template <int kTables>
+inline void look_up_codes(const uint8_t* codes, const ByteTables<kTables>& lower, const ByteTables<kTables>& upper,
+                          char* values) {
+    const uint8x16_t loaded = vld1q_u8(codes);
+    vst2q_u8(reinterpret_cast<uint8_t*>(values), {{lower.look_up(loaded), upper.look_up(loaded)}});
 }
 #endif
 
@@ -219,6 +310,15 @@ inline int64_t list_not_negative(const float* values, int64_t first, int32_t* nu
     const __mmask16 kept = _mm512_cmp_ps_mask(_mm512_loadu_ps(values), _mm512_setzero_ps(), _CMP_NLT_UQ);
     _mm512_storeu_si512(numbers, _mm512_maskz_compress_epi32(kept, all));
     return __builtin_popcount(kept);
+#elif defined(__AVX2__)
+    int64_t count = 0;
+    for (int part = 0; part < 16; part += 8) {  // few are not negative
+        const __m256 kept = _mm256_cmp_ps(_mm256_loadu_ps(values + part), _mm256_setzero_ps(), _CMP_NLT_UQ);
+        for (int bits = _mm256_movemask_ps(kept); bits != 0; bits &= bits - 1) {
+            numbers[count++] = static_cast<int32_t>(first + part + __builtin_ctz(static_cast<unsigned>(bits)));
+        }
+    }
+    return count;
 #else
     int64_t count = 0;
     for (int64_t i = 0; i < 16; ++i) {
