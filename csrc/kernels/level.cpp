@@ -122,6 +122,7 @@ const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     keep_blocks_above,
     assign_vectors,
     assign_close_vectors,
+    add_distances,
     approach,
     cheapest_link,
     cheapest_links,
