@@ -279,6 +279,7 @@ inline int64_t list_not_negative(const float* values, int64_t first, int32_t* nu
 #include "kernels/palette.inl.h"
 #include "kernels/path.inl.h"
 #include "kernels/scan.inl.h"
+#include "kernels/steps.inl.h"
 #include "kernels/vector.inl.h"
 
 #include "kernels/mask.inl.h"  // uses the packer
@@ -342,6 +343,8 @@ const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     count_bits,
     take_sums_between,
     keep_blocks_above,
+    encode_steps,
+    decode_steps,
     assign_vectors,
     assign_close_vectors,
     approach,

@@ -12,14 +12,22 @@ from numpy.typing import NDArray
 from ..coreml.report import Progress, WeightRecord
 from ..coreml.transform import Keep, ProgressCallback
 from ..errors import UnsuitableWeightError
-from ..measure import error
 from .document import Document
 from .layers import LayerWeight
 from .modes import Quantization, to_half
 from .network import NetworkWeight, naming, read_weights, weights_of
 from .schema import require_size
 from .selection import obstacle_of
-from .weight_params import describe, kind_of, read_weight, stored_bytes, write_encoded, write_float16, write_float32
+from .weight_params import (
+    describe,
+    half_error,
+    kind_of,
+    read_weight,
+    stored_bytes,
+    write_encoded,
+    write_float16,
+    write_float32,
+)
 
 # The least specification version that has half precision weights, and quantized ones.
 _HALF_VERSION, _QUANTIZED_VERSION = 2, 3
@@ -160,7 +168,7 @@ class Transformation:
             raise Keep("would not become smaller, with its scales or table", planned=True)
         values = self._read(weight)
         encoded = self._quantization.encode(values, weight.channel_axis, self._threads)
-        found = error(values, encoded.dense(), num_threads=self._threads)
+        found = encoded.error(values, self._threads)
         write_encoded(weight.params, encoded, self._threads)
         return found.snr_db
 
@@ -174,7 +182,7 @@ class Transformation:
                 if not selected or weight.weight.untouched is not None or kind_of(weight.weight.params) != "float32":
                     continue
                 try:
-                    halves.append(to_half(self._read(weight.weight)))
+                    halves.append(to_half(self._read(weight.weight), self._threads))
                 except UnsuitableWeightError:
                     staying = weight.name
 
@@ -183,10 +191,10 @@ class Transformation:
                 raise Keep("float16 already", planned=True)
             values = self._read(weight)
             if staying is not None:
-                to_half(values)  # says why not, if it is this one
+                to_half(values, self._threads)  # says why not, if it is this one
                 raise Keep(f"{staying} stays float32, and Core ML takes no layer with both precisions")
             half = halves.pop(0)
-            found = error(values, half.astype(np.float32), num_threads=self._threads)
+            found = half_error(values, half, self._threads)
             write_float16(weight.params, half)
             return found.snr_db
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import kernels
+from .. import _core, kernels
 from ..errors import FormatError
+from ..measure import Error, error_of_sums
 from ..tensors import packed_size
 
-_PIECE = 1 << 20  # weights that are decoded at a time
+_ENTRIES = 256  # of a table that codes of one byte look up
+_PIECE = 1 << 20  # weights that are widened at a time
 
 
 @dataclass(frozen=True)
@@ -41,35 +44,61 @@ class EncodedWeight:
     lut: NDArray[np.float32] | None = None
     channel_axis: int | None = None
 
-    def dense(self) -> NDArray[np.float32]:
+    def dense(self, num_threads: int | None = None) -> NDArray[np.float32]:
         """The decoded weight."""
-        if self.lut is not None:
-            looked_up: NDArray[np.float32] = self.lut[self.codes]
-            return looked_up
-        assert self.scale is not None
-        scale, bias = self._spread(self.scale), self._spread(self.bias)
         values = np.empty(self.codes.shape, np.float32)
-        # Piece by piece along the first axis, so that what is in between stays in the cache.
-        rows = max(1, _PIECE // max(1, prod(self.codes.shape[1:])))
-        with np.errstate(over="ignore", invalid="ignore"):  # scales of other tools may be infinite
-            for begin in range(0, len(self.codes), rows):
-                place = slice(begin, begin + rows)
-                np.multiply(self.codes[place], _rows(scale, place), out=values[place])
-                values[place] += _rows(bias, place)
+        if self.lut is not None:
+            count = self.codes.size
+            _core.look_up(self._bytes, ((1, count),), 8, self._byte_table, None, values.reshape(-1), num_threads)
+        else:
+            _core.decode_even_steps(self._bytes, *self._steps, values.reshape(-1), num_threads)
         return values
 
-    def _spread(self, parameters: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """Parameters in a shape that broadcasts with the codes."""
-        if parameters is None or parameters.size == 0:
-            parameters = np.zeros(1, np.float32)
-        shape = [1] * self.codes.ndim
-        if parameters.size > 1 and self.channel_axis is not None:
-            shape[self.channel_axis] = parameters.size
-        return parameters.reshape(shape)
+    def error(self, weight: NDArray[np.float32], num_threads: int | None = None) -> Error:
+        """What `weight` loses, without decoding all of it at once."""
+        if self.lut is not None:
+            layout = (1, 1, weight.size)
+            sums = _core.sum_palette_errors(weight, self._bytes, layout, 8, self._byte_table, num_threads)
+        else:
+            sums = _core.sum_even_step_errors(weight, self._bytes, *self._steps, num_threads)
+        return error_of_sums(sums, weight.size)
+
+    @property
+    def _bytes(self) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(self.codes).reshape(-1).view(np.uint8)
+
+    @property
+    def _byte_table(self) -> NDArray[np.float32]:
+        """The table, with an entry for every byte."""
+        assert self.lut is not None
+        return np.pad(self.lut, (0, _ENTRIES - self.lut.size), mode="edge")
+
+    @property
+    def _steps(self) -> tuple[tuple[int, int, int], bool, NDArray[np.float32], NDArray[np.float32]]:
+        """Layout of the channels, whether codes are signed, scales and biases."""
+        assert self.scale is not None
+        bias = np.zeros_like(self.scale) if self.bias is None or self.bias.size == 0 else self.bias
+        layout = channel_layout(self.codes.shape, self.channel_axis if self.scale.size > 1 else None)
+        return layout, self.codes.dtype == np.int8, self.scale, bias
 
 
-def _rows(parameters: NDArray[np.float32], place: slice) -> NDArray[np.float32]:
-    return parameters[place] if len(parameters) > 1 else parameters
+def channel_layout(shape: tuple[int, ...], channel_axis: int | None) -> tuple[int, int, int]:
+    """How the channels of a weight lie: outer, channels, run; None for one channel."""
+    if channel_axis is None:
+        return 1, 1, prod(shape)
+    return prod(shape[:channel_axis]), shape[channel_axis], prod(shape[channel_axis + 1 :])
+
+
+def half_error(weight: NDArray[np.float32], half: NDArray[np.float16], num_threads: int | None = None) -> Error:
+    """What a finite weight loses in half precision, without widening all of it at once."""
+    values, halves = weight.reshape(-1), half.reshape(-1)
+    pieces = [
+        _core.sum_errors(values[begin : begin + _PIECE], halves[begin : begin + _PIECE].astype(np.float32), num_threads)
+        for begin in range(0, values.size, _PIECE)
+    ]
+    *sums, largest = zip(*pieces, strict=True)
+    sse, signal, decoded, product = map(math.fsum, sums)
+    return error_of_sums((sse, signal, decoded, product, max(largest)), values.size)
 
 
 def kind_of(params: Any) -> str:
