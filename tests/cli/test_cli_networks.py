@@ -37,6 +37,28 @@ def test_quantize_selects_by_name_type_and_size(shell, network):
         assert json.loads(outcome.out)["compressed"] == count
 
 
+@pytest.mark.parametrize("line", ["quantize --nbits 4", "quantize --nbits 6 --mode kmeans --name fc2", "fp16"])
+def test_dry_runs(shell, network, line):
+    command, *options = line.split()
+    out, plan_file = network.with_name("out.mlmodel"), network.with_name("plan.json")
+    outcome = shell(
+        command, network, *options, "--dry-run", "--report", plan_file, "--plot", network.with_name("a.png")
+    )
+    assert (outcome.status, outcome.err, out.exists()) == (0, "", False)
+    assert network.with_name("a.png").exists()
+    plan = json.loads(plan_file.read_text())
+    assert f"exactly {plan['bytes_after']:,} bytes" in outcome.out
+    assert json.loads(shell(command, network, *options, "--dry-run", "--json").out)["weights"] == plan["weights"]
+    assert shell(command, network, *options, "-o", out).status == 0
+    assert plan["bytes_after"] == out.stat().st_size
+
+
+def test_strict_dry_runs_fail_as_the_run_would(shell, network):
+    outcome = shell("fp16", network, "--dry-run", "--strict")
+    assert (outcome.status, outcome.out) == (1, "")
+    assert "fc1.weights: has values beyond the range" in outcome.err
+
+
 def test_fp16_names_what_stays(shell, network):
     out = network.with_name("out.mlmodel")
     outcome = shell("fp16", network, "-o", out)
@@ -91,7 +113,12 @@ _WRONG = {
         "quantize {net} -o o.mlmodel --nbits 4 --dtype int8",
         "--dtype is for packages; Net.mlmodel takes --nbits",
     ),
-    "dry run": ("quantize {net} -o o.mlmodel --nbits 4 --dry-run", "--dry-run is for packages"),
+    "target": ("quantize {net} -o o.mlmodel --nbits 4 --target ane", "--target is for packages"),
+    "no mode": (
+        "quantize {net} -o o.mlmodel --nbits 4 --mode linea_lut",
+        "--mode must be 'linear', 'linear_symmetric', 'linear_lut', 'kmeans_lut', not 'linea_lut'",
+    ),
+    "dequantization": ("quantize {net} -o o.mlmodel --nbits 4 --mode dequantization", "is 'corepress decompress'"),
     "layer type": ("quantize {net} -o o.mlmodel --nbits 4 --layer-type conv", "no layer type 'conv'"),
     "palettize": ("palettize {net} -o o --nbits 6", "corepress quantize {net} --nbits 6 --mode kmeans_lut"),
     "prune": ("prune {net} -o o --threshold 0", "no sparse form; use 'corepress quantize {net} --nbits 8'"),

@@ -187,14 +187,17 @@ class _Node:
 
 @dataclass
 class _LayerEntry:
-    """A layer; `replaced` once it was edited."""
+    """A layer; `replaced` once it was edited, `resized` if only its size is known."""
 
     tag: bytes
     span: _Span
     replaced: bytes | None = None
+    resized: int | None = None
 
     @property
     def _content_size(self) -> int:
+        if self.resized is not None:
+            return self.resized
         return self.span.size if self.replaced is None else len(self.replaced)
 
     @property
@@ -258,6 +261,10 @@ class LayerPlace:
     def replace(self, layer: Any) -> None:
         """Have another layer stand here."""
         self._entry.replaced = bytes(layer.SerializeToString(deterministic=True))
+
+    def resize(self, nbytes: int) -> None:
+        """Have sizes count a layer of so many bytes here; the document can no longer be written."""
+        self._entry.resized = nbytes
 
 
 class Document:

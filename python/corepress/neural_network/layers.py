@@ -119,6 +119,11 @@ class LayerWeight:
         """Number of weights."""
         return prod(self.shape)
 
+    @property
+    def channels(self) -> int:
+        """Number of scales in linear modes."""
+        return 1 if self.channel_axis is None else self.shape[self.channel_axis]
+
 
 def layer_weights(layer: Any) -> Iterator[LayerWeight]:
     """The weights of a layer, but not those of networks nested in it; fields without values are left out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -16,15 +16,16 @@ from ..errors import UnsuitableWeightError
 from ..palettes import kmeans_table
 from ..suggestions import suggestion
 from ..tensors import packed_size
-from .weight_params import EncodedWeight, channel_layout
+from .weight_params import HALF_BITS, EncodedWeight, channel_layout
 
 LutFunction = Callable[[int, Any], tuple[Any, Any]]
 
-HALF_BITS = 16
 DEQUANTIZATION = "dequantization"
 _ALIASES = {"kmeans": "kmeans_lut"}
 QUANTIZATION_MODES = ("linear", "linear_symmetric", "linear_lut", "kmeans_lut", "custom_lut", DEQUANTIZATION)
 """Names of the modes of `quantize_weights`."""
+_HALF_OVERFLOW = 65520.0  # half way from the largest number to the next, which would be even
+_NEVER_TOO_LARGE = 2.0**124  # no step reaches infinity from there
 
 
 class OutOfRangeError(UnsuitableWeightError):
@@ -52,11 +53,7 @@ class Quantization:
     lut_function: LutFunction | None = None
 
     def __post_init__(self) -> None:
-        mode = _ALIASES.get(self.mode, self.mode)
-        if mode not in QUANTIZATION_MODES:
-            modes = ", ".join(map(repr, QUANTIZATION_MODES))
-            rule = f"quantization_mode must be {modes}, not {self.mode!r}{suggestion(str(mode), QUANTIZATION_MODES)}"
-            raise ValueError(f"quantize_weights: {rule}")
+        mode = require_mode(self.mode, QUANTIZATION_MODES)
         object.__setattr__(self, "mode", mode)
         if self.restores:
             object.__setattr__(self, "nbits", None)
@@ -90,8 +87,21 @@ class Quantization:
     def encoded_bytes(self, count: int, channels: int) -> int:
         """Bytes that weights of so many channels take in 1 to 8 bits, scales or table included."""
         nbits = int(self.nbits or 0)
-        scaled = self.mode in ("linear", "linear_symmetric")
-        return packed_size(count, nbits) + (8 * channels if scaled else 4 * 2**nbits)
+        return packed_size(count, nbits) + (8 * channels if self.has_scales else 4 * 2**nbits)
+
+    @property
+    def has_scales(self) -> bool:
+        """Whether codes have scales and biases instead of a table."""
+        return self.mode in ("linear", "linear_symmetric")
+
+    def require_encodable(self, weight: NDArray[np.float32], channel_axis: int | None, num_threads: int = 1) -> None:
+        """Raise what `encode`, or `to_half`, would raise, without encoding."""
+        if self.to_half:
+            require_half(weight, num_threads)
+            return
+        _require_finite(weight, num_threads)
+        if self.has_scales and weight.size and largest_magnitude(weight) > _NEVER_TOO_LARGE:
+            self.encode(weight, channel_axis, num_threads)
 
     def encode(self, weight: NDArray[np.float32], channel_axis: int | None, num_threads: int = 1) -> EncodedWeight:
         """Encode a weight in 1 to 8 bits.
@@ -114,7 +124,7 @@ class Quantization:
         """
         _require_finite(weight, num_threads)
         nbits = int(self.nbits or 0)
-        if self.mode in ("linear", "linear_symmetric"):
+        if self.has_scales:
             return _linear(weight, nbits, channel_axis, num_threads, symmetric=self.mode == "linear_symmetric")
         if self.mode == "linear_lut":
             return _by_table(weight, nbits, _even_table(weight, nbits), num_threads)
@@ -124,14 +134,31 @@ class Quantization:
         return _custom(weight, nbits, self.lut_function)
 
 
+def require_mode(mode: str, modes: Sequence[str]) -> str:
+    """One of some modes, by its name or another that it has."""
+    found = _ALIASES.get(mode, mode)
+    if found not in modes:
+        rule = f"quantization_mode must be {', '.join(map(repr, modes))}, not {mode!r}{suggestion(str(found), modes)}"
+        raise ValueError(f"quantize_weights: {rule}")
+    return found
+
+
 def to_half(weight: NDArray[np.float32], num_threads: int | None = None) -> NDArray[np.float16]:
     """Round to half precision; raises OutOfRangeError where that would not be finite."""
+    require_half(weight, num_threads)
+    return kernels.to_float16(weight)
+
+
+def require_half(weight: NDArray[np.float32], num_threads: int | None = None) -> None:
+    """Raise OutOfRangeError where half precision would not be finite, NonFiniteError where float32 is not."""
     _require_finite(weight, num_threads)
-    half = kernels.to_float16(weight)
-    if _core.count_nonfinite(half, num_threads):
-        largest = max(-float(weight.min()), float(weight.max()))
-        raise OutOfRangeError(f"quantize_weights: {largest:g} is beyond the range of float16")
-    return half
+    if weight.size and largest_magnitude(weight) >= _HALF_OVERFLOW:
+        raise OutOfRangeError(f"quantize_weights: {largest_magnitude(weight):g} is beyond the range of float16")
+
+
+def largest_magnitude(weight: NDArray[np.float32]) -> float:
+    """The largest magnitude of finite weights."""
+    return max(-float(weight.min()), float(weight.max()))
 
 
 def _require_finite(weight: NDArray[np.float32], num_threads: int | None) -> None:

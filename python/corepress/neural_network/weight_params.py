@@ -15,6 +15,7 @@ from ..errors import FormatError
 from ..measure import Error, error_of_sums
 from ..tensors import packed_size
 
+HALF_BITS = 16
 _ENTRIES = 256  # of a table that codes of one byte look up
 _PIECE = 1 << 20  # weights that are widened at a time
 
@@ -229,6 +230,31 @@ def write_encoded(params: Any, weight: EncodedWeight, num_threads: int | None) -
         linear = params.quantization.linearQuantization
         linear.scale.extend(weight.scale.tolist())
         linear.bias.extend([] if weight.bias is None else weight.bias.tolist())
+
+
+def write_blank(params: Any, count: int, nbits: int, channels: int | None) -> None:
+    """Store zeros instead of a quantized weight, as many bytes as it would take.
+
+    Parameters
+    ----------
+    params : protobuf message
+        The ``WeightParams``.
+    count, nbits : int
+        How many codes, and their bits; 16 for half precision, which has neither scales nor tables.
+    channels : int or None
+        For how many channels there are scales and biases; None for a table.
+    """
+    _clear(params)
+    if nbits == HALF_BITS:
+        params.float16Value = bytes(2 * count)
+        return
+    params.rawValue = bytes(packed_size(count, nbits))
+    params.quantization.numberOfBits = nbits
+    if channels is None:
+        params.quantization.lookupTableQuantization.floatValue.extend([0.0] * 2**nbits)
+    else:
+        params.quantization.linearQuantization.scale.extend([0.0] * channels)
+        params.quantization.linearQuantization.bias.extend([0.0] * channels)
 
 
 def stored_bytes(params: Any) -> int:
