@@ -84,6 +84,25 @@ def test_decompress_inspect_and_compare(shell, network):
     assert 25 < comparison["snr_db"] < 45
 
 
+def test_verify(shell, network):
+    small, other = network.with_name("small.mlmodel"), network.with_name("other.mlmodel")
+    shell("quantize", network, "-o", small, "--nbits", "8")
+    outcome = shell("verify", network, small)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.startswith("ok: constants: 2 compressed; ")
+    assert json.loads(shell("verify", network, small, "--json").out)["ok"]
+    assert "fc1.weights" in shell("verify", network, small, "--verbose").out
+    outcome = shell("verify", network, small, "--min-snr-db", "90")
+    assert (outcome.status, outcome.out.count("less than 90 dB")) == (1, 2)
+    other.write_bytes(small.read_bytes().replace(b"fc2", b"fc3"))
+    outcome = shell("verify", network, other)
+    assert outcome.status == 1
+    assert "wrong: layer fc2: it has other weights" in outcome.out
+    outcome = shell("verify", network, network.with_name("none.mlmodel"))
+    assert (outcome.status, outcome.err.count("\n")) == (1, 1)
+    assert "no such file" in outcome.err
+
+
 def test_networks_in_packages(shell, network):
     package = network.with_name("Net.mlpackage")
     (package / "Data").mkdir(parents=True)
@@ -123,7 +142,6 @@ _WRONG = {
     "palettize": ("palettize {net} -o o --nbits 6", "corepress quantize {net} --nbits 6 --mode kmeans_lut"),
     "prune": ("prune {net} -o o --threshold 0", "no sparse form; use 'corepress quantize {net} --nbits 8'"),
     "compress": ("compress {net} -o o --config [{{}}]", "use 'corepress quantize {net} --nbits 8'"),
-    "verify": ("verify {net} other.mlmodel", "use 'corepress compare {net} other.mlmodel'"),
     "predict": ("compare {net} {net} --predict", "--predict of .mlmodel files needs --inputs"),
     "fp16 of a package": ("fp16 {folder} -o o.mlmodel", "holds no neural network, which fp16 is for"),
     "nbits of a package": ("quantize {folder} -o o.mlpackage --nbits 8", "--nbits is for .mlmodel files; a package"),

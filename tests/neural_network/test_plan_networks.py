@@ -6,31 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from network_helpers import FIELDS, add_layer, network_with, new_spec
+from network_helpers import hard_spec, network_with, new_spec
 
 from corepress.coreml import Plan
-from corepress.neural_network import WeightSelector, convert_to_fp16, plan, quantize_weights, schema
+from corepress.neural_network import WeightSelector, plan, quantize_weights, schema
 from corepress.neural_network.modes import Quantization
-
-LARGEST = float(np.finfo(np.float32).max)
-
-
-def hard_spec():
-    """Every layer; and weights that cannot be stored, each for another reason, nested and in a pipeline."""
-    spec, rng = new_spec("pipeline"), np.random.default_rng(0)
-    part = spec.pipeline.models.add()
-    part.CopyFrom(network_with(*FIELDS, channels=40))
-    for index, value in enumerate([np.nan, -np.inf, 7e4, 65_519.0, -65_520.0, LARGEST, 2.0**124, 1e-45]):
-        layer = add_layer(part.neuralNetwork, "innerProduct", rng, 40, name=f"fc{index}")
-        layer.innerProduct.weights.floatValue[7] = value
-    layer.innerProduct.weights.floatValue[8] = -LARGEST
-    loop = part.neuralNetwork.layers.add(name="loop").loop
-    add_layer(loop.bodyNetwork, "batchnorm", rng, 40)
-    part.neuralNetwork.layers.add(name="relu").activation.PReLU.alpha.floatValue.extend([1, 2, 3])
-    spec.pipeline.models.add().CopyFrom(convert_to_fp16(network_with("convolution", channels=40)))
-    spec.pipeline.models.add().CopyFrom(quantize_weights(network_with("gru", channels=40), 3))
-    spec.pipeline.names.extend(["first", "half", "small"])
-    return spec
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from .plan import plan
 from .predictions import NetworkOutput
 from .quantizer import convert_to_fp16, decompress, quantize_weights
 from .selection import WeightSelector
+from .verify import verify
 
 __all__ = [
     "QUANTIZABLE_LAYER_TYPES",
@@ -20,4 +21,5 @@ __all__ = [
     "inspect",
     "plan",
     "quantize_weights",
+    "verify",
 ]

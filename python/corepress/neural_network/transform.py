@@ -30,7 +30,7 @@ from .weight_params import (
 )
 
 # The least specification version that has half precision weights, and quantized ones.
-_HALF_VERSION, _QUANTIZED_VERSION = 2, 3
+HALF_VERSION, QUANTIZED_VERSION = 2, 3
 _MOST_NAMED = 8
 
 
@@ -104,7 +104,7 @@ class Transformation:
 
     @property
     def _least_version(self) -> int:
-        return _HALF_VERSION if self._quantization.to_half else _QUANTIZED_VERSION
+        return HALF_VERSION if self._quantization.to_half else QUANTIZED_VERSION
 
     def _settle_layer(self, weights: list[NetworkWeight]) -> int:
         """How many weights were stored anew."""

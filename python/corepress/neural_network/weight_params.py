@@ -75,12 +75,21 @@ class EncodedWeight:
         return np.pad(self.lut, (0, _ENTRIES - self.lut.size), mode="edge")
 
     @property
+    def scales(self) -> NDArray[np.float32]:
+        """The scales; one, or one for each channel."""
+        assert self.scale is not None
+        return self.scale
+
+    @property
+    def biases(self) -> NDArray[np.float32]:
+        """As many biases as there are scales."""
+        return np.zeros_like(self.scales) if self.bias is None or self.bias.size == 0 else self.bias
+
+    @property
     def _steps(self) -> tuple[tuple[int, int, int], bool, NDArray[np.float32], NDArray[np.float32]]:
         """Layout of the channels, whether codes are signed, scales and biases."""
-        assert self.scale is not None
-        bias = np.zeros_like(self.scale) if self.bias is None or self.bias.size == 0 else self.bias
-        layout = channel_layout(self.codes.shape, self.channel_axis if self.scale.size > 1 else None)
-        return layout, self.codes.dtype == np.int8, self.scale, bias
+        layout = channel_layout(self.codes.shape, self.channel_axis if self.scales.size > 1 else None)
+        return layout, self.codes.dtype == np.int8, self.scales, self.biases
 
 
 def channel_layout(shape: tuple[int, ...], channel_axis: int | None) -> tuple[int, int, int]:
@@ -197,26 +206,27 @@ def _shaped(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return values.reshape(shape)
 
 
-def _clear(params: Any) -> None:
+def clear_values(params: Any) -> None:
+    """Take the values out, and how they are quantized."""
     for field in ("floatValue", "float16Value", "rawValue", "int8RawValue", "quantization"):
         params.ClearField(field)
 
 
 def write_float32(params: Any, values: NDArray[np.float32]) -> None:
     """Store plain values."""
-    _clear(params)
+    clear_values(params)
     params.floatValue.append(values.astype("<f4", copy=False).tobytes())
 
 
 def write_float16(params: Any, values: NDArray[np.float16]) -> None:
     """Store half precision values."""
-    _clear(params)
+    clear_values(params)
     params.float16Value = values.astype("<f2", copy=False).tobytes()
 
 
 def write_encoded(params: Any, weight: EncodedWeight, num_threads: int | None) -> None:
     """Store codes of 1 to 8 bits, the most significant bit first."""
-    _clear(params)
+    clear_values(params)
     if weight.nbits == 8:
         params.rawValue = weight.codes.tobytes()
     else:
@@ -244,7 +254,7 @@ def write_blank(params: Any, count: int, nbits: int, channels: int | None) -> No
     channels : int or None
         For how many channels there are scales and biases; None for a table.
     """
-    _clear(params)
+    clear_values(params)
     if nbits == HALF_BITS:
         params.float16Value = bytes(2 * count)
         return
