@@ -118,6 +118,13 @@ WRONG_WEIGHTS = {
     "a scale": (4, "linear", scale_up, "values are more than half a step"),
     "a bias": (4, "linear", _with_nan, "scales or biases that are NaN"),
     "a table": (3, "linear_lut", _of_table, "have a nearer entry"),
+    "half a half": (16, "linear", lambda params: setattr(params, "float16Value", b"\0" * 399), "are no whole number"),
+    "halves that are missing": (
+        16,
+        "linear",
+        lambda params: setattr(params, "float16Value", b"\0\0"),
+        "holds 1 values",
+    ),
     "codes that are missing": (8, "linear", _shorter, "rawValue must have 200 bytes"),
 }
 

@@ -25,7 +25,7 @@ from .nearness import misfit
 from .network import NetworkWeight, naming, weights_of
 from .skeleton import differences
 from .transform import HALF_VERSION, QUANTIZED_VERSION
-from .weight_params import clear_values, half_error, kind_of, read_encoded, read_weight
+from .weight_params import clear_values, half_error, kind_of, read_encoded, read_half, read_weight
 
 
 class _Wrong(Exception):
@@ -196,12 +196,12 @@ class _Check:
 
     def _compressed(self, values: NDArray[np.float32], other: LayerWeight, kind: str) -> tuple[str, Error, int]:
         if kind == "float16":
-            half = np.frombuffer(other.params.float16Value, "<f2")
+            half = read_half(other.params, other.shape)
             try:
                 nearest = to_half(values, self._threads)
             except ValueError:
                 raise _Wrong("it has values beyond the range of float16") from None
-            if not same_bits(nearest.reshape(-1), half):
+            if not same_bits(nearest, half):
                 raise _Wrong("its values are not those of the source in half precision")
             return "compressed", half_error(values, nearest, self._threads), HALF_VERSION
         encoded = read_encoded(other.params, other.shape, other.channel_axis)

@@ -146,12 +146,17 @@ def read_weight(params: Any, shape: tuple[int, ...], channel_axis: int | None) -
     """
     kind = kind_of(params)
     if kind == "float32":
-        return _shaped(np.frombuffer(_joined(params.floatValue), "<f4"), shape)
+        return _shaped(np.frombuffer(_whole(_joined(params.floatValue), 4), "<f4"), shape)
     if kind == "float16":
-        return _shaped(np.frombuffer(_whole(params.float16Value, 2), "<f2"), shape).astype(np.float32)
+        return read_half(params, shape).astype(np.float32)
     if kind == "empty":
         raise FormatError("has no values")
     return read_encoded(params, shape, channel_axis).dense()
+
+
+def read_half(params: Any, shape: tuple[int, ...]) -> NDArray[np.float16]:
+    """The half precision numbers of a weight; FormatError if the message does not hold as many."""
+    return _shaped(np.frombuffer(_whole(params.float16Value, 2), "<f2"), shape)
 
 
 def read_encoded(params: Any, shape: tuple[int, ...], channel_axis: int | None) -> EncodedWeight:
