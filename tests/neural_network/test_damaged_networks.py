@@ -93,6 +93,13 @@ def test_quantized_weights_that_are_damaged_are_refused_by_name(spec, edit, mess
         decompress(quantized)
 
 
+def test_quantized_weights_of_layers_without_size_are_refused(spec):
+    quantized = quantize_weights(spec, 4)
+    quantized.neuralNetwork.layers[0].innerProduct.ClearField("inputChannels")
+    with pytest.raises(FormatError, match=r"innerProduct\.weights: holds values, .* mean none \(shape \(8, 0\)\)"):
+        decompress(quantized)
+
+
 def test_longer_data_than_needed_and_no_biases_are_allowed(spec):
     quantized = quantize_weights(spec, 4)
     params = quantized.neuralNetwork.layers[0].innerProduct.weights

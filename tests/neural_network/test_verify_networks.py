@@ -173,7 +173,16 @@ def test_changed_plain_and_compressed_values_are_found():
     assert verify(quantize_weights(spec, 8), again).all_problems[0].endswith("it was compressed already, and changed")
     restored = decompress(quantize_weights(spec, 8))
     weight(restored).floatValue[1] += 0.5
-    assert "although it is not compressed" in verify(quantize_weights(spec, 8), restored).all_problems[0]
+    assert "are not those that it was stored as" in verify(quantize_weights(spec, 8), restored).all_problems[0]
+    for mode in MODES:
+        small = quantize_weights(network_with("deconvolution", "innerProduct", channels=40), 4, mode)
+        restored = decompress(small)
+        assert verify(small, restored).ok
+        for params, _ in weights_in(restored.neuralNetwork).values():
+            value = params.floatValue[9]
+            params.floatValue[9] += 1e-4 * max(abs(value), 0.01)
+            assert not verify(small, restored).ok, mode
+            params.floatValue[9] = value
 
 
 def test_weights_of_another_shape_or_name_are_found():

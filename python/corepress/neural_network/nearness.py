@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
+from ..coreml.decoded import same_bits
 from .weight_params import EncodedWeight, channel_layout
 
 _PIECE = 1 << 20  # values that are compared at a time
 _OF_DOUBLES = 2.0**-20  # of a step: what differences lose, whose values are up to 2**32 steps large
 _OF_FLOATS = 2.0**-23
+_OF_TABLES = 2.0**-21  # of the largest entry: what the rounding of two entries moves the middle between them
+_OF_SUMS = 2.0**-22  # of the largest value of a channel: what decoding loses, in whatever order it rounds
 _SMALLEST = 2.0**-149
 
 
@@ -41,12 +44,38 @@ def misfit(weight: NDArray[np.float32], encoded: EncodedWeight, num_threads: int
     return f"{wrong} of {weight.size} values are more than half a step from what their codes mean" if wrong else None
 
 
+def is_restored(weight: NDArray[np.float32], encoded: EncodedWeight, decoded: NDArray[np.float32]) -> bool:
+    """Whether values are those that codes stand for, but for rounding where these are products and sums.
+
+    Parameters
+    ----------
+    weight : numpy.ndarray of float32
+        The values.
+    encoded, decoded : EncodedWeight and numpy.ndarray of float32
+        The codes, and what they stand for.
+    """
+    if encoded.lut is not None:
+        return same_bits(weight, decoded)
+    layout = channel_layout(weight.shape, encoded.channel_axis)
+    values, others = weight.reshape(layout), decoded.reshape(layout)
+    bias = encoded.biases.astype(np.float64)
+    for part in range(layout[1]):
+        ours, theirs = values[:, part], others[:, part]
+        if same_bits(ours, theirs):
+            continue
+        origin = abs(bias[part if bias.size > 1 else 0])
+        apart = abs(ours.astype(np.float64) - theirs).max()
+        if not apart <= _OF_SUMS * (abs(theirs).max() + origin):
+            return False
+    return True
+
+
 def _far_from_entry(
     values: NDArray[np.float32], codes: NDArray[np.uint8], lut: NDArray[np.float32], num_threads: int | None
 ) -> Iterator[int]:
     """How many of each piece."""
     entries, ascending = lut.astype(np.float64), np.sort(lut)
-    slack = _OF_FLOATS * float(abs(entries).max())
+    slack = _OF_TABLES * float(abs(entries).max())
     for begin in range(0, values.size, _PIECE):
         piece = values[begin : begin + _PIECE]
         nearest = ascending[kernels.assign(piece, ascending, num_threads=num_threads)].astype(np.float64)

@@ -21,7 +21,7 @@ from .document import Document, LayerPlace, ModelNode
 from .layers import LayerWeight
 from .model_io import is_path, name_of, open_model, size_of
 from .modes import to_half
-from .nearness import misfit
+from .nearness import is_restored, misfit
 from .network import NetworkWeight, naming, weights_of
 from .skeleton import differences
 from .transform import HALF_VERSION, QUANTIZED_VERSION
@@ -179,9 +179,7 @@ class _Check:
         if weight.untouched is not None or "empty" in (kind, new):
             raise _Wrong("its values changed, although it is not compressed")
         if new == "float32" and kind != "float32":
-            values = _source(named, lambda: _values(weight))
-            if not same_bits(values, _values(other)):
-                raise _Wrong("its values changed, although it is not compressed")
+            self._restored(named, kind, _values(other))
             if kind == "int8":  # such layers quantize their inputs too, which goes with int8 weights only
                 getattr(weight.layer, weight.layer_type).int8DynamicQuantize = False
             return "decompressed", None, 1
@@ -193,6 +191,16 @@ class _Check:
         if _core.count_nonfinite(values, self._threads):
             raise _Wrong("it has NaN or infinite values, which have no compressed form")
         return self._compressed(values, other, new)
+
+    def _restored(self, named: NetworkWeight, kind: str, values: NDArray[np.float32]) -> None:
+        weight = named.weight
+        if kind == "float16":
+            is_right = same_bits(values, _source(named, lambda: _values(weight)))
+        else:
+            encoded = _source(named, lambda: read_encoded(weight.params, weight.shape, weight.channel_axis))
+            is_right = is_restored(values, encoded, encoded.dense(self._threads))
+        if not is_right:
+            raise _Wrong("its values are not those that it was stored as in the source")
 
     def _compressed(self, values: NDArray[np.float32], other: LayerWeight, kind: str) -> tuple[str, Error, int]:
         if kind == "float16":

@@ -165,6 +165,8 @@ def read_encoded(params: Any, shape: tuple[int, ...], channel_axis: int | None) 
     nbits = int(quantization.numberOfBits)
     if not 1 <= nbits <= 8:
         raise FormatError(f"numberOfBits must be 1 to 8, not {nbits}")
+    if count == 0:
+        raise FormatError(f"holds values, but its layer's sizes mean none (shape {shape})")
     if params.int8RawValue:
         data = np.frombuffer(params.int8RawValue, np.int8)
         if nbits != 8 or data.size != count:
