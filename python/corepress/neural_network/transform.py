@@ -161,8 +161,8 @@ class Transformation:
         values = self._read(weight)
         was_int8 = kind_of(weight.params) == "int8"
         write_float32(weight.params, values)
-        if was_int8:  # such layers quantize their inputs too, which goes with int8 weights only
-            getattr(weight.layer, weight.layer_type).int8DynamicQuantize = False
+        if was_int8:
+            weight.stop_quantizing_inputs()
         return None
 
     def _encode(self, weight: LayerWeight) -> float | None:

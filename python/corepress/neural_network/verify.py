@@ -180,8 +180,8 @@ class _Check:
             raise _Wrong("its values changed, although it is not compressed")
         if new == "float32" and kind != "float32":
             self._restored(named, kind, _values(other))
-            if kind == "int8":  # such layers quantize their inputs too, which goes with int8 weights only
-                getattr(weight.layer, weight.layer_type).int8DynamicQuantize = False
+            if kind == "int8":
+                weight.stop_quantizing_inputs()
             return "decompressed", None, 1
         if kind not in ("float32", "float16"):
             raise _Wrong("it was compressed already, and changed")
