@@ -116,11 +116,9 @@ private:
     // Writes `size` numbers a run, of which the next run covers those that are too many.
     template <int64_t size>
     inline void write_runs(const float* factors, const float* zero_points, int64_t runs, int64_t length) {
-        typedef float Floats __attribute__((vector_size(size * sizeof(float))));
         for (int64_t run = 0; run < runs; ++run) {
-            const Floats factor_of_run = Floats{} + factors[run], zero_point_of_run = Floats{} + zero_points[run];
-            memcpy(factor + run * length, &factor_of_run, sizeof factor_of_run);
-            memcpy(zero_point + run * length, &zero_point_of_run, sizeof zero_point_of_run);
+            store(broadcast<float, size>(factors[run]), factor + run * length);
+            store(broadcast<float, size>(zero_points[run]), zero_point + run * length);
         }
     }
 };
@@ -364,19 +362,19 @@ void add_fit_of(const Bits* values, const float* importance, int64_t count, Affi
     float exact[kTile], centred[kTile], decoded[kTile];
     Doubles value, code, result, weight;
     const auto add = [&](int64_t i, int64_t part, const float* weights) __attribute__((always_inline)) {
-        load_doubles(exact + i, part, value);
-        load_doubles(centred + i, part, code);
-        load_doubles(decoded + i, part, result);
+        load(exact + i, part, value);
+        load(centred + i, part, code);
+        load(decoded + i, part, result);
         const Doubles difference = value - result;
         if (kWeighted) {
-            load_doubles(weights + i, part, weight);
-            error += weight * difference * difference;
-            product += weight * value * code;
-            square += weight * code * code;
+            load(weights + i, part, weight);
+            error = error + weight * difference * difference;
+            product = product + weight * value * code;
+            square = square + weight * code * code;
         } else {
-            error += difference * difference;
-            product += value * code;
-            square += code * code;
+            error = error + difference * difference;
+            product = product + value * code;
+            square = square + code * code;
         }
     };
     for (int64_t begin = 0; begin < count; begin += kTile) {
@@ -392,11 +390,9 @@ void add_fit_of(const Bits* values, const float* importance, int64_t count, Affi
         for (; i + kLanes <= length; i += kLanes) add(i, kLanes, weights);
         if (i < length) add(i, length - i, weights);
     }
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-        sums->error += error[lane];
-        sums->moments.product += product[lane];
-        sums->moments.square += square[lane];
-    }
+    sums->error = add_lanes(error, sums->error);
+    sums->moments.product = add_lanes(product, sums->moments.product);
+    sums->moments.square = add_lanes(square, sums->moments.square);
 }
 
 template <typename Bits>
@@ -417,10 +413,10 @@ inline float unit_for(float scale) {
 template <typename Number, typename Bits>
 void add_moments_as(const Bits* values, const float* importance, int64_t count, const Affine* affines, int affine_count,
                     CodeRange range, Moments* moments) {
-    constexpr int kAffines = static_cast<int>(64 / sizeof(Number));
+    constexpr int kAffines = 64 / sizeof(Number);
     constexpr int64_t kFew = 256;
     constexpr Number kToInteger = sizeof(Number) == sizeof(float) ? static_cast<Number>(kRounding) : 0x1.8p52;
-    typedef Number Vector __attribute__((vector_size(64)));
+    using Numbers = Wide<Number, kAffines>;
     float tile[kFew];
     const float unit = affine_count > 0 ? unit_for(affines[0].scale) : 1.0f;
     for (int64_t begin = 0; begin < count; begin += kFew) {
@@ -429,25 +425,32 @@ void add_moments_as(const Bits* values, const float* importance, int64_t count, 
         for (int64_t i = 0; i < length; ++i) tile[i] *= unit;
         for (int first = 0; first < affine_count; first += kAffines) {
             const int together = affine_count - first < kAffines ? affine_count - first : kAffines;
-            Vector reciprocal = {}, lowest = {}, highest = {}, product = {}, square = {};
+            Number reciprocals[kAffines] = {}, most[kAffines] = {}, least[kAffines] = {};
             for (int j = 0; j < together; ++j) {
-                reciprocal[j] = 1.0f / (affines[first + j].scale * unit);
-                lowest[j] = range.lowest - affines[first + j].zero_point;
-                highest[j] = range.highest - affines[first + j].zero_point;
+                reciprocals[j] = 1.0f / (affines[first + j].scale * unit);
+                least[j] = range.lowest - affines[first + j].zero_point;
+                most[j] = range.highest - affines[first + j].zero_point;
             }
+            Numbers reciprocal, lowest, highest, product = {}, square = {};
+            load(reciprocals, reciprocal);
+            load(least, lowest);
+            load(most, highest);
             for (int64_t i = 0; i < length; ++i) {
-                const Number value = tile[i];
-                Vector code = value * reciprocal;
-                code = code < lowest ? lowest : code;
-                code = code > highest ? highest : code;
+                const Numbers value = broadcast<Number, kAffines>(tile[i]);
+                Numbers code = value * reciprocal;
+                code = choose(less(code, lowest), lowest, code);
+                code = choose(less(highest, code), highest, code);
                 code = (code + kToInteger) - kToInteger;
-                const Vector weighted = importance == nullptr ? code : code * Number{importance[begin + i]};
-                product += value * weighted;
-                square += code * weighted;
+                const Numbers weighted = importance == nullptr ? code : code * Number{importance[begin + i]};
+                product = product + value * weighted;
+                square = square + code * weighted;
             }
+            Number products[kAffines], squares[kAffines];
+            store(product, products);
+            store(square, squares);
             for (int j = 0; j < together; ++j) {
-                moments[first + j].product += static_cast<double>(product[j]) / static_cast<double>(unit);
-                moments[first + j].square += static_cast<double>(square[j]);
+                moments[first + j].product += static_cast<double>(products[j]) / static_cast<double>(unit);
+                moments[first + j].square += static_cast<double>(squares[j]);
             }
         }
     }

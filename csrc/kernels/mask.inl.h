@@ -119,7 +119,7 @@ int64_t take_between(const Bits* values, int64_t count, Bits first, Bits last, B
 // The same for words of any number of ones.
 template <typename Bits>
 inline void compact_word(const Bits* values, uint64_t word, Bits* out) {
-#if defined(__AVX2__)
+#if defined(COREPRESS_MOVES_BYTES)
     if constexpr (sizeof(Bits) == 2) return move_word(values, word, out);
 #endif
 #if defined(__AVX512F__)
@@ -150,17 +150,23 @@ void compact(const Bits* values, int64_t count, const uint8_t* mask, Bits* kept,
 
 template <typename Bits>
 void expand(const Bits* kept, int64_t kept_count, const uint8_t* mask, int64_t count, Bits* values) {
+    const Bits* const end = kept + kept_count;
     int64_t i = 0;
 #if defined(__AVX512F__)
-    const Bits* const end = kept + kept_count;
     for (; i + 16 <= count && end - kept >= 16; i += 16) {  // it reads 16 values, however many it takes
         const uint64_t word = load_mask(mask + i / 8, 16);
         store_lanes(_mm512_maskz_expand_epi32(static_cast<__mmask16>(word), load_lanes(kept)), values + i);
         kept += count_ones(word);
     }
-#else
-    static_cast<void>(kept_count);
+#elif defined(COREPRESS_MOVES_BYTES)
+    if constexpr (sizeof(Bits) == 2) {
+        for (; i + 8 <= count && end - kept >= 8; i += 8) {
+            move_apart(kept, mask[i / 8], values + i);
+            kept += count_ones(mask[i / 8]);
+        }
+    }
 #endif
+    static_cast<void>(end);
     memset(values + i, 0, static_cast<size_t>(count - i) * sizeof(Bits));
     for (; i < count; i += 64) {
         uint64_t word = load_mask(mask + i / 8, count - i < 64 ? count - i : 64);

@@ -81,10 +81,39 @@ int64_t look_up_in_registers(const uint8_t* codes, int64_t count, const void* lu
 }
 #endif
 
+#if defined(COREPRESS_LOOKS_UP_BYTES)
+template <typename Bits, int kTables>
+int64_t look_up_in_bytes(const uint8_t* codes, int64_t count, const void* lut, int entries, void* values) {
+    constexpr int kCodes = ByteTables<kTables>::kCodes;
+    uint8_t lower[16 * kTables] = {}, upper[16 * kTables] = {};
+    for (int j = 0; j < entries; ++j) {
+        Bits entry;
+        memcpy(&entry, static_cast<const char*>(lut) + j * static_cast<int>(sizeof entry), sizeof entry);
+        lower[j] = static_cast<uint8_t>(entry & 0xff);
+        upper[j] = static_cast<uint8_t>(entry >> 8);
+    }
+    const ByteTables<kTables> of_lower(lower), of_upper(upper);
+    int64_t i = 0;
+    for (; i + kCodes <= count; i += kCodes) {
+        look_up_codes(codes + i, of_lower, of_upper, static_cast<char*>(values) + 2 * i);
+    }
+    return i;
+}
+
+template <typename Bits>
+int64_t look_up_in_registers(const uint8_t* codes, int64_t count, const void* lut, int entries, void* values) {
+    if (sizeof(Bits) != 2 || count < 2 * ByteTables<1>::kCodes) return 0;
+    if (entries <= 16) return look_up_in_bytes<Bits, 1>(codes, count, lut, entries, values);
+    if (entries <= 32) return look_up_in_bytes<Bits, 2>(codes, count, lut, entries, values);
+    if (entries <= 64) return look_up_in_bytes<Bits, 4>(codes, count, lut, entries, values);
+    return 0;
+}
+#endif
+
 template <typename Bits>
 void look_up(const uint8_t* codes, int64_t count, const Bits* lut, int entries, Bits* values) {
     int64_t i = 0;
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(COREPRESS_LOOKS_UP_BYTES)
     i = look_up_in_registers<Bits>(codes, count, lut, entries, values);
 #else
     static_cast<void>(entries);

@@ -1,17 +1,18 @@
 // The cheapest of several links to a cut, by the lanes of candidates or of cuts. Of equal candidates the first wins.
 
-typedef int64_t Places __attribute__((vector_size(8 * sizeof(int64_t))));
-
-inline __attribute__((always_inline)) void load(const double* numbers, Doubles& loaded) {
-    memcpy(&loaded, numbers, sizeof loaded);
-}
+using Places = Wide<int64_t, kLanes>;
 
 PathLink cheapest_link(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to) {
-    constexpr Places kFirst = {0, 1, 2, 3, 4, 5, 6, 7};
-    const double weight_to = cuts.weight[to], moment_to = cuts.moment[to], square_to = cuts.square[to];
-    Doubles least = Doubles{} + __builtin_inf();
-    Places place = kFirst + begin, found = Places{} + begin;
-    for (int32_t i = begin; i < end; i += kLanes, place += kLanes) {
+    constexpr int64_t kFirst[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7};
+    const Doubles weight_to = broadcast<double, kLanes>(cuts.weight[to]);
+    const Doubles moment_to = broadcast<double, kLanes>(cuts.moment[to]);
+    const Doubles square_to = broadcast<double, kLanes>(cuts.square[to]);
+    const Places last = broadcast<int64_t, kLanes>(end);
+    Doubles least = broadcast<double, kLanes>(__builtin_inf());
+    Places place, found = broadcast<int64_t, kLanes>(begin);
+    load(kFirst, place);
+    place = place + int64_t{begin};
+    for (int32_t i = begin; i < end; i += kLanes, place = place + kLanes) {
         Doubles weight, moment, square, best;
         load(cuts.weight + i, weight);
         load(cuts.moment + i, moment);
@@ -19,34 +20,40 @@ PathLink cheapest_link(const PathCuts& cuts, int32_t begin, int32_t end, int32_t
         load(cuts.best + i, best);
         const Doubles first_moment = moment_to - moment;
         const Doubles cost = best + ((square_to - square) - first_moment * first_moment / (weight_to - weight));
-        const Places wins = (cost < least) & (place < end);
-        least = wins ? cost : least;
-        found = wins ? place : found;
+        const Places wins = less(cost, least) & less(place, last);
+        least = choose(wins, cost, least);
+        found = choose(wins, place, found);
     }
-    double cost = least[0];
-    for (int64_t lane = 1; lane < kLanes; ++lane) cost = least[lane] < cost ? least[lane] : cost;
-    const Places firsts = least == Doubles{} + cost ? found : Places{} + end;
-    int64_t from = firsts[0];
-    for (int64_t lane = 1; lane < kLanes; ++lane) from = firsts[lane] < from ? firsts[lane] : from;
-    return {cost, static_cast<int32_t>(from)};
+    double costs[kLanes];
+    int64_t places[kLanes];
+    store(least, costs);
+    store(found, places);
+    PathLink cheapest = {costs[0], end};
+    for (const double cost : costs) cheapest.cost = cost < cheapest.cost ? cost : cheapest.cost;
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+        const bool is_first = costs[lane] == cheapest.cost && places[lane] < cheapest.from;
+        cheapest.from = is_first ? static_cast<int32_t>(places[lane]) : cheapest.from;
+    }
+    return cheapest;
 }
 
 void cheapest_links(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to, double price, double* costs,
                     int32_t* starts) {
-    Doubles weight, moment, square, least = Doubles{} + __builtin_inf();
-    Places found = Places{} + begin;
+    Doubles weight, moment, square, least = broadcast<double, kLanes>(__builtin_inf());
+    Places found = broadcast<int64_t, kLanes>(begin);
     load(cuts.weight + to, weight);
     load(cuts.moment + to, moment);
     load(cuts.square + to, square);
     for (int32_t i = begin; i < end; ++i) {
         const Doubles first_moment = moment - cuts.moment[i];
-        const Doubles cost =
-            cuts.best[i] + ((square - cuts.square[i]) - first_moment * first_moment / (weight - cuts.weight[i]));
-        const Places wins = cost < least;
-        least = wins ? cost : least;
-        found = wins ? Places{} + i : found;
+        const Doubles of_rest = first_moment * first_moment / (weight - cuts.weight[i]);
+        const Doubles cost = broadcast<double, kLanes>(cuts.best[i]) + ((square - cuts.square[i]) - of_rest);
+        const Places wins = less(cost, least);
+        least = choose(wins, cost, least);
+        found = choose(wins, broadcast<int64_t, kLanes>(i), found);
     }
-    least += price;
-    memcpy(costs, &least, sizeof least);
-    for (int32_t lane = 0; lane < kLanes; ++lane) starts[lane] = static_cast<int32_t>(found[lane]);
+    store(least + price, costs);
+    int64_t places[kLanes];
+    store(found, places);
+    for (int64_t lane = 0; lane < kLanes; ++lane) starts[lane] = static_cast<int32_t>(places[lane]);
 }

@@ -131,13 +131,13 @@ inline __attribute__((always_inline)) void for_each_pair(const Bits* first, cons
         widen(second + begin, length, seconds);
         int64_t i = 0;
         for (; i + kLanes <= length; i += kLanes) {
-            load_doubles(firsts + i, a);
-            load_doubles(seconds + i, b);
+            load(firsts + i, a);
+            load(seconds + i, b);
             add(a, b);
         }
         if (i < length) {
-            load_doubles(firsts + i, length - i, a);
-            load_doubles(seconds + i, length - i, b);
+            load(firsts + i, length - i, a);
+            load(seconds + i, length - i, b);
             add(a, b);
         }
     }
@@ -149,20 +149,20 @@ void add_errors(const Bits* first, const Bits* second, int64_t count, ErrorSums*
     for_each_pair(
         first, second, count, [&](const Doubles& a, const Doubles& b) __attribute__((always_inline)) {
             const Doubles error = a - b;
-            const Doubles magnitude = error < 0 ? -error : error;
-            squared_error += error * error;
-            squared_first += a * a;
-            squared_second += b * b;
-            product += a * b;
-            largest = magnitude > largest ? magnitude : largest;
+            squared_error = squared_error + error * error;
+            squared_first = squared_first + a * a;
+            squared_second = squared_second + b * b;
+            product = product + a * b;
+            largest = greater(greater(error, b - a), largest);
         });
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-        sums->squared_error += squared_error[lane];
-        sums->squared_first += squared_first[lane];
-        sums->squared_second += squared_second[lane];
-        sums->product += product[lane];
-        sums->largest_error = largest[lane] > sums->largest_error ? largest[lane] : sums->largest_error;
-    }
+    sums->squared_error = add_lanes(squared_error, sums->squared_error);
+    sums->squared_first = add_lanes(squared_first, sums->squared_first);
+    sums->squared_second = add_lanes(squared_second, sums->squared_second);
+    sums->product = add_lanes(product, sums->product);
+    double largest_errors[kLanes];
+    store(largest, largest_errors);
+    for (const double error : largest_errors)
+        sums->largest_error = error > sums->largest_error ? error : sums->largest_error;
 }
 
 template <typename Bits>
@@ -171,11 +171,9 @@ void add_noise(const Bits* first, const Bits* second, int64_t count, Noise* nois
     for_each_pair(
         first, second, count, [&](const Doubles& a, const Doubles& b) __attribute__((always_inline)) {
             const Doubles error = a - b;
-            squared_error += error * error;
-            squared_first += a * a;
+            squared_error = squared_error + error * error;
+            squared_first = squared_first + a * a;
         });
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-        noise->squared_error += squared_error[lane];
-        noise->squared_first += squared_first[lane];
-    }
+    noise->squared_error = add_lanes(squared_error, noise->squared_error);
+    noise->squared_first = add_lanes(squared_first, noise->squared_first);
 }

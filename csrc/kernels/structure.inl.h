@@ -76,9 +76,10 @@ void keep_of_groups(const Bits* values, int64_t groups, int64_t m, int64_t run, 
 template <typename Word, typename Bits>
 void keep_of_words(const Bits* values, int64_t groups, int64_t n, uint8_t* keep) {
     using Key = typename Format<Bits>::Key;
-    constexpr int kWidth = Format<Bits>::kWidth, kValues = 64 / sizeof(Key), kGroup = sizeof(Word) / sizeof(Key);
-    typedef Key Keys __attribute__((vector_size(64)));
-    typedef Word Words __attribute__((vector_size(64)));
+    constexpr int kWidth = Format<Bits>::kWidth, kValues = kRegisterBytes / sizeof(Key),
+                  kGroup = sizeof(Word) / sizeof(Key);
+    typedef Key Keys __attribute__((vector_size(kRegisterBytes)));
+    typedef Word Words __attribute__((vector_size(kRegisterBytes)));
     typedef int8_t Bytes __attribute__((vector_size(kValues)));
     Keys from_before[kGroup] = {};  // by how many values words are turned
     for (int turn = 1; turn < kGroup; ++turn) {

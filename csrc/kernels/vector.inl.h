@@ -1,16 +1,57 @@
 // Vectors of consecutive channels: read from a tensor as one plane of floats per component, given their nearest entry,
 // and written back.
 //
-// Sixteen floats are one variable of the compilers' vector type, so that the best entry so far stays in registers while
-// the entries pass by; in arrays it would travel to the cache and back at each entry. Every lane is a vector of its
-// own, so lanes have no order to keep.
+// The best entry so far stays in registers while the entries pass by; in arrays it would travel to the cache and back
+// at each entry. Every lane is a vector of its own, so that lanes have no order to keep, but in sums.
 
-typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
 constexpr int64_t kWide = 16;
+using Floats = Wide<float, kWide>;
+using Ints = Wide<int32_t, kWide>;
+constexpr int kInRegister = kRegisterBytes / sizeof(float);
 
-inline const Floats& floats_at(const float* values) { return *reinterpret_cast<const Floats*>(values); }
-inline Floats& floats_at(float* values) { return *reinterpret_cast<Floats*>(values); }
+template <int count>
+inline __attribute__((always_inline)) Wide<float, count> floats_at(const float* values) {
+    Wide<float, count> loaded;
+    load(values, loaded);
+    return loaded;
+}
+
+// The nearest of the entries that have passed by, for some vectors whose components are known.
+template <int kLength, int kCount>
+struct Nearest {
+    using Values = Wide<float, kCount>;
+    using Numbers = Wide<int32_t, kCount>;
+    Values known[kLength > 0 ? kLength : 1], least = broadcast<float, kCount>(__builtin_inff());
+    Numbers code = {};
+
+    Nearest() = default;
+    inline __attribute__((always_inline)) Nearest(const float* planes, int64_t stride) {
+        for (int component = 0; component < kLength; ++component) load(planes + component * stride, known[component]);
+    }
+
+    inline __attribute__((always_inline)) void pass(const float* entry, int32_t number) {
+        Values distance = {};
+        for (int component = 0; component < kLength; ++component) {
+            const Values difference = known[component] - entry[component];
+            const Values square = difference * difference;
+            distance = component == 0 ? square : distance + square;
+        }
+        take(distance, number);
+    }
+
+    inline __attribute__((always_inline)) void take(const Values& distance, int32_t number) {
+        const Numbers nearer = less(distance, least);
+        least = choose(nearer, distance, least);
+        code = choose(nearer, broadcast<int32_t, kCount>(number), code);
+    }
+
+    inline __attribute__((always_inline)) void write(uint16_t* codes, float* distances) const {
+        store(least, distances);
+        int32_t numbers[kCount];
+        store(code, numbers);
+        for (int lane = 0; lane < kCount; ++lane) codes[lane] = static_cast<uint16_t>(numbers[lane]);
+    }
+};
 
 template <typename Bits>
 inline void widen_row(const Bits* values, int64_t count, float factor, float* row) {
@@ -64,78 +105,64 @@ void load_vectors(const Bits* values, int64_t inner, int64_t length, int64_t beg
     }
 }
 
-// kLength: the vectors' length where it is known beforehand, else 0.
-template <int kLength, bool kWeighted>
-inline void nearest_entries(const float* planes, const float* weights, int64_t stride, int64_t length, int64_t count,
-                            const float* entries, int64_t entry_count, uint16_t* codes, float* distances) {
-    constexpr int kSets = kLength > 4 ? 1 : 2;  // as many as registers hold
-    if (kLength > 0) length = kLength;
-    for (int64_t i = 0; i < count; i += kSets * kWide) {
-        Floats least[kSets], known[kLength > 0 ? kLength : 1][kSets];
-        Ints code[kSets];
-        for (int set = 0; set < kSets; ++set) {
-            least[set] = Floats{} + __builtin_inff();
-            code[set] = Ints{};
-            for (int component = 0; component < kLength; ++component) {
-                known[component][set] = floats_at(planes + component * stride + i + set * kWide);
-            }
-        }
-        const float* entry = entries;
-        for (int64_t j = 0; j < entry_count; ++j, entry += length) {
-            const Ints number = Ints{} + static_cast<int32_t>(j);
-            for (int set = 0; set < kSets; ++set) {
-                const int64_t offset = i + set * kWide;
-                Floats distance = Floats{};
-                for (int64_t component = 0; component < length; ++component) {
-                    const Floats value = kLength > 0 ? known[kLength > 0 ? component : 0][set]
-                                                     : floats_at(planes + component * stride + offset);
-                    const Floats difference = value - entry[component];
-                    Floats square = difference * difference;
-                    if (kWeighted) square *= floats_at(weights + component * stride + offset);
-                    distance = component == 0 ? square : distance + square;
-                }
-                const auto nearer = distance < least[set];
-                least[set] = nearer ? distance : least[set];
-                code[set] = nearer ? number : code[set];
-            }
-        }
-        for (int set = 0; set < kSets; ++set) {
-            const int64_t offset = i + set * kWide;
-            floats_at(distances + offset) = least[set];
-            for (int64_t lane = 0; lane < kWide; ++lane) codes[offset + lane] = static_cast<uint16_t>(code[set][lane]);
-        }
+template <int kLength>
+inline void nearest_entries(const float* planes, int64_t stride, int64_t count, const float* entries,
+                            int64_t entry_count, uint16_t* codes, float* distances) {
+    constexpr int kCount = (kLength > 4 ? 1 : 2) * kInRegister;  // as many as registers hold
+    for (int64_t i = 0; i < count; i += kCount) {
+        Nearest<kLength, kCount> nearest(planes + i, stride);
+        for (int64_t j = 0; j < entry_count; ++j) nearest.pass(entries + j * kLength, static_cast<int32_t>(j));
+        nearest.write(codes + i, distances + i);
     }
 }
 
+// Of any length, with or without weights.
 template <bool kWeighted>
-inline void nearest_entries_of(const float* planes, const float* weights, int64_t stride, int64_t length, int64_t count,
-                               const float* entries, int64_t entry_count, uint16_t* codes, float* distances) {
-    const auto run = [&](auto kernel) {
-        kernel(planes, weights, stride, length, count, entries, entry_count, codes, distances);
-    };
-    switch (length) {
-        case 1: return run(nearest_entries<1, kWeighted>);
-        case 2: return run(nearest_entries<2, kWeighted>);
-        case 3: return run(nearest_entries<3, kWeighted>);
-        case 4: return run(nearest_entries<4, kWeighted>);
-        case 8: return run(nearest_entries<8, kWeighted>);
-        default: return run(nearest_entries<0, kWeighted>);
+inline void nearest_entries_of_any(const float* planes, const float* weights, int64_t stride, int64_t length,
+                                   int64_t count, const float* entries, int64_t entry_count, uint16_t* codes,
+                                   float* distances) {
+    constexpr int kCount = 2 * kInRegister;
+    using Values = Wide<float, kCount>;
+    for (int64_t i = 0; i < count; i += kCount) {
+        Nearest<0, kCount> nearest;
+        for (int64_t j = 0; j < entry_count; ++j) {
+            Values distance = {};
+            for (int64_t component = 0; component < length; ++component) {
+                const int64_t at = component * stride + i;
+                const Values difference = floats_at<kCount>(planes + at) - entries[j * length + component];
+                Values square = difference * difference;
+                if (kWeighted) square = square * floats_at<kCount>(weights + at);
+                distance = component == 0 ? square : distance + square;
+            }
+            nearest.take(distance, static_cast<int32_t>(j));
+        }
+        nearest.write(codes + i, distances + i);
     }
 }
 
 void assign_vectors(const float* planes, const float* weights, int64_t stride, int64_t length, int64_t count,
                     const float* entries, int64_t entry_count, uint16_t* codes, float* distances) {
-    if (weights == nullptr) {
-        nearest_entries_of<false>(planes, weights, stride, length, count, entries, entry_count, codes, distances);
-    } else {
-        nearest_entries_of<true>(planes, weights, stride, length, count, entries, entry_count, codes, distances);
+    if (weights != nullptr) {
+        return nearest_entries_of_any<true>(planes, weights, stride, length, count, entries, entry_count, codes,
+                                            distances);
+    }
+    const auto run = [&](auto kernel) { kernel(planes, stride, count, entries, entry_count, codes, distances); };
+    switch (length) {
+        case 1: return run(nearest_entries<1>);
+        case 2: return run(nearest_entries<2>);
+        case 3: return run(nearest_entries<3>);
+        case 4: return run(nearest_entries<4>);
+        case 8: return run(nearest_entries<8>);
+        default:
+            return nearest_entries_of_any<false>(planes, weights, stride, length, count, entries, entry_count, codes,
+                                                 distances);
     }
 }
 
 template <bool kLeast>
 inline float extreme_lane(const Floats& lanes) {
     float values[kWide];
-    floats_at(values) = lanes;
+    store(lanes, values);
     for (int64_t half = kWide / 2; half > 0; half /= 2) {
         for (int64_t i = 0; i < half; ++i) {
             const bool other = kLeast ? values[i + half] < values[i] : values[i + half] > values[i];
@@ -153,50 +180,52 @@ inline int64_t list_near_entries(const Floats (&lowest)[kLength], const Floats (
                                  const float* entry_planes, int64_t entry_stride, int64_t entry_count, float* bounds,
                                  int32_t* near) {
     constexpr float kMargin = 0x1p-17f, kUnderflow = 0x1p-120f;
-    float low[kLength], high[kLength];
+    Floats low[kLength], high[kLength];
     for (int component = 0; component < kLength; ++component) {
-        low[component] = extreme_lane<true>(lowest[component]);
-        high[component] = extreme_lane<false>(highest[component]);
+        low[component] = broadcast<float, kWide>(extreme_lane<true>(lowest[component]));
+        high[component] = broadcast<float, kWide>(extreme_lane<false>(highest[component]));
     }
-    Floats least = Floats{} + __builtin_inff();
-    Ints central = Ints{};
+    Floats least = broadcast<float, kWide>(__builtin_inff());
+    Ints central = {};
     for (int64_t j = 0; j < entry_stride; j += kWide) {
-        Floats farthest = Floats{};
+        Floats farthest = {};
         for (int component = 0; component < kLength; ++component) {
-            const Floats entry = floats_at(entry_planes + component * entry_stride + j);
-            const Floats below = entry - low[component], above = high[component] - entry;
-            const Floats reach = above > below ? above : below;
+            const Floats entry = floats_at<kWide>(entry_planes + component * entry_stride + j);
+            const Floats reach = greater(high[component] - entry, entry - low[component]);
             farthest = component == 0 ? reach * reach : farthest + reach * reach;
         }
-        floats_at(bounds + j) = farthest;
-        const auto nearer = farthest < least;
-        least = nearer ? farthest : least;
-        central = nearer ? Ints{} + static_cast<int32_t>(j) : central;
+        store(farthest, bounds + j);
+        const Ints nearer = less(farthest, least);
+        least = choose(nearer, farthest, least);
+        central = choose(nearer, broadcast<int32_t, kWide>(static_cast<int32_t>(j)), central);
     }
-    float reach_of_central = least[0];
-    int32_t chosen = central[0];
+    float reaches[kWide];
+    int32_t centrals[kWide];
+    store(least, reaches);
+    store(central, centrals);
+    float reach_of_central = reaches[0];
+    int32_t chosen = centrals[0];
     for (int lane = 1; lane < kWide; ++lane) {
-        if (least[lane] < reach_of_central) {
-            reach_of_central = least[lane];
-            chosen = central[lane] + lane;
+        if (reaches[lane] < reach_of_central) {
+            reach_of_central = reaches[lane];
+            chosen = centrals[lane] + lane;
         }
     }
-    float from_low[kLength], from_high[kLength];
+    Floats from_low[kLength], from_high[kLength];
     for (int component = 0; component < kLength; ++component) {
-        const float entry = entry_planes[component * entry_stride + chosen];
+        const Floats entry = broadcast<float, kWide>(entry_planes[component * entry_stride + chosen]);
         from_low[component] = (low[component] - entry) * (low[component] - entry);
         from_high[component] = (high[component] - entry) * (high[component] - entry);
     }
     int64_t count = 0;
     for (int64_t j = 0; j < entry_stride; j += kWide) {
-        Floats nearer_by = (floats_at(bounds + j) + reach_of_central) * kMargin + kUnderflow;
+        Floats nearer_by = (floats_at<kWide>(bounds + j) + reach_of_central) * kMargin + kUnderflow;
         for (int component = 0; component < kLength; ++component) {
-            const Floats entry = floats_at(entry_planes + component * entry_stride + j);
+            const Floats entry = floats_at<kWide>(entry_planes + component * entry_stride + j);
             const Floats below = low[component] - entry, above = high[component] - entry;
-            const Floats at_low = from_low[component] - below * below, at_high = from_high[component] - above * above;
-            nearer_by += at_low > at_high ? at_low : at_high;
+            nearer_by = nearer_by + greater(from_low[component] - below * below, from_high[component] - above * above);
         }
-        floats_at(bounds + j) = nearer_by;
+        store(nearer_by, bounds + j);
         count += list_not_negative(bounds + j, j, near + count);
     }
     while (near[count - 1] >= entry_count) --count;
@@ -208,52 +237,25 @@ inline void nearest_of_near(const float* planes, int64_t stride, int64_t count, 
                             const float* entry_planes, int64_t entry_stride, int64_t entry_count, float* bounds,
                             int32_t* near, uint16_t* codes, float* distances) {
     constexpr int64_t kPair = 2 * kWide, kBlock = 2 * kPair;
+    constexpr int kCount = 2 * kInRegister;
     for (int64_t begin = 0; begin < count; begin += kBlock) {
         const int64_t end = count - begin <= kPair ? begin + kPair : begin + kBlock;
         Floats lowest[kLength], highest[kLength];
         for (int component = 0; component < kLength; ++component) {
             const float* const plane = planes + component * stride;
-            lowest[component] = highest[component] = floats_at(plane + begin);
+            lowest[component] = highest[component] = floats_at<kWide>(plane + begin);
             for (int64_t i = begin + kWide; i < end; i += kWide) {
-                const Floats value = floats_at(plane + i);
-                lowest[component] = value < lowest[component] ? value : lowest[component];
-                highest[component] = value > highest[component] ? value : highest[component];
+                const Floats value = floats_at<kWide>(plane + i);
+                lowest[component] = lesser(value, lowest[component]);
+                highest[component] = greater(value, highest[component]);
             }
         }
         const int64_t near_count =
             list_near_entries<kLength>(lowest, highest, entry_planes, entry_stride, entry_count, bounds, near);
-        for (int64_t i = begin; i < end; i += kPair) {
-            Floats least[2], known[kLength][2];
-            Ints code[2];
-            for (int set = 0; set < 2; ++set) {
-                least[set] = Floats{} + __builtin_inff();
-                code[set] = Ints{};
-                for (int component = 0; component < kLength; ++component) {
-                    known[component][set] = floats_at(planes + component * stride + i + set * kWide);
-                }
-            }
-            for (int64_t j = 0; j < near_count; ++j) {
-                const float* const entry = entries + near[j] * kLength;
-                const Ints number = Ints{} + near[j];
-                for (int set = 0; set < 2; ++set) {
-                    Floats distance = Floats{};
-                    for (int component = 0; component < kLength; ++component) {
-                        const Floats difference = known[component][set] - entry[component];
-                        const Floats square = difference * difference;
-                        distance = component == 0 ? square : distance + square;
-                    }
-                    const auto nearer = distance < least[set];
-                    least[set] = nearer ? distance : least[set];
-                    code[set] = nearer ? number : code[set];
-                }
-            }
-            for (int set = 0; set < 2; ++set) {
-                const int64_t offset = i + set * kWide;
-                floats_at(distances + offset) = least[set];
-                for (int64_t lane = 0; lane < kWide; ++lane) {
-                    codes[offset + lane] = static_cast<uint16_t>(code[set][lane]);
-                }
-            }
+        for (int64_t i = begin; i < end; i += kCount) {
+            Nearest<kLength, kCount> nearest(planes + i, stride);
+            for (int64_t j = 0; j < near_count; ++j) nearest.pass(entries + near[j] * kLength, near[j]);
+            nearest.write(codes + i, distances + i);
         }
     }
 }
@@ -278,23 +280,25 @@ inline void approach_of(const float* planes, const float* weights, int64_t strid
     if (kLength > 0) length = kLength;
     for (int64_t begin = 0; begin < count; begin += kTile) {
         const int64_t end = count - begin < kTile ? count : begin + kTile;
-        Floats lanes = Floats{};
+        Floats sum_of_lanes = {};
         for (int64_t i = begin; i < end; i += kWide) {
-            Floats distance = Floats{};
+            Floats distance = {};
             for (int64_t component = 0; component < length; ++component) {
-                const Floats difference = floats_at(planes + component * stride + i) - centre[component];
+                const int64_t at = component * stride + i;
+                const Floats difference = floats_at<kWide>(planes + at) - centre[component];
                 Floats square = difference * difference;
-                if (kWeighted) square *= floats_at(weights + component * stride + i);
+                if (kWeighted) square = square * floats_at<kWide>(weights + at);
                 distance = component == 0 ? square : distance + square;
             }
-            if (kShared) distance *= floats_at(shares + i);
-            const Floats before = floats_at(distances + i);
-            distance = distance < before ? distance : before;
-            floats_at(nearer + i) = distance;
-            lanes += distance;
+            if (kShared) distance = distance * floats_at<kWide>(shares + i);
+            distance = lesser(distance, floats_at<kWide>(distances + i));
+            store(distance, nearer + i);
+            sum_of_lanes = sum_of_lanes + distance;
         }
+        float lanes[kWide];
+        store(sum_of_lanes, lanes);
         double sum = 0;
-        for (int64_t lane = 0; lane < kWide; ++lane) sum += static_cast<double>(lanes[lane]);
+        for (const float lane : lanes) sum += static_cast<double>(lane);
         sums[begin / kTile] = sum;
     }
 }

@@ -83,13 +83,18 @@ class TestStableDiffusion:
         weight = normal(*shape).astype(np.float16)
 
         def palettize():
-            lut, indices = quantization_utils._get_kmeans_lookup_table_and_weight(nbits, weight)
-            return lut.astype(weight.dtype), indices.astype(np.uint8)
+            return quantization_utils._get_kmeans_lookup_table_and_weight(nbits, weight)
 
         theirs, ours = both_ways(palettize)
         assert_same_kinds(ours, theirs)
-        errors = [squared_error(lut[indices].reshape(shape), weight) for lut, indices in (ours, theirs)]
-        assert errors[0] <= errors[1] * (1 + TOLERANCE)
+
+        def error_of(lut, indices, dtype):
+            return squared_error(lut.astype(dtype)[indices.astype(np.uint8)].reshape(shape), weight)
+
+        assert error_of(*ours, np.float64) <= error_of(*theirs, np.float64) * (1 + TOLERANCE)
+        if weight.size > 2 * 2**nbits:
+            # With fewer values for an entry, what is left of the error is how the rounding to halves falls.
+            assert error_of(*ours, weight.dtype) <= error_of(*theirs, weight.dtype) * (1 + TOLERANCE)
 
     @pytest.mark.parametrize("axis", [0, 1])
     def test_parts_of_channels(self, quantization_utils, axis):
