@@ -74,7 +74,7 @@ def run(command: list[str]) -> tuple[float, float]:
     process = subprocess.run([sys.executable, "-S", LAUNCHER, *command], capture_output=True, text=True, check=False)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{process.stderr}")
-    seconds, peak = map(float, process.stdout.split())
+    seconds, peak, _ = map(float, process.stdout.split())
     return seconds, peak
 
 

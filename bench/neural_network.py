@@ -1,9 +1,10 @@
-"""A neural network of the size of DeepLab in 16, 8 and 4 bits, beside coremltools: sizes, error, time and peak memory.
+"""A neural network of the size of DeepLab in 16, 8 and 4 bits, beside coremltools: sizes, error, times and peak memory.
 
     python bench/neural_network.py [--repeat 3] [--part 2] [--no-peers] [--json FILE]
 
 The layers are those of a ResNet-101 with a segmentation head, 40 million weights from Student's t distribution. Both
-tools run in processes of their own, ours from the shell. coremltools 9 clusters for hours and then cannot store the
+tools run in processes of their own, ours from the shell. The dry run and the check of each result are timed too, as is
+inspecting, which does no more than read the file. coremltools 9 clusters for hours and then cannot store the
 result (TypeError), so its k-means works on the first `--part` million weights only, and nothing is written.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,7 @@ from corepress.neural_network.schema import Model
 LAUNCHER = str(Path(__file__).with_name("launch.py"))
 PEER = str(Path(__file__).with_name("neural_network_peer.py"))
 JOBS = ((16, "linear"), (8, "linear"), (4, "linear"), (8, "kmeans_lut"), (4, "kmeans_lut"))
+CHECKED = ((8, "linear"), (4, "kmeans_lut"))  # whose dry runs and checks are measured
 STAGES = ((64, 64, 256, 3), (256, 128, 512, 4), (512, 256, 1024, 21), (1024, 512, 2048, 3))
 
 
@@ -40,6 +43,7 @@ class Measured:
     tool: str
     weights: int
     seconds: float
+    cpu_seconds: float
     peak_megabytes: float
     megabytes: float | None
     snr_db: float | None
@@ -79,20 +83,48 @@ def write_network(path: Path, most: float = math.inf) -> int:
     return count
 
 
-def run(command: list[str]) -> tuple[float, float, str]:
-    """Seconds and peak megabytes of a process that must succeed, and what it printed."""
+@dataclass(order=True)
+class Run:
+    """A process that succeeded."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_megabytes: float
+    printed: str
+
+
+def run(command: list[str]) -> Run:
+    """Run a process that must succeed."""
     done = subprocess.run([sys.executable, "-S", LAUNCHER, *command], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
-    seconds, peak = map(float, done.stdout.split())
-    return seconds, peak, done.stderr  # the launcher keeps stdout for itself
+    seconds, peak, cpu_seconds = map(float, done.stdout.split())
+    return Run(seconds, cpu_seconds, peak, done.stderr)  # the launcher keeps stdout for itself
 
 
 def measure_ours(source: Path, weights: int, nbits: int, mode: str, repeat: int) -> Measured:
     out = source.with_name("ours.mlmodel")
-    command = [sys.executable, "-m", "corepress", "quantize", str(source), "-o", str(out), "--overwrite", "--quiet"]
-    runs = [run([*command, "--nbits", str(nbits), "--mode", mode]) for _ in range(repeat)]
-    return _measured("corepress", source, out, weights, nbits, mode, min(runs))
+    how = ["--nbits", str(nbits), "--mode", mode]
+    best = _best(["quantize", str(source), "-o", str(out), "--overwrite", "--quiet", *how], repeat)
+    return _measured("corepress", source, out, weights, nbits, mode, best)
+
+
+def measure_checks(source: Path, weights: int, nbits: int, mode: str, repeat: int) -> Iterator[Measured]:
+    """The commands that write nothing, on what `measure_ours` left."""
+    out = source.with_name("ours.mlmodel")
+    how = ["--nbits", str(nbits), "--mode", mode]
+    for tool, command in (
+        ("dry run", ["quantize", str(source), "--dry-run", "--quiet", *how]),
+        ("verify", ["verify", str(source), str(out), "--quiet"]),
+        ("inspect", ["inspect", str(source)]),
+    ):
+        best = _best(command, repeat)
+        job = _job(nbits, mode) if tool != "inspect" else "float32"
+        yield Measured(job, tool, weights, best.seconds, best.cpu_seconds, best.peak_megabytes, None, None)
+
+
+def _best(command: list[str], repeat: int) -> Run:
+    return min(run([sys.executable, "-m", "corepress", *command]) for _ in range(repeat))
 
 
 def measure_theirs(source: Path, weights: int, nbits: int, mode: str) -> Measured:
@@ -102,19 +134,20 @@ def measure_theirs(source: Path, weights: int, nbits: int, mode: str) -> Measure
     return _measured("coremltools", source, out, weights, nbits, mode, result)
 
 
-def _measured(
-    tool: str, source: Path, out: Path, weights: int, nbits: int, mode: str, result: tuple[float, float, str]
-) -> Measured:
-    seconds, peak, printed = result
+def _measured(tool: str, source: Path, out: Path, weights: int, nbits: int, mode: str, result: Run) -> Measured:
     megabytes = snr_db = None
     if out.exists():
         megabytes = out.stat().st_size / 1e6
         snr_db = neural_network.compare_models(source, out).snr_db
-    elif "SNR" in printed:
-        snr_db = float(printed.split("SNR")[1].split()[0])
-    return Measured(
-        f"{nbits} bits {mode}" if nbits < 16 else "16 bits", tool, weights, seconds, peak, megabytes, snr_db
-    )
+    elif "SNR" in result.printed:
+        snr_db = float(result.printed.split("SNR")[1].split()[0])
+    job = _job(nbits, mode)
+    peak = result.peak_megabytes
+    return Measured(job, tool, weights, result.seconds, result.cpu_seconds, peak, megabytes, snr_db)
+
+
+def _job(nbits: int, mode: str) -> str:
+    return f"{nbits} bits {mode}" if nbits < 16 else "16 bits"
 
 
 def main() -> None:
@@ -131,6 +164,8 @@ def main() -> None:
         size = whole.stat().st_size / 1e6
         for nbits, mode in JOBS:
             rows.append(measure_ours(whole, count, nbits, mode, options.repeat))
+            if (nbits, mode) in CHECKED:
+                rows.extend(measure_checks(whole, count, nbits, mode, options.repeat))
             if options.no_peers:
                 continue
             if mode == "kmeans_lut":
@@ -138,14 +173,16 @@ def main() -> None:
                 rows.append(measure_theirs(part, part_count, nbits, mode))
             else:
                 rows.append(measure_theirs(whole, count, nbits, mode))
-    table = Table(title=f"{count / 1e6:.1f} M weights, {size:.1f} MB as float32")
-    for heading in ("job", "tool", "M weights", "s", "M weights/s", "peak MB", "MB", "SNR dB"):
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    table = Table(title=f"{count / 1e6:.1f} M weights, {size:.1f} MB as float32; {os.cpu_count()} CPUs{load}")
+    for heading in ("job", "tool", "M weights", "s", "CPU s", "M weights/s", "peak MB", "MB", "SNR dB"):
         table.add_column(heading, justify="left" if heading in ("job", "tool") else "right")
     for row in rows:
         millions = row.weights / 1e6
         written = "-" if row.megabytes is None else f"{row.megabytes:.1f}"
         snr = "-" if row.snr_db is None else f"{row.snr_db:.2f}"
-        cells = (f"{millions:.1f}", f"{row.seconds:.2f}", f"{millions / row.seconds:.2f}", f"{row.peak_megabytes:.0f}")
+        times = (f"{row.seconds:.2f}", f"{row.cpu_seconds:.2f}", f"{millions / row.seconds:.2f}")
+        cells = (f"{millions:.1f}", *times, f"{row.peak_megabytes:.0f}")
         table.add_row(row.job, row.tool, *cells, written, snr)
     Console(width=max(100, Console().width)).print(table)
     if options.json:

@@ -63,6 +63,14 @@ def coremltools_pack(codes: Array, nbits: int) -> Job:
     return lambda: _utils.pack_elements_into_bits(codes, nbits)
 
 
+def coremltools_network_steps(weight: Array, nbits: int) -> Job:
+    from coremltools import models
+    from coremltools.models.neural_network import quantization_utils
+
+    mode = models._QUANTIZATION_MODE_LINEAR_QUANTIZATION
+    return lambda: quantization_utils._quantize_wp(weight, nbits, mode, axis=0)
+
+
 def coremltools_unpack(packed: Array, nbits: int, count: int) -> Job:
     from coremltools.optimize import _utils
 

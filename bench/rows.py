@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 import corepress as cp
 import kmeans_peers
 import peers
+from corepress import reference
 from corepress.benchmark import coremltools_jobs
 from corepress.benchmark.timing import Job
+from corepress.neural_network.modes import Quantization
+from corepress.neural_network.weight_params import EncodedWeight
 from corepress.tensors import packed_size
 from weights import weight
 
@@ -436,6 +439,26 @@ def _check_error(data: tuple[Array, Array], result: cp.Error) -> None:
     _expect(abs(result.sse - exact) <= 1e-12 * exact, f"squared error {result.sse}, not {exact}")
 
 
+# --- weights of neural networks ---
+
+
+def _check_steps(data: Array, result: EncodedWeight) -> None:
+    channel, scale, bias = data[3], result.scales[3], result.biases[3]
+    _expect((scale, bias) == reference.choose_even_steps(channel, 8, symmetric=False), "another scale or bias")
+    codes = reference.encode_even_steps(channel, scale, bias, 8, symmetric=False)
+    _expect(np.array_equal(result.codes[3], codes), "codes that are not the nearest")
+    _expect(result.error(data).snr_db > 30, f"{result.error(data).snr_db:.1f} dB")
+
+
+NETWORK_STEPS = Row(
+    "network weight, 8 bits linear",
+    lambda quick: weight("convolution", "float32", quick),
+    lambda data, threads: Quantization(8, "linear").encode(data, 0, threads),
+    _check_steps,
+    (Peer("coremltools", lambda data: peers.coremltools_network_steps(data, 8), 2, 5),),
+    copies_aim=1.5,
+)
+
 ERROR = Row(
     "error of another array",
     _pair,
@@ -447,5 +470,6 @@ ERROR = Row(
 
 COMPRESSED = (*PALETTES, *VECTOR_PALETTES, *QUANTIZED, *PRUNED)
 ROWS: dict[str, Row] = {
-    row.name: row for row in (*COMPRESSED, *KMEANS, *PACKED, *(_decompress(source) for source in COMPRESSED), ERROR)
+    row.name: row
+    for row in (*COMPRESSED, *KMEANS, *PACKED, *(_decompress(source) for source in COMPRESSED), NETWORK_STEPS, ERROR)
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "algo/scale.h"
+#include "core/extremes.h"
 #include "core/half.h"
 #include "core/parallel.h"
 #include "core/workspace.h"
@@ -69,20 +70,6 @@ private:
     std::vector<Affine> spread_;
     int64_t group_ = -1;
 };
-
-template <typename Value>
-void lower(std::atomic<Value>& target, Value value) {
-    Value seen = target.load(std::memory_order_relaxed);
-    while (value < seen && !target.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
-    }
-}
-
-template <typename Value>
-void raise(std::atomic<Value>& target, Value value) {
-    Value seen = target.load(std::memory_order_relaxed);
-    while (value > seen && !target.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
-    }
-}
 
 template <typename Key>
 struct Ranges {

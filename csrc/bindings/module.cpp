@@ -12,6 +12,7 @@ void bind_kmeans(py::module_& module);
 void bind_pack(py::module_& module);
 void bind_palettize(py::module_& module);
 void bind_quantize(py::module_& module);
+void bind_steps(py::module_& module);
 void bind_prune(py::module_& module);
 void bind_measure(py::module_& module);
 void bind_vectors(py::module_& module);
@@ -31,6 +32,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     bind_pack(module);
     bind_palettize(module);
     bind_quantize(module);
+    bind_steps(module);
     bind_prune(module);
     bind_measure(module);
     bind_vectors(module);

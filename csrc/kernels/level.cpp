@@ -57,6 +57,7 @@ inline __attribute__((always_inline)) void with_constant(int64_t length, const B
 #include "kernels/palette.inl.h"
 #include "kernels/path.inl.h"
 #include "kernels/scan.inl.h"
+#include "kernels/steps.inl.h"
 #include "kernels/vector.inl.h"
 
 #include "kernels/mask.inl.h"  // uses the packer
@@ -120,6 +121,8 @@ const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     count_bits,
     take_sums_between,
     keep_blocks_above,
+    encode_steps,
+    decode_steps,
     assign_vectors,
     assign_close_vectors,
     add_distances,

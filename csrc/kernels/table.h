@@ -35,6 +35,11 @@ struct CodeRange {
     float lowest;
     float highest;
 };
+// value = scale * code + bias
+struct EvenStep {
+    float scale;
+    float bias;
+};
 struct AffineRule {
     CodeRange range;
     bool symmetric;
@@ -210,6 +215,14 @@ struct KernelTable {
     // Replicates sum > limit to the rows of each block.
     void (*keep_blocks_above)(const double* sums, int64_t blocks, int64_t block_size, int64_t run, double limit,
                               uint8_t* keep);
+
+    // codes[i] = clip(rint((values[i] - bias) / scale), lowest, highest) in double, of the bits of floats; `runs` runs
+    // of `length` values, each with an EvenStep of its own.
+    void (*encode_steps)(const uint32_t* values, int64_t runs, int64_t length, const EvenStep* steps, CodeRange range,
+                         uint8_t* codes);
+    // values[i] = codes[i] * scale + bias in float, rounded twice; codes of 8 bits.
+    void (*decode_steps)(const uint8_t* codes, int64_t runs, int64_t length, const EvenStep* steps, bool is_signed,
+                         uint32_t* values);
 
     // Nearest of `entry_count` entries, [entries, length], to each vector of planes [length, stride]; of equally near
     // ones the first. The distance is the sum of squares in the order of components, each times its weight (in planes

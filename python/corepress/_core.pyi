@@ -152,6 +152,27 @@ def look_up(
     out: NDArray[Any],
     num_threads: int | None = None,
 ) -> None: ...
+def encode_even_steps(
+    weight: NDArray[float32], layout: Layout, nbits: int, symmetric: bool, num_threads: int | None = None
+) -> tuple[NDArray[float32], NDArray[float32], Bytes] | None: ...
+def decode_even_steps(
+    codes: Bytes,
+    layout: Layout,
+    is_signed: bool,
+    scale: NDArray[float32],
+    bias: NDArray[float32],
+    out: NDArray[float32],
+    num_threads: int | None = None,
+) -> None: ...
+def sum_even_step_errors(
+    weight: NDArray[float32],
+    codes: Bytes,
+    layout: Layout,
+    is_signed: bool,
+    scale: NDArray[float32],
+    bias: NDArray[float32],
+    num_threads: int | None = None,
+) -> ErrorSums: ...
 def dequantize_kept(
     data: Bytes,
     layout: BlockLayout,

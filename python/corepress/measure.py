@@ -86,6 +86,11 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
         sums = second.error_sums(first, num_threads)
     else:
         sums = _core.sum_errors(first, second, num_threads)
+    return error_of_sums(sums, first.size)
+
+
+def error_of_sums(sums: tuple[float, float, float, float, float], count: int) -> Error:
+    """The error whose sums, over so many pairs of values, the kernels found."""
     sse, signal, decoded, product, max_abs = sums
     if math.isnan(sse):
         return Error(sse, sse, math.nan, max_abs, math.nan)
@@ -94,4 +99,4 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
         cosine = math.nan
     else:
         cosine = float(signal == decoded) if norms == 0 else min(max(product / norms, -1.0), 1.0)
-    return Error(sse, sse / max(first.size, 1), snr_db(signal, sse), max_abs, cosine)
+    return Error(sse, sse / max(count, 1), snr_db(signal, sse), max_abs, cosine)

@@ -37,6 +37,28 @@ def test_quantize_selects_by_name_type_and_size(shell, network):
         assert json.loads(outcome.out)["compressed"] == count
 
 
+@pytest.mark.parametrize("line", ["quantize --nbits 4", "quantize --nbits 6 --mode kmeans --name fc2", "fp16"])
+def test_dry_runs(shell, network, line):
+    command, *options = line.split()
+    out, plan_file = network.with_name("out.mlmodel"), network.with_name("plan.json")
+    outcome = shell(
+        command, network, *options, "--dry-run", "--report", plan_file, "--plot", network.with_name("a.png")
+    )
+    assert (outcome.status, outcome.err, out.exists()) == (0, "", False)
+    assert network.with_name("a.png").exists()
+    plan = json.loads(plan_file.read_text())
+    assert f"exactly {plan['bytes_after']:,} bytes" in outcome.out
+    assert json.loads(shell(command, network, *options, "--dry-run", "--json").out)["weights"] == plan["weights"]
+    assert shell(command, network, *options, "-o", out).status == 0
+    assert plan["bytes_after"] == out.stat().st_size
+
+
+def test_strict_dry_runs_fail_as_the_run_would(shell, network):
+    outcome = shell("fp16", network, "--dry-run", "--strict")
+    assert (outcome.status, outcome.out) == (1, "")
+    assert "fc1.weights: has values beyond the range" in outcome.err
+
+
 def test_fp16_names_what_stays(shell, network):
     out = network.with_name("out.mlmodel")
     outcome = shell("fp16", network, "-o", out)
@@ -60,6 +82,25 @@ def test_decompress_inspect_and_compare(shell, network):
     assert "2 equal, 0 different" in shell("compare", small, full).out
     comparison = json.loads(shell("compare", network, small, "--json").out)
     assert 25 < comparison["snr_db"] < 45
+
+
+def test_verify(shell, network):
+    small, other = network.with_name("small.mlmodel"), network.with_name("other.mlmodel")
+    shell("quantize", network, "-o", small, "--nbits", "8")
+    outcome = shell("verify", network, small)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.startswith("ok: constants: 2 compressed; ")
+    assert json.loads(shell("verify", network, small, "--json").out)["ok"]
+    assert "fc1.weights" in shell("verify", network, small, "--verbose").out
+    outcome = shell("verify", network, small, "--min-snr-db", "90")
+    assert (outcome.status, outcome.out.count("less than 90 dB")) == (1, 2)
+    other.write_bytes(small.read_bytes().replace(b"fc2", b"fc3"))
+    outcome = shell("verify", network, other)
+    assert outcome.status == 1
+    assert "wrong: layer fc2: it has other weights" in outcome.out
+    outcome = shell("verify", network, network.with_name("none.mlmodel"))
+    assert (outcome.status, outcome.err.count("\n")) == (1, 1)
+    assert "no such file" in outcome.err
 
 
 def test_networks_in_packages(shell, network):
@@ -91,12 +132,16 @@ _WRONG = {
         "quantize {net} -o o.mlmodel --nbits 4 --dtype int8",
         "--dtype is for packages; Net.mlmodel takes --nbits",
     ),
-    "dry run": ("quantize {net} -o o.mlmodel --nbits 4 --dry-run", "--dry-run is for packages"),
+    "target": ("quantize {net} -o o.mlmodel --nbits 4 --target ane", "--target is for packages"),
+    "no mode": (
+        "quantize {net} -o o.mlmodel --nbits 4 --mode linea_lut",
+        "--mode must be 'linear', 'linear_symmetric', 'linear_lut', 'kmeans_lut', not 'linea_lut'",
+    ),
+    "dequantization": ("quantize {net} -o o.mlmodel --nbits 4 --mode dequantization", "is 'corepress decompress'"),
     "layer type": ("quantize {net} -o o.mlmodel --nbits 4 --layer-type conv", "no layer type 'conv'"),
     "palettize": ("palettize {net} -o o --nbits 6", "corepress quantize {net} --nbits 6 --mode kmeans_lut"),
     "prune": ("prune {net} -o o --threshold 0", "no sparse form; use 'corepress quantize {net} --nbits 8'"),
     "compress": ("compress {net} -o o --config [{{}}]", "use 'corepress quantize {net} --nbits 8'"),
-    "verify": ("verify {net} other.mlmodel", "use 'corepress compare {net} other.mlmodel'"),
     "predict": ("compare {net} {net} --predict", "--predict of .mlmodel files needs --inputs"),
     "fp16 of a package": ("fp16 {folder} -o o.mlmodel", "holds no neural network, which fp16 is for"),
     "nbits of a package": ("quantize {folder} -o o.mlpackage --nbits 8", "--nbits is for .mlmodel files; a package"),

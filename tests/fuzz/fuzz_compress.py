@@ -9,6 +9,7 @@ with contextlib.suppress(ImportError):
 
 from driver import main
 from properties import check_compress
+from targets import packages
 
 if __name__ == "__main__":
-    main(check_compress)
+    main(packages(check_compress))

@@ -9,6 +9,7 @@ with contextlib.suppress(ImportError):
 
 from driver import main
 from properties import check_reader
+from targets import packages
 
 if __name__ == "__main__":
-    main(lambda parts, folder, choice, sound: check_reader(parts, folder))
+    main(packages(lambda parts, folder, choice, sound: check_reader(parts, folder)))

@@ -46,7 +46,12 @@ def mutate(parts: Parts, rng: Random, donor: Parts | None = None) -> Parts:
 
 def _mutate_bytes(parts: Parts, rng: Random, donor: Parts) -> Parts:
     part = rng.choice(("manifest", "model", "weights"))
-    data = bytearray(getattr(parts, part))
+    return replace(parts, **{part: mutate_bytes(getattr(parts, part), rng, getattr(donor, part))})
+
+
+def mutate_bytes(given: bytes, rng: Random, donor: bytes) -> bytes:
+    """Damage one place of any bytes."""
+    data = bytearray(given)
     start = rng.randrange(len(data) + 1)
     length = min(rng.choice((1, 1, 2, 4, 8, 64, 500)), len(data) - start)
     kind = rng.randrange(5)
@@ -57,10 +62,10 @@ def _mutate_bytes(parts: Parts, rng: Random, donor: Parts) -> Parts:
     elif kind == 2:
         data[start:start] = rng.randbytes(length)
     elif kind == 3:
-        data[start : start + length] = getattr(donor, part)[start : start + length]
+        data[start : start + length] = donor[start : start + length]
     else:
         data[start : start + length] = rng.randbytes(length)
-    return replace(parts, **{part: bytes(data)})
+    return bytes(data)
 
 
 def _mutate_manifest(parts: Parts, rng: Random, donor: Parts) -> Parts:
@@ -105,7 +110,8 @@ def _mutate_records(parts: Parts, rng: Random, donor: Parts) -> Parts:
     return replace(parts, weights=bytes(data))
 
 
-def _messages(message: Any) -> list[Any]:
+def messages_of(message: Any) -> list[Any]:
+    """A message and all in it."""
     found, pending = [], [message]
     while pending:
         each = pending.pop()
@@ -131,13 +137,21 @@ def _is_repeated(field: Any) -> bool:
 def _mutate_model(parts: Parts, rng: Random, donor: Parts) -> Parts:
     try:
         model = schema.Model.FromString(parts.model)
-        lent = _messages(schema.Model.FromString(donor.model))
+        lent = messages_of(schema.Model.FromString(donor.model))
     except Exception:  # protobuf's errors differ between its implementations
         return _mutate_bytes(parts, rng, donor)
-    message = rng.choice(_messages(model))
+    mutate_message(rng.choice(messages_of(model)), rng, lent)
+    try:
+        return replace(parts, model=model.SerializeToString(deterministic=True))
+    except Exception:  # text that is not Unicode, say
+        return parts
+
+
+def mutate_message(message: Any, rng: Random, lent: list[Any]) -> None:
+    """Change one field of a message; messages in it may become some of those lent."""
     fields = message.DESCRIPTOR.fields
     if not fields:
-        return parts
+        return
     present = [field for field, _ in message.ListFields()]
     field = rng.choice(present) if present and rng.random() < 0.9 else rng.choice(fields)
     if rng.random() < 0.06:
@@ -152,10 +166,6 @@ def _mutate_model(parts: Parts, rng: Random, donor: Parts) -> Parts:
             getattr(message, field.name).CopyFrom(rng.choice(same))
     else:
         setattr(message, field.name, _scalar(field, getattr(message, field.name), rng))
-    try:
-        return replace(parts, model=model.SerializeToString(deterministic=True))
-    except Exception:  # text that is not Unicode, say
-        return parts
 
 
 def _mutate_type(parts: Parts, rng: Random, donor: Parts) -> Parts:
@@ -164,7 +174,7 @@ def _mutate_type(parts: Parts, rng: Random, donor: Parts) -> Parts:
         model = schema.Model.FromString(parts.model)
     except Exception:  # as above
         return _mutate_bytes(parts, rng, donor)
-    types = [each for each in _messages(model) if each.DESCRIPTOR.name == "TensorType"]
+    types = [each for each in messages_of(model) if each.DESCRIPTOR.name == "TensorType"]
     if not types:
         return parts
     before = rng.choice(types).SerializeToString(deterministic=True)

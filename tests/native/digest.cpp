@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "algo/even_steps.h"
 #include "algo/fit_tables.h"
 #include "algo/measure.h"
 #include "algo/nested.h"
@@ -289,6 +290,29 @@ void add_packed(int64_t count, Digest& digest) {
     }
 }
 
+void add_even_steps(const GroupLayout& layout, int threads, Digest& digest) {
+    const std::vector<uint32_t> values = draw<uint32_t>(layout.size());
+    std::vector<uint32_t> tiny(values), decoded(values.size());
+    for (uint32_t& value : tiny) value &= ~Format<uint32_t>::kInfinity;
+    std::vector<EvenStep> steps(static_cast<size_t>(layout.groups));
+    std::vector<uint8_t> codes(values.size());
+    for (const std::vector<uint32_t>& each : {values, tiny}) {
+        for (const StepEncoding encoding :
+             {StepEncoding{1, false}, StepEncoding{2, true}, StepEncoding{5, false}, StepEncoding{8, true}}) {
+            if (!encode_even_steps(each.data(), layout, encoding, threads, steps.data(), codes.data())) {
+                throw std::logic_error("finite values have no even steps");
+            }
+            digest.add(steps);
+            digest.add(codes);
+            for (const bool is_signed : {false, true}) {
+                decode_even_steps(codes.data(), layout, is_signed, steps.data(), threads, decoded.data());
+                digest.add(decoded);
+                digest.add(sum_even_step_errors(each.data(), codes.data(), layout, is_signed, steps.data(), threads));
+            }
+        }
+    }
+}
+
 // Codes of any grid of blocks, all of them and those that a mask keeps.
 template <typename Bits>
 void add_nested(const BlockLayout& layout, int threads, Digest& digest) {
@@ -342,6 +366,7 @@ std::string digest_of(const std::string& level, int threads) {
         add_normalized<uint16_t>(layout, threads, digest);
         add_normalized<BFloat16Bits>(layout, threads, digest);
         add_normalized<uint32_t>(layout, threads, digest);
+        add_even_steps(layout, threads, digest);
     }
     for (const BlockLayout& layout :
          {BlockLayout({{3001, 32}}), BlockLayout({{4, 32}, {515, 1}}), BlockLayout({{5, 7}, {3, 9}, {11, 2}}),

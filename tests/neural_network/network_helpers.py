@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from corepress.neural_network import convert_to_fp16, quantize_weights
+
 INPUTS, CHANNELS = 5, 8  # of matrices; tests of large tables need more channels
 
 # Layer: its fields with their axes and channel axis, i inputs and o output channels, after the format's notes.
@@ -153,6 +155,25 @@ def network_with(*layer_types: str, channels: int = CHANNELS, seed: int = 0, kin
     spec, rng = new_spec(kind), np.random.default_rng(seed)
     for layer_type in layer_types:
         add_layer(getattr(spec, kind), layer_type, rng, channels)
+    return spec
+
+
+def hard_spec():
+    """Every layer; and weights that cannot be stored, each for another reason, nested and in a pipeline."""
+    largest = float(np.finfo(np.float32).max)
+    spec, rng = new_spec("pipeline"), np.random.default_rng(0)
+    part = spec.pipeline.models.add()
+    part.CopyFrom(network_with(*FIELDS, channels=40))
+    for index, value in enumerate([np.nan, -np.inf, 7e4, 65_519.0, -65_520.0, largest, 2.0**124, 1e-45]):
+        layer = add_layer(part.neuralNetwork, "innerProduct", rng, 40, name=f"fc{index}")
+        layer.innerProduct.weights.floatValue[7] = value
+    layer.innerProduct.weights.floatValue[8] = -largest
+    loop = part.neuralNetwork.layers.add(name="loop").loop
+    add_layer(loop.bodyNetwork, "batchnorm", rng, 40)
+    part.neuralNetwork.layers.add(name="relu").activation.PReLU.alpha.floatValue.extend([1, 2, 3])
+    spec.pipeline.models.add().CopyFrom(convert_to_fp16(network_with("convolution", channels=40)))
+    spec.pipeline.models.add().CopyFrom(quantize_weights(network_with("gru", channels=40), 3))
+    spec.pipeline.names.extend(["first", "half", "small"])
     return spec
 
 

@@ -67,6 +67,14 @@ def test_weights_that_do_not_fit_their_layer_are_refused_by_name(spec, edit, mes
             quantize_weights(spec, nbits)
 
 
+def test_floats_cut_in_two_are_refused_by_name(tmp_path):
+    path = tmp_path / "in.mlmodel"
+    layer = _field(1, b"fc") + _field(140, b"\x08\x05\x10\x08" + _field(20, _field(1, b"\0" * 159)))
+    path.write_bytes(_model(_field(1, layer)))
+    with pytest.raises(FormatError, match=r"fc\.weights: 159 bytes are no whole number of values of 4 bytes"):
+        quantize_weights(path, 8, destination=tmp_path / "out.mlmodel")
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -82,6 +90,13 @@ def test_quantized_weights_that_are_damaged_are_refused_by_name(spec, edit, mess
     quantized = quantize_weights(spec, 4)
     edit(quantized.neuralNetwork.layers[0].innerProduct.weights)
     with pytest.raises(FormatError, match=rf"innerProduct\.weights: .*{message}"):
+        decompress(quantized)
+
+
+def test_quantized_weights_of_layers_without_size_are_refused(spec):
+    quantized = quantize_weights(spec, 4)
+    quantized.neuralNetwork.layers[0].innerProduct.ClearField("inputChannels")
+    with pytest.raises(FormatError, match=r"innerProduct\.weights: holds values, .* mean none \(shape \(8, 0\)\)"):
         decompress(quantized)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from network_helpers import coremltools_quantized, decoded, new_spec
 
-from corepress.neural_network import WeightSelector, convert_to_fp16, decompress, quantize_weights
+import corepress as cp
+from corepress.neural_network import WeightSelector, convert_to_fp16, decompress, quantize_weights, weight_params
+from corepress.neural_network.modes import Quantization
+from corepress.neural_network.weight_params import half_error
 
 MODES = ["linear", "linear_symmetric", "linear_lut", "kmeans_lut"]
 LARGEST = float(np.finfo(np.float32).max)
@@ -263,3 +268,34 @@ def test_half_precision_and_back(weights):
     back = decompress(half).neuralNetwork.layers[0].innerProduct.weights
     expected = rounded.astype(np.float32) if fits else weights
     np.testing.assert_array_equal(np.array(back.floatValue, np.float32), expected.reshape(-1))
+
+
+@pytest.mark.parametrize("mode", ["linear", "linear_symmetric", "linear_lut", "kmeans_lut"])
+@pytest.mark.parametrize(("shape", "axis"), [((40, 30, 3, 3), 0), ((30, 40, 3, 3), 1), ((7, 5), None)])
+def test_errors_are_those_of_the_decoded_weight(mode, shape, axis):
+    weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    for nbits in (2, 5, 8):
+        encoded = Quantization(nbits, mode).encode(weight, axis, 2)
+        assert encoded.error(weight, 2) == cp.error(weight, encoded.dense(2))
+
+
+def test_errors_in_half_precision_are_those_of_the_widened_weight(monkeypatch):
+    monkeypatch.setattr(weight_params, "_PIECE", 1000)
+    weight = np.random.default_rng(0).normal(size=(57, 59)).astype(np.float32)
+    half = weight.astype(np.float16)
+    found, whole = half_error(weight, half), cp.error(weight, half.astype(np.float32))
+    assert (found.sse, found.snr_db, found.cosine) == pytest.approx((whole.sse, whole.snr_db, whole.cosine))
+    assert found.max_abs == whole.max_abs
+
+
+@pytest.mark.parametrize("mode", ["linear", "linear_lut", "kmeans_lut"])
+def test_no_array_of_a_weights_size_is_made_beside_the_codes(mode):
+    weight = np.random.default_rng(0).normal(size=(1 << 10, 1 << 11)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        encoded = Quantization(8, mode).encode(weight, 0, 1)
+        encoded.error(weight, 1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert encoded.codes.nbytes <= peak < 2.5 * encoded.codes.nbytes

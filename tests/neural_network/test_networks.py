@@ -338,6 +338,15 @@ def test_dynamically_quantized_layers_become_plain_ones():
         np.testing.assert_allclose(decode_all(result.neuralNetwork)[name], before[name], atol=step)
 
 
+def test_int8_weights_of_layers_that_take_inputs_as_they_are_are_restored():
+    spec = quantize_weights(network_with("gru"), 8, selector=WeightSelector(names=["*.updateGateWeightMatrix"]))
+    params = spec.neuralNetwork.layers[0].gru.updateGateWeightMatrix
+    params.int8RawValue, params.rawValue = params.rawValue, b""
+    result = decompress(spec)
+    assert len(result.neuralNetwork.layers[0].gru.updateGateWeightMatrix.floatValue) == 40
+    assert neural_network.verify(spec, result).ok
+
+
 def test_inspect_tells_how_weights_are_stored(model_path, tmp_path):
     quantize_weights(model_path, 4, destination=tmp_path / "out.mlmodel", selector=WeightSelector(names=["conv*"]))
     inspection = inspect(tmp_path / "out.mlmodel")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .networks import is_network, require_package
+from .networks import is_network
 from .options import debug_option, json_option, plot_option, quiet_option, source_argument, thread_option
 
 WORST_SHOWN = 10
@@ -54,18 +54,20 @@ def verify(
     """Check that nothing but weights changed, and those soundly.
 
     OTHER is what became of SOURCE. Reads everything again: the programs must be the same, weights bit for bit those
-    of the source or compressed forms that decode to finite values, and every record of the weight files sound. Fails
+    of the source or compressed forms that decode to finite values, and every record of the weight files sound. Of
+    neural networks (.mlmodel) all but the weights must be the same, and these stored by the nearest codes. Fails
     (exit code 1) and names what is wrong if not.
 
     \b
     Examples:
       corepress verify UNet.mlpackage UNet-4bit.mlpackage
       corepress verify UNet.mlpackage UNet-4bit.mlpackage --min-snr-db 15
+      corepress verify DeepLab.mlmodel DeepLab-8bit.mlmodel
     """
-    from .. import coreml
+    from .. import coreml, neural_network
 
-    require_package(source, f"use 'corepress compare {source} {other}'")
-    verification = coreml.verify(source, other, min_snr_db=min_snr_db, num_threads=num_threads)
+    check = neural_network.verify if is_network(source) else coreml.verify
+    verification = check(source, other, min_snr_db=min_snr_db, num_threads=num_threads)
     if as_json:
         click.echo(verification.to_json())
     elif not quiet:

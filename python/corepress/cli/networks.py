@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from .options import (
     debug_option,
+    dry_run_option,
     json_option,
     output_options,
     plot_option,
@@ -20,10 +21,10 @@ from .options import (
     thread_option,
     together,
 )
-from .running import require_output, run
+from .running import require_output, run, tell_plan
 
 if TYPE_CHECKING:
-    from ..coreml import Progress, Report
+    from ..coreml import Plan, Progress, Report
 
 SUFFIX = ".mlmodel"
 DEFAULT_MODE = "linear"
@@ -75,7 +76,7 @@ _QUANTIZE_ONLY_NETWORKS = ("nbits", *_SELECTOR_FIELDS)
 # What `corepress quantize` does with both kinds; all its other options are for packages.
 _QUANTIZE_SHARED = (
     *("source", "output", "overwrite", "mode", "weight_threshold", "strict", "num_threads", "report_file", "verbose"),
-    *("plot_file", "as_json", "quiet"),
+    *("plot_file", "as_json", "quiet", "dry_run"),
 )
 
 
@@ -133,26 +134,51 @@ def quantize_network(context: click.Context, source: Path, output: Path | None, 
     if nbits is None:
         raise click.UsageError(f"{source.name} needs --nbits, 1 to 8, or 16 for half precision")
     _check(nbits, mode)
-    options = {name: values.pop(name) for name in ("overwrite", "strict")}
+    strict, overwrite, dry_run = (values.pop(name) for name in ("strict", "overwrite", "dry_run"))
     selector = _selector(values)
+    if dry_run:
+        _tell_plan(source, nbits, mode, selector=selector, strict=strict, **values)
+        return
     destination = require_output(source, output, f"{nbits}bit")
 
     def quantize(progress: Callable[[Progress], None] | None, **rest: Any) -> Report:
         from .. import neural_network
 
         return neural_network.quantize_weights(
-            source, nbits, mode, selector=selector, destination=destination, progress=progress, **options, **rest
+            source,
+            nbits,
+            mode,
+            selector=selector,
+            destination=destination,
+            overwrite=overwrite,
+            strict=strict,
+            progress=progress,
+            **rest,
         )
 
     run("quantize", quantize, **values)
 
 
+def _tell_plan(
+    source: Path, nbits: int, mode: str, *, selector: Any, strict: bool, num_threads: int | None, **options: Any
+) -> None:
+    def plan() -> Plan:
+        from .. import neural_network
+
+        return neural_network.plan(source, nbits, mode, selector=selector, strict=strict, num_threads=num_threads)
+
+    tell_plan(plan, **options)
+
+
 def _check(nbits: int, mode: str) -> None:
-    from ..neural_network.modes import Quantization
+    from ..neural_network.modes import DEQUANTIZATION, QUANTIZATION_MODES, Quantization, require_mode
 
     try:
         if mode == "custom_lut":
             raise ValueError("quantization_mode 'custom_lut' needs a function, and so works from Python only")
+        if mode == DEQUANTIZATION:
+            raise ValueError(f"quantization_mode {mode!r} is 'corepress decompress'")
+        require_mode(mode, [each for each in QUANTIZATION_MODES if each not in ("custom_lut", DEQUANTIZATION)])
         Quantization(nbits, mode)
     except ValueError as error:
         text = str(error).removeprefix("quantize_weights: ")
@@ -181,13 +207,14 @@ def _selector(values: dict[str, Any]) -> Any:
 @output_options
 @selector_options
 @_strict_option
+@dry_run_option
 @plot_option
 @thread_option
 @report_options
 @json_option
 @quiet_option
 @debug_option
-def fp16(source: Path, output: Path | None, overwrite: bool, strict: bool, **values: Any) -> None:
+def fp16(source: Path, output: Path | None, overwrite: bool, strict: bool, dry_run: bool, **values: Any) -> None:
     """Store a neural network (.mlmodel) in half precision.
 
     Half the size, and hardly ever a visible difference. A layer with a value beyond 65504 stays as it is and is named.
@@ -200,6 +227,9 @@ def fp16(source: Path, output: Path | None, overwrite: bool, strict: bool, **val
         rule = "ML programs get their precision when they are converted; 'corepress quantize' makes them smaller"
         raise click.UsageError(f"{source} holds no neural network, which fp16 is for; {rule}")
     selector = _selector(values)
+    if dry_run:
+        _tell_plan(source, 16, DEFAULT_MODE, selector=selector, strict=strict, **values)
+        return
     destination = require_output(source, output, "fp16")
 
     def convert(progress: Callable[[Progress], None] | None, **rest: Any) -> Report:

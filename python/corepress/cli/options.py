@@ -72,6 +72,9 @@ thread_option = click.option(
     type=click.IntRange(min=1),
     help="Threads to use; default: all CPUs, or COREPRESS_NUM_THREADS. The result does not depend on it.",
 )
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Show what would be done and the sizes, but write nothing."
+)
 compress_options = together(
     click.option(
         "--weight-threshold",
@@ -93,7 +96,7 @@ compress_options = together(
     click.option(
         "--strict", is_flag=True, help="Fail if a weight can't be compressed as asked, instead of keeping it."
     ),
-    click.option("--dry-run", is_flag=True, help="Show what would be done and the sizes, but write nothing."),
+    dry_run_option,
 )
 report_options = together(
     click.option(

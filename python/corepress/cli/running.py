@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from ..config import ConfigLike
-    from ..coreml import Report
+    from ..coreml import Plan, Report
 
 
 def require_output(source: Path, output: Path | None, suffix: str) -> Path:
@@ -55,7 +55,7 @@ def run_compression(
 ) -> None:
     """Compress a package, or tell what compressing it would do."""
     if dry_run:
-        _tell_plan(source, config, **options)
+        _tell_plan_of_package(source, config, **options)
         return
     destination = require_output(source, output, suffix)
 
@@ -67,22 +67,29 @@ def run_compression(
     run(title, compress, **options)
 
 
-def _tell_plan(
-    source: Path,
-    config: ConfigLike,
+def _tell_plan_of_package(
+    source: Path, config: ConfigLike, *, overwrite: bool, num_threads: int | None, **options: Any
+) -> None:
+    def plan(**rest: Any) -> Plan:
+        from .. import coreml
+
+        return coreml.plan(source, config, **rest)
+
+    tell_plan(plan, **options)
+
+
+def tell_plan(
+    make: Callable[..., Plan],
     *,
     report_file: Path | None,
     plot_file: Path | None,
     verbose: bool,
     as_json: bool,
     quiet: bool,
-    overwrite: bool,
-    num_threads: int | None,
     **options: Any,
 ) -> None:
-    from .. import coreml
-
-    plan = coreml.plan(source, config, **options)
+    """Plan, and tell of it as asked for."""
+    plan = make(**options)
     if report_file is not None:
         report_file.write_text(plan.to_json() + "\n", encoding="utf-8")
     if plot_file is not None:

@@ -186,7 +186,8 @@ def verify(
     except ValueError as error:  # damaged, or no ML program
         problems.append(str(error))
     else:
-        problems += _other_files(source, program, package, result)
+        rewritten = [{each.model_path, *of.file_names.values()} for each, of in ((source, program), (package, result))]
+        problems += other_files(source, rewritten[0], package, rewritten[1])
         problems += differences(program.model, result.model)
         with ValueReader(source) as values, ValueReader(package) as others:
             problems += _damaged_files(result, others)
@@ -205,10 +206,10 @@ def verify(
     )
 
 
-def _other_files(source: Package, program: Program, package: Package, result: Program) -> Iterator[str]:
-    """Files that are neither model nor weights."""
-    ours = _files(source, program)
-    theirs = _files(package, result)
+def other_files(source: Package, rewritten: set[Path], package: Package, others: set[Path]) -> Iterator[str]:
+    """What differs between the files of two packages but for those that were rewritten."""
+    ours = _files(source, rewritten)
+    theirs = _files(package, others)
     for name in sorted(ours.keys() | theirs.keys()):
         if name not in theirs:
             yield f"file {name} is missing"
@@ -222,8 +223,7 @@ def _other_files(source: Package, program: Program, package: Package, result: Pr
             yield f"file {name} differs"
 
 
-def _files(package: Package, program: Program) -> dict[str, Path]:
-    rewritten = {package.model_path, *program.file_names.values()}
+def _files(package: Package, rewritten: set[Path]) -> dict[str, Path]:
     paths = (path for path in package.root.rglob("*") if path.is_file() and path.resolve() not in rewritten)
     return {path.relative_to(package.root).as_posix(): path for path in paths}
 

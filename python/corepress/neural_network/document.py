@@ -152,11 +152,11 @@ class _Span:
 
 
 @dataclass
-class _Node:
+class Node:
     """A message as its fields, some of which are nodes."""
 
     tag: bytes  # before its length; empty for the outermost
-    entries: list[_Span | _Node | _LayerEntry | ModelNode] = field(default_factory=list)
+    entries: list[_Span | Node | _LayerEntry | ModelNode] = field(default_factory=list)
 
     def copy(self, source: _Source, begin: int, end: int) -> None:
         """Append bytes that are copied."""
@@ -165,6 +165,23 @@ class _Node:
             last.end = end
         else:
             self.entries.append(_Span(source, begin, end))
+
+    def own_fields(self) -> Iterator[tuple[int, bytes]]:
+        """Numbers and bytes, tags included, of all fields that are copied."""
+        for span in self.entries:
+            if isinstance(span, _Span):
+                for each in _fields(span.source, span.begin, span.end):
+                    yield each.number, span.source.read(each.begin, each.end)
+
+    @property
+    def children(self) -> list[Node]:
+        """The nodes in it."""
+        return [entry for entry in self.entries if isinstance(entry, Node)]
+
+    @property
+    def layer_count(self) -> int:
+        """How many layers stand in it, but not in its nodes."""
+        return sum(isinstance(entry, _LayerEntry) for entry in self.entries)
 
     def _head(self) -> bytes:
         return b""
@@ -187,14 +204,17 @@ class _Node:
 
 @dataclass
 class _LayerEntry:
-    """A layer; `replaced` once it was edited."""
+    """A layer; `replaced` once it was edited, `resized` if only its size is known."""
 
     tag: bytes
     span: _Span
     replaced: bytes | None = None
+    resized: int | None = None
 
     @property
     def _content_size(self) -> int:
+        if self.resized is not None:
+            return self.resized
         return self.span.size if self.replaced is None else len(self.replaced)
 
     @property
@@ -210,7 +230,7 @@ class _LayerEntry:
 
 
 @dataclass
-class ModelNode(_Node):
+class ModelNode(Node):
     """A model, or one in a pipeline.
 
     Attributes
@@ -221,8 +241,11 @@ class ModelNode(_Node):
         Whether it can be trained on a device.
     kind : str or None
         Which of its oneof, if it is one that this package knows.
+    where : str
+        Names of it and the models in pipelines around it, each with a slash behind; empty for the outermost.
     """
 
+    where: str = ""
     version: int = 0
     is_updatable: bool = False
     kind: str | None = None
@@ -258,6 +281,10 @@ class LayerPlace:
     def replace(self, layer: Any) -> None:
         """Have another layer stand here."""
         self._entry.replaced = bytes(layer.SerializeToString(deterministic=True))
+
+    def resize(self, nbytes: int) -> None:
+        """Have sizes count a layer of so many bytes here; the document can no longer be written."""
+        self._entry.resized = nbytes
 
 
 class Document:
@@ -318,7 +345,7 @@ class Document:
     def _model(self, tag: bytes, begin: int, end: int, where: str, outer: tuple[ModelNode, ...]) -> ModelNode:
         if len(outer) >= _DEEPEST:
             raise FormatError(f"pipelines are nested more than {_DEEPEST} deep")
-        node = ModelNode(tag)
+        node = ModelNode(tag, where=where)
         models = (*outer, node)
         for each in _fields(self._source, begin, end):
             if each.number == _VERSION and each.wire_type == _VARINT:
@@ -342,8 +369,8 @@ class Document:
             node.copy(self._source, each.begin, each.end)
         return node
 
-    def _wrapped(self, outer: _Field, where: str, models: tuple[ModelNode, ...]) -> _Node:
-        node, seen = _Node(_tag(outer)), False
+    def _wrapped(self, outer: _Field, where: str, models: tuple[ModelNode, ...]) -> Node:
+        node, seen = Node(_tag(outer)), False
         for each in _fields(self._source, outer.value, outer.end):
             if each.number == _WRAPPED_PIPELINE and each.wire_type == _BYTES:
                 if seen:
@@ -354,7 +381,7 @@ class Document:
                 node.copy(self._source, each.begin, each.end)
         return node
 
-    def _pipeline(self, outer: _Field, where: str, models: tuple[ModelNode, ...]) -> _Node:
+    def _pipeline(self, outer: _Field, where: str, models: tuple[ModelNode, ...]) -> Node:
         fields = list(_fields(self._source, outer.value, outer.end))
         parts = [each for each in fields if (each.number, each.wire_type) == (_PARTS, _BYTES)]
         names = [
@@ -364,7 +391,7 @@ class Document:
         ]
         if len(set(names)) != len(parts) or not all(names):
             names = [str(index) for index in range(len(parts))]
-        node, left = _Node(_tag(outer)), iter(names)
+        node, left = Node(_tag(outer)), iter(names)
         for each in fields:
             if (each.number, each.wire_type) == (_PARTS, _BYTES):
                 inside = f"{where}{next(left)}/"
@@ -373,8 +400,8 @@ class Document:
                 node.copy(self._source, each.begin, each.end)
         return node
 
-    def _network(self, outer: _Field, where: str, models: tuple[ModelNode, ...]) -> _Node:
-        node = _Node(_tag(outer))
+    def _network(self, outer: _Field, where: str, models: tuple[ModelNode, ...]) -> Node:
+        node = Node(_tag(outer))
         for each in _fields(self._source, outer.value, outer.end):
             if (each.number, each.wire_type) == (_LAYERS, _BYTES):
                 entry = _LayerEntry(_tag(each), _Span(self._source, each.value, each.end))

@@ -82,6 +82,7 @@ QUANTIZABLE_LAYER_TYPES = (*_CONVOLUTIONS, *_FIELDS, *_LSTMS)
 """Types of layers, named as in Core ML's format, whose weights can be quantized."""
 NESTED_NETWORKS = {"branch": ("ifBranch", "elseBranch"), "loop": ("conditionNetwork", "bodyNetwork")}
 _DEFAULT_KERNEL = 3
+_QUANTIZES_INPUTS = "int8DynamicQuantize"
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,17 @@ class LayerWeight:
     def size(self) -> int:
         """Number of weights."""
         return prod(self.shape)
+
+    @property
+    def channels(self) -> int:
+        """Number of scales in linear modes."""
+        return 1 if self.channel_axis is None else self.shape[self.channel_axis]
+
+    def stop_quantizing_inputs(self) -> None:
+        """Have the layer take its inputs as they are: quantizing these goes with int8 weights only."""
+        params = getattr(self.layer, self.layer_type)
+        if _QUANTIZES_INPUTS in params.DESCRIPTOR.fields_by_name:
+            setattr(params, _QUANTIZES_INPUTS, False)
 
 
 def layer_weights(layer: Any) -> Iterator[LayerWeight]:

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import kernels
+from .. import _core, kernels
 from ..arrays import not_finite
 from ..errors import UnsuitableWeightError
 from ..palettes import kmeans_table
 from ..suggestions import suggestion
 from ..tensors import packed_size
-from .weight_params import EncodedWeight
+from .weight_params import HALF_BITS, EncodedWeight, channel_layout
 
 LutFunction = Callable[[int, Any], tuple[Any, Any]]
 
-HALF_BITS = 16
 DEQUANTIZATION = "dequantization"
 _ALIASES = {"kmeans": "kmeans_lut"}
 QUANTIZATION_MODES = ("linear", "linear_symmetric", "linear_lut", "kmeans_lut", "custom_lut", DEQUANTIZATION)
 """Names of the modes of `quantize_weights`."""
-_SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
-_PIECE = 1 << 16  # weights that are encoded at a time
+_HALF_OVERFLOW = 65520.0  # half way from the largest number to the next, which would be even
+_NEVER_TOO_LARGE = 2.0**124  # no step reaches infinity from there
 
 
 class OutOfRangeError(UnsuitableWeightError):
@@ -55,11 +53,7 @@ class Quantization:
     lut_function: LutFunction | None = None
 
     def __post_init__(self) -> None:
-        mode = _ALIASES.get(self.mode, self.mode)
-        if mode not in QUANTIZATION_MODES:
-            modes = ", ".join(map(repr, QUANTIZATION_MODES))
-            rule = f"quantization_mode must be {modes}, not {self.mode!r}{suggestion(str(mode), QUANTIZATION_MODES)}"
-            raise ValueError(f"quantize_weights: {rule}")
+        mode = require_mode(self.mode, QUANTIZATION_MODES)
         object.__setattr__(self, "mode", mode)
         if self.restores:
             object.__setattr__(self, "nbits", None)
@@ -93,8 +87,21 @@ class Quantization:
     def encoded_bytes(self, count: int, channels: int) -> int:
         """Bytes that weights of so many channels take in 1 to 8 bits, scales or table included."""
         nbits = int(self.nbits or 0)
-        scaled = self.mode in ("linear", "linear_symmetric")
-        return packed_size(count, nbits) + (8 * channels if scaled else 4 * 2**nbits)
+        return packed_size(count, nbits) + (8 * channels if self.has_scales else 4 * 2**nbits)
+
+    @property
+    def has_scales(self) -> bool:
+        """Whether codes have scales and biases instead of a table."""
+        return self.mode in ("linear", "linear_symmetric")
+
+    def require_encodable(self, weight: NDArray[np.float32], channel_axis: int | None, num_threads: int = 1) -> None:
+        """Raise what `encode`, or `to_half`, would raise, without encoding."""
+        if self.to_half:
+            require_half(weight, num_threads)
+            return
+        _require_finite(weight, num_threads)
+        if self.has_scales and weight.size and largest_magnitude(weight) > _NEVER_TOO_LARGE:
+            self.encode(weight, channel_axis, num_threads)
 
     def encode(self, weight: NDArray[np.float32], channel_axis: int | None, num_threads: int = 1) -> EncodedWeight:
         """Encode a weight in 1 to 8 bits.
@@ -115,11 +122,10 @@ class Quantization:
         OutOfRangeError
             If the scale would be infinite.
         """
-        if not np.isfinite(weight).all():
-            raise not_finite("quantize_weights", weight, num_threads)
+        _require_finite(weight, num_threads)
         nbits = int(self.nbits or 0)
-        if self.mode in ("linear", "linear_symmetric"):
-            return _linear(weight, nbits, channel_axis, symmetric=self.mode == "linear_symmetric")
+        if self.has_scales:
+            return _linear(weight, nbits, channel_axis, num_threads, symmetric=self.mode == "linear_symmetric")
         if self.mode == "linear_lut":
             return _by_table(weight, nbits, _even_table(weight, nbits), num_threads)
         if self.mode == "kmeans_lut":
@@ -128,56 +134,52 @@ class Quantization:
         return _custom(weight, nbits, self.lut_function)
 
 
-def to_half(weight: NDArray[np.float32]) -> NDArray[np.float16]:
+def require_mode(mode: str, modes: Sequence[str]) -> str:
+    """One of some modes, by its name or another that it has."""
+    found = _ALIASES.get(mode, mode)
+    if found not in modes:
+        rule = f"quantization_mode must be {', '.join(map(repr, modes))}, not {mode!r}{suggestion(str(found), modes)}"
+        raise ValueError(f"quantize_weights: {rule}")
+    return found
+
+
+def to_half(weight: NDArray[np.float32], num_threads: int | None = None) -> NDArray[np.float16]:
     """Round to half precision; raises OutOfRangeError where that would not be finite."""
-    if not np.isfinite(weight).all():
-        raise not_finite("quantize_weights", weight, None)
-    half = kernels.to_float16(weight)
-    if np.isinf(half).any():
-        raise OutOfRangeError(f"quantize_weights: {float(abs(weight).max()):g} is beyond the range of float16")
-    return half
+    require_half(weight, num_threads)
+    return kernels.to_float16(weight)
 
 
-def _linear(weight: NDArray[np.float32], nbits: int, channel_axis: int | None, *, symmetric: bool) -> EncodedWeight:
+def require_half(weight: NDArray[np.float32], num_threads: int | None = None) -> None:
+    """Raise OutOfRangeError where half precision would not be finite, NonFiniteError where float32 is not."""
+    _require_finite(weight, num_threads)
+    if weight.size and largest_magnitude(weight) >= _HALF_OVERFLOW:
+        raise OutOfRangeError(f"quantize_weights: {largest_magnitude(weight):g} is beyond the range of float16")
+
+
+def largest_magnitude(weight: NDArray[np.float32]) -> float:
+    """The largest magnitude of finite weights."""
+    return max(-float(weight.min()), float(weight.max()))
+
+
+def _require_finite(weight: NDArray[np.float32], num_threads: int | None) -> None:
+    if _core.count_nonfinite(weight, num_threads):
+        raise not_finite("quantize_weights", weight, num_threads)
+
+
+def _linear(
+    weight: NDArray[np.float32], nbits: int, channel_axis: int | None, num_threads: int, *, symmetric: bool
+) -> EncodedWeight:
     """Codes at even distances.
 
     With the scale and bias of coremltools, rounded to float32 as they are stored; each weight takes the code that is
     nearest to it under these, so no weight is farther from its code than with coremltools. No channel is too narrow:
     where the scale is not even a subnormal number, the smallest is taken.
     """
-    axis = 0 if channel_axis is None else channel_axis
-    channels = 1 if channel_axis is None else weight.shape[channel_axis]
-    outer = prod(weight.shape[:axis])
-    view = weight.reshape(outer, channels, -1)
-    lowest = view.min((0, 2)).astype(np.float64)
-    highest = view.max((0, 2)).astype(np.float64)
-    most = 2**nbits - 1
-    if symmetric:
-        half = 2 ** (nbits - 1)
-        exact = np.maximum(-lowest, highest) / (half - 1)
-        first = 1
-    else:
-        exact = (highest - lowest) / most
-        first = 0
-    with np.errstate(over="ignore"):
-        scale = np.where(exact > 0, np.maximum(exact, _SMALLEST), 1.0).astype(np.float32)
-        bias = -np.float32(half) * scale if symmetric else lowest.astype(np.float32)
-        reach = scale * np.float32(most)  # which decoding meets before it adds the bias
-    if not (np.isfinite(reach).all() and np.isfinite(bias).all()):
+    layout = channel_layout(weight.shape, channel_axis)
+    found = _core.encode_even_steps(weight, layout, nbits, symmetric, num_threads)
+    if found is None:
         raise OutOfRangeError("quantize_weights: the range of the values is beyond that of float32")
-    codes = np.empty(view.shape, np.uint8)
-    run = max(1, view.shape[2])
-    rows = max(1, _PIECE // run)
-    for part in range(outer):
-        for begin in range(0, channels, rows):
-            for start in range(0, run, _PIECE):
-                place = (part, slice(begin, begin + rows), slice(start, start + _PIECE))
-                steps = view[place].astype(np.float64)
-                steps -= bias[place[1], None]
-                steps /= scale[place[1], None]
-                np.rint(steps, out=steps)
-                np.clip(steps, first, most, out=steps)
-                codes[place] = steps
+    scale, bias, codes = found
     return EncodedWeight(codes.reshape(weight.shape), nbits, scale=scale, bias=bias, channel_axis=channel_axis)
 
 
@@ -189,7 +191,9 @@ def _even_table(weight: NDArray[np.float32], nbits: int) -> NDArray[np.float32]:
     return table
 
 
-def _by_table(weight: NDArray[np.float32], nbits: int, table: NDArray[np.float32], num_threads: int) -> EncodedWeight:
+def _by_table(
+    weight: NDArray[np.float32], nbits: int, table: NDArray[np.float32], num_threads: int | None
+) -> EncodedWeight:
     """The nearest entry of an ascending table for each weight."""
     codes = kernels.assign(weight, table, num_threads=num_threads)
     return EncodedWeight(codes.reshape(weight.shape), nbits, lut=table + np.float32(0))

@@ -83,7 +83,14 @@ def require_network(function: str, document: Document, what: str) -> None:
     raise ValueError(f"{function}: {what} holds no neural network")
 
 
-def updatable_part(document: Document) -> str | None:
+def require_fixed(function: str, document: Document, what: str) -> None:
+    """Raise if a model, or a part of its pipeline, is updatable."""
+    part = _updatable_part(document)
+    if part is not None:
+        raise ValueError(f"{function}: {what}: {part} is updatable, and training on the device needs float32 weights")
+
+
+def _updatable_part(document: Document) -> str | None:
     """The name of an updatable model of a document, or None."""
     if document.root.is_updatable:
         return "the model"

@@ -11,9 +11,10 @@ from ..arrays import as_threads
 from ..coreml.report import Report, peak_memory_bytes
 from ..coreml.transform import ProgressCallback
 from .model_io import StrPath, is_path, like_given, name_of, open_model, open_writer, size_of
-from .modes import DEQUANTIZATION, HALF_BITS, LutFunction, Quantization
-from .network import updatable_part
+from .modes import DEQUANTIZATION, LutFunction, Quantization
+from .network import require_fixed
 from .transform import Transformation
+from .weight_params import HALF_BITS
 
 ReportCallback = Callable[[Report], None]
 
@@ -251,11 +252,8 @@ def _run(
         writer = None
         if destination is not None:
             writer = open_writer(function, destination, model, overwrite=overwrite)
-        part = updatable_part(document)
-        if part is not None and not quantization.restores:
-            raise ValueError(
-                f"{function}: {name_of(model)}: {part} is updatable, and training on the device needs float32 weights"
-            )
+        if not quantization.restores:
+            require_fixed(function, document, name_of(model))
         run = Transformation(quantization, selector, threads, progress)
         run.apply(function, document)
         if strict:

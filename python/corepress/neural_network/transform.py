@@ -12,17 +12,25 @@ from numpy.typing import NDArray
 from ..coreml.report import Progress, WeightRecord
 from ..coreml.transform import Keep, ProgressCallback
 from ..errors import UnsuitableWeightError
-from ..measure import error
-from .document import Document
+from .document import Document, LayerPlace
 from .layers import LayerWeight
-from .modes import Quantization, to_half
+from .modes import Quantization, require_half, to_half
 from .network import NetworkWeight, naming, read_weights, weights_of
 from .schema import require_size
 from .selection import obstacle_of
-from .weight_params import describe, kind_of, read_weight, stored_bytes, write_encoded, write_float16, write_float32
+from .weight_params import (
+    describe,
+    half_error,
+    kind_of,
+    read_weight,
+    stored_bytes,
+    write_encoded,
+    write_float16,
+    write_float32,
+)
 
 # The least specification version that has half precision weights, and quantized ones.
-_HALF_VERSION, _QUANTIZED_VERSION = 2, 3
+HALF_VERSION, QUANTIZED_VERSION = 2, 3
 _MOST_NAMED = 8
 
 
@@ -84,16 +92,19 @@ class Transformation:
             found = weights_of(layer, place.where)
             done = sum((_Extent.of(weights) for weights in found), done)
             if sum(self._settle_layer(weights) for weights in found):
-                place.replace(layer)
+                self._replace(place, layer)
                 for model in place.models:
                     model.version = max(model.version, self._least_version)
             if found:
                 self._notify(found[-1][-1].name, done, total)
         require_size(function, document.size, "the result")
 
+    def _replace(self, place: LayerPlace, layer: Any) -> None:
+        place.replace(layer)
+
     @property
     def _least_version(self) -> int:
-        return _HALF_VERSION if self._quantization.to_half else _QUANTIZED_VERSION
+        return HALF_VERSION if self._quantization.to_half else QUANTIZED_VERSION
 
     def _settle_layer(self, weights: list[NetworkWeight]) -> int:
         """How many weights were stored anew."""
@@ -150,23 +161,23 @@ class Transformation:
         values = self._read(weight)
         was_int8 = kind_of(weight.params) == "int8"
         write_float32(weight.params, values)
-        if was_int8:  # such layers quantize their inputs too, which goes with int8 weights only
-            getattr(weight.layer, weight.layer_type).int8DynamicQuantize = False
+        if was_int8:
+            weight.stop_quantizing_inputs()
         return None
 
     def _encode(self, weight: LayerWeight) -> float | None:
-        channels = 1 if weight.channel_axis is None else weight.shape[weight.channel_axis]
-        if self._quantization.encoded_bytes(weight.size, channels) >= stored_bytes(weight.params):
+        if self._quantization.encoded_bytes(weight.size, weight.channels) >= stored_bytes(weight.params):
             raise Keep("would not become smaller, with its scales or table", planned=True)
-        values = self._read(weight)
+        return self._store_encoded(weight, self._read(weight))
+
+    def _store_encoded(self, weight: LayerWeight, values: NDArray[np.float32]) -> float | None:
         encoded = self._quantization.encode(values, weight.channel_axis, self._threads)
-        found = error(values, encoded.dense(), num_threads=self._threads)
+        found = encoded.error(values, self._threads)
         write_encoded(weight.params, encoded, self._threads)
         return found.snr_db
 
     def _halve_layer(self, layer: list[NetworkWeight]) -> None:
         """Round the weights of a layer, all of them or none: Core ML takes no layer with both precisions."""
-        halves: list[NDArray[np.float16]] = []
         staying: str | None = None
         selected = any(obstacle_of(self._selector, weight) is None for weight in layer)
         for weight in layer:
@@ -174,7 +185,7 @@ class Transformation:
                 if not selected or weight.weight.untouched is not None or kind_of(weight.weight.params) != "float32":
                     continue
                 try:
-                    halves.append(to_half(self._read(weight.weight)))
+                    require_half(self._read(weight.weight), self._threads)
                 except UnsuitableWeightError:
                     staying = weight.name
 
@@ -183,15 +194,18 @@ class Transformation:
                 raise Keep("float16 already", planned=True)
             values = self._read(weight)
             if staying is not None:
-                to_half(values)  # says why not, if it is this one
+                require_half(values, self._threads)  # says why not, if it is this one
                 raise Keep(f"{staying} stays float32, and Core ML takes no layer with both precisions")
-            half = halves.pop(0)
-            found = error(values, half.astype(np.float32), num_threads=self._threads)
-            write_float16(weight.params, half)
-            return found.snr_db
+            return self._store_half(weight, values)
 
         for weight in layer:
             self._settle(weight, halve, chosen=selected)
+
+    def _store_half(self, weight: LayerWeight, values: NDArray[np.float32]) -> float | None:
+        half = to_half(values, self._threads)
+        found = half_error(values, half, self._threads)
+        write_float16(weight.params, half)
+        return found.snr_db
 
     def _record(
         self,

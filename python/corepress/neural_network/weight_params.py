@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import kernels
+from .. import _core, kernels
 from ..errors import FormatError
+from ..measure import Error, error_of_sums
 from ..tensors import packed_size
 
-_PIECE = 1 << 20  # weights that are decoded at a time
+HALF_BITS = 16
+_ENTRIES = 256  # of a table that codes of one byte look up
+_PIECE = 1 << 20  # weights that are widened at a time
 
 
 @dataclass(frozen=True)
@@ -41,35 +45,70 @@ class EncodedWeight:
     lut: NDArray[np.float32] | None = None
     channel_axis: int | None = None
 
-    def dense(self) -> NDArray[np.float32]:
+    def dense(self, num_threads: int | None = None) -> NDArray[np.float32]:
         """The decoded weight."""
-        if self.lut is not None:
-            looked_up: NDArray[np.float32] = self.lut[self.codes]
-            return looked_up
-        assert self.scale is not None
-        scale, bias = self._spread(self.scale), self._spread(self.bias)
         values = np.empty(self.codes.shape, np.float32)
-        # Piece by piece along the first axis, so that what is in between stays in the cache.
-        rows = max(1, _PIECE // max(1, prod(self.codes.shape[1:])))
-        with np.errstate(over="ignore", invalid="ignore"):  # scales of other tools may be infinite
-            for begin in range(0, len(self.codes), rows):
-                place = slice(begin, begin + rows)
-                np.multiply(self.codes[place], _rows(scale, place), out=values[place])
-                values[place] += _rows(bias, place)
+        if self.lut is not None:
+            count = self.codes.size
+            _core.look_up(self._bytes, ((1, count),), 8, self._byte_table, None, values.reshape(-1), num_threads)
+        else:
+            _core.decode_even_steps(self._bytes, *self._steps, values.reshape(-1), num_threads)
         return values
 
-    def _spread(self, parameters: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """Parameters in a shape that broadcasts with the codes."""
-        if parameters is None or parameters.size == 0:
-            parameters = np.zeros(1, np.float32)
-        shape = [1] * self.codes.ndim
-        if parameters.size > 1 and self.channel_axis is not None:
-            shape[self.channel_axis] = parameters.size
-        return parameters.reshape(shape)
+    def error(self, weight: NDArray[np.float32], num_threads: int | None = None) -> Error:
+        """What `weight` loses, without decoding all of it at once."""
+        if self.lut is not None:
+            layout = (1, 1, weight.size)
+            sums = _core.sum_palette_errors(weight, self._bytes, layout, 8, self._byte_table, num_threads)
+        else:
+            sums = _core.sum_even_step_errors(weight, self._bytes, *self._steps, num_threads)
+        return error_of_sums(sums, weight.size)
+
+    @property
+    def _bytes(self) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(self.codes).reshape(-1).view(np.uint8)
+
+    @property
+    def _byte_table(self) -> NDArray[np.float32]:
+        """The table, with an entry for every byte."""
+        assert self.lut is not None
+        return np.pad(self.lut, (0, _ENTRIES - self.lut.size), mode="edge")
+
+    @property
+    def scales(self) -> NDArray[np.float32]:
+        """The scales; one, or one for each channel."""
+        assert self.scale is not None
+        return self.scale
+
+    @property
+    def biases(self) -> NDArray[np.float32]:
+        """As many biases as there are scales."""
+        return np.zeros_like(self.scales) if self.bias is None or self.bias.size == 0 else self.bias
+
+    @property
+    def _steps(self) -> tuple[tuple[int, int, int], bool, NDArray[np.float32], NDArray[np.float32]]:
+        """Layout of the channels, whether codes are signed, scales and biases."""
+        layout = channel_layout(self.codes.shape, self.channel_axis if self.scales.size > 1 else None)
+        return layout, self.codes.dtype == np.int8, self.scales, self.biases
 
 
-def _rows(parameters: NDArray[np.float32], place: slice) -> NDArray[np.float32]:
-    return parameters[place] if len(parameters) > 1 else parameters
+def channel_layout(shape: tuple[int, ...], channel_axis: int | None) -> tuple[int, int, int]:
+    """How the channels of a weight lie: outer, channels, run; None for one channel."""
+    if channel_axis is None:
+        return 1, 1, prod(shape)
+    return prod(shape[:channel_axis]), shape[channel_axis], prod(shape[channel_axis + 1 :])
+
+
+def half_error(weight: NDArray[np.float32], half: NDArray[np.float16], num_threads: int | None = None) -> Error:
+    """What a finite weight loses in half precision, without widening all of it at once."""
+    values, halves = weight.reshape(-1), half.reshape(-1)
+    pieces = [
+        _core.sum_errors(values[begin : begin + _PIECE], halves[begin : begin + _PIECE].astype(np.float32), num_threads)
+        for begin in range(0, values.size, _PIECE)
+    ]
+    *sums, largest = zip(*pieces, strict=True)
+    sse, signal, decoded, product = map(math.fsum, sums)
+    return error_of_sums((sse, signal, decoded, product, max(largest)), values.size)
 
 
 def kind_of(params: Any) -> str:
@@ -107,12 +146,17 @@ def read_weight(params: Any, shape: tuple[int, ...], channel_axis: int | None) -
     """
     kind = kind_of(params)
     if kind == "float32":
-        return _shaped(np.frombuffer(_joined(params.floatValue), "<f4"), shape)
+        return _shaped(np.frombuffer(_whole(_joined(params.floatValue), 4), "<f4"), shape)
     if kind == "float16":
-        return _shaped(np.frombuffer(_whole(params.float16Value, 2), "<f2"), shape).astype(np.float32)
+        return read_half(params, shape).astype(np.float32)
     if kind == "empty":
         raise FormatError("has no values")
     return read_encoded(params, shape, channel_axis).dense()
+
+
+def read_half(params: Any, shape: tuple[int, ...]) -> NDArray[np.float16]:
+    """The half precision numbers of a weight; FormatError if the message does not hold as many."""
+    return _shaped(np.frombuffer(_whole(params.float16Value, 2), "<f2"), shape)
 
 
 def read_encoded(params: Any, shape: tuple[int, ...], channel_axis: int | None) -> EncodedWeight:
@@ -121,6 +165,8 @@ def read_encoded(params: Any, shape: tuple[int, ...], channel_axis: int | None) 
     nbits = int(quantization.numberOfBits)
     if not 1 <= nbits <= 8:
         raise FormatError(f"numberOfBits must be 1 to 8, not {nbits}")
+    if count == 0:
+        raise FormatError(f"holds values, but its layer's sizes mean none (shape {shape})")
     if params.int8RawValue:
         data = np.frombuffer(params.int8RawValue, np.int8)
         if nbits != 8 or data.size != count:
@@ -167,26 +213,27 @@ def _shaped(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return values.reshape(shape)
 
 
-def _clear(params: Any) -> None:
+def clear_values(params: Any) -> None:
+    """Take the values out, and how they are quantized."""
     for field in ("floatValue", "float16Value", "rawValue", "int8RawValue", "quantization"):
         params.ClearField(field)
 
 
 def write_float32(params: Any, values: NDArray[np.float32]) -> None:
     """Store plain values."""
-    _clear(params)
+    clear_values(params)
     params.floatValue.append(values.astype("<f4", copy=False).tobytes())
 
 
 def write_float16(params: Any, values: NDArray[np.float16]) -> None:
     """Store half precision values."""
-    _clear(params)
+    clear_values(params)
     params.float16Value = values.astype("<f2", copy=False).tobytes()
 
 
 def write_encoded(params: Any, weight: EncodedWeight, num_threads: int | None) -> None:
     """Store codes of 1 to 8 bits, the most significant bit first."""
-    _clear(params)
+    clear_values(params)
     if weight.nbits == 8:
         params.rawValue = weight.codes.tobytes()
     else:
@@ -200,6 +247,31 @@ def write_encoded(params: Any, weight: EncodedWeight, num_threads: int | None) -
         linear = params.quantization.linearQuantization
         linear.scale.extend(weight.scale.tolist())
         linear.bias.extend([] if weight.bias is None else weight.bias.tolist())
+
+
+def write_blank(params: Any, count: int, nbits: int, channels: int | None) -> None:
+    """Store zeros instead of a quantized weight, as many bytes as it would take.
+
+    Parameters
+    ----------
+    params : protobuf message
+        The ``WeightParams``.
+    count, nbits : int
+        How many codes, and their bits; 16 for half precision, which has neither scales nor tables.
+    channels : int or None
+        For how many channels there are scales and biases; None for a table.
+    """
+    clear_values(params)
+    if nbits == HALF_BITS:
+        params.float16Value = bytes(2 * count)
+        return
+    params.rawValue = bytes(packed_size(count, nbits))
+    params.quantization.numberOfBits = nbits
+    if channels is None:
+        params.quantization.lookupTableQuantization.floatValue.extend([0.0] * 2**nbits)
+    else:
+        params.quantization.linearQuantization.scale.extend([0.0] * channels)
+        params.quantization.linearQuantization.bias.extend([0.0] * channels)
 
 
 def stored_bytes(params: Any) -> int:

@@ -7,6 +7,7 @@ bits. Each function takes one block or one group: dividing a tensor is the calle
 from .affine import choose_scale, dequantize, dequantize_blocks, quantize
 from .clustering import kmeans1d
 from .errors import error_sums
+from .even_steps import choose_even_steps, decode_even_steps, encode_even_steps
 from .packing import pack_bits, unpack_bits
 from .palettes import assign, block_parameters, look_up, look_up_groups, normalize, table_cuts, uniform_table
 from .pruning import block_mask, decode_sparse, encode_sparse, magnitude_mask, magnitude_of_sparsity, n_m_mask
@@ -18,11 +19,14 @@ __all__ = [
     "assign_vectors",
     "block_mask",
     "block_parameters",
+    "choose_even_steps",
     "choose_scale",
+    "decode_even_steps",
     "decode_palette",
     "decode_sparse",
     "dequantize",
     "dequantize_blocks",
+    "encode_even_steps",
     "encode_sparse",
     "error_sums",
     "kmeans1d",

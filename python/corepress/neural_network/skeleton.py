@@ -1,0 +1,57 @@
+"""Comparing two models apart from their layers: what quantizing must leave as it was."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator
+
+from google.protobuf.message import DecodeError
+
+from ..coreml.schema import DescribedModel
+from .document import Document, ModelNode, Node
+from .schema import Model
+
+_DESCRIPTION = Model.DESCRIPTOR.fields_by_name["description"].number
+
+
+def differences(first: Document, second: Document) -> Iterator[str]:
+    """What differs between two models, in words: anything but versions and what stands in layers."""
+    yield from _of_nodes("the model", first.root, second.root)
+
+
+def _of_nodes(where: str, first: Node, second: Node) -> Iterator[str]:
+    if isinstance(first, ModelNode) and first.where:
+        where = f"its part {first.where.rstrip('/')}"
+    fields, others = _digests(first), _digests(second)
+    for number in sorted(fields.keys() | others.keys()):
+        if fields.get(number) != others.get(number):
+            yield f"{where}: its {'description' if _is_description(first, number) else f'field {number}'} differs"
+    if first.layer_count != second.layer_count:
+        yield f"{where}: {first.layer_count} layers became {second.layer_count}"
+    if [child.tag for child in first.children] != [child.tag for child in second.children]:
+        yield f"{where}: its parts are others"
+        return
+    for child, other in zip(first.children, second.children, strict=True):
+        yield from _of_nodes(where, child, other)
+
+
+def _is_description(node: Node, number: int) -> bool:
+    return isinstance(node, ModelNode) and number == _DESCRIPTION
+
+
+def _digests(node: Node) -> dict[int, list[bytes]]:
+    """Of the fields of each number, in their order; fields may be as large as a model."""
+    found = defaultdict(list)
+    for number, data in node.own_fields():
+        known = _sorted_maps(data) if _is_description(node, number) else data
+        found[number].append(hashlib.sha256(known).digest())
+    return found
+
+
+def _sorted_maps(description: bytes) -> bytes:
+    """A description whose map, whose order in a file means nothing, stands in a certain order."""
+    try:
+        return bytes(DescribedModel.FromString(description).SerializeToString(deterministic=True))
+    except DecodeError:
+        return description
