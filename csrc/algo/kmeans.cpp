@@ -20,24 +20,32 @@ void with_length(int64_t length, const Body& body) {
     body(length);
 }
 
-// Adds vectors to the sums of their entries: [k, length + 1], the last the weight; or, where components have weights,
-// [k, 2, length].
+// Vectors that follow each other may have one entry, and sums would wait for each other: they take turns among these.
+constexpr int64_t kTurns = 4;
+
+// Adds vectors to the sums of their entries: [kTurns, k, length + 1], the last the weight.
 template <typename Length>
-void add_members(const VectorPlanes& planes, int64_t count, const uint16_t* codes, Length length, double* sums) {
+void add_members(const VectorPlanes& planes, int64_t count, const uint16_t* codes, int64_t k, Length length,
+                 double* sums) {
     for (int64_t i = 0; i < count; ++i) {
         const double share = planes.shares == nullptr ? 1.0 : static_cast<double>(planes.shares[i]);
-        if (planes.weights == nullptr) {
-            double* const sum = sums + codes[i] * (length + 1);
-            for (int64_t c = 0; c < length; ++c)
-                sum[c] += share * static_cast<double>(planes.planes[c * planes.stride + i]);
-            sum[length] += share;
-        } else {
-            double* const sum = sums + codes[i] * 2 * length;
-            for (int64_t c = 0; c < length; ++c) {
-                const double weight = share * static_cast<double>(planes.weights[c * planes.stride + i]);
-                sum[c] += weight * static_cast<double>(planes.planes[c * planes.stride + i]);
-                sum[length + c] += weight;
-            }
+        double* const sum = sums + (i % kTurns * k + codes[i]) * (length + 1);
+        for (int64_t c = 0; c < length; ++c)
+            sum[c] += share * static_cast<double>(planes.planes[c * planes.stride + i]);
+        sum[length] += share;
+    }
+}
+
+// The same where components have weights: [kTurns, k, 2, length].
+void add_weighted_members(const VectorPlanes& planes, int64_t count, const uint16_t* codes, int64_t k, int64_t length,
+                          double* sums) {
+    for (int64_t i = 0; i < count; ++i) {
+        const double share = planes.shares == nullptr ? 1.0 : static_cast<double>(planes.shares[i]);
+        double* const sum = sums + (i % kTurns * k + codes[i]) * 2 * length;
+        for (int64_t c = 0; c < length; ++c) {
+            const double weight = share * static_cast<double>(planes.weights[c * planes.stride + i]);
+            sum[c] += weight * static_cast<double>(planes.planes[c * planes.stride + i]);
+            sum[length + c] += weight;
         }
     }
 }
@@ -46,22 +54,21 @@ void add_members(const VectorPlanes& planes, int64_t count, const uint16_t* code
 
 template <typename Bits>
 void VectorKmeans::fit(const VectorGroup<Bits>& group, int64_t k, int threads) {
-    constexpr int64_t kPerEntry = 2048;
     k_ = k;
     length_ = group.length();
     const int64_t room = std::max(8 * k, (int64_t{1} << 22) / length_);
     const int64_t first = std::min(std::max<int64_t>(4096, 64 * k), room);
-    sample_.draw(group, std::min(std::max<int64_t>(65536, kPerEntry * k), room), first, threads);
+    const bool pairs = length_ == 2;
+    const int64_t per_entry = pairs ? std::clamp<int64_t>(group.size() / (4 * k), 1024, 2048) : k > 64 ? 1024 : 2048;
+    sample_.draw(group, std::min(std::max<int64_t>(65536, per_entry * k), room), first, threads);
     if (!group.weighted() && VectorEntries::worth_sorting(k, length_)) sample_.sort(threads);
-    // With many entries the error falls slowly; on large tensors, rounds on the sample are a small part of the work.
-    const bool many = k > 64, sampled = sample_.size() < group.size();
-    const double roughly = !many ? 1e-3 : sampled ? 2e-4 : 5e-4, finally = many && sampled ? 1e-4 : 4e-4;
+    const double roughly = pairs ? 2e-3 : 1e-3, finally = pairs ? 4e-4 : 5e-4;
     start_best(k <= 16 ? 4 : k <= 64 ? 2 : 1, roughly, threads);
     for (int64_t count = sample_.first_size(); count < sample_.size();) {
         count = sample_.next_size(count);
         descend(count, count < sample_.size() ? roughly : finally, threads);
     }
-    overshoot_ = 0;
+    has_momentum_ = false;
     descend_once(sample_.size(), threads);
 }
 
@@ -147,19 +154,19 @@ int64_t VectorKmeans::drawn(double place, int64_t count) const {
     return last;
 }
 
-// Steps go as far again beyond the means, which takes fewer of them, until the error has risen once. Returns the last
-// error.
+// Lloyd's rounds with momentum, which takes several times fewer of them: steps go beyond the means and keep most of the
+// step before, which a rise of the error stops. Ends when the error has hardly fallen, for longer vectors twice, since
+// momentum may hold it up for a round. Returns the last error.
 double VectorKmeans::descend(int64_t count, double least_gain, int threads) {
     constexpr int kMostRounds = 60;
+    const int enough = length_ == 2 ? 1 : 2;
     double before = std::numeric_limits<double>::infinity();
-    overshoot_ = 1;
-    for (int round = 0; round < kMostRounds; ++round) {
+    steps_.assign(entries_.size(), 0.0f);
+    has_momentum_ = true;
+    for (int round = 0, quiet = 0; round < kMostRounds && quiet < enough; ++round) {
         const double error = descend_once(count, threads);
-        if (error > before) {
-            overshoot_ = 0;
-        } else if (!relocated_ && before - error <= least_gain * error) {
-            return error;
-        }
+        quiet = error <= before && !relocated_ && before - error <= least_gain * error ? quiet + 1 : 0;
+        if (error > before) std::fill(steps_.begin(), steps_.end(), 0.0f);
         before = error;
     }
     return before;
@@ -170,70 +177,87 @@ double VectorKmeans::descend(int64_t count, double least_gain, int threads) {
 double VectorKmeans::descend_once(int64_t count, int threads) {
     const bool weighted = sample_.weighted();
     const int64_t width = k_ * (weighted ? 2 * length_ : length_ + 1);
-    const int64_t most_pieces = std::min<int64_t>(64, std::max<int64_t>(1, kMostSums / width));
+    const int64_t most_pieces = std::min<int64_t>(64, std::max<int64_t>(1, kMostSums / (kTurns * width)));
     const int64_t tiles = (count + kVectorTile - 1) / kVectorTile;
     const int64_t grain = std::max<int64_t>(4, (tiles + most_pieces - 1) / most_pieces) * kVectorTile;
     const int64_t pieces = (count + grain - 1) / grain;
-    sums_.assign(static_cast<size_t>(pieces * width), 0.0);
+    sums_.resize(static_cast<size_t>(pieces * kTurns * width));
     pieces_.assign(static_cast<size_t>(pieces), {});
     const bool large = count * k_ * length_ > (int64_t{1} << 20);
     table_.set(entries_.data(), k_, length_);
     parallel_pieces(count, grain, large ? threads : 1, [&](int64_t first, int64_t last) {
         Piece& piece = pieces_[static_cast<size_t>(first / grain)];
-        double* const sums = sums_.data() + first / grain * width;
+        double* const sums = sums_.data() + first / grain * kTurns * width;
+        std::fill(sums, sums + kTurns * width, 0.0);
         auto tile = tiles_.borrow();
         tile->make_room(length_);
+        DistanceSum distances;
         for (int64_t begin = first; begin < last; begin += kVectorTile) {
             const int64_t size = std::min(kVectorTile, last - begin);
             const VectorPlanes planes = sample_.load(begin, size, *tile);
-            table_.assign(planes, size, sample_.close(), *tile);
-            with_length(length_, [&](auto length) { add_members(planes, size, tile->codes.data(), length, sums); });
+            table_.assign(planes, size, *tile);
+            if (weighted) {
+                add_weighted_members(planes, size, tile->codes.data(), k_, length_, sums);
+            } else {
+                with_length(length_,
+                            [&](auto length) { add_members(planes, size, tile->codes.data(), k_, length, sums); });
+            }
+            kernels().add_distances(tile->distances.data(), planes.shares, size, &distances);
+            if (distances.largest <= piece.farthest) continue;
+            piece.farthest = distances.largest;
             for (int64_t i = 0; i < size; ++i) {
                 const double share = planes.shares == nullptr ? 1.0 : static_cast<double>(planes.shares[i]);
-                const double error = share * static_cast<double>(tile->distances[static_cast<size_t>(i)]);
-                piece.error += error;
-                if (error > piece.farthest) {
-                    piece.farthest = error;
-                    piece.farthest_index = begin + i;
-                }
+                if (share * static_cast<double>(tile->distances[static_cast<size_t>(i)]) != piece.farthest) continue;
+                piece.farthest_index = begin + i;
+                break;
             }
+        }
+        piece.error = distances.total;
+        for (int64_t turn = 1; turn < kTurns; ++turn) {
+            for (int64_t i = 0; i < width; ++i) sums[i] += sums[turn * width + i];
         }
     });
     double error = 0;
     for (const Piece& piece : pieces_) error += piece.error;
-    update_entries(pieces, weighted);
+    update_entries(pieces, width);
     return error;
 }
 
 // An entry that is nearest to nothing moves to the vector of a piece that is farthest from its own.
-void VectorKmeans::update_entries(int64_t pieces, bool weighted) {
-    const int64_t width = weighted ? 2 * length_ : length_ + 1;
+void VectorKmeans::update_entries(int64_t pieces, int64_t width) {
+    const bool weighted = sample_.weighted();
     double* const total = sums_.data();
     for (int64_t piece = 1; piece < pieces; ++piece) {
-        const double* const sums = total + piece * k_ * width;
-        for (int64_t i = 0; i < k_ * width; ++i) total[i] += sums[i];
+        const double* const sums = total + piece * kTurns * width;
+        for (int64_t i = 0; i < width; ++i) total[i] += sums[i];
     }
     std::stable_sort(pieces_.begin(), pieces_.end(),
                      [](const Piece& a, const Piece& b) { return a.farthest > b.farthest; });
+    const double reach = has_momentum_ ? 1.8 : 1.0, kept = has_momentum_ ? 0.9 : 0.0;
     size_t next = 0;
     relocated_ = false;
     for (int64_t entry = 0; entry < k_; ++entry) {
-        const double* const sum = total + entry * width;
+        const double* const sum = total + entry * (width / k_);
         float* const centre = entries_.data() + entry * length_;
+        float* const steps = steps_.data() + entry * length_;
         const double* const weights = sum + length_;
         const auto weight = [&](int64_t c) { return weighted ? weights[c] : weights[0]; };
         bool empty = true;
         for (int64_t c = 0; c < length_; ++c) {
             if (!(weight(c) > 0)) continue;
-            const double mean = sum[c] / weight(c);
-            centre[c] = static_cast<float>(mean + overshoot_ * (mean - static_cast<double>(centre[c])));
+            const double to_mean = sum[c] / weight(c) - static_cast<double>(centre[c]);
+            steps[c] = static_cast<float>(reach * to_mean + kept * static_cast<double>(steps[c]));
+            centre[c] += steps[c];
             empty = false;
         }
         if (!empty || next >= pieces_.size() || !(pieces_[next].farthest > 0)) continue;
         auto tile = tiles_.borrow();
         tile->make_room(length_);
         const VectorPlanes planes = sample_.load(pieces_[next++].farthest_index, 1, *tile);
-        for (int64_t c = 0; c < length_; ++c) centre[c] = planes.planes[c * planes.stride];
+        for (int64_t c = 0; c < length_; ++c) {
+            centre[c] = planes.planes[c * planes.stride];
+            steps[c] = 0;
+        }
         relocated_ = true;
     }
 }

@@ -35,19 +35,18 @@ private:
     int64_t drawn(double place, int64_t count) const;
     double descend(int64_t count, double least_gain, int threads);
     double descend_once(int64_t count, int threads);
-    void update_entries(int64_t pieces, bool weighted);
+    void update_entries(int64_t pieces, int64_t width);
 
     int64_t k_ = 0, length_ = 0;
     VectorSample sample_;
-    std::vector<float> entries_, best_entries_;
+    std::vector<float> entries_, best_entries_, steps_;
     VectorEntries table_;
     std::vector<float> nearest_, trial_, best_trial_;  // squared distances of the start
     std::vector<double> tile_sums_, trial_sums_, best_sums_;
     std::vector<double> sums_;  // of pieces, entries, components; and their weights
     std::vector<Piece> pieces_;
     WorkspacePool<VectorTile> tiles_;
-    bool relocated_ = false;
-    double overshoot_ = 0;
+    bool relocated_ = false, has_momentum_ = false;
 };
 
 }  // namespace corepress

@@ -16,17 +16,19 @@ void VectorEntries::set(const float* entries, int64_t count, int64_t length) {
     }
 }
 
-void VectorEntries::assign(const VectorPlanes& planes, int64_t size, bool close, VectorTile& tile, uint16_t* codes,
+void VectorEntries::assign(const VectorPlanes& planes, int64_t size, VectorTile& tile, uint16_t* codes,
                            float* distances) const {
-    if (!close || planes.weights != nullptr || !worth_sorting(count_, length_)) {
+    if (planes.boxes.lowest == nullptr || !worth_sorting(count_, length_)) {
         kernels().assign_vectors(planes.planes, planes.weights, planes.stride, length_, size, entries_.data(), count_,
                                  codes, distances);
         return;
     }
-    tile.bounds.resize(static_cast<size_t>(stride_ + 16));
-    tile.near.resize(static_cast<size_t>(stride_ + 16));
-    kernels().assign_close_vectors(planes.planes, planes.stride, length_, size, entries_.data(), planes_.data(),
-                                   stride_, count_, tile.bounds.data(), tile.near.data(), codes, distances);
+    const auto room = static_cast<size_t>(stride_ + 16);
+    tile.floats.resize(static_cast<size_t>(length_ + 1) * room);
+    tile.numbers.resize(2 * room);
+    kernels().assign_close_vectors(planes.planes, planes.stride, length_, size, planes.boxes,
+                                   {planes_.data(), stride_, count_}, tile.floats.data(), tile.numbers.data(), codes,
+                                   distances);
 }
 
 }  // namespace corepress

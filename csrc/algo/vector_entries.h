@@ -17,13 +17,12 @@ public:
     void set(const float* entries, int64_t count, int64_t length);
     int64_t count() const { return count_; }
 
-    // Fills tile.codes and tile.distances. `close`: vectors that follow each other are close, which only affects speed.
-    void assign(const VectorPlanes& planes, int64_t size, bool close, VectorTile& tile) const {
-        assign(planes, size, close, tile, tile.codes.data(), tile.distances.data());
+    // Fills tile.codes and tile.distances. Boxes around the vectors only affect the speed.
+    void assign(const VectorPlanes& planes, int64_t size, VectorTile& tile) const {
+        assign(planes, size, tile, tile.codes.data(), tile.distances.data());
     }
     // The room for results is a multiple of 32, the tile is only for what lies between.
-    void assign(const VectorPlanes& planes, int64_t size, bool close, VectorTile& tile, uint16_t* codes,
-                float* distances) const;
+    void assign(const VectorPlanes& planes, int64_t size, VectorTile& tile, uint16_t* codes, float* distances) const;
 
 private:
     int64_t count_ = 0, length_ = 0, stride_ = 0;

@@ -28,14 +28,15 @@ struct VectorPlanes {
     const float* weights;
     const float* shares;
     int64_t stride;
+    BoxPlanes boxes = {};  // around each kBox of them, where there are
 };
 
 // Room for a tile and for what is found out about it.
 struct VectorTile {
     std::vector<float> planes, weights, shares, distances;
     std::vector<uint16_t> codes;
-    std::vector<float> bounds;  // of a search among entries
-    std::vector<int32_t> near;
+    std::vector<float> floats;  // of a search among entries
+    std::vector<int32_t> numbers;
 
     void make_room(int64_t length) {
         planes.resize(static_cast<size_t>(length * kVectorTile));

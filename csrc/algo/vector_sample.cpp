@@ -77,7 +77,7 @@ template <typename Bits>
 void VectorSample::draw(const VectorGroup<Bits>& group, int64_t size, int64_t first_size, int threads) {
     const int64_t count = group.size();
     complete_ = count <= size;
-    close_ = false;
+    sorted_ = false;
     make_room(std::min(count, size), first_size, group.length(), group.weighted(),
               group.source.shares != nullptr || (!complete_ && !group.weighted()));
     const int64_t tile_count = (count + kVectorTile - 1) / kVectorTile;
@@ -188,7 +188,8 @@ void VectorSample::sort(int threads) {
         for (int64_t c = 0; c < length_; ++c) reorder(planes_.data() + c * stride_ + part.begin);
         if (shared_) reorder(shares_.data() + part.begin);
     });
-    close_ = true;
+    boxes_.find(planes_.data(), stride_, size_, length_);
+    sorted_ = true;
 }
 
 template void VectorSample::draw(const VectorGroup<uint16_t>&, int64_t, int64_t, int);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "algo/vector_boxes.h"
 #include "algo/vector_group.h"
 #include "algo/vector_order.h"
 #include "core/workspace.h"
@@ -36,14 +37,14 @@ public:
     int64_t size() const { return size_; }
     int64_t first_size() const { return first_size_; }
     int64_t next_size(int64_t size) const { return std::min(4 * size, size_); }
-    bool close() const { return close_; }
     int64_t length() const { return length_; }
     bool weighted() const { return weighted_; }
 
     VectorPlanes load(int64_t begin, int64_t, VectorTile&) const { return at(begin); }
     VectorPlanes at(int64_t begin) const {
         return {planes_.data() + begin, weighted_ ? weights_.data() + begin : nullptr,
-                shared_ ? shares_.data() + begin : nullptr, stride_};
+                shared_ ? shares_.data() + begin : nullptr, stride_,
+                sorted_ && begin % kBox == 0 ? boxes_.at(begin) : BoxPlanes{}};
     }
 
 private:
@@ -58,8 +59,9 @@ private:
     void find_mean(const VectorGroup<Bits>& group);
 
     int64_t size_ = 0, first_size_ = 0, length_ = 0, stride_ = 0, step_ = 1;
-    bool weighted_ = false, shared_ = false, complete_ = false, close_ = false;
+    bool weighted_ = false, shared_ = false, complete_ = false, sorted_ = false;
     std::vector<float> planes_, weights_, shares_, mean_;
+    VectorBoxes boxes_;
     std::vector<Sums> sums_;  // of tiles
     WorkspacePool<VectorTile> tiles_;
     struct Sorter {

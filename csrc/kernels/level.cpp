@@ -125,6 +125,7 @@ const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     decode_steps,
     assign_vectors,
     assign_close_vectors,
+    add_distances,
     approach,
     cheapest_link,
     cheapest_links,

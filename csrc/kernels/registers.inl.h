@@ -11,6 +11,13 @@ constexpr int kRegisterBytes = 32;
 constexpr int kRegisterBytes = 16;
 #endif
 
+// Of loops over a few registers, which otherwise stay in memory.
+#if defined(__clang__)
+#define COREPRESS_UNROLL _Pragma("unroll")
+#else
+#define COREPRESS_UNROLL _Pragma("GCC unroll 8")
+#endif
+
 template <typename Number, int count, bool is_one = count * sizeof(Number) <= kRegisterBytes>
 struct Wide;
 
@@ -112,15 +119,25 @@ inline __attribute__((always_inline)) Wide<Number, count> greater(const Wide<Num
     return choose(less(second, first), first, second);
 }
 
-// The numbers from a place on, wherever it is.
+// The numbers from a place on, wherever it is. A register at a time: copies of more go through memory.
 template <typename Number, int count>
 inline __attribute__((always_inline)) void load(const Number* numbers, Wide<Number, count>& loaded) {
-    memcpy(&loaded, numbers, sizeof loaded);
+    if constexpr (Wide<Number, count>::kIsOne) {
+        memcpy(&loaded, numbers, sizeof loaded);
+    } else {
+        load(numbers, loaded.low);
+        load(numbers + count / 2, loaded.high);
+    }
 }
 
 template <typename Number, int count>
 inline __attribute__((always_inline)) void store(const Wide<Number, count>& lanes, Number* numbers) {
-    memcpy(numbers, &lanes, sizeof lanes);
+    if constexpr (Wide<Number, count>::kIsOne) {
+        memcpy(numbers, &lanes, sizeof lanes);
+    } else {
+        store(lanes.low, numbers);
+        store(lanes.high, numbers + count / 2);
+    }
 }
 
 template <int count>

@@ -65,6 +65,27 @@ struct PathCuts {
     const double* square;
     const double* best;
 };
+inline constexpr int64_t kBox = 32;  // vectors
+
+// The bounds of boxes, in planes [length, stride].
+struct BoxPlanes {
+    const float* lowest;
+    const float* highest;
+    int64_t stride;
+};
+
+// Entries in planes [length, stride], up to a multiple of 16 that repeats any entry.
+struct EntryPlanes {
+    const float* planes;
+    int64_t stride;
+    int64_t count;
+};
+
+struct DistanceSum {
+    double total = 0;
+    double largest = 0;
+};
+
 struct PathLink {
     double cost;  // of the path
     int32_t from;
@@ -209,13 +230,14 @@ struct KernelTable {
     // multiple of that.
     void (*assign_vectors)(const float* planes, const float* weights, int64_t stride, int64_t length, int64_t count,
                            const float* entries, int64_t entry_count, uint16_t* codes, float* distances);
-    // The same for vectors of 1 to 4 components, sooner where those that follow each other are close: entries too far
-    // from all of 64 vectors, by the box around them, are passed over. entry_planes: the entries in planes
-    // [length, entry_stride], up to a multiple of 16 that repeats any entry. `bounds` and `near` are room for
-    // entry_stride values, and 16 more.
+    // The same for vectors of 1 to 4 components with boxes around each kBox of them, sooner where these are small:
+    // entries too far from all of a box are passed over. floats and numbers are room for (length + 1) * (stride + 16)
+    // and 2 * (stride + 16) of them, with the entries' stride.
     void (*assign_close_vectors)(const float* planes, int64_t stride, int64_t length, int64_t count,
-                                 const float* entries, const float* entry_planes, int64_t entry_stride,
-                                 int64_t entry_count, float* bounds, int32_t* near, uint16_t* codes, float* distances);
+                                 const BoxPlanes& boxes, const EntryPlanes& entries, float* floats, int32_t* numbers,
+                                 uint16_t* codes, float* distances);
+    // Adds distances, times their shares unless null, and raises the largest to that of these.
+    void (*add_distances)(const float* distances, const float* shares, int64_t count, DistanceSum* sum);
     // nearer[i] = min(distances[i], the distance to `centre`, times shares[i] unless null). sums: one for each 1,024
     // vectors, of nearer, in sixteen lanes. `count` is a multiple of 16.
     void (*approach)(const float* planes, const float* weights, int64_t stride, int64_t length, int64_t count,

@@ -26,11 +26,13 @@ struct Nearest {
 
     Nearest() = default;
     inline __attribute__((always_inline)) Nearest(const float* planes, int64_t stride) {
+        COREPRESS_UNROLL
         for (int component = 0; component < kLength; ++component) load(planes + component * stride, known[component]);
     }
 
     inline __attribute__((always_inline)) void pass(const float* entry, int32_t number) {
         Values distance = {};
+        COREPRESS_UNROLL
         for (int component = 0; component < kLength; ++component) {
             const Values difference = known[component] - entry[component];
             const Values square = difference * difference;
@@ -160,39 +162,51 @@ void assign_vectors(const float* planes, const float* weights, int64_t stride, i
 }
 
 template <bool kLeast>
-inline float extreme_lane(const Floats& lanes) {
-    float values[kWide];
-    store(lanes, values);
-    for (int64_t half = kWide / 2; half > 0; half /= 2) {
-        for (int64_t i = 0; i < half; ++i) {
-            const bool other = kLeast ? values[i + half] < values[i] : values[i + half] > values[i];
-            values[i] = other ? values[i + half] : values[i];
+inline float extreme_of(const float* values, int64_t count) {
+    float extreme = values[0];
+    for (int64_t i = 1; i < count; ++i) {
+        extreme = (kLeast ? values[i] < extreme : values[i] > extreme) ? values[i] : extreme;
+    }
+    return extreme;
+}
+
+template <int kLength>
+struct Box {
+    float low[kLength], high[kLength];
+
+    // The one around several, whose bounds are in planes.
+    Box(const float* lowest, const float* highest, int64_t stride, int64_t count) {
+        COREPRESS_UNROLL
+        for (int c = 0; c < kLength; ++c) {
+            low[c] = extreme_of<true>(lowest + c * stride, count);
+            high[c] = extreme_of<false>(highest + c * stride, count);
         }
     }
-    return values[0];
-}
+};
 
 // Writes, ascending, the entries that may be nearest to a vector of a box, and returns how many they are. Of the entry
 // nearest to its farthest corner, and of another, one distance less the other is linear over the box, so one look at
 // each component tells whether the other is always farther. What rounding may do to either is allowed for.
 template <int kLength>
-inline int64_t list_near_entries(const Floats (&lowest)[kLength], const Floats (&highest)[kLength],
-                                 const float* entry_planes, int64_t entry_stride, int64_t entry_count, float* bounds,
-                                 int32_t* near) {
+inline int64_t list_near_entries(const Box<kLength>& box, const float* entry_planes, int64_t entry_stride,
+                                 int64_t entry_count, float* bounds, int32_t* near) {
     constexpr float kMargin = 0x1p-17f, kUnderflow = 0x1p-120f;
     Floats low[kLength], high[kLength];
-    for (int component = 0; component < kLength; ++component) {
-        low[component] = broadcast<float, kWide>(extreme_lane<true>(lowest[component]));
-        high[component] = broadcast<float, kWide>(extreme_lane<false>(highest[component]));
+    COREPRESS_UNROLL
+    for (int c = 0; c < kLength; ++c) {
+        low[c] = broadcast<float, kWide>(box.low[c]);
+        high[c] = broadcast<float, kWide>(box.high[c]);
     }
+    const int64_t end = (entry_count + kWide - 1) / kWide * kWide;
     Floats least = broadcast<float, kWide>(__builtin_inff());
     Ints central = {};
-    for (int64_t j = 0; j < entry_stride; j += kWide) {
+    for (int64_t j = 0; j < end; j += kWide) {
         Floats farthest = {};
-        for (int component = 0; component < kLength; ++component) {
-            const Floats entry = floats_at<kWide>(entry_planes + component * entry_stride + j);
-            const Floats reach = greater(high[component] - entry, entry - low[component]);
-            farthest = component == 0 ? reach * reach : farthest + reach * reach;
+        COREPRESS_UNROLL
+        for (int c = 0; c < kLength; ++c) {
+            const Floats entry = floats_at<kWide>(entry_planes + c * entry_stride + j);
+            const Floats reach = greater(high[c] - entry, entry - low[c]);
+            farthest = c == 0 ? reach * reach : farthest + reach * reach;
         }
         store(farthest, bounds + j);
         const Ints nearer = less(farthest, least);
@@ -206,24 +220,25 @@ inline int64_t list_near_entries(const Floats (&lowest)[kLength], const Floats (
     float reach_of_central = reaches[0];
     int32_t chosen = centrals[0];
     for (int lane = 1; lane < kWide; ++lane) {
-        if (reaches[lane] < reach_of_central) {
-            reach_of_central = reaches[lane];
-            chosen = centrals[lane] + lane;
-        }
+        const bool nearer = reaches[lane] < reach_of_central;
+        reach_of_central = nearer ? reaches[lane] : reach_of_central;
+        chosen = nearer ? centrals[lane] + lane : chosen;
     }
     Floats from_low[kLength], from_high[kLength];
-    for (int component = 0; component < kLength; ++component) {
-        const Floats entry = broadcast<float, kWide>(entry_planes[component * entry_stride + chosen]);
-        from_low[component] = (low[component] - entry) * (low[component] - entry);
-        from_high[component] = (high[component] - entry) * (high[component] - entry);
+    COREPRESS_UNROLL
+    for (int c = 0; c < kLength; ++c) {
+        const Floats entry = broadcast<float, kWide>(entry_planes[c * entry_stride + chosen]);
+        from_low[c] = (low[c] - entry) * (low[c] - entry);
+        from_high[c] = (high[c] - entry) * (high[c] - entry);
     }
     int64_t count = 0;
-    for (int64_t j = 0; j < entry_stride; j += kWide) {
+    for (int64_t j = 0; j < end; j += kWide) {
         Floats nearer_by = (floats_at<kWide>(bounds + j) + reach_of_central) * kMargin + kUnderflow;
-        for (int component = 0; component < kLength; ++component) {
-            const Floats entry = floats_at<kWide>(entry_planes + component * entry_stride + j);
-            const Floats below = low[component] - entry, above = high[component] - entry;
-            nearer_by = nearer_by + greater(from_low[component] - below * below, from_high[component] - above * above);
+        COREPRESS_UNROLL
+        for (int c = 0; c < kLength; ++c) {
+            const Floats entry = floats_at<kWide>(entry_planes + c * entry_stride + j);
+            const Floats below = low[c] - entry, above = high[c] - entry;
+            nearer_by = nearer_by + greater(from_low[c] - below * below, from_high[c] - above * above);
         }
         store(nearer_by, bounds + j);
         count += list_not_negative(bounds + j, j, near + count);
@@ -232,39 +247,56 @@ inline int64_t list_near_entries(const Floats (&lowest)[kLength], const Floats (
     return count;
 }
 
+// First the entries for many boxes together, then those of them for each box, then the nearest of those.
 template <int kLength>
-inline void nearest_of_near(const float* planes, int64_t stride, int64_t count, const float* entries,
-                            const float* entry_planes, int64_t entry_stride, int64_t entry_count, float* bounds,
-                            int32_t* near, uint16_t* codes, float* distances) {
-    constexpr int64_t kPair = 2 * kWide, kBlock = 2 * kPair;
+inline void nearest_of_near(const float* planes, int64_t stride, int64_t count, const BoxPlanes& boxes,
+                            const EntryPlanes& entries, float* floats, int32_t* numbers, uint16_t* codes,
+                            float* distances) {
+    constexpr int64_t kTogether = 16, kFew = 6;
     constexpr int kCount = 2 * kInRegister;
-    for (int64_t begin = 0; begin < count; begin += kBlock) {
-        const int64_t end = count - begin <= kPair ? begin + kPair : begin + kBlock;
-        Floats lowest[kLength], highest[kLength];
-        for (int component = 0; component < kLength; ++component) {
-            const float* const plane = planes + component * stride;
-            lowest[component] = highest[component] = floats_at<kWide>(plane + begin);
-            for (int64_t i = begin + kWide; i < end; i += kWide) {
-                const Floats value = floats_at<kWide>(plane + i);
-                lowest[component] = lesser(value, lowest[component]);
-                highest[component] = greater(value, highest[component]);
-            }
-        }
+    const int64_t room = entries.stride + kWide, box_count = (count + kBox - 1) / kBox;
+    float* const bounds = floats;
+    float* const near_planes = floats + room;
+    int32_t* const near = numbers;
+    int32_t* const nearer = numbers + room;
+    for (int64_t first = 0; first < box_count; first += kTogether) {
+        const int64_t together = box_count - first < kTogether ? box_count - first : kTogether;
+        const Box<kLength> around(boxes.lowest + first, boxes.highest + first, boxes.stride, together);
         const int64_t near_count =
-            list_near_entries<kLength>(lowest, highest, entry_planes, entry_stride, entry_count, bounds, near);
-        for (int64_t i = begin; i < end; i += kCount) {
-            Nearest<kLength, kCount> nearest(planes + i, stride);
-            for (int64_t j = 0; j < near_count; ++j) nearest.pass(entries + near[j] * kLength, near[j]);
-            nearest.write(codes + i, distances + i);
+            list_near_entries(around, entries.planes, entries.stride, entries.count, bounds, near);
+        COREPRESS_UNROLL
+        for (int c = 0; c < kLength; ++c) {
+            float* const plane = near_planes + c * room;
+            for (int64_t j = 0; j < near_count; ++j) plane[j] = entries.planes[c * entries.stride + near[j]];
+            for (int64_t j = near_count; j < near_count + kWide; ++j) plane[j] = plane[0];
+        }
+        for (int64_t box = first; box < first + together; ++box) {
+            int64_t nearer_count = near_count;
+            if (near_count > kFew) {
+                const Box<kLength> of_box(boxes.lowest + box, boxes.highest + box, boxes.stride, 1);
+                nearer_count = list_near_entries(of_box, near_planes, room, near_count, bounds, nearer);
+            } else {
+                for (int64_t j = 0; j < near_count; ++j) nearer[j] = static_cast<int32_t>(j);
+            }
+            for (int64_t i = box * kBox; i < (box + 1) * kBox; i += kCount) {
+                Nearest<kLength, kCount> nearest(planes + i, stride);
+                for (int64_t j = 0; j < nearer_count; ++j) {
+                    float entry[kLength];
+                    COREPRESS_UNROLL
+                    for (int c = 0; c < kLength; ++c) entry[c] = near_planes[c * room + nearer[j]];
+                    nearest.pass(entry, near[nearer[j]]);
+                }
+                nearest.write(codes + i, distances + i);
+            }
         }
     }
 }
 
-void assign_close_vectors(const float* planes, int64_t stride, int64_t length, int64_t count, const float* entries,
-                          const float* entry_planes, int64_t entry_stride, int64_t entry_count, float* bounds,
-                          int32_t* near, uint16_t* codes, float* distances) {
+void assign_close_vectors(const float* planes, int64_t stride, int64_t length, int64_t count, const BoxPlanes& boxes,
+                          const EntryPlanes& entries, float* floats, int32_t* numbers, uint16_t* codes,
+                          float* distances) {
     const auto run = [&](auto kernel) {
-        kernel(planes, stride, count, entries, entry_planes, entry_stride, entry_count, bounds, near, codes, distances);
+        kernel(planes, stride, count, boxes, entries, floats, numbers, codes, distances);
     };
     switch (length) {
         case 1: return run(nearest_of_near<1>);
@@ -274,21 +306,48 @@ void assign_close_vectors(const float* planes, int64_t stride, int64_t length, i
     }
 }
 
+// In the order of add_errors.
+void add_distances(const float* distances, const float* shares, int64_t count, DistanceSum* sum) {
+    Doubles total = {}, largest = {};
+    const auto add = [&](int64_t i, int64_t part) __attribute__((always_inline)) {
+        Doubles distance, share;
+        load(distances + i, part, distance);
+        if (shares != nullptr) {
+            load(shares + i, part, share);
+            distance = distance * share;
+        }
+        total = total + distance;
+        largest = greater(distance, largest);
+    };
+    int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) add(i, kLanes);
+    if (i < count) add(i, count - i);
+    sum->total = add_lanes(total, sum->total);
+    double most[kLanes];
+    store(largest, most);
+    for (const double each : most) sum->largest = each > sum->largest ? each : sum->largest;
+}
+
 template <int kLength, bool kWeighted, bool kShared>
 inline void approach_of(const float* planes, const float* weights, int64_t stride, int64_t length, int64_t count,
                         const float* shares, const float* centre, const float* distances, float* nearer, double* sums) {
-    if (kLength > 0) length = kLength;
     for (int64_t begin = 0; begin < count; begin += kTile) {
         const int64_t end = count - begin < kTile ? count : begin + kTile;
         Floats sum_of_lanes = {};
         for (int64_t i = begin; i < end; i += kWide) {
             Floats distance = {};
-            for (int64_t component = 0; component < length; ++component) {
+            const auto add = [&](int64_t component) __attribute__((always_inline)) {
                 const int64_t at = component * stride + i;
                 const Floats difference = floats_at<kWide>(planes + at) - centre[component];
                 Floats square = difference * difference;
                 if (kWeighted) square = square * floats_at<kWide>(weights + at);
                 distance = component == 0 ? square : distance + square;
+            };
+            if constexpr (kLength > 0) {
+                COREPRESS_UNROLL
+                for (int c = 0; c < kLength; ++c) add(c);
+            } else {
+                for (int64_t component = 0; component < length; ++component) add(component);
             }
             if (kShared) distance = distance * floats_at<kWide>(shares + i);
             distance = lesser(distance, floats_at<kWide>(distances + i));

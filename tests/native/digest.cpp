@@ -147,9 +147,12 @@ void check_close_vectors(int64_t length, int64_t entries, int64_t count, float s
             const std::vector<float> before(plane, plane + count);
             for (int64_t i = 0; i < count; ++i) plane[i] = before[order.order()[static_cast<size_t>(i)]];
         }
-        const VectorPlanes planes{far.planes.data(), nullptr, nullptr, kVectorTile};
-        search.assign(planes, count, false, far);
-        search.assign(planes, count, true, near);
+        VectorPlanes planes{far.planes.data(), nullptr, nullptr, kVectorTile};
+        search.assign(planes, count, far);
+        VectorBoxes boxes;
+        boxes.find(planes.planes, kVectorTile, count, length);
+        planes.boxes = boxes.at(0);
+        search.assign(planes, count, near);
         const auto end = static_cast<std::ptrdiff_t>(count);
         if (!std::equal(far.codes.begin(), far.codes.begin() + end, near.codes.begin()) ||
             !std::equal(far.distances.begin(), far.distances.begin() + end, near.distances.begin())) {
