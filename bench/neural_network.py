@@ -110,17 +110,23 @@ def measure_ours(source: Path, weights: int, nbits: int, mode: str, repeat: int)
 
 
 def measure_checks(source: Path, weights: int, nbits: int, mode: str, repeat: int) -> Iterator[Measured]:
-    """The commands that write nothing, on what `measure_ours` left."""
+    """The dry run of a job, and the check of what `measure_ours` left."""
     out = source.with_name("ours.mlmodel")
     how = ["--nbits", str(nbits), "--mode", mode]
     for tool, command in (
         ("dry run", ["quantize", str(source), "--dry-run", "--quiet", *how]),
         ("verify", ["verify", str(source), str(out), "--quiet"]),
-        ("inspect", ["inspect", str(source)]),
     ):
-        best = _best(command, repeat)
-        job = _job(nbits, mode) if tool != "inspect" else "float32"
-        yield Measured(job, tool, weights, best.seconds, best.cpu_seconds, best.peak_megabytes, None, None)
+        yield _unwritten(_job(nbits, mode), tool, weights, _best(command, repeat))
+
+
+def measure_reading(source: Path, weights: int, repeat: int) -> Measured:
+    """What any command takes: start, and read the file."""
+    return _unwritten("none", "inspect", weights, _best(["inspect", str(source)], repeat))
+
+
+def _unwritten(job: str, tool: str, weights: int, best: Run) -> Measured:
+    return Measured(job, tool, weights, best.seconds, best.cpu_seconds, best.peak_megabytes, None, None)
 
 
 def _best(command: list[str], repeat: int) -> Run:
@@ -162,6 +168,7 @@ def main() -> None:
         whole, part = Path(folder, "whole.mlmodel"), Path(folder, "part.mlmodel")
         count, part_count = write_network(whole), write_network(part, options.part * 1e6)
         size = whole.stat().st_size / 1e6
+        rows.append(measure_reading(whole, count, options.repeat))
         for nbits, mode in JOBS:
             rows.append(measure_ours(whole, count, nbits, mode, options.repeat))
             if (nbits, mode) in CHECKED:
@@ -184,7 +191,7 @@ def main() -> None:
         times = (f"{row.seconds:.2f}", f"{row.cpu_seconds:.2f}", f"{millions / row.seconds:.2f}")
         cells = (f"{millions:.1f}", *times, f"{row.peak_megabytes:.0f}")
         table.add_row(row.job, row.tool, *cells, written, snr)
-    Console(width=max(100, Console().width)).print(table)
+    Console(width=max(112, Console().width)).print(table)
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
 

@@ -7,7 +7,7 @@ from network_mutation import mutate_network
 from network_properties import check_network
 from network_seeds import make_network_seeds
 
-PER_SEED = 10  # runs take some milliseconds each
+PER_SEED = 6  # runs take some milliseconds each
 SEEDS = 28
 
 
