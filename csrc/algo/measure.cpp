@@ -10,6 +10,15 @@
 
 namespace corepress {
 
+void round_to_half(const float* values, int64_t count, int threads, uint16_t* halves) {
+    parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
+        kernels().half.narrow(values + begin, end - begin, halves + begin);
+        for (int64_t i = begin; i < end; ++i) {  // instructions keep a NaN's payload
+            if (values[i] != values[i]) halves[i] = half_from_float(values[i]);
+        }
+    });
+}
+
 template <typename Bits>
 int64_t count_nonfinite(const Bits* values, int64_t count, int threads) {
     std::atomic<int64_t> total{0};

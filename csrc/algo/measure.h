@@ -1,4 +1,4 @@
-// Facts about whole arrays: non-finite values, and the error between two arrays.
+// Whole arrays in one pass: non-finite values, the error between two arrays, rounding to half precision.
 #pragma once
 
 #include <cmath>
@@ -14,6 +14,9 @@
 namespace corepress {
 
 ErrorSums add_pieces(const std::vector<ErrorSums>& pieces);
+
+// To nearest even. NaN becomes the quiet NaN of its sign.
+void round_to_half(const float* values, int64_t count, int threads, uint16_t* halves);
 
 template <typename Bits>
 int64_t count_nonfinite(const Bits* values, int64_t count, int threads);

@@ -94,6 +94,7 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         keep_largest<Bits>,
         sum_block_squares<Bits>,
         mask_of_kept<Bits>,
+        narrow,
         add_errors<Bits>,
         add_noise<Bits>,
     };

@@ -181,6 +181,9 @@ struct ValueKernels {
     // to the largest magnitude.
     int64_t (*mask_of_kept)(const Bits* values, const uint8_t* keep, int64_t count, uint8_t* mask, Bits* largest);
 
+    // To nearest even; NaN stays NaN.
+    void (*narrow)(const float* singles, int64_t count, Bits* values);
+
     // Adds the sums over pairs of values. The order of additions is fixed: lane i % 8, lanes in order at the end.
     // NaN makes sums NaN, but largest_error passes over it.
     void (*add_errors)(const Bits* first, const Bits* second, int64_t count, ErrorSums* sums);

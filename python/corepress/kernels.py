@@ -406,13 +406,15 @@ def assign(values: Any, centroids: Any, *, num_threads: int | None = None) -> ND
     return tensor.codes()
 
 
-def to_float16(values: Any) -> NDArray[np.float16]:
+def to_float16(values: Any, *, num_threads: int | None = None) -> NDArray[np.float16]:
     """Round to half precision, to nearest even, as NumPy does and faster.
 
     Parameters
     ----------
     values : array_like
         Any shape, taken as float32.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
     Returns
     -------
@@ -420,7 +422,8 @@ def to_float16(values: Any) -> NDArray[np.float16]:
         In the shape of `values`. Magnitudes of 65,520 and more become infinite; NaN stays NaN.
     """
     array = np.ascontiguousarray(values, np.float32)
-    return _core.half_bits(array.reshape(-1)).view(np.float16).reshape(array.shape)
+    halves = _core.round_to_half(array.reshape(-1), as_threads("to_float16", num_threads))
+    return halves.view(np.float16).reshape(array.shape)
 
 
 class Clusters(NamedTuple):

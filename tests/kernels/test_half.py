@@ -54,6 +54,15 @@ def test_any_float_rounds_as_in_numpy(patterns):
     np.testing.assert_array_equal(_core.half_bits(floats), numpy_half(floats).view(np.uint16))
 
 
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_rounding_is_the_same_at_every_level(simd_level, num_threads):
+    payloads = np.array([0x7F800001, 0xFF812345, 0x7FFFFFFF, 0xFFC00000], np.uint32).view(np.float32)
+    floats = np.concatenate([boundary_floats(), payloads, np.float32([1.1])])
+    assert floats.size % 32
+    halves = cp.kernels.to_float16(floats, num_threads=num_threads)
+    np.testing.assert_array_equal(halves.view(np.uint16), _core.half_bits(floats))
+
+
 def test_the_reference_rounds_as_numpy_does():
     floats = boundary_floats()
     assert_same_bits(reference.to_float16(floats), numpy_half(floats))

@@ -146,7 +146,7 @@ def require_mode(mode: str, modes: Sequence[str]) -> str:
 def to_half(weight: NDArray[np.float32], num_threads: int | None = None) -> NDArray[np.float16]:
     """Round to half precision; raises OutOfRangeError where that would not be finite."""
     require_half(weight, num_threads)
-    return kernels.to_float16(weight)
+    return kernels.to_float16(weight, num_threads=num_threads)
 
 
 def require_half(weight: NDArray[np.float32], num_threads: int | None = None) -> None:
