@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import platform
 import subprocess
 import sys
@@ -118,8 +119,11 @@ def import_seconds(module: str, repeat: int = 7) -> tuple[float, set[str]]:
         f"import sys, time; start = time.perf_counter(); import {module}; "
         "print(time.perf_counter() - start); print(*sys.modules)"
     )
+    # As installed modules are: compiled, though not by the first of these processes alone.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-c", code]
     outputs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
         for _ in range(repeat)
     ]
     return min(float(lines[0]) for lines in outputs), {name.split(".")[0] for name in outputs[0][1].split()}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from . import _core
 
-_ROOT = Path(_core.__file__).parent  # where the build put them, for an editable installation too
+_ROOT = os.path.dirname(_core.__file__)  # where the build put them, for an editable installation too
 
 
 def get_include() -> str:
@@ -17,7 +17,7 @@ def get_include() -> str:
     str
         Path of the folder.
     """
-    return str(_ROOT / "include")
+    return os.path.join(_ROOT, "include")
 
 
 def get_cmake_dir() -> str:
@@ -30,7 +30,7 @@ def get_cmake_dir() -> str:
     str
         Path of the folder.
     """
-    return str(_ROOT / "lib" / "cmake" / "corepress")
+    return os.path.join(_ROOT, "lib", "cmake", "corepress")
 
 
 def get_library() -> str:
@@ -41,4 +41,5 @@ def get_library() -> str:
     str
         Path of the file.
     """
-    return str(next((_ROOT / "lib").glob("libcorepress.*")))
+    libraries = os.path.join(_ROOT, "lib")
+    return os.path.join(libraries, next(name for name in os.listdir(libraries) if name.startswith("libcorepress.")))

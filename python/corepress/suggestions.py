@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 def suggestion(name: object, known: Iterable[str]) -> str:
     """``; did you mean 'nbits'?`` if a known name is near, else nothing."""
+    from difflib import get_close_matches
+
     near = get_close_matches(name, list(known), n=1) if isinstance(name, str) else []
     return f"; did you mean {near[0]!r}?" if near else ""
