@@ -57,14 +57,6 @@ struct FitSums {
     Moments moments;
 };
 
-// Cuts of a line of weighted points (algo/cut_line.h): sums over the points between an origin and each, and the least
-// cost of a path to it. As many numbers as kPathPadding more than there are cuts can be read.
-struct PathCuts {
-    const double* weight;
-    const double* moment;
-    const double* square;
-    const double* best;
-};
 inline constexpr int64_t kBox = 32;  // vectors
 
 // The bounds of boxes, in planes [length, stride].
@@ -86,6 +78,14 @@ struct DistanceSum {
     double largest = 0;
 };
 
+// Cuts of a line of weighted points (algo/cut_line.h): sums over the points between an origin and each, and the least
+// cost of a path to it. As many numbers as kPathPadding more than there are cuts can be read.
+struct PathCuts {
+    const double* weight;
+    const double* moment;
+    const double* square;
+    const double* best;
+};
 struct PathLink {
     double cost;  // of the path
     int32_t from;
