@@ -1,13 +1,13 @@
 #include "algo/even_steps.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <vector>
 
+#include "algo/key_ranges.h"
 #include "algo/measure.h"
-#include "core/extremes.h"
+#include "core/blocks.h"
 #include "core/half.h"
 #include "core/parallel.h"
 #include "dispatch.h"
@@ -15,54 +15,9 @@
 namespace corepress {
 namespace {
 
-using Key = Format<uint32_t>::Key;
-
-constexpr int64_t kRunsTogether = 1024;
-
-// Calls body(group, offset, runs, length) for what lies in [begin, end): runs of neighbouring groups, or part of one.
-template <typename Body>
-void walk_runs(const GroupLayout& layout, int64_t begin, int64_t end, const Body& body) {
-    for (int64_t offset = begin; offset < end;) {
-        const int64_t run = offset / layout.run, group = run % layout.groups;
-        const int64_t whole = offset == run * layout.run
-                                  ? std::min({(end - offset) / layout.run, layout.groups - group, kRunsTogether})
-                                  : 0;
-        const int64_t length = whole > 0 ? layout.run : std::min((run + 1) * layout.run, end) - offset;
-        const int64_t runs = std::max<int64_t>(whole, 1);
-        body(group, offset, runs, length);
-        offset += runs * length;
-    }
+BlockLayout blocks_of(const GroupLayout& layout) {
+    return BlockLayout({{1, layout.outer}, {layout.groups, layout.run}});
 }
-
-class KeyRanges {
-public:
-    explicit KeyRanges(int64_t groups) : lowest_(static_cast<size_t>(groups)), highest_(static_cast<size_t>(groups)) {
-        for (auto& key : lowest_) key.store(std::numeric_limits<Key>::max(), std::memory_order_relaxed);
-        for (auto& key : highest_) key.store(std::numeric_limits<Key>::min(), std::memory_order_relaxed);
-    }
-
-    // Of neighbouring groups.
-    void merge(const uint32_t* values, int64_t group, int64_t runs, int64_t length) {
-        Key low[kRunsTogether], high[kRunsTogether];
-        std::fill_n(low, runs, std::numeric_limits<Key>::max());
-        std::fill_n(high, runs, std::numeric_limits<Key>::min());
-        kernels().single.run_key_ranges(values, runs, length, low, high);
-        for (int64_t i = 0; i < runs; ++i) {
-            lower(lowest_[static_cast<size_t>(group + i)], low[i]);
-            raise(highest_[static_cast<size_t>(group + i)], high[i]);
-        }
-    }
-
-    bool is_finite(int64_t group) const { return is_finite_range<uint32_t>(low(group), high(group)); }
-    double lowest(int64_t group) const { return value_of_key<uint32_t>(low(group)); }
-    double highest(int64_t group) const { return value_of_key<uint32_t>(high(group)); }
-
-private:
-    Key low(int64_t group) const { return lowest_[static_cast<size_t>(group)].load(std::memory_order_relaxed); }
-    Key high(int64_t group) const { return highest_[static_cast<size_t>(group)].load(std::memory_order_relaxed); }
-
-    std::vector<std::atomic<Key>> lowest_, highest_;
-};
 
 // No range is too narrow: where a step is not even a subnormal number, the smallest is taken. False if what the largest
 // code stands for, before the bias is added, is infinite.
@@ -84,19 +39,17 @@ bool encode_even_steps(const uint32_t* values, const GroupLayout& layout, StepEn
         std::fill_n(steps, layout.groups, EvenStep{1, 0});
         return true;
     }
-    KeyRanges ranges(layout.groups);
-    parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
-        walk_runs(layout, begin, end, [&](int64_t group, int64_t offset, int64_t runs, int64_t length) {
-            ranges.merge(values + offset, group, runs, length);
-        });
-    });
-    for (int64_t group = 0; group < layout.groups; ++group) {
-        if (!ranges.is_finite(group)) return false;
-        if (!choose_step(ranges.lowest(group), ranges.highest(group), encoding, steps + group)) return false;
+    const BlockLayout blocks = blocks_of(layout);
+    const auto ranges = ranges_of_blocks(values, blocks, threads);
+    if (!are_finite<uint32_t>(ranges.lowest.data(), ranges.highest.data(), layout.groups)) return false;
+    for (size_t group = 0; group < ranges.lowest.size(); ++group) {
+        const double lowest = value_of_key<uint32_t>(ranges.lowest[group]);
+        const double highest = value_of_key<uint32_t>(ranges.highest[group]);
+        if (!choose_step(lowest, highest, encoding, steps + group)) return false;
     }
     const CodeRange range{encoding.symmetric ? 1.0f : 0.0f, static_cast<float>((1 << encoding.nbits) - 1)};
     parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
-        walk_runs(layout, begin, end, [&](int64_t group, int64_t offset, int64_t runs, int64_t length) {
+        walk_runs(blocks, begin, end, [&](int64_t group, int64_t offset, int64_t runs, int64_t length) {
             kernels().encode_steps(values + offset, runs, length, steps + group, range, codes + offset);
         });
     });
@@ -105,8 +58,9 @@ bool encode_even_steps(const uint32_t* values, const GroupLayout& layout, StepEn
 
 void decode_even_steps(const uint8_t* codes, const GroupLayout& layout, bool is_signed, const EvenStep* steps,
                        int threads, uint32_t* values) {
+    const BlockLayout blocks = blocks_of(layout);
     parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
-        walk_runs(layout, begin, end, [&](int64_t group, int64_t offset, int64_t runs, int64_t length) {
+        walk_runs(blocks, begin, end, [&](int64_t group, int64_t offset, int64_t runs, int64_t length) {
             kernels().decode_steps(codes + offset, runs, length, steps + group, is_signed, values + offset);
         });
     });
@@ -114,9 +68,10 @@ void decode_even_steps(const uint8_t* codes, const GroupLayout& layout, bool is_
 
 ErrorSums sum_even_step_errors(const uint32_t* values, const uint8_t* codes, const GroupLayout& layout, bool is_signed,
                                const EvenStep* steps, int threads) {
+    const BlockLayout blocks = blocks_of(layout);
     const auto decoded = [&](int64_t begin, int64_t end, std::vector<uint32_t>& space) {
         space.resize(static_cast<size_t>(end - begin));
-        walk_runs(layout, begin, end, [&](int64_t group, int64_t offset, int64_t runs, int64_t length) {
+        walk_runs(blocks, begin, end, [&](int64_t group, int64_t offset, int64_t runs, int64_t length) {
             kernels().decode_steps(codes + offset, runs, length, steps + group, is_signed,
                                    space.data() + (offset - begin));
         });

@@ -5,8 +5,9 @@
 #include <limits>
 #include <vector>
 
+#include "algo/block_pieces.h"
+#include "algo/key_ranges.h"
 #include "algo/scale.h"
-#include "core/extremes.h"
 #include "core/half.h"
 #include "core/parallel.h"
 #include "core/workspace.h"
@@ -16,23 +17,6 @@ namespace corepress {
 namespace {
 
 constexpr int64_t kCodeTile = 4096;
-
-template <typename Bits>
-using KeyOf = typename Format<Bits>::Key;
-
-// Elements of a piece of the tensor: whole rows where it is taken by rows, and an even number, so that packed codes
-// begin at a byte.
-int64_t piece_size(const BlockLayout& layout) {
-    int64_t grain = kGrain;
-    if (by_rows(layout) && layout.row_length() < kGrain) grain -= grain % layout.row_length();
-    return grain % 2 == 0 ? grain : 2 * grain;
-}
-
-// Calls body(begin, end) for pieces of the tensor.
-template <typename Body>
-void for_each_piece(const BlockLayout& layout, int threads, const Body& body) {
-    parallel_pieces(layout.size(), piece_size(layout), threads, body);
-}
 
 // Codes of a tile: whole rows where the tensor is taken by rows that fit kCodeTile, and an even number, at most twice
 // kCodeTile, so that packed codes begin at a byte.
@@ -71,39 +55,6 @@ private:
     int64_t group_ = -1;
 };
 
-template <typename Key>
-struct Ranges {
-    std::vector<Key> lowest, highest;
-
-    void reset(int64_t count) {
-        lowest.assign(static_cast<size_t>(count), std::numeric_limits<Key>::max());
-        highest.assign(static_cast<size_t>(count), std::numeric_limits<Key>::min());
-    }
-};
-
-// Calls merge(group, low, high) with ranges of parts of blocks; `scratch` is memory for it.
-template <typename Bits, typename Merge>
-void find_ranges(const Bits* values, const BlockLayout& layout, int64_t begin, int64_t end,
-                 Ranges<KeyOf<Bits>>& scratch, const Merge& merge) {
-    const auto& kernels = kernels_for<Bits>(corepress::kernels());
-    const auto runs = [&](int64_t group, int64_t offset, int64_t count, int64_t length) {
-        scratch.reset(count);
-        kernels.run_key_ranges(values + offset, count, length, scratch.lowest.data(), scratch.highest.data());
-        for (int64_t i = 0; i < count; ++i) {
-            merge(group + i, scratch.lowest[static_cast<size_t>(i)], scratch.highest[static_cast<size_t>(i)]);
-        }
-    };
-    const auto rows = [&](int64_t group, int64_t column, int64_t offset, int64_t count, int64_t columns) {
-        scratch.reset(columns);
-        kernels.column_key_range(values + offset, count, columns, scratch.lowest.data(), scratch.highest.data());
-        for (int64_t i = 0; i < columns; ++i) {
-            merge(group + (column + i) / layout.run(), scratch.lowest[static_cast<size_t>(i)],
-                  scratch.highest[static_cast<size_t>(i)]);
-        }
-    };
-    walk(layout, begin, end, runs, rows);
-}
-
 // Decodes the codes of [begin, end) to values[0] and on. of_runs(group, count) and of_columns(group, column, width)
 // give the parameters of neighbouring blocks, or of parts of rows.
 template <typename Bits, typename OfRuns, typename OfColumns>
@@ -119,13 +70,6 @@ void decode_tile(const uint8_t* codes, const BlockLayout& layout, int sign_bit, 
                                    values + (offset - begin));
     };
     walk(layout, begin, end, runs, rows);
-}
-
-template <typename Bits>
-bool are_finite(const KeyOf<Bits>* lowest, const KeyOf<Bits>* highest, int64_t count) {
-    bool finite = true;
-    for (int64_t i = 0; i < count; ++i) finite &= is_finite_range<Bits>(lowest[i], highest[i]);
-    return finite;
 }
 
 template <typename Bits>
@@ -182,24 +126,14 @@ public:
 
     // Blocks that are spread over the tensor, which is read twice.
     bool by_passes(int threads, Noise* noise) {
-        const auto groups = static_cast<size_t>(layout_.groups());
         WorkspacePool<Workspace> workspaces;
-        std::vector<std::atomic<Key>> lowest(groups), highest(groups);
-        for (auto& key : lowest) key.store(std::numeric_limits<Key>::max(), std::memory_order_relaxed);
-        for (auto& key : highest) key.store(std::numeric_limits<Key>::min(), std::memory_order_relaxed);
-        for_each_piece(layout_, threads, [&](int64_t begin, int64_t end) {
-            auto workspace = workspaces.borrow();
-            find_ranges(values_, layout_, begin, end, workspace->scratch, [&](int64_t group, Key low, Key high) {
-                lower(lowest[static_cast<size_t>(group)], low);
-                raise(highest[static_cast<size_t>(group)], high);
-            });
-        });
-        const std::vector<Key> least(lowest.begin(), lowest.end()), most(highest.begin(), highest.end());
-        if (!are_finite<Bits>(least.data(), most.data(), layout_.groups())) return false;
-        std::vector<Affine> affines(groups);
+        const Ranges<Key> ranges = ranges_of_blocks(values_, layout_, threads);
+        const Key *const lowest = ranges.lowest.data(), *const highest = ranges.highest.data();
+        if (!are_finite<Bits>(lowest, highest, layout_.groups())) return false;
+        std::vector<Affine> affines(static_cast<size_t>(layout_.groups()));
         const int64_t grain = std::max<int64_t>(1, kGrain / layout_.group_size());
         parallel_pieces(layout_.groups(), grain, threads, [&](int64_t begin, int64_t end) {
-            choose(begin, end, least.data() + begin, most.data() + begin, affines.data() + begin);
+            choose(begin, end, lowest + begin, highest + begin, affines.data() + begin);
         });
         const int64_t piece = piece_size(layout_);
         std::vector<Noise> noises(static_cast<size_t>(noise == nullptr ? 0 : layout_.size() / piece + 1));

@@ -90,36 +90,42 @@ inline bool by_rows(const BlockLayout& layout) {
     return layout.run() == 1 || (layout.run() < 32 && layout.rows_together() >= 8);
 }
 
-// Divides [begin, end) of the flat tensor, in memory order, into calls of
-//   rows(group, column, offset, rows, columns)  where the layout is taken by rows: whole rows, or a part of one from
-//                                               `column` on; `group` is the block at the row's start
-//   runs(group, offset, runs, length)           elsewhere: whole runs of blocks in order, or a part of one
+// Divides [begin, end) of the flat tensor, in memory order, into calls of runs(group, offset, runs, length): whole runs
+// of blocks in order, or a part of one.
+template <typename Runs>
+void walk_runs(const BlockLayout& layout, int64_t begin, int64_t end, const Runs& runs) {
+    const int64_t row_length = layout.row_length(), run = layout.run();
+    for (int64_t offset = begin; offset < end;) {
+        const int64_t row = offset / row_length, column = offset - row * row_length;
+        const int64_t left = end - offset, left_in_row = row_length - column;
+        const int64_t skipped = column % run, until = left < left_in_row ? left : left_in_row;
+        const int64_t whole = skipped > 0 ? 0 : until / run;
+        const int64_t rest = run - skipped < until ? run - skipped : until;
+        const int64_t count = whole > 0 ? whole : 1, length = whole > 0 ? run : rest;
+        runs(layout.first_group(row) + column / run, offset, count, length);
+        offset += count * length;
+    }
+}
+
+// The same, but where the layout is taken by rows into calls of rows(group, column, offset, rows, columns): whole rows,
+// or a part of one from `column` on; `group` is the block at the row's start.
 template <typename Runs, typename Rows>
 void walk(const BlockLayout& layout, int64_t begin, int64_t end, const Runs& runs, const Rows& rows) {
-    const int64_t row_length = layout.row_length(), run = layout.run(), together = layout.rows_together();
-    const bool rowwise = by_rows(layout);
+    if (!by_rows(layout)) return walk_runs(layout, begin, end, runs);
+    const int64_t row_length = layout.row_length(), together = layout.rows_together();
     for (int64_t offset = begin; offset < end;) {
         const int64_t row = offset / row_length, column = offset - row * row_length;
         const int64_t group = layout.first_group(row);
         const int64_t left = end - offset, left_in_row = row_length - column;
-        if (rowwise) {
-            if (column > 0 || left < row_length) {
-                const int64_t columns = left < left_in_row ? left : left_in_row;
-                rows(group, column, offset, int64_t{1}, columns);
-                offset += columns;
-            } else {
-                const int64_t whole = left / row_length, same = together - row % together;
-                const int64_t count = whole < same ? whole : same;
-                rows(group, column, offset, count, row_length);
-                offset += count * row_length;
-            }
+        if (column > 0 || left < row_length) {
+            const int64_t columns = left < left_in_row ? left : left_in_row;
+            rows(group, column, offset, int64_t{1}, columns);
+            offset += columns;
         } else {
-            const int64_t skipped = column % run, until = left < left_in_row ? left : left_in_row;
-            const int64_t whole = skipped > 0 ? 0 : until / run;
-            const int64_t rest = run - skipped < until ? run - skipped : until;
-            const int64_t count = whole > 0 ? whole : 1, length = whole > 0 ? run : rest;
-            runs(group + column / run, offset, count, length);
-            offset += count * length;
+            const int64_t whole = left / row_length, same = together - row % together;
+            const int64_t count = whole < same ? whole : same;
+            rows(group, column, offset, count, row_length);
+            offset += count * row_length;
         }
     }
 }

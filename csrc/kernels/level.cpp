@@ -41,6 +41,14 @@ inline __attribute__((always_inline)) double add_lanes(const Doubles& lanes, dou
     return sum;
 }
 
+// The largest of a number and the lanes; NaN is passed over.
+inline __attribute__((always_inline)) double largest_of(const Doubles& lanes, double largest) {
+    double numbers[kLanes];
+    store(lanes, numbers);
+    for (const double number : numbers) largest = number > largest ? number : largest;
+    return largest;
+}
+
 // Calls body(length), as a constant that spares loops their tails for the usual sizes of blocks.
 template <typename Body>
 inline __attribute__((always_inline)) void with_constant(int64_t length, const Body& body) {

@@ -159,10 +159,7 @@ void add_errors(const Bits* first, const Bits* second, int64_t count, ErrorSums*
     sums->squared_first = add_lanes(squared_first, sums->squared_first);
     sums->squared_second = add_lanes(squared_second, sums->squared_second);
     sums->product = add_lanes(product, sums->product);
-    double largest_errors[kLanes];
-    store(largest, largest_errors);
-    for (const double error : largest_errors)
-        sums->largest_error = error > sums->largest_error ? error : sums->largest_error;
+    sums->largest_error = largest_of(largest, sums->largest_error);
 }
 
 template <typename Bits>

@@ -39,31 +39,26 @@ template <typename Tile>
 inline __attribute__((always_inline)) void for_each_step_tile(int64_t runs, int64_t length, const EvenStep* steps,
                                                               const Tile& tile) {
     if (length >= kSpreadBelow) {
-        for (int64_t run = 0; run < runs; ++run) {
-            const EvenStep of_run = steps[run];
-            for (int64_t begin = 0; begin < length; begin += kTile) {
-                const int64_t count = length - begin < kTile ? length - begin : kTile;
-                tile(run * length + begin, count, [of_run](int64_t) { return of_run; });
+        return for_each_tile(runs, length, [&](int64_t offset, int64_t first, int64_t count, int64_t part) {
+            for (int64_t run = 0; run < count; ++run) {
+                const EvenStep of_run = steps[first + run];
+                tile(offset + run * part, part, [of_run](int64_t) { return of_run; });
             }
-        }
-        return;
+        });
     }
     SpreadSteps spread;
-    const int64_t per_tile = kTile / length;
-    for (int64_t first = 0; first < runs; first += per_tile) {
-        const int64_t together = runs - first < per_tile ? runs - first : per_tile;
-        int64_t place = 0;
-        for (int64_t run = 0; run < together; ++run) {
-            for (int64_t i = 0; i < length; ++i, ++place) {
+    for_each_tile(runs, length, [&](int64_t offset, int64_t first, int64_t count, int64_t part) {
+        for (int64_t run = 0, place = 0; run < count; ++run) {
+            for (const int64_t end = place + part; place < end; ++place) {
                 spread.scales[place] = steps[first + run].scale;
                 spread.biases[place] = steps[first + run].bias;
             }
         }
         tile(
-            first * length, place, [&spread](int64_t i) __attribute__((always_inline)) {
+            offset, count * part, [&spread](int64_t i) __attribute__((always_inline)) {
                 return EvenStep{spread.scales[i], spread.biases[i]};
             });
-    }
+    });
 }
 
 void encode_steps(const uint32_t* values, int64_t runs, int64_t length, const EvenStep* steps, CodeRange range,

@@ -16,30 +16,13 @@ inline __attribute__((always_inline)) Wide<float, count> floats_at(const float* 
     return loaded;
 }
 
-// The nearest of the entries that have passed by, for some vectors whose components are known.
-template <int kLength, int kCount>
-struct Nearest {
+// The nearest of the entries that have passed by some vectors.
+template <int kCount>
+struct NearestEntries {
     using Values = Wide<float, kCount>;
     using Numbers = Wide<int32_t, kCount>;
-    Values known[kLength > 0 ? kLength : 1], least = broadcast<float, kCount>(__builtin_inff());
+    Values least = broadcast<float, kCount>(__builtin_inff());
     Numbers code = {};
-
-    Nearest() = default;
-    inline __attribute__((always_inline)) Nearest(const float* planes, int64_t stride) {
-        COREPRESS_UNROLL
-        for (int component = 0; component < kLength; ++component) load(planes + component * stride, known[component]);
-    }
-
-    inline __attribute__((always_inline)) void pass(const float* entry, int32_t number) {
-        Values distance = {};
-        COREPRESS_UNROLL
-        for (int component = 0; component < kLength; ++component) {
-            const Values difference = known[component] - entry[component];
-            const Values square = difference * difference;
-            distance = component == 0 ? square : distance + square;
-        }
-        take(distance, number);
-    }
 
     inline __attribute__((always_inline)) void take(const Values& distance, int32_t number) {
         const Numbers nearer = less(distance, least);
@@ -52,6 +35,29 @@ struct Nearest {
         int32_t numbers[kCount];
         store(code, numbers);
         for (int lane = 0; lane < kCount; ++lane) codes[lane] = static_cast<uint16_t>(numbers[lane]);
+    }
+};
+
+// Of vectors whose components stay in registers too.
+template <int kLength, int kCount>
+struct Nearest : NearestEntries<kCount> {
+    using Values = Wide<float, kCount>;
+    Values known[kLength];
+
+    inline __attribute__((always_inline)) Nearest(const float* planes, int64_t stride) {
+        COREPRESS_UNROLL
+        for (int c = 0; c < kLength; ++c) load(planes + c * stride, known[c]);
+    }
+
+    inline __attribute__((always_inline)) void pass(const float* entry, int32_t number) {
+        Values distance = {};
+        COREPRESS_UNROLL
+        for (int c = 0; c < kLength; ++c) {
+            const Values difference = known[c] - entry[c];
+            const Values square = difference * difference;
+            distance = c == 0 ? square : distance + square;
+        }
+        this->take(distance, number);
     }
 };
 
@@ -126,7 +132,7 @@ inline void nearest_entries_of_any(const float* planes, const float* weights, in
     constexpr int kCount = 2 * kInRegister;
     using Values = Wide<float, kCount>;
     for (int64_t i = 0; i < count; i += kCount) {
-        Nearest<0, kCount> nearest;
+        NearestEntries<kCount> nearest;
         for (int64_t j = 0; j < entry_count; ++j) {
             Values distance = {};
             for (int64_t component = 0; component < length; ++component) {
@@ -323,9 +329,7 @@ void add_distances(const float* distances, const float* shares, int64_t count, D
     for (; i + kLanes <= count; i += kLanes) add(i, kLanes);
     if (i < count) add(i, count - i);
     sum->total = add_lanes(total, sum->total);
-    double most[kLanes];
-    store(largest, most);
-    for (const double each : most) sum->largest = each > sum->largest ? each : sum->largest;
+    sum->largest = largest_of(largest, sum->largest);
 }
 
 template <int kLength, bool kWeighted, bool kShared>
