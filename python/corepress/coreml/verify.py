@@ -186,8 +186,7 @@ def verify(
     except ValueError as error:  # damaged, or no ML program
         problems.append(str(error))
     else:
-        rewritten = [{each.model_path, *of.file_names.values()} for each, of in ((source, program), (package, result))]
-        problems += other_files(source, rewritten[0], package, rewritten[1])
+        problems += other_files(source, _rewritten(source, program), package, _rewritten(package, result))
         problems += differences(program.model, result.model)
         with ValueReader(source) as values, ValueReader(package) as others:
             problems += _damaged_files(result, others)
@@ -204,6 +203,11 @@ def verify(
         bytes_after=size,
         seconds=time.perf_counter() - started,
     )
+
+
+def _rewritten(package: Package, program: Program) -> set[Path]:
+    """The files of a package that compressing writes."""
+    return {package.model_path, *program.file_names.values()}
 
 
 def other_files(source: Package, rewritten: set[Path], package: Package, others: set[Path]) -> Iterator[str]:

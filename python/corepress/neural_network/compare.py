@@ -17,7 +17,7 @@ from .document import Document, LayerPlace
 from .model_io import is_path, name_of, open_model, size_of
 from .network import NetworkWeight, naming, read_weights
 from .predictions import check_samples, compare_outputs, predict_both
-from .weight_params import describe, read_weight, stored_bytes
+from .weight_params import describe, stored_bytes
 
 
 def compare_models(
@@ -142,9 +142,7 @@ def _compare(weight: NetworkWeight, other: NetworkWeight, threads: int) -> tuple
         found = {"problem": f"shapes {weight.weight.shape} and {other.weight.shape}"}
     else:
         try:
-            before, after = (
-                read_weight(each.weight.params, each.weight.shape, each.weight.channel_axis) for each in (weight, other)
-            )
+            before, after = weight.weight.read(), other.weight.read()
         except FormatError as reason:
             found = {"problem": str(reason)}
         else:

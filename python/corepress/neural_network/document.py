@@ -250,6 +250,11 @@ class ModelNode(Node):
     is_updatable: bool = False
     kind: str | None = None
 
+    @property
+    def in_words(self) -> str:
+        """What to call it in a message."""
+        return f"its part {self.where.rstrip('/')}" if self.where else "the model"
+
     def _head(self) -> bytes:
         return varint(_VERSION << 3 | _VARINT) + varint(self.version) if self.version else b""
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .schema import WeightParams
-from .weight_params import stored_bytes
+from .weight_params import EncodedWeight, read_encoded, read_weight, stored_bytes
 
 # Layer to its fields: "name: axes of the shape, the channels first [if flag]". An axis is a field of the layer; with a
 # star it is the product of a repeated one. Linear quantization has a scale for each channel of two axes, one for a
@@ -124,6 +127,14 @@ class LayerWeight:
     def channels(self) -> int:
         """Number of scales in linear modes."""
         return 1 if self.channel_axis is None else self.shape[self.channel_axis]
+
+    def read(self) -> NDArray[np.float32]:
+        """The weight as float32; FormatError if the message does not hold as many values."""
+        return read_weight(self.params, self.shape, self.channel_axis)
+
+    def read_encoded(self) -> EncodedWeight:
+        """A quantized weight as it is stored; FormatError if the message does not hold such a one."""
+        return read_encoded(self.params, self.shape, self.channel_axis)
 
     def stop_quantizing_inputs(self) -> None:
         """Have the layer take its inputs as they are: quantizing these goes with int8 weights only."""

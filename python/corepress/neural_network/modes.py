@@ -122,10 +122,10 @@ class Quantization:
         OutOfRangeError
             If the scale would be infinite.
         """
-        _require_finite(weight, num_threads)
         nbits = int(self.nbits or 0)
         if self.has_scales:
             return _linear(weight, nbits, channel_axis, num_threads, symmetric=self.mode == "linear_symmetric")
+        _require_finite(weight, num_threads)
         if self.mode == "linear_lut":
             return _by_table(weight, nbits, _even_table(weight, nbits), num_threads)
         if self.mode == "kmeans_lut":
@@ -178,6 +178,7 @@ def _linear(
     layout = channel_layout(weight.shape, channel_axis)
     found = _core.encode_even_steps(weight, layout, nbits, symmetric, num_threads)
     if found is None:
+        _require_finite(weight, num_threads)
         raise OutOfRangeError("quantize_weights: the range of the values is beyond that of float32")
     scale, bias, codes = found
     return EncodedWeight(codes.reshape(weight.shape), nbits, scale=scale, bias=bias, channel_axis=channel_axis)

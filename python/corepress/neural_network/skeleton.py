@@ -17,12 +17,12 @@ _DESCRIPTION = Model.DESCRIPTOR.fields_by_name["description"].number
 
 def differences(first: Document, second: Document) -> Iterator[str]:
     """What differs between two models, in words: anything but versions and what stands in layers."""
-    yield from _of_nodes("the model", first.root, second.root)
+    yield from _of_nodes(first.root.in_words, first.root, second.root)
 
 
 def _of_nodes(where: str, first: Node, second: Node) -> Iterator[str]:
-    if isinstance(first, ModelNode) and first.where:
-        where = f"its part {first.where.rstrip('/')}"
+    if isinstance(first, ModelNode):
+        where = first.in_words
     fields, others = _digests(first), _digests(second)
     for number in sorted(fields.keys() | others.keys()):
         if fields.get(number) != others.get(number):

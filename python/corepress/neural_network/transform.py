@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import kernels
 from ..coreml.report import Progress, WeightRecord
 from ..coreml.transform import Keep, ProgressCallback
 from ..errors import UnsuitableWeightError
 from .document import Document, LayerPlace
 from .layers import LayerWeight
-from .modes import Quantization, require_half, to_half
+from .modes import Quantization, require_half
 from .network import NetworkWeight, naming, read_weights, weights_of
 from .schema import require_size
 from .selection import obstacle_of
@@ -22,7 +23,6 @@ from .weight_params import (
     describe,
     half_error,
     kind_of,
-    read_weight,
     stored_bytes,
     write_encoded,
     write_float16,
@@ -154,11 +154,8 @@ class Transformation:
         if obstacle is not None:
             raise Keep(obstacle, planned=True)
 
-    def _read(self, weight: LayerWeight) -> NDArray[np.float32]:
-        return read_weight(weight.params, weight.shape, weight.channel_axis)
-
     def _restore(self, weight: LayerWeight) -> float | None:
-        values = self._read(weight)
+        values = weight.read()
         was_int8 = kind_of(weight.params) == "int8"
         write_float32(weight.params, values)
         if was_int8:
@@ -168,7 +165,7 @@ class Transformation:
     def _encode(self, weight: LayerWeight) -> float | None:
         if self._quantization.encoded_bytes(weight.size, weight.channels) >= stored_bytes(weight.params):
             raise Keep("would not become smaller, with its scales or table", planned=True)
-        return self._store_encoded(weight, self._read(weight))
+        return self._store_encoded(weight, weight.read())
 
     def _store_encoded(self, weight: LayerWeight, values: NDArray[np.float32]) -> float | None:
         encoded = self._quantization.encode(values, weight.channel_axis, self._threads)
@@ -185,14 +182,14 @@ class Transformation:
                 if not selected or weight.weight.untouched is not None or kind_of(weight.weight.params) != "float32":
                     continue
                 try:
-                    require_half(self._read(weight.weight), self._threads)
+                    require_half(weight.weight.read(), self._threads)
                 except UnsuitableWeightError:
                     staying = weight.name
 
         def halve(weight: LayerWeight) -> float | None:
             if kind_of(weight.params) == "float16":
                 raise Keep("float16 already", planned=True)
-            values = self._read(weight)
+            values = weight.read()
             if staying is not None:
                 require_half(values, self._threads)  # says why not, if it is this one
                 raise Keep(f"{staying} stays float32, and Core ML takes no layer with both precisions")
@@ -202,7 +199,7 @@ class Transformation:
             self._settle(weight, halve, chosen=selected)
 
     def _store_half(self, weight: LayerWeight, values: NDArray[np.float32]) -> float | None:
-        half = to_half(values, self._threads)
+        half = kernels.to_float16(values, num_threads=self._threads)  # all of the layer's are known to fit
         found = half_error(values, half, self._threads)
         write_float16(weight.params, half)
         return found.snr_db

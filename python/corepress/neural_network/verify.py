@@ -25,7 +25,7 @@ from .nearness import is_restored, misfit
 from .network import NetworkWeight, naming, weights_of
 from .skeleton import differences
 from .transform import HALF_VERSION, QUANTIZED_VERSION
-from .weight_params import clear_values, half_error, kind_of, read_encoded, read_half, read_weight
+from .weight_params import clear_values, half_error, kind_of, read_half
 
 
 class _Wrong(Exception):
@@ -179,7 +179,7 @@ class _Check:
         if weight.untouched is not None or "empty" in (kind, new):
             raise _Wrong("its values changed, although it is not compressed")
         if new == "float32" and kind != "float32":
-            self._restored(named, kind, _values(other))
+            self._restored(named, kind, other.read())
             if kind == "int8":
                 weight.stop_quantizing_inputs()
             return "decompressed", None, 1
@@ -187,7 +187,7 @@ class _Check:
             raise _Wrong("it was compressed already, and changed")
         if new == kind:
             raise _Wrong("its values changed, although it is not compressed")
-        values = _source(named, lambda: _values(weight))
+        values = _source(named, weight.read)
         if _core.count_nonfinite(values, self._threads):
             raise _Wrong("it has NaN or infinite values, which have no compressed form")
         return self._compressed(values, other, new)
@@ -195,9 +195,9 @@ class _Check:
     def _restored(self, named: NetworkWeight, kind: str, values: NDArray[np.float32]) -> None:
         weight = named.weight
         if kind == "float16":
-            is_right = same_bits(values, _source(named, lambda: _values(weight)))
+            is_right = same_bits(values, _source(named, weight.read))
         else:
-            encoded = _source(named, lambda: read_encoded(weight.params, weight.shape, weight.channel_axis))
+            encoded = _source(named, weight.read_encoded)
             is_right = is_restored(values, encoded, encoded.dense(self._threads))
         if not is_right:
             raise _Wrong("its values are not those that it was stored as in the source")
@@ -212,7 +212,7 @@ class _Check:
             if not same_bits(nearest, half):
                 raise _Wrong("its values are not those of the source in half precision")
             return "compressed", half_error(values, nearest, self._threads), HALF_VERSION
-        encoded = read_encoded(other.params, other.shape, other.channel_axis)
+        encoded = other.read_encoded()
         problem = misfit(values, encoded, self._threads)
         if problem is not None:
             raise _Wrong(problem)
@@ -221,10 +221,6 @@ class _Check:
 
 def _flat(layer: Any, place: LayerPlace) -> list[NetworkWeight]:
     return [weight for found in weights_of(layer, place.where) for weight in found]
-
-
-def _values(weight: LayerWeight) -> NDArray[np.float32]:
-    return read_weight(weight.params, weight.shape, weight.channel_axis)
 
 
 def _source(weight: NetworkWeight, read: Any) -> Any:
@@ -238,9 +234,8 @@ def _source(weight: NetworkWeight, read: Any) -> Any:
 def _wrong_versions(needed: dict[int, tuple[ModelNode, ModelNode, int]]) -> Iterator[str]:
     """Specification versions that are too low for the new weights, or were changed without need."""
     for model, other, least in needed.values():
-        where = f"its part {other.where.rstrip('/')}" if other.where else "the model"
         if other.version < least:
-            yield f"{where}: specification version {other.version} has no such weights, {least} has"
+            yield f"{other.in_words}: specification version {other.version} has no such weights, {least} has"
         raised = {max(model.version, version) for version in (HALF_VERSION, QUANTIZED_VERSION) if least}
         if other.version not in {model.version, *raised}:
-            yield f"{where}: specification version {model.version} became {other.version}"
+            yield f"{other.in_words}: specification version {model.version} became {other.version}"
