@@ -24,20 +24,26 @@ void CutLine<Number>::prepare(Span<const Point> points, int64_t origin) {
     Number* const weights = weight_.data();
     Number* const moments = moment_.data();
     Number* const squares = square_.data();
-    const auto add_up = [&](int64_t cut, int64_t end, int direction) {
+    struct Sums {
         Number weight{}, moment{}, square{};
-        for (; cut != end; cut += direction) {
-            const Point& point = points[direction > 0 ? cut - 1 : cut];
-            const Number value = difference<Number>(point.value, centre);
-            const Number part{direction * point.weight};
-            weights[cut] = weight = weight + part;
-            moments[cut] = moment = moment + part * value;
-            squares[cut] = square = square + part * value * value;
-        }
     };
+    const auto add = [&](Sums& sums, int64_t cut, const Point& point, double sign) {
+        const Number value = difference<Number>(point.value, centre);
+        const Number part{sign * point.weight};
+        weights[cut] = sums.weight = sums.weight + part;
+        moments[cut] = sums.moment = sums.moment + part * value;
+        squares[cut] = sums.square = sums.square + part * value * value;
+    };
+    // Each addition waits for the one before; those of the other side are done meanwhile.
     weights[origin] = moments[origin] = squares[origin] = Number{};
-    add_up(origin + 1, count + 1, 1);
-    add_up(origin - 1, -1, -1);
+    Sums above, below;
+    int64_t i = 0;
+    for (; i < std::min(origin, count - origin); ++i) {
+        add(above, origin + 1 + i, points[origin + i], 1);
+        add(below, origin - 1 - i, points[origin - 1 - i], -1);
+    }
+    for (int64_t j = i; origin + j < count; ++j) add(above, origin + 1 + j, points[origin + j], 1);
+    for (int64_t j = i; j < origin; ++j) add(below, origin - 1 - j, points[origin - 1 - j], -1);
     std::iota(index_.begin(), index_.end(), 0);
 }
 
@@ -50,6 +56,19 @@ void CutLine<Number>::select(const CutLine& line, const std::vector<int32_t>& pl
         moment_[i] = line.moment_[place];
         square_[i] = line.square_[place];
         index_[i] = line.index_[place];
+    }
+}
+
+template <typename Number>
+void CutLine<Number>::reverse(const CutLine& line) {
+    const size_t count = line.size();
+    resize(count);
+    for (size_t i = 0; i < count; ++i) {
+        const size_t place = count - 1 - i;
+        weight_[i] = -line.weight_[place];
+        moment_[i] = -line.moment_[place];
+        square_[i] = -line.square_[place];
+        index_[i] = -line.index_[place];
     }
 }
 
@@ -203,6 +222,11 @@ double CutLine<Number>::rounding_of(const std::vector<int32_t>& path) const {
         from = to;
     }
     return total;
+}
+
+template <typename Number>
+double CutLine<Number>::rounding() const {
+    return std::max(std::fabs(to_double(square_.front())), std::fabs(to_double(square_[size() - 1]))) * kRounding;
 }
 
 template class CutLine<double>;

@@ -29,15 +29,28 @@ public:
     void prepare(Span<const Point> points, int64_t origin);
     // The cuts of another line at these places, which ascend from its first to its last.
     void select(const CutLine& line, const std::vector<int32_t>& places);
+    // Those of another line from its last to its first.
+    void reverse(const CutLine& line);
 
     int32_t last() const { return static_cast<int32_t>(index_.size()) - 1; }
 
     // The cheapest path from the first cut to the last, the end of each link; returns its cost with the price.
     Number cheapest_path(double price, std::vector<int32_t>& path);
+    // After that, the same for the cheapest path to any cut.
+    Number cost_to(int32_t cut) const { return best_[static_cast<size_t>(cut)]; }
 
     double cost_of(const std::vector<int32_t>& path) const;
     // How far that may be off: an interval's cost is a difference of sums that reach it from the origin.
     double rounding_of(const std::vector<int32_t>& path) const;
+    // The same for any one interval.
+    double rounding() const;
+
+    // Of the points between two cuts: their weight, their mean (from the origin's value) and their cost.
+    double weight(int32_t from, int32_t to) const { return to_double(difference_of(weight_, from, to)); }
+    double mean(int32_t from, int32_t to) const {
+        return to_double(difference_of(moment_, from, to)) / weight(from, to);
+    }
+    Number cost(int32_t from, int32_t to) const;
 
 private:
     struct Link {
@@ -48,7 +61,9 @@ private:
 
     size_t size() const { return index_.size(); }
     void resize(size_t count);
-    Number cost(int32_t from, int32_t to) const;
+    static Number difference_of(const std::vector<Number>& sums, int32_t from, int32_t to) {
+        return sums[static_cast<size_t>(to)] - sums[static_cast<size_t>(from)];
+    }
     Link best_link(int32_t begin, int32_t end, int32_t to) const;
     void narrow(int32_t& begin, int32_t& end, int32_t to) const;
     Link best_of_many(int32_t begin, int32_t end, int32_t to) const;

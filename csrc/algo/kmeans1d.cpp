@@ -61,6 +61,20 @@ void ScalarKmeans::select_cuts(int count) {
     selection_.push_back(static_cast<int32_t>(points_.size()));
 }
 
+// Searches only the cuts that the cheapest path can have, where these are few enough to be worth finding out.
+bool ScalarKmeans::find_in_windows(int k, double& penalty) {
+    // A window is some sqrt(2k) buckets wide to either side of each cut, so this many buckets make the least work:
+    // two passes over their bounds, and one over the cuts in windows.
+    const double count = static_cast<double>(points_.size());
+    const double buckets = std::sqrt(2 * k * std::sqrt(k) * count);
+    if (4 * buckets > 0.75 * count) return false;
+    windows_.divide(search_.cuts(), points_, static_cast<int>(buckets));
+    if (!search_.find_among(windows_.bounds(), k, penalty)) return false;
+    penalty = search_.penalty();
+    windows_.leave(search_.cuts(), search_.selected(), k, penalty, search_.cuts().cost_of(search_.path()));
+    return search_.find_among(windows_.cuts(), k, penalty);
+}
+
 void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
     points_ = points;
     penalty_ = 0;
@@ -80,10 +94,10 @@ void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
         const bool worthwhile = count > 3 * static_cast<int64_t>(coarse_count);
         if (worthwhile) {
             select_cuts(coarse_count);
-            if (search_.find_coarse(k, penalty, selection_)) penalty = search_.penalty();
+            if (search_.find_among(selection_, k, penalty)) penalty = search_.penalty();
         }
     }
-    if (search_.find(k, penalty) && search_.trusted()) {
+    if ((find_in_windows(k, penalty) || search_.find(k, penalty)) && search_.trusted()) {
         ends_ = search_.path();
         penalty_ = search_.penalty();
         return;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "algo/cut_windows.h"
 #include "algo/path_search.h"
 
 namespace corepress {
@@ -25,10 +26,12 @@ public:
 
 private:
     double smooth_penalty(int k);
+    bool find_in_windows(int k, double& penalty);
     void select_cuts(int count);
 
     Span<const Point> points_;
     PathSearch<double> search_;
+    CutWindows windows_;
     PathSearch<DoubleDouble> extended_search_;
     std::vector<double> mass_;
     int64_t stretch_ = 1;

@@ -71,9 +71,11 @@ bool PathSearch<Number>::search(CutLine<Number>& cuts, int k, double penalty) {
 }
 
 template <typename Number>
-bool PathSearch<Number>::find_coarse(int k, double penalty, const std::vector<int32_t>& selection) {
-    coarse_.select(cuts_, selection);
-    return search(coarse_, k, penalty);
+bool PathSearch<Number>::find_among(const std::vector<int32_t>& selection, int k, double penalty) {
+    selected_.select(cuts_, selection);
+    const bool found = search(selected_, k, penalty);
+    for (int32_t& end : path_) end = selection[static_cast<size_t>(end)];
+    return found;
 }
 
 template class PathSearch<double>;

@@ -25,9 +25,12 @@ public:
     // Looks for the cheapest path of k links, 1 < k < points, starting from a guess of the penalty. False if rounding
     // got in the way; path() then has at most k links all the same.
     bool find(int k, double penalty) { return search(cuts_, k, penalty); }
-    // The same over a selection of cuts, from the first to the last; path() is then meaningless, but penalty() is a
-    // good guess for find.
-    bool find_coarse(int k, double penalty, const std::vector<int32_t>& selection);
+    // The same among a selection of cuts, which ascend from the first to the last.
+    bool find_among(const std::vector<int32_t>& selection, int k, double penalty);
+
+    const CutLine<Number>& cuts() const { return cuts_; }
+    // Those of the last call of find_among.
+    const CutLine<Number>& selected() const { return selected_; }
 
     // Whether the cost of the path found stands clear of the rounding of the sums.
     bool trusted() const { return cuts_.rounding_of(path_) <= 1e-5 * cuts_.cost_of(path_); }
@@ -39,7 +42,7 @@ private:
     bool search(CutLine<Number>& cuts, int k, double penalty);
 
     double penalty_ = 0;
-    CutLine<Number> cuts_, coarse_;
+    CutLine<Number> cuts_, selected_;
     std::vector<int32_t> path_, few_, many_, spliced_;
 };
 

@@ -76,6 +76,7 @@ def thousands(shape, weighted):
         "heavy": rng.standard_t(1.5, count),
         "clumps": rng.integers(0, 9, count) ** 2 + 1e-3 * rng.standard_normal(count),
         "even": np.arange(count) / 8,
+        "modes": rng.choice([-40.0, 0, 1], count) + rng.choice([1e-3, 0.3, 9], count) * rng.standard_normal(count),
     }[shape]
     return values, rng.uniform(0.01, 5, count) if weighted else np.ones(count)
 
@@ -101,10 +102,10 @@ def least_inertias(shape, weighted, most):
     return [float(inertia) for inertia in inertias]
 
 
-# Few clusters have more cuts to come from than are looked at one by one; heavy tails have links of few and of many
-# points; clumps change the length of links at once.
+# Few clusters have more cuts to come from than are looked at one by one, and cuts that are passed over. Heavy tails have
+# links of few and of many points; clumps change the length of links at once; modes have buckets of all kinds.
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("shape", ["normal", "heavy", "clumps", "even"])
+@pytest.mark.parametrize("shape", ["normal", "heavy", "clumps", "even", "modes"])
 def test_thousands_of_values_have_the_least_inertia_at_every_level(simd_level, shape, weighted):
     values, weights = thousands(shape, weighted)
     for k, least in enumerate(least_inertias(shape, weighted, 5), start=1):
