@@ -10,11 +10,6 @@
 
 namespace corepress {
 
-struct Point {
-    double value;
-    double weight;
-};
-
 // A partition of the points is a path over the cuts; each link, an interval, costs its sum of squares about its mean.
 // These costs satisfy the quadrangle inequality. So once a cut is better to come from than an earlier one, it stays so
 // for all later cuts: cheapest paths to later cuts come from later cuts (Yao, "Efficient dynamic programming using

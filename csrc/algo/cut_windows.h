@@ -19,21 +19,31 @@ namespace corepress {
 // An object keeps its memory between problems.
 class CutWindows {
 public:
-    // Some `count` bounds, from the first cut to the last, between buckets of about equal weight times width.
-    void divide(const CutLine<double>& line, Span<const Point> points, int count);
-
+    // All cuts of a line, which must stay, and some `count` bounds between buckets of about equal weight times width.
+    void start(const CutLine<double>& line, Span<const Point> points, int count);
+    // Bounds among the cuts that are left, from the first of the line to the last.
     const std::vector<int32_t>& bounds() const { return bounds_; }
 
-    // Leaves the cuts of `line` that the cheapest partition into k intervals can have, and its first and last.
-    // `at_bounds` are its cuts at the bounds, with the paths of least cost at the penalty; `enough` is the cost of some
-    // partition into k intervals.
-    void leave(const CutLine<double>& line, const CutLine<double>& at_bounds, int k, double penalty, double enough);
-
+    // Leaves only the cuts that the cheapest partition into k intervals can have, and the first and last. `at_bounds`
+    // are the cuts at the bounds, with the paths of least cost at the penalty; `cost` is that of some partition.
+    void leave(const CutLine<double>& at_bounds, int k, double penalty, double cost);
     const std::vector<int32_t>& cuts() const { return cuts_; }
 
+    // Finer bounds, if the buckets that are left hold so many cuts that these are worth it.
+    bool refine();
+
 private:
-    std::vector<int32_t> bounds_, cuts_, path_;
+    void divide(size_t most_cuts);
+
+    const CutLine<double>* line_ = nullptr;
+    Span<const Point> points_;
+    double most_ = 0;    // weight times width of a bucket
+    double enough_ = 0;  // the least cost known
+    std::vector<int32_t> cuts_, bounds_;
+    size_t buckets_left_ = 0;
+    std::vector<size_t> places_;   // of the bounds among the cuts
     std::vector<double> through_;  // the least cost of k intervals through each bound
+    std::vector<int32_t> path_;
     CutLine<double> backwards_;
 };
 

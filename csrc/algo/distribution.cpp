@@ -1,9 +1,11 @@
 #include "algo/distribution.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/parallel.h"
 #include "core/require.h"
+#include "dispatch.h"
 
 namespace corepress {
 namespace {
@@ -28,20 +30,25 @@ void Distribution<Bits>::add_sorted(std::vector<Key>& keys) {
     std::sort(keys.begin(), keys.end());
     finite_ = keys.empty() || is_finite_range<Bits>(keys.front(), keys.back());
     if (!finite_) return;
+    points_.clear();
     for (size_t i = 0; i < keys.size();) {
         size_t next = i + 1;
         while (next < keys.size() && keys[next] == keys[i]) ++next;
         add_point(value_of_key<Bits>(keys[i]), next - i);
         i = next;
     }
+    point_count_ = static_cast<int64_t>(points_.size());
 }
 
 template <typename Bits>
 void Distribution<Bits>::count_patterns(const GroupView<Bits>& group, int threads) {
-    for (auto& worker : workers_.objects()) worker->patterns.assign(kPatterns, 0);
+    const auto provide = [](Counts& worker) {
+        if (worker.patterns.empty()) worker.patterns.assign(kPatterns, 0);
+    };
+    for (auto& worker : workers_.objects()) provide(*worker);
     parallel_pieces(group.size(), kPiece, threads, [&](int64_t begin, int64_t end) {
         auto worker = workers_.borrow();
-        if (worker->patterns.empty()) worker->patterns.assign(kPatterns, 0);
+        provide(*worker);
         uint32_t* const counts = worker->patterns.data();
         group.for_each(begin, end, [counts](const Bits* values, int64_t length) {
             constexpr int kLow = Format<Bits>::kWidth - 16;
@@ -50,8 +57,8 @@ void Distribution<Bits>::count_patterns(const GroupView<Bits>& group, int thread
     });
     patterns_.swap(workers_.objects().front()->patterns);
     for (size_t worker = 1; worker < workers_.objects().size(); ++worker) {
-        const uint32_t* const counts = workers_.objects()[worker]->patterns.data();
-        for (size_t bits = 0; bits < kPatterns; ++bits) patterns_[bits] += counts[bits];
+        uint32_t* const counts = workers_.objects()[worker]->patterns.data();
+        for (size_t bits = 0; bits < kPatterns; ++bits) patterns_[bits] += std::exchange(counts[bits], 0);
     }
 }
 
@@ -66,33 +73,12 @@ bool Distribution<Bits>::counted_nonfinite() const {
     return count > 0;
 }
 
-// Points of halves. Most patterns do not occur, so many are passed over at once; these have one exponent, hence values
-// in even steps.
 template <typename Bits>
-void Distribution<Bits>::add_patterns() {
-    constexpr int kTogether = 16;
-    constexpr size_t kMinusZero = kPatterns / 2;
-    patterns_[0] += patterns_[kMinusZero];
-    patterns_[kMinusZero] = 0;
-    uint32_t occurring = 0;
-    for (const uint32_t count : patterns_) occurring += count > 0 ? 1 : 0;
-    points_.resize(occurring + kTogether);
-    Point* point = points_.data();
-    for (int first = 0; first < kPatterns; first += kTogether) {
-        const bool is_negative = first < kPatterns / 2;
-        const uint32_t* const counts = patterns_.data() + stored_pattern(is_negative ? first + kTogether - 1 : first);
-        uint32_t any = 0;
-        for (int i = 0; i < kTogether; ++i) any |= counts[i];
-        if (any == 0) continue;
-        const double lowest = value_of_key<Bits>(first - kPatterns / 2);
-        const double step = value_of_key<Bits>(first + 1 - kPatterns / 2) - lowest;
-        for (int i = 0; i < kTogether; ++i) {
-            const uint32_t count = counts[is_negative ? kTogether - 1 - i : i];
-            *point = {lowest + i * step, static_cast<double>(count)};
-            point += count > 0 ? 1 : 0;  // a branch would be mispredicted half of the time
-        }
-    }
-    points_.resize(occurring);
+void Distribution<Bits>::add_patterns(int64_t most) {
+    constexpr int64_t kRoom = 16;
+    const size_t room = static_cast<size_t>(std::min<int64_t>(most, kPatterns) + kRoom);
+    if (points_.size() < room) points_.resize(room);
+    point_count_ = kernels_for<Bits>(kernels()).points_of_counts(patterns_.data(), points_.data());
 }
 
 template <typename Bits>
@@ -143,6 +129,7 @@ void Distribution<Bits>::add_buckets() {
         }
         point_buckets_.resize(points_.size(), bucket);
     });
+    point_count_ = static_cast<int64_t>(points_.size());
 }
 
 template <typename Bits>
@@ -150,9 +137,8 @@ void Distribution<Bits>::collect(const GroupView<Bits>& group, int threads) {
     constexpr int64_t kSmall = sizeof(Bits) == 2 ? kSmallHalves : kSmallFloats;
     require(group.size() <= int64_t{0xffffffff}, "a group of ", group.size(),
             " weights is too large to count in 32 bits");
-    points_.clear();
+    point_count_ = 0;
     bucketed_ = false;
-    finite_ = true;
     if (group.size() <= kSmall) {
         keys_.clear();
         group.for_each(0, group.size(), [this](const Bits* values, int64_t length) {
@@ -163,10 +149,9 @@ void Distribution<Bits>::collect(const GroupView<Bits>& group, int threads) {
     }
     count_patterns(group, threads);
     finite_ = !counted_nonfinite();
-    if (!finite_) return;
     if constexpr (sizeof(Bits) == 2) {
-        add_patterns();
-    } else {
+        if (finite_) return add_patterns(group.size());
+    } else if (finite_) {
         bucketed_ = true;
         const auto count = [this](size_t stored) { return patterns_[stored]; };
         division_.divide(count, count);
@@ -174,6 +159,7 @@ void Distribution<Bits>::collect(const GroupView<Bits>& group, int threads) {
         refined_.assign(buckets_.size(), 0);
         add_buckets();
     }
+    std::fill(patterns_.begin(), patterns_.end(), 0);
 }
 
 template <typename Bits>

@@ -71,7 +71,7 @@ public:
     using Key = typename Format<Bits>::Key;
 
     // Distinct values, or means of buckets, ascending, with their counts. -0 counts as 0.
-    const std::vector<Point>& points() const { return points_; }
+    Span<const Point> points() const { return {points_.data(), point_count_}; }
     bool has_every_value() const { return !bucketed_; }
     // Otherwise there are no points.
     bool is_finite() const { return finite_; }
@@ -95,15 +95,16 @@ private:
     void add_point(double value, uint64_t weight);
     void count_patterns(const GroupView<Bits>& group, int threads);
     bool counted_nonfinite() const;
-    void add_patterns();
+    void add_patterns(int64_t most);
     void count_buckets(const GroupView<Bits>& group, int threads);
     void add_buckets();
 
     bool bucketed_ = false, finite_ = true;
-    std::vector<Point> points_;
+    std::vector<Point> points_;  // and room for more
+    int64_t point_count_ = 0;
     std::vector<uint32_t> point_buckets_;  // the bucket each point stands for, or belongs to once refined
     std::vector<uint8_t> refined_;         // per bucket: whether its values are points of their own
-    std::vector<uint32_t> patterns_;       // counts by upper 16 bits as stored
+    std::vector<uint32_t> patterns_;       // counts by upper 16 bits as stored; 0 between groups, as workers' are
     FloatBuckets division_;
     std::vector<Bucket> buckets_;
     std::vector<Key> keys_;

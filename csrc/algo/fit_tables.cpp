@@ -53,7 +53,7 @@ public:
     Fit fit_kmeans(const GroupView<Bits>& group, int entries, int threads, Bits* lut) {
         if (group.importance != nullptr) {
             weighted_.collect(group, threads);
-            if (!weighted_.points().empty()) {
+            if (weighted_.points().size() > 0) {
                 solve(weighted_, group, entries, threads, lut);
                 return {};
             }
@@ -62,7 +62,7 @@ public:
         if (!distribution_.is_finite()) return {false};
         const int used = solve(distribution_, group, entries, threads, lut);
         if (!distribution_.has_every_value()) return {};
-        return {true, noise_of(span(distribution_), lut, used)};
+        return {true, noise_of(distribution_.points(), lut, used)};
     }
 
     void fit_uniform(const GroupView<Bits>& group, int entries, int threads, Bits* lut) {
@@ -86,7 +86,7 @@ public:
         exact_.back() = bits_from_double<Bits>(highest);
         if (is_finite) {
             distribution_.collect(group, threads);
-            const Span<const Point> points = span(distribution_);
+            const Span<const Point> points = distribution_.points();
             const double error = noise_of(points, lut, entries).squared_error;
             if (error <= noise_of(points, exact_.data(), entries).squared_error) return;
         }
@@ -94,11 +94,6 @@ public:
     }
 
 private:
-    template <typename Points>
-    static Span<const Point> span(const Points& points) {
-        return {points.points().data(), static_cast<int64_t>(points.points().size())};
-    }
-
     static void put_steps(double lowest, double step, int entries, Bits* lut) {
         for (int k = 0; k < entries; ++k) lut[k] = bits_from_double<Bits>(lowest + k * step);
     }
@@ -107,9 +102,9 @@ private:
     template <typename Points>
     int solve(Points& points, const GroupView<Bits>& group, int entries, int threads, Bits* lut) {
         constexpr int kMostRefinements = 8;
-        kmeans_.solve(span(points), entries);
+        kmeans_.solve(points.points(), entries);
         for (int i = 0; i < kMostRefinements && points.refine(group, kmeans_.ends(), threads); ++i) {
-            kmeans_.solve(span(points), entries, kmeans_.penalty());
+            kmeans_.solve(points.points(), entries, kmeans_.penalty());
         }
         const int used = static_cast<int>(kmeans_.ends().size());
         for (int c = 0; c < used; ++c) lut[c] = bits_from_double<Bits>(kmeans_.centroid(c));

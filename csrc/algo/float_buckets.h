@@ -8,13 +8,10 @@
 
 namespace corepress {
 
-// The place of a value's upper 16 bits in key order, and those bits as they are stored.
+// The place of a value's upper 16 bits in key order.
 template <typename Bits>
 int upper_pattern(typename Format<Bits>::Key key) {
     return (static_cast<int32_t>(key) >> (Format<Bits>::kWidth - 16)) + kPatterns / 2;
-}
-inline size_t stored_pattern(int pattern) {
-    return static_cast<size_t>(pattern < kPatterns / 2 ? kPatterns - 1 - pattern : pattern - kPatterns / 2);
 }
 
 class FloatBuckets {

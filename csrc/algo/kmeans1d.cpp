@@ -67,11 +67,13 @@ bool ScalarKmeans::find_in_windows(int k, double& penalty) {
     // two passes over their bounds, and one over the cuts in windows.
     const double count = static_cast<double>(points_.size());
     const double buckets = std::sqrt(2 * k * std::sqrt(k) * count);
-    if (4 * buckets > 0.75 * count) return false;
-    windows_.divide(search_.cuts(), points_, static_cast<int>(buckets));
-    if (!search_.find_among(windows_.bounds(), k, penalty)) return false;
-    penalty = search_.penalty();
-    windows_.leave(search_.cuts(), search_.selected(), k, penalty, search_.cuts().cost_of(search_.path()));
+    if (4 * buckets > count) return false;
+    windows_.start(search_.cuts(), points_, static_cast<int>(buckets));
+    do {
+        if (!search_.find_among(windows_.bounds(), k, penalty)) return false;
+        penalty = search_.penalty();
+        windows_.leave(search_.selected(), k, penalty, search_.cuts().cost_of(search_.path()));
+    } while (windows_.refine());
     return search_.find_among(windows_.cuts(), k, penalty);
 }
 

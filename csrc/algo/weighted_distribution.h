@@ -18,7 +18,7 @@ public:
     using Key = typename Format<Bits>::Key;
 
     // Empty if nothing has any importance.
-    const std::vector<Point>& points() const { return points_; }
+    Span<const Point> points() const { return {points_.data(), static_cast<int64_t>(points_.size())}; }
 
     void collect(const GroupView<Bits>& group, int threads);
     bool refine(const GroupView<Bits>& group, const std::vector<int32_t>& ends, int threads);

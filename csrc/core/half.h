@@ -142,5 +142,10 @@ inline Bits bits_from_double(double value) {
 // The number of patterns of a value's upper 16 bits: all there are of the 16-bit formats.
 constexpr int kPatterns = 1 << 16;
 
+// The bits as they are stored of the pattern at a place in key order.
+inline size_t stored_pattern(int pattern) {
+    return static_cast<size_t>(pattern < kPatterns / 2 ? kPatterns - 1 - pattern : pattern - kPatterns / 2);
+}
+
 }  // namespace
 }  // namespace corepress

@@ -69,6 +69,7 @@ inline __attribute__((always_inline)) void with_constant(int64_t length, const B
 #include "kernels/vector.inl.h"
 
 #include "kernels/mask.inl.h"  // uses the packer
+#include "kernels/points.inl.h"
 #include "kernels/structure.inl.h"
 
 template <typename Bits>
@@ -78,6 +79,7 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         count_nonfinite<Bits>,
         run_key_ranges<Bits, Key>,
         column_key_range<Bits, Key>,
+        counted_points<Bits>(),
         assign_by_cuts<Bits, Key>,
         assign_by_search<Bits, Key>,
         assign_by_table<Bits, Key>,

@@ -78,6 +78,12 @@ struct DistanceSum {
     double largest = 0;
 };
 
+// A value on a line, and what it weighs.
+struct Point {
+    double value;
+    double weight;
+};
+
 // Cuts of a line of weighted points (algo/cut_line.h): sums over the points between an origin and each, and the least
 // cost of a path to it. As many numbers as kPathPadding more than there are cuts can be read.
 struct PathCuts {
@@ -102,6 +108,10 @@ struct ValueKernels {
     void (*run_key_ranges)(const Bits* values, int64_t runs, int64_t length, Key* lowest, Key* highest);
     // The same for each column of a row-major [rows, columns] matrix.
     void (*column_key_range)(const Bits* values, int64_t rows, int64_t columns, Key* lowest, Key* highest);
+
+    // From counts of all bit patterns, which it leaves at 0, the values that occur and how often, ascending; -0 counts
+    // as 0. Returns how many they are; there is room for 16 more. Null for floats, which have too many patterns.
+    int64_t (*points_of_counts)(uint32_t* counts, Point* points);
 
     // codes[i] = number of cuts below values[i]: the code is j where cuts[j-1] < key <= cuts[j]. Cuts ascend.
     void (*assign_by_cuts)(const Bits* values, int64_t count, const Key* cuts, int cut_count, uint8_t* codes);

@@ -102,8 +102,8 @@ def least_inertias(shape, weighted, most):
     return [float(inertia) for inertia in inertias]
 
 
-# Few clusters have more cuts to come from than are looked at one by one, and cuts that are passed over. Heavy tails have
-# links of few and of many points; clumps change the length of links at once; modes have buckets of all kinds.
+# Few clusters have more cuts to come from than are looked at one by one, and cuts that are passed over. Heavy tails
+# have links of few and of many points; clumps change the length of links at once; modes have buckets of all kinds.
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shape", ["normal", "heavy", "clumps", "even", "modes"])
 def test_thousands_of_values_have_the_least_inertia_at_every_level(simd_level, shape, weighted):
