@@ -67,6 +67,7 @@ inline __attribute__((always_inline)) void with_constant(int64_t length, const B
 #include "kernels/scan.inl.h"
 #include "kernels/steps.inl.h"
 #include "kernels/vector.inl.h"
+#include "kernels/vector_codes.inl.h"
 
 #include "kernels/mask.inl.h"  // uses the packer
 #include "kernels/points.inl.h"
@@ -135,6 +136,7 @@ const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     encode_steps,
     decode_steps,
     assign_vectors,
+    nearest_codes,
     assign_close_vectors,
     add_distances,
     approach,

@@ -1,0 +1,175 @@
+// The nearest entry alone, without its distance: |c|^2 - 2xc ranks entries as the squared distances do, in a third of
+// the operations. It is rounded otherwise, so vectors for which two entries are about as near are looked at again.
+
+constexpr int64_t kMostCodes = 256;
+
+// Registers of ranks. Written as the compilers' own vectors, ranks travel through memory to have their bits changed.
+#if defined(__AVX512F__)
+#define COREPRESS_RANKS_ENTRIES
+struct Ranks {
+    using Register = __m512;
+    static constexpr int kRegisters = 2;  // that the loop over entries keeps in work
+    static Register all(float number) { return _mm512_set1_ps(number); }
+    static Register multiply_add(Register a, Register b, Register c) { return _mm512_fmadd_ps(a, b, c); }
+    static Register lesser(Register a, Register b) { return _mm512_maskz_min_ps(0xffff, a, b); }
+    static Register greater(Register a, Register b) { return _mm512_maskz_max_ps(0xffff, a, b); }
+    static Register replace(Register rank, int32_t mask, int32_t number) {
+        constexpr int kKeptOrNumber = 0xea;  // (first & second) | third
+        const __m512i kept = _mm512_set1_epi32(~mask), numbers = _mm512_set1_epi32(number);
+        return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(rank), kept, numbers, kKeptOrNumber));
+    }
+};
+#elif defined(__AVX2__)
+#define COREPRESS_RANKS_ENTRIES
+struct Ranks {
+    using Register = __m256;
+    static constexpr int kRegisters = 1;
+    static Register all(float number) { return _mm256_set1_ps(number); }
+    static Register multiply_add(Register a, Register b, Register c) { return _mm256_fmadd_ps(a, b, c); }
+    static Register lesser(Register a, Register b) { return _mm256_min_ps(a, b); }
+    static Register greater(Register a, Register b) { return _mm256_max_ps(a, b); }
+    static Register replace(Register rank, int32_t mask, int32_t number) {
+        const __m256 kept = _mm256_castsi256_ps(_mm256_set1_epi32(~mask));
+        return _mm256_or_ps(_mm256_and_ps(rank, kept), _mm256_castsi256_ps(_mm256_set1_epi32(number)));
+    }
+};
+#elif defined(__aarch64__)
+#define COREPRESS_RANKS_ENTRIES
+struct Ranks {
+    using Register = float32x4_t;
+    static constexpr int kRegisters = 2;
+    static Register all(float number) { return vdupq_n_f32(number); }
+    static Register multiply_add(Register a, Register b, Register c) { return vfmaq_f32(c, a, b); }
+    static Register lesser(Register a, Register b) { return vminq_f32(a, b); }
+    static Register greater(Register a, Register b) { return vmaxq_f32(a, b); }
+    static Register replace(Register rank, int32_t mask, int32_t number) {
+        return vreinterpretq_f32_s32(
+            vbslq_s32(vdupq_n_u32(static_cast<uint32_t>(mask)), vdupq_n_s32(number), vreinterpretq_s32_f32(rank)));
+    }
+};
+#endif
+
+#if defined(COREPRESS_RANKS_ENTRIES)
+// Entries as the ranking takes them, and in planes.
+template <int kLength>
+struct RankedEntries {
+    float offsets[kMostCodes];           // |c|^2
+    float slopes[kMostCodes * kLength];  // -2 c
+    float planes[kLength][kMostCodes + kWide];
+    int64_t count, padded;
+    float reach = 0;  // the largest offset
+
+    RankedEntries(const float* entries, int64_t entry_count) : count(entry_count) {
+        padded = (count + kWide - 1) / kWide * kWide;
+        for (int64_t j = 0; j < count; ++j) {
+            float square = 0;
+            for (int c = 0; c < kLength; ++c) {
+                const float component = entries[j * kLength + c];
+                square += component * component;
+                slopes[j * kLength + c] = -2 * component;
+                planes[c][j] = component;
+            }
+            offsets[j] = square;
+            reach = square > reach ? square : reach;
+        }
+        for (int c = 0; c < kLength; ++c) {
+            for (int64_t j = count; j < padded; ++j) planes[c][j] = planes[c][0];
+        }
+    }
+
+    // By the distances, as assign_vectors has them.
+    uint16_t nearest(const float* vector, int64_t stride) const {
+        constexpr int32_t kFirst[kWide] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        Floats least = broadcast<float, kWide>(__builtin_inff());
+        Ints number, code = {};
+        load(kFirst, number);
+        for (int64_t j = 0; j < padded; j += kWide, number = number + static_cast<int32_t>(kWide)) {
+            Floats distance = {};
+            COREPRESS_UNROLL
+            for (int c = 0; c < kLength; ++c) {
+                const Floats difference = floats_at<kWide>(planes[c] + j) - vector[c * stride];
+                const Floats square = difference * difference;
+                distance = c == 0 ? square : distance + square;
+            }
+            const Ints nearer = less(distance, least);
+            least = choose(nearer, distance, least);
+            code = choose(nearer, number, code);
+        }
+        float distances[kWide];
+        int32_t codes[kWide];
+        store(least, distances);
+        store(code, codes);
+        int best = 0;
+        for (int lane = 1; lane < kWide; ++lane) {
+            const bool sooner = distances[lane] == distances[best] && codes[lane] < codes[best];
+            if (distances[lane] < distances[best] || sooner) best = lane;
+        }
+        return static_cast<uint16_t>(codes[best]);
+    }
+};
+
+template <int kLength>
+inline void nearest_codes_of(const float* planes, int64_t stride, int64_t count, const float* entries,
+                             int64_t entry_count, uint16_t* codes) {
+    // A rank is at most twice |x|^2 + max |c|^2. The number in its last 8 of 24 bits moves it by less than 2^-15 of it;
+    // what the ranks of two entries lose by rounding, and distances, is less than 2^-18 of that sum.
+    constexpr float kMargin = 0x1p-13f * 1.125f, kUnderflow = 0x1p-100f;
+    constexpr int32_t kNumber = 0xff;
+    constexpr int kRegisters = kLength > 4 ? 1 : Ranks::kRegisters, kCount = kRegisters * kInRegister;
+    const RankedEntries<kLength> ranked(entries, entry_count);
+    for (int64_t i = 0; i < count; i += kCount) {
+        Ranks::Register known[kRegisters][kLength], first[kRegisters], second[kRegisters];
+        COREPRESS_UNROLL
+        for (int r = 0; r < kRegisters; ++r) {
+            COREPRESS_UNROLL
+            for (int c = 0; c < kLength; ++c) {
+                memcpy(&known[r][c], planes + c * stride + i + r * kInRegister, sizeof known[r][c]);
+            }
+            first[r] = second[r] = Ranks::all(__builtin_inff());
+        }
+        for (int64_t j = 0; j < ranked.count; ++j) {
+            COREPRESS_UNROLL
+            for (int r = 0; r < kRegisters; ++r) {
+                Ranks::Register rank = Ranks::all(ranked.offsets[j]);
+                COREPRESS_UNROLL
+                for (int c = 0; c < kLength; ++c) {
+                    rank = Ranks::multiply_add(known[r][c], Ranks::all(ranked.slopes[j * kLength + c]), rank);
+                }
+                rank = Ranks::replace(rank, kNumber, static_cast<int32_t>(j));
+                second[r] = Ranks::lesser(second[r], Ranks::greater(first[r], rank));
+                first[r] = Ranks::lesser(first[r], rank);
+            }
+        }
+        float least[kCount], next[kCount];
+        memcpy(least, first, sizeof least);
+        memcpy(next, second, sizeof next);
+        for (int lane = 0; lane < kCount; ++lane) {
+            float square = ranked.reach;
+            for (int c = 0; c < kLength; ++c) {
+                const float component = planes[c * stride + i + lane];
+                square += component * component;
+            }
+            next[lane] -= least[lane] + (square * kMargin + kUnderflow);
+            int32_t bits;
+            memcpy(&bits, least + lane, sizeof bits);
+            codes[i + lane] = static_cast<uint16_t>(bits & kNumber);
+        }
+        for (int lane = 0; lane < kCount; ++lane) {
+            if (!(next[lane] > 0)) codes[i + lane] = ranked.nearest(planes + i + lane, stride);
+        }
+    }
+}
+#endif
+
+void nearest_codes(const float* planes, int64_t stride, int64_t length, int64_t count, const float* entries,
+                   int64_t entry_count, uint16_t* codes, float* distances) {
+#if defined(COREPRESS_RANKS_ENTRIES)
+    if (entry_count > 1 && entry_count <= kMostCodes) {
+        const auto run = [&](auto kernel) { kernel(planes, stride, count, entries, entry_count, codes); };
+        if (length == 2) return run(nearest_codes_of<2>);
+        if (length == 4) return run(nearest_codes_of<4>);
+        if (length == 8) return run(nearest_codes_of<8>);
+    }
+#endif
+    assign_vectors(planes, nullptr, stride, length, count, entries, entry_count, codes, distances);
+}
