@@ -62,7 +62,8 @@ void VectorKmeans::fit(const VectorGroup<Bits>& group, int64_t k, int threads) {
     const int64_t per_entry = pairs ? std::clamp<int64_t>(group.size() / (4 * k), 1024, 2048) : k > 64 ? 1024 : 2048;
     sample_.draw(group, std::min(std::max<int64_t>(65536, per_entry * k), room), first, threads);
     if (!group.weighted() && VectorEntries::worth_sorting(k, length_)) sample_.sort(threads);
-    const double roughly = pairs ? 2e-3 : 1e-3, finally = pairs ? 4e-4 : 5e-4;
+    const double finally = pairs ? 4e-4 : k > 64 ? 7.5e-4 : 5e-4;
+    constexpr double roughly = 2e-3;
     start_best(k <= 16 ? 4 : k <= 64 ? 2 : 1, roughly, threads);
     for (int64_t count = sample_.first_size(); count < sample_.size();) {
         count = sample_.next_size(count);
@@ -91,7 +92,7 @@ void VectorKmeans::start_best(int starts, double least_gain, int threads) {
 void VectorKmeans::start(int64_t count, uint64_t counter) {
     int64_t bits = 0;
     while ((int64_t{1} << bits) < k_) ++bits;
-    const int64_t trials = k_ > 1024 ? 1 : 2 + 7 * bits / 10;  // 2 + ln k
+    const int64_t trials = k_ > 1024 ? 1 : k_ > 64 && length_ > 2 ? 3 : 2 + 7 * bits / 10;  // 2 + ln k
     const int64_t padded = (count + 31) / 32 * 32, tiles = (padded + kVectorTile - 1) / kVectorTile;
     for (auto* const distances : {&nearest_, &trial_, &best_trial_}) distances->resize(static_cast<size_t>(padded));
     for (auto* const sums : {&tile_sums_, &trial_sums_, &best_sums_}) sums->resize(static_cast<size_t>(tiles));
@@ -233,7 +234,8 @@ void VectorKmeans::update_entries(int64_t pieces, int64_t width) {
     }
     std::stable_sort(pieces_.begin(), pieces_.end(),
                      [](const Piece& a, const Piece& b) { return a.farthest > b.farthest; });
-    const double reach = has_momentum_ ? 1.8 : 1.0, kept = has_momentum_ ? 0.9 : 0.0;
+    const bool pairs = length_ == 2;
+    const double reach = !has_momentum_ ? 1.0 : pairs ? 1.8 : 2.2, kept = !has_momentum_ ? 0.0 : pairs ? 0.9 : 0.7;
     size_t next = 0;
     relocated_ = false;
     for (int64_t entry = 0; entry < k_; ++entry) {

@@ -29,6 +29,8 @@ void VectorSample::make_room(int64_t size, int64_t first_size, int64_t length, b
     stride_ = (size + kVectorTile - 1) / kVectorTile * kVectorTile;
     step_ = std::max<int64_t>(1, size / first_size);
     first_size_ = (size + step_ - 1) / step_;
+    whole_ = size / step_;
+    longer_ = size % step_;
     planes_.assign(static_cast<size_t>(length * stride_), 0.0f);
     weights_.assign(weighted ? planes_.size() : 0, 0.0f);
     shares_.assign(shared ? static_cast<size_t>(stride_) : 0, 0.0f);
@@ -36,8 +38,9 @@ void VectorSample::make_room(int64_t size, int64_t first_size, int64_t length, b
 
 // Every step_-th vector comes first, then those that follow them, and so on.
 int64_t VectorSample::place_of(int64_t index) const {
-    const int64_t rest = index % step_, whole = size_ / step_, longer = size_ % step_;
-    return rest * whole + std::min(rest, longer) + index / step_;
+    const auto place = static_cast<uint32_t>(index), step = static_cast<uint32_t>(step_);  // a half of a wide division
+    const int64_t rest = place % step, round = place / step;
+    return rest * whole_ + std::min(rest, longer_) + round;
 }
 
 void VectorSample::put(int64_t index, const VectorPlanes& from, int64_t offset, double share) {

@@ -58,7 +58,8 @@ private:
     template <typename Bits>
     void find_mean(const VectorGroup<Bits>& group);
 
-    int64_t size_ = 0, first_size_ = 0, length_ = 0, stride_ = 0, step_ = 1;
+    int64_t size_ = 0, first_size_ = 0, length_ = 0, stride_ = 0;
+    int64_t step_ = 1, whole_ = 0, longer_ = 0;  // vectors of each step, and how many steps have one more
     bool weighted_ = false, shared_ = false, complete_ = false, sorted_ = false;
     std::vector<float> planes_, weights_, shares_, mean_;
     VectorBoxes boxes_;

@@ -2,6 +2,7 @@
 // the operations. It is rounded otherwise, so vectors for which two entries are about as near are looked at again.
 
 constexpr int64_t kMostCodes = 256;
+constexpr float kMostSquare = 1e37f;
 
 // Registers of ranks. Written as the compilers' own vectors, ranks travel through memory to have their bits changed.
 #if defined(__AVX512F__)
@@ -57,7 +58,7 @@ struct RankedEntries {
     float slopes[kMostCodes * kLength];  // -2 c
     float planes[kLength][kMostCodes + kWide];
     int64_t count, padded;
-    float reach = 0;  // the largest offset
+    bool usual = true;  // no rank can overflow
 
     RankedEntries(const float* entries, int64_t entry_count) : count(entry_count) {
         padded = (count + kWide - 1) / kWide * kWide;
@@ -70,7 +71,7 @@ struct RankedEntries {
                 planes[c][j] = component;
             }
             offsets[j] = square;
-            reach = square > reach ? square : reach;
+            usual = usual && square < kMostSquare;
         }
         for (int c = 0; c < kLength; ++c) {
             for (int64_t j = count; j < padded; ++j) planes[c][j] = planes[c][0];
@@ -111,9 +112,10 @@ struct RankedEntries {
 template <int kLength>
 inline void nearest_codes_of(const float* planes, int64_t stride, int64_t count, const float* entries,
                              int64_t entry_count, uint16_t* codes) {
-    // A rank is at most twice |x|^2 + max |c|^2. The number in its last 8 of 24 bits moves it by less than 2^-15 of it;
-    // what the ranks of two entries lose by rounding, and distances, is less than 2^-18 of that sum.
-    constexpr float kMargin = 0x1p-13f * 1.125f, kUnderflow = 0x1p-100f;
+    // Of entries that are no farther from x than d, ranks are between -|x|^2 and d^2, and their terms at most five
+    // times as large as both together. The number in the last 8 of 24 bits moves a rank by less than 2^-15 of it; what
+    // is lost by rounding, in ranks and distances, is less than 2^-17 of both together.
+    constexpr float kMargin = 0x1p-14f * 1.1875f, kUnderflow = 0x1p-100f;
     constexpr int32_t kNumber = 0xff;
     constexpr int kRegisters = kLength > 4 ? 1 : Ranks::kRegisters, kCount = kRegisters * kInRegister;
     const RankedEntries<kLength> ranked(entries, entry_count);
@@ -144,18 +146,20 @@ inline void nearest_codes_of(const float* planes, int64_t stride, int64_t count,
         memcpy(least, first, sizeof least);
         memcpy(next, second, sizeof next);
         for (int lane = 0; lane < kCount; ++lane) {
-            float square = ranked.reach;
+            float square = 0;
             for (int c = 0; c < kLength; ++c) {
                 const float component = planes[c * stride + i + lane];
                 square += component * component;
             }
-            next[lane] -= least[lane] + (square * kMargin + kUnderflow);
+            const float distance = least[lane] + square;
+            if (!(square < kMostSquare)) square = __builtin_nanf("");
+            next[lane] -= least[lane] + ((square + (distance > 0 ? distance : 0)) * kMargin + kUnderflow);
             int32_t bits;
             memcpy(&bits, least + lane, sizeof bits);
             codes[i + lane] = static_cast<uint16_t>(bits & kNumber);
         }
         for (int lane = 0; lane < kCount; ++lane) {
-            if (!(next[lane] > 0)) codes[i + lane] = ranked.nearest(planes + i + lane, stride);
+            if (!(next[lane] > 0) || !ranked.usual) codes[i + lane] = ranked.nearest(planes + i + lane, stride);
         }
     }
 }

@@ -119,8 +119,8 @@ void add_vectors(const VectorLayout& layout, int nbits, bool weighted, int threa
     digest.add(std::vector<double>{errors.squared_error, errors.largest_error});
 }
 
-// The search that passes over entries too far away finds what the search through all does: ties, offsets, values whose
-// squares vanish, vectors in any order.
+// The search that passes over entries too far away, and the one by ranks, find what the search through all does: ties,
+// offsets, values whose squares vanish or overflow, vectors in any order.
 void check_close_vectors(int64_t length, int64_t entries, int64_t count, float step, float offset, float outlier) {
     const auto value_of = [&](uint64_t seed) {
         const double place = uniform_of(seed) + uniform_of(seed + 1) - 1;
@@ -158,14 +158,19 @@ void check_close_vectors(int64_t length, int64_t entries, int64_t count, float s
             !std::equal(far.distances.begin(), far.distances.begin() + end, near.distances.begin())) {
             throw std::logic_error("the entries nearest to close vectors are others");
         }
+        kernels().nearest_codes(planes.planes, kVectorTile, length, count, table.data(), entries, near.codes.data(),
+                                near.distances.data());
+        if (!std::equal(far.codes.begin(), far.codes.begin() + end, near.codes.begin())) {
+            throw std::logic_error("the codes of the least ranks are not those of the nearest entries");
+        }
     }
 }
 
 void check_all_close_vectors() {
-    for (int64_t length = 1; length <= 4; ++length) {
+    for (const int64_t length : {1, 2, 3, 4, 8}) {
         for (const int64_t entries : {64, 65, 80, 256, 300}) {
             for (const int64_t count : {1, 33, 64, 97, 1024}) {
-                for (const float step : {1.0f, 0.37f, 0x1p-70f, 0x1p-140f, 0x1p30f}) {
+                for (const float step : {1.0f, 0.37f, 0x1p-70f, 0x1p-140f, 0x1p30f, 0x1p64f}) {
                     for (const float offset : {0.0f, 1000.3f}) {
                         for (const float outlier : {1.0f, 300.0f}) {
                             check_close_vectors(length, entries, count, step, offset * step, outlier);
