@@ -61,21 +61,39 @@ void VectorKmeans::fit(const VectorGroup<Bits>& group, int64_t k, int threads) {
     const bool pairs = length_ == 2;
     const int64_t per_entry = pairs ? std::clamp<int64_t>(group.size() / (4 * k), 1024, 2048) : k > 64 ? 1024 : 2048;
     sample_.draw(group, std::min(std::max<int64_t>(65536, per_entry * k), room), first, threads);
-    if (!group.weighted() && VectorEntries::worth_sorting(k, length_)) sample_.sort(threads);
-    const double finally = pairs ? 4e-4 : k > 64 ? 7.5e-4 : 5e-4;
+    const int starts = k <= 16 ? 4 : k <= 64 ? 2 : 1;
+    entries_.assign(static_cast<size_t>(k_ * length_), 0.0f);
+    const auto start_once = [&] {
+        if (starts == 1) start(sample_.first_size(), 0);
+    };
+    if (!group.weighted() && VectorEntries::worth_sorting(k, length_)) {
+        sample_.sort(threads, start_once);  // a start is serial
+    } else {
+        start_once();
+    }
+    const double finally = pairs ? 4e-4 : k > 64 ? 6e-4 : 5e-4;
     constexpr double roughly = 2e-3;
-    start_best(k <= 16 ? 4 : k <= 64 ? 2 : 1, roughly, threads);
+    if (starts > 1) {
+        start_best(starts, roughly, threads);
+    } else {
+        descend(sample_.first_size(), roughly, threads);
+    }
     for (int64_t count = sample_.first_size(); count < sample_.size();) {
         count = sample_.next_size(count);
         descend(count, count < sample_.size() ? roughly : finally, threads);
     }
     has_momentum_ = false;
-    descend_once(sample_.size(), threads);
+    // Means of all vectors are a little better than those of the sample, if these cost less than the rounds before.
+    constexpr int64_t kMostSamples = 4;
+    if (group.size() <= kMostSamples * sample_.size()) {
+        descend_once(group, group.size(), true, threads);
+    } else {
+        descend_once(sample_, sample_.size(), false, threads);
+    }
 }
 
 void VectorKmeans::start_best(int starts, double least_gain, int threads) {
     double least = std::numeric_limits<double>::infinity();
-    entries_.assign(static_cast<size_t>(k_ * length_), 0.0f);
     for (int attempt = 0; attempt < starts; ++attempt) {
         start(sample_.first_size(), static_cast<uint64_t>(attempt) << 32);
         const double error = descend(sample_.first_size(), least_gain, threads);
@@ -165,7 +183,7 @@ double VectorKmeans::descend(int64_t count, double least_gain, int threads) {
     steps_.assign(entries_.size(), 0.0f);
     has_momentum_ = true;
     for (int round = 0, quiet = 0; round < kMostRounds && quiet < enough; ++round) {
-        const double error = descend_once(count, threads);
+        const double error = descend_once(sample_, count, false, threads);
         quiet = error <= before && !relocated_ && before - error <= least_gain * error ? quiet + 1 : 0;
         if (error > before) std::fill(steps_.begin(), steps_.end(), 0.0f);
         before = error;
@@ -173,9 +191,10 @@ double VectorKmeans::descend(int64_t count, double least_gain, int threads) {
     return before;
 }
 
-// Returns the error with the entries as they were, and moves these to the means of the vectors nearest to them, or
-// beyond.
-double VectorKmeans::descend_once(int64_t count, int threads) {
+// Moves entries to the means of the vectors nearest to them, or beyond. Returns the error with the entries as they
+// were; moving them `blindly` takes less time, and entries that are nearest to nothing stay where they are.
+template <typename Source>
+double VectorKmeans::descend_once(const Source& source, int64_t count, bool blindly, int threads) {
     const bool weighted = sample_.weighted();
     const int64_t width = k_ * (weighted ? 2 * length_ : length_ + 1);
     const int64_t most_pieces = std::min<int64_t>(64, std::max<int64_t>(1, kMostSums / (kTurns * width)));
@@ -186,23 +205,24 @@ double VectorKmeans::descend_once(int64_t count, int threads) {
     pieces_.assign(static_cast<size_t>(pieces), {});
     const bool large = count * k_ * length_ > (int64_t{1} << 20);
     table_.set(entries_.data(), k_, length_);
-    parallel_pieces(count, grain, large ? threads : 1, [&](int64_t first, int64_t last) {
+    parallel_pieces(count, grain, large ? threads : 1, [&](int64_t first, int64_t end) {
         Piece& piece = pieces_[static_cast<size_t>(first / grain)];
         double* const sums = sums_.data() + first / grain * kTurns * width;
         std::fill(sums, sums + kTurns * width, 0.0);
         auto tile = tiles_.borrow();
         tile->make_room(length_);
         DistanceSum distances;
-        for (int64_t begin = first; begin < last; begin += kVectorTile) {
-            const int64_t size = std::min(kVectorTile, last - begin);
-            const VectorPlanes planes = sample_.load(begin, size, *tile);
-            table_.assign(planes, size, *tile);
+        for (int64_t begin = first; begin < end; begin += kVectorTile) {
+            const int64_t size = std::min(kVectorTile, end - begin);
+            const VectorPlanes planes = source.load(begin, size, *tile);
+            blindly ? table_.assign_codes(planes, size, *tile) : table_.assign(planes, size, *tile);
             if (weighted) {
                 add_weighted_members(planes, size, tile->codes.data(), k_, length_, sums);
             } else {
                 with_length(length_,
                             [&](auto length) { add_members(planes, size, tile->codes.data(), k_, length, sums); });
             }
+            if (blindly) continue;
             kernels().add_distances(tile->distances.data(), planes.shares, size, &distances);
             if (distances.largest <= piece.farthest) continue;
             piece.farthest = distances.largest;
@@ -235,7 +255,7 @@ void VectorKmeans::update_entries(int64_t pieces, int64_t width) {
     std::stable_sort(pieces_.begin(), pieces_.end(),
                      [](const Piece& a, const Piece& b) { return a.farthest > b.farthest; });
     const bool pairs = length_ == 2;
-    const double reach = !has_momentum_ ? 1.0 : pairs ? 1.8 : 2.2, kept = !has_momentum_ ? 0.0 : pairs ? 0.9 : 0.7;
+    const double reach = !has_momentum_ ? 1.0 : pairs ? 1.8 : 2.5, kept = !has_momentum_ ? 0.0 : pairs ? 0.9 : 0.7;
     size_t next = 0;
     relocated_ = false;
     for (int64_t entry = 0; entry < k_; ++entry) {

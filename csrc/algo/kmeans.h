@@ -34,7 +34,8 @@ private:
     void choose(int64_t entry, int64_t index, int64_t padded);
     int64_t drawn(double place, int64_t count) const;
     double descend(int64_t count, double least_gain, int threads);
-    double descend_once(int64_t count, int threads);
+    template <typename Source>
+    double descend_once(const Source& source, int64_t count, bool blindly, int threads);
     void update_entries(int64_t pieces, int64_t width);
 
     int64_t k_ = 0, length_ = 0;

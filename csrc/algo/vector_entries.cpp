@@ -31,4 +31,10 @@ void VectorEntries::assign(const VectorPlanes& planes, int64_t size, VectorTile&
                                    distances);
 }
 
+void VectorEntries::assign_codes(const VectorPlanes& planes, int64_t size, VectorTile& tile) const {
+    if (planes.weights != nullptr) return assign(planes, size, tile);
+    kernels().nearest_codes(planes.planes, planes.stride, length_, size, entries_.data(), count_, tile.codes.data(),
+                            tile.distances.data());
+}
+
 }  // namespace corepress

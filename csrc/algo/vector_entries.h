@@ -21,6 +21,8 @@ public:
     void assign(const VectorPlanes& planes, int64_t size, VectorTile& tile) const {
         assign(planes, size, tile, tile.codes.data(), tile.distances.data());
     }
+    // Fills tile.codes only, sooner.
+    void assign_codes(const VectorPlanes& planes, int64_t size, VectorTile& tile) const;
     // The room for results is a multiple of 32, the tile is only for what lies between.
     void assign(const VectorPlanes& planes, int64_t size, VectorTile& tile, uint16_t* codes, float* distances) const;
 

@@ -4,26 +4,30 @@
 
 namespace corepress {
 
-void VectorOrder::sort(const VectorPlanes& planes, int64_t count, int64_t length) {
+void VectorOrder::sort(float* planes, int64_t stride, int64_t count, int64_t length) {
     order_.resize(static_cast<size_t>(count));
     switch (length) {
-        case 1: return sort_records<1>(planes, count, records1_);
-        case 2: return sort_records<2>(planes, count, records2_);
-        case 3: return sort_records<3>(planes, count, records3_);
-        default: return sort_records<4>(planes, count, records4_);
+        case 1: return sort_records<1>(planes, stride, count, records1_);
+        case 2: return sort_records<2>(planes, stride, count, records2_);
+        case 3: return sort_records<3>(planes, stride, count, records3_);
+        default: return sort_records<4>(planes, stride, count, records4_);
     }
 }
 
 template <int kLength>
-void VectorOrder::sort_records(const VectorPlanes& planes, int64_t count, std::vector<Record<kLength>>& records) {
+void VectorOrder::sort_records(float* planes, int64_t stride, int64_t count, std::vector<Record<kLength>>& records) {
     records.resize(static_cast<size_t>(2 * count));
     for (int64_t i = 0; i < count; ++i) {
         Record<kLength>& record = records[static_cast<size_t>(i)];
-        for (int c = 0; c < kLength; ++c) record.components[c] = planes.planes[c * planes.stride + i];
+        for (int c = 0; c < kLength; ++c) record.components[c] = planes[c * stride + i];
         record.index = static_cast<uint32_t>(i);
     }
     divide<kLength>(records.data(), count, records.data() + count, 0);
-    for (int64_t i = 0; i < count; ++i) order_[static_cast<size_t>(i)] = records[static_cast<size_t>(i)].index;
+    for (int64_t i = 0; i < count; ++i) {
+        const Record<kLength>& record = records[static_cast<size_t>(i)];
+        for (int c = 0; c < kLength; ++c) planes[c * stride + i] = record.components[c];
+        order_[static_cast<size_t>(i)] = record.index;
+    }
 }
 
 // The means of far outliers divide nothing off but those, hence a limit to the depth.

@@ -14,8 +14,9 @@ class VectorOrder {
 public:
     static constexpr int64_t kLongest = 4;
 
-    // order()[place] = index afterwards. `length` is at most kLongest.
-    void sort(const VectorPlanes& planes, int64_t count, int64_t length);
+    // Brings vectors, planes of `length` components at most kLongest, in that order: order()[place] is the index of one
+    // before.
+    void sort(float* planes, int64_t stride, int64_t count, int64_t length);
     const std::vector<uint32_t>& order() const { return order_; }
 
 private:
@@ -25,7 +26,7 @@ private:
         uint32_t index;
     };
     template <int kLength>
-    void sort_records(const VectorPlanes& planes, int64_t count, std::vector<Record<kLength>>& records);
+    void sort_records(float* planes, int64_t stride, int64_t count, std::vector<Record<kLength>>& records);
     template <int kLength>
     void divide(Record<kLength>* records, int64_t count, Record<kLength>* space, int depth);
 

@@ -167,31 +167,29 @@ void VectorSample::draw(const VectorGroup<Bits>& group, int64_t size, int64_t fi
     });
 }
 
-void VectorSample::sort(int threads) {
+void VectorSample::sort(int threads, const std::function<void()>& before) {
     constexpr int64_t kPart = int64_t{1} << 17;
     struct Part {
         int64_t begin;
         int64_t size;
     };
-    std::vector<Part> parts;
-    for (int64_t begin = 0, end = first_size_; begin < size_; begin = end, end = next_size(end)) {
+    std::vector<Part> parts{{0, first_size_}};
+    for (int64_t begin = first_size_, end = next_size(begin); begin < size_; begin = end, end = next_size(end)) {
         for (int64_t at = begin; at < end; at += kPart) parts.push_back({at, std::min(kPart, end - at)});
     }
     parallel_for(static_cast<int64_t>(parts.size()), size_ < kGrain ? 1 : threads, [&](int64_t index) {
         const Part part = parts[static_cast<size_t>(index)];
+        if (index == 0) before();
         auto sorter = sorters_.borrow();
-        sorter->order.sort(at(part.begin), part.size, length_);
-        sorter->plane.resize(static_cast<size_t>(part.size));
-        const auto reorder = [&](float* values) {
-            for (int64_t i = 0; i < part.size; ++i) {
-                sorter->plane[static_cast<size_t>(i)] = values[sorter->order.order()[static_cast<size_t>(i)]];
-            }
-            std::copy(sorter->plane.begin(), sorter->plane.end(), values);
-        };
-        for (int64_t c = 0; c < length_; ++c) reorder(planes_.data() + c * stride_ + part.begin);
-        if (shared_) reorder(shares_.data() + part.begin);
+        sorter->order.sort(planes_.data() + part.begin, stride_, part.size, length_);
+        if (!shared_) return;
+        float* const shares = shares_.data() + part.begin;
+        sorter->shares.assign(shares, shares + part.size);
+        for (int64_t i = 0; i < part.size; ++i) {
+            shares[i] = sorter->shares[sorter->order.order()[static_cast<size_t>(i)]];
+        }
     });
-    boxes_.find(planes_.data(), stride_, size_, length_);
+    boxes_.find(planes_.data(), stride_, size_, length_, threads);
     sorted_ = true;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "algo/vector_boxes.h"
@@ -31,8 +32,9 @@ public:
     // `size` vectors, of which the first_size() first represent the group too, and so do as many as next_size() says.
     template <typename Bits>
     void draw(const VectorGroup<Bits>& group, int64_t size, int64_t first_size, int threads);
-    // Brings vectors that are close to each other together, within those parts: see VectorEntries.
-    void sort(int threads);
+    // Brings vectors that are close to each other together, within those parts: see VectorEntries. Calls `before`,
+    // which may look at the first_size() first, before it sorts these and maybe while it sorts others.
+    void sort(int threads, const std::function<void()>& before);
 
     int64_t size() const { return size_; }
     int64_t first_size() const { return first_size_; }
@@ -67,7 +69,7 @@ private:
     WorkspacePool<VectorTile> tiles_;
     struct Sorter {
         VectorOrder order;
-        std::vector<float> plane;
+        std::vector<float> shares;
     };
     WorkspacePool<Sorter> sorters_;
 };

@@ -140,17 +140,13 @@ void check_close_vectors(int64_t length, int64_t entries, int64_t count, float s
     VectorEntries search;
     search.set(table.data(), entries, length);
     VectorOrder order;
-    order.sort({far.planes.data(), nullptr, nullptr, kVectorTile}, count, length);
     for (const bool sorted : {false, true}) {
-        for (int64_t c = 0; c < length && sorted; ++c) {
-            float* const plane = far.planes.data() + c * kVectorTile;
-            const std::vector<float> before(plane, plane + count);
-            for (int64_t i = 0; i < count; ++i) plane[i] = before[order.order()[static_cast<size_t>(i)]];
-        }
+        if (sorted && length > VectorOrder::kLongest) break;
+        if (sorted) order.sort(far.planes.data(), kVectorTile, count, length);
         VectorPlanes planes{far.planes.data(), nullptr, nullptr, kVectorTile};
         search.assign(planes, count, far);
         VectorBoxes boxes;
-        boxes.find(planes.planes, kVectorTile, count, length);
+        boxes.find(planes.planes, kVectorTile, count, length, 1);
         planes.boxes = boxes.at(0);
         search.assign(planes, count, near);
         const auto end = static_cast<std::ptrdiff_t>(count);
