@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <type_traits>
 
 #include "core/parallel.h"
 
@@ -12,36 +11,12 @@ namespace {
 // Memory for the sums of pieces.
 constexpr int64_t kMostSums = int64_t{1} << 20;
 
-// Calls body with the length, as a constant for the usual ones.
-template <typename Body>
-void with_length(int64_t length, const Body& body) {
-    if (length == 2) return body(std::integral_constant<int64_t, 2>{});
-    if (length == 4) return body(std::integral_constant<int64_t, 4>{});
-    body(length);
-}
-
-// Vectors that follow each other may have one entry, and sums would wait for each other: they take turns among these.
-constexpr int64_t kTurns = 4;
-
-// Adds vectors to the sums of their entries: [kTurns, k, length + 1], the last the weight.
-template <typename Length>
-void add_members(const VectorPlanes& planes, int64_t count, const uint16_t* codes, int64_t k, Length length,
-                 double* sums) {
-    for (int64_t i = 0; i < count; ++i) {
-        const double share = planes.shares == nullptr ? 1.0 : static_cast<double>(planes.shares[i]);
-        double* const sum = sums + (i % kTurns * k + codes[i]) * (length + 1);
-        for (int64_t c = 0; c < length; ++c)
-            sum[c] += share * static_cast<double>(planes.planes[c * planes.stride + i]);
-        sum[length] += share;
-    }
-}
-
-// The same where components have weights: [kTurns, k, 2, length].
+// Adds vectors whose components have weights to the sums of their entries: [kMemberTurns, k, 2, length].
 void add_weighted_members(const VectorPlanes& planes, int64_t count, const uint16_t* codes, int64_t k, int64_t length,
                           double* sums) {
     for (int64_t i = 0; i < count; ++i) {
         const double share = planes.shares == nullptr ? 1.0 : static_cast<double>(planes.shares[i]);
-        double* const sum = sums + (i % kTurns * k + codes[i]) * 2 * length;
+        double* const sum = sums + (i % kMemberTurns * k + codes[i]) * 2 * length;
         for (int64_t c = 0; c < length; ++c) {
             const double weight = share * static_cast<double>(planes.weights[c * planes.stride + i]);
             sum[c] += weight * static_cast<double>(planes.planes[c * planes.stride + i]);
@@ -197,18 +172,18 @@ template <typename Source>
 double VectorKmeans::descend_once(const Source& source, int64_t count, bool blindly, int threads) {
     const bool weighted = sample_.weighted();
     const int64_t width = k_ * (weighted ? 2 * length_ : length_ + 1);
-    const int64_t most_pieces = std::min<int64_t>(64, std::max<int64_t>(1, kMostSums / (kTurns * width)));
+    const int64_t most_pieces = std::min<int64_t>(64, std::max<int64_t>(1, kMostSums / (kMemberTurns * width)));
     const int64_t tiles = (count + kVectorTile - 1) / kVectorTile;
     const int64_t grain = std::max<int64_t>(4, (tiles + most_pieces - 1) / most_pieces) * kVectorTile;
     const int64_t pieces = (count + grain - 1) / grain;
-    sums_.resize(static_cast<size_t>(pieces * kTurns * width));
+    sums_.resize(static_cast<size_t>(pieces * kMemberTurns * width));
     pieces_.assign(static_cast<size_t>(pieces), {});
     const bool large = count * k_ * length_ > (int64_t{1} << 20);
     table_.set(entries_.data(), k_, length_);
     parallel_pieces(count, grain, large ? threads : 1, [&](int64_t first, int64_t end) {
         Piece& piece = pieces_[static_cast<size_t>(first / grain)];
-        double* const sums = sums_.data() + first / grain * kTurns * width;
-        std::fill(sums, sums + kTurns * width, 0.0);
+        double* const sums = sums_.data() + first / grain * kMemberTurns * width;
+        std::fill(sums, sums + kMemberTurns * width, 0.0);
         auto tile = tiles_.borrow();
         tile->make_room(length_);
         DistanceSum distances;
@@ -219,8 +194,8 @@ double VectorKmeans::descend_once(const Source& source, int64_t count, bool blin
             if (weighted) {
                 add_weighted_members(planes, size, tile->codes.data(), k_, length_, sums);
             } else {
-                with_length(length_,
-                            [&](auto length) { add_members(planes, size, tile->codes.data(), k_, length, sums); });
+                kernels().add_members(planes.planes, planes.stride, length_, size, planes.shares, tile->codes.data(),
+                                      k_, sums);
             }
             if (blindly) continue;
             kernels().add_distances(tile->distances.data(), planes.shares, size, &distances);
@@ -234,7 +209,7 @@ double VectorKmeans::descend_once(const Source& source, int64_t count, bool blin
             }
         }
         piece.error = distances.total;
-        for (int64_t turn = 1; turn < kTurns; ++turn) {
+        for (int64_t turn = 1; turn < kMemberTurns; ++turn) {
             for (int64_t i = 0; i < width; ++i) sums[i] += sums[turn * width + i];
         }
     });
@@ -249,7 +224,7 @@ void VectorKmeans::update_entries(int64_t pieces, int64_t width) {
     const bool weighted = sample_.weighted();
     double* const total = sums_.data();
     for (int64_t piece = 1; piece < pieces; ++piece) {
-        const double* const sums = total + piece * kTurns * width;
+        const double* const sums = total + piece * kMemberTurns * width;
         for (int64_t i = 0; i < width; ++i) total[i] += sums[i];
     }
     std::stable_sort(pieces_.begin(), pieces_.end(),

@@ -138,6 +138,7 @@ const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     assign_vectors,
     nearest_codes,
     assign_close_vectors,
+    add_members,
     add_distances,
     approach,
     cheapest_link,

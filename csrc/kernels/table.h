@@ -73,6 +73,9 @@ struct EntryPlanes {
     int64_t count;
 };
 
+// Vectors that follow each other may have one entry, and sums would wait for each other: they take turns among these.
+inline constexpr int64_t kMemberTurns = 4;
+
 struct DistanceSum {
     double total = 0;
     double largest = 0;
@@ -252,6 +255,10 @@ struct KernelTable {
     void (*assign_close_vectors)(const float* planes, int64_t stride, int64_t length, int64_t count,
                                  const BoxPlanes& boxes, const EntryPlanes& entries, float* floats, int32_t* numbers,
                                  uint16_t* codes, float* distances);
+    // Adds vectors, times their shares unless null, to the sums of their entries, [kMemberTurns, k, length + 1], of which
+    // the last is that of the shares.
+    void (*add_members)(const float* planes, int64_t stride, int64_t length, int64_t count, const float* shares,
+                        const uint16_t* codes, int64_t k, double* sums);
     // Adds distances, times their shares unless null, and raises the largest to that of these.
     void (*add_distances)(const float* distances, const float* shares, int64_t count, DistanceSum* sum);
     // nearer[i] = min(distances[i], the distance to `centre`, times shares[i] unless null). sums: one for each 1,024

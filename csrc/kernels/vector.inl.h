@@ -312,6 +312,42 @@ void assign_close_vectors(const float* planes, int64_t stride, int64_t length, i
     }
 }
 
+template <int kLength>
+inline void add_members_of(const float* planes, int64_t stride, int64_t length, int64_t count, const float* shares,
+                           const uint16_t* codes, int64_t k, double* sums) {
+    constexpr int64_t kTogether = 32;
+    const int64_t components = kLength > 0 ? kLength : length;
+    // As rows first, from which the components of a vector come in one register.
+    float rows[kTogether * (kLength > 0 ? kLength : 1)];
+    for (int64_t begin = 0; begin < count; begin += kTogether) {
+        const int64_t together = count - begin < kTogether ? count - begin : kTogether;
+        for (int64_t i = 0; kLength > 0 && i < together; ++i) {
+            for (int c = 0; c < kLength; ++c) rows[i * kLength + c] = planes[c * stride + begin + i];
+        }
+        for (int64_t i = 0; i < together; ++i) {
+            const int64_t at = begin + i;
+            const double share = shares == nullptr ? 1.0 : static_cast<double>(shares[at]);
+            double* const sum = sums + (at % kMemberTurns * k + codes[at]) * (components + 1);
+            for (int64_t c = 0; c < components; ++c) {
+                const float component = kLength > 0 ? rows[i * components + c] : planes[c * stride + at];
+                sum[c] += share * static_cast<double>(component);
+            }
+            sum[components] += share;
+        }
+    }
+}
+
+void add_members(const float* planes, int64_t stride, int64_t length, int64_t count, const float* shares,
+                 const uint16_t* codes, int64_t k, double* sums) {
+    const auto run = [&](auto kernel) { kernel(planes, stride, length, count, shares, codes, k, sums); };
+    switch (length) {
+        case 2: return run(add_members_of<2>);
+        case 4: return run(add_members_of<4>);
+        case 8: return run(add_members_of<8>);
+        default: return run(add_members_of<0>);
+    }
+}
+
 // In the order of add_errors.
 void add_distances(const float* distances, const float* shares, int64_t count, DistanceSum* sum) {
     Doubles total = {}, largest = {};
