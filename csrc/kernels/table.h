@@ -255,8 +255,8 @@ struct KernelTable {
     void (*assign_close_vectors)(const float* planes, int64_t stride, int64_t length, int64_t count,
                                  const BoxPlanes& boxes, const EntryPlanes& entries, float* floats, int32_t* numbers,
                                  uint16_t* codes, float* distances);
-    // Adds vectors, times their shares unless null, to the sums of their entries, [kMemberTurns, k, length + 1], of which
-    // the last is that of the shares.
+    // Adds vectors, times their shares unless null, to the sums of their entries, [kMemberTurns, k, length + 1], of
+    // which the last is that of the shares.
     void (*add_members)(const float* planes, int64_t stride, int64_t length, int64_t count, const float* shares,
                         const uint16_t* codes, int64_t k, double* sums);
     // Adds distances, times their shares unless null, and raises the largest to that of these.
