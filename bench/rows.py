@@ -280,10 +280,20 @@ def _prune(
     )
 
 
+def _coremltools_prune(target_sparsity: float) -> Peer:
+    """NumPy as well, and correct since NumPy 2.4: its float16 percentiles overflowed before."""
+    return Peer("coremltools", lambda data: coremltools_jobs.prune(data, target_sparsity), 60)
+
+
 COREMLTOOLS_2_OF_4 = Peer("coremltools", lambda data: coremltools_jobs.prune_n_m(data, 2, 4))
 PRUNED = (
-    _prune("half", lambda data: peers.numpy_prune_magnitude(data, 0.5), target_sparsity=0.5),
-    _prune("three quarters", lambda data: peers.numpy_prune_magnitude(data, 0.75), target_sparsity=0.75),
+    _prune("half", lambda data: peers.numpy_prune_magnitude(data, 0.5), _coremltools_prune(0.5), target_sparsity=0.5),
+    _prune(
+        "three quarters",
+        lambda data: peers.numpy_prune_magnitude(data, 0.75),
+        _coremltools_prune(0.75),
+        target_sparsity=0.75,
+    ),
     _prune("by threshold", lambda data: peers.numpy_prune_threshold(data, 0.015), threshold=float(np.float32(0.015))),
     _prune("2 of 4", lambda data: peers.numpy_prune_n_m(data, 2, 4), COREMLTOOLS_2_OF_4, n_m_ratio=(2, 4)),
     _prune("2 of 4, linear layer", lambda data: peers.numpy_prune_n_m(data, 2, 4), of="linear", n_m_ratio=(2, 4)),
