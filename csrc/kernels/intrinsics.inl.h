@@ -328,3 +328,104 @@ inline int64_t list_not_negative(const float* values, int64_t first, int32_t* nu
     return count;
 #endif
 }
+
+#if defined(__AVX512F__)
+inline __m256 singles_of(__m128i patterns, uint16_t) { return _mm256_cvtph_ps(patterns); }
+inline __m256 singles_of(__m128i patterns, BFloat16Bits) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(patterns), 16));
+}
+
+// Points of those of sixteen values whose counts are not 0: of patterns from `first` on, or of negative values, which
+// ascend in reverse.
+template <typename Bits>
+inline Point* take_points(size_t first, const uint32_t* counted, Point* points) {
+    const bool is_negative = first >= kPatterns / 2;
+    const __m256i order =
+        is_negative ? _mm256_setr_epi32(7, 6, 5, 4, 3, 2, 1, 0) : _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m128i places =
+        is_negative ? _mm_setr_epi16(7, 6, 5, 4, 3, 2, 1, 0) : _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11),
+                  high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+    for (int half = 0; half < 2; ++half) {
+        const int begin = is_negative ? 8 - 8 * half : 8 * half;
+        const __m256i stored = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(counted + begin));
+        const __m256i counts = _mm256_permutevar8x32_epi32(stored, order);
+        const __m128i patterns =
+            _mm_add_epi16(_mm_set1_epi16(static_cast<short>(static_cast<int>(first) + begin)), places);
+        const __m512d values = _mm512_maskz_cvtps_pd(0xff, singles_of(patterns, Bits{}));
+        const __m512d weights = _mm512_maskz_cvtepu32_pd(0xff, counts);
+        const uint32_t occurring = _mm256_test_epi32_mask(counts, counts);
+        const uint32_t numbers = _pdep_u32(occurring, 0x5555) * 3;  // two of each point
+        const __m512d lower = _mm512_permutex2var_pd(values, low, weights);
+        const __m512d upper = _mm512_permutex2var_pd(values, high, weights);
+        _mm512_storeu_pd(points, _mm512_maskz_compress_pd(static_cast<__mmask8>(numbers), lower));
+        points += __builtin_popcount(occurring & 0xf);
+        _mm512_storeu_pd(points, _mm512_maskz_compress_pd(static_cast<__mmask8>(numbers >> 8), upper));
+        points += __builtin_popcount(occurring >> 4);
+    }
+    return points;
+}
+#else
+template <typename Bits>
+inline Point* take_points(size_t first, const uint32_t* counts, Point* points) {
+    const bool is_negative = first >= kPatterns / 2;
+    const size_t lowest = is_negative ? first + 15 : first;
+    const auto value = [](size_t pattern) {
+        return static_cast<double>(Format<Bits>::to_float(static_cast<Bits>(pattern)));
+    };
+    // They have one exponent, hence values in even steps.
+    const double start = value(lowest), step = value(is_negative ? lowest - 1 : lowest + 1) - start;
+    for (int i = 0; i < 16; ++i) {
+        const uint32_t count = counts[is_negative ? 15 - i : i];
+        *points = {start + i * step, static_cast<double>(count)};
+        points += count > 0 ? 1 : 0;  // a branch would be mispredicted half of the time
+    }
+    return points;
+}
+#endif
+
+// Registers of ranks. Written as the compilers' own vectors, ranks travel through memory to have their bits changed.
+#if defined(__AVX512F__)
+#define COREPRESS_RANKS_ENTRIES
+struct Ranks {
+    using Register = __m512;
+    static constexpr int kRegisters = 2;  // that the loop over entries keeps in work
+    static Register all(float number) { return _mm512_set1_ps(number); }
+    static Register multiply_add(Register a, Register b, Register c) { return _mm512_fmadd_ps(a, b, c); }
+    static Register lesser(Register a, Register b) { return _mm512_maskz_min_ps(0xffff, a, b); }
+    static Register greater(Register a, Register b) { return _mm512_maskz_max_ps(0xffff, a, b); }
+    static Register replace(Register rank, int32_t mask, int32_t number) {
+        constexpr int kKeptOrNumber = 0xea;  // (first & second) | third
+        const __m512i kept = _mm512_set1_epi32(~mask), numbers = _mm512_set1_epi32(number);
+        return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(rank), kept, numbers, kKeptOrNumber));
+    }
+};
+#elif defined(__AVX2__)
+#define COREPRESS_RANKS_ENTRIES
+struct Ranks {
+    using Register = __m256;
+    static constexpr int kRegisters = 1;
+    static Register all(float number) { return _mm256_set1_ps(number); }
+    static Register multiply_add(Register a, Register b, Register c) { return _mm256_fmadd_ps(a, b, c); }
+    static Register lesser(Register a, Register b) { return _mm256_min_ps(a, b); }
+    static Register greater(Register a, Register b) { return _mm256_max_ps(a, b); }
+    static Register replace(Register rank, int32_t mask, int32_t number) {
+        const __m256 kept = _mm256_castsi256_ps(_mm256_set1_epi32(~mask));
+        return _mm256_or_ps(_mm256_and_ps(rank, kept), _mm256_castsi256_ps(_mm256_set1_epi32(number)));
+    }
+};
+#elif defined(__aarch64__)
+#define COREPRESS_RANKS_ENTRIES
+struct Ranks {
+    using Register = float32x4_t;
+    static constexpr int kRegisters = 2;
+    static Register all(float number) { return vdupq_n_f32(number); }
+    static Register multiply_add(Register a, Register b, Register c) { return vfmaq_f32(c, a, b); }
+    static Register lesser(Register a, Register b) { return vminq_f32(a, b); }
+    static Register greater(Register a, Register b) { return vmaxq_f32(a, b); }
+    static Register replace(Register rank, int32_t mask, int32_t number) {
+        return vreinterpretq_f32_s32(
+            vbslq_s32(vdupq_n_u32(static_cast<uint32_t>(mask)), vdupq_n_s32(number), vreinterpretq_s32_f32(rank)));
+    }
+};
+#endif

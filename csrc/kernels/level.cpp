@@ -64,13 +64,13 @@ inline __attribute__((always_inline)) void with_constant(int64_t length, const B
 #include "kernels/pack.inl.h"
 #include "kernels/palette.inl.h"
 #include "kernels/path.inl.h"
+#include "kernels/points.inl.h"
 #include "kernels/scan.inl.h"
 #include "kernels/steps.inl.h"
 #include "kernels/vector.inl.h"
 #include "kernels/vector_codes.inl.h"
 
 #include "kernels/mask.inl.h"  // uses the packer
-#include "kernels/points.inl.h"
 #include "kernels/structure.inl.h"
 
 template <typename Bits>

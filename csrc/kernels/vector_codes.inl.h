@@ -4,52 +4,6 @@
 constexpr int64_t kMostCodes = 256;
 constexpr float kMostSquare = 1e37f;
 
-// Registers of ranks. Written as the compilers' own vectors, ranks travel through memory to have their bits changed.
-#if defined(__AVX512F__)
-#define COREPRESS_RANKS_ENTRIES
-struct Ranks {
-    using Register = __m512;
-    static constexpr int kRegisters = 2;  // that the loop over entries keeps in work
-    static Register all(float number) { return _mm512_set1_ps(number); }
-    static Register multiply_add(Register a, Register b, Register c) { return _mm512_fmadd_ps(a, b, c); }
-    static Register lesser(Register a, Register b) { return _mm512_maskz_min_ps(0xffff, a, b); }
-    static Register greater(Register a, Register b) { return _mm512_maskz_max_ps(0xffff, a, b); }
-    static Register replace(Register rank, int32_t mask, int32_t number) {
-        constexpr int kKeptOrNumber = 0xea;  // (first & second) | third
-        const __m512i kept = _mm512_set1_epi32(~mask), numbers = _mm512_set1_epi32(number);
-        return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(rank), kept, numbers, kKeptOrNumber));
-    }
-};
-#elif defined(__AVX2__)
-#define COREPRESS_RANKS_ENTRIES
-struct Ranks {
-    using Register = __m256;
-    static constexpr int kRegisters = 1;
-    static Register all(float number) { return _mm256_set1_ps(number); }
-    static Register multiply_add(Register a, Register b, Register c) { return _mm256_fmadd_ps(a, b, c); }
-    static Register lesser(Register a, Register b) { return _mm256_min_ps(a, b); }
-    static Register greater(Register a, Register b) { return _mm256_max_ps(a, b); }
-    static Register replace(Register rank, int32_t mask, int32_t number) {
-        const __m256 kept = _mm256_castsi256_ps(_mm256_set1_epi32(~mask));
-        return _mm256_or_ps(_mm256_and_ps(rank, kept), _mm256_castsi256_ps(_mm256_set1_epi32(number)));
-    }
-};
-#elif defined(__aarch64__)
-#define COREPRESS_RANKS_ENTRIES
-struct Ranks {
-    using Register = float32x4_t;
-    static constexpr int kRegisters = 2;
-    static Register all(float number) { return vdupq_n_f32(number); }
-    static Register multiply_add(Register a, Register b, Register c) { return vfmaq_f32(c, a, b); }
-    static Register lesser(Register a, Register b) { return vminq_f32(a, b); }
-    static Register greater(Register a, Register b) { return vmaxq_f32(a, b); }
-    static Register replace(Register rank, int32_t mask, int32_t number) {
-        return vreinterpretq_f32_s32(
-            vbslq_s32(vdupq_n_u32(static_cast<uint32_t>(mask)), vdupq_n_s32(number), vreinterpretq_s32_f32(rank)));
-    }
-};
-#endif
-
 #if defined(COREPRESS_RANKS_ENTRIES)
 // Entries as the ranking takes them, and in planes.
 template <int kLength>
