@@ -32,9 +32,8 @@ void VectorEntries::assign(const VectorPlanes& planes, int64_t size, VectorTile&
 }
 
 void VectorEntries::assign_codes(const VectorPlanes& planes, int64_t size, VectorTile& tile) const {
-    if (planes.weights != nullptr) return assign(planes, size, tile);
-    kernels().nearest_codes(planes.planes, planes.stride, length_, size, entries_.data(), count_, tile.codes.data(),
-                            tile.distances.data());
+    kernels().nearest_codes(planes.planes, planes.weights, planes.stride, length_, size, entries_.data(), count_,
+                            tile.codes.data(), tile.distances.data());
 }
 
 }  // namespace corepress

@@ -184,14 +184,9 @@ void palettize_vectors(const VectorSource<Bits>& source, int nbits, const Bits* 
                     coder.use(luts, size, group, factor);
                     VectorTile& tile = coder.tile;
                     const VectorPlanes planes = source.load(offset, length, factor, tile);
-                    if (planes.weights == nullptr) {
-                        kernels().nearest_codes(planes.planes, planes.stride, layout.length, length, coder.table.data(),
-                                                int64_t{1} << nbits, tile.codes.data(), tile.distances.data());
-                    } else {
-                        kernels().assign_vectors(planes.planes, planes.weights, planes.stride, layout.length, length,
-                                                 coder.table.data(), int64_t{1} << nbits, tile.codes.data(),
-                                                 tile.distances.data());
-                    }
+                    kernels().nearest_codes(planes.planes, planes.weights, planes.stride, layout.length, length,
+                                            coder.table.data(), int64_t{1} << nbits, tile.codes.data(),
+                                            tile.distances.data());
                     for (int64_t i = 0; i < length; ++i) {
                         codes[offset - begin + i] = static_cast<uint8_t>(tile.codes[static_cast<size_t>(i)]);
                     }

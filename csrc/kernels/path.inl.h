@@ -24,17 +24,8 @@ PathLink cheapest_link(const PathCuts& cuts, int32_t begin, int32_t end, int32_t
         least = choose(wins, cost, least);
         found = choose(wins, place, found);
     }
-    double costs[kLanes];
-    int64_t places[kLanes];
-    store(least, costs);
-    store(found, places);
-    PathLink cheapest = {costs[0], end};
-    for (const double cost : costs) cheapest.cost = cost < cheapest.cost ? cost : cheapest.cost;
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-        const bool is_first = costs[lane] == cheapest.cost && places[lane] < cheapest.from;
-        cheapest.from = is_first ? static_cast<int32_t>(places[lane]) : cheapest.from;
-    }
-    return cheapest;
+    const auto cheapest = least_lane(least, found);
+    return {cheapest.number, static_cast<int32_t>(cheapest.place)};
 }
 
 void cheapest_links(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to, double price, double* costs,

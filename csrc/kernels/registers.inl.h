@@ -152,3 +152,27 @@ inline __attribute__((always_inline)) void load(const float* singles, Wide<doubl
         load(singles + count / 2, loaded.high);
     }
 }
+
+template <typename Number, typename Place>
+struct Lane {
+    Number number;
+    Place place;
+};
+
+// The least of the lanes, none of which is NaN; of equal ones that of the first place.
+template <typename Number, typename Place, int count>
+inline __attribute__((always_inline)) Lane<Number, Place> least_lane(const Wide<Number, count>& numbers,
+                                                                     const Wide<Place, count>& places) {
+    Number number_of[count];
+    Place place_of[count];
+    store(numbers, number_of);
+    store(places, place_of);
+    Lane<Number, Place> least = {number_of[0], place_of[0]};
+    for (int lane = 1; lane < count; ++lane) {
+        const bool is_first = number_of[lane] == least.number && place_of[lane] < least.place;
+        const bool is_less = number_of[lane] < least.number;
+        least.number = is_less ? number_of[lane] : least.number;
+        least.place = is_less || is_first ? place_of[lane] : least.place;
+    }
+    return least;
+}

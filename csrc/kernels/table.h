@@ -246,9 +246,9 @@ struct KernelTable {
     // multiple of that.
     void (*assign_vectors)(const float* planes, const float* weights, int64_t stride, int64_t length, int64_t count,
                            const float* entries, int64_t entry_count, uint16_t* codes, float* distances);
-    // The same codes, without weights; the distances are room.
-    void (*nearest_codes)(const float* planes, int64_t stride, int64_t length, int64_t count, const float* entries,
-                          int64_t entry_count, uint16_t* codes, float* distances);
+    // The same codes; the distances are room.
+    void (*nearest_codes)(const float* planes, const float* weights, int64_t stride, int64_t length, int64_t count,
+                          const float* entries, int64_t entry_count, uint16_t* codes, float* distances);
     // The same for vectors of 1 to 4 components with boxes around each kBox of them, sooner where these are small:
     // entries too far from all of a box are passed over. floats and numbers are room for (length + 1) * (stride + 16)
     // and 2 * (stride + 16) of them, with the entries' stride.

@@ -154,8 +154,8 @@ void check_close_vectors(int64_t length, int64_t entries, int64_t count, float s
             !std::equal(far.distances.begin(), far.distances.begin() + end, near.distances.begin())) {
             throw std::logic_error("the entries nearest to close vectors are others");
         }
-        kernels().nearest_codes(planes.planes, kVectorTile, length, count, table.data(), entries, near.codes.data(),
-                                near.distances.data());
+        kernels().nearest_codes(planes.planes, nullptr, kVectorTile, length, count, table.data(), entries,
+                                near.codes.data(), near.distances.data());
         if (!std::equal(far.codes.begin(), far.codes.begin() + end, near.codes.begin())) {
             throw std::logic_error("the codes of the least ranks are not those of the nearest entries");
         }
