@@ -167,12 +167,15 @@ inline __attribute__((always_inline)) Lane<Number, Place> least_lane(const Wide<
     Place place_of[count];
     store(numbers, number_of);
     store(places, place_of);
-    Lane<Number, Place> least = {number_of[0], place_of[0]};
-    for (int lane = 1; lane < count; ++lane) {
-        const bool is_first = number_of[lane] == least.number && place_of[lane] < least.place;
-        const bool is_less = number_of[lane] < least.number;
-        least.number = is_less ? number_of[lane] : least.number;
-        least.place = is_less || is_first ? place_of[lane] : least.place;
+    // In two loops, of which each waits for less than one that finds both would.
+    Number least = number_of[0];
+    for (const Number number : number_of) least = number < least ? number : least;
+    Place first = place_of[0];
+    bool is_found = false;
+    for (int lane = 0; lane < count; ++lane) {
+        const bool is_first = number_of[lane] == least && (!is_found || place_of[lane] < first);
+        first = is_first ? place_of[lane] : first;
+        is_found |= is_first;
     }
-    return least;
+    return {least, first};
 }
