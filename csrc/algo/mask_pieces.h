@@ -9,6 +9,7 @@
 #include "algo/prune.h"
 #include "core/half.h"
 #include "core/parallel.h"
+#include "core/span.h"
 #include "dispatch.h"
 
 namespace corepress {
@@ -18,9 +19,9 @@ std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int threa
 
 // Reads the values once: each piece of `grain`, a multiple of 8, gets its mask by mask_piece(values, count, mask,
 // largest), which is what ValueKernels::mask_above does and must not throw; as soon as the pieces before it have been
-// counted, what stays is written, while the piece is in the cache.
+// counted, what stays is written, while the piece is in the cache, as far as `kept` has room for whole pieces.
 template <typename Bits, typename MaskPiece>
-Pruned prune_pieces(const Bits* values, int64_t count, int64_t grain, int threads, uint8_t* mask, Bits* kept,
+Pruned prune_pieces(const Bits* values, int64_t count, int64_t grain, int threads, uint8_t* mask, Span<Bits> kept,
                     const MaskPiece& mask_piece) {
     RunningSum ones((count + grain - 1) / grain);
     std::atomic<bool> is_finite{true};
@@ -31,7 +32,8 @@ Pruned prune_pieces(const Bits* values, int64_t count, int64_t grain, int thread
         const int64_t found = mask_piece(piece, end - begin, mask_of_piece, &largest);
         if (largest >= Format<Bits>::kInfinity) is_finite = false;
         const int64_t first = ones.add(begin / grain, found);
-        kernels_for<Bits>(kernels()).compact(piece, end - begin, mask_of_piece, kept + first, found);
+        if (first + found > kept.size()) return;
+        kernels_for<Bits>(kernels()).compact(piece, end - begin, mask_of_piece, kept.data() + first, found);
     });
     return {ones.total(), is_finite};
 }

@@ -39,21 +39,29 @@ Counts count_magnitudes(const Bits* values, int64_t count, int threads, const Sl
     });
 }
 
+constexpr int64_t kSample = int64_t{1} << 14;
+constexpr int64_t kMargin = 256;             // four standard deviations of a rank near the middle of a sample
+constexpr int64_t kMany = int64_t{1} << 20;  // values, of which a sample says enough
+
+// Calls visit with kSample of the magnitudes.
+template <typename Bits, typename Visit>
+void visit_sample(const Bits* values, int64_t count, const Visit& visit) {
+    const int64_t stride = count / kSample;
+    uint32_t place = 0;  // scattered, since a regular step could meet one column only
+    for (int64_t i = 0; i < kSample; ++i, place += 2654435769u) {
+        const int64_t within = static_cast<int64_t>(uint64_t{place} * static_cast<uint64_t>(stride) >> 32);
+        visit(static_cast<Bits>(values[i * stride + within] & Format<Bits>::kMagnitude));
+    }
+}
+
 // The magnitude of a rank among many 16-bit values. A sample tells two bounds that it most likely lies between;
 // counting the values below and only those between, a few percent, takes half the time of counting all. No result where
 // the sample misled.
 template <typename Bits>
 std::optional<Magnitude<Bits>> select_near_sample(const Bits* values, int64_t count, int64_t rank, int threads) {
-    constexpr int64_t kSample = int64_t{1} << 14;
-    constexpr int64_t kMargin = 256;  // four standard deviations of a rank near the middle
     constexpr Bits kMagnitude = Format<Bits>::kMagnitude;
-    const int64_t stride = count / kSample;
     Counts sample(kPatterns / 2, 0);
-    uint32_t place = 0;  // scattered, since a regular step could meet one column only
-    for (int64_t i = 0; i < kSample; ++i, place += 2654435769u) {
-        const int64_t within = static_cast<int64_t>(uint64_t{place} * static_cast<uint64_t>(stride) >> 32);
-        ++sample[values[i * stride + within] & kMagnitude];
-    }
+    visit_sample(values, count, [&](Bits magnitude) { ++sample[magnitude]; });
     const auto of_sample = [&](int64_t at) { return static_cast<Bits>(find_rank(sample, at)); };
     const int64_t near = static_cast<int64_t>(static_cast<double>(rank) / static_cast<double>(count) * kSample);
     const Bits first = near < kMargin ? Bits{0} : of_sample(near - kMargin);
@@ -123,7 +131,6 @@ Magnitude<Bits> magnitude_of_rank(const Bits* values, int64_t count, int64_t ran
         return Magnitude<Bits>{static_cast<Bits>(bits), count - 1 - rank - (equal - 1 - within)};
     };
     if constexpr (sizeof(Bits) == 2) {
-        constexpr int64_t kMany = int64_t{1} << 20;
         if (count >= kMany && noise == nullptr) {
             if (const auto selected = select_near_sample(values, count, rank, threads)) return *selected;
         }
@@ -145,7 +152,16 @@ Magnitude<Bits> magnitude_of_rank(const Bits* values, int64_t count, int64_t ran
 }
 
 template <typename Bits>
-Pruned prune_by_magnitude(const Bits* values, int64_t count, Bits threshold, int threads, uint8_t* mask, Bits* kept) {
+int64_t most_likely_above(const Bits* values, int64_t count, Bits threshold) {
+    if (count < kMany) return count;
+    int64_t above = kMargin;
+    visit_sample(values, count, [&](Bits magnitude) { above += magnitude > threshold ? 1 : 0; });
+    return std::min(count, (count + kSample - 1) / kSample * above);
+}
+
+template <typename Bits>
+Pruned prune_by_magnitude(const Bits* values, int64_t count, Bits threshold, int threads, uint8_t* mask,
+                          Span<Bits> kept) {
     return prune_pieces(values, count, kGrain, threads, mask, kept,
                         [=](const Bits* piece, int64_t length, uint8_t* mask_of_piece, Bits* largest) {
                             return kernels_for<Bits>(kernels()).mask_above(piece, length, threshold, mask_of_piece,
@@ -191,9 +207,12 @@ template ErrorSums sum_sparse_errors(const uint32_t*, const uint32_t*, const uin
 template Magnitude<uint16_t> magnitude_of_rank(const uint16_t*, int64_t, int64_t, int, Noise*);
 template Magnitude<BFloat16Bits> magnitude_of_rank(const BFloat16Bits*, int64_t, int64_t, int, Noise*);
 template Magnitude<uint32_t> magnitude_of_rank(const uint32_t*, int64_t, int64_t, int, Noise*);
-template Pruned prune_by_magnitude(const uint16_t*, int64_t, uint16_t, int, uint8_t*, uint16_t*);
-template Pruned prune_by_magnitude(const BFloat16Bits*, int64_t, BFloat16Bits, int, uint8_t*, BFloat16Bits*);
-template Pruned prune_by_magnitude(const uint32_t*, int64_t, uint32_t, int, uint8_t*, uint32_t*);
+template int64_t most_likely_above(const uint16_t*, int64_t, uint16_t);
+template Pruned prune_by_magnitude(const uint16_t*, int64_t, uint16_t, int, uint8_t*, Span<uint16_t>);
+template int64_t most_likely_above(const BFloat16Bits*, int64_t, BFloat16Bits);
+template Pruned prune_by_magnitude(const BFloat16Bits*, int64_t, BFloat16Bits, int, uint8_t*, Span<BFloat16Bits>);
+template int64_t most_likely_above(const uint32_t*, int64_t, uint32_t);
+template Pruned prune_by_magnitude(const uint32_t*, int64_t, uint32_t, int, uint8_t*, Span<uint32_t>);
 template void encode_sparse(const uint16_t*, int64_t, const uint8_t*, int, uint16_t*);
 template void encode_sparse(const BFloat16Bits*, int64_t, const uint8_t*, int, BFloat16Bits*);
 template void encode_sparse(const uint32_t*, int64_t, const uint8_t*, int, uint32_t*);

@@ -26,10 +26,16 @@ struct Pruned {
     bool is_finite = true;
 };
 
-// Sets bit i of mask, LSB first, where |values[i]| > threshold, a magnitude's bits, and writes those values in order;
-// kept must have room for them.
+// What a sample says that the number of magnitudes above a threshold is most likely not more than. Memory for so many
+// is used again by the next call, where memory for all values would be asked of the system, page by page.
 template <typename Bits>
-Pruned prune_by_magnitude(const Bits* values, int64_t count, Bits threshold, int threads, uint8_t* mask, Bits* kept);
+int64_t most_likely_above(const Bits* values, int64_t count, Bits threshold);
+
+// Sets bit i of mask, LSB first, where |values[i]| > threshold, a magnitude's bits, and writes those values in order.
+// If `kept` is too small for them, what it holds is of no use, and encode_sparse writes them.
+template <typename Bits>
+Pruned prune_by_magnitude(const Bits* values, int64_t count, Bits threshold, int threads, uint8_t* mask,
+                          Span<Bits> kept);
 
 // Writes the values whose bit is 1, in order. kept: as many as the mask has ones.
 template <typename Bits>

@@ -76,7 +76,7 @@ Pruned prune_n_m(const Bits* values, const GroupLayout& axis, int64_t n, int64_t
     if (layout.groups % m == 0 && 8 * size <= kGroupsSize) {  // pieces of whole groups can begin at a byte of the mask
         const auto& loops = kernels_for<Bits>(kernels());
         const int64_t grain = kGroupsSize / size / 8 * 8 * size;
-        return prune_pieces(values, layout.size(), grain, threads, mask, kept,
+        return prune_pieces(values, layout.size(), grain, threads, mask, Span<Bits>(kept, layout.size()),
                             [&](const Bits* piece, int64_t count, uint8_t* mask_of_piece, Bits* largest) {
                                 uint8_t keep[kGroupsSize];
                                 loops.keep_largest(piece, count / size, m, layout.run, layout.run, n, keep);

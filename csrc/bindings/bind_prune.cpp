@@ -60,28 +60,13 @@ struct Job {
     const void* limit;
     uint8_t* bits_of_mask;
     bool measured;
-    int64_t most_kept;
-    uint32_t magnitude = 0;
+    uint32_t magnitude = 0;  // what goes, by a threshold or a rank
+    int64_t room = 0;        // of `kept`
     void* out = nullptr;
     Pruned pruned = {};
     int64_t nonfinite = 0;
     std::optional<Noise> noise = {};
 };
-
-// As many values as can stay; memory that is never written to costs nothing.
-int64_t most_kept(const PruneRule& rule, int64_t size) {
-    switch (rule.kind) {
-        case PruneRule::Kind::kThreshold: return size;
-        case PruneRule::Kind::kRank:
-        case PruneRule::Kind::kBlocks: return size - 1 - rule.rank;
-        default: {
-            const int64_t tail = rule.axis.groups % rule.length;
-            const int64_t of_tail = std::min(tail, rule.length - rule.n);
-            const int64_t of_axis = rule.axis.groups / rule.length * (rule.length - rule.n) + of_tail;
-            return rule.axis.outer * of_axis * rule.axis.run;
-        }
-    }
-}
 
 Job make_job(const py::array& weight, const py::tuple& given, bool measured) {
     const FloatFormat format = require_float(weight, "weight");
@@ -107,20 +92,45 @@ Job make_job(const py::array& weight, const py::tuple& given, bool measured) {
         require(rule.length >= 1, "block_size must be at least 1, not ", rule.length);
         require_rank(rule.rank, weight);
     }
-    Job job{format,        rule,          weight,           threshold, {},       Bytes(packed_size(weight.size(), 1)),
-            weight.size(), weight.data(), threshold.data(), nullptr,   measured, most_kept(rule, weight.size())};
+    Job job{format,        rule,          weight,           threshold, {},      Bytes(packed_size(weight.size(), 1)),
+            weight.size(), weight.data(), threshold.data(), nullptr,   measured};
     job.bits_of_mask = job.mask.mutable_data();
     return job;
 }
 
+// What the rule says of the values that can stay, or most likely can.
 template <typename Bits>
-void find_magnitude(Job& job, int threads) {
-    if (job.rule.kind != PruneRule::Kind::kRank) return;
+void find_room(Job& job, int threads) {
     const Bits* const values = static_cast<const Bits*>(job.values);
-    Noise* const noise = job.measured && sizeof(Bits) == 2 ? &job.noise.emplace() : nullptr;
-    const Magnitude<Bits> found = magnitude_of_rank(values, job.size, job.rule.rank, threads, noise);
-    job.magnitude = found.bits;
-    job.most_kept = found.above;
+    const PruneRule& rule = job.rule;
+    switch (rule.kind) {
+        case PruneRule::Kind::kThreshold: {
+            const Bits threshold = *static_cast<const Bits*>(job.limit);
+            job.magnitude = static_cast<uint32_t>(threshold);
+            job.room = most_likely_above(values, job.size, threshold);
+            break;
+        }
+        case PruneRule::Kind::kRank: {
+            Noise* const noise = job.measured && sizeof(Bits) == 2 ? &job.noise.emplace() : nullptr;
+            const Magnitude<Bits> found = magnitude_of_rank(values, job.size, rule.rank, threads, noise);
+            job.magnitude = static_cast<uint32_t>(found.bits);
+            job.room = found.above;
+            break;
+        }
+        case PruneRule::Kind::kBlocks: job.room = job.size - 1 - rule.rank; break;
+        case PruneRule::Kind::kGroups: {
+            const int64_t tail = rule.axis.groups % rule.length;
+            const int64_t of_tail = std::min(tail, rule.length - rule.n);
+            const int64_t of_axis = rule.axis.groups / rule.length * (rule.length - rule.n) + of_tail;
+            job.room = rule.axis.outer * of_axis * rule.axis.run;
+        }
+    }
+}
+
+void make_room(Job& job, int64_t room) {
+    job.room = room;
+    job.kept = empty_like_float(job.weight, room);
+    job.out = job.kept.mutable_data();
 }
 
 template <typename Bits>
@@ -130,15 +140,22 @@ Pruned prune(const Job& job, int threads) {
     const PruneRule& rule = job.rule;
     if (job.size == 0) return {};
     if (rule.kind == PruneRule::Kind::kThreshold || rule.kind == PruneRule::Kind::kRank) {
-        const Bits magnitude = rule.kind == PruneRule::Kind::kRank ? static_cast<Bits>(job.magnitude)
-                                                                   : *static_cast<const Bits*>(job.limit);
-        return prune_by_magnitude(values, job.size, magnitude, threads, job.bits_of_mask, kept);
+        return prune_by_magnitude(values, job.size, static_cast<Bits>(job.magnitude), threads, job.bits_of_mask,
+                                  Span<Bits>(kept, job.room));
     }
     if (rule.kind == PruneRule::Kind::kGroups) {
         return prune_n_m(values, rule.axis, rule.n, rule.length, threads, job.bits_of_mask, kept);
     }
     const int64_t block_size = std::min(rule.length, rule.axis.groups);
     return prune_blocks(values, rule.axis, block_size, rule.rank, threads, job.bits_of_mask, kept);
+}
+
+// Where more values stay than was likely.
+template <typename Bits>
+void write_kept(const Job& job, int threads) {
+    const py::gil_scoped_release release;
+    encode_sparse(static_cast<const Bits*>(job.values), job.size, job.bits_of_mask, threads,
+                  static_cast<Bits*>(job.out));
 }
 
 // Prunes each weight by its rule: ("threshold", array of one), ("rank", rank), ("n_m", layout, n, m) or ("blocks",
@@ -161,11 +178,8 @@ py::list prune_arrays(const std::vector<py::array>& weights, const std::vector<p
             with_bits(job.format, [&](auto bits) { body(job, bits, job_threads); });
         });
     };
-    for_each_job([](Job& job, auto bits, int job_threads) { find_magnitude<decltype(bits)>(job, job_threads); });
-    for (Job& job : jobs) {
-        job.kept = empty_like_float(job.weight, job.most_kept);
-        job.out = job.kept.mutable_data();
-    }
+    for_each_job([](Job& job, auto bits, int job_threads) { find_room<decltype(bits)>(job, job_threads); });
+    for (Job& job : jobs) make_room(job, job.room);
     for_each_job([](Job& job, auto bits, int job_threads) {
         using Bits = decltype(bits);
         job.pruned = prune<Bits>(job, job_threads);
@@ -173,6 +187,11 @@ py::list prune_arrays(const std::vector<py::array>& weights, const std::vector<p
         const auto& loops = kernels_for<Bits>(kernels());
         job.nonfinite = loops.count_nonfinite(static_cast<const Bits*>(job.values), job.size);
     });
+    for (Job& job : jobs) {
+        if (job.pruned.ones <= job.room || !job.pruned.is_finite) continue;
+        make_room(job, job.pruned.ones);
+        with_bits(job.format, [&](auto bits) { write_kept<decltype(bits)>(job, threads); });
+    }
     py::list results;
     for (const Job& job : jobs) {
         if (job.kept.size() != job.pruned.ones) job.kept.attr("resize")(job.pruned.ones, py::arg("refcheck") = false);

@@ -68,7 +68,7 @@ corepress_status corepress_prune_to_sparsity(const void* weights, const corepres
         const int64_t size = checked.size();
         const Bits threshold = is_rank(sparsity) ? magnitude_of_rank(from, size, rank_of(sparsity, size), threads).bits
                                                  : magnitude_at_end<Bits>(sparsity);
-        return prune_by_magnitude(from, size, threshold, threads, mask, to);
+        return prune_by_magnitude(from, size, threshold, threads, mask, Span(to, size));
     };
     return prune_with("corepress_prune_to_sparsity", weights, shape, num_threads, mask, values, kept, prune);
 }
@@ -77,7 +77,8 @@ corepress_status corepress_prune_below(const void* weights, const corepress_shap
                                        int num_threads, uint8_t* mask, void* values, int64_t* kept) {
     const auto prune = [&](const auto* from, const Shape& checked, int threads, auto* to) {
         using Bits = std::decay_t<decltype(*from)>;
-        return prune_by_magnitude(from, checked.size(), magnitude_below<Bits>(threshold), threads, mask, to);
+        const int64_t size = checked.size();
+        return prune_by_magnitude(from, size, magnitude_below<Bits>(threshold), threads, mask, Span(to, size));
     };
     return prune_with("corepress_prune_below", weights, shape, num_threads, mask, values, kept, prune);
 }
@@ -100,7 +101,7 @@ corepress_status corepress_prune_blocks(const void* weights, const corepress_sha
         const GroupLayout along = checked.along(axis, 1);
         const int64_t size = checked.size();
         if (!is_rank(sparsity)) {
-            return prune_by_magnitude(from, size, magnitude_at_end<Bits>(sparsity), threads, mask, to);
+            return prune_by_magnitude(from, size, magnitude_at_end<Bits>(sparsity), threads, mask, Span(to, size));
         }
         return prune_blocks(from, along, std::min(block_size, along.groups), rank_of(sparsity, size), threads, mask,
                             to);

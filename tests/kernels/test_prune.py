@@ -168,6 +168,27 @@ def test_the_magnitude_of_a_rank_among_many(name):
             assert_same_bits(values, weight[keep])
 
 
+def _unlike_its_sample(dtype) -> np.ndarray:
+    """Ones, but zeros at the 2**14 places that are looked at first."""
+    drawn = np.arange(1 << 14, dtype=np.uint64)
+    stride = np.uint64(LARGE >> 14)
+    weight = np.ones(LARGE, dtype)
+    weight[drawn * stride + ((drawn * np.uint64(2654435769) % np.uint64(1 << 32)) * stride >> np.uint64(32))] = 0
+    return weight
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_threshold_among_many(dtype):
+    weights = [each(np.random.default_rng(0)).astype(dtype) for each in LARGE_DRAWS.values()]
+    weights += [_unlike_its_sample(dtype), normal(100, dtype=dtype), 1 - _unlike_its_sample(dtype)]
+    for tensor, weight in zip(cp.prune(weights, threshold=0.4, num_threads=3), weights, strict=True):
+        check(weight, tensor, 0.4)
+        assert tensor.values.flags.owndata
+    weights[-3][0] = np.nan
+    with pytest.raises(cp.NonFiniteError, match=rf"1 of {LARGE} values are NaN"):
+        cp.prune(weights[-3], threshold=0.4)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_too_few_zeros_for_it_to_be_worth_it(dtype):
     weight = np.arange(8, dtype=np.float32).astype(dtype)

@@ -248,8 +248,8 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     digest.add(noise);
     std::vector<uint8_t> mask((size + 7) / 8);
     std::vector<Bits> kept(static_cast<size_t>(threshold.above)), survivors(size);
-    const Pruned pruned =
-        prune_by_magnitude(values.data(), count, threshold.bits, threads, mask.data(), survivors.data());
+    const Pruned pruned = prune_by_magnitude(values.data(), count, threshold.bits, threads, mask.data(),
+                                             Span<Bits>(survivors.data(), count));
     encode_sparse(values.data(), count, mask.data(), threads, kept.data());
     check_survivors(pruned, survivors, kept);
     decode_sparse(kept.data(), mask.data(), count, threads, decoded.data());
@@ -324,7 +324,8 @@ void add_nested(const BlockLayout& layout, int threads, Digest& digest) {
     const Magnitude<Bits> threshold = magnitude_of_rank(values.data(), count, count / 3, threads);
     const auto kept = static_cast<size_t>(threshold.above);
     std::vector<Bits> first(kept);
-    prune_by_magnitude(values.data(), count, threshold.bits, threads, mask.data(), first.data());
+    prune_by_magnitude(values.data(), count, threshold.bits, threads, mask.data(),
+                       Span<Bits>(first.data(), threshold.above));
     for (const int nbits : {1, 3, 4, 8}) {
         std::vector<uint8_t> packed((size * static_cast<size_t>(nbits) + 7) / 8);
         for (size_t i = 0; i < packed.size(); ++i) packed[i] = static_cast<uint8_t>(i * 2654435761u >> 13);
