@@ -1,6 +1,7 @@
 // Where the kept elements of a tensor stand.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -17,6 +18,14 @@ namespace corepress {
 // Where the values of each piece of kGrain begin among the kept ones; at the end, their number.
 std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int threads);
 
+// Writes what stays of the piece [begin, end), while the memory comes that its thread most likely reads after it.
+template <typename Bits>
+void compact_piece(const Bits* values, int64_t count, int64_t begin, int64_t end, int threads, const uint8_t* mask,
+                   Bits* kept, int64_t kept_count) {
+    const int64_t length = end - begin, next = std::min(begin + threads * length, count - length);
+    kernels_for<Bits>(kernels()).compact(values + begin, length, mask + begin / 8, kept, kept_count, values + next);
+}
+
 // Reads the values once: each piece of `grain`, a multiple of 8, gets its mask by mask_piece(values, count, mask,
 // largest), which is what ValueKernels::mask_above does and must not throw; as soon as the pieces before it have been
 // counted, what stays is written, while the piece is in the cache, as far as `kept` has room for whole pieces.
@@ -27,13 +36,11 @@ Pruned prune_pieces(const Bits* values, int64_t count, int64_t grain, int thread
     std::atomic<bool> is_finite{true};
     parallel_pieces(count, grain, threads, [&](int64_t begin, int64_t end) {
         Bits largest = 0;
-        const Bits* const piece = values + begin;
-        uint8_t* const mask_of_piece = mask + begin / 8;
-        const int64_t found = mask_piece(piece, end - begin, mask_of_piece, &largest);
+        const int64_t found = mask_piece(values + begin, end - begin, mask + begin / 8, &largest);
         if (largest >= Format<Bits>::kInfinity) is_finite = false;
         const int64_t first = ones.add(begin / grain, found);
         if (first + found > kept.size()) return;
-        kernels_for<Bits>(kernels()).compact(piece, end - begin, mask_of_piece, kept.data() + first, found);
+        compact_piece(values, count, begin, end, threads, mask, kept.data() + first, found);
     });
     return {ones.total(), is_finite};
 }

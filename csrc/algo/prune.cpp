@@ -174,8 +174,8 @@ void encode_sparse(const Bits* values, int64_t count, const uint8_t* mask, int t
     const std::vector<int64_t> offsets = piece_offsets(mask, count, threads);
     parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
         const size_t piece = static_cast<size_t>(begin / kGrain);
-        kernels_for<Bits>(kernels()).compact(values + begin, end - begin, mask + begin / 8, kept + offsets[piece],
-                                             offsets[piece + 1] - offsets[piece]);
+        compact_piece(values, count, begin, end, threads, mask, kept + offsets[piece],
+                      offsets[piece + 1] - offsets[piece]);
     });
 }
 

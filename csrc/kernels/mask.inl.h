@@ -141,9 +141,11 @@ inline void compact_word(const Bits* values, uint64_t word, Bits* out) {
 }
 
 template <typename Bits>
-void compact(const Bits* values, int64_t count, const uint8_t* mask, Bits* kept, int64_t kept_count) {
+void compact(const Bits* values, int64_t count, const uint8_t* mask, Bits* kept, int64_t kept_count, const Bits* next) {
+    constexpr int64_t kLine = 64 / sizeof(Bits);
     const Bits* const end = kept + kept_count;
     for (int64_t i = 0; i < count; i += 64) {
+        for (int64_t j = 0; j < 64; j += kLine) __builtin_prefetch(next + i + j, 0, 2);
         const int64_t length = count - i < 64 ? count - i : 64;
         uint64_t word = load_mask(mask + i / 8, length);
         if (length == 64 && end - kept >= 64) {

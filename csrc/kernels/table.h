@@ -176,8 +176,10 @@ struct ValueKernels {
     // Writes the values of magnitudes from `first` to `last`, in order, and returns how many they are; `taken` has room
     // for all values and 3 more. Adds to *below how many magnitudes are less than `first`.
     int64_t (*take_between)(const Bits* values, int64_t count, Bits first, Bits last, Bits* taken, int64_t* below);
-    // Writes the values whose mask bit is 1, in order; kept_count is how many they are.
-    void (*compact)(const Bits* values, int64_t count, const uint8_t* mask, Bits* kept, int64_t kept_count);
+    // Writes the values whose mask bit is 1, in order; kept_count is how many they are. Meanwhile it asks for the
+    // memory of as many values from `next` on, which are read after these.
+    void (*compact)(const Bits* values, int64_t count, const uint8_t* mask, Bits* kept, int64_t kept_count,
+                    const Bits* next);
     // The inverse, zeros elsewhere.
     void (*expand)(const Bits* kept, int64_t kept_count, const uint8_t* mask, int64_t count, Bits* values);
 
