@@ -39,16 +39,14 @@ Counts count_magnitudes(const Bits* values, int64_t count, int threads, const Sl
     });
 }
 
-constexpr int64_t kSample = int64_t{1} << 14;
-constexpr int64_t kMargin = 256;             // four standard deviations of a rank near the middle of a sample
 constexpr int64_t kMany = int64_t{1} << 20;  // values, of which a sample says enough
 
-// Calls visit with kSample of the magnitudes.
+// Calls visit with so many of the magnitudes.
 template <typename Bits, typename Visit>
-void visit_sample(const Bits* values, int64_t count, const Visit& visit) {
-    const int64_t stride = count / kSample;
+void visit_sample(const Bits* values, int64_t count, int64_t samples, const Visit& visit) {
+    const int64_t stride = count / samples;
     uint32_t place = 0;  // scattered, since a regular step could meet one column only
-    for (int64_t i = 0; i < kSample; ++i, place += 2654435769u) {
+    for (int64_t i = 0; i < samples; ++i, place += 2654435769u) {
         const int64_t within = static_cast<int64_t>(uint64_t{place} * static_cast<uint64_t>(stride) >> 32);
         visit(static_cast<Bits>(values[i * stride + within] & Format<Bits>::kMagnitude));
     }
@@ -59,9 +57,11 @@ void visit_sample(const Bits* values, int64_t count, const Visit& visit) {
 // the sample misled.
 template <typename Bits>
 std::optional<Magnitude<Bits>> select_near_sample(const Bits* values, int64_t count, int64_t rank, int threads) {
+    constexpr int64_t kSample = int64_t{1} << 14;
+    constexpr int64_t kMargin = 256;  // four standard deviations of a rank near the middle
     constexpr Bits kMagnitude = Format<Bits>::kMagnitude;
     Counts sample(kPatterns / 2, 0);
-    visit_sample(values, count, [&](Bits magnitude) { ++sample[magnitude]; });
+    visit_sample(values, count, kSample, [&](Bits magnitude) { ++sample[magnitude]; });
     const auto of_sample = [&](int64_t at) { return static_cast<Bits>(find_rank(sample, at)); };
     const int64_t near = static_cast<int64_t>(static_cast<double>(rank) / static_cast<double>(count) * kSample);
     const Bits first = near < kMargin ? Bits{0} : of_sample(near - kMargin);
@@ -153,9 +153,10 @@ Magnitude<Bits> magnitude_of_rank(const Bits* values, int64_t count, int64_t ran
 
 template <typename Bits>
 int64_t most_likely_above(const Bits* values, int64_t count, Bits threshold) {
+    constexpr int64_t kSample = int64_t{1} << 12;
     if (count < kMany) return count;
-    int64_t above = kMargin;
-    visit_sample(values, count, [&](Bits magnitude) { above += magnitude > threshold ? 1 : 0; });
+    int64_t above = 128;  // four standard deviations of the number where it is half of the sample
+    visit_sample(values, count, kSample, [&](Bits magnitude) { above += magnitude > threshold ? 1 : 0; });
     return std::min(count, (count + kSample - 1) / kSample * above);
 }
 

@@ -36,7 +36,9 @@ inline GroupLayout layout_from(const Layout& layout, const py::array& array) {
 }
 
 inline void require_contiguous(const py::array& array, const char* name) {
+    constexpr int kAligned = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
     require((array.flags() & py::array::c_style) != 0, name, " must be C-contiguous");
+    require((array.flags() & kAligned) != 0, name, " must be aligned to its elements");
 }
 
 // bfloat16 is a dtype of the package ml_dtypes, known by its name alone.

@@ -8,7 +8,7 @@
  * where bit p is bit p % 8 of byte p / 8. The bits after the last element are 0. Masks are packed codes of 1 bit.
  * Memory        belongs to the caller, who allocates results too; only strings belong to the library. Input is never
  *               written to, and must not overlap output unless a function says so. Floats and doubles have the
- *               machine's byte order. Nothing is kept between calls.
+ *               machine's byte order, and stand at multiples of their size. Nothing is kept between calls.
  * Threads       Every function may be called from several threads at once. A call uses up to `num_threads` threads, 0
  *               for the environment's COREPRESS_NUM_THREADS or else all CPUs of the process, and joins them before it
  *               returns.

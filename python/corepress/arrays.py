@@ -17,8 +17,14 @@ from .errors import NonFiniteError
 FLOAT_NAMES = ("float16", "bfloat16", "float32")  # bfloat16 is the package ml_dtypes', which nothing here needs
 
 
+def contiguous(values: Any, dtype: Any = None) -> NDArray[Any]:
+    """Return a C-contiguous and aligned array, copied only where it must be."""
+    array = np.ascontiguousarray(values, dtype)
+    return array if array.flags.aligned else array.copy()
+
+
 def as_weight(verb: str, weight: Any) -> NDArray[Any]:
-    """Return `weight` as a C-contiguous, native-endian array of float16, bfloat16 or float32.
+    """Return `weight` as a C-contiguous, aligned, native-endian array of float16, bfloat16 or float32.
 
     It is copied only where it must be.
 
@@ -54,7 +60,7 @@ def as_weight(verb: str, weight: Any) -> NDArray[Any]:
     if weight.dtype.newbyteorder("=").name not in FLOAT_NAMES:
         raise TypeError(f"{verb}: weight must be float16, bfloat16, float32 or float64, not {weight.dtype}")
     native: NDArray[Any] = weight.astype(weight.dtype.newbyteorder("="), copy=False)
-    return native if native.flags.c_contiguous else native.copy(order="C")
+    return native if native.flags.c_contiguous and native.flags.aligned else native.copy(order="C")
 
 
 def as_threads(verb: str, num_threads: int | None) -> int:
@@ -112,7 +118,7 @@ def as_importance(verb: str, importance: Any, weight: NDArray[Any]) -> NDArray[n
         raise ValueError(f"{verb}: importance must be finite and not negative, not {least:g} to {most:g}")
     if given.dtype.itemsize == 8 and most > 0:
         given = np.ldexp(given, -frexp(most)[1])
-    return np.ascontiguousarray(given, np.float32)
+    return contiguous(given, np.float32)
 
 
 def as_finite_weight(verb: str, weight: Any, num_threads: int | None) -> NDArray[Any]:
@@ -131,7 +137,7 @@ def not_finite(verb: str, array: NDArray[Any], num_threads: int | None) -> NonFi
 
 def rounded_to(dtype: np.dtype[Any], values: Any) -> NDArray[Any]:
     """Round numbers to float16, bfloat16 or float32, once, to nearest even; -0 becomes 0."""
-    exact = np.ascontiguousarray(values, np.float64)
+    exact = contiguous(values, np.float64)
     rounded = np.empty(exact.shape, dtype)
     _core.round_to(exact.reshape(-1), rounded.reshape(-1))
     return rounded

@@ -404,7 +404,7 @@ def _prune_all(
             if nonfinite:
                 raise not_finite("prune", array, num_threads)
             _require_zeros(array.size - values.size, array.shape, spec)
-        tensors.append((SparseTensor(array.shape, mask, values), noise))
+        tensors.append((SparseTensor._of_pruned(array.shape, mask, values), noise))
     return tensors
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import as_finite_weight, as_threads, as_weight, checked_axis
+from .arrays import as_finite_weight, as_threads, as_weight, checked_axis, contiguous
 from .compression import n_m_keep, palettize, prune
 from .specs import checked_n_m_ratio
 from .tensors import packed_size
@@ -46,7 +46,7 @@ def _checked_stream(name: str, nbits: Any, bitorder: str) -> tuple[int, bool]:
 def _output(name: str, out: NDArray[Any] | None, size: int, dtype: Any = np.uint8) -> NDArray[Any]:
     if out is None:
         return np.empty(size, dtype)
-    if out.dtype != dtype or out.shape != (size,) or not out.flags.c_contiguous or not out.flags.writeable:
+    if out.dtype != dtype or out.shape != (size,) or not out.flags.carray:
         rule = f"{size} contiguous bytes of {np.dtype(dtype)}"
         raise ValueError(f"{name}: out must be {rule}, not {out.dtype} {out.shape}")
     return out
@@ -295,9 +295,9 @@ def decode_sparse(
 def _float_output(name: str, out: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     if out is None:
         return np.empty(shape, dtype)
-    if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous or not out.flags.writeable:
+    if out.shape != shape or out.dtype != dtype or not out.flags.carray:
         raise ValueError(
-            f"{name}: out must be a writable contiguous {dtype} array {shape}, not {out.dtype} {out.shape}"
+            f"{name}: out must be a writable, contiguous and aligned {dtype} array {shape}, not {out.dtype} {out.shape}"
         )
     return out
 
@@ -421,7 +421,7 @@ def to_float16(values: Any, *, num_threads: int | None = None) -> NDArray[np.flo
     numpy.ndarray of float16
         In the shape of `values`. Magnitudes of 65,520 and more become infinite; NaN stays NaN.
     """
-    array = np.ascontiguousarray(values, np.float32)
+    array = contiguous(values, np.float32)
     halves = _core.round_to_half(array.reshape(-1), as_threads("to_float16", num_threads))
     return halves.view(np.float16).reshape(array.shape)
 
@@ -530,7 +530,7 @@ def kmeans1d_sweep(
 def _kmeans1d(
     name: str, values: Any, ks: tuple[int, ...], weights: Any, num_threads: int | None
 ) -> dict[int, Clusters]:
-    values = np.ascontiguousarray(values, np.float64)
+    values = contiguous(values, np.float64)
     if values.ndim not in (1, 2) or values.size == 0:
         raise ValueError(f"{name}: values must be 1-D or 2-D and not empty, not shape {values.shape}")
     if min(ks, default=1) < 1:
@@ -539,7 +539,7 @@ def _kmeans1d(
         raise ValueError(f"{name}: values must be finite")
     rows = np.atleast_2d(values)
     if weights is not None:
-        weights = np.ascontiguousarray(weights, np.float64)
+        weights = contiguous(weights, np.float64)
         positive = np.isfinite(weights).all() and (weights >= 0).all() and weights.any(axis=-1).all()
         if weights.shape != values.shape or not positive:
             raise ValueError(f"{name}: weights must be finite, not negative, not all 0, one per value")

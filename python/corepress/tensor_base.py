@@ -115,7 +115,7 @@ class CompressedTensor(ABC):
         Parameters
         ----------
         out : numpy.ndarray, optional
-            C-contiguous, writable array of this tensor's shape and dtype to decompress into.
+            C-contiguous, aligned, writable array of this tensor's shape and dtype to decompress into.
         num_threads : int, optional
             Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
@@ -166,8 +166,9 @@ class CompressedTensor(ABC):
         if out is None:
             return np.empty(self.shape, self.dtype)
         self._require(
-            out.shape == self.shape and out.dtype == self.dtype and out.flags.c_contiguous and out.flags.writeable,
-            f"dense: out must be a writable C-contiguous {self.dtype} array of this shape, not {out.dtype} {out.shape}",
+            out.shape == self.shape and out.dtype == self.dtype and out.flags.carray,
+            f"dense: out must be a writable, C-contiguous and aligned {self.dtype} array of this shape, "
+            f"not {out.dtype} {out.shape}",
         )
         return out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import dataclasses
 import itertools
 
 import ml_dtypes
@@ -202,8 +203,29 @@ def test_decompressing_into_an_array_of_the_caller(verb):
         np.empty((10, 6), np.float32).T,
         np.empty((6, 20), np.float32)[:, ::2],
         read_only(np.empty((6, 10), np.float32)),
+        unaligned(np.empty((6, 10), np.float32)),
     ],
 )
 def test_an_output_that_does_not_fit_is_refused(verb, out):
-    with pytest.raises(ValueError, match="out must be a writable C-contiguous float32 array"):
+    with pytest.raises(ValueError, match="out must be a writable, C-contiguous and aligned float32 array"):
         verb(normal(6, 10)).dense(out)
+
+
+def test_numbers_need_not_be_aligned():
+    values = np.random.default_rng(0).standard_normal(100)
+    for name in ("inertia", "codes", "centroids"):
+        given, expected = (cp.kernels.kmeans1d(each, 4, weights=each**2) for each in (unaligned(values), values))
+        np.testing.assert_array_equal(getattr(given, name), getattr(expected, name))
+    weight = normal(6, 10)
+    assert_same_bits(cp.kernels.to_float16(unaligned(weight)), weight.astype(np.float16))
+    assert_same_tensor(
+        cp.palettize(weight, nbits=2, importance=unaligned(np.abs(weight))),
+        cp.palettize(weight, nbits=2, importance=np.abs(weight)),
+    )
+
+
+def test_parts_that_are_not_aligned_are_refused():
+    palette, sparse = cp.palettize(normal(6, 10), nbits=2), cp.prune(normal(6, 10), target_sparsity=0.5)
+    for tensor, part in ((palette, "lut"), (sparse, "values")):
+        with pytest.raises(ValueError, match=f"{part} must be aligned to its elements"):
+            dataclasses.replace(tensor, **{part: unaligned(getattr(tensor, part))}).dense()

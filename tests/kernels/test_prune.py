@@ -169,9 +169,9 @@ def test_the_magnitude_of_a_rank_among_many(name):
 
 
 def _unlike_its_sample(dtype) -> np.ndarray:
-    """Ones, but zeros at the 2**14 places that are looked at first."""
-    drawn = np.arange(1 << 14, dtype=np.uint64)
-    stride = np.uint64(LARGE >> 14)
+    """Ones, but zeros at the 2**12 places that are looked at first."""
+    drawn = np.arange(1 << 12, dtype=np.uint64)
+    stride = np.uint64(LARGE >> 12)
     weight = np.ones(LARGE, dtype)
     weight[drawn * stride + ((drawn * np.uint64(2654435769) % np.uint64(1 << 32)) * stride >> np.uint64(32))] = 0
     return weight
