@@ -1,0 +1,202 @@
+"""k-means of numbers and of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _core
+from ..arrays import as_finite_weight, as_threads, contiguous
+from ..vector_palettes import exponent_of_weights
+
+__all__ = ["Clusters", "kmeans", "kmeans1d", "kmeans1d_sweep"]
+
+
+class Clusters(NamedTuple):
+    """What `corepress.kernels.kmeans1d` finds; it unpacks into its three parts.
+
+    Attributes
+    ----------
+    codes : numpy.ndarray of uint8 or int32
+        Cluster of each value.
+    centroids : numpy.ndarray of float64
+        Means of the clusters, ascending.
+    inertia : float, or numpy.ndarray of float64 with one per row
+        The sum of squared distances.
+    """
+
+    codes: NDArray[np.uint8] | NDArray[np.int32]
+    centroids: NDArray[np.float64]
+    inertia: float | NDArray[np.float64]
+
+    @property
+    def clusters(self) -> NDArray[np.uint8] | NDArray[np.int32]:
+        """Another name of `codes`, that of the package kmeans1d."""
+        return self.codes
+
+
+def kmeans1d(values: Any, k: int, weights: Any = None, *, num_threads: int | None = None) -> Clusters:
+    """Cluster numbers optimally.
+
+    Parameters
+    ----------
+    values : array_like
+        1-D, or 2-D as a batch of rows, each clustered by itself; finite, taken as float64.
+    k : int
+        Number of clusters, at least 1.
+    weights : array_like, optional
+        Importance of each value, in the shape of `values`: not negative, at least one positive per row; None for 1
+        each.
+    num_threads : int, optional
+        Threads that share the rows; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+    Returns
+    -------
+    codes : numpy.ndarray
+        Cluster of each value, ascending with it, in the shape of `values`; uint8 for k up to 256, else int32.
+    centroids : numpy.ndarray of float64
+        Weighted means of the clusters, ascending. If there are fewer distinct values than k: of 1-D values fewer than
+        k, of rows always k, the last repeated.
+    inertia : float, or numpy.ndarray of float64 with one per row
+        The weighted sum of squared distances, the least possible.
+
+    Raises
+    ------
+    ValueError
+        For values that are not finite, of another rank, or none; weights that do not fit; and k below 1.
+
+    Examples
+    --------
+    In the place of the package kmeans1d, and of coremltools' copy of it, which takes weights::
+
+        clusters, centroids = kmeans1d.cluster(values, k)            # before
+        clusters, centroids, _ = cp.kernels.kmeans1d(values, k)      # after; or .clusters and .centroids
+
+    In the place of flash1dkmeans, whose random numbers and rounds this does without::
+
+        centroids, labels = kmeans_1d(values, k, sample_weights=weights, random_state=0)
+        labels, centroids, _ = cp.kernels.kmeans1d(values, k, weights)
+
+        centroids, borders = kmeans_1d(values, k, is_sorted=True, return_cluster_borders=True)
+        labels, centroids, _ = cp.kernels.kmeans1d(values, k)
+        borders = np.searchsorted(labels, np.arange(k + 1))
+
+    Notes
+    -----
+    Gronlund et al., arXiv:1701.07204: a least-weight subsequence under a price per cluster; certified by its bound.
+    """
+    return _kmeans1d("kmeans1d", values, (k,), weights, num_threads)[k]
+
+
+def kmeans1d_sweep(
+    values: Any, ks: Iterable[int], weights: Any = None, *, num_threads: int | None = None
+) -> dict[int, Clusters]:
+    """Cluster numbers optimally for several k, sorting them once.
+
+    Parameters
+    ----------
+    values, weights, num_threads
+        As for `kmeans1d`.
+    ks : iterable of int
+        Numbers of clusters, for example ``(2, 4, 8, 16, 64, 256)``.
+
+    Returns
+    -------
+    dict of int to Clusters
+        For each k what `kmeans1d` returns.
+
+    Raises
+    ------
+    ValueError
+        As `kmeans1d` does.
+    """
+    return _kmeans1d("kmeans1d_sweep", values, tuple(ks), weights, num_threads)
+
+
+def _kmeans1d(
+    name: str, values: Any, ks: tuple[int, ...], weights: Any, num_threads: int | None
+) -> dict[int, Clusters]:
+    values = contiguous(values, np.float64)
+    if values.ndim not in (1, 2) or values.size == 0:
+        raise ValueError(f"{name}: values must be 1-D or 2-D and not empty, not shape {values.shape}")
+    if min(ks, default=1) < 1:
+        raise ValueError(f"{name}: k must be at least 1, not {min(ks)}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name}: values must be finite")
+    rows = np.atleast_2d(values)
+    if weights is not None:
+        weights = contiguous(weights, np.float64)
+        positive = np.isfinite(weights).all() and (weights >= 0).all() and weights.any(axis=-1).all()
+        if weights.shape != values.shape or not positive:
+            raise ValueError(f"{name}: weights must be finite, not negative, not all 0, one per value")
+        weights = np.atleast_2d(weights)
+    found: dict[int, Clusters] = {}
+    for k, (codes, centroids, inertia) in zip(
+        ks, _core.kmeans1d(rows, weights, list(ks), as_threads(name, num_threads)), strict=True
+    ):
+        clusters = codes.astype(np.uint8) if k <= 256 else codes
+        if values.ndim == 1:
+            found[k] = Clusters(clusters[0], centroids[0, : codes.max() + 1], float(inertia[0]))
+        else:
+            found[k] = Clusters(clusters, centroids, inertia)
+    return found
+
+
+def kmeans(
+    vectors: Any, k: int, weights: Any = None, *, num_threads: int | None = None
+) -> tuple[NDArray[np.uint8] | NDArray[np.int32], NDArray[np.float32], float]:
+    """Cluster vectors well; of numbers `kmeans1d` finds the optimum.
+
+    Parameters
+    ----------
+    vectors : array_like of float16, float32 or float64
+        Shape ``(count, length)``, finite, not empty. float64 is narrowed to float32.
+    k : int
+        Number of clusters, 1 to 65,536.
+    weights : array_like, optional
+        How many vectors each counts for, 1-D: finite, not negative, not all 0; None for 1 each.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`. The result does not depend
+        on it.
+
+    Returns
+    -------
+    codes : numpy.ndarray
+        Nearest centroid of each vector, of equally near ones the first, by the sum of squares in float32; uint8 for k
+        up to 256, else int32.
+    centroids : numpy.ndarray of float32
+        Shape ``(k, length)``, ascending by the first component, then the second, and so on. Where there are no more
+        than k distinct vectors, those; the last is repeated.
+    inertia : float
+        The weighted sum of squared distances.
+
+    Raises
+    ------
+    TypeError
+        If the vectors are not a float array.
+    ValueError
+        For values out of range.
+
+    Notes
+    -----
+    Greedy k-means++ (Arthur and Vassilvitskii, 2007) and Lloyd's algorithm on lightweight coresets (Bachem, Lucic and
+    Krause, 2018) of up to 65,536 vectors, or 2,048 per cluster if that is more; then each vector takes its nearest
+    centroid. All random numbers come from a counter.
+    """
+    vectors = as_finite_weight("kmeans", vectors, num_threads)
+    if vectors.ndim != 2 or vectors.size == 0:
+        raise ValueError(f"kmeans: vectors must be 2-D and not empty, not shape {vectors.shape}")
+    if not 1 <= k <= 65_536:
+        raise ValueError(f"kmeans: k must be from 1 to 65536, not {k}")
+    shares, exponent = None, 0
+    if weights is not None:
+        array = np.asarray(weights)
+        if array.shape != vectors.shape[:1]:
+            raise ValueError(f"kmeans: weights must have shape {vectors.shape[:1]}, not {array.shape}")
+        exponent = exponent_of_weights("kmeans", "weights", array)
+        shares = np.ldexp(array.astype(np.float64), -exponent).astype(np.float32)
+    codes, centroids, inertia = _core.kmeans(vectors, k, shares, num_threads)
+    return (codes.astype(np.uint8) if k <= 256 else codes), centroids, float(np.ldexp(inertia, exponent))
