@@ -22,7 +22,7 @@ from .arrays import (
     not_finite,
     rounded_to,
 )
-from .errors import TooFewZerosError
+from .errors import IndivisibleError, TooFewZerosError
 from .measure import snr_db
 from .palettes import Measured, palettize, palettize_measured
 from .specs import Palettize, Prune, Quantize, Spec
@@ -139,7 +139,8 @@ def quantize(
     TypeError
         If the weight is not a float array.
     ValueError
-        For values out of range, a block size that does not divide the axis, and NaN or infinite weights.
+        For values out of range, a block size that does not divide the axis (`IndivisibleError`), and NaN or infinite
+        weights.
 
     Notes
     -----
@@ -259,7 +260,7 @@ def _block_counts(spec: Quantize, shape: tuple[int, ...]) -> tuple[int, ...]:
     for axis, (size, length) in enumerate(zip(sizes, shape, strict=True)):
         if size and length % size:
             which = "last axis" if axis == len(shape) - 1 else f"axis {axis} of length"
-            raise ValueError(f"quantize: {which} {length} is not a multiple of block_size {size} (shape {shape})")
+            raise IndivisibleError(f"quantize: {which} {length} is not a multiple of block_size {size} (shape {shape})")
     return tuple(length // size if size else 1 for size, length in zip(sizes, shape, strict=True))
 
 

@@ -24,7 +24,7 @@ class UnsuitableWeightError(ValueError):
 
 
 class IndivisibleError(UnsuitableWeightError):
-    """Groups of the size asked for do not divide an axis of a weight."""
+    """Groups, blocks or vectors of the size asked for do not divide an axis of a weight."""
 
     reason = "its groups do not divide the axis"
 
