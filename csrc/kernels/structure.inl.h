@@ -9,6 +9,7 @@ constexpr int64_t kGroupTile = 2048;
 template <typename Bits>
 void keep_of_rows(const Bits* values, int64_t m, int64_t run, int64_t stride, int64_t n, uint8_t* keep) {
     constexpr int64_t kWidth = 128;
+    const Bits zeroed = static_cast<Bits>(n);  // of 64 bits, it would be compared in lanes as wide
     for (int64_t begin = 0; begin < run; begin += kWidth) {
         const int64_t width = run - begin < kWidth ? run - begin : kWidth;
         for (int64_t row = 0; row < m; ++row) {
@@ -26,7 +27,7 @@ void keep_of_rows(const Bits* values, int64_t m, int64_t run, int64_t stride, in
                     rank[i] = static_cast<Bits>(rank[i] + (magnitude_of(behind[i]) < magnitude_of(own[i])));
                 }
             }
-            for (int64_t i = 0; i < width; ++i) keep[row * run + begin + i] = rank[i] >= n ? 1 : 0;
+            for (int64_t i = 0; i < width; ++i) keep[row * run + begin + i] = rank[i] >= zeroed ? 1 : 0;
         }
     }
 }
@@ -36,6 +37,7 @@ void keep_of_rows(const Bits* values, int64_t m, int64_t run, int64_t stride, in
 template <typename Bits>
 void keep_of_groups(const Bits* values, int64_t groups, int64_t m, int64_t run, int64_t n, uint8_t* keep) {
     constexpr int64_t kWidth = 128;
+    const Bits zeroed = static_cast<Bits>(n);
     const int64_t size = m * run;
     const int64_t per_tile = groups < kGroupTile / size ? groups : kGroupTile / size;
     Bits row[kGroupTile];
@@ -66,7 +68,7 @@ void keep_of_groups(const Bits* values, int64_t groups, int64_t m, int64_t run, 
                     rank[i] = static_cast<Bits>(rank[i] + smaller_before + smaller_behind);
                 }
             }
-            for (int64_t i = 0; i < width; ++i) keep[first * size + begin + i] = rank[i] >= n ? 1 : 0;
+            for (int64_t i = 0; i < width; ++i) keep[first * size + begin + i] = rank[i] >= zeroed ? 1 : 0;
         }
     }
 }
