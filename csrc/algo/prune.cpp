@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <vector>
@@ -58,14 +59,15 @@ void visit_sample(const Bits* values, int64_t count, int64_t samples, const Visi
 template <typename Bits>
 std::optional<Magnitude<Bits>> select_near_sample(const Bits* values, int64_t count, int64_t rank, int threads) {
     constexpr int64_t kSample = int64_t{1} << 14;
-    constexpr int64_t kMargin = 256;  // four standard deviations of a rank near the middle
     constexpr Bits kMagnitude = Format<Bits>::kMagnitude;
     Counts sample(kPatterns / 2, 0);
     visit_sample(values, count, kSample, [&](Bits magnitude) { ++sample[magnitude]; });
     const auto of_sample = [&](int64_t at) { return static_cast<Bits>(find_rank(sample, at)); };
-    const int64_t near = static_cast<int64_t>(static_cast<double>(rank) / static_cast<double>(count) * kSample);
-    const Bits first = near < kMargin ? Bits{0} : of_sample(near - kMargin);
-    const Bits last = near + kMargin < kSample ? of_sample(near + kMargin) : kMagnitude;
+    const double part = static_cast<double>(rank) / static_cast<double>(count);
+    const double deviation = std::sqrt(part * (1 - part) * kSample);
+    const int64_t near = static_cast<int64_t>(part * kSample), margin = static_cast<int64_t>(3 * deviation) + 16;
+    const Bits first = near < margin ? Bits{0} : of_sample(near - margin);
+    const Bits last = near + margin < kSample ? of_sample(near + margin) : kMagnitude;
     constexpr int64_t kTile = int64_t{1} << 12;
     struct Counter {
         Counts slots;
