@@ -21,7 +21,14 @@ CONFIGS = {
     "quantize": ["--dtype", "int8"],
     "prune": ["--target-sparsity", "0.5"],
 }
-MAIN = "import sys; from corepress.cli.main import main; print('ready', flush=True); sys.exit(main())"
+# Whatever runs these tests in the background may ignore SIGINT, which children inherit.
+MAIN = """
+import signal, sys
+from corepress.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+print("ready", flush=True)
+sys.exit(main())
+"""
 # A file may grow to so many bytes and no further: what a full disk does, but only to this process.
 LIMITED = """
 import resource, signal, sys
