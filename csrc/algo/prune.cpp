@@ -42,6 +42,12 @@ Counts count_magnitudes(const Bits* values, int64_t count, int threads, const Sl
 
 constexpr int64_t kMany = int64_t{1} << 20;  // values, of which a sample says enough
 
+// By how many of so many samples the number below a rank, at such a part of all values, is most likely not wrong: three
+// standard deviations, and a few near the ends.
+int64_t margin_of(double part, int64_t samples) {
+    return static_cast<int64_t>(3 * std::sqrt(part * (1 - part) * static_cast<double>(samples))) + 16;
+}
+
 // Calls visit with so many of the magnitudes.
 template <typename Bits, typename Visit>
 void visit_sample(const Bits* values, int64_t count, int64_t samples, const Visit& visit) {
@@ -64,8 +70,7 @@ std::optional<Magnitude<Bits>> select_near_sample(const Bits* values, int64_t co
     visit_sample(values, count, kSample, [&](Bits magnitude) { ++sample[magnitude]; });
     const auto of_sample = [&](int64_t at) { return static_cast<Bits>(find_rank(sample, at)); };
     const double part = static_cast<double>(rank) / static_cast<double>(count);
-    const double deviation = std::sqrt(part * (1 - part) * kSample);
-    const int64_t near = static_cast<int64_t>(part * kSample), margin = static_cast<int64_t>(3 * deviation) + 16;
+    const int64_t near = static_cast<int64_t>(part * kSample), margin = margin_of(part, kSample);
     const Bits first = near < margin ? Bits{0} : of_sample(near - margin);
     const Bits last = near + margin < kSample ? of_sample(near + margin) : kMagnitude;
     constexpr int64_t kTile = int64_t{1} << 12;
@@ -157,9 +162,10 @@ template <typename Bits>
 int64_t most_likely_above(const Bits* values, int64_t count, Bits threshold) {
     constexpr int64_t kSample = int64_t{1} << 12;
     if (count < kMany) return count;
-    int64_t above = 128;  // four standard deviations of the number where it is half of the sample
+    int64_t above = 0;
     visit_sample(values, count, kSample, [&](Bits magnitude) { above += magnitude > threshold ? 1 : 0; });
-    return std::min(count, (count + kSample - 1) / kSample * above);
+    const int64_t most = above + margin_of(static_cast<double>(above) / kSample, kSample);
+    return std::min(count, (count + kSample - 1) / kSample * most);
 }
 
 template <typename Bits>
@@ -211,10 +217,10 @@ template Magnitude<uint16_t> magnitude_of_rank(const uint16_t*, int64_t, int64_t
 template Magnitude<BFloat16Bits> magnitude_of_rank(const BFloat16Bits*, int64_t, int64_t, int, Noise*);
 template Magnitude<uint32_t> magnitude_of_rank(const uint32_t*, int64_t, int64_t, int, Noise*);
 template int64_t most_likely_above(const uint16_t*, int64_t, uint16_t);
-template Pruned prune_by_magnitude(const uint16_t*, int64_t, uint16_t, int, uint8_t*, Span<uint16_t>);
 template int64_t most_likely_above(const BFloat16Bits*, int64_t, BFloat16Bits);
-template Pruned prune_by_magnitude(const BFloat16Bits*, int64_t, BFloat16Bits, int, uint8_t*, Span<BFloat16Bits>);
 template int64_t most_likely_above(const uint32_t*, int64_t, uint32_t);
+template Pruned prune_by_magnitude(const uint16_t*, int64_t, uint16_t, int, uint8_t*, Span<uint16_t>);
+template Pruned prune_by_magnitude(const BFloat16Bits*, int64_t, BFloat16Bits, int, uint8_t*, Span<BFloat16Bits>);
 template Pruned prune_by_magnitude(const uint32_t*, int64_t, uint32_t, int, uint8_t*, Span<uint32_t>);
 template void encode_sparse(const uint16_t*, int64_t, const uint8_t*, int, uint16_t*);
 template void encode_sparse(const BFloat16Bits*, int64_t, const uint8_t*, int, BFloat16Bits*);

@@ -23,6 +23,11 @@ def contiguous(values: Any, dtype: Any = None) -> NDArray[Any]:
     return array if array.flags.aligned else array.copy()
 
 
+def can_hold(out: NDArray[Any], shape: tuple[int, ...], dtype: Any) -> bool:
+    """Whether kernels can write a result of such a shape and dtype to `out`: contiguous, aligned and writable."""
+    return out.shape == shape and out.dtype == dtype and out.flags.carray
+
+
 def as_weight(verb: str, weight: Any) -> NDArray[Any]:
     """Return `weight` as a C-contiguous, aligned, native-endian array of float16, bfloat16 or float32.
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
+from .arrays import can_hold
 
 # Bits per code, and the dtype that holds one.
 QUANTIZED_DTYPES = {"int8": (8, np.int8), "uint8": (8, np.uint8), "int4": (4, np.int8), "uint4": (4, np.uint8)}
@@ -166,7 +167,7 @@ class CompressedTensor(ABC):
         if out is None:
             return np.empty(self.shape, self.dtype)
         self._require(
-            out.shape == self.shape and out.dtype == self.dtype and out.flags.carray,
+            can_hold(out, self.shape, self.dtype),
             f"dense: out must be a writable, C-contiguous and aligned {self.dtype} array of this shape, "
             f"not {out.dtype} {out.shape}",
         )

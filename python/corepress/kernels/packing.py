@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
-from ..arrays import as_threads
+from ..arrays import as_threads, can_hold
 from ..tensors import packed_size
 
 __all__ = ["pack_bits", "pack_mask", "unpack_bits", "unpack_mask"]
@@ -27,7 +27,7 @@ def _checked_stream(name: str, nbits: Any, bitorder: str) -> tuple[int, bool]:
 def _output(name: str, out: NDArray[Any] | None, size: int, dtype: Any = np.uint8) -> NDArray[Any]:
     if out is None:
         return np.empty(size, dtype)
-    if out.dtype != dtype or out.shape != (size,) or not out.flags.carray:
+    if not can_hold(out, (size,), dtype):
         rule = f"{size} contiguous bytes of {np.dtype(dtype)}"
         raise ValueError(f"{name}: out must be {rule}, not {out.dtype} {out.shape}")
     return out

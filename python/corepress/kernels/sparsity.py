@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
-from ..arrays import as_finite_weight, as_threads, as_weight, checked_axis
+from ..arrays import as_finite_weight, as_threads, as_weight, can_hold, checked_axis
 from ..compression import n_m_keep, prune
 from ..specs import checked_n_m_ratio
 from ..tensors import packed_size
@@ -102,7 +102,7 @@ def decode_sparse(
 def _float_output(name: str, out: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     if out is None:
         return np.empty(shape, dtype)
-    if out.shape != shape or out.dtype != dtype or not out.flags.carray:
+    if not can_hold(out, shape, dtype):
         raise ValueError(
             f"{name}: out must be a writable, contiguous and aligned {dtype} array {shape}, not {out.dtype} {out.shape}"
         )
