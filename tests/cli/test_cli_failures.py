@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+
 import pytest
 
 from corepress import coreml
@@ -102,6 +105,31 @@ def test_interrupt_is_130(shell, monkeypatch):
     outcome = shell("quantize", "a", "-o", "b")
     assert (outcome.status, outcome.out) == (130, "")
     assert "corepress quantize: interrupted" in outcome.err
+
+
+def _lose(number):
+    class Node:
+        def __set_name__(self, owner, name):
+            signal.raise_signal(number)
+
+    try:
+        type("Owner", (), {"node": Node()})
+    except (KeyboardInterrupt, SystemExit) as error:  # since Python 3.12
+        raise RuntimeError("Error calling __set_name__") from error
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_that_became_another_exception(shell, monkeypatch, number):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(coreml, "compress", lambda *arguments, **options: _lose(number))
+    try:
+        outcome = shell("quantize", "a", "-o", "b")
+        assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (outcome.status, outcome.out) == (128 + number, "")
+    assert outcome.err == "corepress quantize: interrupted\n"
 
 
 @pytest.mark.parametrize("command", ["palettize", "decompress", "inspect"])

@@ -1,22 +1,18 @@
-"""Entry point: the command group, exit codes, signals, and errors as one line."""
+"""Entry point: the command group, exit codes, and errors as one line."""
 
 from __future__ import annotations
 
 import re
 import signal
-import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn
+from collections.abc import Sequence
 
 import click
 
 from ..suggestions import suggestion
 from .commands import COMMANDS
 from .options import Session
+from .signals import signals_as_exceptions
 from .wording import describe_error
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
@@ -71,20 +67,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 failed, 2 wrong usage, 130 interrupted. SIGTERM leaves through `SystemExit` with 143.
     """
     session = Session()
-    try:
-        with _signals_as_exits():
+    with signals_as_exceptions() as arrived:
+        try:
             status = corepress.main(arguments, prog_name="corepress", standalone_mode=False, obj=session)
-    except click.UsageError as error:
-        context = error.ctx
-        command = context.command_path if context else "corepress"
-        return _fail(session, WRONG_USAGE, f"{command}: {error.format_message().rstrip('.')} (see '{command} --help')")
-    except click.ClickException as error:
-        return _fail(session, FAILED, f"corepress: {error.format_message()}")
-    except (click.Abort, KeyboardInterrupt):
-        return _fail(session, INTERRUPTED, f"{session.command}: interrupted")
-    except Exception as error:
-        return _fail(session, FAILED, f"{session.command}: {describe_error(error)}")
+        except (click.Abort, KeyboardInterrupt):
+            return _fail(session, INTERRUPTED, f"{session.command}: interrupted")
+        except Exception as error:
+            if arrived:
+                return _fail(session, 128 + arrived[0], f"{session.command}: interrupted")
+            return _fail(session, *_status_and_message(session, error))
     return status if isinstance(status, int) else DONE
+
+
+def _status_and_message(session: Session, error: Exception) -> tuple[int, str]:
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "corepress"
+        return WRONG_USAGE, f"{command}: {error.format_message().rstrip('.')} (see '{command} --help')"
+    if isinstance(error, click.ClickException):
+        return FAILED, f"corepress: {error.format_message()}"
+    return FAILED, f"{session.command}: {describe_error(error)}"
 
 
 def _fail(session: Session, status: int, message: str) -> int:
@@ -92,24 +93,3 @@ def _fail(session: Session, status: int, message: str) -> int:
         traceback.print_exc()
     click.echo(re.sub(r"\s*\n\s*", " ", message.strip()), err=True)
     return status
-
-
-@contextmanager
-def _signals_as_exits() -> Iterator[None]:
-    """Leave through an exception on SIGTERM and SIGHUP, so that half-written output is removed on the way out."""
-
-    def leave(number: int, frame: FrameType | None) -> NoReturn:
-        signal.signal(number, signal.SIG_IGN)
-        sys.exit(128 + number)
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
-    if threading.current_thread() is not threading.main_thread():
-        ours = []
-    for number in ours:
-        signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
