@@ -99,7 +99,7 @@ def measure(row: Row, threads: int | None, *, with_peers: bool, quick: bool, clo
                 slow[peer.tool] = elapsed
             else:
                 jobs[peer.tool] = job
-    best = timing.best_seconds(jobs, budget=0.2 if quick else 0.6, clock=clock) | slow
+    best = timing.best_seconds(jobs, budget=0.2 if quick else 0.6, most=200, clock=clock) | slow
     ours, copy = best["ours"], best["copy"]
     rate = array.size / ours / 1e6
     bounds = (None, None) if quick else (row.copies_required, row.copies_aim)  # small weights stay in the cache
