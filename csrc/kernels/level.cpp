@@ -59,6 +59,7 @@ inline __attribute__((always_inline)) void with_constant(int64_t length, const B
 }
 
 #include "kernels/intrinsics.inl.h"
+#include "kernels/pack_intrinsics.inl.h"
 
 #include "kernels/affine.inl.h"
 #include "kernels/pack.inl.h"

@@ -16,9 +16,6 @@ constexpr uint64_t kCodeBits = ((uint64_t{1} << nbits) - 1) * 0x0101010101010101
 
 template <int nbits>
 inline uint64_t fold_codes(uint64_t word) {
-#if defined(__BMI2__)
-    return _pext_u64(word, kCodeBits<nbits>);
-#else
     if constexpr (nbits == 1) {  // bit 8i lands on bit 56 + i, and none carries
         return (word & 0x0101010101010101u) * 0x0102040810204080u >> 56;
     }
@@ -26,21 +23,16 @@ inline uint64_t fold_codes(uint64_t word) {
     word = (word & kCode) | ((word & kCode << 8) >> (8 - nbits));
     word = (word & 0x0000ffff0000ffffu) | ((word & 0xffff0000ffff0000u) >> (16 - 2 * nbits));
     return (word & 0x00000000ffffffffu) | ((word >> 32) << (4 * nbits));
-#endif
 }
 
 template <int nbits>
 inline uint64_t unfold_codes(uint64_t word) {
-#if defined(__BMI2__)
-    return _pdep_u64(word, kCodeBits<nbits>);
-#else
     constexpr uint64_t kQuad = (uint64_t{1} << (4 * nbits)) - 1;
     constexpr uint64_t kPair = ((uint64_t{1} << (2 * nbits)) - 1) * 0x0000000100000001u;
     constexpr uint64_t kCode = ((uint64_t{1} << nbits) - 1) * 0x0001000100010001u;
     word = (word & kQuad) | ((word >> (4 * nbits) & kQuad) << 32);
     word = (word & kPair) | ((word >> (2 * nbits) & kPair) << 16);
     return (word & kCode) | ((word >> nbits & kCode) << 8);
-#endif
 }
 
 // Several codes that make one byte, as one integer: loops over these are vectorized.
@@ -90,6 +82,16 @@ void pack_words(const uint8_t* codes, int64_t words, uint8_t* packed) {
             const uint64_t bits = lowest_bits(codes + 8 * i);
             memcpy(packed + i, &bits, sizeof bits);
         }
+#if defined(COREPRESS_PACKS_REGISTERS)
+        for (; nbits * i + 2 * nbits + 16 <= nbits * words; i += kWordsOfRegister) {
+            pack_register<nbits, kBig>(codes + 8 * i, packed + nbits * i);
+        }
+#endif
+        // Whole words are stored where others follow, which overwrite what is too much.
+        for (; nbits * i + 8 <= nbits * words; ++i) {
+            const uint64_t bits = pack_word<nbits, kBig>(load_word(codes + 8 * i));
+            memcpy(packed + nbits * i, &bits, sizeof bits);
+        }
         for (; i < words; ++i) {
             const uint64_t bits = pack_word<nbits, kBig>(load_word(codes + 8 * i));
             memcpy(packed + nbits * i, &bits, nbits);
@@ -105,15 +107,19 @@ void unpack_words(const uint8_t* packed, int64_t bytes, int64_t words, uint8_t* 
     } else if constexpr (nbits == 2 && !kBig) {
         for (int64_t i = 0; i < 2 * words; ++i) codes_of_byte<uint32_t, 2>(packed[i], codes + 4 * i);
     } else {
+        int64_t i = 0;
+#if defined(COREPRESS_PACKS_REGISTERS)
+        for (; i + kWordsOfRegister <= words && nbits * i + 2 * nbits + 16 <= bytes; i += kWordsOfRegister) {
+            unpack_register<nbits, kBig>(packed + nbits * i, codes + 8 * i);
+        }
+#endif
         // Whole words are loaded where there are bytes behind: putting one together from fewer takes four times as
         // long.
-        const int64_t within = bytes < 8 ? 0 : (bytes - 8) / nbits + 1;
-        const int64_t whole = within < words ? within : words;
-        for (int64_t i = 0; i < whole; ++i) {
+        for (; i < words && nbits * i + 8 <= bytes; ++i) {
             const uint64_t word = unpack_word<nbits, kBig>(load_word(packed + nbits * i));
             memcpy(codes + 8 * i, &word, sizeof word);
         }
-        for (int64_t i = whole; i < words; ++i) {
+        for (; i < words; ++i) {
             uint64_t bits = 0;
             memcpy(&bits, packed + nbits * i, nbits);
             const uint64_t word = unpack_word<nbits, kBig>(bits);

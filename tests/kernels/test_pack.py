@@ -64,6 +64,19 @@ def test_bytes_of_neural_networks(nbits, codes, packed):
     assert kernels.unpack_bits(np.frombuffer(data, np.uint8), nbits, len(codes), bitorder="big").tolist() == codes
 
 
+@pytest.mark.parametrize("bitorder", ["little", "big"])
+@pytest.mark.parametrize("nbits", range(1, 9))
+def test_nothing_behind_the_result_is_written(simd_level, nbits, bitorder):
+    for count in range(200):
+        codes = random_codes(count, nbits)
+        expected = stream_of(codes, nbits, bitorder)
+        packed, unpacked = np.full(expected.size + 64, 0xA5, np.uint8), np.full(count + 64, 0xA5, np.uint8)
+        kernels.pack_bits(codes, nbits, packed[: expected.size], bitorder=bitorder)
+        kernels.unpack_bits(expected, nbits, count, unpacked[:count], bitorder=bitorder)
+        assert packed.tobytes() == expected.tobytes() + bytes([0xA5]) * 64
+        assert unpacked.tobytes() == codes.tobytes() + bytes([0xA5]) * 64
+
+
 def test_signed_codes_are_two_complement():
     codes = np.array([-8, 7, -1, 0], np.int8)
     assert kernels.pack_bits(codes, 4).tobytes() == bytes([0x78, 0x0F])
