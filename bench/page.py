@@ -1,9 +1,9 @@
-"""Puts the tables of docs/benchmarks.md in their places, out of the results kept beside this script.
+"""Puts the tables of docs/benchmarks.md and of the README in their places, out of the results kept beside this script.
 
     python bench/page.py [--check]
 
-A table stands between two comments, `<!-- table: NAME -->` and `<!-- end -->`. --check only tells whether the page has
-the tables of the results. The charts are drawn by charts.py.
+A table stands between two comments, `<!-- table: NAME -->` and `<!-- end -->`. --check only tells whether the pages
+have the tables of the results. The charts are drawn by charts.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from corepress.benchmark.methods import METHODS
 from corepress.cli.wording import format_bytes, format_count, format_decibels
 
 HERE = Path(__file__).parent
-RESULTS, PAGE = HERE / "results", HERE.parent / "docs" / "benchmarks.md"
+RESULTS = HERE / "results"
+PAGES = HERE.parent / "docs" / "benchmarks.md", HERE.parent / "README.md"
 _PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -170,6 +171,33 @@ def package(results: Path) -> str:
     return table(("job", "time", "CPU time", "durable copy", "copies", "at most", "peak memory"), rows)
 
 
+def arrays(results: Path) -> str:
+    """Each row that coremltools has too."""
+    rows = [
+        (goal["row"], milliseconds(goal["seconds"]), milliseconds(goal["their_seconds"]), ratio(goal["ratio"]))
+        for goal in load(results, "rows")["results"]
+        if goal["against"] == PEER
+    ]
+    return table(("row", "corepress", "coremltools", "ratio"), rows)
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.2g} ms" if seconds < 0.0995 else f"{1000 * seconds:,.0f} ms"
+
+
+def trained(results: Path) -> str:
+    """A trained package, from the command to the finished file."""
+    found = by_key(load(results, "models")["results"], "job", "tool")
+    rows = []
+    for (job, tool), ours in found.items():
+        if tool == "corepress":
+            theirs = found[job, PEER]
+            rows.append(
+                (job, *(f"{each['seconds']:.2g} s, {each['peak_megabytes']:.0f} MB" for each in (theirs, ours)))
+            )
+    return table(("", "coremltools", "corepress"), rows)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "machine": machine,
     "busy": busy,
@@ -178,6 +206,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "tools": tools,
     "missed": missed,
     "package": package,
+    "arrays": arrays,
+    "trained": trained,
 }
 
 
@@ -194,11 +224,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    before = PAGE.read_text(encoding="utf-8")
-    after = filled(before)
-    if options.check:
-        raise SystemExit(None if before == after else f"{PAGE} has other tables than the results; run bench/page.py")
-    PAGE.write_text(after, encoding="utf-8")
+    for path in PAGES:
+        before = path.read_text(encoding="utf-8")
+        after = filled(before)
+        if options.check and before != after:
+            raise SystemExit(f"{path} has other tables than the results; run bench/page.py")
+        path.write_text(after, encoding="utf-8")
 
 
 if __name__ == "__main__":

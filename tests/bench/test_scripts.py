@@ -142,12 +142,14 @@ def test_tools_that_are_missing_are_named(monkeypatch, tmp_path):
     assert "imaginary" not in documents.describe_machine(peers.index_names())["versions"]
 
 
-def test_the_page_shows_the_kept_results_and_no_others():
-    text = page.PAGE.read_text()
-    assert page.filled(text) == text
+def test_pages_show_the_kept_results_and_no_others():
+    texts = [path.read_text() for path in page.PAGES]
+    assert [page.filled(text) for text in texts] == texts
+    assert all("<!-- table:" in text for text in texts)
+    text = texts[0]
     shown = set(re.findall(r"\(images/benchmark-(\w+)\.svg\)", text))
     assert shown <= set(charts.CHARTS)
-    images = page.PAGE.parent / "images"
+    images = page.PAGES[0].parent / "images"
     assert {path.stem.removeprefix("benchmark-") for path in images.glob("benchmark-*.svg")} == shown
     kept = [path.stem for path in page.RESULTS.glob("*.json")]
     assert all(any(name.startswith(charts.CHARTS[chart][1]) for name in kept) for chart in shown)
@@ -155,18 +157,25 @@ def test_the_page_shows_the_kept_results_and_no_others():
 
 def test_tables_of_the_page_have_what_was_measured(tmp_path):
     goal = {"row": "pack", "against": "coremltools", "copies": False, "required": 60.0, "ratio": 12.34, "reached": "no"}
+    goal |= {"seconds": 0.00123, "their_seconds": 1.5}
     reached = {**goal, "row": "prune", "reached": "yes"}
     (tmp_path / "rows.json").write_text(json.dumps({"results": [goal, reached]}))
     job = {"job": "4 bits", "seconds": 1.4, "cpu_seconds": 2.0, "copy_seconds": 1.0, "ratio": 1.4}
     job |= {"required_ratio": 1.5, "peak_megabytes": 153.2}
     (tmp_path / "package.json").write_text(json.dumps({"results": [job]}))
-    before = "<!-- table: missed -->\nold\n<!-- end -->\ntext\n<!-- table: package -->\n<!-- end -->\n"
+    ours = {"job": "8 bits", "tool": "corepress", "seconds": 0.253, "peak_megabytes": 76.9}
+    theirs = {**ours, "tool": "coremltools", "seconds": 12.0}
+    (tmp_path / "models.json").write_text(json.dumps({"results": [ours, theirs]}))
+    places = [f"<!-- table: {name} -->\nold\n<!-- end -->\n" for name in ("missed", "package", "trained")]
+    before = "text\n".join(places)
     after = page.filled(before, tmp_path)
     assert "| pack | coremltools, times as fast | 60 | 12 |" in after
     assert "prune" not in after
     assert "old" not in after
     assert "| 4 bits | 1.40 s | 2.00 s | 1.00 s | 1.40 | 1.5 | 153 MB |" in after
+    assert "| 8 bits | 12 s, 77 MB | 0.25 s, 77 MB |" in after
     assert page.filled(after, tmp_path) == after
+    assert "| pack | 1.2 ms | 1,500 ms | 12 |" in page.filled("<!-- table: arrays -->\n<!-- end -->", tmp_path)
 
 
 @pytest.mark.parametrize(("load", "clock"), [(0.5, "seconds"), (9.0, "cpu_seconds")])
