@@ -67,15 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 failed, 2 wrong usage, 130 interrupted. SIGTERM leaves through `SystemExit` with 143.
     """
     session = Session()
-    with signals_as_exceptions() as arrived:
-        try:
+    arrived: list[int] = []
+    try:
+        with signals_as_exceptions(arrived):
             status = corepress.main(arguments, prog_name="corepress", standalone_mode=False, obj=session)
-        except (click.Abort, KeyboardInterrupt):
-            return _fail(session, INTERRUPTED, f"{session.command}: interrupted")
-        except Exception as error:
-            if arrived:
-                return _fail(session, 128 + arrived[0], f"{session.command}: interrupted")
-            return _fail(session, *_status_and_message(session, error))
+    except (click.Abort, KeyboardInterrupt):
+        return _fail(session, INTERRUPTED, f"{session.command}: interrupted")
+    except Exception as error:
+        if arrived:
+            return _fail(session, 128 + arrived[0], f"{session.command}: interrupted")
+        return _fail(session, *_status_and_message(session, error))
     return status if isinstance(status, int) else DONE
 
 

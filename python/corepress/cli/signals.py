@@ -11,18 +11,17 @@ from types import FrameType
 
 
 @contextmanager
-def signals_as_exceptions() -> Iterator[list[int]]:
+def signals_as_exceptions(arrived: list[int]) -> Iterator[None]:
     """Raise `KeyboardInterrupt` on SIGINT, and `SystemExit` with 128 + its number on SIGTERM and SIGHUP.
 
     A signal that is ignored, or that the caller handles, is left so.
 
-    Yields
-    ------
-    list of int
-        The signals that arrived. Whatever they interrupt may make another exception of theirs, as Python 3.11 does of
-        what is raised in a ``__set_name__``, and a native module of what is raised while it loads.
+    Parameters
+    ----------
+    arrived : list of int
+        Where signals that arrive are noted. Whatever they interrupt may make another exception of theirs, as Python
+        3.11 does of what is raised in a ``__set_name__``, and a native module of what is raised while it loads.
     """
-    arrived: list[int] = []
 
     def leave(number: int, frame: FrameType | None) -> None:
         arrived.append(number)
@@ -36,10 +35,10 @@ def signals_as_exceptions() -> Iterator[list[int]]:
     ours = [number for number in numbers if before[number] in (signal.SIG_DFL, signal.default_int_handler)]
     if threading.current_thread() is not threading.main_thread():
         ours = []
-    for number in ours:
-        signal.signal(number, leave)
     try:
-        yield arrived
+        for number in ours:
+            signal.signal(number, leave)
+        yield
     finally:
         for number in ours:
             signal.signal(number, before[number])
