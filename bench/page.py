@@ -191,10 +191,8 @@ def trained(results: Path) -> str:
     rows = []
     for (job, tool), ours in found.items():
         if tool == "corepress":
-            theirs = found[job, PEER]
-            rows.append(
-                (job, *(f"{each['seconds']:.2g} s, {each['peak_megabytes']:.0f} MB" for each in (theirs, ours)))
-            )
+            both = found[job, PEER], ours
+            rows.append((job, *(f"{duration(each['seconds'])}, {each['peak_megabytes']:.0f} MB" for each in both)))
     return table(("", "coremltools", "corepress"), rows)
 
 
@@ -227,9 +225,10 @@ def main() -> None:
     for path in PAGES:
         before = path.read_text(encoding="utf-8")
         after = filled(before)
-        if options.check and before != after:
+        if not options.check:
+            path.write_text(after, encoding="utf-8")
+        elif before != after:
             raise SystemExit(f"{path} has other tables than the results; run bench/page.py")
-        path.write_text(after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ import signal
 import pytest
 
 from corepress.demo import run as demo_run
-from corepress.demo.interrupts import interrupts_after
 from corepress.demo.variants import VARIANTS, Original
+from corepress.interrupts import interrupts_after
 
 
 @pytest.fixture(scope="session")

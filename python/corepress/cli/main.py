@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import click
 
+from ..interrupts import interrupts_as_exceptions
 from ..suggestions import suggestion
 from .commands import COMMANDS
 from .options import Session
-from .signals import signals_as_exceptions
 from .wording import describe_error
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     session = Session()
     arrived: list[int] = []
     try:
-        with signals_as_exceptions(arrived):
+        with interrupts_as_exceptions(arrived):
             status = corepress.main(arguments, prog_name="corepress", standalone_mode=False, obj=session)
     except (click.Abort, KeyboardInterrupt):
         return _fail(session, INTERRUPTED, f"{session.command}: interrupted")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .interrupts import interrupts_after
+from ..interrupts import interrupts_after
 
 SEED = 20260101
 LATENT_CHANNELS, LATENT_SIZE = 4, 32
