@@ -184,6 +184,7 @@ using SixteenBytes = __m128i;
 inline SixteenBytes load_bytes(const void* bytes) { return _mm_loadu_si128(static_cast<const __m128i*>(bytes)); }
 inline void store_bytes(SixteenBytes bytes, void* to) { _mm_storeu_si128(static_cast<__m128i*>(to), bytes); }
 inline SixteenBytes move_bytes(SixteenBytes bytes, SixteenBytes from) { return _mm_shuffle_epi8(bytes, from); }
+inline __m256i load_both_lanes(const void* bytes) { return _mm256_broadcastsi128_si256(load_bytes(bytes)); }
 #define COREPRESS_MOVES_BYTES
 #elif defined(__aarch64__)
 using SixteenBytes = uint8x16_t;
@@ -245,7 +246,7 @@ struct ByteTables {
     __m256i tables[kTables];
 
     explicit ByteTables(const uint8_t* bytes) {
-        for (int i = 0; i < kTables; ++i) tables[i] = _mm256_broadcastsi128_si256(load_bytes(bytes + 16 * i));
+        for (int i = 0; i < kTables; ++i) tables[i] = load_both_lanes(bytes + 16 * i);
     }
     __m256i look_up(__m256i codes) const { return select<kTables>(tables, codes); }
 

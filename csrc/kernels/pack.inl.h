@@ -83,7 +83,7 @@ void pack_words(const uint8_t* codes, int64_t words, uint8_t* packed) {
             memcpy(packed + i, &bits, sizeof bits);
         }
 #if defined(COREPRESS_PACKS_REGISTERS)
-        for (; nbits * i + 2 * nbits + 16 <= nbits * words; i += kWordsOfRegister) {
+        for (; nbits * i + kStreamOfRegister<nbits> <= nbits * words; i += kWordsOfRegister) {
             pack_register<nbits, kBig>(codes + 8 * i, packed + nbits * i);
         }
 #endif
@@ -109,7 +109,7 @@ void unpack_words(const uint8_t* packed, int64_t bytes, int64_t words, uint8_t* 
     } else {
         int64_t i = 0;
 #if defined(COREPRESS_PACKS_REGISTERS)
-        for (; i + kWordsOfRegister <= words && nbits * i + 2 * nbits + 16 <= bytes; i += kWordsOfRegister) {
+        for (; i + kWordsOfRegister <= words && nbits * i + kStreamOfRegister<nbits> <= bytes; i += kWordsOfRegister) {
             unpack_register<nbits, kBig>(packed + nbits * i, codes + 8 * i);
         }
 #endif

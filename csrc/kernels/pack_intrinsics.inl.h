@@ -9,9 +9,9 @@ constexpr int kCodesOfLane = 16;
 constexpr int64_t kWordsOfRegister = 4;  // of eight codes
 constexpr uint8_t kNoByte = 0x80;
 
-inline __m256i load_both_lanes(const void* bytes) {
-    return _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(bytes)));
-}
+// What one reads or writes of a stream: 16 bytes of each lane, of which the first 2 * nbits are its own.
+template <int nbits>
+constexpr int64_t kStreamOfRegister = 2 * nbits + 16;
 
 // The bytes that a lane's two words of codes leave.
 template <int nbits, bool kBig>
@@ -26,8 +26,8 @@ struct PackedBytes {
     }
 };
 
-// Pairs, fours and eights are put together by multiplying and adding. Writes 2 * nbits + 16 bytes, of which those
-// behind the first 4 * nbits mean nothing.
+// Pairs, fours and eights are put together by multiplying and adding. Of the bytes written, those behind the first
+// 4 * nbits mean nothing.
 template <int nbits, bool kBig>
 inline void pack_register(const uint8_t* codes, uint8_t* packed) {
     static constexpr PackedBytes<nbits, kBig> kBytes;
@@ -42,8 +42,8 @@ inline void pack_register(const uint8_t* codes, uint8_t* packed) {
                                : _mm256_or_si256(_mm256_and_si256(fours, _mm256_set1_epi64x(0xffffffff)),
                                                  _mm256_slli_epi64(upper, 4 * nbits));
     const __m256i bytes = _mm256_shuffle_epi8(words, load_both_lanes(kBytes.places));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(packed), _mm256_castsi256_si128(bytes));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(packed + 2 * nbits), _mm256_extracti128_si256(bytes, 1));
+    store_bytes(_mm256_castsi256_si128(bytes), packed);
+    store_bytes(_mm256_extracti128_si256(bytes, 1), packed + 2 * nbits);
 }
 
 // Where the two bytes stand that hold a code of a lane, and by what to multiply them to have it in its own byte: even
@@ -73,14 +73,12 @@ struct UnpackedCodes {
     }
 };
 
-// Reads 2 * nbits + 16 bytes.
 template <int nbits, bool kBig>
 inline void unpack_register(const uint8_t* packed, uint8_t* codes) {
     static constexpr UnpackedCodes<nbits, kBig> kCodes;
     constexpr int kCode = (1 << nbits) - 1;
-    const __m128i first = _mm_loadu_si128(reinterpret_cast<const __m128i*>(packed));
-    const __m128i second = _mm_loadu_si128(reinterpret_cast<const __m128i*>(packed + 2 * nbits));
-    const __m256i bytes = _mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1);
+    const __m256i bytes =
+        _mm256_inserti128_si256(_mm256_castsi128_si256(load_bytes(packed)), load_bytes(packed + 2 * nbits), 1);
     const __m256i even = _mm256_mulhi_epu16(_mm256_shuffle_epi8(bytes, load_both_lanes(kCodes.places[0])),
                                             load_both_lanes(kCodes.factors[0]));
     const __m256i odd = _mm256_mullo_epi16(_mm256_shuffle_epi8(bytes, load_both_lanes(kCodes.places[1])),
