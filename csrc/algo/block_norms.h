@@ -53,18 +53,22 @@ public:
             if (const auto norm = of_rank_in(*sampled, rank)) return *norm;
         }
         Interval interval = sampled.value_or(kAll);
-        for (;;) {
+        for (bool is_guess = sampled.has_value();; is_guess = false) {
             const auto [counts, below] = count(interval);
             int64_t within = rank - below, inside = 0;
             for (const int64_t each : counts) inside += each;
-            if (within < 0 || within >= inside) {  // the sample misled
+            if (is_guess && (within < 0 || within >= inside)) {  // the sample misled
                 interval = kAll;
                 continue;
             }
+            // Otherwise the rank lies in the interval, unless norms are NaN or change between counts. Then one is as
+            // good as another, but each turn must make the interval smaller.
             const uint32_t slot = find_rank(counts, within);
             const Interval found{interval.first + (uint64_t{slot} << interval.shift), 0, uint64_t{1} << interval.shift};
             if (interval.shift == 0) return value_of(found.first);
-            if (counts[slot] <= kFew) return *of_rank_in(found, rank);
+            if (counts[slot] <= kFew) {
+                if (const auto norm = of_rank_in(found, rank)) return *norm;
+            }
             interval = {found.first, std::max(interval.shift - 16, 0)};
         }
     }
@@ -192,12 +196,14 @@ private:
                                     &sample[static_cast<size_t>(i)]);
         }
         const auto of_sample = [&](int64_t at) {
-            std::nth_element(sample.begin(), sample.begin() + at, sample.end());
+            // By their bits, which are ordered even where some are NaN.
+            std::nth_element(sample.begin(), sample.begin() + at, sample.end(),
+                             [](double a, double b) { return bits_of(a) < bits_of(b); });
             return bits_of(sample[static_cast<size_t>(at)]);
         };
         const int64_t near = static_cast<int64_t>(static_cast<double>(rank) / static_cast<double>(count) * kSample);
         const uint64_t first = near < kMargin ? 0 : of_sample(near - kMargin);
-        const uint64_t last = near + kMargin < kSample ? of_sample(near + kMargin) : bits_of(HUGE_VAL);
+        const uint64_t last = near + kMargin < kSample ? of_sample(near + kMargin) : std::max(first, bits_of(HUGE_VAL));
         int shift = 0;
         while ((last - first) >> shift >= uint64_t{kPatterns}) ++shift;
         return Interval{first, shift, last - first + 1};

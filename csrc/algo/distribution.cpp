@@ -17,15 +17,6 @@ constexpr int64_t kPiece = int64_t{1} << 19;
 }  // namespace
 
 template <typename Bits>
-void Distribution<Bits>::add_point(double value, uint64_t weight) {
-    if (!points_.empty() && points_.back().value == value) {
-        points_.back().weight += static_cast<double>(weight);
-    } else {
-        points_.push_back({value, static_cast<double>(weight)});
-    }
-}
-
-template <typename Bits>
 void Distribution<Bits>::add_sorted(std::vector<Key>& keys) {
     std::sort(keys.begin(), keys.end());
     finite_ = keys.empty() || is_finite_range<Bits>(keys.front(), keys.back());
@@ -34,7 +25,7 @@ void Distribution<Bits>::add_sorted(std::vector<Key>& keys) {
     for (size_t i = 0; i < keys.size();) {
         size_t next = i + 1;
         while (next < keys.size() && keys[next] == keys[i]) ++next;
-        add_point(value_of_key<Bits>(keys[i]), next - i);
+        append_point(value_of_key<Bits>(keys[i]), static_cast<double>(next - i), points_);
         i = next;
     }
     point_count_ = static_cast<int64_t>(points_.size());
@@ -107,7 +98,8 @@ void Distribution<Bits>::count_buckets(const GroupView<Bits>& group, int threads
     }
 }
 
-// Points of all buckets; those marked as replaced give their values, which keys_ holds in ascending order.
+// Points of all buckets; those marked as replaced give their values, which keys_ holds in ascending order: as many as
+// were counted, unless values changed since.
 template <typename Bits>
 void Distribution<Bits>::add_buckets() {
     points_.clear();
@@ -117,15 +109,14 @@ void Distribution<Bits>::add_buckets() {
         const Bucket& sums = buckets_[bucket];
         if (sums.count == 0) return;
         if (refined_[bucket] == 0) {
-            add_point(mean(static_cast<double>(sums.low_sum) / static_cast<double>(sums.count)), sums.count);
-        }
-        for (uint64_t i = 0; refined_[bucket] != 0 && i < sums.count;) {
-            const Key key = keys_[next_key];
-            uint64_t same = 0;
-            while (i + same < sums.count && keys_[next_key + same] == key) ++same;
-            add_point(value_of_key<Bits>(key), same);
-            i += same;
-            next_key += same;
+            const auto count = static_cast<double>(sums.count);
+            append_point(mean(static_cast<double>(sums.low_sum) / count), count, points_);
+        } else {
+            for (const size_t end = std::min<size_t>(next_key + sums.count, keys_.size()); next_key < end;) {
+                const size_t first = next_key;
+                while (next_key < end && keys_[next_key] == keys_[first]) ++next_key;
+                append_point(value_of_key<Bits>(keys_[first]), static_cast<double>(next_key - first), points_);
+            }
         }
         point_buckets_.resize(points_.size(), bucket);
     });
@@ -177,6 +168,7 @@ bool Distribution<Bits>::refine(const GroupView<Bits>& group, const std::vector<
     });
     keys_.clear();
     for (const auto& worker : workers_.objects()) keys_.insert(keys_.end(), worker->keys.begin(), worker->keys.end());
+    if (keys_.empty()) return false;  // what was in these buckets has changed
     std::sort(keys_.begin(), keys_.end());
     add_buckets();
     return true;

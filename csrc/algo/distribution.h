@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "algo/float_buckets.h"
@@ -38,6 +39,20 @@ struct GroupView {
         for_each(begin, end, [&](const Bits* run, int64_t length) { body(run, importance + (run - values), length); });
     }
 };
+
+// Adds a point to those that ascend; -0 joins 0. Values and weights that change while they are read several times may
+// give anything: here they become finite, and what does not ascend joins the point before. So there always is a point,
+// and k-means finds what it relies on.
+inline void append_point(double value, double weight, std::vector<Point>& points) {
+    constexpr double kLargest = static_cast<double>(std::numeric_limits<float>::max()), kMost = 0x1p200;
+    value = std::min(std::max(-kLargest, value), kLargest);  // in this order, NaN is the first
+    weight = std::min(std::max(std::numeric_limits<double>::min(), weight), kMost);
+    if (!points.empty() && !(points.back().value < value)) {
+        points.back().weight += weight;
+    } else {
+        points.push_back({value, weight});
+    }
+}
 
 // A cut settles between the last point of a cluster and the first of the next. Where these are whole buckets, either
 // may hold the best cut: both are marked, to be replaced by their values. Whether any was that is not replaced yet.
@@ -92,7 +107,6 @@ private:
     };
 
     void add_sorted(std::vector<Key>& keys);
-    void add_point(double value, uint64_t weight);
     void count_patterns(const GroupView<Bits>& group, int threads);
     bool counted_nonfinite() const;
     void add_patterns(int64_t most);

@@ -1,7 +1,7 @@
 #include "algo/float_buckets.h"
 
 #include <algorithm>
-#include <numeric>
+#include <cmath>
 
 #include "core/cube_root.h"
 
@@ -13,7 +13,8 @@ void FloatBuckets::divide(std::vector<Share>& shares) {
     constexpr int kBuckets = 1 << 15;
     for (Share& share : shares) {
         const double width = value_step(share.pattern) * kPatterns;
-        share.mass = cube_root(share.mass * width * width);
+        const double mass = share.mass * width * width;
+        share.mass = std::isfinite(mass) ? cube_root(mass) : 0;
     }
     double per_mass = 0;
     for (bool changed = true; changed;) {
@@ -26,16 +27,20 @@ void FloatBuckets::divide(std::vector<Share>& shares) {
             share.full = changed = true;
         }
     }
-    first_.assign(kPatterns + 1, 0);
+    parts_.clear();
+    first_.clear();
     shift_.assign(kPatterns, 16);
+    uint32_t next = 0;
     for (const Share& share : shares) {
         const double buckets = share.full ? share.count : share.mass * per_mass;
         int bits = 0;
         while (bits < 16 && static_cast<double>(1 << bits) < buckets) ++bits;
         shift_[static_cast<size_t>(share.pattern)] = static_cast<uint8_t>(16 - bits);
-        first_[static_cast<size_t>(share.pattern) + 1] = 1u << bits;
+        first_.resize(static_cast<size_t>(share.pattern) + 1, next);
+        parts_.push_back({share.pattern, next, next + (1u << bits)});
+        next = parts_.back().end;
     }
-    std::partial_sum(first_.begin(), first_.end(), first_.begin());
+    first_.resize(kPatterns, std::max(next, 1u) - 1);
 }
 
 }  // namespace corepress

@@ -31,7 +31,9 @@ public:
         divide(shares);
     }
 
-    size_t size() const { return first_[kPatterns]; }
+    size_t size() const { return parts_.empty() ? 0 : parts_.back().end; }
+    // Less than size() for every key: values of a pattern that was not counted have the first bucket of a later one, or
+    // the last. There are such where values change after the division.
     uint32_t of(int32_t key) const {
         const size_t pattern = static_cast<size_t>(upper_pattern<uint32_t>(key));
         return first_[pattern] + ((static_cast<uint32_t>(key) & 0xffffu) >> shift_[pattern]);
@@ -40,12 +42,10 @@ public:
     // Calls body(bucket, mean) in ascending order; mean(low) is the value at `low`, a mean of the keys' lower 16 bits.
     template <typename Body>
     void for_each(const Body& body) const {
-        for (int pattern = 0; pattern < kPatterns; ++pattern) {
-            const size_t place = static_cast<size_t>(pattern);
-            if (first_[place] == first_[place + 1]) continue;
-            const double first = first_value(pattern), step = value_step(pattern);
+        for (const Part& part : parts_) {
+            const double first = first_value(part.pattern), step = value_step(part.pattern);
             const auto mean = [first, step](double low) { return first + step * low; };
-            for (uint32_t bucket = first_[place]; bucket < first_[place + 1]; ++bucket) body(bucket, mean);
+            for (uint32_t bucket = part.begin; bucket < part.end; ++bucket) body(bucket, mean);
         }
     }
 
@@ -54,6 +54,11 @@ private:
         int pattern;
         double count, mass;
         bool full;
+    };
+    // The buckets of a pattern that occurs.
+    struct Part {
+        int pattern;
+        uint32_t begin, end;
     };
     // The first value of those that share their upper 16 bits, and the step from one to the next there.
     static double first_value(int pattern) {
@@ -65,7 +70,8 @@ private:
     }
     void divide(std::vector<Share>& shares);  // whose mass is the weight so far
 
-    std::vector<uint32_t> first_;  // per pattern of the upper 16 bits, in key order
+    std::vector<Part> parts_;
+    std::vector<uint32_t> first_;  // bucket, per pattern of the upper 16 bits, in key order
     std::vector<uint8_t> shift_;
 };
 

@@ -8,6 +8,7 @@
 
 #include "algo/kmeans1d.h"
 #include "core/parallel.h"
+#include "core/require.h"
 #include "core/workspace.h"
 
 namespace corepress {
@@ -15,27 +16,33 @@ namespace {
 
 class RowSolver {
 public:
-    // Sorts a row once for all k. A power of two, which changes no digit, keeps squares within the range of doubles.
+    // Sorts a row once for all k: a copy of it, since an order cannot be found of values that change meanwhile. A power
+    // of two, which changes no digit, keeps squares within the range of doubles.
     void load(const double* values, const double* weights, int64_t columns) {
-        values_ = values;
-        weights_ = weights;
+        values_.assign(values, values + columns);
+        weights_.clear();
+        if (weights != nullptr) weights_.assign(weights, weights + columns);
+        const auto is_weight = [](double weight) { return weight >= 0 && std::isfinite(weight); };
+        require(std::all_of(values_.begin(), values_.end(), [](double value) { return std::isfinite(value); }),
+                "values must be finite");
+        require(std::all_of(weights_.begin(), weights_.end(), is_weight), "weights must be finite and not negative");
         order_.resize(static_cast<size_t>(columns));
         std::iota(order_.begin(), order_.end(), int64_t{0});
-        std::stable_sort(order_.begin(), order_.end(),
-                         [values](int64_t a, int64_t b) { return values[a] < values[b]; });
+        std::stable_sort(order_.begin(), order_.end(), [this](int64_t a, int64_t b) { return value(a) < value(b); });
         double largest = 0;
-        for (int64_t i = 0; i < columns; ++i) largest = std::max(largest, std::fabs(values[i]));
+        for (const double each : values_) largest = std::max(largest, std::fabs(each));
         exponent_ = largest > 0 ? std::ilogb(largest) + 1 : 0;
         points_.clear();
         for (const int64_t i : order_) {
-            const double value = std::ldexp(values[i], -exponent_);
+            const double scaled = std::ldexp(value(i), -exponent_);
             if (weight(i) == 0) continue;
-            if (!points_.empty() && points_.back().value == value) {
+            if (!points_.empty() && points_.back().value == scaled) {
                 points_.back().weight += weight(i);
             } else {
-                points_.push_back({value, weight(i)});
+                points_.push_back({scaled, weight(i)});
             }
         }
+        require(!points_.empty(), "all weights of a row are 0");
     }
 
     void solve(int k, int32_t* codes, double* centroids, double* inertia) {
@@ -45,20 +52,21 @@ public:
         int cluster = 0;
         double cut = cut_after(cluster, used, centroids);
         for (const int64_t i : order_) {
-            while (std::ldexp(values_[i], -exponent_) > cut) cut = cut_after(++cluster, used, centroids);
+            while (std::ldexp(value(i), -exponent_) > cut) cut = cut_after(++cluster, used, centroids);
             codes[i] = cluster;
         }
         *inertia = 0;
-        for (size_t i = 0; i < order_.size(); ++i) {
-            const double distance = std::ldexp(values_[i], -exponent_) - centroids[codes[i]];
-            *inertia += weight(static_cast<int64_t>(i)) * distance * distance;
+        for (int64_t i = 0; i < static_cast<int64_t>(order_.size()); ++i) {
+            const double distance = std::ldexp(value(i), -exponent_) - centroids[codes[i]];
+            *inertia += weight(i) * distance * distance;
         }
         *inertia = std::ldexp(*inertia, 2 * exponent_);
         for (int c = 0; c < k; ++c) centroids[c] = std::ldexp(centroids[c], exponent_);
     }
 
 private:
-    double weight(int64_t index) const { return weights_ == nullptr ? 1 : weights_[index]; }
+    double value(int64_t index) const { return values_[static_cast<size_t>(index)]; }
+    double weight(int64_t index) const { return weights_.empty() ? 1 : weights_[static_cast<size_t>(index)]; }
 
     // Half way to the next mean; but the middle of neighbouring numbers is one of them, so never beyond the clusters.
     double cut_after(int cluster, int used, const double* centroids) const {
@@ -69,8 +77,7 @@ private:
         return std::min(std::max(middle, points_[end - 1].value), std::nextafter(points_[end].value, -kInfinity));
     }
 
-    const double* values_ = nullptr;
-    const double* weights_ = nullptr;
+    std::vector<double> values_, weights_;
     int exponent_ = 0;
     std::vector<int64_t> order_;
     std::vector<Point> points_;

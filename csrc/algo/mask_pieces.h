@@ -15,15 +15,24 @@
 
 namespace corepress {
 
-// Where the values of each piece of kGrain begin among the kept ones; at the end, their number.
-std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int threads);
+// Where the values of each piece of kGrain begin among the kept ones; at the end, their number. No more than `most`,
+// which is what there is memory for: the mask may have changed since its ones were counted for that.
+std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int64_t most, int threads);
+
+// The kept values of the piece of kGrain that starts at `begin`.
+template <typename T>
+Span<T> part_of(Span<T> kept, const std::vector<int64_t>& offsets, int64_t begin) {
+    const int64_t* const bounds = offsets.data() + begin / kGrain;
+    return {kept.data() + bounds[0], bounds[1] - bounds[0]};
+}
 
 // Writes what stays of the piece [begin, end), while the memory comes that its thread most likely reads after it.
 template <typename Bits>
 void compact_piece(const Bits* values, int64_t count, int64_t begin, int64_t end, int threads, const uint8_t* mask,
-                   Bits* kept, int64_t kept_count) {
+                   Span<Bits> kept) {
     const int64_t length = end - begin, next = std::min(begin + threads * length, count - length);
-    kernels_for<Bits>(kernels()).compact(values + begin, length, mask + begin / 8, kept, kept_count, values + next);
+    kernels_for<Bits>(kernels()).compact(values + begin, length, mask + begin / 8, kept.data(), kept.size(),
+                                         values + next);
 }
 
 // Reads the values once: each piece of `grain`, a multiple of 8, gets its mask by mask_piece(values, count, mask,
@@ -40,7 +49,7 @@ Pruned prune_pieces(const Bits* values, int64_t count, int64_t grain, int thread
         if (largest >= Format<Bits>::kInfinity) is_finite = false;
         const int64_t first = ones.add(begin / grain, found);
         if (first + found > kept.size()) return;
-        compact_piece(values, count, begin, end, threads, mask, kept.data() + first, found);
+        compact_piece(values, count, begin, end, threads, mask, Span<Bits>(kept.data() + first, found));
     });
     return {ones.total(), is_finite};
 }

@@ -1,6 +1,7 @@
 #include "algo/nested.h"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "algo/mask_pieces.h"
@@ -16,11 +17,11 @@ constexpr int64_t kTile = 4096;
 constexpr int64_t kLongRun = 16;  // worth a call through the table
 
 // Calls body(group, count) for the elements of [begin, end) in memory order: so many neighbouring ones, of those that
-// the mask keeps, belong to the group. Without a mask all are kept.
+// the mask keeps, belong to the group. The mask is that of these elements; without one all are kept.
 template <typename Body>
 void for_each_kept(const BlockLayout& layout, const uint8_t* mask, int64_t begin, int64_t end, const Body& body) {
     const auto visit = [&](int64_t group, int64_t offset, int64_t length) {
-        const int64_t kept = mask == nullptr ? length : count_ones(mask, offset, length);
+        const int64_t kept = mask == nullptr ? length : count_ones(mask, offset - begin, length);
         if (kept > 0) body(group, kept);
     };
     const auto runs = [&](int64_t group, int64_t offset, int64_t count, int64_t length) {
@@ -39,24 +40,36 @@ void for_each_kept(const BlockLayout& layout, const uint8_t* mask, int64_t begin
     walk(layout, begin, end, runs, rows);
 }
 
-// Calls decode(group, codes, count, place) for all kept elements, whose codes stand in `packed` one after the other;
-// place counts them.
+// Calls decode(group, codes, count, place) for all kept elements, whose codes, at most so many, stand in `packed` one
+// after the other; place counts them. A mask may change meanwhile: a tile is decoded by a copy of its part.
 template <typename Decode>
-void for_each_code(const uint8_t* packed, const BlockLayout& layout, int nbits, const uint8_t* mask, int threads,
-                   const Decode& decode) {
+void for_each_code(const uint8_t* packed, const BlockLayout& layout, int nbits, const uint8_t* mask, int64_t most,
+                   int threads, const Decode& decode) {
     if (layout.size() == 0) return;
     const std::vector<int64_t> offsets =
-        mask == nullptr ? std::vector<int64_t>() : piece_offsets(mask, layout.size(), threads);
+        mask == nullptr ? std::vector<int64_t>() : piece_offsets(mask, layout.size(), most, threads);
     parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
-        uint8_t tile_codes[kTile + 8];
-        int64_t place = mask == nullptr ? begin : offsets[static_cast<size_t>(begin / kGrain)];
+        uint8_t tile_codes[kTile + 8], tile_mask[kTile / 8];
+        int64_t place = begin, last = end;
+        if (mask != nullptr) {
+            const size_t piece = static_cast<size_t>(begin / kGrain);
+            place = offsets[piece];
+            last = offsets[piece + 1];
+        }
         for (int64_t tile = begin; tile < end; tile += kTile) {
-            const int64_t stop = std::min(tile + kTile, end);
-            const int64_t count = mask == nullptr ? stop - tile : kernels().count_bits(mask + tile / 8, stop - tile);
+            const int64_t size = std::min(kTile, end - tile);
+            int64_t count = size;
+            if (mask != nullptr) {
+                std::memcpy(tile_mask, mask + tile / 8, static_cast<size_t>((size + 7) / 8));
+                count = std::min(kernels().count_bits(tile_mask, size), last - place);
+            }
             const int64_t skipped = place % 8;  // codes are unpacked from a byte's start on
             kernels().unpack(packed + (place - skipped) * nbits / 8, skipped + count, nbits, tile_codes);
             const uint8_t* codes = tile_codes + skipped;
-            for_each_kept(layout, mask, tile, stop, [&](int64_t group, int64_t length) {
+            const uint8_t* const kept = mask == nullptr ? nullptr : tile_mask;
+            for_each_kept(layout, kept, tile, tile + size, [&](int64_t group, int64_t ones) {
+                const int64_t length = std::min(ones, last - place);
+                if (length == 0) return;
                 decode(group, codes, length, place);
                 codes += length;
                 place += length;
@@ -69,49 +82,54 @@ void for_each_code(const uint8_t* packed, const BlockLayout& layout, int nbits, 
 
 template <typename T>
 void look_up(const uint8_t* packed, const BlockLayout& layout, int nbits, const T* luts, const uint8_t* mask,
-             int threads, T* values) {
-    for_each_code(packed, layout, nbits, mask, threads,
+             int threads, Span<T> values) {
+    for_each_code(packed, layout, nbits, mask, values.size(), threads,
                   [&](int64_t group, const uint8_t* codes, int64_t count, int64_t place) {
                       const T* const lut = luts + (group << nbits);
+                      T* const out = values.data() + place;
                       if constexpr (sizeof(T) > 1) {
                           if (count >= kLongRun) {
-                              return kernels_for<T>(kernels()).look_up(codes, count, lut, 1 << nbits, values + place);
+                              return kernels_for<T>(kernels()).look_up(codes, count, lut, 1 << nbits, out);
                           }
                       }
-                      for (int64_t i = 0; i < count; ++i) values[place + i] = lut[codes[i]];
+                      for (int64_t i = 0; i < count; ++i) out[i] = lut[codes[i]];
                   });
 }
 
 template <typename Bits>
 void dequantize_kept(const uint8_t* packed, const BlockLayout& layout, IntegerType type, const Bits* scales,
-                     const uint8_t* zero_points, const uint8_t* mask, int threads, Bits* values) {
+                     const uint8_t* zero_points, const uint8_t* mask, int threads, Span<Bits> values) {
     const auto& kernels = kernels_for<Bits>(corepress::kernels());
-    for_each_code(packed, layout, type.nbits, mask, threads,
+    for_each_code(packed, layout, type.nbits, mask, values.size(), threads,
                   [&](int64_t group, const uint8_t* codes, int64_t count, int64_t place) {
                       const uint8_t byte = zero_points == nullptr ? uint8_t{0} : zero_points[group];
                       const int zero_point = type.is_signed ? static_cast<int8_t>(byte) : byte;
                       const Affine affine{Format<Bits>::to_float(scales[group]), static_cast<float>(zero_point)};
-                      kernels.dequantize_runs(codes, 1, count, &affine, type.sign_bit(), values + place);
+                      kernels.dequantize_runs(codes, 1, count, &affine, type.sign_bit(), values.data() + place);
                   });
 }
 
-void gather_codes(const uint8_t* packed, int64_t count, int nbits, const uint8_t* mask, int threads, uint8_t* kept) {
-    const std::vector<int64_t> offsets = piece_offsets(mask, count, threads);
-    std::vector<uint8_t> codes(static_cast<size_t>(offsets.back()));
+void gather_codes(const uint8_t* packed, int64_t count, int nbits, const uint8_t* mask, int64_t kept_count, int threads,
+                  uint8_t* kept) {
+    const std::vector<int64_t> offsets = piece_offsets(mask, count, kept_count, threads);
+    std::vector<uint8_t> codes(static_cast<size_t>(kept_count));
     parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
         uint8_t tile_codes[kTile];
-        uint8_t* out = codes.data() + offsets[static_cast<size_t>(begin / kGrain)];
+        const Span<uint8_t> part = part_of(Span<uint8_t>(codes.data(), kept_count), offsets, begin);
+        uint8_t* out = part.begin();
         for (int64_t tile = begin; tile < end; tile += kTile) {
             const int64_t length = std::min(kTile, end - tile);
             kernels().unpack(packed + tile * nbits / 8, length, nbits, tile_codes);
             for (int64_t byte = 0; byte * 8 < length; ++byte) {
                 const int64_t bits = std::min<int64_t>(8, length - byte * 8);
                 uint32_t ones = mask[tile / 8 + byte] & ((1u << bits) - 1);
-                for (; ones != 0; ones &= ones - 1) *out++ = tile_codes[byte * 8 + __builtin_ctz(ones)];
+                for (; ones != 0 && out != part.end(); ones &= ones - 1) {
+                    *out++ = tile_codes[byte * 8 + __builtin_ctz(ones)];
+                }
             }
         }
     });
-    parallel_pieces(offsets.back(), kGrain, threads, [&](int64_t begin, int64_t end) {
+    parallel_pieces(kept_count, kGrain, threads, [&](int64_t begin, int64_t end) {
         kernels().pack(codes.data() + begin, end - begin, nbits, kept + begin * nbits / 8);
     });
 }
@@ -155,16 +173,17 @@ void denormalize(const Bits* quotients, const GroupLayout& layout, const Bits* s
     });
 }
 
-template void look_up(const uint8_t*, const BlockLayout&, int, const uint8_t*, const uint8_t*, int, uint8_t*);
-template void look_up(const uint8_t*, const BlockLayout&, int, const uint16_t*, const uint8_t*, int, uint16_t*);
-template void look_up(const uint8_t*, const BlockLayout&, int, const BFloat16Bits*, const uint8_t*, int, BFloat16Bits*);
-template void look_up(const uint8_t*, const BlockLayout&, int, const uint32_t*, const uint8_t*, int, uint32_t*);
+template void look_up(const uint8_t*, const BlockLayout&, int, const uint8_t*, const uint8_t*, int, Span<uint8_t>);
+template void look_up(const uint8_t*, const BlockLayout&, int, const uint16_t*, const uint8_t*, int, Span<uint16_t>);
+template void look_up(const uint8_t*, const BlockLayout&, int, const BFloat16Bits*, const uint8_t*, int,
+                      Span<BFloat16Bits>);
+template void look_up(const uint8_t*, const BlockLayout&, int, const uint32_t*, const uint8_t*, int, Span<uint32_t>);
 template void dequantize_kept(const uint8_t*, const BlockLayout&, IntegerType, const uint16_t*, const uint8_t*,
-                              const uint8_t*, int, uint16_t*);
+                              const uint8_t*, int, Span<uint16_t>);
 template void dequantize_kept(const uint8_t*, const BlockLayout&, IntegerType, const BFloat16Bits*, const uint8_t*,
-                              const uint8_t*, int, BFloat16Bits*);
+                              const uint8_t*, int, Span<BFloat16Bits>);
 template void dequantize_kept(const uint8_t*, const BlockLayout&, IntegerType, const uint32_t*, const uint8_t*,
-                              const uint8_t*, int, uint32_t*);
+                              const uint8_t*, int, Span<uint32_t>);
 template void normalize(const uint16_t*, const GroupLayout&, int, uint16_t*, uint16_t*);
 template void normalize(const BFloat16Bits*, const GroupLayout&, int, BFloat16Bits*, BFloat16Bits*);
 template void normalize(const uint32_t*, const GroupLayout&, int, uint32_t*, uint32_t*);

@@ -40,6 +40,14 @@ Counts count_magnitudes(const Bits* values, int64_t count, int threads, const Sl
     });
 }
 
+// What is known of a magnitude of this rank among so many: how many equal it, and its rank among these. Where values
+// changed meanwhile these say little, but never that more are above than there are.
+template <typename Bits>
+Magnitude<Bits> magnitude_found(uint32_t bits, int64_t count, int64_t rank, int64_t equal, int64_t within) {
+    const int64_t above = count - 1 - rank - (equal - 1 - within);
+    return {static_cast<Bits>(bits), std::clamp<int64_t>(above, 0, count)};
+}
+
 constexpr int64_t kMany = int64_t{1} << 20;  // values, of which a sample says enough
 
 // By how many of so many samples the number below a rank, at such a part of all values, is most likely not wrong: three
@@ -90,7 +98,8 @@ std::optional<Magnitude<Bits>> select_near_sample(const Bits* values, int64_t co
             const int64_t found =
                 loops.take_between(values + begin, std::min(kTile, end - begin), first, last, taken, &counter->below);
             for (int64_t i = 0; i < found; ++i) {
-                ++counter->slots[static_cast<size_t>((taken[i] & kMagnitude) - first)];
+                const auto slot = static_cast<size_t>((taken[i] & kMagnitude) - first);
+                if (slot < slots) ++counter->slots[slot];  // unless it changed after it was looked at
             }
         }
     });
@@ -105,7 +114,7 @@ std::optional<Magnitude<Bits>> select_near_sample(const Bits* values, int64_t co
     }
     if (within < 0 || within >= between) return std::nullopt;
     const uint32_t slot = find_rank(total, within);
-    return Magnitude<Bits>{static_cast<Bits>(first + slot), count - 1 - rank - (total[slot] - 1 - within)};
+    return magnitude_found<Bits>(first + slot, count, rank, total[slot], within);
 }
 
 // Of 16-bit values, counted by their magnitudes, where those up to a magnitude become zero.
@@ -122,21 +131,18 @@ Noise noise_up_to(uint32_t magnitude, const Counts& counts) {
 
 }  // namespace
 
-std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int threads) {
+std::vector<int64_t> piece_offsets(const uint8_t* mask, int64_t count, int64_t most, int threads) {
     std::vector<int64_t> offsets(static_cast<size_t>((count + kGrain - 1) / kGrain) + 1, 0);
     parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
         offsets[static_cast<size_t>(begin / kGrain) + 1] = kernels().count_bits(mask + begin / 8, end - begin);
     });
-    for (size_t i = 1; i < offsets.size(); ++i) offsets[i] += offsets[i - 1];
+    for (size_t i = 1; i < offsets.size(); ++i) offsets[i] = std::min(offsets[i] + offsets[i - 1], most);
     return offsets;
 }
 
 template <typename Bits>
 Magnitude<Bits> magnitude_of_rank(const Bits* values, int64_t count, int64_t rank, int threads, Noise* noise) {
     int64_t within = rank;  // becomes the rank within a slot
-    const auto found = [&](uint32_t bits, int64_t equal) {
-        return Magnitude<Bits>{static_cast<Bits>(bits), count - 1 - rank - (equal - 1 - within)};
-    };
     if constexpr (sizeof(Bits) == 2) {
         if (count >= kMany && noise == nullptr) {
             if (const auto selected = select_near_sample(values, count, rank, threads)) return *selected;
@@ -145,7 +151,7 @@ Magnitude<Bits> magnitude_of_rank(const Bits* values, int64_t count, int64_t ran
             count_magnitudes(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits); });
         const uint32_t magnitude = find_rank(counts, within);
         if (noise != nullptr) *noise = noise_up_to<Bits>(magnitude, counts);
-        return found(magnitude, counts[magnitude]);
+        return magnitude_found<Bits>(magnitude, count, rank, counts[magnitude], within);
     } else {
         const auto upper =
             count_magnitudes(values, count, threads, [](uint32_t bits) { return static_cast<int32_t>(bits >> 16); });
@@ -154,7 +160,7 @@ Magnitude<Bits> magnitude_of_rank(const Bits* values, int64_t count, int64_t ran
             return bits >> 16 == high ? static_cast<int32_t>(bits & 0xffffu) : -1;
         });
         const uint32_t low = find_rank(lower, within);
-        return found(high << 16 | low, lower[low]);
+        return magnitude_found<Bits>(high << 16 | low, count, rank, lower[low], within);
     }
 }
 
@@ -179,40 +185,36 @@ Pruned prune_by_magnitude(const Bits* values, int64_t count, Bits threshold, int
 }
 
 template <typename Bits>
-void encode_sparse(const Bits* values, int64_t count, const uint8_t* mask, int threads, Bits* kept) {
-    const std::vector<int64_t> offsets = piece_offsets(mask, count, threads);
+void encode_sparse(const Bits* values, int64_t count, const uint8_t* mask, int threads, Span<Bits> kept) {
+    const std::vector<int64_t> offsets = piece_offsets(mask, count, kept.size(), threads);
     parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
-        const size_t piece = static_cast<size_t>(begin / kGrain);
-        compact_piece(values, count, begin, end, threads, mask, kept + offsets[piece],
-                      offsets[piece + 1] - offsets[piece]);
+        compact_piece(values, count, begin, end, threads, mask, part_of(kept, offsets, begin));
     });
 }
 
 template <typename Bits>
-void decode_sparse(const Bits* kept, const uint8_t* mask, int64_t count, int threads, Bits* values) {
-    const std::vector<int64_t> offsets = piece_offsets(mask, count, threads);
+void decode_sparse(Span<const Bits> kept, const uint8_t* mask, int64_t count, int threads, Bits* values) {
+    const std::vector<int64_t> offsets = piece_offsets(mask, count, kept.size(), threads);
     parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
-        const size_t piece = static_cast<size_t>(begin / kGrain);
-        kernels_for<Bits>(kernels()).expand(kept + offsets[piece], offsets[piece + 1] - offsets[piece],
-                                            mask + begin / 8, end - begin, values + begin);
+        const Span<const Bits> part = part_of(kept, offsets, begin);
+        kernels_for<Bits>(kernels()).expand(part.data(), part.size(), mask + begin / 8, end - begin, values + begin);
     });
 }
 
 template <typename Bits>
-ErrorSums sum_sparse_errors(const Bits* first, const Bits* kept, const uint8_t* mask, int64_t count, int threads) {
-    const std::vector<int64_t> offsets = piece_offsets(mask, count, threads);
+ErrorSums sum_sparse_errors(const Bits* first, Span<const Bits> kept, const uint8_t* mask, int64_t count, int threads) {
+    const std::vector<int64_t> offsets = piece_offsets(mask, count, kept.size(), threads);
     return sum_errors_of(first, count, threads, [&](int64_t begin, int64_t end, std::vector<Bits>& decoded) {
-        const size_t piece = static_cast<size_t>(begin / kGrain);
+        const Span<const Bits> part = part_of(kept, offsets, begin);
         decoded.resize(static_cast<size_t>(kGrain));
-        kernels_for<Bits>(kernels()).expand(kept + offsets[piece], offsets[piece + 1] - offsets[piece],
-                                            mask + begin / 8, end - begin, decoded.data());
+        kernels_for<Bits>(kernels()).expand(part.data(), part.size(), mask + begin / 8, end - begin, decoded.data());
         return static_cast<const Bits*>(decoded.data());
     });
 }
 
-template ErrorSums sum_sparse_errors(const uint16_t*, const uint16_t*, const uint8_t*, int64_t, int);
-template ErrorSums sum_sparse_errors(const BFloat16Bits*, const BFloat16Bits*, const uint8_t*, int64_t, int);
-template ErrorSums sum_sparse_errors(const uint32_t*, const uint32_t*, const uint8_t*, int64_t, int);
+template ErrorSums sum_sparse_errors(const uint16_t*, Span<const uint16_t>, const uint8_t*, int64_t, int);
+template ErrorSums sum_sparse_errors(const BFloat16Bits*, Span<const BFloat16Bits>, const uint8_t*, int64_t, int);
+template ErrorSums sum_sparse_errors(const uint32_t*, Span<const uint32_t>, const uint8_t*, int64_t, int);
 template Magnitude<uint16_t> magnitude_of_rank(const uint16_t*, int64_t, int64_t, int, Noise*);
 template Magnitude<BFloat16Bits> magnitude_of_rank(const BFloat16Bits*, int64_t, int64_t, int, Noise*);
 template Magnitude<uint32_t> magnitude_of_rank(const uint32_t*, int64_t, int64_t, int, Noise*);
@@ -222,11 +224,11 @@ template int64_t most_likely_above(const uint32_t*, int64_t, uint32_t);
 template Pruned prune_by_magnitude(const uint16_t*, int64_t, uint16_t, int, uint8_t*, Span<uint16_t>);
 template Pruned prune_by_magnitude(const BFloat16Bits*, int64_t, BFloat16Bits, int, uint8_t*, Span<BFloat16Bits>);
 template Pruned prune_by_magnitude(const uint32_t*, int64_t, uint32_t, int, uint8_t*, Span<uint32_t>);
-template void encode_sparse(const uint16_t*, int64_t, const uint8_t*, int, uint16_t*);
-template void encode_sparse(const BFloat16Bits*, int64_t, const uint8_t*, int, BFloat16Bits*);
-template void encode_sparse(const uint32_t*, int64_t, const uint8_t*, int, uint32_t*);
-template void decode_sparse(const uint16_t*, const uint8_t*, int64_t, int, uint16_t*);
-template void decode_sparse(const BFloat16Bits*, const uint8_t*, int64_t, int, BFloat16Bits*);
-template void decode_sparse(const uint32_t*, const uint8_t*, int64_t, int, uint32_t*);
+template void encode_sparse(const uint16_t*, int64_t, const uint8_t*, int, Span<uint16_t>);
+template void encode_sparse(const BFloat16Bits*, int64_t, const uint8_t*, int, Span<BFloat16Bits>);
+template void encode_sparse(const uint32_t*, int64_t, const uint8_t*, int, Span<uint32_t>);
+template void decode_sparse(Span<const uint16_t>, const uint8_t*, int64_t, int, uint16_t*);
+template void decode_sparse(Span<const BFloat16Bits>, const uint8_t*, int64_t, int, BFloat16Bits*);
+template void decode_sparse(Span<const uint32_t>, const uint8_t*, int64_t, int, uint32_t*);
 
 }  // namespace corepress

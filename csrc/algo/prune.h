@@ -37,16 +37,17 @@ template <typename Bits>
 Pruned prune_by_magnitude(const Bits* values, int64_t count, Bits threshold, int threads, uint8_t* mask,
                           Span<Bits> kept);
 
-// Writes the values whose bit is 1, in order. kept: as many as the mask has ones.
+// Writes the values whose bit is 1, in order, as far as `kept` has room for them. kept: as many as the mask has ones,
+// unless that changed since they were counted.
 template <typename Bits>
-void encode_sparse(const Bits* values, int64_t count, const uint8_t* mask, int threads, Bits* kept);
+void encode_sparse(const Bits* values, int64_t count, const uint8_t* mask, int threads, Span<Bits> kept);
 
-// The inverse: zeros where the bit is 0.
+// The inverse: zeros where the bit is 0, and for ones beyond those of `kept`.
 template <typename Bits>
-void decode_sparse(const Bits* kept, const uint8_t* mask, int64_t count, int threads, Bits* values);
+void decode_sparse(Span<const Bits> kept, const uint8_t* mask, int64_t count, int threads, Bits* values);
 
 // What sum_errors says of `first` and the decoded values, which are never all in memory.
 template <typename Bits>
-ErrorSums sum_sparse_errors(const Bits* first, const Bits* kept, const uint8_t* mask, int64_t count, int threads);
+ErrorSums sum_sparse_errors(const Bits* first, Span<const Bits> kept, const uint8_t* mask, int64_t count, int threads);
 
 }  // namespace corepress

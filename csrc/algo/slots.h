@@ -40,10 +40,11 @@ Counts count_slots(int64_t count, int threads, const Add& add) {
     return total;
 }
 
-// The slot that holds `rank`, which becomes the rank within it.
+// The slot that holds `rank`, which becomes the rank within it. The last slot if it is beyond all counts, as it can be
+// where values change between two counts.
 inline uint32_t find_rank(const Counts& counts, int64_t& rank) {
     uint32_t slot = 0;
-    while (rank >= counts[slot]) rank -= counts[slot++];
+    while (slot + 1 < counts.size() && rank >= counts[slot]) rank -= counts[slot++];
     return slot;
 }
 

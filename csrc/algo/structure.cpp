@@ -70,13 +70,13 @@ void n_m_keep(const Bits* values, const GroupLayout& axis, int64_t n, int64_t m,
 
 template <typename Bits>
 Pruned prune_n_m(const Bits* values, const GroupLayout& axis, int64_t n, int64_t m, int threads, uint8_t* mask,
-                 Bits* kept) {
+                 Span<Bits> kept) {
     const GroupLayout layout = joined(axis, m);
     const int64_t size = m * layout.run;
     if (layout.groups % m == 0 && 8 * size <= kGroupsSize) {  // pieces of whole groups can begin at a byte of the mask
         const auto& loops = kernels_for<Bits>(kernels());
         const int64_t grain = kGroupsSize / size / 8 * 8 * size;
-        return prune_pieces(values, layout.size(), grain, threads, mask, Span<Bits>(kept, layout.size()),
+        return prune_pieces(values, layout.size(), grain, threads, mask, kept,
                             [&](const Bits* piece, int64_t count, uint8_t* mask_of_piece, Bits* largest) {
                                 uint8_t keep[kGroupsSize];
                                 loops.keep_largest(piece, count / size, m, layout.run, layout.run, n, keep);
@@ -96,7 +96,7 @@ Pruned prune_n_m(const Bits* values, const GroupLayout& axis, int64_t n, int64_t
 
 template <typename Bits>
 Pruned prune_blocks(const Bits* values, const GroupLayout& axis, int64_t block_size, int64_t rank, int threads,
-                    uint8_t* mask, Bits* kept) {
+                    uint8_t* mask, Span<Bits> kept) {
     const BlockNorms<Bits> norms(values, joined(axis, block_size), block_size, threads);
     const double limit = norms.of_rank(rank);
     const MaskBits<Bits> bits(values, axis.size(), mask);
@@ -135,11 +135,12 @@ Pruned prune_blocks(const Bits* values, const GroupLayout& axis, int64_t block_s
 template void n_m_keep(const uint16_t*, const GroupLayout&, int64_t, int64_t, int, uint8_t*);
 template void n_m_keep(const BFloat16Bits*, const GroupLayout&, int64_t, int64_t, int, uint8_t*);
 template void n_m_keep(const uint32_t*, const GroupLayout&, int64_t, int64_t, int, uint8_t*);
-template Pruned prune_n_m(const uint16_t*, const GroupLayout&, int64_t, int64_t, int, uint8_t*, uint16_t*);
-template Pruned prune_n_m(const BFloat16Bits*, const GroupLayout&, int64_t, int64_t, int, uint8_t*, BFloat16Bits*);
-template Pruned prune_n_m(const uint32_t*, const GroupLayout&, int64_t, int64_t, int, uint8_t*, uint32_t*);
-template Pruned prune_blocks(const uint16_t*, const GroupLayout&, int64_t, int64_t, int, uint8_t*, uint16_t*);
-template Pruned prune_blocks(const BFloat16Bits*, const GroupLayout&, int64_t, int64_t, int, uint8_t*, BFloat16Bits*);
-template Pruned prune_blocks(const uint32_t*, const GroupLayout&, int64_t, int64_t, int, uint8_t*, uint32_t*);
+template Pruned prune_n_m(const uint16_t*, const GroupLayout&, int64_t, int64_t, int, uint8_t*, Span<uint16_t>);
+template Pruned prune_n_m(const BFloat16Bits*, const GroupLayout&, int64_t, int64_t, int, uint8_t*, Span<BFloat16Bits>);
+template Pruned prune_n_m(const uint32_t*, const GroupLayout&, int64_t, int64_t, int, uint8_t*, Span<uint32_t>);
+template Pruned prune_blocks(const uint16_t*, const GroupLayout&, int64_t, int64_t, int, uint8_t*, Span<uint16_t>);
+template Pruned prune_blocks(const BFloat16Bits*, const GroupLayout&, int64_t, int64_t, int, uint8_t*,
+                             Span<BFloat16Bits>);
+template Pruned prune_blocks(const uint32_t*, const GroupLayout&, int64_t, int64_t, int, uint8_t*, Span<uint32_t>);
 
 }  // namespace corepress

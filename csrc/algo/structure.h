@@ -16,16 +16,17 @@ namespace corepress {
 template <typename Bits>
 void n_m_keep(const Bits* values, const GroupLayout& axis, int64_t n, int64_t m, int threads, uint8_t* keep);
 
-// The mask of the same, and the values that stay, in order; kept must have room for them.
+// The mask of the same, and the values that stay, in order; if `kept` has no room for all of them, as it may be where
+// values change meanwhile, what it holds is of no use.
 template <typename Bits>
 Pruned prune_n_m(const Bits* values, const GroupLayout& axis, int64_t n, int64_t m, int threads, uint8_t* mask,
-                 Bits* kept);
+                 Span<Bits> kept);
 
 // Blocks of block_size consecutive elements along the axis, the last one possibly shorter: the mask of those whose norm
-// is larger than that of rank `rank` among the norms of all elements' blocks, and the values that stay, in order; kept
-// must have room for them.
+// is larger than that of rank `rank` among the norms of all elements' blocks, and the values that stay, in order, as
+// above.
 template <typename Bits>
 Pruned prune_blocks(const Bits* values, const GroupLayout& axis, int64_t block_size, int64_t rank, int threads,
-                    uint8_t* mask, Bits* kept);
+                    uint8_t* mask, Span<Bits> kept);
 
 }  // namespace corepress

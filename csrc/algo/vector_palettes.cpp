@@ -35,7 +35,7 @@ float factor_of(const VectorSource<Bits>& source, int64_t group) {
         kernels_for<Bits>(kernels()).run_key_ranges(values, 1, blocks * inner * length, &lowest, &highest);
     }
     const double largest = std::max(-value_of_key<Bits>(lowest), value_of_key<Bits>(highest));
-    if (largest == 0 || (largest >= 0x1p-20 && largest < 0x1p40)) return 1;
+    if (!(largest > 0 && std::isfinite(largest)) || (largest >= 0x1p-20 && largest < 0x1p40)) return 1;
     return static_cast<float>(std::ldexp(1.0, std::clamp(-std::ilogb(largest), -126, 127)));
 }
 
@@ -86,6 +86,11 @@ private:
 
     std::vector<int64_t> slots_;
     std::vector<Bits> vectors_, vector_;
+};
+
+// Numbers in ascending order, NaN last: where vectors are no longer finite, an order all the same.
+struct NumberLess {
+    bool operator()(float a, float b) const { return a < b || (a == a && b != b); }
 };
 
 // Writes vectors in ascending order, each once, and repeats the last up to `entries`.
@@ -362,7 +367,7 @@ double cluster_vectors(const VectorSource<Bits>& source, int64_t k, int threads,
         entries = kmeans.entries();
     }
     std::vector<float> table(static_cast<size_t>(k * length));
-    write_ascending(entries, length, k, std::less<float>{}, table.data());
+    write_ascending(entries, length, k, NumberLess{}, table.data());
     std::vector<double> pieces(static_cast<size_t>((count + kGrain - 1) / kGrain), 0.0);
     WorkspacePool<VectorTile> tiles;
     parallel_pieces(count, kGrain, threads, [&](int64_t first, int64_t last) {

@@ -144,8 +144,8 @@ void VectorSample::draw(const VectorGroup<Bits>& group, int64_t size, int64_t fi
             };
             double until = bound(begin / kVectorTile);
             const double limit = end == count ? 2.0 : bound(begin / kVectorTile + 1);
-            auto index = static_cast<int64_t>(until * static_cast<double>(size_));
-            index = std::max<int64_t>(0, index - 1);
+            const auto draws = static_cast<double>(size_);
+            auto index = static_cast<int64_t>(std::min(std::max(0.0, until * draws - 1), draws));  // NaN becomes 0
             while (index < size_ && place_of_draw(index) < until) ++index;
             if (index >= size_ || place_of_draw(index) >= limit) continue;
             double square_sum = 0;

@@ -17,15 +17,6 @@ void WeightedDistribution<Bits>::for_each_piece(const GroupView<Bits>& group, in
 }
 
 template <typename Bits>
-void WeightedDistribution<Bits>::add_point(double value, double weight) {
-    if (!points_.empty() && points_.back().value == value) {  // -0 and 0
-        points_.back().weight += weight;
-    } else {
-        points_.push_back({value, weight});
-    }
-}
-
-template <typename Bits>
 void WeightedDistribution<Bits>::gather(const GroupView<Bits>& group, int64_t begin, int64_t end,
                                         std::vector<Value>& values) {
     values.clear();
@@ -89,7 +80,8 @@ void WeightedDistribution<Bits>::sum_buckets(const GroupView<Bits>& group, int t
     }
 }
 
-// Points of all buckets; those marked as replaced give their values, which values_ holds in ascending order.
+// Points of all buckets; those marked as replaced give their values, which values_ holds in ascending order: as many as
+// were counted, unless values changed since.
 template <typename Bits>
 void WeightedDistribution<Bits>::add_buckets() {
     points_.clear();
@@ -99,10 +91,10 @@ void WeightedDistribution<Bits>::add_buckets() {
         const Bucket& sums = buckets_[bucket];
         if (sums.count == 0) return;
         if (refined_[bucket] == 0) {
-            add_point(mean(sums.low_sum / sums.weight), sums.weight);
+            append_point(mean(sums.low_sum / sums.weight), sums.weight, points_);
         } else {
-            for (const size_t end = next + sums.count; next < end; ++next) {
-                add_point(value_of_key<Bits>(values_[next].key), static_cast<double>(values_[next].weight));
+            for (const size_t end = std::min<size_t>(next + sums.count, values_.size()); next < end; ++next) {
+                append_point(value_of_key<Bits>(values_[next].key), static_cast<double>(values_[next].weight), points_);
             }
         }
         point_buckets_.resize(points_.size(), bucket);
@@ -118,7 +110,7 @@ void WeightedDistribution<Bits>::collect(const GroupView<Bits>& group, int threa
         gather(group, 0, group.size(), values_);
         sort_values();
         for (const Value& value : values_) {
-            add_point(value_of_key<Bits>(value.key), static_cast<double>(value.weight));
+            append_point(value_of_key<Bits>(value.key), static_cast<double>(value.weight), points_);
         }
         return;
     }
@@ -127,7 +119,7 @@ void WeightedDistribution<Bits>::collect(const GroupView<Bits>& group, int threa
     if constexpr (sizeof(Bits) == 2) {
         for (int pattern = 0; pattern < kPatterns; ++pattern) {
             const double weight = sums.weights[stored_pattern(pattern)];
-            if (weight > 0) add_point(value_of_key<Bits>(pattern - kPatterns / 2), weight);
+            if (weight > 0) append_point(value_of_key<Bits>(pattern - kPatterns / 2), weight, points_);
         }
     } else {
         bucketed_ = true;
@@ -154,6 +146,7 @@ bool WeightedDistribution<Bits>::refine(const GroupView<Bits>& group, const std:
         });
         values_.clear();
         for (const Piece& piece : pieces_) values_.insert(values_.end(), piece.values.begin(), piece.values.end());
+        if (values_.empty()) return false;  // what was in these buckets has changed
         sort_values();
         add_buckets();
         return true;

@@ -44,7 +44,6 @@ private:
     void for_each_piece(const GroupView<Bits>& group, int threads, const Body& body);
     void gather(const GroupView<Bits>& group, int64_t begin, int64_t end, std::vector<Value>& values);
     void sort_values();
-    void add_point(double value, double weight);
     void sum_patterns(const GroupView<Bits>& group, int threads);
     void sum_buckets(const GroupView<Bits>& group, int threads);
     void add_buckets();

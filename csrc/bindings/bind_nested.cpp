@@ -26,7 +26,7 @@ void run_look_up(const Bytes& indices, const BlockLayout& layout, int nbits, con
                  int threads, py::array& out) {
     const uint8_t* const packed = indices.data();
     const T* const luts = data_of<T>(lut);
-    T* const values = writable_data_of<T>(out);
+    const Span<T> values(writable_data_of<T>(out), out.size());
     const py::gil_scoped_release release;
     look_up(packed, layout, nbits, luts, mask, threads, values);
 }
@@ -72,7 +72,7 @@ void dequantize_kept_array(const Bytes& data, const Splits& splits, int nbits, b
     with_bits(out, [&](auto bits) {
         using Bits = decltype(bits);
         const Bits* const scales = data_of<Bits>(scale);
-        Bits* const values = writable_data_of<Bits>(out);
+        const Span<Bits> values(writable_data_of<Bits>(out), out.size());
         const py::gil_scoped_release release;
         dequantize_kept(packed, layout, type, scales, zero_points, bits_of_mask, threads, values);
     });
@@ -82,14 +82,15 @@ Bytes gather_codes_array(const Bytes& data, int nbits, const Bytes& mask, int64_
                          std::optional<int> num_threads) {
     require_nbits(nbits);
     require_size(data, packed_size(count, nbits), "data");
-    Bytes kept(packed_size(code_count(mask, count), nbits));
+    const int64_t kept_count = code_count(mask, count);
+    Bytes kept(packed_size(kept_count, nbits));
     const int threads = threads_from(num_threads);
     const uint8_t* const packed = data.data();
     const uint8_t* const bits_of_mask = mask.data();
     uint8_t* const out = kept.mutable_data();
     {
         const py::gil_scoped_release release;
-        gather_codes(packed, count, nbits, bits_of_mask, threads, out);
+        gather_codes(packed, count, nbits, bits_of_mask, kept_count, threads, out);
     }
     return kept;
 }

@@ -136,12 +136,11 @@ void make_room(Job& job, int64_t room) {
 template <typename Bits>
 Pruned prune(const Job& job, int threads) {
     const Bits* const values = static_cast<const Bits*>(job.values);
-    Bits* const kept = static_cast<Bits*>(job.out);
+    const Span<Bits> kept(static_cast<Bits*>(job.out), job.room);
     const PruneRule& rule = job.rule;
     if (job.size == 0) return {};
     if (rule.kind == PruneRule::Kind::kThreshold || rule.kind == PruneRule::Kind::kRank) {
-        return prune_by_magnitude(values, job.size, static_cast<Bits>(job.magnitude), threads, job.bits_of_mask,
-                                  Span<Bits>(kept, job.room));
+        return prune_by_magnitude(values, job.size, static_cast<Bits>(job.magnitude), threads, job.bits_of_mask, kept);
     }
     if (rule.kind == PruneRule::Kind::kGroups) {
         return prune_n_m(values, rule.axis, rule.n, rule.length, threads, job.bits_of_mask, kept);
@@ -150,12 +149,12 @@ Pruned prune(const Job& job, int threads) {
     return prune_blocks(values, rule.axis, block_size, rule.rank, threads, job.bits_of_mask, kept);
 }
 
-// Where more values stay than was likely.
+// Where more values stay than was likely, or than could while they did not change.
 template <typename Bits>
 void write_kept(const Job& job, int threads) {
     const py::gil_scoped_release release;
     encode_sparse(static_cast<const Bits*>(job.values), job.size, job.bits_of_mask, threads,
-                  static_cast<Bits*>(job.out));
+                  Span<Bits>(static_cast<Bits*>(job.out), job.room));
 }
 
 // Prunes each weight by its rule: ("threshold", array of one), ("rank", rank), ("n_m", layout, n, m) or ("blocks",
@@ -211,7 +210,7 @@ void encode_sparse_array(const py::array& weight, const Bytes& mask, py::array& 
     with_bits(weight, [&](auto bits) {
         using Bits = decltype(bits);
         const Bits* const values = data_of<Bits>(weight);
-        Bits* const out = writable_data_of<Bits>(kept);
+        const Span<Bits> out(writable_data_of<Bits>(kept), kept.size());
         const py::gil_scoped_release release;
         encode_sparse(values, weight.size(), bits_of_mask, threads, out);
     });
@@ -227,7 +226,7 @@ void decode_sparse_array(const Bytes& mask, const py::array& kept, py::array& ou
     const int threads = threads_from(num_threads);
     with_bits(out, [&](auto bits) {
         using Bits = decltype(bits);
-        const Bits* const in = data_of<Bits>(kept);
+        const Span<const Bits> in(data_of<Bits>(kept), kept.size());
         Bits* const values = writable_data_of<Bits>(out);
         const py::gil_scoped_release release;
         decode_sparse(in, bits_of_mask, out.size(), threads, values);
@@ -246,7 +245,7 @@ py::tuple sum_sparse_errors_array(const py::array& weight, const Bytes& mask, co
     return tuple_of(with_bits(weight, [&](auto bits) {
         using Bits = decltype(bits);
         const Bits* const values = data_of<Bits>(weight);
-        const Bits* const in = data_of<Bits>(kept);
+        const Span<const Bits> in(data_of<Bits>(kept), kept.size());
         const py::gil_scoped_release release;
         return sum_sparse_errors(values, in, bits_of_mask, weight.size(), threads);
     }));

@@ -152,7 +152,7 @@ corepress_status corepress_depalettize(const uint8_t* indices, const void* lut, 
         with_bits(shape.format(), [&](auto bits) {
             using Bits = decltype(bits);
             look_up(indices, blocks, nbits, static_cast<const Bits*>(lut), nullptr, threads,
-                    static_cast<Bits*>(weights));
+                    Span<Bits>(static_cast<Bits*>(weights), shape.size()));
         });
     });
 }

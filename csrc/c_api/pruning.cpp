@@ -88,7 +88,7 @@ corepress_status corepress_prune_n_m(const void* weights, const corepress_shape*
     const auto prune = [&](const auto* from, const Shape& checked, int threads, auto* to) {
         require(m >= 1 && m <= kLargestGroup && n >= 0 && n <= m,
                 "n:m must have 0 <= n <= m and 1 <= m <= ", kLargestGroup, ", not ", n, ":", m);
-        return prune_n_m(from, checked.along(axis, 1), n, m, threads, mask, to);
+        return prune_n_m(from, checked.along(axis, 1), n, m, threads, mask, Span(to, checked.size()));
     };
     return prune_with("corepress_prune_n_m", weights, shape, num_threads, mask, values, kept, prune);
 }
@@ -104,7 +104,7 @@ corepress_status corepress_prune_blocks(const void* weights, const corepress_sha
             return prune_by_magnitude(from, size, magnitude_at_end<Bits>(sparsity), threads, mask, Span(to, size));
         }
         return prune_blocks(from, along, std::min(block_size, along.groups), rank_of(sparsity, size), threads, mask,
-                            to);
+                            Span(to, size));
     };
     return prune_with("corepress_prune_blocks", weights, shape, num_threads, mask, values, kept, prune);
 }
@@ -117,11 +117,13 @@ corepress_status corepress_encode_sparse(const void* weights, const corepress_sh
         if (shape.size() == 0) return;
         require_given(weights, "weights");
         require_given(mask, "mask");
-        if (kernels().count_bits(mask, shape.size()) == 0) return;
+        const int64_t ones = kernels().count_bits(mask, shape.size());
+        if (ones == 0) return;
         require_given(values, "values");
         with_bits(shape.format(), [&](auto bits) {
             using Bits = decltype(bits);
-            encode_sparse(static_cast<const Bits*>(weights), shape.size(), mask, threads, static_cast<Bits*>(values));
+            encode_sparse(static_cast<const Bits*>(weights), shape.size(), mask, threads,
+                          Span<Bits>(static_cast<Bits*>(values), ones));
         });
     });
 }
@@ -134,10 +136,12 @@ corepress_status corepress_decode_sparse(const void* values, const uint8_t* mask
         if (shape.size() == 0) return;
         require_given(mask, "mask");
         require_given(weights, "weights");
-        if (kernels().count_bits(mask, shape.size()) > 0) require_given(values, "values");
+        const int64_t ones = kernels().count_bits(mask, shape.size());
+        if (ones > 0) require_given(values, "values");
         with_bits(shape.format(), [&](auto bits) {
             using Bits = decltype(bits);
-            decode_sparse(static_cast<const Bits*>(values), mask, shape.size(), threads, static_cast<Bits*>(weights));
+            decode_sparse(Span<const Bits>(static_cast<const Bits*>(values), ones), mask, shape.size(), threads,
+                          static_cast<Bits*>(weights));
         });
     });
 }

@@ -153,7 +153,7 @@ void compact(const Bits* values, int64_t count, const uint8_t* mask, Bits* kept,
             kept += count_ones(word);
             continue;
         }
-        for (; word != 0; word &= word - 1) *kept++ = values[i + __builtin_ctzll(word)];
+        for (; word != 0 && kept != end; word &= word - 1) *kept++ = values[i + __builtin_ctzll(word)];
     }
 }
 
@@ -175,10 +175,13 @@ void expand(const Bits* kept, int64_t kept_count, const uint8_t* mask, int64_t c
         }
     }
 #endif
-    static_cast<void>(end);
     memset(values + i, 0, static_cast<size_t>(count - i) * sizeof(Bits));
     for (; i < count; i += 64) {
         uint64_t word = load_mask(mask + i / 8, count - i < 64 ? count - i : 64);
-        for (; word != 0; word &= word - 1) values[i + __builtin_ctzll(word)] = *kept++;
+        if (end - kept >= 64) {
+            for (; word != 0; word &= word - 1) values[i + __builtin_ctzll(word)] = *kept++;
+        } else {
+            for (; word != 0 && kept != end; word &= word - 1) values[i + __builtin_ctzll(word)] = *kept++;
+        }
     }
 }

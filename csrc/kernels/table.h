@@ -174,13 +174,14 @@ struct ValueKernels {
     // and raises *largest to the largest magnitude.
     int64_t (*mask_above)(const Bits* values, int64_t count, Bits threshold, uint8_t* mask, Bits* largest);
     // Writes the values of magnitudes from `first` to `last`, in order, and returns how many they are; `taken` has room
-    // for all values and 3 more. Adds to *below how many magnitudes are less than `first`.
+    // for all values and 3 more. Values that change meanwhile may be taken as they are then. Adds to *below how many
+    // magnitudes are less than `first`.
     int64_t (*take_between)(const Bits* values, int64_t count, Bits first, Bits last, Bits* taken, int64_t* below);
-    // Writes the values whose mask bit is 1, in order; kept_count is how many they are. Meanwhile it asks for the
-    // memory of as many values from `next` on, which are read after these.
+    // Writes the values whose mask bit is 1, in order, at most kept_count, which is how many they should be. Meanwhile
+    // it asks for the memory of as many values from `next` on, which are read after these.
     void (*compact)(const Bits* values, int64_t count, const uint8_t* mask, Bits* kept, int64_t kept_count,
                     const Bits* next);
-    // The inverse, zeros elsewhere.
+    // The inverse, zeros elsewhere, and for ones beyond kept_count.
     void (*expand)(const Bits* kept, int64_t kept_count, const uint8_t* mask, int64_t count, Bits* values);
 
     // Groups of m rows of `run` values, rows `stride` apart: keep (one byte a value, without gaps between rows) is 0

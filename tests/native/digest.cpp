@@ -69,6 +69,11 @@ std::vector<Bits> draw(int64_t count) {
     return values;
 }
 
+template <typename T>
+Span<T> span_of(std::vector<T>& values) {
+    return {values.data(), static_cast<int64_t>(values.size())};
+}
+
 template <typename Bits>
 void add_quantized(const std::vector<Bits>& values, const BlockLayout& layout, int threads, Digest& digest,
                    std::vector<Bits>& decoded) {
@@ -219,7 +224,7 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
         if (fit.noise) digest.add(*fit.noise);
         palettize(values.data(), layout, nbits, luts.data(), threads, packed.data());
         const BlockLayout blocks({{1, layout.outer}, {layout.groups, layout.run}});
-        look_up<Bits>(packed.data(), blocks, nbits, luts.data(), nullptr, threads, decoded.data());
+        look_up<Bits>(packed.data(), blocks, nbits, luts.data(), nullptr, threads, span_of(decoded));
         digest.add(luts);
         digest.add(packed);
         digest.add(decoded);
@@ -248,12 +253,13 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
     digest.add(noise);
     std::vector<uint8_t> mask((size + 7) / 8);
     std::vector<Bits> kept(static_cast<size_t>(threshold.above)), survivors(size);
-    const Pruned pruned = prune_by_magnitude(values.data(), count, threshold.bits, threads, mask.data(),
-                                             Span<Bits>(survivors.data(), count));
-    encode_sparse(values.data(), count, mask.data(), threads, kept.data());
+    const Pruned pruned =
+        prune_by_magnitude(values.data(), count, threshold.bits, threads, mask.data(), span_of(survivors));
+    encode_sparse(values.data(), count, mask.data(), threads, span_of(kept));
     check_survivors(pruned, survivors, kept);
-    decode_sparse(kept.data(), mask.data(), count, threads, decoded.data());
-    digest.add(sum_sparse_errors(values.data(), kept.data(), mask.data(), count, threads));
+    const Span<const Bits> kept_values(kept.data(), threshold.above);
+    decode_sparse(kept_values, mask.data(), count, threads, decoded.data());
+    digest.add(sum_sparse_errors(values.data(), kept_values, mask.data(), count, threads));
     digest.add(mask);
     digest.add(kept);
     digest.add(decoded);
@@ -264,11 +270,12 @@ void add_results(const GroupLayout& layout, int threads, Digest& digest) {
         for (const bool blocks : {false, true}) {
             const int64_t length = std::min(m, layout.groups);
             const Pruned of_axis =
-                blocks ? prune_blocks(values.data(), layout, length, count / 2, threads, mask.data(), survivors.data())
-                       : prune_n_m(values.data(), layout, m / 2, m, threads, mask.data(), survivors.data());
+                blocks
+                    ? prune_blocks(values.data(), layout, length, count / 2, threads, mask.data(), span_of(survivors))
+                    : prune_n_m(values.data(), layout, m / 2, m, threads, mask.data(), span_of(survivors));
             digest.add(mask);
             std::vector<Bits> expected(static_cast<size_t>(kernels().count_bits(mask.data(), count)));
-            encode_sparse(values.data(), count, mask.data(), threads, expected.data());
+            encode_sparse(values.data(), count, mask.data(), threads, span_of(expected));
             check_survivors(of_axis, survivors, expected);
         }
     }
@@ -324,24 +331,23 @@ void add_nested(const BlockLayout& layout, int threads, Digest& digest) {
     const Magnitude<Bits> threshold = magnitude_of_rank(values.data(), count, count / 3, threads);
     const auto kept = static_cast<size_t>(threshold.above);
     std::vector<Bits> first(kept);
-    prune_by_magnitude(values.data(), count, threshold.bits, threads, mask.data(),
-                       Span<Bits>(first.data(), threshold.above));
+    prune_by_magnitude(values.data(), count, threshold.bits, threads, mask.data(), span_of(first));
     for (const int nbits : {1, 3, 4, 8}) {
         std::vector<uint8_t> packed((size * static_cast<size_t>(nbits) + 7) / 8);
         for (size_t i = 0; i < packed.size(); ++i) packed[i] = static_cast<uint8_t>(i * 2654435761u >> 13);
         std::vector<uint8_t> gathered((kept * static_cast<size_t>(nbits) + 7) / 8);
-        gather_codes(packed.data(), count, nbits, mask.data(), threads, gathered.data());
+        gather_codes(packed.data(), count, nbits, mask.data(), threshold.above, threads, gathered.data());
         digest.add(gathered);
         const std::vector<Bits> luts = draw<Bits>(layout.groups() << nbits);
         std::vector<Bits> decoded(size), survivors(kept);
-        look_up<Bits>(packed.data(), layout, nbits, luts.data(), nullptr, threads, decoded.data());
-        look_up<Bits>(gathered.data(), layout, nbits, luts.data(), mask.data(), threads, survivors.data());
+        look_up<Bits>(packed.data(), layout, nbits, luts.data(), nullptr, threads, span_of(decoded));
+        look_up<Bits>(gathered.data(), layout, nbits, luts.data(), mask.data(), threads, span_of(survivors));
         digest.add(decoded);
         digest.add(survivors);
         if (nbits < 4) continue;
         const std::vector<uint8_t> zero_points(groups, 3);
         dequantize_kept<Bits>(gathered.data(), layout, {nbits, true}, luts.data(), zero_points.data(), mask.data(),
-                              threads, survivors.data());
+                              threads, span_of(survivors));
         digest.add(survivors);
     }
 }
