@@ -72,7 +72,7 @@ void VectorKmeans::start_best(int starts, double least_gain, int threads) {
     for (int attempt = 0; attempt < starts; ++attempt) {
         start(sample_.first_size(), static_cast<uint64_t>(attempt) << 32);
         const double error = descend(sample_.first_size(), least_gain, threads);
-        if (error < least) {
+        if (attempt == 0 || error < least) {  // the error may be NaN
             least = error;
             best_entries_ = entries_;
         }

@@ -92,14 +92,15 @@ std::optional<Magnitude<Bits>> select_near_sample(const Bits* values, int64_t co
     parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
         const auto& loops = kernels_for<Bits>(kernels());
         auto counter = counters.borrow();
-        counter->slots.resize(slots, 0);
+        counter->slots.resize(slots + 1, 0);
         for (; begin < end; begin += kTile) {
             Bits* const taken = counter->taken.data();
             const int64_t found =
                 loops.take_between(values + begin, std::min(kTile, end - begin), first, last, taken, &counter->below);
             for (int64_t i = 0; i < found; ++i) {
+                // One that changed after it was looked at may belong to no slot.
                 const auto slot = static_cast<size_t>((taken[i] & kMagnitude) - first);
-                if (slot < slots) ++counter->slots[slot];  // unless it changed after it was looked at
+                ++counter->slots[std::min(slot, slots)];
             }
         }
     });

@@ -9,6 +9,9 @@
  * Memory        belongs to the caller, who allocates results too; only strings belong to the library. Input is never
  *               written to, and must not overlap output unless a function says so. Floats and doubles have the
  *               machine's byte order, and stand at multiples of their size. Nothing is kept between calls.
+ *               If input changes during a call, as a mapped file can, the result has no meaning, but no memory other
+ *               than that of the arrays is read or written, and the call ends. A mask's ones are those it has when the
+ *               call begins.
  * Threads       Every function may be called from several threads at once. A call uses up to `num_threads` threads, 0
  *               for the environment's COREPRESS_NUM_THREADS or else all CPUs of the process, and joins them before it
  *               returns.

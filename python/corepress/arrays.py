@@ -137,6 +137,8 @@ def as_finite_weight(verb: str, weight: Any, num_threads: int | None) -> NDArray
 def not_finite(verb: str, array: NDArray[Any], num_threads: int | None) -> NonFiniteError:
     """Return the error for an array with NaN or infinite values."""
     count = _core.count_nonfinite(array, num_threads)
+    if count == 0:
+        return NonFiniteError(f"{verb}: values were NaN or infinite and are finite now: the array changed meanwhile")
     return NonFiniteError(f"{verb}: {count} of {array.size} values are NaN or infinite (shape {array.shape})")
 
 
