@@ -98,6 +98,7 @@ def test_shared_options_reach_compress(shell, call, verb):
         "strict": False,
         "weight_threshold": None,
         "joint_compression": None,
+        "keep_position_tables": None,
         "target": None,
         "num_threads": None,
     }

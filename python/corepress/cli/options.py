@@ -89,6 +89,12 @@ compress_options = together(
         help="Compress what is compressed already further, instead of leaving it alone.",
     ),
     click.option(
+        "--keep-position-tables",
+        is_flag=True,
+        default=None,
+        help="Leave rotary tables (cos, sin) and other tables of positions unchanged.",
+    ),
+    click.option(
         "--target",
         type=click.Choice(TARGETS),
         help="Warn of encodings that are known to be refused or slow there: a system, the Neural Engine or the GPU.",

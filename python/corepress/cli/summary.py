@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ..coreml.remarks import remarks
 from .wording import format_bytes, format_count, format_decibels
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ def _lines(report: Report) -> Iterator[str]:
     done = f"{len(changed)} {changed[0].status}" if changed else "none changed"
     yield f"  weights          {done}, {len(kept)} kept as they were"
     yield from _kept_lines(kept)
-    yield from (f"  warning          no weight is meant by {rule}" for rule in report.unmatched_rules)
-    yield from (f"  warning          {warning}" for warning in report.warnings)
+    yield from (f"  {kind:16} {text}" for kind, text in remarks(report))
 
 
 def _change(before: int, after: int) -> str:

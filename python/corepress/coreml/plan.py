@@ -24,6 +24,7 @@ from .phantoms import phantom
 from .pipeline import Result, Task
 from .program import Program, Weight
 from .records import IDENTITY_COLUMNS, ChangeRecord, bits_per_weight, identity
+from .remarks import remarks
 from .rewrite import Edit, rewrite
 from .storage import check_stored, stored_bytes, visible_weights
 from .table import Column, format_bytes, render
@@ -62,8 +63,10 @@ class Plan:
         Bytes of all files of the package, now and then.
     exact : bool
         Whether `bytes_after` is certain, as long as no weight turns out to hold NaN or infinite values, which are kept.
+    notes : tuple of str
+        Rules of the config that were read in another way than they are written, and the names they match.
     unmatched_rules : tuple of str
-        Rules of the config that mean no weight of the package.
+        Rules of the config that match no weight of the package.
     warnings : tuple of TargetWarning
         What is known against these encodings on the config's target.
     seconds : float
@@ -75,6 +78,7 @@ class Plan:
     bytes_before: int
     bytes_after: int
     exact: bool
+    notes: tuple[str, ...]
     unmatched_rules: tuple[str, ...]
     warnings: tuple[TargetWarning, ...]
     seconds: float
@@ -102,6 +106,7 @@ class Plan:
             values
             | totals
             | {
+                "notes": list(self.notes),
                 "unmatched_rules": list(self.unmatched_rules),
                 "warnings": [warning.to_dict() for warning in self.warnings],
                 "weights": [weight.to_dict() for weight in self.weights],
@@ -123,9 +128,7 @@ class Plan:
         )
 
     def __str__(self) -> str:
-        notes = "".join(f"\nno weight is meant by {rule}" for rule in self.unmatched_rules)
-        notes += "".join(f"\n{warning}" for warning in self.warnings)
-        return f"{render(_COLUMNS, self.weights)}\n{self.totals}{notes}"
+        return "\n".join((render(_COLUMNS, self.weights), self.totals, *(text for _, text in remarks(self))))
 
     def __repr__(self) -> str:
         return f"<Plan {self.source}: {self.compressed} to compress, {self.bytes_before} -> {self.bytes_after} bytes>"
@@ -202,6 +205,7 @@ def plan(
     weight_threshold: int | None = None,
     target: str | None = None,
     joint_compression: bool | None = None,
+    keep_position_tables: bool | None = None,
 ) -> Plan:
     """Tell what `compress` would do with the same arguments, without compressing or writing anything.
 
@@ -209,7 +213,7 @@ def plan(
     ----------
     src : path-like
         The package.
-    config, strict, weight_threshold, target, joint_compression
+    config, strict, weight_threshold, target, joint_compression, keep_position_tables
         As for `compress`.
 
     Returns
@@ -230,8 +234,14 @@ def plan(
     started = time.perf_counter()
     package = Package.open(src)
     program = Program(package)
-    overrides = {"weight_threshold": weight_threshold, "target": target, "joint_compression": joint_compression}
-    decisions = Decisions(as_config(config, **overrides), strict=strict)
+    given = as_config(
+        config,
+        weight_threshold=weight_threshold,
+        target=target,
+        joint_compression=joint_compression,
+        keep_position_tables=keep_position_tables,
+    )
+    decisions = Decisions(given, strict=strict)
     decisions.prepare(program)
     weights = visible_weights(program)
     records, edits = [], []
@@ -250,6 +260,7 @@ def plan(
         bytes_before=package.size,
         bytes_after=output.size,
         exact=all(record.exact for record in records),
+        notes=decisions.notes,
         unmatched_rules=decisions.unmatched_rules,
         warnings=decisions.warnings(record.name for record in records if record.status == "compress"),
         seconds=time.perf_counter() - started,

@@ -89,6 +89,7 @@ def plan(
         bytes_before=before,
         bytes_after=after,
         exact=True,
+        notes=(),
         unmatched_rules=(),
         warnings=(),
         seconds=time.perf_counter() - started,
