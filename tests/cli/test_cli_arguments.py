@@ -111,6 +111,7 @@ def test_shared_options_reach_compress(shell, call, verb):
         "strict": True,
         "weight_threshold": 10,
         "joint_compression": True,
+        "keep_position_tables": None,
         "target": "ane",
         "num_threads": 3,
     }
