@@ -16,6 +16,7 @@ from .decoded import Undecodable, decoded, distance, finite, in_decibels, releas
 from .package import Package
 from .predictions import ComparedOutput, compare_predictions, prediction_obstacle
 from .program import Definition, Program, Weight
+from .renames import read_renamed
 from .storage import describe_storage, stored_bytes, visible_weights
 from .table import Column, format_bytes, render
 from .transform import StrPath
@@ -191,7 +192,8 @@ def compare(
     """
     started = time.perf_counter()
     packages = Package.open(first), Package.open(second)
-    programs = Program(packages[0]), Program(packages[1])
+    program = Program(packages[0])
+    programs = program, read_renamed(packages[1], program)
     ours, theirs = (visible_weights(program) for program in programs)
     our_names, their_names = _by_name(ours), _by_name(theirs)
     weights, signal, noise = [], [], []
