@@ -10,7 +10,7 @@ import click
 import pytest
 
 from corepress.cli.commands import COMMANDS
-from corepress.cli.main import corepress
+from corepress.cli.group import corepress
 from corepress.cli.options import flag, flag_fields
 from corepress.specs import SPECS, Palettize, Prune, Quantize
 

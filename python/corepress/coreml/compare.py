@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import time
@@ -11,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..documents import to_json
 from ..measure import snr_db
 from .decoded import Undecodable, decoded, distance, finite, in_decibels, release
 from .package import Package
@@ -118,7 +118,7 @@ class Comparison:
 
     def to_json(self) -> str:
         """As strict JSON."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        return to_json(self.to_dict())
 
     @property
     def totals(self) -> str:

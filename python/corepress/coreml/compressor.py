@@ -184,7 +184,7 @@ def compress_as_decided(
 
         def work(threads: int) -> Outcome:
             try:
-                form, snr_db = _compressed(_stored(weight, values), decision.steps, first.version, threads)
+                form, snr_db = compress_stored(stored_values(weight, values), decision.steps, first.version, threads)
             except Keep as reason:
                 raise decisions.kept(weight, reason) from None
             except NonFiniteError as failure:
@@ -211,7 +211,7 @@ def compress_as_decided(
     )
 
 
-def _stored(weight: Weight, values: ValueReader) -> NDArray[Any] | CompressedTensor:
+def stored_values(weight: Weight, values: ValueReader) -> NDArray[Any] | CompressedTensor:
     """The values of a weight, or the tensor that it is stored as."""
     first = weight.first
     if is_compressed(weight):
@@ -316,7 +316,7 @@ def _agreed(axes: set[int | None], which: str) -> int:
     return axis
 
 
-def _compressed(
+def compress_stored(
     stored: NDArray[Any] | CompressedTensor, steps: tuple[Spec, ...], version: int, num_threads: int
 ) -> tuple[OperationForm, float]:
     """The steps' result, and its signal-to-noise ratio in decibel against what is stored; raises `Keep`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable
@@ -12,12 +11,17 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import as_threads
 from ..config import ConfigLike, as_config
-from ..errors import FormatError, TooLargeTablesError
-from .compressor import Decision, Decisions
+from ..documents import to_json
+from ..errors import FormatError, NonFiniteError, TooLargeTablesError
+from ..specs import Palettize
+from .compressor import Decision, Decisions, compress_stored, stored_values
 from .data_types import DataType
+from .decoded import finite, in_decibels, release
 from .operations import MOST_WEIGHTS_PER_BYTE, OperationForm
 from .package import Package
 from .phantoms import phantom
@@ -26,7 +30,8 @@ from .program import Program, Weight
 from .records import IDENTITY_COLUMNS, ChangeRecord, bits_per_weight, identity
 from .remarks import remarks
 from .rewrite import Edit, rewrite
-from .storage import check_stored, stored_bytes, visible_weights
+from .sampling import sample_rows
+from .storage import check_stored, is_compressed, stored_bytes, visible_weights
 from .table import Column, format_bytes, render
 from .targets import TargetWarning
 from .transform import Keep, StrPath
@@ -44,9 +49,16 @@ class PlannedWeight(ChangeRecord):
         What is to be done.
     exact : bool
         Whether `bytes_after` is certain; where it depends on the values, it is an estimate.
+    expected_snr_db : float or None
+        Signal-to-noise ratio of some of its rows, compressed in this way; None where none were.
     """
 
     exact: bool
+    expected_snr_db: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON; rows that lose nothing have ``expected_snr_db`` None."""
+        return super().to_dict() | {"expected_snr_db": finite(self.expected_snr_db)}
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,7 +127,7 @@ class Plan:
 
     def to_json(self) -> str:
         """As strict JSON."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        return to_json(self.to_dict())
 
     @property
     def totals(self) -> str:
@@ -140,7 +152,13 @@ _COLUMNS = (
     Column("bits", lambda weight: f"{weight.bits_per_weight:.2f}", right=True),
     Column("now", lambda weight: format_bytes(weight.bytes_before), right=True),
     Column("then", lambda weight: f"{'' if weight.exact else '~'}{format_bytes(weight.bytes_after)}", right=True),
+    Column("SNR dB", lambda weight: expected_decibels(weight), right=True),
 )
+
+
+def expected_decibels(weight: PlannedWeight) -> str:
+    """The expected signal-to-noise ratio in words."""
+    return "-" if weight.expected_snr_db is None else f"~{in_decibels(weight.expected_snr_db)}"
 
 
 class _CountingWriter:
@@ -206,8 +224,10 @@ def plan(
     target: str | None = None,
     joint_compression: bool | None = None,
     keep_position_tables: bool | None = None,
+    expect_snr: bool = False,
+    num_threads: int | None = None,
 ) -> Plan:
-    """Tell what `compress` would do with the same arguments, without compressing or writing anything.
+    """Return what `compress` would do with the same arguments, without writing anything.
 
     Parameters
     ----------
@@ -215,6 +235,10 @@ def plan(
         The package.
     config, strict, weight_threshold, target, joint_compression, keep_position_tables
         As for `compress`.
+    expect_snr : bool
+        Compress some rows of each weight, to know about what signal-to-noise ratio to expect.
+    num_threads : int, optional
+        Threads to use for that; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
     Returns
     -------
@@ -228,8 +252,8 @@ def plan(
 
     Notes
     -----
-    Only the program is read, not the weights. Sizes that depend on the values (pruning, palettes of quantized
-    weights, ``mode="unique"`` or ``"custom"``) are estimates and marked so.
+    Only the program is read, not the weights, unless with `expect_snr`. Sizes that depend on the values (pruning,
+    palettes of quantized weights, ``mode="unique"`` or ``"custom"``) are estimates and marked so.
     """
     started = time.perf_counter()
     package = Package.open(src)
@@ -244,12 +268,16 @@ def plan(
     decisions = Decisions(given, strict=strict)
     decisions.prepare(program)
     weights = visible_weights(program)
+    threads = as_threads("plan", num_threads)
     records, edits = [], []
     output = _CountingOutput(package)
     with ValueReader(package) as values:
         check_stored(weights, values)
         for weight in weights:
-            record, form = _planned(weight, decisions)
+            record, form, decision = _planned(weight, decisions)
+            if expect_snr and decision is not None:
+                snr_db = _expected_snr_db(weight, decision, values, threads)
+                record = dataclasses.replace(record, expected_snr_db=snr_db)
             records.append(record)
             if form is not None:
                 edits.append(Edit(weight, Task(_given(form), 0), _settled, reads=False))
@@ -275,7 +303,22 @@ def _settled(result: Result[OperationForm]) -> OperationForm:
     return result()
 
 
-def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, OperationForm | None]:
+def _expected_snr_db(weight: Weight, decision: Decision, values: ValueReader, threads: int) -> float | None:
+    """What some rows of a weight lose; None for what is compressed already, or where it cannot be known beforehand."""
+    custom = any(isinstance(step, Palettize) and step.mode == "custom" for step in decision.steps)
+    if is_compressed(weight) or custom:
+        return None
+    stored = stored_values(weight, values)
+    rows = sample_rows(stored, decision.steps) if isinstance(stored, np.ndarray) else None
+    try:
+        return None if rows is None else compress_stored(rows, decision.steps, weight.first.version, threads)[1]
+    except (Keep, NonFiniteError):
+        return None
+    finally:
+        release(weight.first, values)
+
+
+def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, OperationForm | None, Decision | None]:
     first, size = weight.first, stored_bytes(weight)
     form, decision, exact, keep = None, None, True, None
     try:
@@ -295,7 +338,7 @@ def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, Opera
         bytes_after=after,
         exact=exact,
     )
-    return record, form
+    return record, form, None if keep else decision
 
 
 def _form(weight: Weight, decisions: Decisions, decision: Decision) -> tuple[OperationForm, bool]:

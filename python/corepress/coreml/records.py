@@ -12,6 +12,8 @@ from .position_tables import is_position_table
 from .program import Weight
 from .table import Column
 
+ALREADY_COMPRESSED = "already compressed"
+
 
 @dataclass(frozen=True)
 class ConstantRecord:

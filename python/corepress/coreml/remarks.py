@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from .records import ChangeRecord
+from .records import ALREADY_COMPRESSED, ChangeRecord
 from .targets import TargetWarning
 
 _LISTED = 4
@@ -34,6 +34,11 @@ class Remarked(Protocol):
 def remarks(report: Remarked) -> Iterator[tuple[str, str]]:
     """Each with its kind, ``note`` or ``warning``."""
     yield from (("note", note) for note in report.notes)
+    if not any(record.method for record in report.weights) and any(map(_is_compressed, report.weights)):
+        yield (
+            "note",
+            "nothing to do: the weights are compressed already; joint_compression=True compresses them further",
+        )
     yield from (("warning", f"no weight matches {rule}") for rule in report.unmatched_rules)
     yield from (("warning", str(warning)) for warning in report.warnings)
     tables = [record.name for record in report.weights if record.position_table and record.method is not None]
@@ -44,3 +49,7 @@ def remarks(report: Remarked) -> Iterator[tuple[str, str]]:
             f"position tables are compressed like weights: {names}; keep_position_tables (--keep-position-tables) "
             "leaves them unchanged",
         )
+
+
+def _is_compressed(record: ChangeRecord) -> bool:
+    return record.reason == ALREADY_COMPRESSED

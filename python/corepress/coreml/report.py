@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import sys
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..documents import from_json, to_json
 from .records import IDENTITY_COLUMNS, ChangeRecord, bits_per_weight
 from .remarks import remarks
 from .table import Column, format_bytes, render
@@ -159,7 +159,7 @@ class Report:
 
     def to_json(self) -> str:
         """As strict JSON."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        return to_json(self.to_dict())
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Report:
@@ -173,7 +173,7 @@ class Report:
     @classmethod
     def from_json(cls, text: str) -> Report:
         """The reverse of `to_json`."""
-        return cls.from_dict(json.loads(text))
+        return cls.from_dict(from_json(text))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Report:

@@ -10,6 +10,7 @@ from ..weight_config import WeightConfig
 from .data_types import FLOATS
 from .position_tables import is_position_table
 from .program import Program, Weight
+from .records import ALREADY_COMPRESSED
 from .storage import is_compressed, visible_weights
 from .transform import Keep
 from .values import MINIMUM_BLOB_COUNT
@@ -67,7 +68,7 @@ def _require_candidate(weight: Weight, config: Config, weight_threshold: int) ->
     """Keep what no config means."""
     first, count = weight.first, prod(weight.first.shape)
     if is_compressed(weight) and not config.joint_compression:
-        raise planned("already compressed")
+        raise planned(ALREADY_COMPRESSED)
     if first.data_type not in FLOATS:
         raise planned(f"{first.data_type.name} is not float16 or float32")
     if len(first.shape) < 2:

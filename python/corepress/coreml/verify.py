@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from ..documents import to_json
 from ..errors import FormatError
 from .decoded import Undecodable, decoded, distance, finite, in_decibels, release, same_bits
 from .package import MANIFEST, Package
@@ -111,7 +112,7 @@ class Verification:
 
     def to_json(self) -> str:
         """As strict JSON."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        return to_json(self.to_dict())
 
     @property
     def totals(self) -> str:
