@@ -19,15 +19,17 @@ class Failure:
     speaker: str
     message: str
     next_step: str | None = None
+    reference: str | None = None  # to what explains more
 
     def __str__(self) -> str:
-        return f"{self.speaker}: {self.message}{f'; {self.next_step}' if self.next_step else ''}"
+        next_step = f"; {self.next_step}" if self.next_step else ""
+        return f"{self.speaker}: {self.message}{next_step}{f' ({self.reference})' if self.reference else ''}"
 
     def to_json(self) -> str:
         """The document for other programs."""
         from ..documents import to_json
 
-        error = {"type": self.kind, "message": self.message, "next_step": self.next_step}
+        error = {"type": self.kind, "message": self.message, "next_step": self.next_step or self.reference}
         return to_json({"error": error})
 
 
@@ -45,8 +47,8 @@ def failure_of(session: Session, error: Exception) -> Failure:
     kind = type(error).__name__
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "corepress"
-        message = _one_line(error.format_message()).rstrip(".")
-        return Failure(WRONG_USAGE, kind, command, message, f"see '{command} --help'")
+        parts = _parts(error.format_message().rstrip("."))
+        return Failure(WRONG_USAGE, kind, command, *parts, reference=f"see '{command} --help'")
     if isinstance(error, click.ClickException):
         return Failure(FAILED, kind, session.command, *_parts(error.format_message()))
     return Failure(FAILED, kind, session.command, *_parts(describe_error(error, session.flags)))
