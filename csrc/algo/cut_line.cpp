@@ -5,6 +5,7 @@
 #include <numeric>
 #include <type_traits>
 
+#include "core/stop.h"
 #include "dispatch.h"
 
 namespace corepress {
@@ -153,6 +154,8 @@ void CutLine<Number>::settle_few(int32_t first, int32_t stop, int32_t begin, int
 template <typename Number>
 void CutLine<Number>::settle_all(int32_t first, int32_t stop, int32_t begin, int32_t end) {
     constexpr int32_t kFew = 32;  // candidates, for which dividing further costs more than it saves
+    constexpr int32_t kMany = 1024;
+    if (stop - first > kMany) check_stop();
     while (first < stop) {
         const int32_t count = stop - first;
         if (count == 1) return settle(first, best_link(begin, end, first));
@@ -183,6 +186,7 @@ Number CutLine<Number>::cheapest_path(double price, std::vector<int32_t>& path) 
     best_[0] = Number{};
     int32_t from = 0;
     for (int32_t to = 1; to <= last(); ++to) {
+        check_stop();
         const int32_t first = to;
         const Link link = best_link(from, first, first);
         settle(first, link);

@@ -10,6 +10,7 @@
 #include "algo/kmeans1d.h"
 #include "core/half.h"
 #include "core/span.h"
+#include "core/stop.h"
 #include "core/workspace.h"
 
 namespace corepress {
@@ -17,6 +18,8 @@ namespace corepress {
 // One group of a tensor: `layout.outer` runs of `layout.run` values.
 template <typename Bits>
 struct GroupView {
+    static constexpr int64_t kLongestRun = int64_t{1} << 22;  // of values between two looks at whether to stop
+
     const Bits* values;
     GroupLayout layout;
     int64_t group;
@@ -28,7 +31,8 @@ struct GroupView {
     void for_each(int64_t begin, int64_t end, Body&& body) const {
         while (begin < end) {
             const int64_t within = begin % layout.run;
-            const int64_t length = std::min(layout.run - within, end - begin);
+            const int64_t length = std::min({layout.run - within, end - begin, kLongestRun});
+            check_stop();
             body(values + layout.offset(begin / layout.run, group) + within, length);
             begin += length;
         }

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/parallel.h"
+#include "core/stop.h"
 
 namespace corepress {
 namespace {
@@ -96,6 +97,7 @@ void VectorKmeans::start(int64_t count, uint64_t counter) {
     nearest_.swap(best_trial_);
     tile_sums_.swap(best_sums_);
     for (int64_t entry = 1; entry < k_; ++entry) {
+        check_stop();
         double total = 0;
         for (const double sum : tile_sums_) total += sum;
         double least = std::numeric_limits<double>::infinity();
@@ -188,6 +190,7 @@ double VectorKmeans::descend_once(const Source& source, int64_t count, bool blin
         tile->make_room(length_);
         DistanceSum distances;
         for (int64_t begin = first; begin < end; begin += kVectorTile) {
+            check_stop();
             const int64_t size = std::min(kVectorTile, end - begin);
             const VectorPlanes planes = source.load(begin, size, *tile);
             blindly ? table_.assign_codes(planes, size, *tile) : table_.assign(planes, size, *tile);

@@ -9,6 +9,7 @@
 #include "algo/kmeans1d.h"
 #include "core/parallel.h"
 #include "core/require.h"
+#include "core/stable_sort.h"
 #include "core/workspace.h"
 
 namespace corepress {
@@ -28,7 +29,7 @@ public:
         require(std::all_of(weights_.begin(), weights_.end(), is_weight), "weights must be finite and not negative");
         order_.resize(static_cast<size_t>(columns));
         std::iota(order_.begin(), order_.end(), int64_t{0});
-        std::stable_sort(order_.begin(), order_.end(), [this](int64_t a, int64_t b) { return value(a) < value(b); });
+        sorter_.sort(order_, [this](int64_t a, int64_t b) { return value(a) < value(b); });
         double largest = 0;
         for (const double each : values_) largest = std::max(largest, std::fabs(each));
         exponent_ = largest > 0 ? std::ilogb(largest) + 1 : 0;
@@ -80,6 +81,7 @@ private:
     std::vector<double> values_, weights_;
     int exponent_ = 0;
     std::vector<int64_t> order_;
+    StableSorter<int64_t> sorter_;
     std::vector<Point> points_;
     ScalarKmeans kmeans_;
 };

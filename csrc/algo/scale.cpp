@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/rounding.h"
+#include "core/stop.h"
 #include "dispatch.h"
 
 namespace corepress {
@@ -37,7 +38,7 @@ float round_up_from_zero(double scale) {
 // Calls body(values, importance, count) for the values of a block, a tile of short runs at a time.
 template <typename Bits, typename Body>
 void for_each_tile(const BlockValues<Bits>& block, const Body& body) {
-    constexpr int64_t kTile = 1024, kLongRun = 32;
+    constexpr int64_t kTile = 1024, kLongRun = 32, kLongestRun = int64_t{1} << 22;
     Bits tile[kTile];
     float importance[kTile];
     const bool weighted = block.importance != nullptr;
@@ -45,7 +46,12 @@ void for_each_tile(const BlockValues<Bits>& block, const Body& body) {
     block.layout.for_each_run(block.group, [&](int64_t offset, int64_t length) {
         const float* const of_run = weighted ? block.importance + offset : nullptr;
         if (length >= kLongRun || length == block.layout.group_size()) {
-            return body(block.values + offset, of_run, length);
+            for (int64_t begin = 0; begin < length; begin += kLongestRun) {
+                check_stop();
+                body(block.values + offset + begin, weighted ? of_run + begin : nullptr,
+                     std::min(kLongestRun, length - begin));
+            }
+            return;
         }
         if (filled + length > kTile) {
             body(tile, weighted ? importance : nullptr, filled);

@@ -1,4 +1,6 @@
 #include "algo/vector_order.h"
+#include "core/parallel.h"
+#include "core/stop.h"
 
 #include <algorithm>
 
@@ -36,6 +38,7 @@ void VectorOrder::divide(Record<kLength>* records, int64_t count, Record<kLength
     constexpr int64_t kLeaf = 16;
     constexpr int kDeepest = 40;
     if (count <= kLeaf || depth == kDeepest) return;
+    if (count > kGrain) check_stop();
     constexpr int64_t kLooks = 64;
     const int64_t step = std::max<int64_t>(1, count / kLooks), looks = (count + step - 1) / step;
     double sums[kLength] = {}, squares[kLength] = {};

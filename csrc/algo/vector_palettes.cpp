@@ -10,6 +10,7 @@
 #include "algo/measure.h"
 #include "core/half.h"
 #include "core/parallel.h"
+#include "core/stop.h"
 #include "core/workspace.h"
 
 namespace corepress {
@@ -55,6 +56,7 @@ public:
         for (int64_t outer = 0; outer < groups.outer; ++outer) {
             const int64_t begin = groups.offset(outer, group);
             for (int64_t i = begin; i < begin + groups.run; ++i) {
+                if (i % kGrain == 0) check_stop();
                 const Bits* const from = source.values + (i / inner * length) * inner + i % inner;
                 for (int64_t c = 0; c < length; ++c) {
                     vector_[static_cast<size_t>(c)] = without_sign_of_zero(from[c * inner]);
@@ -374,6 +376,7 @@ double cluster_vectors(const VectorSource<Bits>& source, int64_t k, int threads,
         auto tile = tiles.borrow();
         tile->make_room(length);
         for (int64_t begin = first; begin < last; begin += kVectorTile) {
+            check_stop();
             const int64_t size = std::min(kVectorTile, last - begin);
             const VectorPlanes planes = source.load(begin, size, factor, *tile);
             kernels().assign_vectors(planes.planes, planes.weights, planes.stride, length, size, table.data(), k,

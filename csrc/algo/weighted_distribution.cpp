@@ -30,7 +30,7 @@ void WeightedDistribution<Bits>::gather(const GroupView<Bits>& group, int64_t be
 // Equal values stay in the group's order, in which their weights are added.
 template <typename Bits>
 void WeightedDistribution<Bits>::sort_values() {
-    std::stable_sort(values_.begin(), values_.end(), [](Value a, Value b) { return a.key < b.key; });
+    sorter_.sort(values_, [](Value a, Value b) { return a.key < b.key; });
 }
 
 template <typename Bits>

@@ -6,6 +6,7 @@
 
 #include "algo/distribution.h"
 #include "algo/float_buckets.h"
+#include "core/stable_sort.h"
 
 namespace corepress {
 
@@ -55,6 +56,7 @@ private:
     FloatBuckets division_;
     std::vector<Bucket> buckets_;
     std::vector<Value> values_;
+    StableSorter<Value> sorter_;
     std::vector<Piece> pieces_;
 };
 

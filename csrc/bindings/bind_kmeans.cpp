@@ -2,6 +2,7 @@
 
 #include "algo/kmeans1d_rows.h"
 #include "bindings/arrays.h"
+#include "bindings/native_call.h"
 
 namespace corepress {
 namespace {
@@ -27,7 +28,7 @@ py::list kmeans1d_arrays(const Doubles& values, const std::optional<Doubles>& we
     }
     const double* const data = values.data();
     const double* const weight_data = weights ? weights->data() : nullptr;
-    const py::gil_scoped_release release;
+    const NativeCall call;
     kmeans1d_rows(data, weight_data, rows, columns, {ks.data(), static_cast<int64_t>(ks.size())}, threads,
                   {results.data(), static_cast<int64_t>(results.size())});
     return arrays;

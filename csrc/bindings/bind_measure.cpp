@@ -2,6 +2,7 @@
 
 #include "algo/measure.h"
 #include "bindings/arrays.h"
+#include "bindings/native_call.h"
 #include "core/half.h"
 
 namespace corepress {
@@ -13,7 +14,7 @@ int64_t count_nonfinite_array(const py::array& array, std::optional<int> num_thr
     return with_bits(array, [&](auto bits) {
         using Bits = decltype(bits);
         const Bits* const values = data_of<Bits>(array);
-        const py::gil_scoped_release release;
+        const NativeCall call;
         return count_nonfinite(values, array.size(), threads);
     });
 }
@@ -28,7 +29,7 @@ py::tuple sum_errors_arrays(const py::array& first, const py::array& second, std
         using Bits = decltype(bits);
         const Bits* const a = data_of<Bits>(first);
         const Bits* const b = data_of<Bits>(second);
-        const py::gil_scoped_release release;
+        const NativeCall call;
         return sum_errors(a, b, first.size(), threads);
     });
     return tuple_of(sums);
@@ -58,7 +59,7 @@ py::array_t<uint16_t> round_to_half_array(const py::array_t<float, py::array::c_
     const float* const from = values.data();
     uint16_t* const to = halves.mutable_data();
     const py::ssize_t count = values.size();
-    const py::gil_scoped_release release;
+    const NativeCall call;
     round_to_half(from, count, threads, to);
     return halves;
 }

@@ -3,6 +3,7 @@
 #include "algo/nested.h"
 #include "bindings/arrays.h"
 #include "bindings/layouts.h"
+#include "bindings/native_call.h"
 #include "dispatch.h"
 
 namespace corepress {
@@ -27,7 +28,7 @@ void run_look_up(const Bytes& indices, const BlockLayout& layout, int nbits, con
     const uint8_t* const packed = indices.data();
     const T* const luts = data_of<T>(lut);
     const Span<T> values(writable_data_of<T>(out), out.size());
-    const py::gil_scoped_release release;
+    const NativeCall call;
     look_up(packed, layout, nbits, luts, mask, threads, values);
 }
 
@@ -73,7 +74,7 @@ void dequantize_kept_array(const Bytes& data, const Splits& splits, int nbits, b
         using Bits = decltype(bits);
         const Bits* const scales = data_of<Bits>(scale);
         const Span<Bits> values(writable_data_of<Bits>(out), out.size());
-        const py::gil_scoped_release release;
+        const NativeCall call;
         dequantize_kept(packed, layout, type, scales, zero_points, bits_of_mask, threads, values);
     });
 }
@@ -89,7 +90,7 @@ Bytes gather_codes_array(const Bytes& data, int nbits, const Bytes& mask, int64_
     const uint8_t* const bits_of_mask = mask.data();
     uint8_t* const out = kept.mutable_data();
     {
-        const py::gil_scoped_release release;
+        const NativeCall call;
         gather_codes(packed, count, nbits, bits_of_mask, kept_count, threads, out);
     }
     return kept;
@@ -105,7 +106,7 @@ py::tuple normalize_array(const py::array& weight, const Layout& layout, std::op
         const Bits* const values = data_of<Bits>(weight);
         Bits* const scales = writable_data_of<Bits>(scale);
         Bits* const out = writable_data_of<Bits>(quotients);
-        const py::gil_scoped_release release;
+        const NativeCall call;
         normalize(values, groups, threads, scales, out);
     });
     return py::make_tuple(scale, quotients);

@@ -2,6 +2,7 @@
 
 #include "algo/pack_bits.h"
 #include "bindings/arrays.h"
+#include "bindings/native_call.h"
 #include "dispatch.h"
 
 namespace corepress {
@@ -16,7 +17,7 @@ bool pack_array(const Bytes& codes, int nbits, bool is_signed, bool big, Bytes& 
     const int threads = threads_from(num_threads);
     const uint8_t* const in = codes.data();
     uint8_t* const packed = out.mutable_data();
-    const py::gil_scoped_release release;
+    const NativeCall call;
     return pack_bits(in, codes.size(), {nbits, is_signed, big}, threads, packed);
 }
 
@@ -29,7 +30,7 @@ void unpack_array(const Bytes& data, int nbits, bool is_signed, bool big, int64_
     const int threads = threads_from(num_threads);
     const uint8_t* const packed = data.data();
     uint8_t* const codes = out.mutable_data();
-    const py::gil_scoped_release release;
+    const NativeCall call;
     unpack_bits(packed, count, {nbits, is_signed, big}, threads, codes);
 }
 
@@ -37,7 +38,7 @@ int64_t count_bits(const Bytes& mask, int64_t count) {
     require(count >= 0, "count must not be negative, not ", count);
     require_size(mask, packed_size(count, 1), "mask");
     const uint8_t* const bits = mask.data();
-    const py::gil_scoped_release release;
+    const NativeCall call;
     return kernels().count_bits(bits, count);
 }
 

@@ -3,6 +3,7 @@
 #include "algo/fit_tables.h"
 #include "algo/palettize.h"
 #include "bindings/arrays.h"
+#include "bindings/native_call.h"
 
 namespace corepress {
 namespace {
@@ -80,7 +81,7 @@ py::list palettize_arrays(const std::vector<py::array>& weights, const std::vect
         sizes.push_back(weights[i].size());
     }
     {
-        const py::gil_scoped_release release;
+        const NativeCall call;
         parallel_jobs(sizes, threads, [&](int64_t index, int job_threads) {
             Job& job = jobs[static_cast<size_t>(index)];
             with_bits(job.format, [&](auto bits) { run<decltype(bits)>(job, nbits, rule, job_threads); });
@@ -110,7 +111,7 @@ py::list distinct_values_array(const py::array& weight, const Layout& layout, in
         const Bits* const values = data_of<Bits>(weight);
         std::vector<std::vector<Bits>> distinct;
         {
-            const py::gil_scoped_release release;
+            const NativeCall call;
             distinct = distinct_values(values, groups, most, threads);
         }
         for (const std::vector<Bits>& group : distinct) {
@@ -148,7 +149,7 @@ py::tuple sum_palette_errors_array(const py::array& weight, const Bytes& indices
         using Bits = decltype(bits);
         const Bits* const values = data_of<Bits>(weight);
         const Bits* const luts = data_of<Bits>(lut);
-        const py::gil_scoped_release release;
+        const NativeCall call;
         return sum_palette_errors(values, packed, groups, nbits, luts, threads);
     }));
 }

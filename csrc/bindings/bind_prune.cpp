@@ -8,6 +8,7 @@
 #include "algo/prune.h"
 #include "algo/structure.h"
 #include "bindings/arrays.h"
+#include "bindings/native_call.h"
 #include "dispatch.h"
 #include "kernels/table.h"
 
@@ -43,7 +44,7 @@ Bytes n_m_keep_array(const py::array& weight, const Layout& layout, int64_t n, i
     uint8_t* const out = keep.mutable_data();
     with_bits(weight, [&](auto bits) {
         const auto* const values = data_of<decltype(bits)>(weight);
-        const py::gil_scoped_release release;
+        const NativeCall call;
         if (axis.size() != 0) n_m_keep(values, axis, n, m, threads, out);
     });
     return keep;
@@ -152,7 +153,7 @@ Pruned prune(const Job& job, int threads) {
 // Where more values stay than was likely, or than could while they did not change.
 template <typename Bits>
 void write_kept(const Job& job, int threads) {
-    const py::gil_scoped_release release;
+    const NativeCall call;
     encode_sparse(static_cast<const Bits*>(job.values), job.size, job.bits_of_mask, threads,
                   Span<Bits>(static_cast<Bits*>(job.out), job.room));
 }
@@ -171,7 +172,7 @@ py::list prune_arrays(const std::vector<py::array>& weights, const std::vector<p
         sizes.push_back(weights[i].size());
     }
     const auto for_each_job = [&](const auto& body) {
-        const py::gil_scoped_release release;
+        const NativeCall call;
         parallel_jobs(sizes, threads, [&](int64_t index, int job_threads) {
             Job& job = jobs[static_cast<size_t>(index)];
             with_bits(job.format, [&](auto bits) { body(job, bits, job_threads); });
@@ -211,7 +212,7 @@ void encode_sparse_array(const py::array& weight, const Bytes& mask, py::array& 
         using Bits = decltype(bits);
         const Bits* const values = data_of<Bits>(weight);
         const Span<Bits> out(writable_data_of<Bits>(kept), kept.size());
-        const py::gil_scoped_release release;
+        const NativeCall call;
         encode_sparse(values, weight.size(), bits_of_mask, threads, out);
     });
 }
@@ -228,7 +229,7 @@ void decode_sparse_array(const Bytes& mask, const py::array& kept, py::array& ou
         using Bits = decltype(bits);
         const Span<const Bits> in(data_of<Bits>(kept), kept.size());
         Bits* const values = writable_data_of<Bits>(out);
-        const py::gil_scoped_release release;
+        const NativeCall call;
         decode_sparse(in, bits_of_mask, out.size(), threads, values);
     });
 }
@@ -246,7 +247,7 @@ py::tuple sum_sparse_errors_array(const py::array& weight, const Bytes& mask, co
         using Bits = decltype(bits);
         const Bits* const values = data_of<Bits>(weight);
         const Span<const Bits> in(data_of<Bits>(kept), kept.size());
-        const py::gil_scoped_release release;
+        const NativeCall call;
         return sum_sparse_errors(values, in, bits_of_mask, weight.size(), threads);
     }));
 }

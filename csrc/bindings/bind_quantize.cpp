@@ -3,6 +3,7 @@
 #include "algo/quantize.h"
 #include "bindings/arrays.h"
 #include "bindings/layouts.h"
+#include "bindings/native_call.h"
 
 namespace corepress {
 namespace {
@@ -65,7 +66,7 @@ py::list quantize_arrays(const std::vector<py::array>& weights, const std::vecto
         sizes.push_back(weights[i].size());
     }
     {
-        const py::gil_scoped_release release;
+        const NativeCall call;
         parallel_jobs(sizes, threads, [&](int64_t index, int job_threads) {
             Job& job = jobs[static_cast<size_t>(index)];
             with_bits(job.format, [&](auto bits) {
@@ -105,7 +106,7 @@ void dequantize_array(const Bytes& packed, const Splits& splits, int nbits, bool
         using Bits = decltype(bits);
         const Bits* const scales = data_of<Bits>(scale);
         Bits* const values = writable_data_of<Bits>(out);
-        const py::gil_scoped_release release;
+        const NativeCall call;
         dequantize(in, layout, type, scales, zero_points, threads, values);
     });
 }
@@ -128,7 +129,7 @@ py::tuple sum_quantized_errors_array(const py::array& weight, const Bytes& packe
         using Bits = decltype(bits);
         const Bits* const values = data_of<Bits>(weight);
         const Bits* const scales = data_of<Bits>(scale);
-        const py::gil_scoped_release release;
+        const NativeCall call;
         return sum_quantized_errors(values, codes, layout, type, scales, zero_points, threads);
     }));
 }

@@ -2,6 +2,7 @@
 
 #include "algo/even_steps.h"
 #include "bindings/arrays.h"
+#include "bindings/native_call.h"
 
 namespace corepress {
 namespace {
@@ -29,7 +30,7 @@ py::object encode_array(const Floats& weight, const Layout& layout, int nbits, b
     std::vector<EvenStep> steps(static_cast<size_t>(groups.groups));
     bool is_done = false;
     {
-        const py::gil_scoped_release release;
+        const NativeCall call;
         is_done = encode_even_steps(values, groups, {nbits, symmetric}, threads, steps.data(), out);
     }
     if (!is_done) return py::none();
@@ -48,7 +49,7 @@ void decode_array(const Bytes& codes, const Layout& layout, bool is_signed, cons
     const int threads = threads_from(num_threads);
     const uint8_t* const in = codes.data();
     auto* const values = reinterpret_cast<uint32_t*>(out.mutable_data());
-    const py::gil_scoped_release release;
+    const NativeCall call;
     decode_even_steps(in, groups, is_signed, steps.data(), threads, values);
 }
 
@@ -62,7 +63,7 @@ py::tuple sum_errors_array(const Floats& weight, const Bytes& codes, const Layou
     const uint8_t* const in = codes.data();
     ErrorSums sums;
     {
-        const py::gil_scoped_release release;
+        const NativeCall call;
         sums = sum_even_step_errors(values, in, groups, is_signed, steps.data(), threads);
     }
     return tuple_of(sums);

@@ -2,6 +2,7 @@
 
 #include "algo/vector_palettes.h"
 #include "bindings/arrays.h"
+#include "bindings/native_call.h"
 #include "core/half.h"
 
 namespace corepress {
@@ -67,7 +68,7 @@ py::list palettize_vectors_arrays(const std::vector<py::array>& weights, const s
         sizes.push_back(weight.size());
     }
     {
-        const py::gil_scoped_release release;
+        const NativeCall call;
         const auto run_job = [&](int64_t index, int job_threads) {
             const Job& job = jobs[static_cast<size_t>(index)];
             with_bits(job.format, [&](auto bits) { run<decltype(bits)>(job, nbits, job_threads); });
@@ -111,7 +112,7 @@ void depalettize_vectors_array(const Bytes& indices, const std::vector<std::pair
         using Bits = decltype(bits);
         const Bits* const luts = data_of<Bits>(lut);
         Bits* const values = writable_data_of<Bits>(out);
-        const py::gil_scoped_release release;
+        const NativeCall call;
         depalettize_vectors(packed, blocks, nbits, luts, threads, values);
     });
 }
@@ -126,7 +127,7 @@ py::tuple sum_vector_errors_array(const py::array& weight, const Bytes& indices,
         using Bits = decltype(bits);
         const Bits* const values = data_of<Bits>(weight);
         const Bits* const luts = data_of<Bits>(lut);
-        const py::gil_scoped_release release;
+        const NativeCall call;
         return sum_vector_errors(values, packed, blocks, nbits, luts, threads);
     }));
 }
@@ -148,7 +149,7 @@ py::tuple kmeans_arrays(const py::array& vectors, int64_t k, const std::optional
     const double inertia = with_bits(vectors, [&](auto bits) {
         using Bits = decltype(bits);
         const VectorSource<Bits> source{data_of<Bits>(vectors), {{1, 1, count}, 1, length}, nullptr, 1, shares};
-        const py::gil_scoped_release release;
+        const NativeCall call;
         return cluster_vectors(source, k, threads, centroid_data, code_data);
     });
     return py::make_tuple(codes, centroids, inertia);

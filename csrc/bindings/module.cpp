@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "core/cpu_quota.h"
 #include "core/parallel.h"
 #include "dispatch.h"
 
@@ -13,6 +14,7 @@ void bind_pack(py::module_& module);
 void bind_palettize(py::module_& module);
 void bind_quantize(py::module_& module);
 void bind_steps(py::module_& module);
+void bind_stop(py::module_& module);
 void bind_prune(py::module_& module);
 void bind_measure(py::module_& module);
 void bind_vectors(py::module_& module);
@@ -28,11 +30,13 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.def("simd_level", [] { return kernels().level; });
     module.def("set_simd_level", &set_simd_level, py::arg("level"));
     module.def("default_threads", [] { return resolve_threads(0); });
+    module.def("cpu_quota", &cpu_quota, py::arg("root") = "");
     bind_kmeans(module);
     bind_pack(module);
     bind_palettize(module);
     bind_quantize(module);
     bind_steps(module);
+    bind_stop(module);
     bind_prune(module);
     bind_measure(module);
     bind_vectors(module);

@@ -9,8 +9,14 @@ namespace corepress::c_api {
 namespace {
 
 thread_local std::string last_error;
+thread_local corepress_cancel cancel_of_host = nullptr;
+thread_local void* context_of_host = nullptr;
+
+bool asks_host(void*) { return cancel_of_host(context_of_host) != 0; }
 
 }  // namespace
+
+StopPoll host_poll() noexcept { return {cancel_of_host == nullptr ? nullptr : &asks_host, nullptr}; }
 
 corepress_status failed(const char* function, corepress_status status, const char* rule) noexcept {
     try {
@@ -81,6 +87,11 @@ BlockLayout layout_of(const Shape& shape, const int64_t* block_size) {
 const char* corepress_version(void) { return COREPRESS_VERSION; }
 
 const char* corepress_last_error(void) { return corepress::c_api::last_error.c_str(); }
+
+void corepress_set_cancel(corepress_cancel cancel, void* context) {
+    corepress::c_api::cancel_of_host = cancel;
+    corepress::c_api::context_of_host = context;
+}
 
 const char* corepress_simd_level(void) { return corepress::kernels().level; }
 

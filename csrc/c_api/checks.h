@@ -12,6 +12,7 @@
 #include "core/parallel.h"
 #include "core/require.h"
 #include "core/span.h"
+#include "core/stop.h"
 
 namespace corepress::c_api {
 
@@ -20,12 +21,19 @@ struct NonFinite : std::exception {};
 // Notes the error of this thread, and returns the status.
 corepress_status failed(const char* function, corepress_status status, const char* rule) noexcept;
 
+// What this thread's host has set by corepress_set_cancel().
+StopPoll host_poll() noexcept;
+
 // Turns exceptions into a status; nothing may leave the library otherwise.
 template <typename Body>
 corepress_status guarded(const char* function, const Body& body) noexcept {
     try {
+        StopFlag flag;
+        const StopScope scope(&flag, host_poll());
         body();
         return COREPRESS_OK;
+    } catch (const Stopped&) {
+        return failed(function, COREPRESS_CANCELLED, "the host asked for the end of the call");
     } catch (const NonFinite&) {
         return failed(function, COREPRESS_NON_FINITE, "weights are NaN or infinite");
     } catch (const std::invalid_argument& error) {

@@ -20,6 +20,7 @@
  * Errors        Functions return a status, and none throws or ends the process. What they wrote has no meaning unless
  *               the status is COREPRESS_OK. corepress_last_error() tells more. A pointer that is needed and NULL is
  *               COREPRESS_INVALID_ARGUMENT; other wrong pointers cannot be found out.
+ * Cancelling    A thread can set a function that its calls ask now and then whether they are to end.
  * Stability     Symbols may change with the minor version until 1.0; the CMake package asks for the same.
  */
 #ifndef COREPRESS_H_
@@ -42,7 +43,8 @@ typedef enum {
     COREPRESS_INVALID_ARGUMENT = 1,
     COREPRESS_NON_FINITE = 2, /* a value to compress is NaN or infinite */
     COREPRESS_OUT_OF_MEMORY = 3,
-    COREPRESS_FAILED = 4
+    COREPRESS_FAILED = 4,
+    COREPRESS_CANCELLED = 5 /* by the function that corepress_set_cancel() was given */
 } corepress_status;
 
 /* Of weights: 2, 2 and 4 bytes each. */
@@ -82,6 +84,15 @@ COREPRESS_API const char* corepress_version(void);
 /* Why the last call of the calling thread that failed did: function, value, rule, as "corepress_quantize: blocks of 4
  * do not divide axis 1 of length 10". Empty before. Valid until the thread's next failure. */
 COREPRESS_API const char* corepress_last_error(void);
+
+/* Whether a call is to end: not zero if so. It must not call functions of this library. */
+typedef int (*corepress_cancel)(void* context);
+
+/* Have the calls that this thread makes from now on ask `cancel(context)`, some 25 times a second and on this thread,
+ * whether they are to end; they then return COREPRESS_CANCELLED, mostly within a few hundredths of a second. NULL:
+ * never.
+ */
+COREPRESS_API void corepress_set_cancel(corepress_cancel cancel, void* context);
 
 /* The instruction set in use: "baseline", "avx2" or "avx512". */
 COREPRESS_API const char* corepress_simd_level(void);

@@ -7,11 +7,12 @@
 #include <cstdlib>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
+#include "core/cpu_quota.h"
 #include "core/require.h"
+#include "core/stop.h"
 
 #ifdef __linux__
 #include <sched.h>
@@ -22,12 +23,18 @@ namespace {
 
 thread_local bool inside_region = false;
 
-int available_cpus() {
+int schedulable_cpus() {
 #ifdef __linux__
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
 #endif
     return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+int available_cpus() {
+    static const int quota = cpu_quota("");  // of a container, which seldom changes while a process runs
+    const int cpus = schedulable_cpus();
+    return quota > 0 ? std::min(cpus, quota) : cpus;
 }
 
 struct Region {
@@ -46,6 +53,7 @@ struct Region {
         inside_region = true;
         try {
             for (;;) {
+                check_stop();  // before an iteration is taken, as others may wait for it
                 const int64_t index = next.fetch_add(1, std::memory_order_relaxed);
                 if (index >= count) break;
                 body(context, index);
@@ -76,19 +84,28 @@ int resolve_threads(int requested) {
 
 void run_parallel(int64_t count, int threads, LoopBody body, const void* context) {
     const int64_t workers = inside_region ? 1 : std::min<int64_t>(threads, count);
+    if (workers <= 1) {
+        for (int64_t index = 0; index < count; ++index) {
+            check_stop();
+            body(context, index);
+        }
+        return;
+    }
     Region region(count, body, context);
+    StopFlag* const flag = current_stop_flag();
     std::vector<std::thread> helpers;
-    helpers.reserve(static_cast<size_t>(std::max<int64_t>(workers - 1, 0)));
+    helpers.reserve(static_cast<size_t>(workers - 1));
     try {
-        for (int64_t worker = 1; worker < workers; ++worker) helpers.emplace_back([&region] { region.work(); });
-    } catch (const std::system_error&) {
-        // The system gives no more threads: those that started, and the caller, do the work.
+        for (int64_t worker = 1; worker < workers; ++worker) {
+            helpers.emplace_back([&region, flag] {
+                const StopScope scope(flag);
+                region.work();
+            });
+        }
+    } catch (...) {
+        // No more threads or no memory for them: those that started, and the caller, do the work.
     }
-    if (workers > 1) {
-        region.work();
-    } else {
-        for (int64_t index = 0; index < count; ++index) body(context, index);
-    }
+    region.work();
     for (std::thread& helper : helpers) helper.join();
     if (region.failure) std::rethrow_exception(region.failure);
 }

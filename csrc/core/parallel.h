@@ -8,15 +8,16 @@
 
 namespace corepress {
 
-// Threads to use when a caller asks for `requested`: 0 means COREPRESS_NUM_THREADS, else the CPUs of this process.
+// Threads to use when a caller asks for `requested`: 0 stands for COREPRESS_NUM_THREADS, else for the CPUs that this
+// process may use, by its affinity and the quotas of its container.
 int resolve_threads(int requested);
 
 using LoopBody = void (*)(const void* context, int64_t index);
 void run_parallel(int64_t count, int threads, LoopBody body, const void* context);
 
 // Calls body(index) for 0 <= index < count. The caller works too. The first exception stops the loop and is rethrown
-// here, after every thread has been joined. Inside another parallel_for the loop is serial. Iterations begin in their
-// order, so one may wait for those before it.
+// here, after every thread has been joined; so does check_stop(), which is called between iterations. Inside another
+// parallel_for the loop is serial. Iterations begin in their order, so one may wait for those before it.
 template <typename Body>
 void parallel_for(int64_t count, int threads, const Body& body) {
     run_parallel(

@@ -36,6 +36,26 @@ def simd_level() -> str:
 
 def set_simd_level(level: str) -> None: ...
 def default_threads() -> int: ...
+def cpu_quota(root: str = "") -> int:
+    """CPUs that the control groups of this process allow, rounded up; 0 without a limit.
+
+    Parameters
+    ----------
+    root : str
+        Folder that stands for ``/``, in tests.
+    """
+
+class StopSource:
+    """Ends the native calls of threads that have entered it, when any thread tells it to."""
+
+    def __enter__(self) -> StopSource: ...
+    def __exit__(self, *arguments: object) -> None: ...
+    def stop(self) -> None:
+        """End the calls under way, and those to come, with KeyboardInterrupt."""
+
+def check_stop() -> None:
+    """Raise KeyboardInterrupt if this thread has entered a source that was told to stop."""
+
 def pack_bits(
     codes: Bytes, nbits: int, is_signed: bool, big: bool, out: Bytes, num_threads: int | None = None
 ) -> bool: ...

@@ -36,6 +36,8 @@ echo "== digest"
 cmake -S . -B "$build/native" "${options[@]}" -DCOREPRESS_PYTHON=OFF -DCOREPRESS_TESTS=ON -DSKBUILD_PROJECT_VERSION=0 >"$build.log"
 cmake --build "$build/native" --parallel "$(getconf _NPROCESSORS_ONLN)" >>"$build.log" || { tail -50 "$build.log" && exit 1; }
 "${run[@]}" "$build/native/digest" tests/native/digest.txt
+echo "== threads"
+"${run[@]}" "$build/native/test_parallel"
 if [[ $sanitizers != *thread* ]]; then  # races are what it is about
     echo "== arrays that change during calls"
     "${run[@]}" "$build/native/changing_arrays"

@@ -15,7 +15,7 @@ import pytest
 import corepress as cp
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "native_host"
-OK, INVALID_ARGUMENT, NON_FINITE = 0, 1, 2
+OK, INVALID_ARGUMENT, NON_FINITE, CANCELLED = 0, 1, 2, 5
 FLOATS = {"float16": 0, "bfloat16": 1, "float32": 2}
 INTEGERS = {"int8": 0, "uint8": 1, "int4": 2, "uint4": 3}
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32]
@@ -455,3 +455,33 @@ def test_a_host_finds_builds_and_runs(tmp_path):
     assert lines[0].startswith(f"corepress {cp.__version__} (")
     assert [line.split()[-2:] for line in lines[1:]] == [["21.00", "dB"], ["43.74", "dB"], ["11.17", "dB"]]
     assert (Path(cp.get_include()) / "corepress.h").exists()
+
+
+def test_a_host_can_cancel_the_calls_of_its_thread(library):
+    weight = draw(2048, 2048, dtype=np.float32)
+    shape, groups = ctypes.byref(shape_of(weight)), Groups(0, 0)
+    entries = np.empty((1, 256, 4), np.float32)
+    indices = np.empty(weight.size // 4, np.uint8)
+    contexts = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+    def cancel(context):
+        contexts.append(context)
+        return len(contexts) == 3
+
+    def palettize():
+        return library.corepress_palettize_vectors(
+            pointer(weight), shape, 8, ctypes.c_int64(4), groups, None, 1, pointer(entries), pointer(indices)
+        )
+
+    library.corepress_set_cancel(cancel, ctypes.c_void_p(7))
+    try:
+        assert palettize() == CANCELLED
+        assert contexts == [7] * 3
+        assert library.corepress_last_error() == b"corepress_palettize_vectors: the host asked for the end of the call"
+        with concurrent.futures.ThreadPoolExecutor(1) as other:
+            assert other.submit(palettize).result() == OK
+        assert len(contexts) == 3, "another thread has a function of its own"
+    finally:
+        library.corepress_set_cancel(None, None)
+    assert palettize() == OK

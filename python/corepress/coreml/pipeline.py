@@ -54,7 +54,7 @@ class RunAhead(Generic[Value]):
     """Runs tasks on a few threads, as far ahead of `results` as a budget of bytes allows.
 
     Small tasks run side by side and share the threads; one that is large beside the budget has all threads for itself.
-    Use it as a context manager: leaving drops the tasks that have not begun and waits for those that have.
+    Use it as a context manager: leaving drops the tasks that have not begun and stops those that have.
 
     Parameters
     ----------
@@ -73,6 +73,7 @@ class RunAhead(Generic[Value]):
         self._done: SimpleQueue[tuple[int, Result[Value]]] = SimpleQueue()
         count = min(threads, MOST_WORKERS, len(tasks))
         self._workers = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
+        self._stop = _core.StopSource()
 
     def results(self) -> Iterator[Result[Value]]:
         """The results, in the order of the tasks. A result counts as taken when the next one is asked for."""
@@ -94,10 +95,13 @@ class RunAhead(Generic[Value]):
             held -= task.nbytes
 
     def _work(self) -> None:
-        while (index := self._todo.get()) is not None:
-            task = self._tasks[index]
-            beside = min(max(1, MOST_BYTES_AHEAD // max(1, task.nbytes)), len(self._workers))
-            self._done.put((index, Result(lambda: task.work(-(-self._threads // beside)))))  # noqa: B023 (runs at once)
+        with self._stop:
+            while (index := self._todo.get()) is not None:
+                task = self._tasks[index]
+                beside = min(max(1, MOST_BYTES_AHEAD // max(1, task.nbytes)), len(self._workers))
+                result = Result(lambda: task.work(-(-self._threads // beside)))  # noqa: B023 (runs at once)
+                self._done.put((index, result))
+                del result
 
     def __enter__(self) -> RunAhead[Value]:
         for worker in self._workers:
@@ -105,6 +109,7 @@ class RunAhead(Generic[Value]):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop.stop()
         _drain(self._todo)
         for _worker in self._workers:
             self._todo.put(None)
@@ -116,8 +121,9 @@ class RunAhead(Generic[Value]):
 class WriteBehind:
     """Carries out writes in order on a thread of its own; a caller waits only while too many bytes are pending.
 
-    Use it as a context manager: leaving waits until all is written; leaving with an error drops what has not begun. A
-    write that fails drops those after it, and its error is raised by one of the next calls, at the latest on leaving.
+    Use it as a context manager: leaving waits until all is written; leaving with an error drops what has not begun, and
+    stops a write that calls `_core.check_stop` between its parts. A write that fails drops those after it, and its
+    error is raised by one of the next calls, at the latest on leaving.
     """
 
     def __init__(self) -> None:
@@ -125,6 +131,7 @@ class WriteBehind:
         self._done: SimpleQueue[tuple[Result[Any], int]] = SimpleQueue()
         self._pending_writes = self._pending_bytes = 0
         self._thread = threading.Thread(target=self._work, daemon=True)
+        self._stop = _core.StopSource()
 
     def put(self, write: Callable[[], Any], nbytes: int) -> None:
         """Ask for a write that keeps so many bytes in memory until it is done."""
@@ -147,12 +154,13 @@ class WriteBehind:
 
     def _work(self) -> None:
         failure: Result[Any] | None = None
-        while (item := self._todo.get()) is not None:
-            write, nbytes = item
-            result = failure or Result(write)
-            del item, write  # they hold the data
-            failure = result if result.failed else None
-            self._done.put((result, nbytes))
+        with self._stop:
+            while (item := self._todo.get()) is not None:
+                write, nbytes = item
+                result = failure or Result(write)
+                del item, write  # they hold the data
+                failure = result if result.failed else None
+                self._done.put((result, nbytes))
 
     def __enter__(self) -> WriteBehind:
         self._thread.start()
@@ -163,6 +171,7 @@ class WriteBehind:
             if error_type is None:
                 self.wait()
         finally:
+            self._stop.stop()
             _drain(self._todo)
             self._todo.put(None)
             self._thread.join()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import _core
 from ..errors import FormatError
 from .data_types import BY_BLOB_NUMBER, DataType
 from .pipeline import WriteBehind
@@ -174,8 +175,9 @@ class WeightFileReader:
         """Append a blob's data to an open file, inside the kernel where the system can."""
         start, end = record.data_offset, record.data_offset + record.size
         while start < end and hasattr(os, "copy_file_range"):
+            _core.check_stop()
             try:
-                copied = os.copy_file_range(self._descriptor, descriptor, end - start, start)
+                copied = os.copy_file_range(self._descriptor, descriptor, min(end - start, _COPY_CHUNK), start)
             except OSError:
                 break
             if not copied:
@@ -205,7 +207,8 @@ def _write_all(descriptor: int, *parts: bytes | memoryview) -> None:
     for part in parts:
         view = memoryview(part)
         while view:
-            view = view[os.write(descriptor, view) :]
+            _core.check_stop()
+            view = view[os.write(descriptor, view[:_COPY_CHUNK]) :]
 
 
 class WeightFileLayout:
