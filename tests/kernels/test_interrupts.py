@@ -1,7 +1,6 @@
 """Ctrl-C ends calls of the kernels, and what comes after them works."""
 
 import os
-import signal
 import subprocess
 import sys
 import threading
