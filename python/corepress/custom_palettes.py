@@ -50,9 +50,9 @@ def palettize_by(
         group = readonly[place]
         table, indices = _checked(lut_function(group), group.shape, array.dtype)
         order = np.argsort(table, kind="stable")
-        rank = np.empty(table.size, np.uint8)
+        rank = np.zeros(MOST_ENTRIES, np.uint8)  # of every byte, in case indices change once they are checked
         rank[order] = np.arange(table.size)
-        codes[place] = rank[indices]
+        codes[place] = rank[indices.astype(np.uint8)]
         tables.append(table[order])
     most = max(table.size for table in tables)
     nbits = next(width for width in PALETTE_BITS if most <= 2**width)
