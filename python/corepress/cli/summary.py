@@ -35,6 +35,8 @@ def _lines(report: Report) -> Iterator[str]:
     done = f"{len(changed)} {changed[0].status}" if changed else "none changed"
     yield f"  weights          {done}, {len(kept)} kept as they were"
     yield from _kept_lines(kept)
+    if report.raised_note:
+        yield f"  version          {report.raised_note}"
     yield from (f"  warning          no weight is meant by {rule}" for rule in report.unmatched_rules)
     yield from (f"  warning          {warning}" for warning in report.warnings)
 

@@ -23,6 +23,7 @@ from .package import Package
 from .phantoms import phantom
 from .pipeline import Result, Task
 from .program import Program, Weight
+from .raising import describe
 from .records import IDENTITY_COLUMNS, ChangeRecord, bits_per_weight, identity
 from .rewrite import Edit, rewrite
 from .storage import check_stored, stored_bytes, visible_weights
@@ -62,6 +63,10 @@ class Plan:
         Bytes of all files of the package, now and then.
     exact : bool
         Whether `bytes_after` is certain, as long as no weight turns out to hold NaN or infinite values, which are kept.
+    specification_version : int
+        The specification version then.
+    raised_from : int or None
+        The specification version of the program now, if it is to be raised to 7 (iOS 16) for its compressed weights.
     unmatched_rules : tuple of str
         Rules of the config that mean no weight of the package.
     warnings : tuple of TargetWarning
@@ -75,6 +80,8 @@ class Plan:
     bytes_before: int
     bytes_after: int
     exact: bool
+    specification_version: int
+    raised_from: int | None
     unmatched_rules: tuple[str, ...]
     warnings: tuple[TargetWarning, ...]
     seconds: float
@@ -123,7 +130,8 @@ class Plan:
         )
 
     def __str__(self) -> str:
-        notes = "".join(f"\nno weight is meant by {rule}" for rule in self.unmatched_rules)
+        notes = "" if self.raised_from is None else f"\n{describe(self.raised_from)}"
+        notes += "".join(f"\nno weight is meant by {rule}" for rule in self.unmatched_rules)
         notes += "".join(f"\n{warning}" for warning in self.warnings)
         return f"{render(_COLUMNS, self.weights)}\n{self.totals}{notes}"
 
@@ -243,13 +251,15 @@ def plan(
             records.append(record)
             if form is not None:
                 edits.append(Edit(weight, Task(_given(form), 0), _settled, reads=False))
-        rewrite(program, values, output, edits, num_threads=1)
+        raised_from = rewrite(program, values, output, edits, num_threads=1)
     return Plan(
         source=os.fspath(src),
         weights=tuple(records),
         bytes_before=package.size,
         bytes_after=output.size,
         exact=all(record.exact for record in records),
+        specification_version=program.model.specificationVersion,
+        raised_from=raised_from,
         unmatched_rules=decisions.unmatched_rules,
         warnings=decisions.warnings(record.name for record in records if record.status == "compress"),
         seconds=time.perf_counter() - started,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .raising import describe
 from .records import IDENTITY_COLUMNS, ChangeRecord, bits_per_weight
 from .table import Column, format_bytes, render
 from .targets import TargetWarning
@@ -85,6 +86,10 @@ class Report:
         Duration.
     peak_memory_bytes : int or None
         Largest resident memory of the process so far; None where the system does not tell.
+    specification_version : int or None
+        The specification version of what was written; None if it is not known.
+    raised_from : int or None
+        The specification version of the program before, if it was raised to 7 (iOS 16) for its compressed weights.
     unmatched_rules : tuple of str
         Rules of the config that mean no weight of the package.
     warnings : tuple of TargetWarning
@@ -98,6 +103,8 @@ class Report:
     bytes_after: int
     seconds: float
     peak_memory_bytes: int | None
+    specification_version: int | None = None
+    raised_from: int | None = None
     unmatched_rules: tuple[str, ...] = ()
     warnings: tuple[TargetWarning, ...] = ()
 
@@ -115,6 +122,11 @@ class Report:
     def kept(self) -> int:
         """Number of constants that were kept as they were."""
         return sum(record.status == "kept" for record in self.weights)
+
+    @property
+    def raised_note(self) -> str | None:
+        """What was done to the program's version, if anything."""
+        return None if self.raised_from is None else describe(self.raised_from)
 
     @property
     def weight_count(self) -> int:
@@ -146,6 +158,8 @@ class Report:
             "seconds": self.seconds,
             "weights_per_second": self.weights_per_second,
             "peak_memory_bytes": self.peak_memory_bytes,
+            "specification_version": self.specification_version,
+            "raised_from": self.raised_from,
             "unmatched_rules": list(self.unmatched_rules),
             "warnings": [warning.to_dict() for warning in self.warnings],
             "weights": [record.to_dict() for record in self.weights],
@@ -195,7 +209,8 @@ class Report:
         table = render(_COLUMNS, self.weights)
         before, after = format_bytes(self.bytes_before), format_bytes(self.bytes_after)
         changed, speed = len(self.weights) - self.kept, self.weights_per_second / 1e6
-        notes = "".join(f"\nno weight is meant by {rule}" for rule in self.unmatched_rules)
+        notes = f"\n{self.raised_note}" if self.raised_note else ""
+        notes += "".join(f"\nno weight is meant by {rule}" for rule in self.unmatched_rules)
         notes += "".join(f"\n{warning}" for warning in self.warnings)
         return (
             f"{table}\n{changed} changed, {self.kept} kept; {before} -> {after}, "
