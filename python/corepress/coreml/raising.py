@@ -59,7 +59,7 @@ def raised_prefixes(program: Program, result: Program) -> set[str]:
     return {
         part.prefix
         for part in program.parts
-        if part.version == RAISABLE_VERSION and versions.get(part.prefix) == FIRST_VERSION
+        if part.version == RAISABLE_VERSION and versions.get(part.prefix) == FIRST_VERSION and obstacle(part) is None
     }
 
 
