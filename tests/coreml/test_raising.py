@@ -1,5 +1,6 @@
 """Version 6 packages, which coremltools makes by default: raised to version 7 where weights are compressed."""
 
+import json
 import shutil
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from coreml_helpers import assert_same_bits, constants, digest, model_file, operations_of, quiet, read_spec, weight_file
 
 from corepress import FormatError, coreml
+from corepress.cli.main import main
 from corepress.coreml import schema
 from corepress.coreml.package import Package
 from corepress.coreml.program import Program
@@ -453,6 +455,28 @@ def test_a_damaged_operation_is_named(build, tmp_path):
     with pytest.raises(FormatError, match="crop_resize cropped: its output must be a float16 or float32 tensor"):
         coreml.compress(package, tmp_path / "small.mlpackage", PALETTIZE)
     assert not (tmp_path / "small.mlpackage").exists()
+
+
+def test_the_shell_says_what_was_raised(ios15_package, tmp_path, capsys):
+    def shell(*arguments):
+        status = main([str(argument) for argument in arguments])
+        told = capsys.readouterr()
+        return status, told.out, told.err
+
+    note = "raised from specification version 6 (iOS 15) to 7 (iOS 16), which compressed weights need"
+    small = tmp_path / "small.mlpackage"
+    for verb, options in (("palettize", ["--nbits", "4"]), ("quantize", []), ("prune", ["--target-sparsity", "0.5"])):
+        status, out, _ = shell(verb, ios15_package, *options, "--dry-run")
+        assert (status, note in out) == (0, True)
+        status, out, err = shell(verb, ios15_package, *options, "-o", small, "--overwrite")
+        assert (status, err) == (0, "")
+        assert f"  version          {note}\n" in out
+        assert shell("verify", ios15_package, small)[0] == 0
+        assert shell("compare", ios15_package, small)[0] == 0
+    status, out, _ = shell("quantize", ios15_package, "-o", small, "--overwrite", "--json")
+    assert (json.loads(out)["raised_from"], json.loads(out)["specification_version"]) == (6, 7)
+    status, _, err = shell("quantize", ios15_package, "-o", small, "--overwrite", "--dtype", "int4")
+    assert (status, err.strip().endswith("convert again with minimum_deployment_target=ct.target.iOS18")) == (1, True)
 
 
 class TestPipelines:
