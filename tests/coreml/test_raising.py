@@ -470,7 +470,7 @@ def test_the_shell_says_what_was_raised(ios15_package, tmp_path, capsys):
         assert (status, note in out) == (0, True)
         status, out, err = shell(verb, ios15_package, *options, "-o", small, "--overwrite")
         assert (status, err) == (0, "")
-        assert f"  version          {note}\n" in out
+        assert f"  note             {note}\n" in out
         assert shell("verify", ios15_package, small)[0] == 0
         assert shell("compare", ios15_package, small)[0] == 0
     status, out, _ = shell("quantize", ios15_package, "-o", small, "--overwrite", "--json")

@@ -227,7 +227,7 @@ class Program:
     package : Package
         Package to read.
     model : message, optional
-        Its model, edited in memory; None to read it.
+        Its model, if it has been read already, and perhaps edited.
 
     Attributes
     ----------

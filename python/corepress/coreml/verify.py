@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from ..documents import to_json
 from ..errors import FormatError
 from .decoded import Undecodable, decoded, distance, finite, in_decibels, release, same_bits
 from .package import MANIFEST, Package
 from .program import Definition, Program, Reference
 from .raising import raise_parts, raised_prefixes
+from .renames import read_renamed
 from .skeleton import differences
 from .storage import steps
 from .table import Column, format_bytes, render
@@ -111,7 +113,7 @@ class Verification:
 
     def to_json(self) -> str:
         """As strict JSON."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        return to_json(self.to_dict())
 
     @property
     def totals(self) -> str:
@@ -151,9 +153,10 @@ def verify(
 ) -> Verification:
     """Check a compressed package against its source.
 
-    The program must be the same but for constants, or the source's raised from iOS 15 to iOS 16; constants must be bit
-    for bit those of the source, or compressed forms that decode to finite values of their type and shape; every record
-    of the weight files must be sound; and all other files must be the same.
+    The program must be the same but for constants and their names, which coremltools changes, or the source's raised
+    from iOS 15 to iOS 16; constants must be bit for bit those of the source, or compressed forms that decode to finite
+    values of their type and shape; every record of the weight files must be sound; and all other files must be the
+    same.
 
     Parameters
     ----------
@@ -183,7 +186,7 @@ def verify(
     try:
         package = Package.open(compressed)
         size = package.size
-        result = Program(package)
+        result = read_renamed(package, program)
     except ValueError as error:  # damaged, or no ML program
         problems.append(str(error))
     else:
@@ -191,6 +194,7 @@ def verify(
         if raised:
             raise_parts(program, raised)
             program = Program(source, program.model)
+            result = read_renamed(package, program)
         problems += other_files(source, _rewritten(source, program), package, _rewritten(package, result))
         problems += differences(program.model, result.model)
         with ValueReader(source) as values, ValueReader(package) as others:

@@ -273,6 +273,7 @@ def _run(
         seconds=time.perf_counter() - started,
         peak_memory_bytes=peak_memory_bytes(),
         specification_version=version,
+        notes=quantization.advice,
     )
     if on_report is not None:
         on_report(report)
