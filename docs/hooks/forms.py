@@ -1,4 +1,4 @@
-"""Fills the page of formats with the operations that each result is stored as, asked from the code that stores it."""
+"""Fills the page of formats with the operations of each result and the inputs that iOS 16 adds, out of the code."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import numpy as np
 
 from corepress.compression import apply
 from corepress.coreml.operations import check_steps, lower
+from corepress.coreml.raising import ADDED_INPUTS
 from corepress.specs import Palettize, Prune, Quantize, Spec
 
 PLACE = "<!-- the operations of every form -->"
+PLACE_OF_INPUTS = "<!-- the inputs that iOS 16 adds -->"
 VERSIONS = {"7, 8 (iOS 16, 17)": 7, "9 (iOS 18)": 9, "10 (iOS 26)": 10}
 _HALF, _GROUPED = Prune(target_sparsity=0.5), {"granularity": "per_grouped_channel", "group_size": 8}
 FORMS: dict[str, tuple[Spec, ...]] = {
@@ -34,8 +36,17 @@ FORMS: dict[str, tuple[Spec, ...]] = {
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the table where a page asks for it."""
-    return markdown.replace(PLACE, _table()) if PLACE in markdown else markdown
+    """Put the tables where a page asks for them."""
+    for place, table in ((PLACE, _table), (PLACE_OF_INPUTS, _table_of_inputs)):
+        markdown = markdown.replace(place, table()) if place in markdown else markdown
+    return markdown
+
+
+def _table_of_inputs() -> str:
+    rows = [["operation", "input", "default"], ["---"] * 3]
+    for operation, inputs in ADDED_INPUTS.items():
+        rows += [[f"`{operation}`", f"`{name}`", str(default).lower()] for name, default in inputs.items()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _table() -> str:

@@ -10,7 +10,6 @@ from coreml_helpers import (
     constants,
     digest,
     float_constants,
-    model_file,
     operation_types,
     other_operations,
     quiet,
@@ -178,18 +177,6 @@ def test_refusals_come_before_work(trained_package, tmp_path, config, message):
 def test_forms_of_config(trained_package, tmp_path, config):
     report = coreml.compress(trained_package, tmp_path / "compressed.mlpackage", config)
     assert {record.method for record in report.weights} == {"palettize 2 bits", None}
-
-
-def test_versions_before_compression(package, tmp_path):
-    spec = read_spec(package)
-    spec.specificationVersion = 6
-    function = spec.mlProgram.functions["main"]
-    function.block_specializations["CoreML5"].CopyFrom(function.block_specializations[function.opset])
-    del function.block_specializations[function.opset]
-    function.opset = "CoreML5"
-    model_file(package).write_bytes(spec.SerializeToString())
-    with pytest.raises(ValueError, match=r"need specification version 7 \(iOS 16\), .* has 6; convert with"):
-        coreml.compress(package, tmp_path / "compressed.mlpackage", {"quantize": {}})
 
 
 def test_progress_counts_to_the_end(trained_package, tmp_path):

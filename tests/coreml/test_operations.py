@@ -97,9 +97,27 @@ def test_five_to_eight_distinct_values_take_four_bits_in_the_old_form():
 
 
 @pytest.mark.parametrize("spec", [*BOTH_FORMS, *IOS18_ONLY], ids=_name)
-def test_ios15_has_no_compression(spec):
-    with pytest.raises(ValueError, match="need specification version 7"):
-        check(spec, 6)
+def test_what_cannot_be_raised_has_no_compression(spec):
+    with pytest.raises(ValueError, match=r"need specification version 7 \(iOS 16\), but this package has 5; convert"):
+        check(spec, 5)
+
+
+@pytest.mark.parametrize("spec", BOTH_FORMS, ids=_name)
+def test_ios15_is_taken_for_ios16(spec):
+    check(spec, 6)
+
+
+@pytest.mark.parametrize("spec", IOS18_ONLY, ids=_name)
+@pytest.mark.parametrize("version", [6, 7, 8])
+def test_messages_name_the_version_and_the_way(spec, version):
+    with pytest.raises(ValueError, match=r"needs? specification version 9 \(iOS 18\), but") as refused:
+        check(spec, version)
+    assert f"but this package has {version}; " in str(refused.value)
+    assert str(refused.value).endswith("convert again with minimum_deployment_target=ct.target.iOS18")
+    with pytest.raises(ValueError, match=r"needs? specification version 9") as refused:
+        check(spec, version, 9)
+    said = f"the operations of this package are those of {version} (opset CoreML{version - 1}), although its "
+    assert f"but {said}specification version is 9; " in str(refused.value)
 
 
 def test_a_constant_is_a_const():

@@ -18,6 +18,8 @@ import corepress as cp
 from corepress import coreml, neural_network
 from corepress.cli.main import main
 from corepress.coreml.operations import check, check_steps
+from corepress.coreml.package import Package
+from corepress.coreml.schema import read_model, serialize_model
 from corepress.specs import Palettize, Prune, Quantize
 
 WEIGHT = np.random.default_rng(0).standard_normal((60, 100)).astype(np.float16)
@@ -54,6 +56,19 @@ def reasons_of_values(name: str, value: float) -> set[str | None]:
         file.write(np.float16(value).tobytes())
     report = coreml.compress("Net.mlpackage", name, {"palettize": {"nbits": 4}})
     return {weight.reason for weight in report.weights}
+
+
+def of_two_opsets() -> str:
+    shutil.copytree("Classifier.mlpackage", "Net.mlpackage")
+    path = Package.open("Net.mlpackage").model_path
+    model = read_model(path)
+    function = model.mlProgram.functions["main"]
+    for opset in ("CoreML5", "CoreML6"):
+        function.block_specializations[opset].CopyFrom(function.block_specializations[function.opset])
+    del function.block_specializations[function.opset]
+    function.opset = "CoreML6"
+    path.write_bytes(serialize_model(model))
+    return error_of(lambda: coreml.plan("Net.mlpackage", {"op_types": {"linear": {"palettize": {"nbits": 4}}}}))
 
 
 def damaged(damage: Callable[[], Any]) -> str:
@@ -113,6 +128,8 @@ CASES: tuple[Callable[[], Told], ...] = (
     lambda: error_of(lambda: check(Palettize(nbits=4, **GROUPS), 7)),
     lambda: error_of(lambda: check(Quantize(dtype="int4"), 7)),
     lambda: error_of(lambda: check_steps([Prune(target_sparsity=0.5), Palettize(nbits=4)], 8)),
+    lambda: error_of(lambda: check(Quantize(dtype="int4"), 8, 9)),
+    of_two_opsets,
     lambda: error_of(lambda: cp.palettize(WEIGHT, nbits=4, **GROUPS)),
     lambda: error_of(lambda: cp.quantize(WEIGHT, dtype="int4", granularity="per_block", block_size=32)),
     lambda: error_of(lambda: cp.palettize(INFINITE, nbits=4)),

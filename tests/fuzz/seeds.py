@@ -115,6 +115,10 @@ def _write_plain(package: Path, version: int) -> None:
         inner = use(block, "cond", pred="x").blocks.add()
         const(inner, "inner", rng.standard_normal((8, 4)).astype(np.float16))
         use(inner, "linear", x="x", weight="inner")
+        if version < 7:  # what is raised
+            use(inner, "gather", x="x", indices="ids")
+            cropped = use(block, "crop_resize", x="x")
+            cropped.outputs[0].type.CopyFrom(block.operations[1].outputs[0].type)
         block.outputs.append("matmul_6")
     other = model.mlProgram.functions["other"]
     other.CopyFrom(function)
@@ -134,7 +138,7 @@ def _as_pipeline(parts: Parts, kind: str) -> Parts:
 def make_seeds(folder: Path) -> dict[str, Parts]:
     """Write seeds into an empty folder and return them by name."""
     seeds = {}
-    for version in (7, 9, 10):
+    for version in (6, 7, 9, 10):
         _write_plain(folder / f"{version}.mlpackage", version)
         seeds[f"plain-{version}"] = Parts.read(folder / f"{version}.mlpackage")
     for name, (version, config) in _CONFIGS.items():

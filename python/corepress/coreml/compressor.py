@@ -19,7 +19,8 @@ from ..specs import Palettize, Prune, Quantize, Spec
 from ..tensors import CompressedTensor
 from .decompressor import lift_definition
 from .operations import OperationForm, check_steps, lower
-from .program import Program, Weight
+from .program import Part, Program, Weight
+from .raising import obstacle
 from .report import Report
 from .selection import bind_rules, select
 from .storage import is_compressed
@@ -50,13 +51,15 @@ class Decisions:
     def __init__(self, config: Config, *, strict: bool) -> None:
         self._config, self._strict = config, strict
         self._lint = TargetLint(config.target)
+        self._obstacles: dict[str, str | None] = {}
         self.notes: tuple[str, ...] = ()
         self.unmatched_rules: tuple[str, ...] = ()
 
     def prepare(self, program: Program) -> None:
         """Look at the program as a whole; raises if the run cannot work."""
         if not (self._config.op_types or self._config.weights):
-            check_steps(self._config.global_config.steps, program.version)
+            part = min(program.parts, key=lambda part: part.version)
+            check_steps(self._config.global_config.steps, part.version, part.model.specificationVersion)
         self._config, self.notes, self.unmatched_rules = bind_rules(self._config, program)
         if self._strict and self.unmatched_rules:
             raise ValueError(f"config: no weight matches {'; '.join(self.unmatched_rules)}")
@@ -67,7 +70,8 @@ class Decisions:
         first = weight.first
         try:
             chosen = select(self._config, weight).steps
-            check_steps(chosen, first.version)
+            self._require_raisable(first.part)
+            check_steps(chosen, first.version, first.part.model.specificationVersion)
             steps = tuple(self.resolve(step, weight) for step in chosen)
         except Keep as reason:
             raise self.kept(weight, reason) from None
@@ -80,6 +84,13 @@ class Decisions:
             for step, asked in zip(steps, chosen, strict=True)
         ]
         return Decision(steps, ", then ".join(parts))
+
+    def _require_raisable(self, part: Part) -> None:
+        """Refuse compressed weights in a model that is too old for them and cannot be raised."""
+        if part.prefix not in self._obstacles:
+            self._obstacles[part.prefix] = obstacle(part)
+        if (reason := self._obstacles[part.prefix]) is not None:
+            raise ValueError(f"config: {reason}")
 
     def resolve(self, step: Spec, weight: Weight) -> Spec:
         """A step with the weight's axes and groups filled in; raises `Keep` if it is not for this weight."""

@@ -12,7 +12,9 @@ from google.protobuf.message import DecodeError
 from ..errors import FormatError
 
 MESSAGE_LIMIT = 2**31  # protobuf neither reads nor writes a message of this many bytes
+TOO_DEEP = "its blocks or models are nested too deep: protobuf reads 100 messages within each other"
 
+_TOO_DEEP = re.compile("MaxDepth|nesting")  # as the implementations call it
 _FIELD = re.compile(r"(?:(\w+)/ )?(?:(repeated|map) )?(\w+) (\w+) = (\d+)")
 
 
@@ -75,6 +77,22 @@ def read_message(path: Path, message_class: Any) -> Any:
     if size >= MESSAGE_LIMIT:
         raise FormatError(f"{path}: {size} bytes, but a protobuf message is smaller than {MESSAGE_LIMIT}")
     try:
-        return message_class.FromString(path.read_bytes())
-    except DecodeError as error:
+        return parse_message(path.read_bytes(), message_class)
+    except FormatError as error:
         raise FormatError(f"{path}: not a serialized Core ML model ({error})") from error
+
+
+def parse_message(data: bytes, message_class: Any) -> Any:
+    """Parse a message, with whichever implementation of protobuf is in use.
+
+    Raises
+    ------
+    FormatError
+        If it is not such a message.
+    """
+    try:
+        return message_class.FromString(data)
+    except RecursionError as error:  # older versions of the implementation in Python do not count
+        raise FormatError(TOO_DEEP) from error
+    except DecodeError as error:
+        raise FormatError(TOO_DEEP if _TOO_DEEP.search(str(error)) else str(error)) from error

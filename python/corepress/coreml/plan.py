@@ -75,6 +75,10 @@ class Plan:
         Bytes of all files of the package, now and then.
     exact : bool
         Whether `bytes_after` is certain, as long as no weight turns out to hold NaN or infinite values, which are kept.
+    specification_version : int
+        The specification version then.
+    raised_from : int or None
+        The specification version of the program now, if it is to be raised to 7 (iOS 16) for its compressed weights.
     notes : tuple of str
         Rules of the config that were read in another way than they are written, and the names they match.
     unmatched_rules : tuple of str
@@ -90,6 +94,8 @@ class Plan:
     bytes_before: int
     bytes_after: int
     exact: bool
+    specification_version: int
+    raised_from: int | None
     notes: tuple[str, ...]
     unmatched_rules: tuple[str, ...]
     warnings: tuple[TargetWarning, ...]
@@ -281,13 +287,15 @@ def plan(
             records.append(record)
             if form is not None:
                 edits.append(Edit(weight, Task(_given(form), 0), _settled, reads=False))
-        rewrite(program, values, output, edits, num_threads=1)
+        raised_from = rewrite(program, values, output, edits, num_threads=1)
     return Plan(
         source=os.fspath(src),
         weights=tuple(records),
         bytes_before=package.size,
         bytes_after=output.size,
         exact=all(record.exact for record in records),
+        specification_version=program.model.specificationVersion,
+        raised_from=raised_from,
         notes=decisions.notes,
         unmatched_rules=decisions.unmatched_rules,
         warnings=decisions.warnings(record.name for record in records if record.status == "compress"),

@@ -7,12 +7,13 @@ from collections import ChainMap, defaultdict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..errors import FormatError
 from .data_types import DataType
+from .messages import parse_message
 from .package import Package
-from .schema import read_model, serialize_model
+from .schema import Model, read_model, serialize_model
 from .values import nested_values, tensor_type
 
 FIRST_IOS18_VERSION = 9
@@ -49,6 +50,18 @@ class BlobKey(NamedTuple):
     offset: int
 
 
+class Part(NamedTuple):
+    """A model with an ML program: the package's own, or one of its pipeline.
+
+    `prefix` starts the names in it. `version` is the specification version whose operations its program may use, which
+    its opsets decide; `model.specificationVersion` is what it declares.
+    """
+
+    prefix: str
+    model: Any
+    version: int
+
+
 class Operand(NamedTuple):
     """An output of a definition that another one takes, with its number."""
 
@@ -66,8 +79,8 @@ class Definition:
         Name of its first output, and of the function it stands in; in a pipeline after that of the model and a slash.
     place : str
         The block it stands in, by function, opset and the operations that hold the block.
-    version : int
-        Specification version whose operations its program may use.
+    part : Part
+        The model that it stands in, and the version of its operations.
     operation, block : message
         The operation, and the block that it stands in, for editing in place.
     data_type, shape
@@ -89,7 +102,7 @@ class Definition:
     name: str
     function: str
     place: str
-    version: int
+    part: Part
     operation: Any
     block: Any
     data_type: DataType
@@ -103,6 +116,11 @@ class Definition:
 
     def __post_init__(self) -> None:
         self.original = self
+
+    @property
+    def version(self) -> int:
+        """Specification version whose operations its program may use."""
+        return self.part.version
 
     @property
     def output_name(self) -> str:
@@ -150,13 +168,15 @@ def is_definition(operation: Any) -> bool:
     return bool(operation.type == "const" or operation.type.startswith("constexpr_"))
 
 
-class _Place(NamedTuple):
-    """Where the walk is: prefix of names, function, path of the block, and specification version."""
+_Scope: TypeAlias = "ChainMap[str, Operand | None]"  # values by name; None for what is no constant
 
-    prefix: str
+
+class _Place(NamedTuple):
+    """Where the walk is: model, function, and path of the block."""
+
+    part: Part
     function: str
     path: str
-    version: int
 
 
 def nested_path(path: str, operation: Any, index: int) -> str:
@@ -181,13 +201,22 @@ def programs_of(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     kind = model.WhichOneof("Type")
     if kind == "mlProgram":
         yield prefix, model
-    elif kind in _PIPELINES:
-        pipeline = model.pipeline if kind == "pipeline" else getattr(model, kind).pipeline
-        names = list(pipeline.names)
-        if len(set(names)) != len(pipeline.models) or not all(names):
-            names = [str(index) for index in range(len(pipeline.models))]
-        for name, part in zip(names, pipeline.models, strict=False):
-            yield from programs_of(part, f"{prefix}{name}/")
+    else:
+        for inner, part in pipeline_of(model, prefix):
+            yield from programs_of(part, inner)
+
+
+def pipeline_of(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The models that a pipeline consists of, each with a prefix for the names in it; none of other models."""
+    kind = model.WhichOneof("Type")
+    if kind not in _PIPELINES:
+        return
+    pipeline = model.pipeline if kind == "pipeline" else getattr(model, kind).pipeline
+    names = list(pipeline.names)
+    if len(set(names)) != len(pipeline.models) or not all(names):
+        names = [str(index) for index in range(len(pipeline.models))]
+    for name, part in zip(names, pipeline.models, strict=False):
+        yield f"{prefix}{name}/", part
 
 
 class Program:
@@ -198,12 +227,14 @@ class Program:
     package : Package
         Package to read.
     model : message, optional
-        Its model, if it has been read already.
+        Its model, if it has been read already, and perhaps edited.
 
     Attributes
     ----------
     model : message
         The model.
+    parts : tuple of Part
+        The models with an ML program, one unless it is a pipeline.
     version : int
         Specification version whose operations the program may use; of several programs, the lowest.
     functions : tuple of str
@@ -240,15 +271,16 @@ class Program:
             raise ValueError(
                 f"{package.root}: is {kind}, not an ML program; only ML programs can be compressed here{network}"
             )
-        functions, versions = [], []
+        functions, parts = [], []
         for prefix, model in programs:
             if model.mlProgram.version != 1:
                 raise FormatError(f"{package.model_path}: program version must be 1, not {model.mlProgram.version}")
-            versions.append(self._common_version(model))
+            parts.append(Part(prefix, model, self._common_version(model)))
             functions += [f"{prefix}{name}" for name in sorted(model.mlProgram.functions)]
-            self._walk_program(prefix, model.mlProgram, versions[-1])
+            self._walk_program(parts[-1])
         _find_originals(self.definitions)
-        self.functions, self.version = tuple(functions), min(versions)
+        self.functions, self.parts = tuple(functions), tuple(parts)
+        self.version = min(part.version for part in parts)
 
     def _common_version(self, model: Any) -> int:
         """The specification version whose forms all blocks of a program may use."""
@@ -262,7 +294,8 @@ class Program:
             raise ValueError(f"{self._package.root}: opsets {names} in one program need different forms of one weight")
         return version
 
-    def _walk_program(self, prefix: str, program: Any, version: int) -> None:
+    def _walk_program(self, part: Part) -> None:
+        prefix, program = part.prefix, part.model.mlProgram
         self._refer(program.attributes, None)
         for name in sorted(program.functions):
             function = program.functions[name]
@@ -273,14 +306,13 @@ class Program:
                     f"{self._package.model_path}: function {prefix}{name} has no block for opset {function.opset!r}"
                 )
             for opset, block in sorted(function.block_specializations.items()):
-                self._walk_block(
-                    _Place(prefix, f"{prefix}{name}", f"{prefix}{name}/{opset}", version), block, ChainMap()
-                )
+                self._walk_block(_Place(part, f"{prefix}{name}", f"{prefix}{name}/{opset}"), block, ChainMap())
 
-    def _walk_block(self, place: _Place, block: Any, scope: ChainMap[str, Any]) -> None:
+    def _walk_block(self, place: _Place, block: Any, scope: _Scope) -> None:
         self._refer(block.attributes, None)
-        scope.update({item.name: None for item in block.inputs})
-        self.names[place.function].update(scope)
+        inputs = {item.name: None for item in block.inputs}
+        scope.update(inputs)
+        self.names[place.function].update(inputs)
         for operation in block.operations:
             definition = self._define(place, operation, block) if is_definition(operation) else None
             if definition:
@@ -289,12 +321,15 @@ class Program:
             for index, nested in enumerate(operation.blocks):
                 path = nested_path(place.path, operation, index)
                 self._walk_block(place._replace(path=path), nested, scope.new_child())
-            scope.update({output.name: definition for output in operation.outputs})
-            self.names[place.function].update(output.name for output in operation.outputs)
+            outputs: dict[str, Operand | None] = {}
+            for index, output in enumerate(operation.outputs):
+                outputs.setdefault(output.name, Operand(definition, index) if definition else None)
+            scope.update(outputs)
+            self.names[place.function].update(outputs)
         for name in block.outputs:
-            definition = scope.get(name)
-            if definition:
-                definition.feeds_output = True
+            source = scope.get(name)
+            if source:
+                source.definition.feeds_output = True
 
     def _define(self, place: _Place, operation: Any, block: Any) -> Definition | None:
         if not operation.outputs:
@@ -311,10 +346,10 @@ class Program:
                 raise FormatError(f"{where}: its value is of another type than its output")
         if declared is None:
             return None
-        name = f"{place.prefix}{output.name}"
-        return Definition(name, place.function, place.path, place.version, operation, block, *declared)
+        name = f"{place.part.prefix}{output.name}"
+        return Definition(name, place.function, place.path, place.part, operation, block, *declared)
 
-    def _bind_operands(self, operation: Any, definition: Definition | None, scope: ChainMap[str, Any]) -> None:
+    def _bind_operands(self, operation: Any, definition: Definition | None, scope: _Scope) -> None:
         self._refer(operation.attributes, definition)
         for operand, argument in sorted(operation.inputs.items()):
             for binding in argument.arguments:
@@ -323,14 +358,14 @@ class Program:
                     continue
                 source = scope.get(binding.name)
                 if source and is_definition(operation):
-                    source.users.append(definition)
+                    source.definition.users.append(definition)
                     if definition:
-                        names = [output.name for output in source.operation.outputs]
-                        definition.operands[operand] = Operand(source, names.index(binding.name))
+                        definition.operands[operand] = source
                 elif source:
-                    axes = channel_axes(operation, operand, len(source.shape), scope)
+                    axes = channel_axes(operation, operand, len(source.definition.shape), scope)
                     groups = convolution_groups(operation, operand, scope)
-                    source.consumers.append(Consumer(operation.type, operand, *axes, label_of(operation), groups))
+                    consumer = Consumer(operation.type, operand, *axes, label_of(operation), groups)
+                    source.definition.consumers.append(consumer)
 
     def _refer(self, values: Any, owner: Definition | None) -> None:
         for parameter in sorted(values):
@@ -347,11 +382,25 @@ class Program:
                     owner.references.append(reference)
 
     def serialize(self) -> bytes:
-        """The model file of the program as it is now."""
-        return serialize_model(self.model)
+        """The model file of the program as it is now, which has been found to be readable.
+
+        Raises
+        ------
+        ValueError
+            If it would not be.
+        """
+        data = serialize_model(self.model)
+        try:
+            parse_message(data, Model)
+        except FormatError as error:
+            raise ValueError(
+                f"{self._package.root}: the result could not be read back ({error}); leave the weights of its "
+                "innermost blocks out"
+            ) from error
+        return data
 
 
-def _scalar(operation: Any, operand: str, field: str, absent: Any, scope: ChainMap[str, Any]) -> Any:
+def _scalar(operation: Any, operand: str, field: str, absent: Any, scope: _Scope) -> Any:
     """An operand of one element; None if it is not known beforehand."""
     bindings = operation.inputs[operand].arguments if operand in operation.inputs else ()
     for binding in bindings:
@@ -359,15 +408,15 @@ def _scalar(operation: Any, operand: str, field: str, absent: Any, scope: ChainM
             value = binding.value
         else:
             source = scope.get(binding.name)
-            if source is None or source.operation.type != "const":
+            if source is None or source.definition.operation.type != "const":
                 return None
-            value = source.operation.attributes["val"]
+            value = source.definition.operation.attributes["val"]
         values = getattr(value.immediateValue.tensor, field).values
         return values[0] if len(values) == 1 else None
     return absent
 
 
-def convolution_groups(operation: Any, operand: str, scope: ChainMap[str, Any]) -> int | None:
+def convolution_groups(operation: Any, operand: str, scope: _Scope) -> int | None:
     """Into how many groups a convolution divides axis 0 of its weight; 1 for other operands."""
     if operation.type not in ("conv", "conv_transpose") or operand != "weight":
         return 1
@@ -375,7 +424,7 @@ def convolution_groups(operation: Any, operand: str, scope: ChainMap[str, Any]) 
     return groups if groups is None or groups >= 1 else None
 
 
-def channel_axes(operation: Any, operand: str, rank: int, scope: ChainMap[str, Any]) -> tuple[int | None, int | None]:
+def channel_axes(operation: Any, operand: str, rank: int, scope: _Scope) -> tuple[int | None, int | None]:
     """Which axes of an operand of this rank are its output and input channel axes, by coremltools' rule."""
     axes = (0, 1)
     if operation.type == "conv_transpose":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from .raising import describe
 from .records import ALREADY_COMPRESSED, ChangeRecord
 from .targets import TargetWarning
 
@@ -17,6 +18,10 @@ class Remarked(Protocol):
     @property
     def weights(self) -> Sequence[ChangeRecord]:
         """One record per constant."""
+
+    @property
+    def raised_from(self) -> int | None:
+        """The specification version of the program before, if it is raised."""
 
     @property
     def notes(self) -> Sequence[str]:
@@ -33,6 +38,8 @@ class Remarked(Protocol):
 
 def remarks(report: Remarked) -> Iterator[tuple[str, str]]:
     """Each with its kind, ``note`` or ``warning``."""
+    if report.raised_from is not None:
+        yield "note", describe(report.raised_from)
     yield from (("note", note) for note in report.notes)
     if not any(record.method for record in report.weights) and any(map(_is_compressed, report.weights)):
         yield (

@@ -87,6 +87,10 @@ class Report:
         Duration.
     peak_memory_bytes : int or None
         Largest resident memory of the process so far; None where the system does not tell.
+    specification_version : int or None
+        The specification version of what was written; None if it is not known.
+    raised_from : int or None
+        The specification version of the program before, if it was raised to 7 (iOS 16) for its compressed weights.
     notes : tuple of str
         Rules of the config that were read in another way than they are written, and the names they match.
     unmatched_rules : tuple of str
@@ -102,6 +106,8 @@ class Report:
     bytes_after: int
     seconds: float
     peak_memory_bytes: int | None
+    specification_version: int | None = None
+    raised_from: int | None = None
     notes: tuple[str, ...] = ()
     unmatched_rules: tuple[str, ...] = ()
     warnings: tuple[TargetWarning, ...] = ()
@@ -151,6 +157,8 @@ class Report:
             "seconds": self.seconds,
             "weights_per_second": self.weights_per_second,
             "peak_memory_bytes": self.peak_memory_bytes,
+            "specification_version": self.specification_version,
+            "raised_from": self.raised_from,
             "notes": list(self.notes),
             "unmatched_rules": list(self.unmatched_rules),
             "warnings": [warning.to_dict() for warning in self.warnings],

@@ -16,6 +16,7 @@ from .installation import Installation
 from .operations import OperationForm
 from .pipeline import Result, RunAhead, Task
 from .program import BlobKey, Definition, Program, Reference, Weight
+from .raising import raise_parts
 from .storage import steps
 from .values import MINIMUM_BLOB_COUNT, Tensor, ValueReader, blob_value, inline_value
 from .weight_file import BlobRecord, WeightFileReader
@@ -73,6 +74,7 @@ class _Rewriter:
         self._names = {path: name for name, path in reversed(program.file_names.items())}
         self._installation = Installation(program)
         self._edited: set[Definition] = set()
+        self._with_compressed: set[str] = set()  # prefixes of models that have compressed weights now
         self._moved: dict[BlobKey, int] = {}
         self._references: dict[Path, dict[int, list[Reference]]] = defaultdict(lambda: defaultdict(list))
         for reference in program.references:
@@ -90,7 +92,7 @@ class _Rewriter:
         if self._inline and self._names:
             self._files.add(min(self._names))
 
-    def run(self, num_threads: int | None) -> None:
+    def run(self, num_threads: int | None) -> int | None:
         tasks = [Task(partial(self._work, edit), edit.task.nbytes) for edit in self._in_order()]
         with RunAhead(tasks, num_threads) as ahead:
             self._results = ahead.results()
@@ -102,8 +104,10 @@ class _Rewriter:
                     self._apply(edit, None, None)
         self._installation.finish()
         self._patch_references()
+        raised_from = raise_parts(self._program, self._with_compressed)
         if self._edited or self._files:
             self._output.write_model(self._program.serialize())
+        return raised_from
 
     def _in_order(self) -> Iterator[Edit]:
         """The edits in the order in which their turns come."""
@@ -152,6 +156,8 @@ class _Rewriter:
         if form is not None:
             store = partial(self._store, path=path, writer=writer)
             self._edited |= self._installation.install(edit.weight, form, store)
+            if form.type != "const":
+                self._with_compressed.update(definition.part.prefix for definition in edit.weight.definitions)
 
     def _store(self, tensor: Tensor, path: Path | None, writer: BlobSink | None) -> Any:
         if writer is None or path is None or tensor.count < MINIMUM_BLOB_COUNT or tensor.data_type.blob_number is None:
@@ -166,8 +172,10 @@ class _Rewriter:
 
 def rewrite(
     program: Program, values: ValueReader, output: Output, edits: Sequence[Edit], num_threads: int | None
-) -> None:
+) -> int | None:
     """Carry out edits and finish the output; blobs stand in the order of the source's weight files.
+
+    A model that gets compressed weights and is too old for them is raised.
 
     Parameters
     ----------
@@ -181,6 +189,12 @@ def rewrite(
         What to store anew.
     num_threads : int or None
         Threads that the edits' tasks share; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+    Returns
+    -------
+    int or None
+        The specification version whose operations the program had, if it was raised.
     """
-    _Rewriter(program, values, output, edits).run(num_threads)
+    raised_from = _Rewriter(program, values, output, edits).run(num_threads)
     output.finish()
+    return raised_from

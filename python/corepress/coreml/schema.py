@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.message import EncodeError
 
-from .messages import message_classes, read_message
+from .messages import TOO_DEEP, message_classes, read_message
 
 # Opaque messages keep all their content.
 _SCHEMA = {
@@ -132,5 +132,7 @@ def serialize_model(model: Any) -> bytes:
     """Serialize with a stable byte order."""
     try:
         return bytes(model.SerializeToString(deterministic=True))
+    except RecursionError as error:  # the implementation in Python
+        raise ValueError(f"the edited program cannot be serialized: {TOO_DEEP}") from error
     except (EncodeError, ValueError) as error:
         raise ValueError(f"the edited program cannot be serialized: {error}; protobuf's limit is 2 GiB") from error

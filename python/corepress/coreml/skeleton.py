@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..errors import FormatError
+from .messages import parse_message
 from .program import is_definition, label_of, nested_path, programs_of
 from .schema import DescribedModel, Model
 from .values import nested_values, tensor_type
@@ -32,8 +34,11 @@ def _rest(model: Any) -> bytes:
         part.mlProgram.functions.clear()
         for value in part.mlProgram.attributes.values():
             _forget_positions(value)
-    described = DescribedModel.FromString(copy.SerializeToString(deterministic=True))
-    return bytes(described.SerializeToString(deterministic=True))
+    data = bytes(copy.SerializeToString(deterministic=True))
+    try:
+        return bytes(parse_message(data, DescribedModel).SerializeToString(deterministic=True))
+    except FormatError:  # a description that is none
+        return data
 
 
 def _forget_positions(value: Any) -> None:

@@ -164,7 +164,8 @@ def transform(
     run = _Run(weights, progress)
     with ValueReader(package) as values, output:
         check_stored(weights, values)
-        rewrite(program, values, output, run.edits(lambda weight: decide(program, values, weight)), num_threads)
+        edits = run.edits(lambda weight: decide(program, values, weight))
+        raised_from = rewrite(program, values, output, edits, num_threads)
     return Report(
         source=os.fspath(source),
         destination=os.fspath(destination),
@@ -173,4 +174,6 @@ def transform(
         bytes_after=output.built_size,
         seconds=time.perf_counter() - started,
         peak_memory_bytes=peak_memory_bytes(),
+        specification_version=program.model.specificationVersion,
+        raised_from=raised_from,
     )

@@ -22,6 +22,7 @@ from ..errors import FormatError
 from .decoded import Undecodable, decoded, distance, finite, in_decibels, release, same_bits
 from .package import MANIFEST, Package
 from .program import Definition, Program, Reference
+from .raising import raise_parts, raised_prefixes
 from .renames import read_renamed
 from .skeleton import differences
 from .storage import steps
@@ -152,9 +153,10 @@ def verify(
 ) -> Verification:
     """Check a compressed package against its source.
 
-    The program must be the same but for constants and their names, which coremltools changes; constants must be bit for
-    bit those of the source, or compressed forms that decode to finite values of their type and shape; every record of
-    the weight files must be sound; and all other files must be the same.
+    The program must be the same but for constants and their names, which coremltools changes, or the source's raised
+    from iOS 15 to iOS 16; constants must be bit for bit those of the source, or compressed forms that decode to finite
+    values of their type and shape; every record of the weight files must be sound; and all other files must be the
+    same.
 
     Parameters
     ----------
@@ -188,6 +190,11 @@ def verify(
     except ValueError as error:  # damaged, or no ML program
         problems.append(str(error))
     else:
+        raised = raised_prefixes(program, result)
+        if raised:
+            raise_parts(program, raised)
+            program = Program(source, program.model)
+            result = read_renamed(package, program)
         problems += other_files(source, _rewritten(source, program), package, _rewritten(package, result))
         problems += differences(program.model, result.model)
         with ValueReader(source) as values, ValueReader(package) as others:

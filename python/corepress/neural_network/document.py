@@ -9,9 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from google.protobuf.message import DecodeError
-
-from ..coreml.messages import MESSAGE_LIMIT
+from ..coreml.messages import MESSAGE_LIMIT, parse_message
 from ..errors import FormatError
 from .schema import Model, NeuralNetworkLayer
 
@@ -279,8 +277,8 @@ class LayerPlace:
         """Parse the layer; FormatError if it is damaged."""
         span = self._entry.span
         try:
-            return NeuralNetworkLayer.FromString(span.source.read(span.begin, span.end))
-        except DecodeError as error:
+            return parse_message(span.source.read(span.begin, span.end), NeuralNetworkLayer)
+        except FormatError as error:
             raise FormatError(f"{self.where}layer at byte {span.begin}: damaged ({error})") from error
 
     def replace(self, layer: Any) -> None:
@@ -323,11 +321,12 @@ class Document:
             try:
                 self._take_apart()
             except _Repeated:
-                data = Model.FromString(self._source.read(0, self.nbytes)).SerializeToString(deterministic=True)
+                model = parse_message(self._source.read(0, self.nbytes), Model)
+                data = model.SerializeToString(deterministic=True)
                 self._source.close()
                 self._source = _BytesSource(bytes(data))
                 self._take_apart()
-        except (FormatError, DecodeError) as error:
+        except FormatError as error:
             self._source.close()
             raise FormatError(f"{name}: not a serialized Core ML model ({error})") from None
         except BaseException:

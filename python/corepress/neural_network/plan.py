@@ -83,12 +83,15 @@ def plan(
             run.require_all("plan")
         before = size_of(model) if is_path(model) else document.nbytes
         after = before - document.nbytes + document.size
+        version = document.root.version
     return Plan(
         source=name_of(model),
         weights=tuple(map(_planned, run.records)),
         bytes_before=before,
         bytes_after=after,
         exact=True,
+        specification_version=version,
+        raised_from=None,
         notes=quantization.advice,
         unmatched_rules=(),
         warnings=(),

@@ -263,6 +263,7 @@ def _run(
         data = b"" if writer is not None else b"".join(document.pieces())
         bytes_before = size_of(model) if is_path(model) else document.nbytes
         bytes_after = document.size if writer is None else size_of(writer.destination)
+        version = document.root.version
     report = Report(
         source=name_of(model),
         destination="" if writer is None else str(writer.destination),
@@ -271,6 +272,7 @@ def _run(
         bytes_after=bytes_after,
         seconds=time.perf_counter() - started,
         peak_memory_bytes=peak_memory_bytes(),
+        specification_version=version,
         notes=quantization.advice,
     )
     if on_report is not None:

@@ -6,9 +6,9 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 
-from google.protobuf.message import DecodeError
-
+from ..coreml.messages import parse_message
 from ..coreml.schema import DescribedModel
+from ..errors import FormatError
 from .document import Document, ModelNode, Node
 from .schema import Model
 
@@ -52,6 +52,6 @@ def _digests(node: Node) -> dict[int, list[bytes]]:
 def _sorted_maps(description: bytes) -> bytes:
     """A description whose map, whose order in a file means nothing, stands in a certain order."""
     try:
-        return bytes(DescribedModel.FromString(description).SerializeToString(deterministic=True))
-    except DecodeError:
+        return bytes(parse_message(description, DescribedModel).SerializeToString(deterministic=True))
+    except FormatError:
         return description

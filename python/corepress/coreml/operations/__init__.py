@@ -22,7 +22,9 @@ from .form import OperationForm, Output, Parameters, Types, UnsupportedForm
 from .palettized import MOST_WEIGHTS_PER_BYTE
 
 __all__ = [
+    "FIRST_VERSION",
     "MOST_WEIGHTS_PER_BYTE",
+    "RAISABLE_VERSION",
     "OperationForm",
     "Output",
     "UnsupportedForm",
@@ -35,7 +37,9 @@ __all__ = [
     "lower",
 ]
 
-_IOS16, _IOS18, _IOS26 = 7, 9, 10
+_IOS15, _IOS16, _IOS18, _IOS26 = 6, 7, 9, 10
+FIRST_VERSION = _IOS16  # of specifications, with compressed weights
+RAISABLE_VERSION = _IOS15  # its programs become ones of `FIRST_VERSION` where that is asked for
 # From each of these versions on, the next one not included.
 _LOWER: dict[type[CompressedTensor], dict[int, Callable[[Any], OperationForm]]] = {
     PalettizedTensor: {
@@ -69,40 +73,71 @@ _DESCRIBE: dict[str, Callable[[Types], str]] = {
 }
 
 
-def check(spec: Spec, specification_version: int) -> None:
+def check(spec: Spec, version: int, declared: int | None = None) -> None:
     """Refuse a spec that no operation of this specification version can express.
+
+    Parameters
+    ----------
+    spec : Spec
+        What is asked for.
+    version : int
+        Specification version whose operations the program may use; programs of `RAISABLE_VERSION` are raised.
+    declared : int, optional
+        The package's specification version, where it may be another one.
 
     Raises
     ------
     ValueError
         With the version that can express it.
     """
-    if specification_version < _IOS16:
+    given = _in_words(version, declared)
+    if version < RAISABLE_VERSION:
         raise ValueError(
-            f"{spec.verb}: compressed weights need specification version {_IOS16} (iOS 16), but this package has "
-            f"{specification_version}; convert with minimum_deployment_target=iOS16"
+            f"{spec.verb}: compressed weights need specification version {_IOS16} (iOS 16), but {given}; "
+            f"{_convert_again('iOS16')}"
         )
     needed = None
     if isinstance(spec, Palettize):
         needed = palettized.needs_ios18(spec)
     elif isinstance(spec, Quantize):
         needed = quantized.needs_ios18(spec)
-    if needed and specification_version < _IOS18:
+    if needed and version < _IOS18:
         what, instead = needed
         raise ValueError(
-            f"{spec.verb}: {what} needs specification version {_IOS18} (iOS 18), but this package has "
-            f"{specification_version}; {instead}, or convert with minimum_deployment_target=iOS18"
+            f"{spec.verb}: {what} needs specification version {_IOS18} (iOS 18), but {given}; {instead}, or "
+            f"{_convert_again('iOS18')}"
         )
     scaled_vectors = isinstance(spec, Palettize) and spec.cluster_dim > 1 and spec.enable_per_channel_scale
-    if scaled_vectors and specification_version < _IOS26:
+    if scaled_vectors and version < _IOS26:
         raise ValueError(
             f"{spec.verb}: enable_per_channel_scale with cluster_dim above 1 needs specification version {_IOS26} "
-            f"(iOS 26), but this package has {specification_version}; leave one out"
+            f"(iOS 26), but {given}; leave one out, or {_convert_again('iOS26')}"
         )
 
 
-def check_steps(specs: Sequence[Spec], specification_version: int) -> None:
+def _in_words(version: int, declared: int | None) -> str:
+    """What a program has, for messages; its opset decides, whatever number the package declares."""
+    if declared in (None, version):
+        return f"this package has {version}"
+    return (
+        f"the operations of this package are those of {version} (opset CoreML{version - 1}), although its "
+        f"specification version is {declared}"
+    )
+
+
+def _convert_again(target: str) -> str:
+    return f"convert again with minimum_deployment_target=ct.target.{target}"
+
+
+def check_steps(specs: Sequence[Spec], version: int, declared: int | None = None) -> None:
     """Refuse steps of joint compression, in the order given, that have no form in this specification version.
+
+    Parameters
+    ----------
+    specs : sequence of Spec
+        The steps.
+    version, declared
+        As for `check`.
 
     Raises
     ------
@@ -110,17 +145,17 @@ def check_steps(specs: Sequence[Spec], specification_version: int) -> None:
         With the version that can express them, if there is one.
     """
     for spec in specs:
-        check(spec, specification_version)
+        check(spec, version, declared)
     if len(specs) < 2:
         return
     verbs = [spec.verb for spec in specs]
     steps = ", then ".join(verbs)
     if len(set(verbs)) < len(verbs):
         raise ValueError(f"config: {steps}: each step can be taken once")
-    if specification_version < _IOS18:
+    if version < _IOS18:
         raise ValueError(
-            f"config: joint compression ({steps}) needs specification version {_IOS18} (iOS 18), but this package has "
-            f"{specification_version}; convert with minimum_deployment_target=iOS18"
+            f"config: joint compression ({steps}) needs specification version {_IOS18} (iOS 18), but "
+            f"{_in_words(version, declared)}; {_convert_again('iOS18')}"
         )
     scales = next((spec for spec in specs if isinstance(spec, Quantize)), None)
     palette = next((spec for spec in specs if isinstance(spec, Palettize)), None)
@@ -137,15 +172,16 @@ def check_steps(specs: Sequence[Spec], specification_version: int) -> None:
 
 
 def lower(tensor: CompressedTensor, specification_version: int) -> OperationForm:
-    """The operation that stores a compressed tensor, with those that it builds on.
+    """The operation that stores a compressed tensor, with those that it builds on; the first form is also for
+    `RAISABLE_VERSION`.
 
     Raises
     ------
     ValueError
         If the specification version has no form for it, or (`TooLargeTablesError`) only one of larger tables.
     """
-    forms = _LOWER[type(tensor)]
-    return forms[max(version for version in forms if version <= specification_version)](tensor)
+    forms, least = _LOWER[type(tensor)], max(specification_version, FIRST_VERSION)
+    return forms[max(version for version in forms if version <= least)](tensor)
 
 
 def constant(array: NDArray[Any]) -> OperationForm:

@@ -14,9 +14,9 @@ from coremltools.converters.mil.frontend.milproto import load as milproto
 from coremltools.models import MLModel
 from coremltools.models import utils as model_utils
 
+from ...coreml.operations import FIRST_VERSION
 from ...coreml.package import Package
-
-FIRST_VERSION = 7  # of specifications, iOS 16: the first with compressed weights
+from ...coreml.raising import OPSET
 
 
 class CompressedModel(MLModel):  # type: ignore[misc]
@@ -62,7 +62,8 @@ def require_program(function: str, model: Any) -> None:
 
 def raised_to_ios16(model: Any) -> Any:
     """A model that may have compressed weights; coremltools knows how older operations are written then."""
-    if model._spec.specificationVersion >= FIRST_VERSION:
+    opsets = {function.opset for function in model._spec.mlProgram.functions.values()}
+    if model._spec.specificationVersion >= FIRST_VERSION and OPSET not in opsets:
         return model
     return model_utils._apply_graph_pass(model, [])
 
