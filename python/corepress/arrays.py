@@ -14,6 +14,8 @@ from . import _core
 from .errors import NonFiniteError
 from .intake import FLOATS, NUMBERS, as_array, as_whole
 
+_PIECE = 1 << 20  # bytes that are compared at once
+
 
 def contiguous(values: Any, dtype: Any = None) -> NDArray[Any]:
     """Return a C-contiguous and aligned array of the same shape, copied only where it must be."""
@@ -137,6 +139,17 @@ def rounded_to(dtype: np.dtype[Any], values: Any) -> NDArray[Any]:
     rounded = np.empty(exact.shape, dtype)
     _core.round_to(exact.reshape(-1), rounded.reshape(-1))
     return rounded
+
+
+def same_bits(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    """Whether two arrays are the same: dtype, shape and every bit, NaN and the sign of zeros included."""
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return False
+    if first.dtype == object:
+        return bool(np.array_equal(first, second))
+    ours, theirs = (np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in (first, second))
+    pieces = (slice(start, start + _PIECE) for start in range(0, ours.size, _PIECE))
+    return all(np.array_equal(ours[piece], theirs[piece]) for piece in pieces)
 
 
 def group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core.Layout:

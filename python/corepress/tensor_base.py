@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import prod
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import contiguous
+from .arrays import contiguous, same_bits
 from .intake import BYTES, Dtypes, as_array, as_output, as_shape, as_whole
 
 # Bits per code, and the dtype that holds one.
@@ -56,6 +56,13 @@ def pack_ones(ones: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return mask
 
 
+def _is_same(first: Any, second: Any) -> bool:
+    """Whether two fields hold the same, arrays bit by bit."""
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return same_bits(first, second)
+    return type(first) is type(second) and bool(first == second)
+
+
 @dataclass(frozen=True, eq=False)
 class Support:
     """Where the values of a sparse tensor stand: what a compressed tensor of such values needs to find their blocks.
@@ -88,10 +95,18 @@ class Support:
             other is not None and self.shape == other.shape and np.array_equal(self.mask, other.mask)
         )
 
+    def __eq__(self, other: object) -> bool:
+        return self.same_as(other) if isinstance(other, Support) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.shape)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CompressedTensor(ABC):
     """What every compressed tensor has.
+
+    Two are equal if they are of one class and all they hold is the same, arrays bit by bit.
 
     Attributes
     ----------
@@ -191,6 +206,14 @@ class CompressedTensor(ABC):
                 yield from part._arrays()
             elif isinstance(part, np.ndarray | Support):
                 yield part if isinstance(part, np.ndarray) else part.mask
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CompressedTensor) or type(other) is not type(self):
+            return NotImplemented
+        return all(_is_same(getattr(self, each.name), getattr(other, each.name)) for each in fields(self))
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.shape))  # arrays, which have none, may differ
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._summary()}, shape {self.shape}, {self.bits_per_weight:.3f} bits/weight>"

@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .. import compression
+from ..arrays import as_threads
 from ..compression import input_axis
 from ..config import Config, ConfigLike, as_config
 from ..errors import IndivisibleError, NonFiniteError, UnsuitableWeightError
@@ -153,6 +154,7 @@ def compress(
     FormatError
         If the package is damaged.
     """
+    num_threads = as_threads("compress", num_threads)
     overrides = {"weight_threshold": weight_threshold, "target": target, "joint_compression": joint_compression}
     decisions = Decisions(as_config(config, **overrides), strict=strict)
     return compress_as_decided(src, dst, decisions, progress=progress, overwrite=overwrite, num_threads=num_threads)
