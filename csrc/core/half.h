@@ -125,19 +125,16 @@ inline bool is_finite_range(typename Format<Bits>::Key lowest, typename Format<B
            highest <= key_from_bits(kLargest);
 }
 
-// A float whose last bit is odd if anything was lost: that keeps what a second rounding, to fewer bits, needs to know.
-inline float odd_float_from_double(double value) {
-    const float single = static_cast<float>(value);
-    const double widened = static_cast<double>(single);
-    if (widened == value) return single;
-    const bool away = (widened < 0 ? -widened : widened) > (value < 0 ? -value : value);
-    return float_from_bits((bits_from_float(single) - (away ? 1u : 0u)) | 1u);
-}
-
-// Rounds a double once. Zero is always +0.
+// Rounds a double once, through a float whose last bit is made odd if anything was lost: that keeps what the second
+// rounding needs to know. Zero is always +0.
 template <typename Bits>
 inline Bits bits_from_double(double value) {
-    const float single = sizeof(Bits) == 2 ? odd_float_from_double(value) : static_cast<float>(value);
+    float single = static_cast<float>(value);
+    const double widened = static_cast<double>(single);
+    if (sizeof(Bits) == 2 && widened != value) {
+        const bool away = (widened < 0 ? -widened : widened) > (value < 0 ? -value : value);
+        single = float_from_bits((bits_from_float(single) - (away ? 1u : 0u)) | 1u);
+    }
     const Bits bits = Format<Bits>::from_float(single);
     return (bits & Format<Bits>::kMagnitude) == 0 ? Bits{0} : bits;
 }

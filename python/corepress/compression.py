@@ -102,10 +102,10 @@ def quantize(
     Parameters
     ----------
     weight : array_like of float16, bfloat16, float32 or float64, list of them, SparseTensor, or PalettizedTensor
-        Any shape and strides; never written to. float64 is narrowed to float32. A list gives a list, and small tensors
-        of it are worked on side by side. Of a sparse tensor the stored values are quantized, with the blocks of its
-        shape; of a palettized tensor the tables, to int8 or uint8, with a scale for each (``"per_tensor"``: one for
-        all).
+        Any shape and strides; never written to. float64 is narrowed to float32. A list or tuple is several weights and
+        gives a list; small ones of it are worked on side by side. Of a sparse tensor the stored values are quantized,
+        with the blocks of its shape; of a palettized tensor the tables, to int8 or uint8, with a scale for each
+        (``"per_tensor"``: one for all).
     dtype : {"int8", "uint8", "int4", "uint4"}
         Integer type of the codes.
     mode : {"linear_symmetric", "linear"}
@@ -121,7 +121,7 @@ def quantize(
     channel_axis : int, optional
         Output channel axis, with scales of its own for each entry; None for axis 0. The input channel axis is 1 for 0,
         0 for 1, -2 for -1 and -1 for -2, as in coremltools' operations; blocks along others need a tuple.
-    importance : array_like of float16, bfloat16, float32 or float64, optional
+    importance : array_like of floats, integers or bool, optional
         With `scale_search`: how much each weight's squared error counts, in the weight's shape; not negative, finite;
         only ratios matter. A block whose importance is 0 everywhere is quantized as if all were alike. Of a list of
         weights a list, with None for those where all are alike.
@@ -325,9 +325,9 @@ def prune(
     Parameters
     ----------
     weight : array_like of float16, bfloat16, float32 or float64, list of them, or CompressedTensor
-        Any shape and strides; never written to. float64 is narrowed to float32. A list gives a list, and small tensors
-        of it are worked on side by side. What is compressed is pruned by its decompressed values, and the codes of what
-        stays are kept.
+        Any shape and strides; never written to. float64 is narrowed to float32. A list or tuple is several weights and
+        gives a list; small ones of it are worked on side by side. What is compressed is pruned by its decompressed
+        values, and the codes of what stays are kept.
     target_sparsity : float, optional
         Fraction s in [0, 1]. Zero where ``|w| <= a[floor((n - 1) * s)]``, `a` the sorted magnitudes of the n weights,
         so that ties can zero more than asked; 1 zeroes all weights, 0 none.

@@ -56,8 +56,8 @@ def as_array(verb: str, name: str, given: Any, dtypes: Dtypes) -> NDArray[Any]:
     """
     if _is_masked(given):
         raise TypeError(
-            f"{verb}: {name} must not be a masked array; give {name}.filled(value), and an importance of 0 where "
-            "palettize or quantize shall not count it"
+            f"{verb}: {name} must not be a masked array; fill it, with {name}.filled(value) "
+            "(palettize and quantize ignore values of importance 0)"
         )
     array = np.asarray(given) if isinstance(given, np.ndarray) else _read(verb, name, given, dtypes)
     dtype = array.dtype.newbyteorder("=")

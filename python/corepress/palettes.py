@@ -119,9 +119,9 @@ def palettize(
     Parameters
     ----------
     weight : array_like of float16, bfloat16, float32 or float64, list of them, SparseTensor, or QuantizedTensor
-        Any shape and strides; never written to. float64 is narrowed to float32. A list gives a list, and small tensors
-        of it are worked on side by side. Of a sparse tensor the stored values are palettized, those of each group by
-        themselves; of a quantized tensor of 8 bits the codes, with tables of its integers.
+        Any shape and strides; never written to. float64 is narrowed to float32. A list or tuple is several weights and
+        gives a list; small ones of it are worked on side by side. Of a sparse tensor the stored values are palettized,
+        those of each group by themselves; of a quantized tensor of 8 bits the codes, with tables of its integers.
     nbits : {1, 2, 3, 4, 6, 8}, optional
         Bits per index. Needed for ``"kmeans"`` and ``"uniform"``; otherwise as few as hold the entries.
     mode : {"kmeans", "uniform", "unique"}
@@ -147,7 +147,7 @@ def palettize(
     lut : array_like, optional
         A given table instead of `mode`: 1 to 256 finite values, 1-D, in any order, rounded to the weight's dtype. All
         groups share it.
-    importance : array_like of float16, bfloat16, float32 or float64, optional
+    importance : array_like of floats, integers or bool, optional
         How much each weight's squared error counts, in the weight's shape, for mode ``"kmeans"``: not negative, finite;
         only ratios matter. A group whose importance is 0 everywhere is clustered as if all were alike. Of a list of
         weights a list, with None for those where all are alike.
@@ -167,7 +167,7 @@ def palettize(
     Raises
     ------
     TypeError
-        If the weight is not a float array.
+        If the weight is not a float array in the CPU's memory, or another argument no array of numbers.
     ValueError
         For values out of range, a group size that does not divide the axis (`IndivisibleError`), more distinct values
         than entries (`TooManyValuesError`), and NaN or infinite weights (`NonFiniteError`).

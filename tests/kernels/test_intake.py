@@ -225,7 +225,7 @@ def test_refusals_say_what_to_do():
     for given, message in [
         (Elsewhere("cuda:0"), "prune: weight must be in the CPU's memory, not on cuda:0; give weight.cpu()"),
         (Elsewhere("meta"), "prune: weight must have values, which a tensor on the meta device has not; load it"),
-        (np.ma.array([1.0]), "prune: weight must not be a masked array; give weight.filled(value)"),
+        (np.ma.array([1.0]), "prune: weight must not be a masked array; fill it, with weight.filled(value)"),
         (np.array([1j]), "not complex128; give its real and imaginary parts separately"),
         (np.zeros(2, [("a", "f4")]), "; give one of its fields"),
         (None, "prune: weight must be an array of float16, bfloat16, float32 or float64, not None"),
