@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 import sys
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -234,5 +235,8 @@ def as_whole(verb: str, name: str, value: Any, least: int | None = None, most: i
 
 def as_shape(verb: str, shape: Any) -> tuple[int, ...]:
     """Return a shape as a tuple of int; one number is a shape of one axis."""
-    sizes = shape if isinstance(shape, list | tuple) else [shape]
-    return tuple(as_whole(verb, "shape", size, 0) for size in sizes)
+    if whole(shape) is not None:
+        shape = (shape,)
+    if not isinstance(shape, Iterable):
+        raise TypeError(f"{verb}: shape must be whole numbers, not {shape!r}")
+    return tuple(as_whole(verb, "shape", size, 0) for size in shape)

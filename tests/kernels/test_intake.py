@@ -450,6 +450,15 @@ def test_what_is_no_whole_number_is_refused(name):
         assert re.match(rf"{verb}: {short.split()[0]} must ", str(caught.value)), caught.value
 
 
+def test_shapes_come_in_every_form():
+    expected = kernels.decode_sparse(WEIGHT[ONES], ONES, (6, 8))
+    for shape in ([6, 8], np.array([6, 8]), (np.int8(6), Index(8)), range(6, 9, 2)):
+        assert_same_bits(kernels.decode_sparse(WEIGHT[ONES], ONES, shape), expected)
+    for wrong in (None, "68", (6.0, 8), (6, "8"), 6.0, (6, -8)):
+        with pytest.raises((TypeError, ValueError), match=r"^decode_sparse: shape must (not )?be "):
+            kernels.decode_sparse(WEIGHT[ONES], ONES, wrong)
+
+
 def test_numbers_that_are_too_large():
     values = NUMBERS[[0, 1, 1, 2]]
     for k in (5, 2**31, 2**40, 2**100):
@@ -529,6 +538,10 @@ def test_specs_calls_and_dicts_have_one_type_check(message):
 def test_other_arguments_that_are_no_arrays():
     for message, call in {
         "kmeans1d_sweep: ks must be several whole numbers, not 4": lambda: kernels.kmeans1d_sweep(NUMBERS, 4),
+        "kmeans1d: weights must be finite, not negative, not all 0, one per value": lambda: kernels.kmeans1d(
+            NUMBERS, 2, 1.0
+        ),
+        "kmeans1d: values must be 1-D or 2-D and not empty, not shape ()": lambda: kernels.kmeans1d(1.0, 2),
         "magnitude_mask: threshold must be a number, not '1'": lambda: kernels.magnitude_mask(WEIGHT, "1"),
         "magnitude_mask: threshold must not be negative or NaN, not nan": lambda: kernels.magnitude_mask(
             WEIGHT, float("nan")

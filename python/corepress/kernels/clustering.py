@@ -134,8 +134,8 @@ def _kmeans1d(
     rows = np.atleast_2d(values)
     if weights is not None:
         weights = as_numbers(name, "weights", weights)
-        positive = np.isfinite(weights).all() and (weights >= 0).all() and weights.any(axis=-1).all()
-        if weights.shape != values.shape or not positive:
+        fits = weights.shape == values.shape and np.isfinite(weights).all()
+        if not (fits and (weights >= 0).all() and weights.any(axis=-1).all()):
             raise ValueError(f"{name}: weights must be finite, not negative, not all 0, one per value")
         weights = np.atleast_2d(weights)
     found: dict[int, Clusters] = {}
