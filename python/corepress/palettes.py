@@ -292,7 +292,9 @@ def palettize_measured(
     assert spec.nbits is not None
     luts: list[NDArray[Any] | None] = [None] * len(jobs)
     if table is not None:
-        luts = [rounded_tables(job.array.dtype, [table] * prod(job.groups), spec.nbits) for job in jobs]
+        for index, job in enumerate(jobs):
+            with item("palettize", index if in_list else None):
+                luts[index] = rounded_tables(job.array.dtype, [table] * prod(job.groups), spec.nbits)
     return _encode(jobs, luts, spec.nbits, spec.mode, num_threads, in_list=in_list)
 
 

@@ -590,6 +590,7 @@ def test_a_tuple_of_weights_is_a_list_of_them():
         lambda weights: cp.palettize([cp.prune(weights[0], threshold=0), cp.quantize(weights[1])], nbits=5),
         lambda weights: cp.quantize([cp.prune(weights[0], threshold=0), cp.quantize(weights[1])]),
         lambda weights: cp.prune([SPARSE, "weight"], threshold=0),
+        lambda weights: cp.palettize([weights[0], weights[1].astype(np.float16)], lut=[0, 1e6]),
     ],
 )
 def test_errors_of_lists_say_which_weight(call):
