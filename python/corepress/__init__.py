@@ -7,23 +7,26 @@ In the place of coremltools: `corepress.optimize.coreml`; inside of it: `acceler
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import kernels
-from ._core import __version__, simd_level, simd_levels
-from .acceleration import accelerate
-from .compression import palettize, prune, quantize
-from .errors import (
-    FormatError,
-    IndivisibleError,
-    NonFiniteError,
-    TooFewZerosError,
-    TooManyValuesError,
-    UnsuitableWeightError,
-)
-from .measure import Error, error
-from .native import get_cmake_dir, get_include, get_library
-from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor, Support
+if TYPE_CHECKING:
+    from . import kernels
+    from ._core import __version__, simd_level, simd_levels
+    from .acceleration import accelerate
+    from .compression import palettize, prune, quantize
+    from .config import Config
+    from .errors import (
+        FormatError,
+        IndivisibleError,
+        NonFiniteError,
+        TooFewZerosError,
+        TooManyValuesError,
+        UnsuitableWeightError,
+    )
+    from .measure import Error, error
+    from .native import get_cmake_dir, get_include, get_library
+    from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor, Support
 
 __all__ = [
     "CompressedTensor",
@@ -53,18 +56,29 @@ __all__ = [
     "simd_levels",
 ]
 
-if TYPE_CHECKING:
-    from .config import Config
+# The modules of these names, which are imported when they are used: the command line can take Ctrl-C before NumPy and
+# the kernels are loaded, and what reads config files is loaded only for those who have some.
+_MODULES = {
+    "_core": "__version__ simd_level simd_levels",
+    "acceleration": "accelerate",
+    "compression": "palettize prune quantize",
+    "config": "Config",
+    "errors": "FormatError IndivisibleError NonFiniteError TooFewZerosError TooManyValuesError UnsuitableWeightError",
+    "measure": "Error error",
+    "native": "get_cmake_dir get_include get_library",
+    "tensors": "CompressedTensor PalettizedTensor QuantizedTensor SparseTensor Support",
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what reads config files only for those who use it."""
-    if name != "Config":
+    """Import a public name when it is first used."""
+    if name == "kernels":
+        return import_module(".kernels", __name__)
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .config import Config
-
-    globals()["Config"] = Config
-    return Config
+    value = globals()[name] = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+    return value
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from . import coremltools_config, recipes
 from .config_files import FILE_SUFFIXES, parse_json, parse_yaml, read_config_file
 from .intake import whole
-from .name_patterns import NamePatterns
+from .name_patterns import MODULE, NamePatterns
 from .specs import SPECS, Palettize, Prune, Quantize, Spec, spec_from_dict, spec_to_dict
 from .suggestions import suggestion
 from .weight_config import KEEP, WeightConfig
@@ -25,14 +25,16 @@ TARGETS = ("ios16", "ios17", "ios18", "ios26", "ane", "gpu")
 
 @dataclass(frozen=True)
 class Rule:
-    """What to do to the weights that a pattern means.
+    """What to do to the weights that a pattern matches.
 
     Attributes
     ----------
     pattern : str
         An operation type; or for names a glob (``*``, ``?``, ``[...]``) or ``re:`` and a regular expression, which must
-        match the whole name, or ``module:`` and the name of a PyTorch module: ``module:up.0.proj`` means the weight
-        ``unet_up_0_proj_weight_to_fp16``.
+        match the whole name, or ``module:`` and the name of a PyTorch module: ``module:up.0.proj`` matches the weight
+        ``unet_up_0_proj_weight_to_fp16``. After ``module:`` may be a glob, or ``re:`` and a regular expression:
+        ``module:model.layers.*.mlp.*``. When a package is compressed, a module that has no weight itself stands for
+        all modules in it, and a dotted pattern that matches no name is read as that of a module.
     config : WeightConfig
         What to do to them.
     """
@@ -63,6 +65,9 @@ class Config:
         ``{"steps": ..., "weight_threshold": N}`` in place of steps sets another for these weights.
     joint_compression : bool
         Take weights that the package holds compressed already as input of the steps, instead of leaving them alone.
+    keep_position_tables : bool
+        Leave rotary tables (``cos``, ``sin``) and other tables of positions unchanged, which are weights by their size
+        only; a rule of `weights` that matches one still decides.
     target : {"ios16", "ios17", "ios18", "ios26", "ane", "gpu"}, optional
         Warn of encodings that are known to be refused or slow there.
 
@@ -77,6 +82,7 @@ class Config:
     weights: Any = ()
     weight_threshold: int = DEFAULT_WEIGHT_THRESHOLD
     joint_compression: bool = False
+    keep_position_tables: bool = False
     target: str | None = None
 
     def __post_init__(self) -> None:
@@ -84,8 +90,9 @@ class Config:
         for name in ("op_types", "weights"):
             object.__setattr__(self, name, _rules(getattr(self, name), name))
         object.__setattr__(self, "weight_threshold", _checked_threshold(self.weight_threshold, "config: "))
-        if not isinstance(self.joint_compression, bool):
-            raise ValueError(f"config: joint_compression must be true or false, not {self.joint_compression!r}")
+        for name in ("joint_compression", "keep_position_tables"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"config: {name} must be true or false, not {getattr(self, name)!r}")
         if self.target is not None and self.target not in TARGETS:
             known = ", ".join(TARGETS)
             raise ValueError(f"config: target must be {known}, not {self.target!r}{suggestion(self.target, TARGETS)}")
@@ -98,8 +105,9 @@ class Config:
         ----------
         values : dict or list
             One step, ``{"palettize": {"nbits": 4}}``; a list of steps; the long form with the keys ``global``,
-            ``op_types``, ``weights``, ``weight_threshold``, ``joint_compression`` and ``target``; the dict form of
-            coremltools' ``OptimizationConfig``, which has ``config_type``; or a mixed-bit recipe, weight name to bits.
+            ``op_types``, ``weights``, ``weight_threshold``, ``joint_compression``, ``keep_position_tables`` and
+            ``target``; the dict form of coremltools' ``OptimizationConfig``, which has ``config_type``; or a mixed-bit
+            recipe, weight name to bits.
 
         Raises
         ------
@@ -219,16 +227,20 @@ class Config:
         found = [self.by_name([name]) or by_type.get(kind, self.global_config) for name, kind in operations]
         return tuple(dict.fromkeys(found)) or (self.global_config,)
 
+    def matched(self, names: Iterable[str]) -> set[int]:
+        """The numbers of the rules of `weights` that match any of these names."""
+        return {number for name in names for number in self._patterns.matching(name)}
+
     def unmatched(self, names: Sequence[str], op_types: Sequence[str]) -> tuple[str, ...]:
-        """The rules that mean none of these names and types, in words, with the nearest name."""
+        """The rules that match none of these names and types, in words, with the nearest name."""
         patterns = [
             f"op_types {rule.pattern!r}{suggestion(rule.pattern, op_types)}"
             for rule in self.op_types
             if rule.pattern not in op_types
         ]
-        matched = {number for name in names for number in self._patterns.matching(name)}
+        matched = self.matched(names)
         patterns += [
-            f"weights {rule.pattern!r}{suggestion(rule.pattern, names)}"
+            f"weights {rule.pattern!r}{suggestion(rule.pattern, names) or _module_suggestion(rule.pattern, names)}"
             for number, rule in enumerate(self.weights)
             if number not in matched
         ]
@@ -338,6 +350,13 @@ def _checked_threshold(value: Any, where: str) -> int:
     if threshold is None or threshold < 0:
         raise ValueError(f"{where}weight_threshold must be a whole number from 0 on, not {value!r}")
     return threshold
+
+
+def _module_suggestion(pattern: str, names: Iterable[str]) -> str:
+    """The hint that a pattern would match as that of a module."""
+    module = MODULE + pattern
+    matches = not pattern.startswith(MODULE) and Config(weights={module: None}).matched(names)
+    return f"; did you mean {module!r}?" if matches else ""
 
 
 def _plain(config: WeightConfig) -> Any:

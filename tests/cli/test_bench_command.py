@@ -50,7 +50,7 @@ def test_coremltools_that_is_not_there_is_said_to_be_missing(shell, monkeypatch)
     monkeypatch.setattr("corepress.benchmark.coremltools_jobs.installed", lambda: False)
     outcome = shell("bench", "--peers")
     assert (outcome.status, outcome.out) == (1, "")
-    assert outcome.err == "corepress: coremltools is not installed; leave --peers out\n"
+    assert outcome.err == "corepress bench: coremltools is not installed; leave --peers out\n"
 
 
 def test_quiet_prints_nothing(shell):

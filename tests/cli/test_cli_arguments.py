@@ -10,7 +10,7 @@ import click
 import pytest
 
 from corepress.cli.commands import COMMANDS
-from corepress.cli.main import corepress
+from corepress.cli.group import corepress
 from corepress.cli.options import flag, flag_fields
 from corepress.specs import SPECS, Palettize, Prune, Quantize
 
@@ -98,6 +98,7 @@ def test_shared_options_reach_compress(shell, call, verb):
         "strict": False,
         "weight_threshold": None,
         "joint_compression": None,
+        "keep_position_tables": None,
         "target": None,
         "num_threads": None,
     }
@@ -110,6 +111,7 @@ def test_shared_options_reach_compress(shell, call, verb):
         "strict": True,
         "weight_threshold": 10,
         "joint_compression": True,
+        "keep_position_tables": None,
         "target": "ane",
         "num_threads": 3,
     }

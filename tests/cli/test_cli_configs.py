@@ -44,7 +44,7 @@ def _files(folder: Path) -> list[str]:
 def test_compress_follows_its_config(shell, unet, config, tmp_path):
     outcome = shell("compress", unet, "-o", tmp_path / "o.mlpackage", "--config", config, "--target", "ane")
     assert (outcome.status, outcome.err) == (0, "")
-    assert "warning          no weight is meant by weights '*nothing*'" in outcome.out
+    assert "warning          no weight matches weights '*nothing*'" in outcome.out
     assert "warning          ane: " in outcome.out
     outcome = shell("inspect", tmp_path / "o.mlpackage", "--json")
     stored = {weight["name"]: weight["storage"] for weight in json.loads(outcome.out)["weights"]}
@@ -98,7 +98,7 @@ def test_strict_refuses_rules_that_mean_nothing(shell, unet, config, tmp_path):
     for more in (["-o", tmp_path / "o.mlpackage"], ["--dry-run"]):
         outcome = shell("compress", unet, "--config", config, "--strict", *more)
         assert (outcome.status, outcome.out) == (1, "")
-        assert "no weight is meant by weights '*nothing*'" in outcome.err
+        assert "no weight matches weights '*nothing*'" in outcome.err
     assert _files(tmp_path) == ["config.yaml"]
 
 

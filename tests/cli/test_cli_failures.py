@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 
@@ -76,7 +77,7 @@ FAILURES = {
     "type": (TypeError("quantize: dtype int64 is not a float"), "int64"),
     "memory": (MemoryError(), "not enough memory"),
     "many lines": (ValueError("first\n  second\nthird"), "first second third"),
-    "bug": (KeyError("lost"), "unexpected KeyError: 'lost' (--debug"),
+    "bug": (KeyError("lost"), "unexpected KeyError: 'lost'; --debug"),
 }
 
 
@@ -86,7 +87,16 @@ def test_failure_is_1_and_one_line(shell, monkeypatch, name, more):
     error, message = FAILURES[name]
     monkeypatch.setattr(coreml, "compress", fail_with(error))
     outcome = shell("quantize", "a", "-o", "b", *more)
-    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.status == 1
+    if "--json" in more:
+        document = json.loads(outcome.out)
+        assert document["schema"] == 1
+        assert document["error"].keys() == {"type", "message", "next_step"}
+        assert document["error"]["type"] == type(error).__name__
+        said = "; ".join(filter(None, (document["error"]["message"], document["error"]["next_step"])))
+        assert outcome.err == f"corepress quantize: {said}\n"
+    else:
+        assert outcome.out == ""
     assert outcome.err.count("\n") == 1
     assert outcome.err.startswith("corepress quantize: ")
     assert message in outcome.err

@@ -22,7 +22,7 @@ def test_quantize(shell, network, line, arguments):
     out, other = network.with_name("out.mlmodel"), network.with_name("other.mlmodel")
     outcome = shell("quantize", network, "-o", out, *line.split())
     assert (outcome.status, outcome.err) == (0, "")
-    assert "2 compressed, 0 kept" in outcome.out
+    assert "2 compressed, 0 unchanged" in outcome.out
     neural_network.quantize_weights(network, *arguments, destination=other)
     assert out.read_bytes() == other.read_bytes()
 
@@ -63,7 +63,7 @@ def test_fp16_names_what_stays(shell, network):
     out = network.with_name("out.mlmodel")
     outcome = shell("fp16", network, "-o", out)
     assert outcome.status == 0
-    assert "1 compressed, 1 kept" in outcome.out
+    assert "1 compressed, 1 unchanged" in outcome.out
     assert "fc1.weights" in outcome.out
     outcome = shell("fp16", network, "-o", out, "--overwrite", "--strict")
     assert (outcome.status, outcome.err.count("\n")) == (1, 1)
@@ -111,7 +111,7 @@ def test_networks_in_packages(shell, network):
     manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": {"1": item}, "rootModelIdentifier": "1"}
     (package / "Manifest.json").write_text(json.dumps(manifest))
     out = package.with_name("out.mlpackage")
-    assert "2 compressed, 0 kept" in shell("quantize", package, "-o", out, "--nbits", "4").out
+    assert "2 compressed, 0 unchanged" in shell("quantize", package, "-o", out, "--nbits", "4").out
     assert "4 bits, linear, 40 scales" in shell("inspect", out).out
     assert shell("decompress", out, "-o", package.with_name("full.mlpackage")).status == 0
     assert "-o Net-8bit.mlpackage" in shell("quantize", package, "--nbits", "8").err

@@ -106,7 +106,8 @@ def test_an_existing_output_needs_overwrite(process, unet, tmp_path):
     assert process(*command).status == 0
     before = package_bytes(tmp_path / "out.mlpackage")
     refused = process(*command)
-    assert (refused.status, refused.out) == (1, "")
+    assert refused.status == 1
+    assert json.loads(refused.out)["error"]["next_step"] == "pass --overwrite to replace it"
     assert "--overwrite" in refused.err
     assert package_bytes(tmp_path / "out.mlpackage") == before
     assert process(*command, "--overwrite").status == 0

@@ -111,7 +111,7 @@ def test_it_replaces_its_own_output_only(no_work, tmp_path):
 
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_failed_run_leaves_nothing_behind(tmp_path, monkeypatch, exists):
-    def fail(directory, quiet):
+    def fail(directory, quiet, verbose):
         (directory / demo_run.ORIGINAL).mkdir()
         raise KeyboardInterrupt
 

@@ -67,7 +67,7 @@ def test_the_same_rules_from_a_file_give_the_same_bytes(ios18_package, tmp_path)
 
 
 def test_a_rule_that_means_nothing_is_an_error_if_strict(ios18_package, tmp_path):
-    with pytest.raises(ValueError, match=r"no weight is meant by op_types 'convv'; did you mean 'conv'\?"):
+    with pytest.raises(ValueError, match=r"no weight matches op_types 'convv'; did you mean 'conv'\?"):
         coreml.compress(ios18_package, tmp_path / "a.mlpackage", {"op_types": {"convv": None}}, strict=True)
     assert not list(tmp_path.iterdir())
 
@@ -389,7 +389,7 @@ def test_reports_come_back_from_json(ios18_package, tmp_path):
     assert coreml.Report.load(tmp_path / "report.json") == report
     lossless = dataclasses.replace(report.weights[0], snr_db=float("inf"))
     assert coreml.WeightRecord.from_dict(lossless.to_dict()) == lossless
-    assert "no weight is meant by weights 'nothing*'" in str(report)
+    assert "no weight matches weights 'nothing*'" in str(report)
     assert str(report.warnings[0]) in str(report)
 
 

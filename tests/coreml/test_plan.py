@@ -113,7 +113,7 @@ def test_refusals_are_those_of_compress(trained_package, ios18_package):
         coreml.plan(trained_package, Palettize(nbits=3))
     with pytest.raises(ValueError, match=r"uneven_weight_0 .*group_size 16 does not divide"):
         coreml.plan(ios18_package, Palettize(nbits=4, **GROUPS), strict=True)
-    with pytest.raises(ValueError, match="no weight is meant by weights 'nothing'"):
+    with pytest.raises(ValueError, match="no weight matches weights 'nothing'"):
         coreml.plan(ios18_package, {"weights": {"nothing": None}}, strict=True)
 
 
@@ -123,7 +123,7 @@ def test_json_holds_everything(ios18_package):
     assert values["unmatched_rules"] == ["weights 'xyz'"]
     assert values["warnings"][0]["weights"] == ["conv_weight_0"]
     assert [weight["name"] for weight in values["weights"]] == [weight.name for weight in plan.weights]
-    assert "no weight is meant by weights 'xyz'" in str(plan)
+    assert "no weight matches weights 'xyz'" in str(plan)
 
 
 def test_no_weight_is_read(trained_package, tmp_path, monkeypatch):

@@ -31,8 +31,11 @@ def _save(body: Any, inputs: dict[str, tuple[int, ...]], destination: Path) -> N
         ).save(str(destination))
 
 
-def build_encoder(destination: Path, layers: int = 2, *, tied: bool = False) -> None:
-    """A transformer's weights: an embedding, layers of attention and feed-forward matrices, a head, tied or not."""
+def build_encoder(destination: Path, layers: int = 2, *, tied: bool = False, heads: int = 1) -> None:
+    """A transformer's weights: an embedding, layers of attention and feed-forward matrices, a head.
+
+    The head is tied to the embedding, or split into parts of 8,016 rows.
+    """
     weights, width, vocabulary = TrainedLikeWeights(), 64, 512
 
     def body(mb: Any, tokens: Any) -> Any:
@@ -49,7 +52,11 @@ def build_encoder(destination: Path, layers: int = 2, *, tied: bool = False) -> 
             for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
                 x = linear(f"{prefix}_self_attn_{name}", x, width)
             x = linear(f"{prefix}_mlp_down_proj", linear(f"{prefix}_mlp_up_proj", x, 4 * width), width)
-        return mb.linear(x=x, weight=table, name="lm_head") if tied else linear("lm_head", x, vocabulary)
+        if tied:
+            return mb.linear(x=x, weight=table, name="logits")
+        if heads == 1:
+            return linear("lm_head", x, vocabulary)
+        return mb.concat(values=[linear(f"lm_head{part}", x, 8016) for part in range(heads)], axis=-1)
 
     _save(body, {"tokens": (8,)}, destination)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +9,12 @@ import click
 
 from ..benchmark.architectures import ARCHITECTURES, Architecture
 from ..benchmark.methods import METHODS
-from .options import debug_option, json_option, quiet_option, thread_option
+from ..documents import to_json
+from .options import display_options, thread_option
 from .wording import format_bytes, format_count, format_decibels
 
 if TYPE_CHECKING:
-    from ..benchmark.streaming import Measured, PeerMeasured
+    from ..benchmark.streaming import Measured, PeerMeasured, Sample
 
 PEER = "coremltools"
 SHARE = 0.8  # of a model's weights that the measured shapes hold together
@@ -33,11 +33,15 @@ SHARE = 0.8  # of a model's weights that the measured shapes hold together
 )
 @click.option("--peers", is_flag=True, help="Have coremltools do the same, which takes minutes.")
 @thread_option
-@json_option
-@quiet_option
-@debug_option
+@display_options
 def bench(
-    model: str, methods: tuple[str, ...], peers: bool, num_threads: int | None, as_json: bool, quiet: bool
+    model: str,
+    methods: tuple[str, ...],
+    peers: bool,
+    num_threads: int | None,
+    verbose: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Measure how fast this machine compresses a diffusion model.
 
@@ -75,9 +79,11 @@ def bench(
     machine = describe_machine([PEER])
     if as_json:
         document = {"machine": machine, "results": [asdict(result) for result in results]}
-        click.echo(json.dumps({**document, "peers": [asdict(other) for other in others]}, indent=2))
+        click.echo(to_json({**document, "peers": [asdict(other) for other in others]}))
     elif not quiet:
         click.echo(_text(architecture, machine, len(samples), results, others))
+        if verbose:
+            click.echo("\n" + "\n".join(map(_sample, samples)))
 
 
 def _text(
@@ -123,6 +129,11 @@ def _text(
             *notes,
         )
     )
+
+
+def _sample(sample: Sample) -> str:
+    shape = "x".join(map(str, sample.layer.shape))
+    return f"measured: {shape}, {sample.count} layers, for example {sample.layer.name}"
 
 
 def _seconds(seconds: float) -> str:

@@ -8,19 +8,19 @@ from typing import Any
 import click
 
 from .networks import is_network
-from .options import debug_option, json_option, plot_option, quiet_option, source_argument, thread_option
+from .options import display_options, plot_option, source_argument, thread_option
 
 WORST_SHOWN = 10
-_verbose_option = click.option("-v", "--verbose", is_flag=True, help="Print one line per weight.")
 _other_argument = click.argument("other", metavar="OTHER", type=click.Path(path_type=Path))
 
 
 @click.command()
 @source_argument
-@json_option
-@debug_option
-def inspect(source: Path, as_json: bool) -> None:
+@display_options
+def inspect(source: Path, verbose: bool, as_json: bool, quiet: bool) -> None:
     """Show how the weights of a model are stored.
+
+    Vectors and other small constants are counted; --verbose lists them too.
 
     \b
     Examples:
@@ -30,7 +30,12 @@ def inspect(source: Path, as_json: bool) -> None:
     from .. import coreml, neural_network
 
     inspection = neural_network.inspect(source) if is_network(source) else coreml.inspect(source)
-    click.echo(inspection.to_json() if as_json else str(inspection))
+    if as_json:
+        click.echo(inspection.to_json())
+    elif not quiet:
+        from .summary import summarize_inspection
+
+        click.echo(str(inspection) if verbose else summarize_inspection(inspection))
 
 
 @click.command()
@@ -38,10 +43,7 @@ def inspect(source: Path, as_json: bool) -> None:
 @_other_argument
 @click.option("--min-snr-db", metavar="DB", type=float, help="Fail if a weight's signal-to-noise ratio is lower.")
 @thread_option
-@_verbose_option
-@json_option
-@quiet_option
-@debug_option
+@display_options
 def verify(
     source: Path,
     other: Path,
@@ -51,7 +53,7 @@ def verify(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Check that nothing but weights changed, and those soundly.
+    """Check that only weights changed and decode correctly.
 
     OTHER is what became of SOURCE. Reads everything again: the programs must be the same, weights bit for bit those
     of the source or compressed forms that decode to finite values, and every record of the weight files sound. Of
@@ -90,10 +92,7 @@ def verify(
 )
 @plot_option
 @thread_option
-@_verbose_option
-@json_option
-@quiet_option
-@debug_option
+@display_options
 def compare(
     source: Path,
     other: Path,
@@ -104,11 +103,11 @@ def compare(
     as_json: bool,
     quiet: bool,
     **options: Any,
-) -> None:
-    """Tell how far two models are apart.
+) -> int:
+    """Compare two models, weight by weight.
 
     Signal-to-noise ratio and cosine of each weight of OTHER against SOURCE; both may be compressed. Predictions need
-    macOS; elsewhere a line says so.
+    macOS; elsewhere the weights are compared, and --predict makes the exit code 1.
 
     \b
     Examples:
@@ -133,6 +132,7 @@ def compare(
         click.echo(comparison.to_json())
     elif not quiet:
         click.echo(str(comparison) if verbose else _worst(comparison))
+    return 1 if predict and comparison.note else 0
 
 
 def _arrays(path: Path) -> dict[str, Any]:

@@ -25,12 +25,10 @@ from .options import (
     Decorator,
     build_spec,
     compress_options,
-    debug_option,
-    json_option,
+    display_options,
     output_options,
     plot_option,
-    quiet_option,
-    report_options,
+    report_option,
     source_argument,
     spec_options,
     thread_option,
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
     from ..coreml import Progress, Report
 
 _NO_OPTIONS = together()
-run_options = together(thread_option, report_options, json_option, quiet_option, debug_option)
+run_options = together(thread_option, report_option, display_options)
 
 
 def _spec_command(
@@ -170,10 +168,8 @@ def decompress(source: Path, output: Path | None, **values: Any) -> None:
     help="Folder to write to.",
 )
 @click.option("--overwrite", is_flag=True, help="Write into FOLDER even if another program made it.")
-@json_option
-@quiet_option
-@debug_option
-def demo(output: Path, overwrite: bool, as_json: bool, quiet: bool) -> None:
+@display_options
+def demo(output: Path, overwrite: bool, verbose: bool, as_json: bool, quiet: bool) -> None:
     """Build a small diffusion UNet and compress it in seven ways.
 
     Shows size, quality and time of each. Needs no network and a few seconds. Leaves the packages, a plot of quality
@@ -185,7 +181,7 @@ def demo(output: Path, overwrite: bool, as_json: bool, quiet: bool) -> None:
     """
     from ..demo.run import run_demo
 
-    run_demo(output, overwrite=overwrite, as_json=as_json, quiet=quiet)
+    run_demo(output, overwrite=overwrite, verbose=verbose, as_json=as_json, quiet=quiet)
 
 
 COMMANDS = (demo, palettize, quantize, prune, fp16, compress, decompress, inspect, verify, compare, bench)

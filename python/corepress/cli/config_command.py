@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..config import Config
 from .networks import instead_of, require_package
 from .options import (
     compress_options,
-    debug_option,
-    json_option,
+    display_options,
     output_options,
     plot_option,
-    quiet_option,
-    report_options,
+    report_option,
     source_argument,
     thread_option,
 )
@@ -31,6 +30,7 @@ from .running import run_compression
     "config_text",
     metavar="FILE",
     required=True,
+    shell_complete=lambda context, parameter, incomplete: [CompletionItem(incomplete, type="file")],
     help="What to do: a YAML or JSON file, or JSON itself.",
 )
 @click.option(
@@ -40,11 +40,9 @@ from .running import run_compression
 )
 @compress_options
 @thread_option
-@report_options
+@report_option
 @plot_option
-@json_option
-@quiet_option
-@debug_option
+@display_options
 def compress(source: Path, output: Path | None, config_text: str, recipe: str | None, **values: Any) -> None:
     """Compress each weight as a config says.
 
@@ -61,7 +59,7 @@ def compress(source: Path, output: Path | None, config_text: str, recipe: str | 
       weight_threshold: 2048
 
     Configs of coremltools (with config_type) and mixed-bit recipes (weight name: bits) are understood as well. Rules
-    that mean no weight are reported.
+    that match no weight are reported.
 
     \b
     Examples:

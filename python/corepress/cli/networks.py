@@ -10,13 +10,12 @@ import click
 from click.core import ParameterSource
 
 from .options import (
-    debug_option,
+    display_options,
     dry_run_option,
-    json_option,
+    offers,
     output_options,
     plot_option,
-    quiet_option,
-    report_options,
+    report_option,
     source_argument,
     thread_option,
     together,
@@ -32,12 +31,22 @@ DEFAULT_MODE = "linear"
 _strict_option = click.option(
     "--strict", is_flag=True, help="Fail if a weight can't be stored as asked, instead of keeping it."
 )
+
+
+def _known_layer_types() -> list[str]:
+    from ..neural_network.layers import QUANTIZABLE_LAYER_TYPES
+
+    return sorted(QUANTIZABLE_LAYER_TYPES)
+
+
+_layer_types = offers(_known_layer_types)
 selector_options = together(
     click.option(
         "--layer-type",
         "layer_types",
         metavar="TYPE",
         multiple=True,
+        shell_complete=_layer_types,
         help="For .mlmodel: only layers of this type (convolution, innerProduct, ...). Can be repeated.",
     ),
     click.option(
@@ -45,6 +54,7 @@ selector_options = together(
         "skip_layer_types",
         metavar="TYPE",
         multiple=True,
+        shell_complete=_layer_types,
         help="For .mlmodel: leave layers of this type alone. Can be repeated.",
     ),
     click.option(
@@ -52,7 +62,7 @@ selector_options = together(
         "names",
         metavar="PATTERN",
         multiple=True,
-        help="For .mlmodel: only layers, or weights (conv1.bias), whose name this glob means. Can be repeated.",
+        help="For .mlmodel: only layers, or weights (conv1.bias), whose name matches this glob. Can be repeated.",
     ),
     click.option(
         "--skip-name",
@@ -210,10 +220,8 @@ def _selector(values: dict[str, Any]) -> Any:
 @dry_run_option
 @plot_option
 @thread_option
-@report_options
-@json_option
-@quiet_option
-@debug_option
+@report_option
+@display_options
 def fp16(source: Path, output: Path | None, overwrite: bool, strict: bool, dry_run: bool, **values: Any) -> None:
     """Store a neural network (.mlmodel) in half precision.
 

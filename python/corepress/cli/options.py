@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -15,16 +15,10 @@ import click
 from ..charts import SUFFIXES
 from ..config import DEFAULT_WEIGHT_THRESHOLD, TARGETS
 from ..specs import Spec
+from .session import Session
+from .shell_words import flags_of
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-@dataclass
-class Session:
-    """What the entry point must know of a run when it reports a failure."""
-
-    command: str = "corepress"
-    debug: bool = False
 
 
 def together(*decorators: Decorator) -> Decorator:
@@ -40,7 +34,7 @@ def together(*decorators: Decorator) -> Decorator:
 
 def _remember_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     session = context.ensure_object(Session)
-    session.command, session.debug = context.command_path, value
+    session.command, session.debug, session.flags = context.command_path, value, flags_of(context.command)
 
 
 def _require_folder(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
@@ -62,7 +56,7 @@ output_options = together(
         "-o",
         "--output",
         type=click.Path(path_type=Path),
-        help="What to write: a package, or of an .mlmodel an .mlmodel.",
+        help="Output path: .mlpackage, or .mlmodel for .mlmodel input.",
     ),
     click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists."),
 )
@@ -89,6 +83,12 @@ compress_options = together(
         help="Compress what is compressed already further, instead of leaving it alone.",
     ),
     click.option(
+        "--keep-position-tables",
+        is_flag=True,
+        default=None,
+        help="Leave rotary tables (cos, sin) and other tables of positions unchanged.",
+    ),
+    click.option(
         "--target",
         type=click.Choice(TARGETS),
         help="Warn of encodings that are known to be refused or slow there: a system, the Neural Engine or the GPU.",
@@ -98,16 +98,13 @@ compress_options = together(
     ),
     dry_run_option,
 )
-report_options = together(
-    click.option(
-        "--report",
-        "report_file",
-        metavar="FILE",
-        type=click.Path(dir_okay=False, path_type=Path),
-        callback=_require_folder,
-        help="Save the report, one record per weight, as JSON.",
-    ),
-    click.option("-v", "--verbose", is_flag=True, help="Print one line per weight."),
+report_option = click.option(
+    "--report",
+    "report_file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_require_folder,
+    help="Save the report, one record per weight, as JSON.",
 )
 plot_option = click.option(
     "--plot",
@@ -117,18 +114,25 @@ plot_option = click.option(
     callback=_require_picture,
     help="Draw the result as a picture: FILE.png, FILE.svg or FILE.html.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
-quiet_option = click.option(
-    "-q", "--quiet", is_flag=True, help="Print nothing but errors (and the JSON, if asked for)."
+# What every command has.
+display_options = together(
+    click.option("-v", "--verbose", is_flag=True, help="Print one line per weight."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text."),
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors (and the JSON, if asked for)."),
+    click.option(
+        "--debug",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_remember_debug,
+        help="Show the traceback of an error.",
+    ),
 )
-debug_option = click.option(
-    "--debug",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_remember_debug,
-    help="Show the traceback of an error.",
-)
+
+
+def offers(values: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """What a shell offers for an option whose values something else checks."""
+    return lambda context, parameter, incomplete: [value for value in values() if value.startswith(incomplete)]
 
 
 def flag(name: str) -> str:
@@ -161,6 +165,9 @@ SHELL_HELP = {
 }
 
 
+MORE_VALUES = {"mode": ("linear_lut", "kmeans_lut")}  # that quantize takes for .mlmodel files
+
+
 class _Ratio(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic from click 8.3 on
     """Two whole numbers with a colon between them."""
 
@@ -175,7 +182,7 @@ class _Ratio(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gener
 
 def flag_fields(spec: type[Spec]) -> list[Field[Any]]:
     """The fields of a spec that have a flag: all but those that say otherwise, as functions do."""
-    return [field for field in fields(spec) if field.metadata.get("flag", True)]
+    return [each for each in fields(spec) if each.metadata.get("flag", True)]
 
 
 def spec_options(spec: type[Spec]) -> Decorator:
@@ -187,16 +194,16 @@ def spec_options(spec: type[Spec]) -> Decorator:
     documented = _documented_parameters(spec)
     of_two_words = [name for name in hints if "_" in name]
     options = []
-    for field in flag_fields(spec):
-        type_text, text = documented[field.name]
-        text = SHELL_HELP[spec.verb].get(field.name, _with_flags(text, of_two_words))
-        options.append(_field_option(field, hints[field.name], type_text, text))
+    for each in flag_fields(spec):
+        type_text, text = documented[each.name]
+        text = SHELL_HELP[spec.verb].get(each.name, _with_flags(text, of_two_words))
+        options.append(_field_option(each, hints[each.name], type_text, text))
     return together(*options)
 
 
 def build_spec(spec: type[Spec], values: dict[str, Any]) -> Spec:
     """Take a spec's fields out of `values`; a value that the spec refuses is wrong usage."""
-    names = [field.name for field in flag_fields(spec)]
+    names = [each.name for each in flag_fields(spec)]
     try:
         return spec(**{name: values.pop(name) for name in names})
     except ValueError as error:
@@ -208,7 +215,7 @@ def _with_flags(text: str, names: list[str]) -> str:
     return re.sub(rf"\b({'|'.join(names)})\b", lambda match: flag(match[0]), text)
 
 
-def _field_option(field: Field[Any], hint: Any, type_text: str, text: str) -> Decorator:
+def _field_option(option: Field[Any], hint: Any, type_text: str, text: str) -> Decorator:
     kinds = [part for part in get_args(hint) or (hint,) if part is not NoneType]
     # A parameter that also takes a tuple is a single value in the shell.
     kind = next((part for part in kinds if get_origin(part) is not tuple), kinds[0])
@@ -217,19 +224,21 @@ def _field_option(field: Field[Any], hint: Any, type_text: str, text: str) -> De
         attributes["is_flag"] = True
     else:
         attributes["type"] = _Ratio() if get_origin(kind) is tuple else kind
-    if field.default is MISSING:
+    if option.default is MISSING:
         attributes["required"] = True
     else:
-        attributes["default"] = field.default
-        attributes["show_default"] = field.default is not None and kind is not bool
+        attributes["default"] = option.default
+        attributes["show_default"] = option.default is not None and kind is not bool
     if choices := re.search(r"\{(.*)\}", type_text):
-        attributes["metavar"] = "[" + re.sub(r",\s*", "|", choices[1]).replace('"', "") + "]"
-    return click.option(flag(field.name), field.name, **attributes)
+        values = re.sub(r'[\s"]', "", choices[1]).split(",")
+        attributes["metavar"] = f"[{'|'.join(values)}]"
+        attributes["shell_complete"] = offers(lambda: [*values, *MORE_VALUES.get(option.name, ())])
+    return click.option(flag(option.name), option.name, **attributes)
 
 
 def _documented_parameters(spec: type[Spec]) -> dict[str, tuple[str, str]]:
     """Type and description of each field, out of the Parameters section of the docstring."""
-    found = {field.name: ("", "") for field in fields(spec)}
+    found = {each.name: ("", "") for each in fields(spec)}
     name = ""
     for line in (inspect.getdoc(spec) or "").splitlines():
         if (heading := re.fullmatch(r"(\w+) : (.+)", line)) and heading[1] in found:

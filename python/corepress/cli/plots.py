@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..charts import BLUE, FAINT, GRID, INK, ORANGE, ORIGINAL_COLOUR, new_figure, save_figure, style
-from .wording import format_bytes
+from .wording import format_bytes, shorten
 
 if TYPE_CHECKING:
     from ..coreml import Comparison, Plan, Report
+    from ..coreml.records import ChangeRecord
 
 LARGEST_SHOWN = 16
+LONGEST_NAME = 48
+LEAST_BITS, LEAST_DECIBELS = 0.25, 2.0  # less is no difference that a picture should make large
 
 
 def plot_report(report: Report, path: Path) -> None:
@@ -24,7 +27,7 @@ def plot_report(report: Report, path: Path) -> None:
     quality, sizes = figure.subplots(1, 2, width_ratios=(1, 1.15))
     points = [(record.bits_per_weight, record.snr_db or 0.0, record.size) for record in measured]
     _draw_quality(quality, points)
-    _draw_sizes(sizes, [(each.name, each.bytes_before, each.bytes_after) for each in report.weights])
+    _draw_sizes(sizes, report.weights)
     save_figure(figure, path)
 
 
@@ -33,7 +36,7 @@ def plot_plan(plan: Plan, path: Path) -> None:
     before, after = format_bytes(plan.bytes_before), format_bytes(plan.bytes_after)
     about = "" if plan.exact else "about "
     figure = new_figure(f"{Path(plan.source).name}: {before} would become {about}{after}", (10, 6.2))
-    _draw_sizes(figure.subplots(), [(each.name, each.bytes_before, each.bytes_after) for each in plan.weights])
+    _draw_sizes(figure.subplots(), plan.weights)
     save_figure(figure, path)
 
 
@@ -48,35 +51,50 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     order, worst = figure.subplots(1, 2, width_ratios=(1, 1.15))
     ratios = [snr for snr, _ in measured]
     order.plot(range(1, len(ratios) + 1), ratios, "o-", color=BLUE, markersize=4, linewidth=1.5)
-    style(order, f"{len(ratios)} weights that differ, furthest apart first")
-    _label(order, "rank", "signal-to-noise ratio, dB")
+    style(order, f"{len(ratios)} weights that differ, in order" if ratios else "No weight differs")
+    _label(order, "place in the order", "signal-to-noise ratio, dB")
+    _widen(order.xaxis, 4)
+    _widen(order.yaxis, LEAST_DECIBELS)
     shown = measured[:LARGEST_SHOWN]
     # By number, as shortened names may be equal.
     bars = worst.barh(range(len(shown)), [snr for snr, _ in shown], color=ORANGE, height=0.62)
     worst.bar_label(bars, [f"{snr:.1f} dB" for snr, _ in shown], padding=4, fontsize=9, color=INK)
-    worst.set_yticks(range(len(shown)), [_short(name) for _, name in shown])
-    _style_bars(worst, "Furthest apart", max([snr for snr, _ in shown], default=1))
+    worst.set_yticks(range(len(shown)), [shorten(name, LONGEST_NAME) for _, name in shown])
+    _style_bars(worst, "Lowest signal-to-noise ratios", max([snr for snr, _ in shown], default=1))
     save_figure(figure, path)
 
 
 def _draw_quality(axes: Any, points: Sequence[tuple[float, float, int]]) -> None:
-    largest = max((size for _, _, size in points), default=1)
-    areas = [20 + 220 * size / largest for _, _, size in points]
-    axes.scatter(
-        [bits for bits, _, _ in points],
-        [snr for _, snr, _ in points],
-        s=areas,
-        color=BLUE,
-        alpha=0.45,
-        linewidths=0,
-    )
-    style(axes, "Quality against size of each weight (area: number of elements)")
-    _label(axes, "bits per weight, tables and scales included", "signal-to-noise ratio, dB")
+    """Against bits per weight where these differ, else against size."""
+    bits, ratios, sizes = ([point[index] for point in points] for index in range(3))
+    if points and max(bits) - min(bits) < LEAST_BITS:
+        axes.scatter(sizes, ratios, s=60, color=BLUE, alpha=0.6, linewidths=0)
+        axes.set_xscale("log")
+        style(axes, f"Quality of each weight, at {sum(bits) / len(bits):.2f} bits")
+        _label(axes, "number of elements", "signal-to-noise ratio, dB")
+    else:
+        areas = [20 + 220 * size / max(sizes) for size in sizes]
+        axes.scatter(bits, ratios, s=areas, color=BLUE, alpha=0.45, linewidths=0)
+        style(axes, "Quality against size of each weight (area: number of elements)")
+        _label(axes, "bits per weight, palettes and scales included", "signal-to-noise ratio, dB")
     axes.margins(x=0.15, y=0.15)
+    _widen(axes.yaxis, LEAST_DECIBELS)
 
 
-def _draw_sizes(axes: Any, weights: Sequence[tuple[str, int, int]]) -> None:
-    shown = sorted(weights, key=lambda weight: -weight[1])[:LARGEST_SHOWN]
+def _widen(axis: Any, span: float) -> None:
+    """Let an axis cover at least so much, with whole numbers at its ticks instead of an offset beside them."""
+    low, high = axis.get_view_interval()
+    if high - low < span:
+        middle = (low + high) / 2
+        axis.set_view_interval(middle - span / 2, middle + span / 2, ignore=True)
+    axis.get_major_formatter().set_useOffset(False)
+
+
+def _draw_sizes(axes: Any, weights: Sequence[ChangeRecord]) -> None:
+    """The weights that change; where none does, all."""
+    changed = [each for each in weights if each.method is not None] or weights
+    named = [(each.name, each.bytes_before, each.bytes_after) for each in changed]
+    shown = sorted(named, key=lambda weight: -weight[1])[:LARGEST_SHOWN]
     places = range(len(shown))
     axes.barh(places, [before for _, before, _ in shown], color=ORIGINAL_COLOUR, height=0.72, label="before")
     axes.barh(places, [after for _, _, after in shown], color=BLUE, height=0.42, label="after")
@@ -91,9 +109,9 @@ def _draw_sizes(axes: Any, weights: Sequence[tuple[str, int, int]]) -> None:
             fontsize=9,
             color=INK,
         )
-    axes.set_yticks(places, [_short(name) for name, _, _ in shown])
+    axes.set_yticks(places, [shorten(name, LONGEST_NAME) for name, _, _ in shown])
     _style_bars(
-        axes, f"Largest weights ({len(shown)} of {len(weights)})", max((b for _, b, _ in shown), default=1), 1.4
+        axes, f"Largest weights ({len(shown)} of {len(changed)})", max((b for _, b, _ in shown), default=1), 1.4
     )
     if shown:
         axes.legend(loc="lower right", frameon=False, labelcolor=INK)
@@ -112,7 +130,3 @@ def _label(axes: Any, x: str, y: str) -> None:
     axes.set_xlabel(x, color=FAINT)
     axes.set_ylabel(y, color=FAINT)
     axes.grid(color=GRID)
-
-
-def _short(name: str, length: int = 48) -> str:
-    return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-length // 2 :]}"

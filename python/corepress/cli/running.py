@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .shell_words import flags_of
+
 if TYPE_CHECKING:
     from ..config import ConfigLike
     from ..coreml import Plan, Report
@@ -47,7 +49,7 @@ def run(
     if as_json:
         click.echo(report.to_json())
     elif not quiet:
-        click.echo(str(report) if verbose else summarize(report))
+        click.echo(str(report) if verbose else summarize(report, flags_of(click.get_current_context().command)))
 
 
 def run_compression(
@@ -67,13 +69,11 @@ def run_compression(
     run(title, compress, **options)
 
 
-def _tell_plan_of_package(
-    source: Path, config: ConfigLike, *, overwrite: bool, num_threads: int | None, **options: Any
-) -> None:
+def _tell_plan_of_package(source: Path, config: ConfigLike, *, overwrite: bool, **options: Any) -> None:
     def plan(**rest: Any) -> Plan:
         from .. import coreml
 
-        return coreml.plan(source, config, **rest)
+        return coreml.plan(source, config, expect_snr=True, **rest)
 
     tell_plan(plan, **options)
 
@@ -88,7 +88,9 @@ def tell_plan(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Plan, and tell of it as asked for."""
+    """Plan, and show it as asked for."""
+    from .summary import summarize_plan
+
     plan = make(**options)
     if report_file is not None:
         report_file.write_text(plan.to_json() + "\n", encoding="utf-8")
@@ -99,4 +101,4 @@ def tell_plan(
     if as_json:
         click.echo(plan.to_json())
     elif not quiet:
-        click.echo(str(plan))
+        click.echo(str(plan) if verbose else summarize_plan(plan, flags_of(click.get_current_context().command)))

@@ -1,24 +1,47 @@
-"""The few lines that a command prints about what it did."""
+"""What a command prints when it is not asked for every weight: totals, and what is worth a look."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from .wording import format_bytes, format_count, format_decibels
+from ..coreml.plan import expected_decibels
+from ..coreml.records import ChangeRecord, ConstantRecord
+from ..coreml.remarks import remarks
+from ..coreml.table import Column, render
+from .shell_words import in_shell_words
+from .wording import format_bytes, format_count, format_decibels, shorten_alike
 
 if TYPE_CHECKING:
-    from ..coreml import Report, WeightRecord
+    from ..coreml import Inspection, Plan, Report
 
 NAMED_PER_REASON = 8
+LARGEST_SHOWN = 20
+SMALL = 2048  # elements; what compression leaves alone anyway is not worth a row
 
 
-def summarize(report: Report) -> str:
-    """Sizes, quality and the weights that stayed as they were, in a handful of lines."""
-    return "\n".join(_lines(report))
+def summarize(report: Report, flags: Mapping[str, str]) -> str:
+    """Sizes, quality and the weights that were left unchanged, in a handful of lines."""
+    return "\n".join(_of_report(report, flags))
 
 
-def _lines(report: Report) -> Iterator[str]:
+def summarize_plan(plan: Plan, flags: Mapping[str, str]) -> str:
+    """The largest weights to compress in a table that fits the terminal, the others counted, and the sizes."""
+    return "\n".join(_of_plan(plan, flags))
+
+
+def summarize_inspection(inspection: Inspection) -> str:
+    """The weights of some size in a table that fits the terminal, the smaller ones counted."""
+    large = [weight for weight in inspection.weights if weight.size > SMALL and len(weight.shape) > 1]
+    small = len(inspection.weights) - len(large)
+    counted = [f"and {_many(small, 'small constant')} (--verbose lists them)"] if small and large else []
+    table = _fitted(_STORED, large or inspection.weights)
+    return "\n".join((inspection.heading, "", table, *counted, inspection.totals))
+
+
+def _of_report(report: Report, flags: Mapping[str, str]) -> Iterator[str]:
     changed = [record for record in report.weights if record.status != "kept"]
     kept = [record for record in report.weights if record.status == "kept"]
     yield f"wrote {report.destination}"
@@ -33,10 +56,39 @@ def _lines(report: Report) -> Iterator[str]:
         snr, name = min(measured)
         yield f"  lowest SNR       {format_decibels(snr)} ({name})"
     done = f"{len(changed)} {changed[0].status}" if changed else "none changed"
-    yield f"  weights          {done}, {len(kept)} kept as they were"
-    yield from _kept_lines(kept)
-    yield from (f"  warning          no weight is meant by {rule}" for rule in report.unmatched_rules)
-    yield from (f"  warning          {warning}" for warning in report.warnings)
+    yield f"  weights          {done}, {len(kept)} unchanged"
+    yield from _unchanged(kept)
+    yield from _remarks(report, flags)
+
+
+def _of_plan(plan: Plan, flags: Mapping[str, str]) -> Iterator[str]:
+    changed = [weight for weight in plan.weights if weight.status == "compress"]
+    kept = [weight for weight in plan.weights if weight.status == "keep"]
+    if changed:
+        shown = {id(each) for each in sorted(changed, key=lambda weight: -weight.bytes_before)[:LARGEST_SHOWN]}
+        yield _fitted(_PLANNED, [weight for weight in changed if id(weight) in shown])
+        rest = [weight for weight in changed if id(weight) not in shown]
+        if rest:
+            sizes = (sum(getattr(each, name) for each in rest) for name in ("bytes_before", "bytes_after"))
+            now, then = map(format_bytes, sizes)
+            yield f"and {_many(len(rest), 'smaller weight')}, {now} -> {then} (--verbose lists them)"
+        yield ""
+    before, after = format_bytes(plan.bytes_before), format_bytes(plan.bytes_after)
+    certainty = "exactly" if plan.exact else "about"
+    yield f"  size             {before} -> {after}, {_change(plan.bytes_before, plan.bytes_after)}"
+    yield f"                   ({certainty} {plan.bytes_after:,} bytes{'' if plan.exact else ', by the values'})"
+    yield f"  bits per weight  {plan.bits_per_weight:.2f}"
+    expected = [(each.expected_snr_db, each.name) for each in changed if each.expected_snr_db is not None]
+    if expected:
+        snr, name = min(expected)
+        yield f"  lowest SNR       about {format_decibels(snr)} ({name})"
+    yield f"  weights          {len(changed)} to compress, {len(kept)} unchanged"
+    yield from _unchanged(kept)
+    yield from _remarks(plan, flags)
+
+
+def _remarks(report: Any, flags: Mapping[str, str]) -> Iterator[str]:
+    yield from (f"  {kind:16} {in_shell_words(text, flags)}" for kind, text in remarks(report))
 
 
 def _change(before: int, after: int) -> str:
@@ -45,8 +97,8 @@ def _change(before: int, after: int) -> str:
     return f"{before / max(after, 1):.2f} times smaller" if after < before else f"{after / before:.2f} times larger"
 
 
-def _kept_lines(kept: list[WeightRecord]) -> Iterator[str]:
-    by_reason: dict[str, list[WeightRecord]] = {}
+def _unchanged(kept: Iterable[ChangeRecord]) -> Iterator[str]:
+    by_reason: dict[str, list[ChangeRecord]] = {}
     for record in kept:
         by_reason.setdefault(record.reason or "", []).append(record)
     for reason, records in sorted(by_reason.items(), key=lambda item: -len(item[1])):
@@ -55,3 +107,41 @@ def _kept_lines(kept: list[WeightRecord]) -> Iterator[str]:
             names = [record.name for record in records[:NAMED_PER_REASON]]
             names += [f"and {len(records) - len(names)} more (--verbose)"] if len(records) > len(names) else []
             yield from (f"           {name}" for name in names)
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _shape(record: ConstantRecord) -> str:
+    return "x".join(map(str, record.shape))
+
+
+_NAME, _SHAPE = Column("weight", lambda record: record.name), Column("shape", _shape)
+_PLANNED = (
+    _NAME,
+    _SHAPE,
+    Column("to do", lambda weight: weight.method or ""),
+    Column("now", lambda weight: format_bytes(weight.bytes_before), right=True),
+    Column("then", lambda weight: f"{'' if weight.exact else '~'}{format_bytes(weight.bytes_after)}", right=True),
+    Column("SNR dB", expected_decibels, right=True),
+)
+_STORED = (
+    _NAME,
+    _SHAPE,
+    Column("stored as", lambda weight: weight.storage),
+    Column("bits", lambda weight: f"{weight.bits_per_weight:.2f}", right=True),
+    Column("bytes", lambda weight: format_bytes(weight.bytes), right=True),
+)
+
+
+def _fitted(columns: tuple[Column, ...], rows: Sequence[Any]) -> str:
+    """A table whose names are shortened until it is no wider than the terminal; a pipe has no width."""
+    table = render(columns, rows)
+    excess = max(map(len, table.splitlines())) - shutil.get_terminal_size().columns
+    if not sys.stdout.isatty() or excess <= 0:
+        return table
+    name, *others = columns
+    names = [name.text(row) for row in rows]
+    short = dict(zip(names, shorten_alike(names, max(map(len, names)) - excess), strict=True))
+    return render((Column(name.heading, lambda row: short[name.text(row)]), *others), rows)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping, Sequence
+
+from .shell_words import in_shell_words, without_function
 
 UNITS = ("", "k", "M", "G", "T")
 
@@ -27,8 +29,26 @@ def format_decibels(value: float | None) -> str:
     return "exact" if value == float("inf") else f"{value:.1f} dB"
 
 
-def describe_error(error: Exception) -> str:
-    """One line that says what went wrong and, where the shell has a word for it, what to do."""
+def shorten(name: str, length: int) -> str:
+    """A name of at most so many characters; what is left out of its middle is an ellipsis."""
+    if len(name) <= length:
+        return name
+    tail = (length - 1) // 2
+    return f"{name[: length - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def shorten_alike(names: Sequence[str], length: int) -> list[str]:
+    """Names of about so many characters, without the end that all share, and then without what they begin with."""
+    shared = 0
+    while len({name[-shared - 1 :] for name in names}) == 1 and all(len(name) > shared + 1 for name in names):
+        shared += 1
+    cut = [f"{name[: len(name) - shared]}…" if shared > 1 and len(names) > 1 else name for name in names]
+    length = max(length, 12)
+    return [name if len(name) <= length else f"…{name[1 - length :]}" for name in cut]
+
+
+def describe_error(error: Exception, flags: Mapping[str, str]) -> str:
+    """One line that says what went wrong and what to do, with the command's flags in place of parameters."""
     if isinstance(error, MemoryError):
         return "not enough memory; try fewer threads with --num-threads"
     if isinstance(error, OSError) and error.strerror and error.filename:
@@ -37,5 +57,5 @@ def describe_error(error: Exception) -> str:
             text += "; choose another -o or pass --overwrite"
         return text
     if isinstance(error, (ValueError, TypeError, OSError)) and str(error):
-        return re.sub(r"\b(overwrite|strict)=True\b", r"--\1", str(error))
-    return f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)"
+        return in_shell_words(without_function(str(error)), flags)
+    return f"unexpected {type(error).__name__}: {error}; --debug shows where, please report it"

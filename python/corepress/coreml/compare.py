@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import time
@@ -12,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..arrays import as_threads
+from ..documents import to_json
 from ..measure import snr_db
 from .decoded import Undecodable, decoded, distance, finite, in_decibels, release
 from .package import Package
 from .predictions import ComparedOutput, compare_predictions, prediction_obstacle
 from .program import Definition, Program, Weight
+from .renames import read_renamed
 from .storage import describe_storage, stored_bytes, visible_weights
 from .table import Column, format_bytes, render
 from .transform import StrPath
@@ -118,7 +119,7 @@ class Comparison:
 
     def to_json(self) -> str:
         """As strict JSON."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        return to_json(self.to_dict())
 
     @property
     def totals(self) -> str:
@@ -193,7 +194,8 @@ def compare(
     num_threads = as_threads("compare_models", num_threads)
     started = time.perf_counter()
     packages = Package.open(first), Package.open(second)
-    programs = Program(packages[0]), Program(packages[1])
+    program = Program(packages[0])
+    programs = program, read_renamed(packages[1], program)
     ours, theirs = (visible_weights(program) for program in programs)
     our_names, their_names = _by_name(ours), _by_name(theirs)
     weights, signal, noise = [], [], []

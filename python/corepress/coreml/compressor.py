@@ -22,7 +22,7 @@ from .decompressor import lift_definition
 from .operations import OperationForm, check_steps, lower
 from .program import Program, Weight
 from .report import Report
-from .selection import select, unmatched_rules
+from .selection import bind_rules, select
 from .storage import is_compressed
 from .targets import Encoding, TargetLint, TargetWarning
 from .transform import Keep, Outcome, ProgressCallback, StrPath, Work, transform
@@ -45,21 +45,22 @@ class Decisions:
     config : Config
         The config.
     strict : bool
-        Raise where a weight that the config means has to be kept, and for rules that mean no weight.
+        Raise where a weight that the config matches has to be kept, and for rules that match no weight.
     """
 
     def __init__(self, config: Config, *, strict: bool) -> None:
         self._config, self._strict = config, strict
         self._lint = TargetLint(config.target)
+        self.notes: tuple[str, ...] = ()
         self.unmatched_rules: tuple[str, ...] = ()
 
     def prepare(self, program: Program) -> None:
         """Look at the program as a whole; raises if the run cannot work."""
         if not (self._config.op_types or self._config.weights):
             check_steps(self._config.global_config.steps, program.version)
-        self.unmatched_rules = unmatched_rules(self._config, program)
+        self._config, self.notes, self.unmatched_rules = bind_rules(self._config, program)
         if self._strict and self.unmatched_rules:
-            raise ValueError(f"config: no weight is meant by {'; '.join(self.unmatched_rules)}")
+            raise ValueError(f"config: no weight matches {'; '.join(self.unmatched_rules)}")
         self._lint.check_version(program.specification_version)
 
     def decide(self, weight: Weight) -> Decision:
@@ -107,6 +108,7 @@ def compress(
     weight_threshold: int | None = None,
     target: str | None = None,
     joint_compression: bool | None = None,
+    keep_position_tables: bool | None = None,
     num_threads: int | None = None,
 ) -> Report:
     """Compress the weights of an ``.mlpackage``.
@@ -129,7 +131,7 @@ def compress(
         Replace `dst` if it exists.
     strict : bool
         Raise if a weight cannot be compressed as asked, instead of keeping it and saying so in the report, or if a
-        rule of the config means no weight.
+        rule of the config matches no weight.
     weight_threshold : int, optional
         Weights of this many elements or fewer are kept, whatever the config says; None for the config's thresholds,
         2048 if it has none.
@@ -138,6 +140,8 @@ def compress(
     joint_compression : bool, optional
         Whether weights that are compressed already are compressed further instead of left alone; None for the config's
         choice.
+    keep_position_tables : bool, optional
+        Whether rotary tables and other tables of positions are left unchanged; None for the config's choice.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`. The result does not
         depend on it.
@@ -155,8 +159,14 @@ def compress(
         If the package is damaged.
     """
     num_threads = as_threads("compress", num_threads)
-    overrides = {"weight_threshold": weight_threshold, "target": target, "joint_compression": joint_compression}
-    decisions = Decisions(as_config(config, **overrides), strict=strict)
+    given = as_config(
+        config,
+        weight_threshold=weight_threshold,
+        target=target,
+        joint_compression=joint_compression,
+        keep_position_tables=keep_position_tables,
+    )
+    decisions = Decisions(given, strict=strict)
     return compress_as_decided(src, dst, decisions, progress=progress, overwrite=overwrite, num_threads=num_threads)
 
 
@@ -176,7 +186,7 @@ def compress_as_decided(
 
         def work(threads: int) -> Outcome:
             try:
-                form, snr_db = _compressed(_stored(weight, values), decision.steps, first.version, threads)
+                form, snr_db = compress_stored(stored_values(weight, values), decision.steps, first.version, threads)
             except Keep as reason:
                 raise decisions.kept(weight, reason) from None
             except NonFiniteError as failure:
@@ -196,11 +206,14 @@ def compress_as_decided(
     )
     compressed = [record.name for record in report.weights if record.status == "compressed"]
     return dataclasses.replace(
-        report, unmatched_rules=decisions.unmatched_rules, warnings=decisions.warnings(compressed)
+        report,
+        notes=decisions.notes,
+        unmatched_rules=decisions.unmatched_rules,
+        warnings=decisions.warnings(compressed),
     )
 
 
-def _stored(weight: Weight, values: ValueReader) -> NDArray[Any] | CompressedTensor:
+def stored_values(weight: Weight, values: ValueReader) -> NDArray[Any] | CompressedTensor:
     """The values of a weight, or the tensor that it is stored as."""
     first = weight.first
     if is_compressed(weight):
@@ -305,7 +318,7 @@ def _agreed(axes: set[int | None], which: str) -> int:
     return axis
 
 
-def _compressed(
+def compress_stored(
     stored: NDArray[Any] | CompressedTensor, steps: tuple[Spec, ...], version: int, num_threads: int
 ) -> tuple[OperationForm, float]:
     """The steps' result, and its signal-to-noise ratio in decibel against what is stored; raises `Keep`."""

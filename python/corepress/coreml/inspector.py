@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from ..documents import to_json
 from .package import Package
 from .program import Program, Weight
 from .records import IDENTITY_COLUMNS, ConstantRecord, bits_per_weight, identity
@@ -91,17 +91,26 @@ class Inspection:
 
     def to_json(self) -> str:
         """As strict JSON."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        return to_json(self.to_dict())
 
-    def __str__(self) -> str:
+    @property
+    def heading(self) -> str:
+        """What the package is, in a few lines."""
         files = ", ".join(f"{name} ({format_bytes(size)})" for name, size in self.weight_files.items()) or "none"
         functions = f"functions: {', '.join(self.functions)}\n" if self.functions else ""
+        version = f"specification version: {self.specification_version}"
+        return f"{self.source}\n{version}\n{functions}weight files: {files}"
+
+    @property
+    def totals(self) -> str:
+        """The totals in a line."""
         return (
-            f"{self.source}\nspecification version: {self.specification_version}\n"
-            f"{functions}weight files: {files}\n\n{render(_COLUMNS, self.weights)}\n"
             f"{len(self.weights)} constants, {self.weight_count} weights, {format_bytes(self.weight_bytes)}, "
             f"{self.bits_per_weight:.2f} bits/weight"
         )
+
+    def __str__(self) -> str:
+        return f"{self.heading}\n\n{render(_COLUMNS, self.weights)}\n{self.totals}"
 
     def __repr__(self) -> str:
         return f"<Inspection {self.source}: {len(self.weights)} constants, {self.bits_per_weight:.3f} bits/weight>"

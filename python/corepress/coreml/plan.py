@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable
@@ -12,20 +11,27 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import as_threads
 from ..config import ConfigLike, as_config
-from ..errors import FormatError, TooLargeTablesError
-from .compressor import Decision, Decisions
+from ..documents import to_json
+from ..errors import FormatError, NonFiniteError, TooLargeTablesError
+from ..specs import Palettize
+from .compressor import Decision, Decisions, compress_stored, stored_values
 from .data_types import DataType
+from .decoded import finite, in_decibels, release
 from .operations import MOST_WEIGHTS_PER_BYTE, OperationForm
 from .package import Package
 from .phantoms import phantom
 from .pipeline import Result, Task
 from .program import Program, Weight
 from .records import IDENTITY_COLUMNS, ChangeRecord, bits_per_weight, identity
+from .remarks import remarks
 from .rewrite import Edit, rewrite
-from .storage import check_stored, stored_bytes, visible_weights
+from .sampling import sample_rows
+from .storage import check_stored, is_compressed, stored_bytes, visible_weights
 from .table import Column, format_bytes, render
 from .targets import TargetWarning
 from .transform import Keep, StrPath
@@ -43,9 +49,16 @@ class PlannedWeight(ChangeRecord):
         What is to be done.
     exact : bool
         Whether `bytes_after` is certain; where it depends on the values, it is an estimate.
+    expected_snr_db : float or None
+        Signal-to-noise ratio of some of its rows, compressed in this way; None where none were.
     """
 
     exact: bool
+    expected_snr_db: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON; rows that lose nothing have ``expected_snr_db`` None."""
+        return super().to_dict() | {"expected_snr_db": finite(self.expected_snr_db)}
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,8 +75,10 @@ class Plan:
         Bytes of all files of the package, now and then.
     exact : bool
         Whether `bytes_after` is certain, as long as no weight turns out to hold NaN or infinite values, which are kept.
+    notes : tuple of str
+        Rules of the config that were read in another way than they are written, and the names they match.
     unmatched_rules : tuple of str
-        Rules of the config that mean no weight of the package.
+        Rules of the config that match no weight of the package.
     warnings : tuple of TargetWarning
         What is known against these encodings on the config's target.
     seconds : float
@@ -75,6 +90,7 @@ class Plan:
     bytes_before: int
     bytes_after: int
     exact: bool
+    notes: tuple[str, ...]
     unmatched_rules: tuple[str, ...]
     warnings: tuple[TargetWarning, ...]
     seconds: float
@@ -102,6 +118,7 @@ class Plan:
             values
             | totals
             | {
+                "notes": list(self.notes),
                 "unmatched_rules": list(self.unmatched_rules),
                 "warnings": [warning.to_dict() for warning in self.warnings],
                 "weights": [weight.to_dict() for weight in self.weights],
@@ -110,7 +127,7 @@ class Plan:
 
     def to_json(self) -> str:
         """As strict JSON."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        return to_json(self.to_dict())
 
     @property
     def totals(self) -> str:
@@ -123,9 +140,7 @@ class Plan:
         )
 
     def __str__(self) -> str:
-        notes = "".join(f"\nno weight is meant by {rule}" for rule in self.unmatched_rules)
-        notes += "".join(f"\n{warning}" for warning in self.warnings)
-        return f"{render(_COLUMNS, self.weights)}\n{self.totals}{notes}"
+        return "\n".join((render(_COLUMNS, self.weights), self.totals, *(text for _, text in remarks(self))))
 
     def __repr__(self) -> str:
         return f"<Plan {self.source}: {self.compressed} to compress, {self.bytes_before} -> {self.bytes_after} bytes>"
@@ -137,7 +152,13 @@ _COLUMNS = (
     Column("bits", lambda weight: f"{weight.bits_per_weight:.2f}", right=True),
     Column("now", lambda weight: format_bytes(weight.bytes_before), right=True),
     Column("then", lambda weight: f"{'' if weight.exact else '~'}{format_bytes(weight.bytes_after)}", right=True),
+    Column("SNR dB", lambda weight: expected_decibels(weight), right=True),
 )
+
+
+def expected_decibels(weight: PlannedWeight) -> str:
+    """The expected signal-to-noise ratio in words."""
+    return "-" if weight.expected_snr_db is None else f"~{in_decibels(weight.expected_snr_db)}"
 
 
 class _CountingWriter:
@@ -202,15 +223,22 @@ def plan(
     weight_threshold: int | None = None,
     target: str | None = None,
     joint_compression: bool | None = None,
+    keep_position_tables: bool | None = None,
+    expect_snr: bool = False,
+    num_threads: int | None = None,
 ) -> Plan:
-    """Tell what `compress` would do with the same arguments, without compressing or writing anything.
+    """Return what `compress` would do with the same arguments, without writing anything.
 
     Parameters
     ----------
     src : path-like
         The package.
-    config, strict, weight_threshold, target, joint_compression
+    config, strict, weight_threshold, target, joint_compression, keep_position_tables
         As for `compress`.
+    expect_snr : bool
+        Compress some rows of each weight, to know about what signal-to-noise ratio to expect.
+    num_threads : int, optional
+        Threads to use for that; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
     Returns
     -------
@@ -224,22 +252,32 @@ def plan(
 
     Notes
     -----
-    Only the program is read, not the weights. Sizes that depend on the values (pruning, palettes of quantized
-    weights, ``mode="unique"`` or ``"custom"``) are estimates and marked so.
+    Only the program is read, not the weights, unless with `expect_snr`. Sizes that depend on the values (pruning,
+    palettes of quantized weights, ``mode="unique"`` or ``"custom"``) are estimates and marked so.
     """
     started = time.perf_counter()
     package = Package.open(src)
     program = Program(package)
-    overrides = {"weight_threshold": weight_threshold, "target": target, "joint_compression": joint_compression}
-    decisions = Decisions(as_config(config, **overrides), strict=strict)
+    given = as_config(
+        config,
+        weight_threshold=weight_threshold,
+        target=target,
+        joint_compression=joint_compression,
+        keep_position_tables=keep_position_tables,
+    )
+    decisions = Decisions(given, strict=strict)
     decisions.prepare(program)
     weights = visible_weights(program)
+    threads = as_threads("plan", num_threads)
     records, edits = [], []
     output = _CountingOutput(package)
     with ValueReader(package) as values:
         check_stored(weights, values)
         for weight in weights:
-            record, form = _planned(weight, decisions)
+            record, form, decision = _planned(weight, decisions)
+            if expect_snr and decision is not None:
+                snr_db = _expected_snr_db(weight, decision, values, threads)
+                record = dataclasses.replace(record, expected_snr_db=snr_db)
             records.append(record)
             if form is not None:
                 edits.append(Edit(weight, Task(_given(form), 0), _settled, reads=False))
@@ -250,6 +288,7 @@ def plan(
         bytes_before=package.size,
         bytes_after=output.size,
         exact=all(record.exact for record in records),
+        notes=decisions.notes,
         unmatched_rules=decisions.unmatched_rules,
         warnings=decisions.warnings(record.name for record in records if record.status == "compress"),
         seconds=time.perf_counter() - started,
@@ -264,7 +303,22 @@ def _settled(result: Result[OperationForm]) -> OperationForm:
     return result()
 
 
-def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, OperationForm | None]:
+def _expected_snr_db(weight: Weight, decision: Decision, values: ValueReader, threads: int) -> float | None:
+    """What some rows of a weight lose; None for what is compressed already, or where it cannot be known beforehand."""
+    custom = any(isinstance(step, Palettize) and step.mode == "custom" for step in decision.steps)
+    if is_compressed(weight) or custom:
+        return None
+    stored = stored_values(weight, values)
+    rows = sample_rows(stored, decision.steps) if isinstance(stored, np.ndarray) else None
+    try:
+        return None if rows is None else compress_stored(rows, decision.steps, weight.first.version, threads)[1]
+    except (Keep, NonFiniteError):
+        return None
+    finally:
+        release(weight.first, values)
+
+
+def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, OperationForm | None, Decision | None]:
     first, size = weight.first, stored_bytes(weight)
     form, decision, exact, keep = None, None, True, None
     try:
@@ -284,7 +338,7 @@ def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, Opera
         bytes_after=after,
         exact=exact,
     )
-    return record, form
+    return record, form, None if keep else decision
 
 
 def _form(weight: Weight, decisions: Decisions, decision: Decision) -> tuple[OperationForm, bool]:

@@ -197,6 +197,8 @@ class Program:
     ----------
     package : Package
         Package to read.
+    model : message, optional
+        Its model, if it has been read already.
 
     Attributes
     ----------
@@ -223,9 +225,9 @@ class Program:
         If it is not an ML program, or its functions use opsets whose forms differ.
     """
 
-    def __init__(self, package: Package) -> None:
+    def __init__(self, package: Package, model: Any = None) -> None:
         self._package = package
-        self.model = read_model(package.model_path)
+        self.model = read_model(package.model_path) if model is None else model
         self.specification_version = int(self.model.specificationVersion)
         self.definitions: list[Definition] = []
         self.references: list[Reference] = []

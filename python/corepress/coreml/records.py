@@ -8,8 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .position_tables import is_position_table
 from .program import Weight
 from .table import Column
+
+ALREADY_COMPRESSED = "already compressed"
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,18 @@ class ConstantRecord:
         """Number of weights."""
         return math.prod(self.shape)
 
+    @property
+    def position_table(self) -> bool:
+        """Whether it is a rotary table or another table of positions, by its name and consumers."""
+        return is_position_table(self.name, self.consumers)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        return dataclasses.asdict(self) | {"consumers": list(self.consumers), "shape": list(self.shape)}
+        return dataclasses.asdict(self) | {
+            "consumers": list(self.consumers),
+            "shape": list(self.shape),
+            "position_table": self.position_table,
+        }
 
 
 @dataclass(frozen=True)
@@ -91,8 +103,12 @@ def bits_per_weight(nbytes: int, records: Iterable[ConstantRecord]) -> float:
     return 8.0 * nbytes / count if count else 0.0
 
 
+def _used_by(record: ConstantRecord) -> str:
+    return (", ".join(record.consumers) or "-") + (" (position table)" if record.position_table else "")
+
+
 IDENTITY_COLUMNS = (
     Column("weight", lambda record: record.name),
-    Column("used by", lambda record: ", ".join(record.consumers) or "-"),
+    Column("used by", _used_by),
     Column("shape", lambda record: "x".join(map(str, record.shape))),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import sys
@@ -12,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..documents import from_json, to_json
 from .records import IDENTITY_COLUMNS, ChangeRecord, bits_per_weight
+from .remarks import remarks
 from .table import Column, format_bytes, render
 from .targets import TargetWarning
 
@@ -64,6 +65,7 @@ class WeightRecord(ChangeRecord):
     def from_dict(cls, values: dict[str, Any]) -> WeightRecord:
         """The reverse of `to_dict`."""
         values = dict(values)
+        del values["position_table"]  # told by the name
         if values.pop("lossless"):
             values["snr_db"] = math.inf
         return cls(**{**values, "consumers": tuple(values["consumers"]), "shape": tuple(values["shape"])})
@@ -85,8 +87,10 @@ class Report:
         Duration.
     peak_memory_bytes : int or None
         Largest resident memory of the process so far; None where the system does not tell.
+    notes : tuple of str
+        Rules of the config that were read in another way than they are written, and the names they match.
     unmatched_rules : tuple of str
-        Rules of the config that mean no weight of the package.
+        Rules of the config that match no weight of the package.
     warnings : tuple of TargetWarning
         What is known against how the weights are stored now, on the config's target.
     """
@@ -98,6 +102,7 @@ class Report:
     bytes_after: int
     seconds: float
     peak_memory_bytes: int | None
+    notes: tuple[str, ...] = ()
     unmatched_rules: tuple[str, ...] = ()
     warnings: tuple[TargetWarning, ...] = ()
 
@@ -146,6 +151,7 @@ class Report:
             "seconds": self.seconds,
             "weights_per_second": self.weights_per_second,
             "peak_memory_bytes": self.peak_memory_bytes,
+            "notes": list(self.notes),
             "unmatched_rules": list(self.unmatched_rules),
             "warnings": [warning.to_dict() for warning in self.warnings],
             "weights": [record.to_dict() for record in self.weights],
@@ -153,7 +159,7 @@ class Report:
 
     def to_json(self) -> str:
         """As strict JSON."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        return to_json(self.to_dict())
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Report:
@@ -161,13 +167,13 @@ class Report:
         given = {field.name: values[field.name] for field in dataclasses.fields(cls)}
         given["weights"] = tuple(map(WeightRecord.from_dict, values["weights"]))
         given["warnings"] = tuple(map(TargetWarning.from_dict, values["warnings"]))
-        given["unmatched_rules"] = tuple(values["unmatched_rules"])
+        given |= {name: tuple(values[name]) for name in ("notes", "unmatched_rules")}
         return cls(**given)
 
     @classmethod
     def from_json(cls, text: str) -> Report:
         """The reverse of `to_json`."""
-        return cls.from_dict(json.loads(text))
+        return cls.from_dict(from_json(text))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Report:
@@ -195,12 +201,11 @@ class Report:
         table = render(_COLUMNS, self.weights)
         before, after = format_bytes(self.bytes_before), format_bytes(self.bytes_after)
         changed, speed = len(self.weights) - self.kept, self.weights_per_second / 1e6
-        notes = "".join(f"\nno weight is meant by {rule}" for rule in self.unmatched_rules)
-        notes += "".join(f"\n{warning}" for warning in self.warnings)
-        return (
-            f"{table}\n{changed} changed, {self.kept} kept; {before} -> {after}, "
-            f"{self.bits_per_weight:.2f} bits/weight; {self.seconds:.2f} s, {speed:.1f} M weights/s{notes}"
+        totals = (
+            f"{changed} changed, {self.kept} kept; {before} -> {after}, "
+            f"{self.bits_per_weight:.2f} bits/weight; {self.seconds:.2f} s, {speed:.1f} M weights/s"
         )
+        return "\n".join((table, totals, *(text for _, text in remarks(self))))
 
     def __repr__(self) -> str:
         return (

@@ -1,26 +1,53 @@
-"""Which weights of a program a config means, and what it says about them."""
+"""Which weights of a program a config matches, and what it says about them."""
 
 from __future__ import annotations
 
 from math import prod
 
 from ..config import Config
+from ..rule_names import resolve_names
 from ..weight_config import WeightConfig
 from .data_types import FLOATS
+from .position_tables import is_position_table
 from .program import Program, Weight
+from .records import ALREADY_COMPRESSED
 from .storage import is_compressed, visible_weights
 from .transform import Keep
 from .values import MINIMUM_BLOB_COUNT
 
+_MULTIPLIES = {"linear", "matmul", "conv"}
 
-def unmatched_rules(config: Config, program: Program) -> tuple[str, ...]:
-    """The rules of a config that mean no weight of a program, in words."""
+
+def bind_rules(config: Config, program: Program) -> tuple[Config, tuple[str, ...], tuple[str, ...]]:
+    """The config with its rules by name read as they match a program.
+
+    Returns
+    -------
+    config : Config
+        The config.
+    notes : tuple of str
+        The rules that were read in another way than they are written, and what they match.
+    unmatched : tuple of str
+        The rules that match no weight of the program, in words.
+    """
     weights = visible_weights(program)
     consumers = [consumer for weight in weights for consumer in weight.consumers]
     names = [name for weight in weights for name in weight.names]
     names += [consumer.name for consumer in consumers]
-    op_types = [consumer.operation for consumer in consumers]
-    return config.unmatched(list(dict.fromkeys(names)), list(dict.fromkeys(op_types)))
+    names = list(dict.fromkeys(names))
+    config, notes = resolve_names(config, names, _tied_embedding(weights))
+    op_types = dict.fromkeys(consumer.operation for consumer in consumers)
+    return config, notes, config.unmatched(names, list(op_types))
+
+
+def _tied_embedding(weights: list[Weight]) -> str | None:
+    """The weight that is both looked up and multiplied by, if there is one."""
+    found = [
+        weight.first.name
+        for weight in weights
+        if "gather" in weight.consumer_types and not _MULTIPLIES.isdisjoint(weight.consumer_types)
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def select(config: Config, weight: Weight) -> WeightConfig:
@@ -41,7 +68,7 @@ def _require_candidate(weight: Weight, config: Config, weight_threshold: int) ->
     """Keep what no config means."""
     first, count = weight.first, prod(weight.first.shape)
     if is_compressed(weight) and not config.joint_compression:
-        raise planned("already compressed")
+        raise planned(ALREADY_COMPRESSED)
     if first.data_type not in FLOATS:
         raise planned(f"{first.data_type.name} is not float16 or float32")
     if len(first.shape) < 2:
@@ -52,6 +79,12 @@ def _require_candidate(weight: Weight, config: Config, weight_threshold: int) ->
         raise planned("operand of a compressed weight")
     if not weight.consumers:
         raise planned("no operation uses it")
+    if (
+        config.keep_position_tables
+        and is_position_table(first.name, weight.consumer_types)
+        and config.by_name(weight.names) is None
+    ):
+        raise planned("position table")
     if weight.feeds_output:
         raise planned("block output, which Core ML does not take from a compressed weight")
 

@@ -18,10 +18,12 @@ import numpy as np
 
 from .. import _core
 from ..arrays import as_threads, same_bits
+from ..documents import to_json
 from ..errors import FormatError
 from .decoded import Undecodable, decoded, distance, finite, in_decibels, release
 from .package import MANIFEST, Package
 from .program import Definition, Program, Reference
+from .renames import read_renamed
 from .skeleton import differences
 from .storage import steps
 from .table import Column, format_bytes, render
@@ -111,7 +113,7 @@ class Verification:
 
     def to_json(self) -> str:
         """As strict JSON."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        return to_json(self.to_dict())
 
     @property
     def totals(self) -> str:
@@ -151,9 +153,9 @@ def verify(
 ) -> Verification:
     """Check a compressed package against its source.
 
-    The program must be the same but for constants; constants must be bit for bit those of the source, or compressed
-    forms that decode to finite values of their type and shape; every record of the weight files must be sound; and
-    all other files must be the same.
+    The program must be the same but for constants and their names, which coremltools changes; constants must be bit for
+    bit those of the source, or compressed forms that decode to finite values of their type and shape; every record of
+    the weight files must be sound; and all other files must be the same.
 
     Parameters
     ----------
@@ -184,7 +186,7 @@ def verify(
     try:
         package = Package.open(compressed)
         size = package.size
-        result = Program(package)
+        result = read_renamed(package, program)
     except ValueError as error:  # damaged, or no ML program
         problems.append(str(error))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 import click
 
 from ..cli.wording import format_count
+from ..documents import to_json
 from .variants import VARIANTS, Original, Result, measure
 
 ORIGINAL = "UNet.mlpackage"
@@ -26,7 +26,9 @@ def package_name(slug: str) -> str:
 OUTPUTS = (ORIGINAL, *(package_name(variant.slug) for variant in VARIANTS), PLOT, RESULTS, MARKER)
 
 
-def run_demo(directory: Path, *, overwrite: bool = False, as_json: bool = False, quiet: bool = False) -> None:
+def run_demo(
+    directory: Path, *, overwrite: bool = False, verbose: bool = False, as_json: bool = False, quiet: bool = False
+) -> None:
     """Write the demo's packages, plot and results into `directory` and print a summary.
 
     Parameters
@@ -35,6 +37,8 @@ def run_demo(directory: Path, *, overwrite: bool = False, as_json: bool = False,
         Folder to write to; an earlier demo's output in it is replaced.
     overwrite : bool
         Also write into a folder that an earlier demo did not make. Other files in it stay.
+    verbose : bool
+        Print the report of each package as well, one line per weight.
     as_json : bool
         Print the results as one JSON document.
     quiet : bool
@@ -46,20 +50,20 @@ def run_demo(directory: Path, *, overwrite: bool = False, as_json: bool = False,
         If the folder has files, no demo made it, and `overwrite` is false.
     """
     with _own_output(directory, overwrite):
-        original, results = _compress_all(directory, quiet)
+        original, results = _compress_all(directory, quiet, verbose and not (quiet or as_json))
         document = {"original": asdict(original), "results": [asdict(result) for result in results]}
-        (directory / RESULTS).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        (directory / RESULTS).write_text(to_json(document) + "\n", encoding="utf-8")
         _say(quiet, "drawing the plot")
         from .plot import draw_plot
 
         draw_plot(original, results, directory / PLOT)
     if as_json:
-        click.echo(json.dumps(document, indent=2))
+        click.echo(to_json(document))
     elif not quiet:
         _tell(directory, original, results)
 
 
-def _compress_all(directory: Path, quiet: bool) -> tuple[Original, list[Result]]:
+def _compress_all(directory: Path, quiet: bool, verbose: bool) -> tuple[Original, list[Result]]:
     from .. import coreml
     from .model import build_unet
 
@@ -70,6 +74,8 @@ def _compress_all(directory: Path, quiet: bool) -> tuple[Original, list[Result]]
         _say(quiet, f"compressing: {variant.label}")
         package = package_name(variant.slug)
         report = coreml.compress(directory / ORIGINAL, directory / package, variant.spec)
+        if verbose:
+            click.echo(f"{package}\n{report}\n")
         results.append(measure(variant, package, report, weights.energies))
     return Original(package=ORIGINAL, bytes=report.bytes_before, weights=weights.count), results
 

@@ -74,6 +74,14 @@ class Quantization:
         return self.mode == DEQUANTIZATION
 
     @property
+    def advice(self) -> tuple[str, ...]:
+        """What loses less in about the same size, if anything does."""
+        if self.to_half or not self.mode.startswith("linear") or (self.nbits or HALF_BITS) > 4:
+            return ()
+        alternative = "quantization_mode='kmeans_lut' loses less in about the same size"
+        return (f"even steps lose much at {self.nbits} bits; {alternative}",)
+
+    @property
     def to_half(self) -> bool:
         """Whether weights become half precision ones."""
         return self.nbits == HALF_BITS

@@ -89,6 +89,7 @@ def plan(
         bytes_before=before,
         bytes_after=after,
         exact=True,
+        notes=quantization.advice,
         unmatched_rules=(),
         warnings=(),
         seconds=time.perf_counter() - started,
@@ -97,4 +98,5 @@ def plan(
 
 def _planned(record: WeightRecord) -> PlannedWeight:
     values = {field.name: getattr(record, field.name) for field in dataclasses.fields(ChangeRecord)}
-    return PlannedWeight(**values | {"status": "keep" if record.status == "kept" else "compress"}, exact=True)
+    status = "keep" if record.status == "kept" else "compress"
+    return PlannedWeight(**values | {"status": status}, exact=True, expected_snr_db=record.snr_db)

@@ -271,6 +271,7 @@ def _run(
         bytes_after=bytes_after,
         seconds=time.perf_counter() - started,
         peak_memory_bytes=peak_memory_bytes(),
+        notes=quantization.advice,
     )
     if on_report is not None:
         on_report(report)

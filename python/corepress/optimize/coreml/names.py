@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...coreml.program import Definition, Program, label_of
+from ...coreml.renames import names_made, replace_names
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def rename(program: Program, new_names: Iterable[NewName]) -> None:
         What to rename.
     """
     functions = program.model.mlProgram.functions
-    counts = {name: Counter(_names_made(functions[name])) for name in functions}
+    counts = {name: Counter(names_made(functions[name])) for name in functions}
     changed: dict[str, dict[str, str]] = {name: {} for name in functions}
 
     def suggest(function: str, operation: Any, new: str, label: str) -> None:
@@ -54,7 +55,7 @@ def rename(program: Program, new_names: Iterable[NewName]) -> None:
         suggest(definition.function, operation, output + each.suffix, label + each.suffix)
     for name, renamed in changed.items():
         if renamed:
-            _replace(functions[name], renamed)
+            replace_names(functions[name], renamed)
 
 
 def _operands_made_here(definition: Definition) -> Iterator[Any]:
@@ -68,30 +69,3 @@ def _operands_made_here(definition: Definition) -> Iterator[Any]:
     for operation in definition.block.operations if taken else ():
         if any(output.name in taken for output in operation.outputs):
             yield operation
-
-
-def _blocks(function: Any) -> Iterator[Any]:
-    pending = list(function.block_specializations.values())
-    while pending:
-        block = pending.pop()
-        yield block
-        pending.extend(nested for operation in block.operations for nested in operation.blocks)
-
-
-def _names_made(function: Any) -> Iterator[str]:
-    yield from (given.name for given in function.inputs)
-    for block in _blocks(function):
-        yield from (given.name for given in block.inputs)
-        yield from (output.name for operation in block.operations for output in operation.outputs)
-
-
-def _replace(function: Any, renamed: dict[str, str]) -> None:
-    for block in _blocks(function):
-        for operation in block.operations:
-            for output in operation.outputs:
-                output.name = renamed.get(output.name, output.name)
-            for argument in operation.inputs.values():
-                for binding in argument.arguments:
-                    if binding.WhichOneof("binding") == "name" and binding.name in renamed:
-                        binding.name = renamed[binding.name]
-        block.outputs[:] = [renamed.get(name, name) for name in block.outputs]

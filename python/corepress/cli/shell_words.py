@@ -1,0 +1,48 @@
+"""Messages of the library in the words of the shell: flags for parameters, and no name of a function before them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import click
+
+_FUNCTION = re.compile(r"(?:[a-z_]+(?: list)?|WeightSelector|Config): ")
+_VALUE = r"=(?:(?P<true>True)\b|'(?P<text>[^']*)'|\"(?P<quoted>[^\"]*)\"|(?P<plain>[\w.:]+))"
+
+
+def flags_of(command: click.Command) -> dict[str, str]:
+    """The flags of a command's options, by the names of the parameters that they set."""
+    flags = {each.name or "": each.opts[0] for each in command.params if isinstance(each, click.Option)}
+    if "mode" in flags:
+        flags["quantization_mode"] = flags["mode"]  # as neural_network calls it
+    return flags
+
+
+def in_shell_words(text: str, flags: Mapping[str, str]) -> str:
+    """A message with flags in place of parameters.
+
+    Parameters
+    ----------
+    text : str
+        The message.
+    flags : dict of str to str
+        Flags by parameters, as `flags_of` gives them. ``strict=True`` and the like are always replaced, a bare name
+        only if it cannot be an ordinary word: ``group_size``.
+    """
+    names = "|".join(sorted(map(re.escape, flags), key=len, reverse=True))
+    if not names:
+        return text
+
+    def with_value(match: re.Match[str]) -> str:
+        value = next((found for found in (match["text"], match["quoted"], match["plain"]) if found is not None), None)
+        return flags[match["name"]] if value is None else f"{flags[match['name']]} {value}"
+
+    text = re.sub(rf"\b(?P<name>{names}){_VALUE}", with_value, text)
+    compound = "|".join(name for name in names.split("|") if "_" in name)
+    return re.sub(rf"(?<![\w-])({compound})\b(?!=)", lambda match: flags[match[1]], text) if compound else text
+
+
+def without_function(text: str) -> str:
+    """A message without the name of the Python function that begins it."""
+    return _FUNCTION.sub("", text, count=1) if _FUNCTION.match(text) else text
