@@ -1,6 +1,6 @@
-"""What callers give, checked once at the border: arrays of any protocol, whole numbers of any type, outputs.
+"""Arguments, checked once where they come in: arrays by any protocol, whole numbers of any type, outputs.
 
-Every function here takes the caller's name and the argument's, and its errors say both, the value and the rule.
+Functions take the names of the caller and of the argument; their errors say both, the value and the rule.
 """
 
 from __future__ import annotations
@@ -29,14 +29,9 @@ CODES = Dtypes(("uint8", "int8", "bool"), "uint8, int8 or bool")
 MASKS = Dtypes(("bool", "uint8"), "bool or uint8")
 BYTES = Dtypes(("uint8",), "uint8")
 
-_HINTS = {
-    "c": "; give its real and imaginary parts separately",
-    "V": "; give one of its fields",
-}
-
 
 def as_array(verb: str, name: str, given: Any, dtypes: Dtypes) -> NDArray[Any]:
-    """Return what a caller gave as a native-endian array of one of `dtypes`, copied only where it must be.
+    """Return an argument as a native-endian array of one of `dtypes`, copied only where it must be.
 
     Parameters
     ----------
@@ -63,7 +58,9 @@ def as_array(verb: str, name: str, given: Any, dtypes: Dtypes) -> NDArray[Any]:
     array = np.asarray(given) if isinstance(given, np.ndarray) else _read(verb, name, given, dtypes)
     dtype = array.dtype.newbyteorder("=")
     if dtype.name not in dtypes.names:
-        hint = _HINTS.get(dtype.kind, "") if dtype.kind != "V" or dtype.names else ""
+        hint = "; give one of its fields" if dtype.names else ""
+        if dtype.kind == "c":
+            hint = "; give its real and imaginary parts separately"
         raise TypeError(f"{verb}: {name} must be {_rule(array, given, dtypes)}{hint}")
     return array.astype(dtype, copy=False)
 
@@ -112,7 +109,9 @@ def _read(verb: str, name: str, given: Any, dtypes: Dtypes) -> NDArray[Any]:
 def _refusal(verb: str, name: str, given: Any, dtypes: Dtypes, failure: Exception) -> Exception:
     device = str(getattr(given, "device", "cpu"))
     if device == "meta":
-        return TypeError(f"{verb}: {name} must have values, which a tensor on the meta device has not; load it first")
+        return TypeError(
+            f"{verb}: {name} must hold values; a tensor on the meta device has only a shape, load it first"
+        )
     if "cpu" not in device.lower():
         return TypeError(f"{verb}: {name} must be in the CPU's memory, not on {device}; give {name}.cpu()")
     if isinstance(given, list | tuple) and isinstance(failure, ValueError):
@@ -144,7 +143,7 @@ def _read_bfloat16(verb: str, name: str, given: Any) -> NDArray[Any] | None:
         from ml_dtypes import bfloat16 as scalar
     except ImportError:
         raise TypeError(
-            f"{verb}: {name} is bfloat16, which NumPy has by the package ml_dtypes alone; install that, or give "
+            f"{verb}: {name} is bfloat16, for which NumPy needs the package ml_dtypes; install it, or give "
             f"{name}.float()"
         ) from None
     dtype[0] = unsigned

@@ -1,9 +1,10 @@
-"""One intake: every argument takes what it means in every form, and says what is wrong with all else."""
+"""Every argument takes its values in every form, and names itself in the refusal of all else."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -224,7 +225,10 @@ def test_every_argument_names_itself_in_every_refusal(name, kind, recwarn):
 def test_refusals_say_what_to_do():
     for given, message in [
         (Elsewhere("cuda:0"), "prune: weight must be in the CPU's memory, not on cuda:0; give weight.cpu()"),
-        (Elsewhere("meta"), "prune: weight must have values, which a tensor on the meta device has not; load it"),
+        (
+            Elsewhere("meta"),
+            "prune: weight must hold values; a tensor on the meta device has only a shape, load it first",
+        ),
         (np.ma.array([1.0]), "prune: weight must not be a masked array; fill it, with weight.filled(value)"),
         (np.array([1j]), "not complex128; give its real and imaginary parts separately"),
         (np.zeros(2, [("a", "f4")]), "; give one of its fields"),
@@ -268,6 +272,15 @@ def test_bfloat16_comes_by_dlpack(name):
         pytest.skip("compares arrays of one dtype")
     values = argument.right.astype(BFLOAT16)
     assert_same(argument.call(Bfloat16(values)), argument.call(values))
+
+
+def test_bfloat16_needs_the_package_of_the_dtype(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    message = (
+        "quantize: weight is bfloat16, for which NumPy needs the package ml_dtypes; install it, or give weight.float()"
+    )
+    with pytest.raises(TypeError, match=re.escape(message)):
+        cp.quantize(Bfloat16(WEIGHT.astype(BFLOAT16)))
 
 
 def test_tensors_of_torch():
