@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "core/parallel.h"
@@ -10,12 +11,41 @@
 
 namespace corepress {
 
+namespace {
+
+// A float that rounds to half as the double does: its last bit is 1 if any of the bits that do not fit was. What is
+// below or beyond the range of float is below or beyond that of half.
+float half_way_from_double(double value) {
+    constexpr uint64_t kLost = (uint64_t{1} << 29) - 1;
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    bits = (bits | ((bits & kLost) + kLost)) & ~kLost;
+    memcpy(&value, &bits, sizeof value);
+    return static_cast<float>(value);
+}
+
+void round_piece_to_half(const float* values, int64_t count, uint16_t* halves) {
+    kernels().half.narrow(values, count, halves);
+    for (int64_t i = 0; i < count; ++i) {  // instructions keep a NaN's payload
+        if (values[i] != values[i]) halves[i] = half_from_float(values[i]);
+    }
+}
+
+}  // namespace
+
 void round_to_half(const float* values, int64_t count, int threads, uint16_t* halves) {
     parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
-        kernels().half.narrow(values + begin, end - begin, halves + begin);
-        for (int64_t i = begin; i < end; ++i) {  // instructions keep a NaN's payload
-            if (values[i] != values[i]) halves[i] = half_from_float(values[i]);
-        }
+        round_piece_to_half(values + begin, end - begin, halves + begin);
+    });
+}
+
+void round_to_half(const double* values, int64_t count, int threads, uint16_t* halves) {
+    WorkspacePool<std::vector<float>> spaces;
+    parallel_pieces(count, kGrain, threads, [&](int64_t begin, int64_t end) {
+        auto singles = spaces.borrow();
+        singles->resize(static_cast<size_t>(end - begin));
+        std::transform(values + begin, values + end, singles->begin(), half_way_from_double);
+        round_piece_to_half(singles->data(), end - begin, halves + begin);
     });
 }
 

@@ -15,8 +15,9 @@ namespace corepress {
 
 ErrorSums add_pieces(const std::vector<ErrorSums>& pieces);
 
-// To nearest even. NaN becomes the quiet NaN of its sign.
+// To nearest even, once. NaN becomes the quiet NaN of its sign.
 void round_to_half(const float* values, int64_t count, int threads, uint16_t* halves);
+void round_to_half(const double* values, int64_t count, int threads, uint16_t* halves);
 
 template <typename Bits>
 int64_t count_nonfinite(const Bits* values, int64_t count, int threads);

@@ -52,15 +52,24 @@ py::array_t<uint16_t> half_bits(const py::array_t<float, py::array::c_style>& va
     return halves;
 }
 
-py::array_t<uint16_t> round_to_half_array(const py::array_t<float, py::array::c_style>& values,
-                                          std::optional<int> num_threads) {
+// float32 or float64, each rounded once.
+py::array_t<uint16_t> round_to_half_array(const py::array& values, std::optional<int> num_threads) {
+    require_contiguous(values, "values");
+    const bool wide = py::isinstance<py::array_t<double>>(values);
+    if (!wide && !py::isinstance<py::array_t<float>>(values)) {
+        throw py::type_error("values must be float32 or float64, not " + std::string(py::str(values.dtype())));
+    }
     py::array_t<uint16_t> halves(values.size());
     const int threads = threads_from(num_threads);
-    const float* const from = values.data();
+    const void* const from = values.data();
     uint16_t* const to = halves.mutable_data();
     const py::ssize_t count = values.size();
     const NativeCall call;
-    round_to_half(from, count, threads, to);
+    if (wide) {
+        round_to_half(static_cast<const double*>(from), count, threads, to);
+    } else {
+        round_to_half(static_cast<const float*>(from), count, threads, to);
+    }
     return halves;
 }
 
@@ -71,8 +80,7 @@ void bind_measure(py::module_& module) {
     module.def("sum_errors", &sum_errors_arrays, py::arg("first"), py::arg("second"),
                py::arg("num_threads") = py::none());
     module.def("round_to", &round_to, py::arg("values").noconvert(), py::arg("out").noconvert());
-    module.def("round_to_half", &round_to_half_array, py::arg("values").noconvert(),
-               py::arg("num_threads") = py::none());
+    module.def("round_to_half", &round_to_half_array, py::arg("values"), py::arg("num_threads") = py::none());
     module.def("half_bits", &half_bits, py::arg("values").noconvert());
 }
 

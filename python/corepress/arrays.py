@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import frexp, inf, prod
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,22 +12,23 @@ from numpy.typing import NDArray
 
 from . import _core
 from .errors import NonFiniteError
+from .intake import FLOATS, NUMBERS, as_array, as_whole
 
-FLOAT_NAMES = ("float16", "bfloat16", "float32")  # bfloat16 is the package ml_dtypes', which nothing here needs
+_PIECE = 1 << 20  # bytes that are compared at once
 
 
 def contiguous(values: Any, dtype: Any = None) -> NDArray[Any]:
-    """Return a C-contiguous and aligned array, copied only where it must be."""
-    array = np.ascontiguousarray(values, dtype)
+    """Return a C-contiguous and aligned array of the same shape, copied only where it must be."""
+    array = np.asarray(values, dtype, order="C")
     return array if array.flags.aligned else array.copy()
 
 
-def can_hold(out: NDArray[Any], shape: tuple[int, ...], dtype: Any) -> bool:
-    """Whether kernels can write a result of such a shape and dtype to `out`: contiguous, aligned and writable."""
-    return out.shape == shape and out.dtype == dtype and out.flags.carray
+def as_numbers(verb: str, name: str, given: Any) -> NDArray[np.float64]:
+    """Return integers or floats of any width as a contiguous array of float64."""
+    return contiguous(as_array(verb, name, given, NUMBERS), np.float64)
 
 
-def as_weight(verb: str, weight: Any) -> NDArray[Any]:
+def as_weight(verb: str, weight: Any, name: str = "weight") -> NDArray[Any]:
     """Return `weight` as a C-contiguous, aligned, native-endian array of float16, bfloat16 or float32.
 
     It is copied only where it must be.
@@ -38,8 +38,9 @@ def as_weight(verb: str, weight: Any) -> NDArray[Any]:
     verb : str
         The caller's name, for messages.
     weight : array_like
-        A NumPy array, or an object with ``__array__``, the buffer protocol or DLPack on the CPU. float64 is narrowed
-        to float32, to nearest even.
+        As for `as_array`. float64 is narrowed to float32, to nearest even.
+    name : str
+        What the caller calls it, for messages.
 
     Raises
     ------
@@ -48,24 +49,14 @@ def as_weight(verb: str, weight: Any) -> NDArray[Any]:
     ValueError
         If a finite float64 value is infinite as float32.
     """
-    if not isinstance(weight, np.ndarray):
-        if hasattr(weight, "__dlpack__") and not hasattr(weight, "__array__"):
-            try:
-                weight = np.from_dlpack(weight)
-            except (BufferError, RuntimeError) as failure:
-                raise TypeError(f"{verb}: NumPy cannot take the weight by DLPack: {failure}") from failure
-        else:
-            weight = np.asarray(weight)
-    if weight.dtype == np.float64:
+    array = as_array(verb, name, weight, FLOATS)
+    if array.dtype == np.float64:
         with np.errstate(over="ignore"):
-            narrowed = weight.astype(np.float32)
-        if np.isinf(narrowed).sum() != np.isinf(weight).sum():
+            narrowed = array.astype(np.float32)
+        if np.isinf(narrowed).sum() != np.isinf(array).sum():
             raise ValueError(f"{verb}: float64 values beyond {np.finfo(np.float32).max:.4g} do not fit float32")
-        weight = narrowed
-    if weight.dtype.newbyteorder("=").name not in FLOAT_NAMES:
-        raise TypeError(f"{verb}: weight must be float16, bfloat16, float32 or float64, not {weight.dtype}")
-    native: NDArray[Any] = weight.astype(weight.dtype.newbyteorder("="), copy=False)
-    return native if native.flags.c_contiguous and native.flags.aligned else native.copy(order="C")
+        array = narrowed
+    return contiguous(array)
 
 
 def as_threads(verb: str, num_threads: int | None) -> int:
@@ -75,11 +66,7 @@ def as_threads(verb: str, num_threads: int | None) -> int:
             return _core.default_threads()
         except ValueError as failure:
             raise ValueError(f"{verb}: {failure}") from None
-    if not isinstance(num_threads, Integral) or isinstance(num_threads, bool):
-        raise TypeError(f"{verb}: num_threads must be a whole number or None, not {num_threads!r}")
-    if num_threads < 1:
-        raise ValueError(f"{verb}: num_threads must be at least 1, not {num_threads}")
-    return min(int(num_threads), 2**31 - 1)
+    return min(as_whole(verb, "num_threads", num_threads, 1), 2**31 - 1)
 
 
 @contextmanager
@@ -94,14 +81,22 @@ def item(verb: str, index: int | None) -> Iterator[None]:
 
 
 def as_list(verb: str, weight: Any, importance: Any) -> tuple[list[Any], list[Any]]:
-    """Return the weights, and the importance or None of each, of a call with one weight or a list of them."""
-    if not isinstance(weight, list):
+    """Return the weights, and the importance or None of each, of a call with one weight or a list or tuple of them."""
+    if not is_list(weight):
         return [weight], [importance]
     if importance is None:
-        return weight, [None] * len(weight)
-    if not isinstance(importance, list) or len(importance) != len(weight):
-        raise ValueError(f"{verb}: importance of a list of {len(weight)} weights must be a list of as many")
-    return weight, importance
+        return list(weight), [None] * len(weight)
+    if not is_list(importance) or len(importance) != len(weight):
+        found = f"{len(importance)}" if is_list(importance) else type(importance).__name__
+        raise ValueError(
+            f"{verb}: importance must be a list of {len(weight)} entries, one per weight of the list, not {found}"
+        )
+    return list(weight), list(importance)
+
+
+def is_list(weight: Any) -> bool:
+    """Whether what a caller gave as a weight is several, each with a result of its own."""
+    return isinstance(weight, list | tuple)
 
 
 def as_importance(verb: str, importance: Any, weight: NDArray[Any]) -> NDArray[np.float32] | None:
@@ -111,11 +106,9 @@ def as_importance(verb: str, importance: Any, weight: NDArray[Any]) -> NDArray[n
     """
     if importance is None:
         return None
-    given = importance if isinstance(importance, np.ndarray) else np.asarray(importance)
-    if given.dtype.kind in "iu":
+    given = as_array(verb, "importance", importance, NUMBERS)
+    if given.dtype.kind in "iub":
         given = given.astype(np.float64)
-    if given.dtype.newbyteorder("=").name not in (*FLOAT_NAMES, "float64"):
-        raise TypeError(f"{verb}: importance must be float16, bfloat16, float32 or float64, not {given.dtype}")
     if given.shape != weight.shape:
         raise ValueError(f"{verb}: importance has shape {given.shape}, the weight {weight.shape}")
     least, most = (float(given.min()), float(given.max())) if given.size else (0.0, 0.0)  # NaN if there is one
@@ -126,9 +119,9 @@ def as_importance(verb: str, importance: Any, weight: NDArray[Any]) -> NDArray[n
     return contiguous(given, np.float32)
 
 
-def as_finite_weight(verb: str, weight: Any, num_threads: int | None) -> NDArray[Any]:
+def as_finite_weight(verb: str, weight: Any, num_threads: int | None, name: str = "weight") -> NDArray[Any]:
     """Do what `as_weight` does, and raise NonFiniteError if there are NaN or infinite values."""
-    array = as_weight(verb, weight)
+    array = as_weight(verb, weight, name)
     if _core.count_nonfinite(array, num_threads):
         raise not_finite(verb, array, num_threads)
     return array
@@ -148,6 +141,17 @@ def rounded_to(dtype: np.dtype[Any], values: Any) -> NDArray[Any]:
     rounded = np.empty(exact.shape, dtype)
     _core.round_to(exact.reshape(-1), rounded.reshape(-1))
     return rounded
+
+
+def same_bits(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    """Whether two arrays are the same: dtype, shape and every bit, NaN and the sign of zeros included."""
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return False
+    if first.dtype == object:
+        return bool(np.array_equal(first, second))
+    ours, theirs = (np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in (first, second))
+    pieces = (slice(start, start + _PIECE) for start in range(0, ours.size, _PIECE))
+    return all(np.array_equal(ours[piece], theirs[piece]) for piece in pieces)
 
 
 def group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core.Layout:
@@ -203,5 +207,7 @@ def block_layout(shape: tuple[int, ...], block_counts: tuple[int, ...]) -> _core
 def checked_axis(verb: str, name: str, axis: int, shape: tuple[int, ...]) -> int:
     """Return `axis` counted from the front; ValueError if the shape has no such axis."""
     if not -len(shape) <= axis < len(shape):
-        raise ValueError(f"{verb}: {name} {axis} is not an axis of shape {shape}")
+        scalar = name == "channel_axis" and not shape
+        hint = "; a scalar has no channels, use granularity='per_tensor'" if scalar else ""
+        raise ValueError(f"{verb}: {name} {axis} is not an axis of shape {shape}{hint}")
     return axis % len(shape)

@@ -18,6 +18,7 @@ from .arrays import (
     axis_layout,
     block_layout,
     checked_axis,
+    is_list,
     item,
     not_finite,
     rounded_to,
@@ -33,7 +34,7 @@ __all__ = ["apply", "apply_measured", "input_axis", "palettize", "prune", "quant
 
 @overload
 def quantize(
-    weight: list[Any],
+    weight: list[Any] | tuple[Any, ...],
     *,
     dtype: str = "int8",
     mode: str = "linear_symmetric",
@@ -101,10 +102,10 @@ def quantize(
     Parameters
     ----------
     weight : array_like of float16, bfloat16, float32 or float64, list of them, SparseTensor, or PalettizedTensor
-        Any shape and strides; never written to. float64 is narrowed to float32. A list gives a list, and small tensors
-        of it are worked on side by side. Of a sparse tensor the stored values are quantized, with the blocks of its
-        shape; of a palettized tensor the tables, to int8 or uint8, with a scale for each (``"per_tensor"``: one for
-        all).
+        Any shape and strides; never written to. float64 is narrowed to float32. A list or tuple is several weights and
+        gives a list; small ones of it are worked on side by side. Of a sparse tensor the stored values are quantized,
+        with the blocks of its shape; of a palettized tensor the tables, to int8 or uint8, with a scale for each
+        (``"per_tensor"``: one for all).
     dtype : {"int8", "uint8", "int4", "uint4"}
         Integer type of the codes.
     mode : {"linear_symmetric", "linear"}
@@ -120,7 +121,7 @@ def quantize(
     channel_axis : int, optional
         Output channel axis, with scales of its own for each entry; None for axis 0. The input channel axis is 1 for 0,
         0 for 1, -2 for -1 and -1 for -2, as in coremltools' operations; blocks along others need a tuple.
-    importance : array_like of float16, bfloat16, float32 or float64, optional
+    importance : array_like of floats, integers or bool, optional
         With `scale_search`: how much each weight's squared error counts, in the weight's shape; not negative, finite;
         only ratios matter. A block whose importance is 0 everywhere is quantized as if all were alike. Of a list of
         weights a list, with None for those where all are alike.
@@ -175,9 +176,9 @@ def quantize(
     if importance is not None and scale_search is None:
         raise ValueError("quantize: importance needs scale_search 'mse'")
     weights, importances = as_list("quantize", weight, importance)
-    quantized = _quantize_all(weights, importances, spec, num_threads, in_list=isinstance(weight, list))
+    quantized = _quantize_all(weights, importances, spec, num_threads, in_list=is_list(weight))
     tensors = [tensor for tensor, _ in quantized]
-    return tensors if isinstance(weight, list) else tensors[0]
+    return tensors if is_list(weight) else tensors[0]
 
 
 def _quantize_all(
@@ -193,7 +194,11 @@ def _quantize_all(
     if any(isinstance(weight, CompressedTensor) for weight in weights):
         if any(importance is not None for importance in importances):
             raise ValueError("quantize: importance is for arrays, not for compressed tensors")
-        return [(_quantize_tensor(weight, spec, num_threads), None) for weight in weights]
+        quantized: list[Measured] = []
+        for index, weight in enumerate(weights):
+            with item("quantize", index if in_list else None):
+                quantized.append((_quantize_tensor(weight, spec, num_threads), None))
+        return quantized
     arrays, blocks, checked_importances = [], [], []
     for index, (weight, importance) in enumerate(zip(weights, importances, strict=True)):
         with item("quantize", index if in_list else None):
@@ -277,7 +282,7 @@ def input_axis(output_axis: int, shape: tuple[int, ...]) -> int:
 
 @overload
 def prune(
-    weight: list[Any],
+    weight: list[Any] | tuple[Any, ...],
     *,
     target_sparsity: float | None = None,
     threshold: float | None = None,
@@ -320,9 +325,9 @@ def prune(
     Parameters
     ----------
     weight : array_like of float16, bfloat16, float32 or float64, list of them, or CompressedTensor
-        Any shape and strides; never written to. float64 is narrowed to float32. A list gives a list, and small tensors
-        of it are worked on side by side. What is compressed is pruned by its decompressed values, and the codes of what
-        stays are kept.
+        Any shape and strides; never written to. float64 is narrowed to float32. A list or tuple is several weights and
+        gives a list; small ones of it are worked on side by side. What is compressed is pruned by its decompressed
+        values, and the codes of what stays are kept.
     target_sparsity : float, optional
         Fraction s in [0, 1]. Zero where ``|w| <= a[floor((n - 1) * s)]``, `a` the sorted magnitudes of the n weights,
         so that ties can zero more than asked; 1 zeroes all weights, 0 none.
@@ -381,9 +386,9 @@ def prune(
         nonfinite=nonfinite,
     )
     weights, _ = as_list("prune", weight, None)
-    pruned = _prune_all(weights, spec, num_threads, in_list=isinstance(weight, list))
+    pruned = _prune_all(weights, spec, num_threads, in_list=is_list(weight))
     tensors = [tensor for tensor, _ in pruned]
-    return tensors if isinstance(weight, list) else tensors[0]
+    return tensors if is_list(weight) else tensors[0]
 
 
 def _prune_all(
@@ -391,7 +396,11 @@ def _prune_all(
 ) -> list[tuple[SparseTensor, _core.Noise | None]]:
     num_threads = as_threads("prune", num_threads)
     if any(isinstance(weight, CompressedTensor) for weight in weights):
-        return [(_prune_tensor(weight, spec, num_threads), None) for weight in weights]
+        compressed: list[tuple[SparseTensor, _core.Noise | None]] = []
+        for index, weight in enumerate(weights):
+            with item("prune", index if in_list else None):
+                compressed.append((_prune_tensor(weight, spec, num_threads), None))
+        return compressed
     arrays, rules = [], []
     for index, weight in enumerate(weights):
         with item("prune", index if in_list else None):
@@ -429,7 +438,7 @@ def _prune_rule(weight: NDArray[Any], spec: Prune) -> tuple[Any, ...]:
     """What `_core.prune` is to do."""
     axis = checked_axis("prune", "dim", spec.axis, weight.shape) if spec.is_structured else 0
     if spec.threshold is not None:
-        return "threshold", _largest_not_above(float(spec.threshold), weight.dtype)
+        return threshold_rule(spec.threshold, weight.dtype)
     if spec.target_sparsity == 0 or weight.size == 0:
         return "threshold", np.zeros(1, weight.dtype)
     if spec.n_m_ratio is not None:
@@ -450,12 +459,15 @@ def n_m_keep(weight: NDArray[Any], n_m_ratio: tuple[int, int], axis: int, num_th
     return _core.n_m_keep(weight, axis_layout(weight.shape, axis), *n_m_ratio, num_threads)
 
 
-def _largest_not_above(threshold: float, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Round a magnitude down to `dtype`: comparing with the result is comparing with the threshold itself."""
+def threshold_rule(threshold: float, dtype: np.dtype[Any]) -> tuple[str, NDArray[Any]]:
+    """What `_core.prune` is to do to values of `dtype` for a threshold.
+
+    It is rounded down: comparing with the result is comparing with the threshold itself.
+    """
     rounded = rounded_to(dtype, [threshold])
     if float(rounded[0]) > threshold:
         rounded.view(f"u{dtype.itemsize}")[0] -= 1
-    return rounded
+    return "threshold", rounded
 
 
 def _palettize_one(weight: Any, spec: Palettize, num_threads: int | None, _measured: bool) -> Measured:

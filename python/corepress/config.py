@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from . import coremltools_config, recipes
 from .config_files import FILE_SUFFIXES, parse_json, parse_yaml, read_config_file
+from .intake import whole
 from .name_patterns import MODULE, NamePatterns
 from .specs import SPECS, Palettize, Prune, Quantize, Spec, spec_from_dict, spec_to_dict
 from .suggestions import suggestion
@@ -89,7 +89,7 @@ class Config:
         object.__setattr__(self, "global_config", _weight_config(self.global_config, ""))
         for name in ("op_types", "weights"):
             object.__setattr__(self, name, _rules(getattr(self, name), name))
-        _require_threshold(self.weight_threshold, "config: ")
+        object.__setattr__(self, "weight_threshold", _checked_threshold(self.weight_threshold, "config: "))
         for name in ("joint_compression", "keep_position_tables"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"config: {name} must be true or false, not {getattr(self, name)!r}")
@@ -312,7 +312,7 @@ def _weight_config(value: Any, where: str) -> WeightConfig:
             raise ValueError(f"config: {where or 'global'}: must have steps and weight_threshold, not {list(value)}")
         threshold = value.get("weight_threshold")
         if threshold is not None:
-            _require_threshold(threshold, f"config: {where}: ")
+            threshold = _checked_threshold(threshold, f"config: {where}: ")
         return replace(_weight_config(value["steps"], where), weight_threshold=threshold)
     steps = value if isinstance(value, list | tuple) else [value]
     if not steps:
@@ -335,6 +335,8 @@ def _rules(given: Any, key: str) -> tuple[Rule, ...]:
         if isinstance(pair, Rule):
             rules.append(pair)
             continue
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise ValueError(f"config: {key}: each entry must be a pair (pattern, steps), not {pair!r}")
         pattern, value = pair
         if not isinstance(pattern, str) or not pattern:
             raise ValueError(f"config: {key}: a name must be a text, not {pattern!r}")
@@ -343,9 +345,11 @@ def _rules(given: Any, key: str) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def _require_threshold(value: Any, where: str) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
+def _checked_threshold(value: Any, where: str) -> int:
+    threshold = whole(value)
+    if threshold is None or threshold < 0:
         raise ValueError(f"{where}weight_threshold must be a whole number from 0 on, not {value!r}")
+    return threshold
 
 
 def _module_suggestion(pattern: str, names: Iterable[str]) -> str:

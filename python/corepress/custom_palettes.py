@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import rounded_to
+from .arrays import as_numbers, rounded_to
+from .intake import INTEGERS, as_array
 from .specs import PALETTE_BITS
 from .tensors import PalettizedTensor, packed_size
 
@@ -72,7 +74,7 @@ def _places(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> Iterator[t
 def _checked(result: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise ValueError("palettize: lut_function must return a table and indices")
-    table = np.asarray(result[0])
+    table = as_numbers("palettize", "the table of lut_function", result[0])
     if table.ndim == 2 and table.shape[1] == 1:
         table = table[:, 0]
     valid = table.ndim == 1 and 1 <= table.size <= MOST_ENTRIES
@@ -83,9 +85,9 @@ def _checked(result: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple
             f"palettize: lut_function must return a table of 1 to {MOST_ENTRIES} values that are finite as {dtype}, "
             f"not one of shape {table.shape}"
         )
-    indices = np.asarray(result[1])
-    size = int(np.prod(shape))
-    if indices.dtype.kind not in "iu" or indices.size != size:
+    indices = as_array("palettize", "the indices of lut_function", result[1], INTEGERS)
+    size = prod(shape)
+    if indices.size != size:
         raise ValueError(
             f"palettize: lut_function must return {size} whole numbers as indices (shape {shape}), not "
             f"{indices.dtype} of shape {indices.shape}"

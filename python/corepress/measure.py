@@ -77,7 +77,7 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
     """
     num_threads = as_threads("error", num_threads)
     first = as_weight("error", weight)
-    second = tensor if isinstance(tensor, CompressedTensor) else as_weight("error", tensor)
+    second = tensor if isinstance(tensor, CompressedTensor) else as_weight("error", tensor, "tensor")
     if first.shape != second.shape:
         raise ValueError(f"error: weight has shape {first.shape}, tensor has {second.shape}")
     if first.dtype != second.dtype:

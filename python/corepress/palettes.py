@@ -14,10 +14,12 @@ from .arrays import (
     as_finite_weight,
     as_importance,
     as_list,
+    as_numbers,
     as_threads,
     as_weight,
     checked_axis,
     group_layout,
+    is_list,
     item,
     not_finite,
     rounded_to,
@@ -33,7 +35,7 @@ MOST_ENTRIES = 2 ** max(PALETTE_BITS)
 
 @overload
 def palettize(
-    weight: list[Any],
+    weight: list[Any] | tuple[Any, ...],
     *,
     nbits: int | None = None,
     mode: str = "kmeans",
@@ -117,9 +119,9 @@ def palettize(
     Parameters
     ----------
     weight : array_like of float16, bfloat16, float32 or float64, list of them, SparseTensor, or QuantizedTensor
-        Any shape and strides; never written to. float64 is narrowed to float32. A list gives a list, and small tensors
-        of it are worked on side by side. Of a sparse tensor the stored values are palettized, those of each group by
-        themselves; of a quantized tensor of 8 bits the codes, with tables of its integers.
+        Any shape and strides; never written to. float64 is narrowed to float32. A list or tuple is several weights and
+        gives a list; small ones of it are worked on side by side. Of a sparse tensor the stored values are palettized,
+        those of each group by themselves; of a quantized tensor of 8 bits the codes, with tables of its integers.
     nbits : {1, 2, 3, 4, 6, 8}, optional
         Bits per index. Needed for ``"kmeans"`` and ``"uniform"``; otherwise as few as hold the entries.
     mode : {"kmeans", "uniform", "unique"}
@@ -145,7 +147,7 @@ def palettize(
     lut : array_like, optional
         A given table instead of `mode`: 1 to 256 finite values, 1-D, in any order, rounded to the weight's dtype. All
         groups share it.
-    importance : array_like of float16, bfloat16, float32 or float64, optional
+    importance : array_like of floats, integers or bool, optional
         How much each weight's squared error counts, in the weight's shape, for mode ``"kmeans"``: not negative, finite;
         only ratios matter. A group whose importance is 0 everywhere is clustered as if all were alike. Of a list of
         weights a list, with None for those where all are alike.
@@ -165,7 +167,7 @@ def palettize(
     Raises
     ------
     TypeError
-        If the weight is not a float array.
+        If the weight is not a float array in the CPU's memory, or another argument no array of numbers.
     ValueError
         For values out of range, a group size that does not divide the axis (`IndivisibleError`), more distinct values
         than entries (`TooManyValuesError`), and NaN or infinite weights (`NonFiniteError`).
@@ -188,6 +190,7 @@ def palettize(
     ((4, 1, 16, 1), dtype('uint8'), dtype('float16'))
     """
     weights, importances = as_list("palettize", weight, importance)
+    in_list = is_list(weight)
     options: dict[str, Any] = {
         "granularity": granularity,
         "group_size": group_size,
@@ -197,21 +200,25 @@ def palettize(
         "enable_per_channel_scale": enable_per_channel_scale,
         "nonfinite": nonfinite,
     }
+    if mode == "custom":
+        raise ValueError("palettize: mode 'custom' is for models, where lut_function makes the tables; give lut")
     table = None
     if lut is not None:
-        if mode != "kmeans":
-            raise ValueError(f"palettize: give lut or mode {mode!r}, not both")
-        if cluster_dim != 1:
-            raise ValueError(f"palettize: give lut or cluster_dim {cluster_dim}, not both")
-        if nonfinite == "table":
-            raise ValueError("palettize: nonfinite 'table' makes a table of its own; give no lut")
-        table = _given_table(lut)
-        nbits = _width_for(table.size, nbits)
-    if importance is not None and (lut is not None or mode != "kmeans"):
-        raise ValueError("palettize: importance is for mode 'kmeans' and no lut")
+        table = np.sort(given_table("palettize", "lut", lut))
+        nbits = width_for(table.size) if nbits is None else nbits
     spec = Palettize(nbits=nbits, mode=mode, **options)
-    tensors = palettize_all(weights, spec, num_threads, table, importances, in_list=isinstance(weight, list))
-    return tensors if isinstance(weight, list) else tensors[0]
+    if table is not None:
+        if spec.mode != "kmeans":
+            raise ValueError(f"palettize: give lut or mode {mode!r}, not both")
+        if spec.cluster_dim != 1:
+            raise ValueError(f"palettize: give lut or cluster_dim {cluster_dim}, not both")
+        if spec.nonfinite == "table":
+            raise ValueError("palettize: nonfinite 'table' makes a table of its own; give no lut")
+        width_for(table.size, spec.nbits)
+    if importance is not None and (table is not None or spec.mode != "kmeans"):
+        raise ValueError("palettize: importance is for mode 'kmeans' and no lut")
+    tensors = palettize_all(weights, spec, num_threads, table, importances, in_list=in_list)
+    return tensors if in_list else tensors[0]
 
 
 @dataclass(frozen=True)
@@ -259,16 +266,20 @@ def palettize_measured(
     if any(isinstance(weight, CompressedTensor) for weight in weights):
         if any(importance is not None for importance in importances):
             raise ValueError("palettize: importance is for arrays, not for compressed tensors")
-        return [(_palettize_tensor(weight, spec, num_threads, table), None) for weight in weights]
+        compressed: list[Measured] = []
+        for index, weight in enumerate(weights):
+            with item("palettize", index if in_list else None):
+                compressed.append((_palettize_tensor(weight, spec, num_threads, table), None))
+        return compressed
     jobs = []
     for index, (weight, importance) in enumerate(zip(weights, importances, strict=True)):
         with item("palettize", index if in_list else None):
             jobs.append(_checked(weight, importance, spec, num_threads, table))
     if spec.enable_per_channel_scale:
-        return [(tensor, None) for tensor in _palettize_scaled(jobs, spec, num_threads, table)]
+        return [(tensor, None) for tensor in _palettize_scaled(jobs, spec, num_threads, table, in_list)]
     if spec.cluster_dim > 1:
         arrays, checked = [job.array for job in jobs], [job.importance for job in jobs]
-        return [(tensor, None) for tensor in palettize_vectors(arrays, spec, checked, num_threads)]
+        return [(tensor, None) for tensor in palettize_vectors(arrays, spec, checked, num_threads, in_list)]
     if table is None and spec.mode in ("unique", "custom"):
         tensors: list[Measured] = []
         for index, job in enumerate(jobs):
@@ -281,7 +292,9 @@ def palettize_measured(
     assert spec.nbits is not None
     luts: list[NDArray[Any] | None] = [None] * len(jobs)
     if table is not None:
-        luts = [_tables(job.array.dtype, [table] * prod(job.groups), spec.nbits) for job in jobs]
+        for index, job in enumerate(jobs):
+            with item("palettize", index if in_list else None):
+                luts[index] = rounded_tables(job.array.dtype, [table] * prod(job.groups), spec.nbits)
     return _encode(jobs, luts, spec.nbits, spec.mode, num_threads, in_list=in_list)
 
 
@@ -300,7 +313,7 @@ def kmeans_table(
 
 def _palettize_tensor(weight: Any, spec: Palettize, num_threads: int, table: NDArray[Any] | None) -> CompressedTensor:
     def fit(arrays: list[NDArray[Any]], spec: Palettize) -> list[PalettizedTensor]:
-        return palettize_all(arrays, spec, num_threads, table)
+        return palettize_all(arrays, spec, num_threads, table, in_list=False)
 
     tensor: CompressedTensor
     if not isinstance(weight, CompressedTensor):
@@ -312,14 +325,15 @@ def _palettize_tensor(weight: Any, spec: Palettize, num_threads: int, table: NDA
 
 
 def _palettize_scaled(
-    jobs: list[_Job], spec: Palettize, num_threads: int, table: NDArray[Any] | None
+    jobs: list[_Job], spec: Palettize, num_threads: int, table: NDArray[Any] | None, in_list: bool
 ) -> list[PalettizedTensor]:
-    for job in jobs:
-        checked_axis("palettize", "channel_axis", spec.channel_axis or 0, job.array.shape)
+    for index, job in enumerate(jobs):
+        with item("palettize", index if in_list else None):
+            checked_axis("palettize", "channel_axis", spec.channel_axis or 0, job.array.shape)
     pairs = [joint.normalize(job.array, spec, num_threads) for job in jobs]
     unscaled = replace(spec, enable_per_channel_scale=False)
     quotients, importances = [each for _, each in pairs], [job.importance for job in jobs]
-    tensors = palettize_all(quotients, unscaled, num_threads, table, importances)
+    tensors = palettize_all(quotients, unscaled, num_threads, table, importances, in_list=in_list)
     return [replace(tensor, scale=scale) for tensor, (scale, _) in zip(tensors, pairs, strict=True)]
 
 
@@ -394,8 +408,8 @@ def _palettize_unique(job: _Job, nbits: int | None, num_threads: int) -> Measure
         raise TooManyValuesError(
             f"palettize: {rule}, but {len(distinct) - len(values)} have more (shape {job.array.shape})"
         )
-    nbits = _width_for(max(group.size for group in values), nbits)
-    return _encode([job], [_tables(job.array.dtype, values, nbits)], nbits, "kmeans", num_threads)[0]
+    nbits = width_for(max(group.size for group in values), nbits)
+    return _encode([job], [rounded_tables(job.array.dtype, values, nbits)], nbits, "kmeans", num_threads)[0]
 
 
 def _palette_groups(array: NDArray[Any] | CompressedTensor, spec: Palettize) -> tuple[int, ...]:
@@ -411,16 +425,17 @@ def _palette_groups(array: NDArray[Any] | CompressedTensor, spec: Palettize) -> 
     return tuple(group_counts)
 
 
-def _given_table(lut: Any) -> NDArray[Any]:
-    table = np.asarray(lut, np.float64)
+def given_table(verb: str, name: str, values: Any) -> NDArray[np.float64]:
+    """Return a caller's table as finite numbers, 1-D."""
+    table = as_numbers(verb, name, values)
     if table.ndim != 1 or not 1 <= table.size <= MOST_ENTRIES:
-        raise ValueError(f"palettize: lut must be 1-D with 1 to {MOST_ENTRIES} entries, not shape {table.shape}")
+        raise ValueError(f"{verb}: {name} must be 1-D with 1 to {MOST_ENTRIES} entries, not shape {table.shape}")
     if not np.isfinite(table).all():
-        raise ValueError("palettize: lut must be finite")
-    return np.sort(table)
+        raise ValueError(f"{verb}: {name} must be finite")
+    return table
 
 
-def _width_for(entries: int, nbits: int | None) -> int:
+def width_for(entries: int, nbits: int | None = None) -> int:
     """The fewest bits for so many entries, or `nbits` if they hold them."""
     fewest = next(width for width in PALETTE_BITS if entries <= 2**width)
     if nbits is not None and nbits < fewest:
@@ -428,11 +443,13 @@ def _width_for(entries: int, nbits: int | None) -> int:
     return fewest if nbits is None else nbits
 
 
-def _tables(dtype: np.dtype[Any], tables: list[NDArray[Any]], nbits: int) -> NDArray[Any]:
+def rounded_tables(
+    dtype: np.dtype[Any], tables: list[NDArray[Any]], nbits: int, verb: str = "palettize", name: str = "lut"
+) -> NDArray[Any]:
     """Ascending tables, each filled up with its largest entry, in the weight's dtype; -0 becomes 0."""
     filled = [np.pad(table, (0, 2**nbits - table.size), mode="edge") for table in tables]
     exact = np.array(filled, np.float64)
     luts = rounded_to(dtype, exact)
     if np.isinf(luts).sum() > np.isinf(exact).sum():
-        raise ValueError(f"palettize: lut has entries beyond the range of {dtype}")
+        raise ValueError(f"{verb}: {name} has entries beyond the range of {dtype}")
     return luts

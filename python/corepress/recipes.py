@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from numbers import Integral
 from typing import Any
 
+from .intake import whole
 from .name_patterns import MODULE
 from .specs import PALETTE_BITS, Palettize
 from .suggestions import suggestion
@@ -20,15 +20,11 @@ KEEP_BITS = (16, 32)
 _BITS_IN_KEY = re.compile(r"recipe_(\d+(?:\.\d+)?)_bit")
 
 
-def _is_bits(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
 def is_recipe(values: Mapping[Any, Any]) -> bool:
     """Whether a dict is a recipe, or holds several."""
     if isinstance(values.get("recipes"), Mapping):
         return True
-    return bool(values) and all(map(_is_bits, values.values()))
+    return bool(values) and all(whole(nbits) is not None for nbits in values.values())
 
 
 def rules_of(recipe: Any, key: str | float | None, options: Mapping[str, Any]) -> list[tuple[str, Palettize | None]]:
@@ -49,7 +45,7 @@ def rules_of(recipe: Any, key: str | float | None, options: Mapping[str, Any]) -
     specs: dict[int, Palettize | None] = dict.fromkeys(KEEP_BITS)
     specs |= {nbits: Palettize(**{"nbits": nbits, **options}) for nbits in PALETTE_BITS}
     for name, nbits in bits_by_name.items():
-        if not _is_bits(nbits) or nbits not in specs:
+        if whole(nbits) not in specs:
             allowed = ", ".join(map(str, specs))
             raise ValueError(f"recipe: bits of {name!r} must be {allowed}, not {nbits!r}")
     names = sorted(map(str, bits_by_name), key=len)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from numbers import Integral, Real
+from functools import cache
+from numbers import Real
 from types import NoneType, UnionType
 from typing import Any, ClassVar, TypeAlias, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from .errors import IndivisibleError
+from .intake import whole
 from .suggestions import suggestion
 
 PALETTE_BITS = (1, 2, 3, 4, 6, 8)
@@ -22,23 +27,28 @@ def _require(condition: bool, spec: object, rule: str) -> None:
 
 def _require_choice(spec: object, name: str, choices: tuple[Any, ...]) -> None:
     value = getattr(spec, name)
-    known = any(value == choice for choice in choices) and not isinstance(value, (bool, float))
+    known = isinstance(value, str | int | NoneType) and not isinstance(value, bool) and value in choices
     _require(known, spec, f"{name} must be {', '.join(map(repr, choices))}, not {value!r}")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def checked_n_m_ratio(verb: str, ratio: Any) -> tuple[int, int]:
     """Return n and m of n:m pruning; ValueError if they are not valid."""
-    pair = tuple(ratio) if isinstance(ratio, tuple | list) else ()
-    valid = len(pair) == 2 and all(map(_is_whole, pair)) and 0 <= pair[0] <= pair[1] and 1 <= pair[1] <= LARGEST_M
-    if not valid:
-        raise ValueError(
-            f"{verb}: n_m_ratio must be two whole numbers, 0 <= n <= m and 1 <= m <= {LARGEST_M}, not {ratio!r}"
-        )
-    return int(pair[0]), int(pair[1])
+    match [whole(each) for each in ratio] if isinstance(ratio, tuple | list) else []:
+        case [int(n), int(m)] if 0 <= n <= m and 1 <= m <= LARGEST_M:
+            return n, m
+    raise ValueError(
+        f"{verb}: n_m_ratio must be two whole numbers, 0 <= n <= m and 1 <= m <= {LARGEST_M}, not {ratio!r}"
+    )
+
+
+def checked_threshold(verb: str, threshold: Any) -> float:
+    """Return the threshold of pruning; ValueError if it is not valid."""
+    number = _settled(threshold, float)
+    if number is None:
+        raise ValueError(f"{verb}: threshold must be a number, not {threshold!r}")
+    if not number >= 0:
+        raise ValueError(f"{verb}: threshold must not be negative or NaN, not {threshold}")
+    return float(number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +91,8 @@ class Palettize:
     nbits: int | None = None
     mode: str = "kmeans"
     granularity: str = "per_tensor"
-    group_size: int = 32
-    cluster_dim: int = 1
+    group_size: int = field(default=32, metadata={"rule": "a whole number of at least 1"})
+    cluster_dim: int = field(default=1, metadata={"rule": "a whole number from 1 on"})
     channel_axis: int | None = None
     indivisible: str = "skip"
     enable_per_channel_scale: bool = False
@@ -90,6 +100,7 @@ class Palettize:
     lut_function: Callable[[Any], tuple[Any, Any]] | None = field(default=None, metadata={"flag": False})
 
     def __post_init__(self) -> None:
+        _settle(self, "nbits")
         _require_choice(self, "mode", ("kmeans", "uniform", "unique", "custom"))
         custom = self.mode == "custom"
         verb = "needs" if custom else "does not take"
@@ -101,8 +112,7 @@ class Palettize:
             _require_choice(self, "nbits", PALETTE_BITS)
         _require_choice(self, "granularity", ("per_tensor", "per_grouped_channel"))
         _require(self.group_size >= 1, self, f"group_size must be at least 1, not {self.group_size}")
-        whole = _is_whole(self.cluster_dim) and self.cluster_dim >= 1
-        _require(whole, self, f"cluster_dim must be a whole number from 1 on, not {self.cluster_dim!r}")
+        _require(self.cluster_dim >= 1, self, f"cluster_dim must be a whole number from 1 on, not {self.cluster_dim!r}")
         if self.cluster_dim > 1:
             known = self.mode in ("kmeans", "unique")
             _require(known, self, f"cluster_dim above 1 needs mode 'kmeans' or 'unique', not {self.mode!r}")
@@ -116,11 +126,6 @@ class Palettize:
         _require_choice(self, "nonfinite", ("keep", "error", "table"))
         no_table = self.nonfinite != "table" or self.cluster_dim == 1
         _require(no_table, self, f"nonfinite 'table' needs cluster_dim 1, not {self.cluster_dim}")
-        _require(
-            isinstance(self.enable_per_channel_scale, bool),
-            self,
-            f"enable_per_channel_scale must be True or False, not {self.enable_per_channel_scale!r}",
-        )
         _require(
             self.nonfinite != "table" or not self.enable_per_channel_scale,
             self,
@@ -189,25 +194,23 @@ class Quantize:
     dtype: str = "int8"
     mode: str = "linear_symmetric"
     granularity: str = "per_channel"
-    block_size: int | tuple[int, ...] = 32
+    block_size: int | tuple[int, ...] = field(default=32, metadata={"rule": "a whole number or one per axis"})
     scale_search: str | None = None
     channel_axis: int | None = None
     nonfinite: str = "keep"
 
     def __post_init__(self) -> None:
+        _settle(self)
         _require_choice(self, "nonfinite", ("keep", "error"))
         _require_choice(self, "dtype", ("int8", "uint8", "int4", "uint4"))
         _require_choice(self, "mode", ("linear_symmetric", "linear"))
         _require_choice(self, "granularity", ("per_channel", "per_tensor", "per_block"))
         _require_choice(self, "scale_search", (None, "mse"))
-        known = isinstance(self.block_size, int | tuple | list) and not isinstance(self.block_size, bool)
-        _require(known, self, f"block_size must be a number or one per axis, not {self.block_size!r}")
         if isinstance(self.block_size, int):
             _require(self.block_size >= 1, self, f"block_size must be at least 1, not {self.block_size}")
         else:
-            object.__setattr__(self, "block_size", tuple(self.block_size))  # of a list too, so that specs have a hash
             _require(
-                len(self.block_size) > 0 and all(type(size) is int and size >= 0 for size in self.block_size),
+                len(self.block_size) > 0 and min(self.block_size) >= 0,
                 self,
                 f"block_size must have one entry per axis, none negative, not {self.block_size}",
             )
@@ -248,15 +251,16 @@ class Prune:
     """
 
     verb: ClassVar[str] = "prune"
-    target_sparsity: float | None = None
+    target_sparsity: float | None = field(default=None, metadata={"rule": "a number from 0 to 1"})
     threshold: float | None = None
     n_m_ratio: tuple[int, int] | None = None
-    block_size: int | None = None
+    block_size: int | None = field(default=None, metadata={"rule": "a whole number from 2 on"})
     dim: int | None = None
-    minimum_sparsity_percentile: float = 0.0
+    minimum_sparsity_percentile: float = field(default=0.0, metadata={"rule": "a number from 0 to 1"})
     nonfinite: str = "keep"
 
     def __post_init__(self) -> None:
+        _settle(self, "n_m_ratio", "dim")
         _require_choice(self, "nonfinite", ("keep", "error"))
         given = [self.target_sparsity, self.threshold, self.n_m_ratio]
         _require(
@@ -271,14 +275,14 @@ class Prune:
                 f"target_sparsity must be between 0 and 1, not {self.target_sparsity}",
             )
         if self.threshold is not None:
-            _require(self.threshold >= 0.0, self, f"threshold must not be negative or NaN, not {self.threshold}")
+            checked_threshold(self.verb, self.threshold)
         if self.n_m_ratio is not None:
-            # A list, as JSON has it, becomes a tuple: specs are hashable.
             object.__setattr__(self, "n_m_ratio", checked_n_m_ratio(self.verb, self.n_m_ratio))
         if self.block_size is not None:
             _require(self.target_sparsity is not None, self, "block_size needs target_sparsity")
-            whole = _is_whole(self.block_size) and self.block_size >= 2
-            _require(whole, self, f"block_size must be a whole number from 2 on, not {self.block_size!r}")
+            _require(
+                self.block_size >= 2, self, f"block_size must be a whole number from 2 on, not {self.block_size!r}"
+            )
         if self.dim is not None:
             _require(self.is_structured, self, "dim needs n_m_ratio or block_size")
             _require_choice(self, "dim", (0, 1))
@@ -330,12 +334,9 @@ def spec_from_dict(step: Any) -> Spec:
     if not isinstance(options, dict):
         raise ValueError(f"{verb}: options must be a dict, not {options!r}")
     known = [each.name for each in fields(spec)]
-    hints = get_type_hints(spec)
-    for name, value in options.items():
+    for name in options:
         if name not in known:
             raise ValueError(f"{verb}: no option {name!r}; there are {', '.join(known)}{suggestion(name, known)}")
-        if not _fits(value, hints[name]):
-            raise ValueError(f"{verb}: {name} must be {_in_words(hints[name])}, not {value!r}")
     return spec(**options)
 
 
@@ -351,36 +352,47 @@ def spec_to_dict(spec: Spec) -> dict[str, dict[str, Any]]:
     return {spec.verb: options}
 
 
-_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", tuple: "a list of numbers"}
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", NoneType: "None"}
 
 
-def _kinds(hint: Any) -> list[Any]:
-    """The types that a field's hint allows."""
+@cache
+def _kinds_of_fields(verb: str) -> dict[str, tuple[Any, ...]]:
+    """The types that the hint of each field of a verb's spec allows."""
+    return {name: _kinds(hint) for name, hint in get_type_hints(SPECS[verb]).items()}
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return [get_origin(part) or part for part in parts]
+    return tuple(get_origin(part) or part for part in parts)
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value out of a dict, YAML or JSON is of a type that the field's hint allows."""
-    for kind in _kinds(hint):
-        if kind is NoneType:
-            fits = value is None
-        elif kind is bool:
-            fits = isinstance(value, bool)
-        elif kind is int:
-            fits = _is_whole(value)
-        elif kind is float:
-            fits = isinstance(value, Real) and not isinstance(value, bool)
-        elif kind is tuple:
-            fits = isinstance(value, list | tuple)
-        elif kind is str:
-            fits = isinstance(value, str)
-        else:
-            fits = callable(value)
-        if fits:
-            return True
-    return False
+def _settle(spec: Spec, *choices: str) -> None:
+    """Check the types of a spec's fields, and make integers of any type int, numbers float, and lists tuples.
+
+    Words are left to `_require_choice`, as are fields of other types that `choices` names: what it allows says more.
+    """
+    for each in fields(spec):
+        kinds, value = _kinds_of_fields(spec.verb)[each.name], getattr(spec, each.name)
+        if type(value) in kinds and type(value) is not tuple:
+            continue
+        settled = next((made for made in (_settled(value, kind) for kind in kinds) if made is not None), None)
+        if settled is not None:
+            object.__setattr__(spec, each.name, settled)
+        elif str not in kinds and each.name not in choices:
+            rule = each.metadata.get("rule") or " or ".join(_WORDS.get(kind, "a function") for kind in kinds)
+            raise ValueError(f"{spec.verb}: {each.name} must be {rule}, not {value!r}")
 
 
-def _in_words(hint: Any) -> str:
-    return " or ".join(_WORDS.get(kind, "a function") for kind in _kinds(hint) if kind is not NoneType)
+def _settled(value: Any, kind: Any) -> Any:
+    """A value as one of a field's type, or None if it is none."""
+    if kind is int:
+        return whole(value)
+    if kind is bool:
+        return bool(value) if isinstance(value, np.bool_) else None
+    if kind is float and isinstance(value, Real) and not isinstance(value, bool):
+        with suppress(OverflowError):  # of whole numbers beyond the range of float
+            return float(value)
+    if kind is tuple and isinstance(value, list | tuple):
+        sizes = [whole(each) for each in value]
+        return None if None in sizes else tuple(sizes)
+    return value if kind is Callable and callable(value) else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from math import prod
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import can_hold
+from .arrays import contiguous, same_bits
+from .intake import BYTES, Dtypes, as_array, as_output, as_shape, as_whole
 
 # Bits per code, and the dtype that holds one.
 QUANTIZED_DTYPES = {"int8": (8, np.int8), "uint8": (8, np.uint8), "int4": (4, np.int8), "uint4": (4, np.uint8)}
@@ -54,6 +56,13 @@ def pack_ones(ones: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return mask
 
 
+def _is_same(first: Any, second: Any) -> bool:
+    """Whether two fields hold the same, arrays bit by bit."""
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return same_bits(first, second)
+    return type(first) is type(second) and bool(first == second)
+
+
 @dataclass(frozen=True, eq=False)
 class Support:
     """Where the values of a sparse tensor stand: what a compressed tensor of such values needs to find their blocks.
@@ -73,11 +82,11 @@ class Support:
     count: int = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", as_shape("Support", self.shape))
+        object.__setattr__(self, "mask", contiguous(as_array("Support", "mask", self.mask, BYTES)))
         size = packed_size(prod(self.shape), 1)
-        if self.mask.dtype != np.uint8 or self.mask.shape != (size,):
-            raise ValueError(
-                f"Support: mask must be {size} bytes, not {self.mask.dtype} {self.mask.shape} (shape {self.shape})"
-            )
+        if self.mask.shape != (size,):
+            raise ValueError(f"Support: mask must be {size} bytes, not uint8 {self.mask.shape} (shape {self.shape})")
         object.__setattr__(self, "count", _core.count_bits(self.mask, prod(self.shape)))
 
     def same_as(self, other: Support | None) -> bool:
@@ -86,10 +95,18 @@ class Support:
             other is not None and self.shape == other.shape and np.array_equal(self.mask, other.mask)
         )
 
+    def __eq__(self, other: object) -> bool:
+        return self.same_as(other) if isinstance(other, Support) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.shape)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CompressedTensor(ABC):
     """What every compressed tensor has.
+
+    Two are equal if they are of one class and all they hold is the same, arrays bit by bit.
 
     Attributes
     ----------
@@ -116,14 +133,15 @@ class CompressedTensor(ABC):
         Parameters
         ----------
         out : numpy.ndarray, optional
-            C-contiguous, aligned, writable array of this tensor's shape and dtype to decompress into.
+            C-contiguous, aligned, writable array of this tensor's shape and dtype to decompress into; or an object
+            that gives such memory by the buffer protocol or DLPack. It must not share memory with this tensor.
         num_threads : int, optional
             Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
         Returns
         -------
         numpy.ndarray
-            `out`, or a new array.
+            `out` as an array, or a new one.
         """
 
     def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
@@ -139,6 +157,21 @@ class CompressedTensor(ABC):
     def bits_per_weight(self) -> float:
         """Stored bits, tables and scales included, per weight (0 for an empty tensor)."""
         return 8.0 * self.nbytes / self.size if self.size else 0.0
+
+    def _settle(self, *wholes: str, optional: tuple[str, ...] = (), **arrays: Dtypes) -> None:
+        """Check the types of fields: make the shape and `wholes` int, and `arrays` contiguous. `optional` may be None.
+
+        Compressed tensors in the place of arrays are left unchanged.
+        """
+        owner = type(self).__name__
+        object.__setattr__(self, "shape", as_shape(owner, self.shape))
+        for name in (*wholes, *arrays):
+            value = getattr(self, name)
+            if isinstance(value, CompressedTensor) or (value is None and name in optional):
+                continue
+            dtypes = arrays.get(name)
+            settled = contiguous(as_array(owner, name, value, dtypes)) if dtypes else as_whole(owner, name, value)
+            object.__setattr__(self, name, settled)
 
     def _require(self, condition: bool, rule: str) -> None:
         if not condition:
@@ -164,14 +197,23 @@ class CompressedTensor(ABC):
         )
 
     def _output(self, out: NDArray[Any] | None) -> NDArray[Any]:
-        if out is None:
-            return np.empty(self.shape, self.dtype)
-        self._require(
-            can_hold(out, self.shape, self.dtype),
-            f"dense: out must be a writable, C-contiguous and aligned {self.dtype} array of this shape, "
-            f"not {out.dtype} {out.shape}",
-        )
-        return out
+        return as_output("dense", out, self.shape, self.dtype, *self._arrays())
+
+    def _arrays(self) -> Iterator[NDArray[Any]]:
+        """All arrays that it is stored in."""
+        for part in vars(self).values():
+            if isinstance(part, CompressedTensor):
+                yield from part._arrays()
+            elif isinstance(part, np.ndarray | Support):
+                yield part if isinstance(part, np.ndarray) else part.mask
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CompressedTensor) or type(other) is not type(self):
+            return NotImplemented
+        return all(_is_same(getattr(self, each.name), getattr(other, each.name)) for each in fields(self))
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.shape))  # arrays, which have none, may differ
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._summary()}, shape {self.shape}, {self.bits_per_weight:.3f} bits/weight>"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from . import _core
 from .arrays import as_threads, block_layout, find_group_layout
 from .grids import blocks, fold_scale, folds, shift_scale, spread
+from .intake import BYTES, NUMBERS
 from .tensor_base import (
     QUANTIZED_DTYPES,
     CompressedTensor,
@@ -80,6 +81,9 @@ class PalettizedTensor(CompressedTensor):
     support: Support | None = None
 
     def __post_init__(self) -> None:
+        self._settle(
+            "nbits", "vector_axis", optional=("vector_axis", "scale"), indices=BYTES, lut=NUMBERS, scale=NUMBERS
+        )
         self._require(self.nbits in (1, 2, 3, 4, 6, 8), f"nbits must be 1, 2, 3, 4, 6 or 8, not {self.nbits}")
         self._require_support(self.support)
         rank = len(self.full_shape)
@@ -242,6 +246,7 @@ class QuantizedTensor(CompressedTensor):
     support: Support | None = None
 
     def __post_init__(self) -> None:
+        self._settle(optional=("zero_point",), data=BYTES, scale=NUMBERS, zero_point=NUMBERS)
         known = ", ".join(QUANTIZED_DTYPES)
         self._require(
             self.quantized_dtype in QUANTIZED_DTYPES, f"quantized_dtype must be {known}, not {self.quantized_dtype}"
@@ -362,6 +367,7 @@ class SparseTensor(CompressedTensor):
     values: NDArray[Any] | PalettizedTensor | QuantizedTensor
 
     def __post_init__(self) -> None:
+        self._settle(mask=BYTES, values=NUMBERS)
         self._require_bytes("mask", self.mask, 1)
         self._require(len(self.values.shape) == 1, f"values must be 1-D, not {self.values.shape}")
         if isinstance(self.values, np.ndarray):

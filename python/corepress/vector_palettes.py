@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import repeat
 from math import frexp, prod
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arrays import checked_axis
+from .arrays import checked_axis, item
 from .errors import TooManyValuesError
 from .specs import PALETTE_BITS, Palettize
 from .tensors import PalettizedTensor
@@ -20,7 +19,11 @@ _PIECE = 1 << 16  # vectors
 
 
 def palettize_vectors(
-    arrays: list[NDArray[Any]], spec: Palettize, importances: list[NDArray[np.float32] | None], num_threads: int
+    arrays: list[NDArray[Any]],
+    spec: Palettize,
+    importances: list[NDArray[np.float32] | None],
+    num_threads: int,
+    in_list: bool = False,
 ) -> list[PalettizedTensor]:
     """Palettize arrays, contiguous and finite, as a spec with a `cluster_dim` above 1 says, by k-means or as they are.
 
@@ -34,6 +37,8 @@ def palettize_vectors(
         How much the squared error of each element counts; None for all alike.
     num_threads : int
         Threads to use.
+    in_list : bool
+        Whether errors say which weight it is.
 
     Raises
     ------
@@ -43,13 +48,18 @@ def palettize_vectors(
         If there are more distinct vectors than entries, for mode ``"unique"``.
     """
     length = spec.cluster_dim
-    axes = [_vector_axis(array, spec) for array in arrays]
-    groups = [_group_count(array.shape, axis, spec) for array, axis in zip(arrays, axes, strict=True)]
+    axes, groups, widths = [], [], []
+    for index, array in enumerate(arrays):
+        with item("palettize", index if in_list else None):
+            axes.append(_vector_axis(array, spec))
+            groups.append(_group_count(array.shape, axes[-1], spec))
+            if spec.mode == "unique":
+                widths.append(_bits_for_distinct(array, axes[-1], groups[-1], spec))
     if spec.mode == "unique":
         # As many entries as there are distinct vectors lose nothing, and the tables that are fitted are these vectors.
         return [
             palettize_vectors([array], replace(spec, mode="kmeans", nbits=nbits), [None], num_threads)[0]
-            for array, nbits in zip(arrays, map(_bits_for_distinct, arrays, axes, groups, repeat(spec)), strict=True)
+            for array, nbits in zip(arrays, widths, strict=True)
         ]
     nbits = spec.nbits
     assert nbits is not None
@@ -125,8 +135,6 @@ def exponent_of_weights(verb: str, name: str, array: NDArray[Any]) -> int:
     array : numpy.ndarray of a real type
         Finite, not negative, not all 0.
     """
-    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
-        raise TypeError(f"{verb}: {name} must be real numbers, not {array.dtype}")
     largest, least = float(array.max()), float(array.min())  # NaN comes through both
     if not (least >= 0 and 0 < largest < np.inf):
         raise ValueError(f"{verb}: {name} must be finite, not negative and not all 0")

@@ -24,10 +24,20 @@ from corepress.specs import Palettize, Prune, Quantize
 
 WEIGHT = np.random.default_rng(0).standard_normal((60, 100)).astype(np.float16)
 INFINITE = np.where(np.arange(6000).reshape(60, 100) == 7, np.float16(np.inf), WEIGHT)
+CODES = np.zeros(16, np.uint8)
 GROUPS = {"granularity": "per_grouped_channel", "group_size": 16}
 BLOB_FILE = Path("Net.mlpackage/Data/com.apple.CoreML/weights/weight.bin")
 
 Told = str | set[str | None]
+
+
+class OnDevice:
+    """What a tensor in a GPU's memory does."""
+
+    device = "cuda:0"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy.")
 
 
 def shell(*arguments: str) -> str:
@@ -135,6 +145,9 @@ CASES: tuple[Callable[[], Told], ...] = (
     lambda: error_of(lambda: cp.palettize(INFINITE, nbits=4)),
     lambda: error_of(lambda: cp.palettize(WEIGHT, mode="unique")),
     lambda: error_of(lambda: cp.quantize(WEIGHT.astype(np.int32))),
+    lambda: error_of(lambda: cp.palettize(OnDevice(), nbits=4)),
+    lambda: error_of(lambda: cp.quantize(np.ma.array(WEIGHT))),
+    lambda: error_of(lambda: cp.kernels.unpack_bits(CODES[:4], 2, 16, CODES)),
     lambda: error_of(lambda: cp.quantize(WEIGHT.astype(np.float64) * 1e60)),
     with_a_wrong_variable,
     lambda: reasons("UNet.mlpackage", {"quantize": {}}),

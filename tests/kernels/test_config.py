@@ -177,14 +177,17 @@ def test_unmatched_rules_are_told_with_what_may_have_been_meant():
 WRONG = [
     ({"palettise": {"nbits": 4}}, "config: unknown step 'palettise'; .*did you mean 'palettize'"),
     ({"palettize": {"nbit": 4}}, "palettize: no option 'nbit'; .*did you mean 'nbits'"),
-    ({"palettize": {"nbits": "4"}}, "palettize: nbits must be a whole number, not '4'"),
-    ({"palettize": {"nbits": True}}, "palettize: nbits must be a whole number, not True"),
+    ({"palettize": {"nbits": "4"}}, "palettize: nbits must be 1, 2, 3, 4, 6, 8, not '4'"),
+    ({"palettize": {"nbits": True}}, "palettize: nbits must be 1, 2, 3, 4, 6, 8, not True"),
     ({"palettize": {"nbits": 5}}, "palettize: nbits must be 1, 2, 3, 4, 6, 8, not 5"),
     ({"palettize": 4}, "palettize: options must be a dict, not 4"),
-    ({"prune": {"target_sparsity": "half"}}, "prune: target_sparsity must be a number, not 'half'"),
-    ({"prune": {"n_m_ratio": "2:4"}}, "prune: n_m_ratio must be a list of numbers, not '2:4'"),
-    ({"quantize": {"dtype": 8}}, "quantize: dtype must be a text, not 8"),
-    ({"quantize": {"block_size": "32"}}, "block_size must be a whole number or a list of numbers"),
+    ({"prune": {"target_sparsity": "half"}}, "prune: target_sparsity must be a number from 0 to 1, not 'half'"),
+    (
+        {"prune": {"n_m_ratio": "2:4"}},
+        "prune: n_m_ratio must be two whole numbers, 0 <= n <= m",
+    ),
+    ({"quantize": {"dtype": 8}}, "quantize: dtype must be 'int8', 'uint8', 'int4', 'uint4', not 8"),
+    ({"quantize": {"block_size": "32"}}, "block_size must be a whole number or one per axis, not '32'"),
     ({"prune": {"threshold": 1}, "palettize": {"nbits": 4}}, "'prune', 'palettize' must be a list, in their order"),
     ({"global": {"quantize": {}}, "wieghts": {}}, "config: unknown key 'wieghts'; .*did you mean 'weights'"),
     ({"global": {"quantize": {}}, "palettize": {"nbits": 4}}, "steps 'palettize' must be a list"),
@@ -263,5 +266,5 @@ def test_a_function_has_no_form_as_a_dict():
     with pytest.raises(ValueError, match="palettize: lut_function is a function"):
         config.to_dict()
     assert as_config({"palettize": {"mode": "custom", "lut_function": len}}) == config
-    with pytest.raises(ValueError, match="lut_function must be a function, not 'len'"):
+    with pytest.raises(ValueError, match="lut_function must be a function or None, not 'len'"):
         as_config({"palettize": {"mode": "custom", "lut_function": "len"}})

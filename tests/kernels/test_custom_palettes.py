@@ -74,7 +74,6 @@ def test_tables_in_any_order(order, indices):
         (([np.nan, 1], np.zeros(6, int)), "finite as float16"),
         (([1e6, 1], np.zeros(6, int)), "finite as float16"),
         (([1, 2], np.zeros(5, int)), r"6 whole numbers as indices \(shape \(2, 3\)\), not int64 of shape \(5,\)"),
-        (([1, 2], np.zeros(6)), "whole numbers as indices"),
         (([1, 2], np.full(6, 2)), "indices from 0 to 1"),
         (([1, 2], np.full(6, -1)), "indices from 0 to 1"),
     ],
@@ -84,12 +83,21 @@ def test_what_a_function_must_return(result, message):
         apply(np.zeros((2, 3), np.float16), _custom(lambda _: result))
 
 
+def test_a_function_must_return_numbers():
+    for result, message in [
+        (([1, 2], np.zeros(6)), "palettize: the indices of lut_function must be integers, not float64"),
+        ((["a"], np.zeros(6, int)), "palettize: the table of lut_function must be numbers, not <U1"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            apply(np.zeros((2, 3), np.float16), _custom(lambda _, result=result: result))
+
+
 def test_the_spec_wants_function_and_mode_together():
     for options, message in [
         ({"mode": "custom"}, "mode 'custom' needs lut_function"),
         ({"nbits": 4, "lut_function": len}, "mode 'kmeans' does not take lut_function"),
         ({"mode": "custom", "lut_function": len, "nbits": 4}, "does not take nbits"),
-        ({"mode": "custom", "lut_function": 4}, "mode 'custom' needs lut_function"),
+        ({"mode": "custom", "lut_function": 4}, "lut_function must be a function or None, not 4"),
         ({"mode": "custom", "lut_function": len, "nonfinite": "table"}, "nonfinite 'table' is not for mode 'custom'"),
     ]:
         with pytest.raises(ValueError, match=message):

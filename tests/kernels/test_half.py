@@ -63,6 +63,22 @@ def test_rounding_is_the_same_at_every_level(simd_level, num_threads):
     np.testing.assert_array_equal(halves.view(np.uint16), _core.half_bits(floats))
 
 
+def test_doubles_are_rounded_once(simd_level):
+    centres = boundary_floats().astype(np.float64)
+    beside = [
+        np.nextafter(centres, np.inf),
+        np.nextafter(centres, -np.inf),
+        centres * (1 + 2.0**-30),
+        centres + 2.0**-60,
+    ]
+    edges = np.array([5e-324, -5e-324, 1e-300, 1e300, -1e300, 1.7e308, 2.0**-25, -0.0, 0.0, np.inf, -np.inf, np.nan])
+    doubles = np.concatenate([centres, *beside, edges])
+    with np.errstate(all="ignore"):
+        expected, twice = doubles.astype(np.float16), doubles.astype(np.float32).astype(np.float16)
+    assert_same_bits(cp.kernels.to_float16(doubles), expected)
+    assert (twice != expected).sum() > 100
+
+
 def test_the_reference_rounds_as_numpy_does():
     floats = boundary_floats()
     assert_same_bits(reference.to_float16(floats), numpy_half(floats))

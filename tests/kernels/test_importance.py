@@ -185,8 +185,11 @@ WRONG = {
         WEIGHT, nbits=2, mode="uniform", importance=np.ones((6, 10))
     ),
     "quantize: importance needs scale_search 'mse'": lambda: cp.quantize(WEIGHT, importance=np.ones((6, 10))),
-    "palettize: importance of a list of 2 weights must be a list of as many": lambda: cp.palettize(
+    "palettize: importance must be a list of 2 entries, one per weight of the list, not 1": lambda: cp.palettize(
         [WEIGHT, WEIGHT], nbits=2, importance=[None]
+    ),
+    "quantize: importance must be a list of 2 entries, one per weight of the list, not ndarray": lambda: cp.quantize(
+        [WEIGHT, WEIGHT], scale_search="mse", importance=np.ones((2, 6, 10))
     ),
     "palettize: weight 1 of the list: importance has shape (3,)": lambda: cp.palettize(
         [WEIGHT, WEIGHT], nbits=2, importance=[None, np.ones(3)]
@@ -201,7 +204,7 @@ def test_wrong_importance(message):
 
 
 def test_importance_is_an_array_of_numbers():
-    with pytest.raises(TypeError, match=r"palettize: importance must be float16, .* or float64, not complex128"):
+    with pytest.raises(TypeError, match="palettize: importance must be numbers, not complex128; give its real"):
         cp.palettize(WEIGHT, nbits=2, importance=np.ones((6, 10), complex))
     counts = np.arange(60).reshape(6, 10)
     plain, whole = (cp.palettize(WEIGHT, nbits=2, importance=each) for each in (counts.astype(float), counts))

@@ -224,8 +224,23 @@ def test_numbers_need_not_be_aligned():
     )
 
 
-def test_parts_that_are_not_aligned_are_refused():
-    palette, sparse = cp.palettize(normal(6, 10), nbits=2), cp.prune(normal(6, 10), target_sparsity=0.5)
-    for tensor, part in ((palette, "lut"), (sparse, "values")):
-        with pytest.raises(ValueError, match=f"{part} must be aligned to its elements"):
-            dataclasses.replace(tensor, **{part: unaligned(getattr(tensor, part))}).dense()
+def _parts(tensor: cp.CompressedTensor) -> dict[str, np.ndarray]:
+    return {name: part for name, part in vars(tensor).items() if isinstance(part, np.ndarray)}
+
+
+@pytest.mark.parametrize("form", [unaligned, lambda part: np.repeat(part, 2, axis=0)[::2], WithDlpack, memoryview])
+def test_parts_of_tensors_come_in_every_form(verb, form):
+    tensor = verb(normal(6, 10))
+    rebuilt = dataclasses.replace(tensor, **{name: form(part) for name, part in _parts(tensor).items()})
+    assert_same_bits(rebuilt.dense(), tensor.dense())
+    assert all(part.flags.c_contiguous and part.flags.aligned for part in _parts(rebuilt).values())
+
+
+def test_parts_of_tensors_of_other_types_are_refused(verb):
+    tensor = verb(normal(6, 10))
+    for name, part in _parts(tensor).items():
+        for wrong in (None, "text", part.astype(complex), {}):
+            if wrong is None and name == "zero_point":
+                continue
+            with pytest.raises(TypeError, match=rf"^{type(tensor).__name__}: {name} must be "):
+                dataclasses.replace(tensor, **{name: wrong})

@@ -438,7 +438,7 @@ def _refused():
         (lambda: cp.quantize(palette, granularity="per_block"), ValueError, "not per_block"),
         (lambda: cp.palettize(cp.quantize(weight, dtype="int4"), nbits=2), TypeError, "int8 or uint8, not int4"),
         (lambda: cp.palettize(quantized, nbits=2, enable_per_channel_scale=True), ValueError, "for weights"),
-        (lambda: cp.palettize(weight, nbits=2, enable_per_channel_scale=1), ValueError, "True or False"),
+        (lambda: cp.palettize(weight, nbits=2, enable_per_channel_scale=1), ValueError, "true or false, not 1"),
         (lambda: cp.palettize(weight, nbits=2, enable_per_channel_scale=True, channel_axis=2), ValueError, "an axis"),
     ]  # fmt: skip
 

@@ -111,5 +111,5 @@ def test_wrong_arguments_are_refused(arguments, rule):
 def test_other_types_are_refused():
     with pytest.raises(TypeError, match="must be float16"):
         kernels.kmeans(np.ones((3, 2), np.int32), 2)
-    with pytest.raises(TypeError, match="kmeans: weights must be real numbers, not <U1"):
+    with pytest.raises(TypeError, match="kmeans: weights must be numbers, not <U1"):
         kernels.kmeans(np.ones((3, 2)), 2, ["a", "b", "c"])

@@ -98,11 +98,11 @@ CASES = {
     "palettize: num_threads must be at least 1, not -2": lambda: cp.palettize(WEIGHT, nbits=4, num_threads=-2),
     "pack_bits: nbits must be 1 to 8, not 9": lambda: kernels.pack_bits(np.zeros(3, np.uint8), 9),
     "pack_bits: code 9 does not fit 3 bits": lambda: kernels.pack_bits(np.array([1, 9], np.uint8), 3),
-    "pack_bits: out must be 2 contiguous bytes of uint8, not uint8 (3,)": lambda: kernels.pack_bits(
-        np.zeros(4, np.uint8), 4, np.empty(3, np.uint8)
+    "pack_bits: out must be a writable, C-contiguous and aligned uint8 array of shape (2,), not uint8 (3,)": lambda: (
+        kernels.pack_bits(np.zeros(4, np.uint8), 4, np.empty(3, np.uint8))
     ),
     "unpack_bits: 5 codes of 3 bits are 2 bytes, not 3": lambda: kernels.unpack_bits(np.zeros(3, np.uint8), 3, 5),
-    "unpack_bits: out must be 4 contiguous bytes": lambda: kernels.unpack_bits(
+    "array of shape (4,), not uint8 (4,), not C-contiguous": lambda: kernels.unpack_bits(
         np.zeros(2, np.uint8), 4, 4, np.empty(8, np.uint8)[::2]
     ),
     "pack_bits: code -9 does not fit 4 bits": lambda: kernels.pack_bits(np.array([-8, -9], np.int8), 4),
@@ -110,7 +110,7 @@ CASES = {
     "pack_bits: bitorder must be 'little', 'big', not 'msb'": lambda: kernels.pack_bits(
         np.zeros(3, np.uint8), 4, bitorder="msb"
     ),
-    "unpack_mask: out must be 4 contiguous bytes of bool": lambda: kernels.unpack_mask(
+    "unpack_mask: out must be a writable, C-contiguous and aligned bool array": lambda: kernels.unpack_mask(
         np.zeros(1, np.uint8), 4, np.empty(4, np.uint8)
     ),
     "pack_bits: num_threads must be at least 1, not 0": lambda: kernels.pack_bits(

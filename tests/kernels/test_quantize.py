@@ -348,7 +348,7 @@ def test_the_search_gains_what_it_promises(name):
         ({"block_size": (1, 2, 3)}, "block_size (1, 2, 3) must have one entry per axis (shape (64, 100))"),
         ({"block_size": (-1, 2)}, "block_size must have one entry per axis, none negative, not (-1, 2)"),
         ({"block_size": 0}, "block_size must be at least 1, not 0"),
-        ({"block_size": 3.5}, "block_size must be a number or one per axis, not 3.5"),
+        ({"block_size": 3.5}, "block_size must be a whole number or one per axis, not 3.5"),
         ({"block_size": 4, "channel_axis": 2}, "channel_axis 2 is not an axis of shape (64, 100)"),
         ({"scale_search": "best"}, "scale_search must be None, 'mse', not 'best'"),
     ],

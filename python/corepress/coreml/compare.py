@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..arrays import as_threads
 from ..documents import to_json
 from ..measure import snr_db
 from .decoded import Undecodable, decoded, distance, finite, in_decibels, release
@@ -190,6 +191,7 @@ def compare(
     FormatError
         If a package is damaged.
     """
+    num_threads = as_threads("compare_models", num_threads)
     started = time.perf_counter()
     packages = Package.open(first), Package.open(second)
     program = Program(packages[0])

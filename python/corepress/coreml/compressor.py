@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .. import compression
+from ..arrays import as_threads
 from ..compression import input_axis
 from ..config import Config, ConfigLike, as_config
 from ..errors import IndivisibleError, NonFiniteError, UnsuitableWeightError
@@ -168,6 +169,7 @@ def compress(
     FormatError
         If the package is damaged.
     """
+    num_threads = as_threads("compress", num_threads)
     given = as_config(
         config,
         weight_threshold=weight_threshold,

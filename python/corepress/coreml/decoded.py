@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import same_bits
 from ..measure import Error, error
 from .decompressor import lift_definition
 from .program import Definition
 from .storage import steps
 from .transform import Keep
 from .values import ValueReader
-
-_PIECE = 1 << 20
 
 
 class Undecodable(Exception):
@@ -49,17 +48,6 @@ def release(definition: Definition, values: ValueReader) -> None:
         for reference in step.references:
             reader = values.file(reference.key.file)
             reader.release(reader.record(reference.key.offset))
-
-
-def same_bits(first: NDArray[Any], second: NDArray[Any]) -> bool:
-    """Whether two arrays are the same, NaN and the sign of zeros included."""
-    if first.shape != second.shape or first.dtype != second.dtype:
-        return False
-    if first.dtype.kind not in "fiu":
-        return bool(np.array_equal(first, second))
-    ours, theirs = (np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in (first, second))
-    pieces = (slice(start, start + _PIECE) for start in range(0, ours.size, _PIECE))
-    return all(np.array_equal(ours[piece], theirs[piece]) for piece in pieces)
 
 
 def distance(first: NDArray[Any], second: NDArray[Any], num_threads: int | None = None) -> Error:

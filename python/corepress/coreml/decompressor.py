@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..arrays import as_threads
 from ..errors import FormatError
 from ..tensors import CompressedTensor
 from .operations import UnsupportedForm, constant, lift, lift_output
@@ -45,6 +46,7 @@ def decompress(
     FormatError
         If the package is damaged.
     """
+    num_threads = as_threads("decompress", num_threads)
 
     def decide(program: Program, values: ValueReader, weight: Weight) -> Work:
         if not is_compressed(weight):

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from ..arrays import as_threads, same_bits
 from ..documents import to_json
 from ..errors import FormatError
-from .decoded import Undecodable, decoded, distance, finite, in_decibels, release, same_bits
+from .decoded import Undecodable, decoded, distance, finite, in_decibels, release
 from .package import MANIFEST, Package
 from .program import Definition, Program, Reference
 from .raising import raise_parts, raised_prefixes
@@ -177,6 +178,7 @@ def verify(
     FormatError, ValueError
         If the source is damaged or no ML program. What is wrong with the other package is returned.
     """
+    num_threads = as_threads("verify", num_threads)
     started = time.perf_counter()
     source = Package.open(src)
     program = Program(source)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
-from ..arrays import as_finite_weight, as_threads, contiguous
+from ..arrays import as_finite_weight, as_numbers, as_threads
+from ..intake import as_whole
 from ..vector_palettes import exponent_of_weights
 
 __all__ = ["Clusters", "kmeans", "kmeans1d", "kmeans1d_sweep"]
@@ -44,7 +45,7 @@ def kmeans1d(values: Any, k: int, weights: Any = None, *, num_threads: int | Non
     Parameters
     ----------
     values : array_like
-        1-D, or 2-D as a batch of rows, each clustered by itself; finite, taken as float64.
+        Integers or floats, 1-D, or 2-D as a batch of rows, each clustered by itself; finite, taken as float64.
     k : int
         Number of clusters, at least 1.
     weights : array_like, optional
@@ -65,6 +66,8 @@ def kmeans1d(values: Any, k: int, weights: Any = None, *, num_threads: int | Non
 
     Raises
     ------
+    TypeError
+        If the values or weights are not numbers.
     ValueError
         For values that are not finite, of another rank, or none; weights that do not fit; and k below 1.
 
@@ -88,7 +91,8 @@ def kmeans1d(values: Any, k: int, weights: Any = None, *, num_threads: int | Non
     -----
     Gronlund et al., arXiv:1701.07204: a least-weight subsequence under a price per cluster; certified by its bound.
     """
-    return _kmeans1d("kmeans1d", values, (k,), weights, num_threads)[k]
+    (clusters,) = _kmeans1d("kmeans1d", values, (k,), weights, num_threads).values()
+    return clusters
 
 
 def kmeans1d_sweep(
@@ -110,38 +114,41 @@ def kmeans1d_sweep(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         As `kmeans1d` does.
     """
+    if not isinstance(ks, Iterable):
+        raise TypeError(f"kmeans1d_sweep: ks must be several whole numbers, not {ks!r}")
     return _kmeans1d("kmeans1d_sweep", values, tuple(ks), weights, num_threads)
 
 
 def _kmeans1d(
     name: str, values: Any, ks: tuple[int, ...], weights: Any, num_threads: int | None
 ) -> dict[int, Clusters]:
-    values = contiguous(values, np.float64)
+    ks = tuple(as_whole(name, "k", k, 1) for k in ks)
+    values = as_numbers(name, "values", values)
     if values.ndim not in (1, 2) or values.size == 0:
         raise ValueError(f"{name}: values must be 1-D or 2-D and not empty, not shape {values.shape}")
-    if min(ks, default=1) < 1:
-        raise ValueError(f"{name}: k must be at least 1, not {min(ks)}")
     if not np.isfinite(values).all():
         raise ValueError(f"{name}: values must be finite")
     rows = np.atleast_2d(values)
     if weights is not None:
-        weights = contiguous(weights, np.float64)
-        positive = np.isfinite(weights).all() and (weights >= 0).all() and weights.any(axis=-1).all()
-        if weights.shape != values.shape or not positive:
+        weights = as_numbers(name, "weights", weights)
+        fits = weights.shape == values.shape and np.isfinite(weights).all()
+        if not (fits and (weights >= 0).all() and weights.any(axis=-1).all()):
             raise ValueError(f"{name}: weights must be finite, not negative, not all 0, one per value")
         weights = np.atleast_2d(weights)
     found: dict[int, Clusters] = {}
+    needed = [min(k, rows.shape[1]) for k in ks]  # as many clusters as values lose nothing
     for k, (codes, centroids, inertia) in zip(
-        ks, _core.kmeans1d(rows, weights, list(ks), as_threads(name, num_threads)), strict=True
+        ks, _core.kmeans1d(rows, weights, needed, as_threads(name, num_threads)), strict=True
     ):
         clusters = codes.astype(np.uint8) if k <= 256 else codes
         if values.ndim == 1:
             found[k] = Clusters(clusters[0], centroids[0, : codes.max() + 1], float(inertia[0]))
         else:
-            found[k] = Clusters(clusters, centroids, inertia)
+            missing = k - centroids.shape[1]
+            found[k] = Clusters(clusters, np.pad(centroids, ((0, 0), (0, missing)), mode="edge"), inertia)
     return found
 
 
@@ -152,7 +159,7 @@ def kmeans(
 
     Parameters
     ----------
-    vectors : array_like of float16, float32 or float64
+    vectors : array_like of float16, bfloat16, float32 or float64
         Shape ``(count, length)``, finite, not empty. float64 is narrowed to float32.
     k : int
         Number of clusters, 1 to 65,536.
@@ -186,17 +193,17 @@ def kmeans(
     Krause, 2018) of up to 65,536 vectors, or 2,048 per cluster if that is more; then each vector takes its nearest
     centroid. All random numbers come from a counter.
     """
-    vectors = as_finite_weight("kmeans", vectors, num_threads)
+    num_threads = as_threads("kmeans", num_threads)
+    k = as_whole("kmeans", "k", k, 1, 65_536)
+    vectors = as_finite_weight("kmeans", vectors, num_threads, "vectors")
     if vectors.ndim != 2 or vectors.size == 0:
         raise ValueError(f"kmeans: vectors must be 2-D and not empty, not shape {vectors.shape}")
-    if not 1 <= k <= 65_536:
-        raise ValueError(f"kmeans: k must be from 1 to 65536, not {k}")
     shares, exponent = None, 0
     if weights is not None:
-        array = np.asarray(weights)
+        array = as_numbers("kmeans", "weights", weights)
         if array.shape != vectors.shape[:1]:
             raise ValueError(f"kmeans: weights must have shape {vectors.shape[:1]}, not {array.shape}")
         exponent = exponent_of_weights("kmeans", "weights", array)
-        shares = np.ldexp(array.astype(np.float64), -exponent).astype(np.float32)
+        shares = np.ldexp(array, -exponent).astype(np.float32)
     codes, centroids, inertia = _core.kmeans(vectors, k, shares, num_threads)
     return (codes.astype(np.uint8) if k <= 256 else codes), centroids, float(np.ldexp(inertia, exponent))

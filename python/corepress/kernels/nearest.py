@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
-from ..arrays import as_threads, as_weight, contiguous
-from ..compression import palettize
+from ..arrays import as_finite_weight, as_threads, contiguous
+from ..intake import NUMBERS, as_array
+from ..palettes import given_table, rounded_tables, width_for
 
 __all__ = ["assign", "to_float16"]
 
@@ -38,11 +39,19 @@ def assign(values: Any, centroids: Any, *, num_threads: int | None = None) -> ND
     ValueError
         If the centroids do not ascend, are too many or none, or anything is NaN or infinite.
     """
-    if np.ndim(centroids) == 1 and (np.diff(np.asarray(centroids, np.float64)) < 0).any():
-        raise ValueError("assign: centroids must ascend")
     num_threads = as_threads("assign", num_threads)
-    tensor = palettize(as_weight("assign", values), lut=centroids, num_threads=num_threads)
-    return tensor.codes()
+    array = as_finite_weight("assign", values, num_threads, "values")
+    table = given_table("assign", "centroids", centroids)
+    if (np.diff(table) < 0).any():
+        raise ValueError("assign: centroids must ascend")
+    nbits = width_for(table.size)
+    luts = rounded_tables(array.dtype, [table], nbits, "assign", "centroids")
+    codes = np.empty(array.shape, np.uint8)
+    if array.size:
+        (encoded,) = _core.palettize([array], [(1, 1, array.size)], nbits, "kmeans", [luts], [None], False, num_threads)
+        assert encoded is not None, "values are finite"
+        _core.unpack_bits(encoded[1], nbits, False, False, codes.size, codes.reshape(-1), num_threads)
+    return codes
 
 
 def to_float16(values: Any, *, num_threads: int | None = None) -> NDArray[np.float16]:
@@ -51,7 +60,7 @@ def to_float16(values: Any, *, num_threads: int | None = None) -> NDArray[np.flo
     Parameters
     ----------
     values : array_like
-        Any shape, taken as float32.
+        Integers or floats of any shape. float64 is rounded once.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
@@ -59,7 +68,13 @@ def to_float16(values: Any, *, num_threads: int | None = None) -> NDArray[np.flo
     -------
     numpy.ndarray of float16
         In the shape of `values`. Magnitudes of 65,520 and more become infinite; NaN stays NaN.
+
+    Raises
+    ------
+    TypeError
+        If the values are not numbers.
     """
-    array = contiguous(values, np.float32)
+    array = as_array("to_float16", "values", values, NUMBERS)
+    array = contiguous(array, np.float64 if array.dtype == np.float64 else np.float32)
     halves = _core.round_to_half(array.reshape(-1), as_threads("to_float16", num_threads))
     return halves.view(np.float16).reshape(array.shape)

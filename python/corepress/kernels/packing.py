@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
-from ..arrays import as_threads, can_hold
+from ..arrays import as_threads, contiguous
+from ..intake import BYTES, CODES, as_array, as_output, as_whole, whole
 from ..tensors import packed_size
 
 __all__ = ["pack_bits", "pack_mask", "unpack_bits", "unpack_mask"]
@@ -17,20 +17,12 @@ __all__ = ["pack_bits", "pack_mask", "unpack_bits", "unpack_mask"]
 
 def _checked_stream(name: str, nbits: Any, bitorder: str) -> tuple[int, bool]:
     """Return the width, and whether the most significant bit comes first."""
-    if not isinstance(nbits, Integral) or isinstance(nbits, bool) or not 1 <= int(nbits) <= 8:
+    width = whole(nbits)
+    if width is None or not 1 <= width <= 8:
         raise ValueError(f"{name}: nbits must be 1 to 8, not {nbits!r}")
     if bitorder not in ("little", "big"):
         raise ValueError(f"{name}: bitorder must be 'little', 'big', not {bitorder!r}")
-    return int(nbits), bitorder == "big"
-
-
-def _output(name: str, out: NDArray[Any] | None, size: int, dtype: Any = np.uint8) -> NDArray[Any]:
-    if out is None:
-        return np.empty(size, dtype)
-    if not can_hold(out, (size,), dtype):
-        rule = f"{size} contiguous bytes of {np.dtype(dtype)}"
-        raise ValueError(f"{name}: out must be {rule}, not {out.dtype} {out.shape}")
-    return out
+    return width, bitorder == "big"
 
 
 def pack_bits(
@@ -70,26 +62,30 @@ def pack_bits(
     Raises
     ------
     ValueError
-        If a code does not fit, or `out` has another size.
+        If a code does not fit, or `out` has another size or shares memory with `codes`.
     TypeError
         If the codes are not uint8, int8 or bool.
     """
-    nbits, big = _checked_stream("pack_bits", nbits, bitorder)
-    codes = np.ascontiguousarray(codes)
-    if codes.dtype not in (np.uint8, np.int8, np.bool_):
-        raise TypeError(f"pack_bits: codes must be uint8, int8 or bool, not {codes.dtype}")
-    signed = bool(codes.dtype == np.int8)
-    out = _output("pack_bits", out, packed_size(codes.size, nbits))
-    flat = codes.reshape(-1)
-    if not _core.pack_bits(flat.view(np.uint8), nbits, signed, big, out, as_threads("pack_bits", num_threads)):
+    return _pack("pack_bits", "codes", codes, nbits, out, bitorder, num_threads)
+
+
+def _pack(
+    name: str, what: str, codes: Any, nbits: int, out: Any, bitorder: str = "little", num_threads: int | None = None
+) -> NDArray[np.uint8]:
+    nbits, big = _checked_stream(name, nbits, bitorder)
+    threads = as_threads(name, num_threads)
+    flat = contiguous(as_array(name, what, codes, CODES)).reshape(-1)
+    signed = bool(flat.dtype == np.int8)
+    stream = as_output(name, out, (packed_size(flat.size, nbits),), np.uint8, flat)
+    if not _core.pack_bits(flat.view(np.uint8), nbits, signed, big, stream, threads):
         lowest = -(2 ** (nbits - 1)) if signed else 0
         wrong = flat[(flat < lowest) | (flat.astype(np.int16) >= lowest + 2**nbits)]
-        raise ValueError(f"pack_bits: code {wrong[0]} does not fit {nbits} bits")
-    return out
+        raise ValueError(f"{name}: code {wrong[0]} does not fit {nbits} bits")
+    return stream
 
 
 def unpack_bits(
-    data: NDArray[np.uint8],
+    data: Any,
     nbits: int,
     count: int,
     out: NDArray[Any] | None = None,
@@ -102,7 +98,7 @@ def unpack_bits(
 
     Parameters
     ----------
-    data : numpy.ndarray of uint8
+    data : array_like of uint8
         ``(count * nbits + 7) // 8`` bytes.
     nbits : int
         Bits per code, 1 to 8.
@@ -125,20 +121,35 @@ def unpack_bits(
     Raises
     ------
     ValueError
-        If `data` or `out` has another size.
+        If `data` or `out` has another size, or `out` shares memory with `data`.
+    TypeError
+        If the data are not uint8.
     """
-    nbits, big = _checked_stream("unpack_bits", nbits, bitorder)
-    if count < 0:
-        raise ValueError(f"unpack_bits: count must not be negative, not {count}")
-    data = np.ascontiguousarray(data, np.uint8).reshape(-1)
-    if data.size != packed_size(count, nbits):
+    dtype = np.int8 if signed else np.uint8
+    return _unpack("unpack_bits", data, nbits, count, out, dtype, bitorder, num_threads)
+
+
+def _unpack(
+    name: str,
+    data: Any,
+    nbits: int,
+    count: int,
+    out: Any,
+    dtype: Any,
+    bitorder: str = "little",
+    num_threads: int | None = None,
+) -> NDArray[Any]:
+    nbits, big = _checked_stream(name, nbits, bitorder)
+    threads = as_threads(name, num_threads)
+    count = as_whole(name, "count", count, 0)
+    stream = contiguous(as_array(name, "data", data, BYTES)).reshape(-1)
+    if stream.size != packed_size(count, nbits):
         raise ValueError(
-            f"unpack_bits: {count} codes of {nbits} bits are {packed_size(count, nbits)} bytes, not {data.size}"
+            f"{name}: {count} codes of {nbits} bits are {packed_size(count, nbits)} bytes, not {stream.size}"
         )
-    out = _output("unpack_bits", out, count, np.int8 if signed else np.uint8)
-    threads = as_threads("unpack_bits", num_threads)
-    _core.unpack_bits(data, nbits, bool(signed), big, count, out.view(np.uint8), threads)
-    return out
+    codes = as_output(name, out, (count,), dtype, stream)
+    _core.unpack_bits(stream, nbits, dtype == np.int8, big, count, codes.view(np.uint8), threads)
+    return codes
 
 
 def pack_mask(mask: Any, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -161,15 +172,15 @@ def pack_mask(mask: Any, out: NDArray[np.uint8] | None = None) -> NDArray[np.uin
     ValueError, TypeError
         As `pack_bits` does.
     """
-    return pack_bits(mask, 1, out)
+    return _pack("pack_mask", "mask", mask, 1, out)
 
 
-def unpack_mask(data: NDArray[np.uint8], count: int, out: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+def unpack_mask(data: Any, count: int, out: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
     """Unpack a mask; the inverse of `pack_mask`.
 
     Parameters
     ----------
-    data : numpy.ndarray of uint8
+    data : array_like of uint8
         ``(count + 7) // 8`` bytes, least significant bit first.
     count : int
         Number of bits.
@@ -184,8 +195,8 @@ def unpack_mask(data: NDArray[np.uint8], count: int, out: NDArray[np.bool_] | No
     Raises
     ------
     ValueError
-        If `data` or `out` has another size.
+        If `data` or `out` has another size, or `out` shares memory with `data`.
+    TypeError
+        If the data are not uint8.
     """
-    mask = _output("unpack_mask", out, count, np.bool_)
-    unpack_bits(data, 1, count, mask.view(np.uint8))
-    return mask
+    return _unpack("unpack_mask", data, 1, count, out, np.bool_)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
-from ..arrays import as_finite_weight, as_threads, as_weight, can_hold, checked_axis
-from ..compression import n_m_keep, prune
-from ..specs import checked_n_m_ratio
+from ..arrays import as_finite_weight, as_threads, as_weight, checked_axis, contiguous, not_finite
+from ..compression import n_m_keep, threshold_rule
+from ..intake import MASKS, as_array, as_output, as_shape, as_whole
+from ..specs import checked_n_m_ratio, checked_threshold
 from ..tensors import packed_size
 from .packing import pack_mask, unpack_mask
 
@@ -47,7 +49,8 @@ def encode_sparse(
     """
     weight = as_weight("encode_sparse", weight)
     packed = _packed_mask("encode_sparse", mask, weight.shape)
-    out = _float_output("encode_sparse", out, (_core.count_bits(packed, weight.size),), weight.dtype)
+    count = _core.count_bits(packed, weight.size)
+    out = as_output("encode_sparse", out, (count,), weight.dtype, weight, packed)
     _core.encode_sparse(weight, packed, out, as_threads("encode_sparse", num_threads))
     return out
 
@@ -87,37 +90,27 @@ def decode_sparse(
     ValueError
         If the mask, the number of values or `out` does not fit.
     """
-    values = as_weight("decode_sparse", values)
-    out = _float_output("decode_sparse", out, tuple(shape), values.dtype)
-    packed = _packed_mask("decode_sparse", mask, out.shape)
-    count = _core.count_bits(packed, out.size)
+    values = as_weight("decode_sparse", values, "values")
+    shape = as_shape("decode_sparse", shape)
+    packed = _packed_mask("decode_sparse", mask, shape)
+    count = _core.count_bits(packed, prod(shape))
     if values.shape != (count,):
         raise ValueError(
             f"decode_sparse: values must be 1-D with {count} elements, one per 1 of the mask, not {values.shape}"
         )
+    out = as_output("decode_sparse", out, shape, values.dtype, values, packed)
     _core.decode_sparse(packed, values, out, as_threads("decode_sparse", num_threads))
     return out
 
 
-def _float_output(name: str, out: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if out is None:
-        return np.empty(shape, dtype)
-    if not can_hold(out, shape, dtype):
-        raise ValueError(
-            f"{name}: out must be a writable, contiguous and aligned {dtype} array {shape}, not {out.dtype} {out.shape}"
-        )
-    return out
-
-
 def _packed_mask(name: str, mask: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    mask = np.asarray(mask)
-    size = int(np.prod(shape))
-    if mask.dtype == np.bool_ and mask.shape == tuple(shape):
-        return pack_mask(mask)
-    if mask.dtype == np.uint8 and mask.shape == (packed_size(size, 1),):
-        return np.ascontiguousarray(mask)
-    rule = f"bool {tuple(shape)} or {packed_size(size, 1)} packed bytes"
-    raise ValueError(f"{name}: mask must be {rule}, not {mask.dtype} {mask.shape}")
+    array = as_array(name, "mask", mask, MASKS)
+    size = packed_size(prod(shape), 1)
+    if array.dtype == np.bool_ and array.shape == shape:
+        return pack_mask(array)
+    if array.dtype == np.uint8 and array.shape == (size,):
+        return contiguous(array)
+    raise ValueError(f"{name}: mask must be bool {shape} or {size} packed bytes, not {array.dtype} {array.shape}")
 
 
 def magnitude_mask(weight: Any, threshold: float, *, num_threads: int | None = None) -> NDArray[np.bool_]:
@@ -145,8 +138,12 @@ def magnitude_mask(weight: Any, threshold: float, *, num_threads: int | None = N
         If the threshold is negative or NaN, or the weight holds NaN or infinite values.
     """
     num_threads = as_threads("magnitude_mask", num_threads)
-    sparse = prune(as_weight("magnitude_mask", weight), threshold=threshold, num_threads=num_threads)
-    return unpack_mask(sparse.mask, sparse.size).reshape(sparse.shape)
+    limit = checked_threshold("magnitude_mask", threshold)
+    array = as_weight("magnitude_mask", weight)
+    ((mask, _, _, nonfinite),) = _core.prune([array], [threshold_rule(limit, array.dtype)], False, num_threads)
+    if nonfinite:
+        raise not_finite("magnitude_mask", array, num_threads)
+    return unpack_mask(mask, array.size).reshape(array.shape)
 
 
 def n_m_mask(weight: Any, n: int, m: int, dim: int = 1, *, num_threads: int | None = None) -> NDArray[np.bool_]:
@@ -178,5 +175,5 @@ def n_m_mask(weight: Any, n: int, m: int, dim: int = 1, *, num_threads: int | No
     ratio = checked_n_m_ratio("n_m_mask", (n, m))
     num_threads = as_threads("n_m_mask", num_threads)
     weight = as_finite_weight("n_m_mask", weight, num_threads)
-    axis = checked_axis("n_m_mask", "dim", dim, weight.shape)
+    axis = checked_axis("n_m_mask", "dim", as_whole("n_m_mask", "dim", dim), weight.shape)
     return n_m_keep(weight, ratio, axis, num_threads).view(np.bool_).reshape(weight.shape)

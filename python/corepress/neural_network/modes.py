@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core, kernels
-from ..arrays import not_finite
+from ..arrays import as_numbers, not_finite
 from ..errors import UnsuitableWeightError
+from ..intake import NUMBERS, as_array, whole
 from ..palettes import kmeans_table
 from ..suggestions import suggestion
 from ..tensors import packed_size
@@ -58,9 +58,10 @@ class Quantization:
         if self.restores:
             object.__setattr__(self, "nbits", None)
             return
-        whole = isinstance(self.nbits, Integral) and not isinstance(self.nbits, bool)
-        if not whole or not (1 <= int(self.nbits or 0) <= 8 or self.nbits == HALF_BITS):
+        nbits = whole(self.nbits)
+        if nbits is None or not (1 <= nbits <= 8 or nbits == HALF_BITS):
             raise ValueError(f"quantize_weights: nbits must be 1 to 8, or 16, not {self.nbits!r}")
+        object.__setattr__(self, "nbits", nbits)
         if mode == "linear_symmetric" and self.nbits == 1:
             raise ValueError("quantize_weights: quantization_mode 'linear_symmetric' needs nbits of at least 2, not 1")
         if not self.to_half and (mode == "custom_lut") != callable(self.lut_function):
@@ -221,15 +222,14 @@ def _custom(weight: NDArray[np.float32], nbits: int, lut_function: LutFunction) 
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise ValueError("quantize_weights: lut_function must return a table and codes")
     with np.errstate(over="ignore"):
-        table = np.asarray(result[0], np.float64).reshape(-1).astype(np.float32)
+        table = as_numbers("quantize_weights", "the table of lut_function", result[0]).reshape(-1).astype(np.float32)
     if not 1 <= table.size <= 2**nbits or not np.isfinite(table).all():
         raise ValueError(
             f"quantize_weights: lut_function must return a table of 1 to {2**nbits} values that are finite as float32 "
             f"for {nbits} bits, not one of {table.size}"
         )
-    codes = np.asarray(result[1])
-    numbers = codes.dtype.kind in "iuf" and codes.size == weight.size
-    if not numbers or not ((codes >= 0) & (codes < table.size) & (codes == np.floor(codes))).all():
+    codes = as_array("quantize_weights", "the codes of lut_function", result[1], NUMBERS)
+    if codes.size != weight.size or not ((codes >= 0) & (codes < table.size) & (codes == np.floor(codes))).all():
         raise ValueError(
             f"quantize_weights: lut_function must return {weight.size} whole numbers from 0 to {table.size - 1} as "
             f"codes (shape {weight.shape}), not {codes.dtype} of shape {codes.shape}"

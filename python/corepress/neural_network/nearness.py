@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
-from ..coreml.decoded import same_bits
+from ..arrays import same_bits
 from .weight_params import EncodedWeight, channel_layout
 
 _PIECE = 1 << 20  # values that are compared at a time

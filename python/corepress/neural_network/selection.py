@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ..intake import as_whole
 from ..name_patterns import NamePatterns
 from ..suggestions import suggestion
 from .layers import QUANTIZABLE_LAYER_TYPES
@@ -50,8 +51,8 @@ class WeightSelector:
                 known = ", ".join(QUANTIZABLE_LAYER_TYPES)
                 hint = suggestion(layer_type, QUANTIZABLE_LAYER_TYPES)
                 raise ValueError(f"WeightSelector: no layer type {layer_type!r}; there are {known}{hint}")
-        if self.weight_threshold < 0:
-            raise ValueError(f"WeightSelector: weight_threshold must not be negative, not {self.weight_threshold}")
+        threshold = as_whole("WeightSelector", "weight_threshold", self.weight_threshold, 0)
+        object.__setattr__(self, "weight_threshold", threshold)
         _ = self._wanted, self._unwanted
 
     @cached_property

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
-from ..arrays import as_threads
-from ..coreml.decoded import same_bits
+from ..arrays import as_threads, same_bits
 from ..coreml.package import Package
 from ..coreml.verify import Verification, VerifiedWeight, other_files
 from ..errors import FormatError
