@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .wording import format_bytes, format_count, format_decibels
 
 if TYPE_CHECKING:
-    from ..coreml import Report, WeightRecord
+    from ..coreml import Report
 
 NAMED_PER_REASON = 8
 
@@ -34,7 +34,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"  lowest SNR       {format_decibels(snr)} ({name})"
     done = f"{len(changed)} {changed[0].status}" if changed else "none changed"
     yield f"  weights          {done}, {len(kept)} kept as they were"
-    yield from _kept_lines(kept)
+    yield from _kept_lines(report)
     yield from (f"  warning          no weight is meant by {rule}" for rule in report.unmatched_rules)
     yield from (f"  warning          {warning}" for warning in report.warnings)
 
@@ -45,13 +45,11 @@ def _change(before: int, after: int) -> str:
     return f"{before / max(after, 1):.2f} times smaller" if after < before else f"{after / before:.2f} times larger"
 
 
-def _kept_lines(kept: list[WeightRecord]) -> Iterator[str]:
-    by_reason: dict[str, list[WeightRecord]] = {}
-    for record in kept:
-        by_reason.setdefault(record.reason or "", []).append(record)
-    for reason, records in sorted(by_reason.items(), key=lambda item: -len(item[1])):
-        yield f"    {len(records):5d}  {reason}"
-        if not all(record.planned for record in records):
+def _kept_lines(report: Report) -> Iterator[str]:
+    for total in report.unchanged:
+        yield f"    {total.weights:5d}  {format_bytes(total.bytes):>8}  {total.reason}"
+        if not total.planned:
+            records = [record for record in report.weights if record.reason == total.reason]
             names = [record.name for record in records[:NAMED_PER_REASON]]
             names += [f"and {len(records) - len(names)} more (--verbose)"] if len(records) > len(names) else []
-            yield from (f"           {name}" for name in names)
+            yield from (f"                     {name}" for name in names)

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from .. import _core
 from ..measure import Error, error_of_sums
 from ..tensor_base import CompressedTensor, added, decoded_pieces
-from .decompressor import lift_definition
+from .decompressor import lift_definition, release
 from .program import Definition
-from .storage import steps
 from .transform import Keep
 from .values import ValueReader
 
@@ -65,14 +64,6 @@ def stored_form(definition: Definition, values: ValueReader) -> NDArray[Any] | C
         return lift_definition(definition, values)
     except Keep as reason:
         raise Undecodable(str(reason)) from reason
-
-
-def release(definition: Definition, values: ValueReader) -> None:
-    """Let the system drop the pages of a constant's data."""
-    for step in steps(definition):
-        for reference in step.references:
-            reader = values.file(reference.key.file)
-            reader.release(reader.record(reference.key.offset))
 
 
 def same_bits(first: NDArray[Any], second: NDArray[Any]) -> bool:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -23,7 +23,7 @@ from .package import Package
 from .phantoms import phantom
 from .pipeline import Result, Task
 from .program import Program, Weight
-from .records import IDENTITY_COLUMNS, ChangeRecord, bits_per_weight, identity
+from .records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, identity, unchanged
 from .rewrite import Edit, rewrite
 from .storage import check_stored, stored_bytes, visible_weights
 from .table import Column, format_bytes, render
@@ -90,6 +90,11 @@ class Plan:
         return len(self.weights) - self.compressed
 
     @property
+    def unchanged(self) -> tuple[Unchanged, ...]:
+        """The constants that are left unchanged, and their bytes, reason by reason; the most bytes first."""
+        return unchanged(self.weights)
+
+    @property
     def bits_per_weight(self) -> float:
         """Stored bits per weight over all constants then, kept ones included."""
         return bits_per_weight(sum(weight.bytes_after for weight in self.weights), self.weights)
@@ -104,6 +109,7 @@ class Plan:
             | {
                 "unmatched_rules": list(self.unmatched_rules),
                 "warnings": [warning.to_dict() for warning in self.warnings],
+                "unchanged": [vars(total) for total in self.unchanged],
                 "weights": [weight.to_dict() for weight in self.weights],
             }
         )
@@ -123,7 +129,8 @@ class Plan:
         )
 
     def __str__(self) -> str:
-        notes = "".join(f"\nno weight is meant by {rule}" for rule in self.unmatched_rules)
+        notes = "".join(f"\nunchanged: {total}" for total in self.unchanged)
+        notes += "".join(f"\nno weight is meant by {rule}" for rule in self.unmatched_rules)
         notes += "".join(f"\n{warning}" for warning in self.warnings)
         return f"{render(_COLUMNS, self.weights)}\n{self.totals}{notes}"
 
@@ -146,7 +153,7 @@ class _CountingWriter:
     def __init__(self) -> None:
         self._layout = WeightFileLayout()
 
-    def append(self, data_type: DataType, count: int, data: NDArray[Any]) -> int:
+    def append(self, data_type: DataType, count: int, data: Iterable[NDArray[Any]]) -> int:
         """Count a blob."""
         return self._layout.place(data_type.byte_count(count))
 
@@ -270,8 +277,12 @@ def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, Opera
     try:
         decision = decisions.decide(weight)
         form, exact = _form(weight, decisions, decision)
+        if exact:
+            decisions.require_smaller(weight, form.nbytes)
+        elif form.nbytes >= size:
+            form = None  # estimates are the most that it can be; if it is that much, the weight is left unchanged
     except Keep as reason:
-        keep = reason
+        keep, form = reason, None
     after = size if form is None else form.nbytes
     record = PlannedWeight(
         **identity(weight),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .records import IDENTITY_COLUMNS, ChangeRecord, bits_per_weight
+from .records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, unchanged
 from .table import Column, format_bytes, render
 from .targets import TargetWarning
 
@@ -127,6 +127,11 @@ class Report:
         return self.weight_count / self.seconds if self.seconds else 0.0
 
     @property
+    def unchanged(self) -> tuple[Unchanged, ...]:
+        """The constants that are left unchanged, and their bytes, reason by reason; the most bytes first."""
+        return unchanged(self.weights)
+
+    @property
     def bits_per_weight(self) -> float:
         """Stored bits per weight over all constants, kept ones included."""
         return bits_per_weight(sum(record.bytes_after for record in self.weights), self.weights)
@@ -148,6 +153,7 @@ class Report:
             "peak_memory_bytes": self.peak_memory_bytes,
             "unmatched_rules": list(self.unmatched_rules),
             "warnings": [warning.to_dict() for warning in self.warnings],
+            "unchanged": [vars(total) for total in self.unchanged],
             "weights": [record.to_dict() for record in self.weights],
         }
 
@@ -195,7 +201,8 @@ class Report:
         table = render(_COLUMNS, self.weights)
         before, after = format_bytes(self.bytes_before), format_bytes(self.bytes_after)
         changed, speed = len(self.weights) - self.kept, self.weights_per_second / 1e6
-        notes = "".join(f"\nno weight is meant by {rule}" for rule in self.unmatched_rules)
+        notes = "".join(f"\nunchanged: {total}" for total in self.unchanged)
+        notes += "".join(f"\nno weight is meant by {rule}" for rule in self.unmatched_rules)
         notes += "".join(f"\n{warning}" for warning in self.warnings)
         return (
             f"{table}\n{changed} changed, {self.kept} kept; {before} -> {after}, "

@@ -18,7 +18,8 @@ import numpy as np
 
 from .. import _core
 from ..errors import FormatError
-from .decoded import Pair, Undecodable, decoded_pairs, distance, finite, in_decibels, release, same_bits
+from .decoded import Pair, Undecodable, decoded_pairs, distance, finite, in_decibels, same_bits
+from .decompressor import release
 from .package import MANIFEST, Package
 from .program import Definition, Program, Reference
 from .skeleton import differences
