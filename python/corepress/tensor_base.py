@@ -244,12 +244,7 @@ def pieces(
         yield tuple(tensors)
         return
     cuts = _cuts(tensors, axis, most)
-    split = [
-        each.split(axis, cuts)
-        if isinstance(each, CompressedTensor)
-        else (each[(slice(None),) * axis + (slice(start, stop),)] for start, stop in cuts)
-        for each in tensors
-    ]
+    split = [_split(each, axis, cuts) for each in tensors]
     for parts in zip(*split, strict=True):
         # Entries of one vector are not divided.
         yield from pieces(parts, most) if parts[0].shape != shape else (parts,)
@@ -263,6 +258,15 @@ def decoded_pieces(
         yield tuple(
             part.dense(num_threads=num_threads) if isinstance(part, CompressedTensor) else part for part in parts
         )
+
+
+def _split(
+    tensor: NDArray[Any] | CompressedTensor, axis: int, cuts: list[tuple[int, int]]
+) -> Iterator[NDArray[Any] | CompressedTensor]:
+    if isinstance(tensor, CompressedTensor):
+        return tensor.split(axis, cuts)
+    before = (slice(None),) * axis
+    return (tensor[(*before, slice(start, stop))] for start, stop in cuts)
 
 
 def _cuts(tensors: Sequence[Any], axis: int, most: int) -> list[tuple[int, int]]:
