@@ -87,7 +87,7 @@ class Decisions:
     def require_smaller(self, weight: Weight, nbytes: int) -> None:
         """Raise `Keep` for a form that takes no fewer bytes than the weight takes now."""
         if nbytes >= stored_bytes(weight):
-            raise Keep("would not become smaller, with its scales, tables or mask", planned=True)
+            raise Keep("would not become smaller, with its scales or table", planned=True)
 
     def kept(self, weight: Weight, reason: Keep) -> Exception:
         """With `strict`, keeping a weight that the config means is an error."""
