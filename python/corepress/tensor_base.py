@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from math import prod
+from math import lcm, prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from . import _core
 from .arrays import contiguous, same_bits
 from .intake import BYTES, Dtypes, as_array, as_output, as_shape, as_whole
+
+PIECE = 1 << 21  # weights that are decompressed at a time where a whole tensor need not be in memory
 
 # Bits per code, and the dtype that holds one.
 QUANTIZED_DTYPES = {"int8": (8, np.int8), "uint8": (8, np.uint8), "int4": (4, np.int8), "uint4": (4, np.uint8)}
@@ -61,6 +63,29 @@ def _is_same(first: Any, second: Any) -> bool:
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
         return same_bits(first, second)
     return type(first) is type(second) and bool(first == second)
+
+
+def packed_part(data: NDArray[np.uint8], nbits: int, start: int, stop: int) -> NDArray[np.uint8]:
+    """Packed elements `start` to `stop`: a view where they begin with a byte, otherwise packed anew."""
+    skipped = start % 8 if start * nbits % 8 else 0
+    part = data[(start - skipped) * nbits // 8 : packed_size(stop, nbits)]
+    if not skipped:
+        return part
+    codes = np.empty(skipped + stop - start, np.uint8)
+    _core.unpack_bits(part, nbits, False, False, codes.size, codes)
+    packed = np.empty(packed_size(stop - start, nbits), np.uint8)
+    _core.pack_bits(codes[skipped:], nbits, False, False, packed)
+    return packed
+
+
+def entries_part(parameters: NDArray[Any], axis: int, length: int, start: int, stop: int) -> NDArray[Any]:
+    """The parameters of entries `start` to `stop` of an axis of `length`, along which they stand for equal blocks."""
+    block = length // parameters.shape[axis]
+    before = (slice(None),) * axis
+    if start % block == stop % block == 0 or start // block == (stop - 1) // block:
+        return parameters[(*before, slice(start // block, -(-stop // block)))]
+    taken: NDArray[Any] = np.take(parameters, np.arange(start, stop) // block, axis)
+    return taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +171,32 @@ class CompressedTensor(ABC):
 
     def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
         """Sums over `weight`, contiguous and of this shape and dtype, and the decompressed array; see `_core`."""
-        return _core.sum_errors(weight, self.dense(num_threads=num_threads), num_threads)
+        return added(
+            _core.sum_errors(values, decoded, num_threads)
+            for values, decoded in decoded_pieces((weight, self), num_threads)
+        )
+
+    def entries_together(self, axis: int) -> tuple[int, int]:
+        """How many entries of an axis a vector needs, and how many share their tables."""
+        return 1, 1
+
+    def split(self, axis: int, cuts: Iterable[tuple[int, int]]) -> Iterator[CompressedTensor]:
+        """Yield what decompresses to entries `start` to `stop` of an axis for each cut, without a copy where it can.
+
+        Parameters
+        ----------
+        axis : int
+            The first axis that is longer than 1.
+        cuts : iterable of (int, int)
+            Each `start` and `stop`: they divide the axis, between vectors.
+        """
+        return (self._part(axis, start, stop) for start, stop in cuts)
+
+    def _part(
+        self, axis: int, start: int, stop: int, support: Support | None = None, before: int = 0
+    ) -> CompressedTensor:
+        """One of `split`; of the values of a sparse tensor, those at `support`, with `before` values before them."""
+        raise NotImplementedError
 
     @property
     def size(self) -> int:
@@ -220,3 +270,67 @@ class CompressedTensor(ABC):
 
     @abstractmethod
     def _summary(self) -> str: ...
+
+
+def pieces(
+    tensors: Sequence[NDArray[Any] | CompressedTensor], most: int = PIECE
+) -> Iterator[tuple[NDArray[Any] | CompressedTensor, ...]]:
+    """Divide tensors of one shape into parts of at most `most` elements, alike for all, in row-major order.
+
+    A single vector may be larger. A tensor that is small enough is yielded itself; arrays must be contiguous.
+    """
+    shape = tensors[0].shape
+    axis = next((axis for axis, length in enumerate(shape) if length > 1), None)
+    if axis is None or prod(shape) <= most:
+        yield tuple(tensors)
+        return
+    cuts = _cuts(tensors, axis, most)
+    split = [_split(each, axis, cuts) for each in tensors]
+    for parts in zip(*split, strict=True):
+        # Entries of one vector are not divided.
+        yield from pieces(parts, most) if parts[0].shape != shape else (parts,)
+
+
+def decoded_pieces(
+    tensors: Sequence[NDArray[Any] | CompressedTensor], num_threads: int | None = None
+) -> Iterator[tuple[NDArray[Any], ...]]:
+    """The same, decompressed: the whole of none needs to be in memory."""
+    for parts in pieces(tensors):
+        yield tuple(
+            part.dense(num_threads=num_threads) if isinstance(part, CompressedTensor) else part for part in parts
+        )
+
+
+def _split(
+    tensor: NDArray[Any] | CompressedTensor, axis: int, cuts: list[tuple[int, int]]
+) -> Iterator[NDArray[Any] | CompressedTensor]:
+    if isinstance(tensor, CompressedTensor):
+        return tensor.split(axis, cuts)
+    before = (slice(None),) * axis
+    return (tensor[(*before, slice(start, stop))] for start, stop in cuts)
+
+
+def _cuts(tensors: Sequence[Any], axis: int, most: int) -> list[tuple[int, int]]:
+    together = [each.entries_together(axis) for each in tensors if isinstance(each, CompressedTensor)]
+    vector = lcm(*(entries for entries, _ in together))
+    step = max(1, most // prod(tensors[0].shape[axis + 1 :]))
+    unit = lcm(vector, *(entries for _, entries in together if entries <= step))
+    if unit > step:
+        unit = vector
+    step = max(1, step // unit) * unit
+    wide = [entries for _, entries in together if entries > step and entries % vector == 0]
+    cuts, start, length = [], 0, tensors[0].shape[axis]
+    while start < length:
+        stop = min(start + step, length, *((start // entries + 1) * entries for entries in wide))
+        cuts.append((start, stop))
+        start = stop
+    return cuts
+
+
+def added(sums: Iterable[_core.ErrorSums]) -> _core.ErrorSums:
+    """The sums over a whole from those over its pieces, added in order."""
+    parts = list(sums)
+    if len(parts) == 1:
+        return parts[0]
+    squares, signal, decoded, product = (sum(part[index] for part in parts) for index in range(4))
+    return squares, signal, decoded, product, float(np.max([part[4] for part in parts]))

@@ -6,7 +6,8 @@ palettized one, and the values of a sparse tensor may be either.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -18,12 +19,15 @@ from .arrays import as_threads, block_layout, find_group_layout
 from .grids import blocks, fold_scale, folds, shift_scale, spread
 from .intake import BYTES, NUMBERS
 from .tensor_base import (
+    PIECE,
     QUANTIZED_DTYPES,
     CompressedTensor,
     Support,
+    entries_part,
     ones_of,
     pack_codes,
     pack_ones,
+    packed_part,
     packed_size,
     unpack_codes,
 )
@@ -194,6 +198,30 @@ class PalettizedTensor(CompressedTensor):
             return _core.sum_vector_errors(weight, self.indices, blocks, inner, length, self.nbits, table, num_threads)
         return _core.sum_palette_errors(weight, self.indices, layout, self.nbits, table, num_threads)
 
+    def entries_together(self, axis: int) -> tuple[int, int]:
+        vector = self.cluster_dim if axis == self.vector_axis else 1
+        return vector, self.full_shape[axis] // self.group_counts[axis]
+
+    def _part(
+        self, axis: int, start: int, stop: int, support: Support | None = None, before: int = 0
+    ) -> PalettizedTensor:
+        if support is None:
+            shape = _with_length(self.shape, axis, stop - start)
+            codes = prod(self.index_shape[axis + 1 :])
+            vector, _ = self.entries_together(axis)
+            first, last = start // vector * codes, stop // vector * codes
+        else:
+            shape, first, last = (support.count,), before, before + support.count
+        length = self.full_shape[axis]
+        return replace(
+            self,
+            shape=shape,
+            indices=packed_part(self.indices, self.nbits, first, last),
+            lut=entries_part(self.table, axis, length, start, stop),
+            scale=None if self.scale is None else entries_part(self.scale, axis, length, start, stop),
+            support=support,
+        )
+
     def _vector_layout(self, counts: tuple[int, ...]) -> tuple[_core.BlockLayout, int, int]:
         """The codes' blocks, the distance between the elements of a vector, and their number."""
         inner = 1 if self.vector_axis is None else prod(self.shape[self.vector_axis + 1 :])
@@ -342,6 +370,30 @@ class QuantizedTensor(CompressedTensor):
             weight, self.data, layout, nbits, storage is np.int8, self.scale, offsets, num_threads
         )
 
+    def entries_together(self, axis: int) -> tuple[int, int]:
+        return self.data.entries_together(axis) if isinstance(self.data, PalettizedTensor) else (1, 1)
+
+    def _part(
+        self, axis: int, start: int, stop: int, support: Support | None = None, before: int = 0
+    ) -> QuantizedTensor:
+        if support is None:
+            shape = _with_length(self.shape, axis, stop - start)
+            codes = prod(self.shape[axis + 1 :])
+            first, last = start * codes, stop * codes
+        else:
+            shape, first, last = (support.count,), before, before + support.count
+        length, data = self.full_shape[axis], self.data
+        return replace(
+            self,
+            shape=shape,
+            data=packed_part(data, self.nbits, first, last)
+            if isinstance(data, np.ndarray)
+            else data._part(axis, start, stop, support, before),
+            scale=entries_part(self.scale, axis, length, start, stop),
+            zero_point=None if self.zero_point is None else entries_part(self.zero_point, axis, length, start, stop),
+            support=support,
+        )
+
     def _summary(self) -> str:
         block_text = "per tensor" if self.scale.size == 1 else f"blocks of {self.block_shape}"
         offsets = "" if self.zero_point is None else ", zero points"
@@ -423,7 +475,25 @@ class SparseTensor(CompressedTensor):
             out.reshape(-1)[ones_of(self.mask, self.size)] = values
         return out
 
+    def entries_together(self, axis: int) -> tuple[int, int]:
+        return (1, 1) if isinstance(self.values, np.ndarray) else self.values.entries_together(axis)
+
+    def split(self, axis: int, cuts: Iterable[tuple[int, int]]) -> Iterator[SparseTensor]:
+        before, elements = 0, prod(self.shape[axis + 1 :])
+        for start, stop in cuts:
+            shape = _with_length(self.shape, axis, stop - start)
+            support = Support(shape, packed_part(self.mask, 1, start * elements, stop * elements))
+            values: Any = self.values
+            if isinstance(values, np.ndarray):
+                values = values[before : before + support.count]
+            else:
+                values = values._part(axis, start, stop, support, before)
+            before += support.count
+            yield SparseTensor(shape, support.mask, values)
+
     def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
+        if not isinstance(self.values, np.ndarray) and self.size > PIECE:
+            return super().error_sums(weight, num_threads)
         values = self.dense_values(num_threads)
         if values.dtype != weight.dtype:
             return super().error_sums(weight, num_threads)
@@ -432,6 +502,10 @@ class SparseTensor(CompressedTensor):
     def _summary(self) -> str:
         nested = "" if isinstance(self.values, np.ndarray) else f": {self.values._summary()}"
         return f"{self.nnz} of {self.size} {self.dtype} values ({self.sparsity:.1%} zero){nested}"
+
+
+def _with_length(shape: tuple[int, ...], axis: int, length: int) -> tuple[int, ...]:
+    return (*shape[:axis], length, *shape[axis + 1 :])
 
 
 def _scale_in_place(values: NDArray[Any], scale: NDArray[Any], support: Support | None) -> None:

@@ -289,7 +289,7 @@ def test_consumers_that_disagree(disputed_package, tmp_path):
     assert record.reason == "its consumers disagree on the output channel axis"
     with pytest.raises(ValueError, match=r"disputed .*disagree"):
         coreml.compress(disputed_package, tmp_path / "b.mlpackage", {"quantize": {}}, strict=True)
-    indifferent = ({"palettize": {"nbits": 4}}, {"prune": {"threshold": 0}}, {"quantize": {"channel_axis": 0}})
+    indifferent = ({"palettize": {"nbits": 4}}, {"prune": {"threshold": 0.5}}, {"quantize": {"channel_axis": 0}})
     for index, config in enumerate(indifferent):
         report = coreml.compress(disputed_package, tmp_path / f"c{index}.mlpackage", config, strict=True)
         assert report.compressed == 1

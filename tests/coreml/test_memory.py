@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from coreml_helpers import replace_weights, weight_file
 
+from corepress import coreml
+
 COUNT, SHAPE = 20, (1024, 4096)
 RUN = """
 import json, resource, sys
@@ -48,4 +50,48 @@ def test_memory_is_a_few_weights(heavy_package, tmp_path, config):
     assert both < 6 * largest
     assert weight_file(paths[2]).stat().st_size == weight_file(heavy_package).stat().st_size
     for path in paths[1:]:
+        shutil.rmtree(path)
+
+
+GIANT = (16384, 4096)
+CHECK = """
+import sys, threading
+from corepress import coreml
+def anonymous():
+    with open("/proc/self/status") as status:
+        return next(1024 * int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+source, destination, dense = sys.argv[1:]
+runs = (
+    lambda: coreml.verify(source, destination),
+    lambda: coreml.compare(source, destination),
+    lambda: coreml.decompress(destination, dense),
+)
+for run in runs:
+    before, done = anonymous(), threading.Event()
+    peaks = [before]
+    def sample():
+        while not done.wait(0.002):
+            peaks.append(anonymous())
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    run()
+    done.set()
+    sampler.join()
+    print(max(peaks) - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("config", [{"palettize": {"nbits": 4}}, {"prune": {"target_sparsity": 0.5}}])
+def test_checking_and_decompressing_hold_pieces_of_a_weight(trained_package, tmp_path, config):
+    package = shutil.copytree(trained_package, tmp_path / "giant.mlpackage")
+    row = np.random.default_rng(0).standard_normal(GIANT[1]).astype(np.float16)
+    replace_weights(package, [np.tile(row, (GIANT[0], 1))])
+    paths = [package, tmp_path / "compressed.mlpackage", tmp_path / "dense.mlpackage"]
+    coreml.compress(paths[0], paths[1], config)
+    done = subprocess.run([sys.executable, "-c", CHECK, *map(str, paths)], capture_output=True, text=True, check=True)
+    for peak in map(int, done.stdout.split()):
+        assert peak < GIANT[0] * GIANT[1]  # half of its bytes
+    assert weight_file(paths[2]).stat().st_size == weight_file(package).stat().st_size
+    for path in paths:
         shutil.rmtree(path)

@@ -49,14 +49,16 @@ def pipeline(ct, build, versions, tmp_path_factory):
 
 def _decoded(package):
     """Dense weights by name, decompressed by corepress itself, as coremltools reads no pipelines."""
-    from corepress.coreml.decoded import decoded
+    from corepress.coreml.decoded import decoded_pairs
     from corepress.coreml.values import ValueReader
 
     opened = Package.open(package)
     program = Program(opened)
     with ValueReader(opened) as values:
         return {
-            weight.first.name: np.array(decoded(weight.first, values))
+            weight.first.name: np.concatenate(
+                [ours for ours, _ in decoded_pairs((weight.first, values), (weight.first, values))]
+            )
             for weight in weights_of(program)
             if weight.first.consumers and len(weight.first.shape) == 2
         }

@@ -15,12 +15,13 @@ from seeds import Parts
 
 import corepress
 from corepress import FormatError, coreml
-from corepress.coreml.decoded import Undecodable, decoded
+from corepress.coreml.decoded import Undecodable, stored_form
 from corepress.coreml.package import Package
 from corepress.coreml.program import Definition, Program, weights_of
 from corepress.coreml.storage import steps
 from corepress.coreml.values import ValueReader
 from corepress.coreml.weight_file import WeightFileReader
+from corepress.tensors import CompressedTensor
 
 MEMORY = 1 << 30  # that one run may ask for beyond what the process has: the seeds are a few kilobytes
 SECONDS = 20
@@ -116,7 +117,8 @@ def _read_all(path: Path) -> None:
 
 def _decode(definition: Definition, values: ValueReader) -> None:
     with suppress(Undecodable):
-        array = decoded(definition, values, num_threads=1)
+        form = stored_form(definition, values)
+        array = form.dense(num_threads=1) if isinstance(form, CompressedTensor) else form
         assert (array.shape, array.dtype) == (definition.shape, definition.data_type.dtype)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..coreml.plan import expected_decibels
-from ..coreml.records import ChangeRecord, ConstantRecord
+from ..coreml.records import ConstantRecord
 from ..coreml.remarks import remarks
 from ..coreml.table import Column, render
 from .shell_words import in_shell_words
@@ -43,7 +43,6 @@ def summarize_inspection(inspection: Inspection) -> str:
 
 def _of_report(report: Report, flags: Mapping[str, str]) -> Iterator[str]:
     changed = [record for record in report.weights if record.status != "kept"]
-    kept = [record for record in report.weights if record.status == "kept"]
     yield f"wrote {report.destination}"
     sizes = f"{format_bytes(report.bytes_before)} -> {format_bytes(report.bytes_after)}"
     yield f"  size             {sizes}, {_change(report.bytes_before, report.bytes_after)}"
@@ -56,14 +55,13 @@ def _of_report(report: Report, flags: Mapping[str, str]) -> Iterator[str]:
         snr, name = min(measured)
         yield f"  lowest SNR       {format_decibels(snr)} ({name})"
     done = f"{len(changed)} {changed[0].status}" if changed else "none changed"
-    yield f"  weights          {done}, {len(kept)} unchanged"
-    yield from _unchanged(kept)
+    yield f"  weights          {done}, {report.kept} unchanged"
+    yield from _unchanged(report)
     yield from _remarks(report, flags)
 
 
 def _of_plan(plan: Plan, flags: Mapping[str, str]) -> Iterator[str]:
     changed = [weight for weight in plan.weights if weight.status == "compress"]
-    kept = [weight for weight in plan.weights if weight.status == "keep"]
     if changed:
         shown = {id(each) for each in sorted(changed, key=lambda weight: -weight.bytes_before)[:LARGEST_SHOWN]}
         yield _fitted(_PLANNED, [weight for weight in changed if id(weight) in shown])
@@ -82,8 +80,8 @@ def _of_plan(plan: Plan, flags: Mapping[str, str]) -> Iterator[str]:
     if expected:
         snr, name = min(expected)
         yield f"  lowest SNR       about {format_decibels(snr)} ({name})"
-    yield f"  weights          {len(changed)} to compress, {len(kept)} unchanged"
-    yield from _unchanged(kept)
+    yield f"  weights          {len(changed)} to compress, {plan.kept} unchanged"
+    yield from _unchanged(plan)
     yield from _remarks(plan, flags)
 
 
@@ -97,16 +95,13 @@ def _change(before: int, after: int) -> str:
     return f"{before / max(after, 1):.2f} times smaller" if after < before else f"{after / before:.2f} times larger"
 
 
-def _unchanged(kept: Iterable[ChangeRecord]) -> Iterator[str]:
-    by_reason: dict[str, list[ChangeRecord]] = {}
-    for record in kept:
-        by_reason.setdefault(record.reason or "", []).append(record)
-    for reason, records in sorted(by_reason.items(), key=lambda item: -len(item[1])):
-        yield f"    {len(records):5d}  {reason}"
-        if not all(record.planned for record in records):
-            names = [record.name for record in records[:NAMED_PER_REASON]]
-            names += [f"and {len(records) - len(names)} more (--verbose)"] if len(records) > len(names) else []
-            yield from (f"           {name}" for name in names)
+def _unchanged(report: Report | Plan) -> Iterator[str]:
+    for total in report.unchanged:
+        yield f"    {total.weights:5d}  {format_bytes(total.bytes):>8}  {total.reason}"
+        if not total.planned:
+            names = [record.name for record in report.weights if record.reason == total.reason]
+            more = [f"and {len(names) - NAMED_PER_REASON} more (--verbose)"] if len(names) > NAMED_PER_REASON else []
+            yield from (f"                     {name}" for name in (*names[:NAMED_PER_REASON], *more))
 
 
 def _many(count: int, noun: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from ..arrays import as_threads
 from ..documents import to_json
 from ..measure import snr_db
-from .decoded import Undecodable, decoded, distance, finite, in_decibels, release
+from .decoded import Undecodable, decoded_pairs, distance, finite, in_decibels
 from .package import Package
 from .predictions import ComparedOutput, compare_predictions, prediction_obstacle
 from .program import Definition, Program, Weight
@@ -252,12 +252,9 @@ def _compare(
     first, second = weight.first, other.first
     try:
         _require_alike(first, second)
-        before, after = decoded(first, values, num_threads), decoded(second, others, num_threads)
-        error = distance(before, after, num_threads)
+        error = distance(decoded_pairs((first, values), (second, others), num_threads), num_threads)
         sse = 0.0 if math.isnan(error.sse) else error.sse
         found = {"snr_db": error.snr_db, "cosine": error.cosine, "max_abs": error.max_abs}
-        release(first, values)
-        release(second, others)
     except Undecodable as reason:
         found = {"problem": str(reason)}
     record = ComparedWeight(

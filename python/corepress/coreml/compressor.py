@@ -24,7 +24,7 @@ from .program import Part, Program, Weight
 from .raising import obstacle
 from .report import Report
 from .selection import bind_rules, select
-from .storage import is_compressed
+from .storage import is_compressed, stored_bytes
 from .targets import Encoding, TargetLint, TargetWarning
 from .transform import Keep, Outcome, ProgressCallback, StrPath, Work, transform
 from .values import ValueReader
@@ -97,6 +97,11 @@ class Decisions:
         """A step with the weight's axes and groups filled in; raises `Keep` if it is not for this weight."""
         return _resolve_axes(step, weight)
 
+    def require_smaller(self, weight: Weight, nbytes: int) -> None:
+        """Raise `Keep` for a form that takes no fewer bytes than the weight takes now."""
+        if nbytes >= stored_bytes(weight):
+            raise Keep("would not become smaller, with its scales or table", planned=True)
+
     def kept(self, weight: Weight, reason: Keep) -> Exception:
         """With `strict`, keeping a weight that the config means is an error."""
         if reason.planned or not self._strict:
@@ -125,8 +130,8 @@ def compress(
     """Compress the weights of an ``.mlpackage``.
 
     Weights are compressed one after another, or some side by side, while those before them are written straight to the
-    new package; everything else is copied as it is. The destination appears only when it is whole, and the source is
-    never written to.
+    new package; everything else is copied as it is. A weight that would not become smaller is left unchanged. The
+    destination appears only when it is whole, and the source is never written to.
 
     Parameters
     ----------
@@ -198,6 +203,7 @@ def compress_as_decided(
         def work(threads: int) -> Outcome:
             try:
                 form, snr_db = compress_stored(stored_values(weight, values), decision.steps, first.version, threads)
+                decisions.require_smaller(weight, form.nbytes)
             except Keep as reason:
                 raise decisions.kept(weight, reason) from None
             except NonFiniteError as failure:

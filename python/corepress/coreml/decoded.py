@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import _core
 from ..arrays import same_bits
-from ..measure import Error, error
-from .decompressor import lift_definition
+from ..measure import Error, error_of_sums
+from ..tensor_base import CompressedTensor, added, decoded_pieces
+from .decompressor import lift_definition, release
 from .program import Definition
-from .storage import steps
 from .transform import Keep
 from .values import ValueReader
 
@@ -21,8 +23,29 @@ class Undecodable(Exception):
     """A constant is stored in a form that this version does not know; the message says which."""
 
 
-def decoded(definition: Definition, values: ValueReader, num_threads: int | None = None) -> NDArray[Any]:
-    """The values of a constant, decompressed where needed.
+Pair = tuple[NDArray[Any], NDArray[Any]]
+
+
+def decoded_pairs(
+    first: tuple[Definition, ValueReader], second: tuple[Definition, ValueReader], num_threads: int | None = None
+) -> Iterator[Pair]:
+    """The values of two constants of one shape, a piece at a time: neither needs to be in memory as a whole.
+
+    Raises
+    ------
+    Undecodable
+        If this version does not know how one is stored.
+    FormatError
+        If one is damaged.
+    """
+    for ours, theirs in decoded_pieces((stored_form(*first), stored_form(*second)), num_threads):
+        yield ours, theirs
+        release(*first)
+        release(*second)
+
+
+def stored_form(definition: Definition, values: ValueReader) -> NDArray[Any] | CompressedTensor:
+    """The plain values of a constant, or the tensor that it is stored as.
 
     Raises
     ------
@@ -37,27 +60,27 @@ def decoded(definition: Definition, values: ValueReader, num_threads: int | None
             raise Undecodable(f"{tensor.data_type.name} is not supported by this version")
         return tensor.data
     try:
-        return lift_definition(definition, values).dense(num_threads=num_threads)
+        return lift_definition(definition, values)
     except Keep as reason:
         raise Undecodable(str(reason)) from reason
 
 
-def release(definition: Definition, values: ValueReader) -> None:
-    """Let the system drop the pages of a constant's data."""
-    for step in steps(definition):
-        for reference in step.references:
-            reader = values.file(reference.key.file)
-            reader.release(reader.record(reference.key.offset))
+def distance(pairs: Iterable[Pair], num_threads: int | None = None) -> Error:
+    """`corepress.error` of two arrays that come in pieces, of any element type; none if all bits are the same."""
+    sums, size, same = [], 0, True
+    for first, second in pairs:
+        same = same and same_bits(first, second)
+        sums.append(_core.sum_errors(_comparable(first), _comparable(second), num_threads))
+        size += first.size
+    return Error(0.0, 0.0, math.inf, 0.0, 1.0) if same else error_of_sums(added(sums), size)
 
 
-def distance(first: NDArray[Any], second: NDArray[Any], num_threads: int | None = None) -> Error:
-    """`corepress.error` of two arrays of one shape and dtype, of any element type; none if the bits are the same."""
-    if same_bits(first, second):
-        return Error(0.0, 0.0, math.inf, 0.0, 1.0)
-    if first.dtype.kind == "f" and first.dtype.itemsize in (2, 4):
-        return error(first, second, num_threads=num_threads)
-    wide = np.result_type(first.dtype, np.float64)
-    return error(first.astype(wide).astype(np.float32), second.astype(wide).astype(np.float32), num_threads=num_threads)
+def _comparable(values: NDArray[Any]) -> NDArray[Any]:
+    """Values as the kernels take them."""
+    if values.dtype.kind == "f" and values.dtype.itemsize in (2, 4):
+        return np.ascontiguousarray(values)
+    wide = np.result_type(values.dtype, np.float64)
+    return values.astype(wide).astype(np.float32)
 
 
 def finite(value: float | None) -> float | None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+from numpy.typing import NDArray
+
 from ..arrays import as_threads
 from ..errors import FormatError
-from ..tensors import CompressedTensor
-from .operations import UnsupportedForm, constant, lift, lift_output
+from ..tensor_base import CompressedTensor, decoded_pieces
+from . import pipeline
+from .operations import OperationForm, UnsupportedForm, constant, constant_of, lift, lift_output
 from .program import Definition, Program, Weight
 from .report import Report
 from .storage import describe_storage, is_compressed, steps
 from .transform import Keep, Outcome, ProgressCallback, StrPath, Work, transform
-from .values import Tensor, ValueReader
+from .values import LazyTensor, Tensor, ValueReader
 
 
 def decompress(
@@ -53,9 +59,7 @@ def decompress(
             raise Keep("not compressed", planned=True)
 
         def work(threads: int) -> Outcome:
-            found = _read(weight.first, values)
-            dense = found.data if isinstance(found, Tensor) else found.dense(num_threads=threads)
-            return Outcome(constant(dense), "decompressed", describe_storage(weight))
+            return Outcome(_plain_form(weight.first, values, threads), "decompressed", describe_storage(weight))
 
         return work
 
@@ -68,6 +72,29 @@ def decompress(
         overwrite=overwrite,
         num_threads=num_threads,
     )
+
+
+def _plain_form(definition: Definition, values: ValueReader, num_threads: int) -> OperationForm:
+    found = _read(definition, values)
+    if isinstance(found, Tensor):
+        return constant(found.data)
+    if found.size * found.dtype.itemsize <= pipeline.MOST_BYTES_AHEAD:
+        return constant(found.dense(num_threads=num_threads))
+
+    def decode() -> Iterator[NDArray[Any]]:
+        for (piece,) in decoded_pieces((found,), num_threads):
+            yield piece
+            release(definition, values)
+
+    return constant_of(LazyTensor.of_shape(found.dtype, found.shape, decode))
+
+
+def release(definition: Definition, values: ValueReader) -> None:
+    """Let the system drop the pages of a constant's data."""
+    for step in steps(definition):
+        for reference in step.references:
+            reader = values.file(reference.key.file)
+            reader.release(reader.record(reference.key.offset))
 
 
 def lift_definition(definition: Definition, values: ValueReader) -> CompressedTensor:

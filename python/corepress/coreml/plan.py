@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,13 +21,14 @@ from ..errors import FormatError, NonFiniteError, TooLargeTablesError
 from ..specs import Palettize
 from .compressor import Decision, Decisions, compress_stored, stored_values
 from .data_types import DataType
-from .decoded import finite, in_decibels, release
+from .decoded import finite, in_decibels
+from .decompressor import release
 from .operations import MOST_WEIGHTS_PER_BYTE, OperationForm
 from .package import Package
 from .phantoms import phantom
 from .pipeline import Result, Task
 from .program import Program, Weight
-from .records import IDENTITY_COLUMNS, ChangeRecord, bits_per_weight, identity
+from .records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, identity, unchanged
 from .remarks import remarks
 from .rewrite import Edit, rewrite
 from .sampling import sample_rows
@@ -112,6 +113,11 @@ class Plan:
         return len(self.weights) - self.compressed
 
     @property
+    def unchanged(self) -> tuple[Unchanged, ...]:
+        """The constants that are left unchanged, and their bytes, reason by reason; the most bytes first."""
+        return unchanged(self.weights)
+
+    @property
     def bits_per_weight(self) -> float:
         """Stored bits per weight over all constants then, kept ones included."""
         return bits_per_weight(sum(weight.bytes_after for weight in self.weights), self.weights)
@@ -127,6 +133,7 @@ class Plan:
                 "notes": list(self.notes),
                 "unmatched_rules": list(self.unmatched_rules),
                 "warnings": [warning.to_dict() for warning in self.warnings],
+                "unchanged": [vars(total) for total in self.unchanged],
                 "weights": [weight.to_dict() for weight in self.weights],
             }
         )
@@ -146,7 +153,8 @@ class Plan:
         )
 
     def __str__(self) -> str:
-        return "\n".join((render(_COLUMNS, self.weights), self.totals, *(text for _, text in remarks(self))))
+        kept = (f"unchanged: {total}" for total in self.unchanged)
+        return "\n".join((render(_COLUMNS, self.weights), self.totals, *kept, *(text for _, text in remarks(self))))
 
     def __repr__(self) -> str:
         return f"<Plan {self.source}: {self.compressed} to compress, {self.bytes_before} -> {self.bytes_after} bytes>"
@@ -173,7 +181,7 @@ class _CountingWriter:
     def __init__(self) -> None:
         self._layout = WeightFileLayout()
 
-    def append(self, data_type: DataType, count: int, data: NDArray[Any]) -> int:
+    def append(self, data_type: DataType, count: int, data: Iterable[NDArray[Any]]) -> int:
         """Count a blob."""
         return self._layout.place(data_type.byte_count(count))
 
@@ -332,8 +340,12 @@ def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, Opera
     try:
         decision = decisions.decide(weight)
         form, exact = _form(weight, decisions, decision)
+        if exact:
+            decisions.require_smaller(weight, form.nbytes)
+        elif form.nbytes >= size:
+            form = None  # estimates are the most that it can be; if it is that much, the weight is left unchanged
     except Keep as reason:
-        keep = reason
+        keep, form = reason, None
     after = size if form is None else form.nbytes
     record = PlannedWeight(
         **identity(weight),

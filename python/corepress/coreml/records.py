@@ -10,7 +10,7 @@ from typing import Any
 
 from .position_tables import is_position_table
 from .program import Weight
-from .table import Column
+from .table import Column, format_bytes
 
 ALREADY_COMPRESSED = "already compressed"
 
@@ -83,6 +83,46 @@ class ChangeRecord(ConstantRecord):
     bits_per_weight: float
     bytes_before: int
     bytes_after: int
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """The constants that are left unchanged for one reason.
+
+    Attributes
+    ----------
+    reason : str
+        Why.
+    weights : int
+        Number of constants.
+    bytes : int
+        What they occupy.
+    planned : bool
+        Whether none of them is of a kind that a config selects.
+    """
+
+    reason: str
+    weights: int
+    bytes: int
+    planned: bool
+
+    def __str__(self) -> str:
+        return (
+            f"{self.weights} {'weight' if self.weights == 1 else 'weights'}, {format_bytes(self.bytes)}: {self.reason}"
+        )
+
+
+def unchanged(records: Iterable[ChangeRecord]) -> tuple[Unchanged, ...]:
+    """What is left unchanged, reason by reason, the most bytes first."""
+    by_reason: dict[str, list[ChangeRecord]] = {}
+    for record in records:
+        if record.reason is not None:
+            by_reason.setdefault(record.reason, []).append(record)
+    totals = [
+        Unchanged(reason, len(kept), sum(each.bytes_after for each in kept), all(each.planned for each in kept))
+        for reason, kept in by_reason.items()
+    ]
+    return tuple(sorted(totals, key=lambda total: -total.bytes))
 
 
 def identity(weight: Weight) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..documents import from_json, to_json
-from .records import IDENTITY_COLUMNS, ChangeRecord, bits_per_weight
+from .records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, unchanged
 from .remarks import remarks
 from .table import Column, format_bytes, render
 from .targets import TargetWarning
@@ -138,6 +138,11 @@ class Report:
         return self.weight_count / self.seconds if self.seconds else 0.0
 
     @property
+    def unchanged(self) -> tuple[Unchanged, ...]:
+        """The constants that are left unchanged, and their bytes, reason by reason; the most bytes first."""
+        return unchanged(self.weights)
+
+    @property
     def bits_per_weight(self) -> float:
         """Stored bits per weight over all constants, kept ones included."""
         return bits_per_weight(sum(record.bytes_after for record in self.weights), self.weights)
@@ -162,6 +167,7 @@ class Report:
             "notes": list(self.notes),
             "unmatched_rules": list(self.unmatched_rules),
             "warnings": [warning.to_dict() for warning in self.warnings],
+            "unchanged": [vars(total) for total in self.unchanged],
             "weights": [record.to_dict() for record in self.weights],
         }
 
@@ -213,7 +219,8 @@ class Report:
             f"{changed} changed, {self.kept} kept; {before} -> {after}, "
             f"{self.bits_per_weight:.2f} bits/weight; {self.seconds:.2f} s, {speed:.1f} M weights/s"
         )
-        return "\n".join((table, totals, *(text for _, text in remarks(self))))
+        kept = (f"unchanged: {total}" for total in self.unchanged)
+        return "\n".join((table, totals, *kept, *(text for _, text in remarks(self))))
 
     def __repr__(self) -> str:
         return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from .weight_file import BlobRecord, WeightFileReader
 class BlobSink(Protocol):
     """What takes the blobs of one weight file: `WeightFileWriter`, or what only counts them."""
 
-    def append(self, data_type: DataType, count: int, data: NDArray[Any]) -> int: ...
+    def append(self, data_type: DataType, count: int, data: Iterable[NDArray[Any]]) -> int: ...
 
     def copy(self, reader: WeightFileReader, record: BlobRecord) -> int: ...
 
@@ -162,7 +162,7 @@ class _Rewriter:
     def _store(self, tensor: Tensor, path: Path | None, writer: BlobSink | None) -> Any:
         if writer is None or path is None or tensor.count < MINIMUM_BLOB_COUNT or tensor.data_type.blob_number is None:
             return inline_value(tensor)
-        return blob_value(tensor, self._names[path], writer.append(tensor.data_type, tensor.count, tensor.data))
+        return blob_value(tensor, self._names[path], writer.append(tensor.data_type, tensor.count, tensor.pieces()))
 
     def _patch_references(self) -> None:
         for reference in self._program.references:

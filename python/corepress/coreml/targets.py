@@ -13,6 +13,7 @@ _AVAILABILITY = "coremltools guide, What's New in optimization"
 _QUANTIZATION = "coremltools guide, Quantization Performance"
 _PALETTIZATION = "coremltools guide, Palettization Performance"
 _FORGE = "Anemll/anemll-forge QUANTIZATION_NOTES, one laboratory's measurements on M6"
+_EXPORTER = "coremltools' exporter, which moves such a scale before the look-up"
 _PER_CHANNEL_SCALE = "https://github.com/apple/coremltools/pull/2688"
 
 # The newest specification version that a system loads.
@@ -102,6 +103,11 @@ class Rule:
     source: str
 
 
+def version_target(specification_version: int) -> str:
+    """Name what is true of all packages of a version in a rule's targets."""
+    return f"specification version {specification_version}"
+
+
 def _across_inputs(encoding: Encoding) -> bool:
     palette = encoding.palette
     grouped = encoding.grouped or encoding.cluster_dim > 1
@@ -114,6 +120,13 @@ def _table_values(encoding: Encoding) -> int:
 
 
 RULES = (
+    Rule(
+        (version_target(9),),
+        lambda encoding: encoding.palette is not None and encoding.palette.enable_per_channel_scale,
+        "a per-channel scale is stored as a table per channel before specification version 10; "
+        "granularity='per_grouped_channel' with group_size=1 takes as many bytes and loses less",
+        _EXPORTER,
+    ),
     Rule(
         ("ane", "ios26"),
         lambda encoding: encoding.palette is not None and encoding.palette.enable_per_channel_scale,
@@ -187,16 +200,18 @@ class TargetLint:
     Parameters
     ----------
     target : str or None
-        The target; None finds nothing.
+        The target; None finds only what is true of all packages of a version.
     """
 
     def __init__(self, target: str | None) -> None:
         self._target = target
         self._package: list[TargetWarning] = []
         self._found: dict[Rule, list[str]] = {}
+        self._names = {target} if target else set()
 
     def check_version(self, specification_version: int) -> None:
         """Look at the package."""
+        self._names.add(version_target(specification_version))
         newest = NEWEST_VERSION.get(self._target or "", specification_version)
         if self._target and specification_version > newest:
             message = (
@@ -208,14 +223,16 @@ class TargetLint:
     def check(self, name: str, encoding: Encoding) -> None:
         """Look at one weight."""
         for rule in RULES:
-            if self._target in rule.targets and rule.applies(encoding):
+            if self._names.intersection(rule.targets) and rule.applies(encoding):
                 self._found.setdefault(rule, []).append(name)
 
     def warnings(self, compressed: Iterable[str]) -> tuple[TargetWarning, ...]:
         """What was found, of the weights that were compressed in the end."""
         names = set(compressed)
         found = [
-            TargetWarning(self._target or "", rule.message, rule.source, weights)
+            TargetWarning(
+                next(name for name in rule.targets if name in self._names), rule.message, rule.source, weights
+            )
             for rule, checked in self._found.items()
             if (weights := tuple(name for name in checked if name in names))
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -61,6 +61,27 @@ class Tensor:
     def nbytes(self) -> int:
         """Bytes stored."""
         return self.data_type.byte_count(self.count)
+
+    def pieces(self) -> Iterable[NDArray[Any]]:
+        """`data`, all at once or in pieces."""
+        return (self.data,)
+
+
+@dataclass(frozen=True, eq=False)
+class LazyTensor(Tensor):
+    """A constant that is too large for memory: `data` is a view of a single zero, and `make` gives its pieces."""
+
+    make: Callable[[], Iterable[NDArray[Any]]]
+
+    @classmethod
+    def of_shape(
+        cls, dtype: np.dtype[Any], shape: tuple[int, ...], make: Callable[[], Iterable[NDArray[Any]]]
+    ) -> LazyTensor:
+        """A tensor whose pieces are made when it is written."""
+        return cls(data_type_of(dtype), shape, np.broadcast_to(np.zeros((), dtype), shape), make)
+
+    def pieces(self) -> Iterable[NDArray[Any]]:
+        return self.make()
 
 
 def tensor_type(message: Any, where: str) -> tuple[DataType, tuple[int, ...]] | None:

@@ -20,7 +20,8 @@ from .. import _core
 from ..arrays import as_threads, same_bits
 from ..documents import to_json
 from ..errors import FormatError
-from .decoded import Undecodable, decoded, distance, finite, in_decibels, release
+from .decoded import Pair, Undecodable, decoded_pairs, distance, finite, in_decibels
+from .decompressor import release
 from .package import MANIFEST, Package
 from .program import Definition, Program, Reference
 from .raising import raise_parts, raised_prefixes
@@ -355,21 +356,27 @@ class _Check:
         return True
 
     def _decode(self, definition: Definition, other: Definition) -> tuple[str, float | None, float | None]:
-        before = decoded(definition, self._values, self._num_threads)
-        after = decoded(other, self._others, self._num_threads)
+        pairs = decoded_pairs((definition, self._values), (other, self._others), self._num_threads)
         if other.operation.type == "const":
-            if not same_bits(before, after):
+            if not all(same_bits(*pair) for pair in pairs):
                 raise _Wrong("its values changed, although it is not compressed")
             return "decompressed", None, None
+        nonfinite: list[int] = []
         if definition.data_type.name in ("float16", "float32"):
-            count = _core.count_nonfinite(np.ascontiguousarray(after), self._num_threads)
-            wrong = ~np.isfinite(after) & ~(before == after) if count else np.zeros(0, bool)
-            if wrong.any():
-                raise _Wrong(f"{int(wrong.sum())} of {after.size} values decode to NaN or infinity")
-        error = distance(before, after, self._num_threads)
+            pairs = self._counting(pairs, nonfinite)
+        error = distance(pairs, self._num_threads)
+        if any(nonfinite):
+            raise _Wrong(f"{sum(nonfinite)} of {prod(other.shape)} values decode to NaN or infinity")
         if self._min_snr_db is not None and not error.snr_db >= self._min_snr_db:
             raise _Wrong(f"its signal-to-noise ratio is {error.snr_db:.1f} dB, less than {self._min_snr_db:g} dB")
         return "compressed", error.snr_db, error.cosine
+
+    def _counting(self, pairs: Iterator[Pair], nonfinite: list[int]) -> Iterator[Pair]:
+        """The same pairs; how many values of each became NaN or infinite is appended to a list."""
+        for before, after in pairs:
+            if _core.count_nonfinite(np.ascontiguousarray(after), self._num_threads):
+                nonfinite.append(int(np.count_nonzero(~np.isfinite(after) & ~(before == after))))
+            yield before, after
 
 
 def _outward(program: Program) -> dict[tuple[str, str], Definition]:

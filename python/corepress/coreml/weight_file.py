@@ -246,7 +246,7 @@ class WeightFileWriter:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         _write_all(self._descriptor, bytes(_HEADER.size))
 
-    def append(self, data_type: DataType, count: int, data: NDArray[Any]) -> int:
+    def append(self, data_type: DataType, count: int, data: NDArray[Any] | Iterable[NDArray[Any]]) -> int:
         """Write a blob.
 
         Parameters
@@ -255,8 +255,9 @@ class WeightFileWriter:
             Element type.
         count : int
             Number of elements.
-        data : numpy.ndarray
-            The elements, or the bytes of packed elements; any shape, read in row-major order.
+        data : numpy.ndarray, or iterable of numpy.ndarray
+            The elements, or the bytes of packed elements; any shape, read in row-major order. Or pieces of them, each
+            of which is asked for when most of those before it are written.
 
         Returns
         -------
@@ -264,11 +265,14 @@ class WeightFileWriter:
             Offset of the record.
         """
         size = data_type.byte_count(count)
-        if data.nbytes != size:
-            raise ValueError(f"append: {count} {data_type.name} elements are {size} bytes, not {data.nbytes}")
         offset, head = self._begin(data_type, size, data_type.padding(count))
-        body = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
-        self._behind.put(partial(_write_all, self._descriptor, head, body), size)
+        written = 0
+        for piece in (data,) if isinstance(data, np.ndarray) else data:
+            body = np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data
+            self._behind.put(partial(_write_all, self._descriptor, head, body), body.nbytes)
+            head, written = b"", written + body.nbytes
+        if written != size:
+            raise ValueError(f"append: {count} {data_type.name} elements are {size} bytes, not {written}")
         self._flush()
         return offset
 

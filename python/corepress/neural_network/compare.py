@@ -146,7 +146,7 @@ def _compare(weight: NetworkWeight, other: NetworkWeight, threads: int) -> tuple
         except FormatError as reason:
             found = {"problem": str(reason)}
         else:
-            apart = distance(before, after, threads)
+            apart = distance([(before, after)], threads)
             sse = 0.0 if math.isnan(apart.sse) else apart.sse
             found = {"snr_db": apart.snr_db, "cosine": apart.cosine, "max_abs": apart.max_abs}
     record = ComparedWeight(

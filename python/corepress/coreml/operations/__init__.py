@@ -31,6 +31,7 @@ __all__ = [
     "check",
     "check_steps",
     "constant",
+    "constant_of",
     "describe",
     "lift",
     "lift_output",
@@ -186,7 +187,12 @@ def lower(tensor: CompressedTensor, specification_version: int) -> OperationForm
 
 def constant(array: NDArray[Any]) -> OperationForm:
     """The operation that stores an array as it is."""
-    return OperationForm("const", {"val": Tensor.of(array)})
+    return constant_of(Tensor.of(array))
+
+
+def constant_of(tensor: Tensor) -> OperationForm:
+    """The operation that stores plain values."""
+    return OperationForm("const", {"val": tensor})
 
 
 def lift(operation_type: str, parameters: Parameters) -> CompressedTensor | Tensor:

@@ -120,6 +120,9 @@ class PeerDecisions(Decisions):
 
         return replace(step, lut_function=on_copy)
 
+    def require_smaller(self, weight: Weight, nbytes: int) -> None:
+        """Store what becomes larger too, as coremltools does."""
+
     def kept(self, weight: Weight, reason: Keep) -> Exception:
         """Note why a weight that the config means has to be kept."""
         if not reason.planned:
