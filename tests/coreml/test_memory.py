@@ -11,10 +11,10 @@ from coreml_helpers import replace_weights, weight_file
 
 COUNT, SHAPE = 20, (1024, 4096)
 RUN = """
-import json, resource, sys
+import json, sys
 from corepress import coreml
 from corepress.coreml import pipeline
-from corepress.coreml.report import peak_memory_bytes
+from corepress.process_memory import peak_memory_bytes
 source, destination, dense, config, ahead, behind = sys.argv[1:]
 pipeline.MOST_BYTES_AHEAD, pipeline.MOST_BYTES_BEHIND = int(ahead), int(behind)
 coreml.inspect(source)
@@ -49,3 +49,18 @@ def test_memory_is_a_few_weights(heavy_package, tmp_path, config):
     assert weight_file(paths[2]).stat().st_size == weight_file(heavy_package).stat().st_size
     for path in paths[1:]:
         shutil.rmtree(path)
+
+
+BIG = 256 << 20
+STARTED = "from corepress.process_memory import peak_memory_bytes; print(peak_memory_bytes())"
+STARTING = f"""
+import subprocess, sys
+block = b"x" * {BIG}  # resident in this process, whose memory getrusage counts as its child's
+subprocess.run([sys.executable, "-c", {STARTED!r}], check=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="peak memory is not reported there")
+def test_the_peak_is_not_that_of_the_process_that_started_this_one():
+    command = [sys.executable, "-c", STARTING]
+    assert 10**6 < int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) < BIG
