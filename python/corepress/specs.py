@@ -332,6 +332,10 @@ def spec_from_dict(step: Any) -> Spec:
     known = [each.name for each in fields(spec)]
     hints = get_type_hints(spec)
     for name, value in options.items():
+        if name == "weight_threshold":
+            raise ValueError(
+                f"{verb}: {name} is no option; it stands beside the step: {{{verb!r}: ..., {name!r}: ...}}"
+            )
         if name not in known:
             raise ValueError(f"{verb}: no option {name!r}; there are {', '.join(known)}{suggestion(name, known)}")
         if not _fits(value, hints[name]):
