@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ..errors import FormatError
 from .data_types import DataType
+from .kinds import holds_networks, model_in_words
 from .package import Package
 from .schema import read_model, serialize_model
 from .values import nested_values, tensor_type
@@ -18,13 +19,6 @@ from .values import nested_values, tensor_type
 FIRST_IOS18_VERSION = 9
 _OPSET = re.compile(r"CoreML(\d{1,4})")
 _PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
-_KINDS: dict[str | None, str] = {
-    "neuralNetwork": "a neural network",
-    "neuralNetworkClassifier": "a neural network",
-    "neuralNetworkRegressor": "a neural network",
-    **dict.fromkeys(_PIPELINES, "a pipeline without ML programs"),
-    None: "a model of another kind",
-}
 
 
 class Consumer(NamedTuple):
@@ -233,8 +227,8 @@ class Program:
         self.names: dict[str, set[str]] = defaultdict(set)
         programs = list(programs_of(self.model))
         if not programs:
-            kind = _KINDS[self.model.WhichOneof("Type")]
-            network = " (corepress.neural_network is for neural networks)" if "network" in kind else ""
+            kind = model_in_words(package.model_path)
+            network = " (corepress.neural_network is for neural networks)" if holds_networks(package.model_path) else ""
             raise ValueError(
                 f"{package.root}: is {kind}, not an ML program; only ML programs can be compressed here{network}"
             )
