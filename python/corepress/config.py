@@ -20,6 +20,7 @@ from .weight_config import KEEP, WeightConfig
 __all__ = ["Config", "ConfigLike", "Rule", "WeightConfig", "as_config"]
 
 DEFAULT_WEIGHT_THRESHOLD = 2048
+_STEPS = "steps"
 TARGETS = ("ios16", "ios17", "ios18", "ios26", "ane", "gpu")
 
 
@@ -62,7 +63,8 @@ class Config:
         over earlier ones.
     weight_threshold : int
         Weights of this many elements or fewer are kept; 2048 unless given, as in coremltools.
-        ``{"steps": ..., "weight_threshold": N}`` in place of steps sets another for these weights.
+        ``{"steps": ..., "weight_threshold": N}`` in place of steps sets another for these weights, as does
+        ``"weight_threshold": N`` beside a single step.
     joint_compression : bool
         Take weights that the package holds compressed already as input of the steps, instead of leaving them alone.
     keep_position_tables : bool
@@ -106,8 +108,8 @@ class Config:
         values : dict or list
             One step, ``{"palettize": {"nbits": 4}}``; a list of steps; the long form with the keys ``global``,
             ``op_types``, ``weights``, ``weight_threshold``, ``joint_compression``, ``keep_position_tables`` and
-            ``target``; the dict form of coremltools' ``OptimizationConfig``, which has ``config_type``; or a mixed-bit
-            recipe, weight name to bits.
+            ``target``, in which a single step may stand in place of ``global``; the dict form of coremltools'
+            ``OptimizationConfig``, which has ``config_type``; or a mixed-bit recipe, weight name to bits.
 
         Raises
         ------
@@ -121,14 +123,14 @@ class Config:
         keys = _long_form()
         if not values.keys() & (keys.keys() | SPECS.keys()) and recipes.is_recipe(values):
             return cls.from_recipe(values)
-        unknown = [key for key in values if key not in keys]
+        known = (*keys, *SPECS)
+        unknown = [key for key in values if key not in (*known, _STEPS)]
         if not values or (len(values) == 1 and unknown):
             return cls(global_config=_given(values))
         if unknown:
-            if all(key in SPECS for key in unknown):
-                raise ValueError(f"config: steps {', '.join(map(repr, unknown))} must be a list, in their order")
-            known = ", ".join(keys)
-            raise ValueError(f"config: unknown key {unknown[0]!r}; known are {known}{suggestion(unknown[0], keys)}")
+            hint = suggestion(unknown[0], known)
+            raise ValueError(f"config: unknown key {unknown[0]!r}; known are {', '.join(known)}{hint}")
+        values = _steps_under("global", values)
         return cls(**{keys[key]: value for key, value in values.items()})
 
     @classmethod
@@ -306,18 +308,38 @@ def _weight_config(value: Any, where: str) -> WeightConfig:
         return KEEP
     if isinstance(value, WeightConfig):
         return value
-    if isinstance(value, Mapping) and set(value) & {"steps", "weight_threshold"}:
-        unknown = [key for key in value if key not in ("steps", "weight_threshold")]
-        if unknown or "steps" not in value:
-            raise ValueError(f"config: {where or 'global'}: must have steps and weight_threshold, not {list(value)}")
+    threshold = None
+    if isinstance(value, Mapping) and (len(value) > 1 or _STEPS in value or "weight_threshold" in value):
+        value = _located(where, lambda: _steps_under(_STEPS, value))
+        unknown = [key for key in value if key not in (_STEPS, "weight_threshold")]
+        if unknown or _STEPS not in value:
+            rule = f"must have steps, or one of {', '.join(SPECS)}, and weight_threshold"
+            hint = suggestion(unknown[0], (*SPECS, _STEPS, "weight_threshold")) if unknown else ""
+            raise ValueError(f"config: {where or 'global'}: {rule}, not {list(value)}{hint}")
         threshold = value.get("weight_threshold")
         if threshold is not None:
-            threshold = _checked_threshold(threshold, f"config: {where}: ")
-        return replace(_weight_config(value["steps"], where), weight_threshold=threshold)
+            threshold = _checked_threshold(threshold, f"config: {where}: " if where else "config: ")
+        value = value[_STEPS]
+        if value is None:
+            return WeightConfig((), threshold)
     steps = value if isinstance(value, list | tuple) else [value]
     if not steps:
         raise ValueError(f"config: {where + ': ' if where else ''}0 steps; give one at least, or null to keep weights")
-    return WeightConfig(tuple(_located(where, lambda step=step: _step(step)) for step in steps))  # type: ignore[misc]
+    parsed = tuple(_located(where, lambda step=step: _step(step)) for step in steps)  # type: ignore[misc]
+    return WeightConfig(parsed, threshold)
+
+
+def _steps_under(key: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Values with a step that stands beside other keys moved under `key`, where steps are looked for."""
+    given = [each for each in values if each != key and (each in SPECS or each == _STEPS)]
+    if not given:
+        return values
+    if key in values:
+        raise ValueError(f"config: {given[0]!r} stands beside {key!r}; steps are a list, in their order, under {key!r}")
+    if len(given) > 1:
+        raise ValueError(f"config: steps {', '.join(map(repr, given))} must be a list, in their order")
+    steps = values[_STEPS] if given[0] == _STEPS else {given[0]: values[given[0]]}
+    return {key: steps} | {name: value for name, value in values.items() if name != given[0]}
 
 
 def _step(step: Any) -> Spec:

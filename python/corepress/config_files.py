@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from .suggestions import suggestion
 
 FILE_SUFFIXES = (".yaml", ".yml", ".json")
+_MOST_DIGITS = 1_000  # of a whole number: Python's reading takes time with their square
+_MOST_VALUES = 1_000_000  # each as often as YAML's aliases have it stand somewhere
+_DEEPEST = 50
 
 
 def read_config_file(path: Path) -> Any:
@@ -39,14 +44,15 @@ def parse_json(text: str) -> Any:
     """Values of JSON in which no key stands twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) < len(pairs):
-            names = [name for name, _ in pairs]
-            raise ValueError(f"config: key {next(n for n in names if names.count(n) > 1)!r} stands twice")
+        values: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in values:
+                raise ValueError(f"config: key {key!r} stands twice")
+            values[key] = value
         return values
 
     try:
-        return json.loads(text, object_pairs_hook=unique)
+        return _modest(json.loads(text, object_pairs_hook=unique, parse_int=_whole_number))
     except json.JSONDecodeError as error:
         raise ValueError(f"config: line {error.lineno}: not valid JSON ({error.msg})") from error
     except RecursionError:
@@ -72,16 +78,56 @@ def parse_yaml(text: str) -> Any:
             values[key] = loader.construct_object(value_node, deep=True)
         return values
 
+    def whole_number(loader: Loader, node: Any) -> Any:
+        _require_digits(node.value)
+        return loader.construct_yaml_int(node)
+
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    Loader.add_constructor("tag:yaml.org,2002:int", whole_number)
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), "-+0123456789"
     )
     try:
-        return yaml.load(text, Loader)  # derived from SafeLoader
+        return _modest(yaml.load(text, Loader))  # derived from SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f"line {mark.line + 1}: "
-        problem = getattr(error, "problem", None) or str(error)
+        problem = " ".join((getattr(error, "problem", None) or str(error)).split())
         raise ValueError(f"config: {line}not valid YAML ({problem})") from error
     except RecursionError:
         raise ValueError("config: not valid YAML (nested too deeply)") from None
+    except (ValueError, LookupError, AttributeError, TypeError) as error:  # of numbers and dates that are none, say
+        if str(error).startswith("config: "):
+            raise
+        raise ValueError(f"config: not valid YAML ({error})") from error
+
+
+def _whole_number(text: str) -> int:
+    _require_digits(text)
+    return int(text)
+
+
+def _require_digits(text: str) -> None:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"config: a number has at most {_MOST_DIGITS} digits, not {len(text)}")
+
+
+def _modest(values: Any) -> Any:
+    """The values, if they are no more and no deeper than a config's, with what aliases repeat counted each time."""
+    level, count = [values], 1
+    for _ in range(_DEEPEST):
+        level = list(islice(_children(level), _MOST_VALUES - count + 1))
+        if not level:
+            return values
+        count += len(level)
+        if count > _MOST_VALUES:
+            raise ValueError(f"config: more than {_MOST_VALUES} values")
+    raise ValueError(f"config: nested more than {_DEEPEST} deep")
+
+
+def _children(level: list[Any]) -> Iterator[Any]:
+    for each in level:
+        if isinstance(each, dict):
+            yield from each.values()
+        elif isinstance(each, list | tuple | set):
+            yield from each

@@ -335,6 +335,10 @@ def spec_from_dict(step: Any) -> Spec:
         raise ValueError(f"{verb}: options must be a dict, not {options!r}")
     known = [each.name for each in fields(spec)]
     for name in options:
+        if name == "weight_threshold":
+            raise ValueError(
+                f"{verb}: {name} is no option; it stands beside the step: {{{verb!r}: ..., {name!r}: ...}}"
+            )
         if name not in known:
             raise ValueError(f"{verb}: no option {name!r}; there are {', '.join(known)}{suggestion(name, known)}")
     return spec(**options)

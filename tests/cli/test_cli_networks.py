@@ -7,6 +7,7 @@ import json
 import pytest
 
 from corepress import neural_network
+from corepress.coreml.schema import Model
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,13 @@ _WRONG = {
 def test_the_wrong_kind_is_refused_with_the_right_command(shell, network, name):
     folder = network.with_name("UNet.mlpackage")
     folder.mkdir()
+    item = {"path": "model.mlmodel", "name": "", "author": "", "description": ""}
+    manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": {"1": item}, "rootModelIdentifier": "1"}
+    (folder / "Manifest.json").write_text(json.dumps(manifest))
+    (folder / "Data").mkdir()
+    program = Model(specificationVersion=7)
+    program.mlProgram.version = 1
+    (folder / "Data/model.mlmodel").write_bytes(program.SerializeToString())
     line, message = (text.format(net=network, folder=folder) for text in _WRONG[name])
     outcome = shell(*line.split())
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
@@ -165,7 +173,7 @@ def test_failures_are_one_line(shell, network):
     for line, message in (
         (("quantize", network, "-o", out, "--nbits", "8"), "pass --overwrite"),
         (("quantize", network, "-o", network, "--nbits", "8", "--overwrite"), "must not be the source"),
-        (("inspect", out), "not a serialized Core ML model"),
+        (("inspect", out), "is a text, not a model"),
         (("quantize", network.with_name("none.mlmodel"), "-o", out, "--nbits", "8"), "no such file"),
         (("quantize", network, "-o", network.with_name("a.bin"), "--nbits", "8"), "must end in .mlmodel"),
     ):

@@ -36,8 +36,11 @@ def _function(spec):
         (lambda spec: spec.ClearField("mlProgram"), "is a model of another kind"),
         (lambda spec: spec.neuralNetwork.layers.add(), "is a neural network, not an ML program"),
         (lambda spec: spec.neuralNetworkClassifier.layers.add(), "is a neural network, not an ML program"),
-        (lambda spec: spec.pipeline.names.append("a"), "is a pipeline without ML programs"),
-        (lambda spec: spec.treeEnsembleClassifier.SetInParent(), "is a model of another kind"),
+        (lambda spec: spec.pipeline.names.append("a"), "is a pipeline, not an ML program"),
+        (
+            lambda spec: spec.treeEnsembleClassifier.SetInParent(),
+            r"is a classifier by trees \(treeEnsembleClassifier\)",
+        ),
         (lambda spec: setattr(spec.mlProgram, "version", 2), "version must be 1, not 2"),
         (lambda spec: setattr(_function(spec), "opset", "CoreML9"), "no block for opset 'CoreML9'"),
         (lambda spec: setattr(_dimension(spec), "size", 17), "value is of another type than its output"),

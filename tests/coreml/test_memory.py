@@ -13,10 +13,10 @@ from corepress import coreml
 
 COUNT, SHAPE = 20, (1024, 4096)
 RUN = """
-import json, resource, sys
+import json, sys
 from corepress import coreml
 from corepress.coreml import pipeline
-from corepress.coreml.report import peak_memory_bytes
+from corepress.process_memory import peak_memory_bytes
 source, destination, dense, config, ahead, behind = sys.argv[1:]
 pipeline.MOST_BYTES_AHEAD, pipeline.MOST_BYTES_BEHIND = int(ahead), int(behind)
 coreml.inspect(source)
@@ -95,3 +95,18 @@ def test_checking_and_decompressing_hold_pieces_of_a_weight(trained_package, tmp
     assert weight_file(paths[2]).stat().st_size == weight_file(package).stat().st_size
     for path in paths:
         shutil.rmtree(path)
+
+
+BIG = 256 << 20
+STARTED = "from corepress.process_memory import peak_memory_bytes; print(peak_memory_bytes())"
+STARTING = f"""
+import subprocess, sys
+block = b"x" * {BIG}  # resident in this process, whose memory getrusage counts as its child's
+subprocess.run([sys.executable, "-c", {STARTED!r}], check=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="peak memory is not reported there")
+def test_the_peak_is_not_that_of_the_process_that_started_this_one():
+    command = [sys.executable, "-c", STARTING]
+    assert 10**6 < int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) < BIG

@@ -190,12 +190,29 @@ WRONG = [
     ({"quantize": {"block_size": "32"}}, "block_size must be a whole number or one per axis, not '32'"),
     ({"prune": {"threshold": 1}, "palettize": {"nbits": 4}}, "'prune', 'palettize' must be a list, in their order"),
     ({"global": {"quantize": {}}, "wieghts": {}}, "config: unknown key 'wieghts'; .*did you mean 'weights'"),
-    ({"global": {"quantize": {}}, "palettize": {"nbits": 4}}, "steps 'palettize' must be a list"),
+    (
+        {"global": {"quantize": {}}, "palettize": {"nbits": 4}},
+        "config: 'palettize' stands beside 'global'; steps are a list",
+    ),
+    (
+        {"palettize": {}, "prune": {}, "weight_threshold": 0},
+        "steps 'palettize', 'prune' must be a list, in their order",
+    ),
+    ({"palettize": {"nbits": 4}, "wieghts": {}}, "config: unknown key 'wieghts'; .*did you mean 'weights'"),
+    ({"palletize": {"nbits": 4}, "target": "ane"}, "config: unknown key 'palletize'; .*did you mean 'palettize'"),
+    ({"palettize": {"nbits": 4, "weight_threshold": 0}}, "palettize: weight_threshold is no option; it stands beside"),
+    ({"palettize": {"nbits": 4}, "weight_threshold": -1}, "config: weight_threshold must be a whole number from 0"),
+    ({"steps": [], "target": "ane"}, "config: 0 steps"),
+    ({"weights": {"*x": {"prune": {}, "quantize": {}}}}, r"weights '\*x': steps 'prune', 'quantize' must be a list"),
+    ({"weights": {"*x": {"steps": [], "quantize": {}}}}, r"weights '\*x': 'quantize' stands beside 'steps'"),
+    ({"weights": {"*x": {"quantize": {}, "weight_treshold": 1}}}, r"weights '\*x': .*mean 'weight_threshold'"),
+    ({"weights": {"*x": {"quantise": {}, "weight_threshold": 1}}}, r"weights '\*x': .*did you mean 'quantize'"),
+    ({"weights": {"*x": {"steps": {"steps": {"quantize": {}}}}}}, r"weights '\*x': unknown step 'steps'"),
     ({"weights": {"*x": {"palettize": {"nbits": 5}}}}, r"config: weights '\*x': palettize: nbits must be"),
     ({"weights": {"*x": [{"quantize": {}}, {"prun": {}}]}}, r"config: weights '\*x': unknown step 'prun'"),
     ({"weights": {"re:(": None}}, r"config: weights 're:\(': not a regular expression \(missing \)"),
     ({"weights": {"*x": []}}, r"config: weights '\*x': 0 steps; give one at least, or null"),
-    ({"weights": {"*x": {"weight_threshold": 1}}}, r"weights '\*x': must have steps and weight_threshold"),
+    ({"weights": {"*x": {"weight_threshold": 1}}}, r"weights '\*x': must have steps, or one of palettize, "),
     ({"weights": {"*x": {"steps": None, "weight_threshold": -1}}}, r"weights '\*x': weight_threshold must be a whole"),
     ({"weights": {1: None}}, "config: weights: a name must be a text, not 1"),
     ({"weights": "conv"}, "config: weights must be a dict, not 'conv'"),
@@ -217,6 +234,36 @@ def test_what_is_wrong_is_named(given, message):
     with pytest.raises(ValueError, match=message) as caught:
         as_config(given)
     assert "\n" not in str(caught.value)
+
+
+FOUR = {"palettize": {"nbits": 4}}
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        (FOUR | {"weight_threshold": 0}, {"global": FOUR, "weight_threshold": 0}),
+        (FOUR | {"joint_compression": True}, {"global": FOUR, "joint_compression": True}),
+        (FOUR | {"weights": {"*head*": None}}, {"global": FOUR, "weights": {"*head*": None}}),
+        (
+            FOUR | {"op_types": {"conv": None}, "target": "ane"},
+            {"global": FOUR, "op_types": {"conv": None}, "target": "ane"},
+        ),
+        ({"steps": [FOUR], "weight_threshold": 0}, {"global": [FOUR], "weight_threshold": 0}),
+        (
+            {"weights": {"x": FOUR | {"weight_threshold": 9}}},
+            {"weights": {"x": {"steps": FOUR, "weight_threshold": 9}}},
+        ),
+        (
+            {"op_types": {"x": FOUR | {"weight_threshold": 9}}},
+            {"op_types": {"x": {"steps": FOUR, "weight_threshold": 9}}},
+        ),
+        ({"global": FOUR | {"weight_threshold": 9}}, {"global": {"steps": FOUR, "weight_threshold": 9}}),
+    ],
+)
+def test_a_single_step_may_stand_beside_other_keys(short, long):
+    assert Config.from_dict(short) == Config.from_dict(long) == Config.from_json(json.dumps(short))
+    assert Config.from_dict(Config.from_dict(short).to_dict()) == Config.from_dict(long)
 
 
 def test_files(tmp_path):

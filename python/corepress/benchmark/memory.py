@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from ..process_memory import status_bytes
+
 Result = TypeVar("Result")
 _CLEAR = Path("/proc/self/clear_refs")
-_STATUS = Path("/proc/self/status")
 
 
 def tells_peaks() -> bool:
@@ -29,7 +30,7 @@ class PeakMeter:
     def __init__(self) -> None:
         _give_free_memory_back()
         _CLEAR.write_text("5")  # the peak starts again from here
-        self.largest = _status_bytes("VmHWM")
+        self.largest = status_bytes("VmHWM")
 
     def call(self, function: Callable[[], Result]) -> tuple[Result, int]:
         """Call a function.
@@ -42,12 +43,12 @@ class PeakMeter:
         self._look()
         _give_free_memory_back()
         _CLEAR.write_text("5")
-        before = _status_bytes("VmRSS")
+        before = status_bytes("VmRSS")
         result = function()
         return result, max(self._look() - before, 0)
 
     def _look(self) -> int:
-        peak = _status_bytes("VmHWM")
+        peak = status_bytes("VmHWM")
         self.largest = max(self.largest, peak)
         return peak
 
@@ -57,7 +58,3 @@ def _give_free_memory_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def _status_bytes(key: str) -> int:
-    return 1024 * int(_STATUS.read_text().split(f"{key}:")[1].split()[0])

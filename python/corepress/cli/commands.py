@@ -68,7 +68,7 @@ def _spec_command(
             return
         require_package(source, instead_of(spec.verb, source, values.get("nbits")))
         if for_networks is not None:
-            values = without_network_options(context, values)
+            values = without_network_options(context, source, values)
         config = build_spec(spec, values)
         run_compression(spec.verb, source, output, suffix(config), config, **values)
 

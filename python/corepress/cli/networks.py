@@ -91,7 +91,10 @@ _QUANTIZE_SHARED = (
 
 
 def is_network(source: Path) -> bool:
-    """Whether a source is a single model file, or a package of a neural network, instead of one of an ML program."""
+    """Whether a source is a neural network, in a file or a package; FormatError if it is neither that nor a package."""
+    from ..coreml.kinds import refuse_foreign
+
+    refuse_foreign(source)
     if source.is_dir():
         from ..neural_network.model_io import holds_network
 
@@ -114,10 +117,19 @@ def instead_of(verb: str, source: Path, nbits: int | None = None) -> str:
     return f"use 'corepress quantize {source} --nbits 8'"
 
 
-def without_network_options(context: click.Context, values: dict[str, Any]) -> dict[str, Any]:
+def _require_program(source: Path) -> None:
+    """Raise what every command says of a package that it cannot read, before advice about one that it can."""
+    from ..coreml.package import Package
+    from ..coreml.program import Program
+
+    Program(Package.open(source))
+
+
+def without_network_options(context: click.Context, source: Path, values: dict[str, Any]) -> dict[str, Any]:
     """Values without those of options that mean nothing for a package, which must not have been given."""
     given = _given(context, lambda name: name in _QUANTIZE_ONLY_NETWORKS)
     if given:
+        _require_program(source)
         rule = "a package takes --dtype, or 'corepress palettize --nbits'"
         raise click.UsageError(f"{given} is for {SUFFIX} files; {rule}")
     return {name: value for name, value in values.items() if name not in _QUANTIZE_ONLY_NETWORKS}
@@ -232,6 +244,7 @@ def fp16(source: Path, output: Path | None, overwrite: bool, strict: bool, dry_r
       corepress fp16 DeepLab.mlmodel -o DeepLab-fp16.mlmodel
     """
     if not is_network(source):
+        _require_program(source)
         rule = "ML programs get their precision when they are converted; 'corepress quantize' makes them smaller"
         raise click.UsageError(f"{source} holds no neural network, which fp16 is for; {rule}")
     selector = _selector(values)

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import FormatError
+from .kinds import refuse_foreign, refuse_pointer
 
 MANIFEST = "Manifest.json"
 _MANIFEST_LIMIT = 1 << 24  # bytes; those that tools write have less than 2,000
@@ -23,6 +24,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     size = path.stat().st_size
     if size > _MANIFEST_LIMIT:
         raise FormatError(f"{path}: {size} bytes, but a manifest has at most {_MANIFEST_LIMIT}")
+    refuse_pointer(path)
     try:
         manifest = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -78,11 +80,12 @@ class Package:
         ValueError
             If it is a single model file instead of a package.
         FormatError
-            If the package is damaged.
+            If it is of another kind, or the package is damaged.
         """
         path = Path(path)
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such package")
+        refuse_foreign(path)
         if not path.is_dir():
             raise ValueError(
                 f"{path}: a single file; only .mlpackage directories, which hold ML programs, can be used "
@@ -122,6 +125,7 @@ def _inside(root: Path, base: Path, name: str, named_by: Path) -> Path:
         raise FormatError(f"{named_by}: names {name!r}, which leads out of the package to {path}")
     if not path.is_file():
         raise FormatError(f"{named_by}: names {name!r}, which is not a file")
+    refuse_pointer(path)
     return path
 
 

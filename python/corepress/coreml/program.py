@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..errors import FormatError
 from .data_types import DataType
+from .kinds import holds_networks, model_in_words
 from .messages import parse_message
 from .package import Package
 from .schema import Model, read_model, serialize_model
@@ -19,13 +20,6 @@ from .values import nested_values, tensor_type
 FIRST_IOS18_VERSION = 9
 _OPSET = re.compile(r"CoreML(\d{1,4})")
 _PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
-_KINDS: dict[str | None, str] = {
-    "neuralNetwork": "a neural network",
-    "neuralNetworkClassifier": "a neural network",
-    "neuralNetworkRegressor": "a neural network",
-    **dict.fromkeys(_PIPELINES, "a pipeline without ML programs"),
-    None: "a model of another kind",
-}
 
 
 class Consumer(NamedTuple):
@@ -266,8 +260,8 @@ class Program:
         self.names: dict[str, set[str]] = defaultdict(set)
         programs = list(programs_of(self.model))
         if not programs:
-            kind = _KINDS[self.model.WhichOneof("Type")]
-            network = " (corepress.neural_network is for neural networks)" if "network" in kind else ""
+            kind = model_in_words(package.model_path)
+            network = " (corepress.neural_network is for neural networks)" if holds_networks(package.model_path) else ""
             raise ValueError(
                 f"{package.root}: is {kind}, not an ML program; only ML programs can be compressed here{network}"
             )

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 
+from ..process_memory import peak_memory_bytes
 from .operations import OperationForm
 from .package import Package
 from .package_writer import PackageWriter
 from .pipeline import Result, Task
 from .program import Program, Weight
 from .records import identity
-from .report import Progress, Report, WeightRecord, peak_memory_bytes
+from .report import Progress, Report, WeightRecord
 from .rewrite import Edit, rewrite
 from .storage import check_stored, stored_bytes, visible_weights
 from .values import ValueReader

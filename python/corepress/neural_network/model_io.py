@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..coreml.kinds import refuse_foreign
 from ..coreml.package import Package
 from ..coreml.package_writer import PackageWriter, sync
 from .document import Document
@@ -45,12 +46,13 @@ def open_model(function: str, model: Any) -> Document:
     TypeError
         If it is no model at all.
     FormatError
-        If it is damaged.
+        If it is of another kind, or damaged.
     """
     if is_path(model):
         path = Path(model)
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file")
+        refuse_foreign(path)
         document = Document(Package.open(path).model_path if path.is_dir() else path)
     else:
         spec = model.get_spec() if hasattr(model, "get_spec") else model

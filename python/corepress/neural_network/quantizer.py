@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any, overload
 
 from ..arrays import as_threads
-from ..coreml.report import Report, peak_memory_bytes
+from ..coreml.report import Report
 from ..coreml.transform import ProgressCallback
+from ..process_memory import peak_memory_bytes
 from .model_io import StrPath, is_path, like_given, name_of, open_model, open_writer, size_of
 from .modes import DEQUANTIZATION, LutFunction, Quantization
 from .network import require_fixed
