@@ -9,6 +9,7 @@ import click
 
 from .networks import is_network
 from .options import debug_option, json_option, plot_option, quiet_option, source_argument, thread_option
+from .running import require_outputs
 
 WORST_SHOWN = 10
 _verbose_option = click.option("-v", "--verbose", is_flag=True, help="Print one line per weight.")
@@ -117,6 +118,7 @@ def compare(
     """
     from .. import coreml, neural_network
 
+    require_outputs()
     given = None if inputs is None else _arrays(inputs)
     if is_network(source):
         if predict and given is None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..measure import snr_db
+from ..sources import unchanged
 from .decoded import Undecodable, decoded, distance, finite, in_decibels, release
 from .package import Package
 from .predictions import ComparedOutput, compare_predictions, prediction_obstacle
@@ -154,6 +155,7 @@ _COLUMNS = (
 )
 
 
+@unchanged("first", "second")
 def compare(
     first: StrPath,
     second: StrPath,

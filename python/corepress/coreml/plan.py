@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..config import ConfigLike, as_config
 from ..errors import FormatError, TooLargeTablesError
+from ..sources import unchanged
 from .compressor import Decision, Decisions
 from .data_types import DataType
 from .operations import MOST_WEIGHTS_PER_BYTE, OperationForm
@@ -194,6 +195,7 @@ class _CountingOutput:
         return self._package.size + sum(size - path.stat().st_size for path, size in replaced)
 
 
+@unchanged("src")
 def plan(
     src: StrPath,
     config: ConfigLike,

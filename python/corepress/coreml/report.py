@@ -7,11 +7,11 @@ import json
 import math
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..outputs import write_output
 from .records import IDENTITY_COLUMNS, ChangeRecord, bits_per_weight
 from .table import Column, format_bytes, render
 from .targets import TargetWarning
@@ -176,20 +176,7 @@ class Report:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as JSON; the file appears only when it is whole."""
-        path = Path(path)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.absolute().parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            try:
-                file.write(self.to_json() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-                file.close()
-                os.chmod(file.name, 0o666 & ~_umask())
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        write_output(path, self.to_json() + "\n")
 
     def __str__(self) -> str:
         table = render(_COLUMNS, self.weights)
@@ -223,12 +210,6 @@ _COLUMNS = (
     Column("after", lambda record: format_bytes(record.bytes_after), right=True),
     Column("SNR dB", _signal_to_noise, right=True),
 )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def peak_memory_bytes() -> int | None:

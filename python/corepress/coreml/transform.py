@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 
+from ..sources import unchanged
 from .operations import OperationForm
 from .package import Package
 from .package_writer import PackageWriter
@@ -127,6 +128,7 @@ def _memory(weight: Weight) -> int:
     return max(stored_bytes(weight), first.data_type.byte_count(prod(first.shape)))
 
 
+@unchanged("source", at_end=False)
 def transform(
     source: StrPath,
     destination: StrPath,

@@ -18,8 +18,9 @@ import numpy as np
 
 from .. import _core
 from ..errors import FormatError
+from ..sources import MANIFEST, unchanged
 from .decoded import Undecodable, decoded, distance, finite, in_decibels, release, same_bits
-from .package import MANIFEST, Package
+from .package import Package, place_of
 from .program import Definition, Program, Reference
 from .skeleton import differences
 from .storage import steps
@@ -145,6 +146,7 @@ class _Wrong(Exception):
     """A constant is not as it must be; the message says why."""
 
 
+@unchanged("src", "compressed")
 def verify(
     src: StrPath, compressed: StrPath, *, min_snr_db: float | None = None, num_threads: int | None = None
 ) -> Verification:
@@ -228,8 +230,9 @@ def other_files(source: Package, rewritten: set[Path], package: Package, others:
 
 
 def _files(package: Package, rewritten: set[Path]) -> dict[str, Path]:
-    paths = (path for path in package.root.rglob("*") if path.is_file() and path.resolve() not in rewritten)
-    return {path.relative_to(package.root).as_posix(): path for path in paths}
+    paths = (path for path in package.root.rglob("*") if path.is_file())
+    others = (path for path in paths if place_of(path, package.root) not in rewritten)
+    return {path.relative_to(package.root).as_posix(): path for path in others}
 
 
 def _damaged_files(program: Program, values: ValueReader) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from ..cli.wording import format_count
+from ..outputs import write_output
 from .variants import VARIANTS, Original, Result, measure
 
 ORIGINAL = "UNet.mlpackage"
@@ -48,7 +49,7 @@ def run_demo(directory: Path, *, overwrite: bool = False, as_json: bool = False,
     with _own_output(directory, overwrite):
         original, results = _compress_all(directory, quiet)
         document = {"original": asdict(original), "results": [asdict(result) for result in results]}
-        (directory / RESULTS).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        write_output(directory / RESULTS, json.dumps(document, indent=2) + "\n")
         _say(quiet, "drawing the plot")
         from .plot import draw_plot
 

@@ -10,6 +10,7 @@ from typing import Any, overload
 from ..arrays import as_threads
 from ..coreml.report import Report, peak_memory_bytes
 from ..coreml.transform import ProgressCallback
+from ..sources import unchanged
 from .model_io import StrPath, is_path, like_given, name_of, open_model, open_writer, size_of
 from .modes import DEQUANTIZATION, LutFunction, Quantization
 from .network import require_fixed
@@ -231,6 +232,7 @@ def decompress(
     )
 
 
+@unchanged("model", at_end=False)
 def _run(
     function: str,
     model: Any,
@@ -277,5 +279,5 @@ def _run(
     if writer is not None:
         return report
     if on_report is None and run.unplanned:
-        warnings.warn(f"{function}: {run.unplanned_in_words}", stacklevel=3)
+        warnings.warn(f"{function}: {run.unplanned_in_words}", stacklevel=4)
     return like_given(model, data)
