@@ -59,7 +59,7 @@ class Snapshot:
             for name in names:
                 path = os.path.join(folder, name)
                 states[path] = _state(path)
-        states.pop(os.path.join(self.source, MANIFEST))
+        states.pop(os.path.join(self.source, MANIFEST), None)
         return states
 
     @property

@@ -34,7 +34,7 @@ VERBS = {
 CHANGES = ("truncated", "rewritten", "replaced", "removed", "program rewritten")
 # One line when the command line is known, so that a moment is one of the work and not of the start of Python.
 MAIN = (
-    "import sys; from corepress import coreml; from corepress.cli.main import main; print(flush=True); sys.exit(main())"
+    "import sys; from corepress import coreml; from corepress.cli import main; print(flush=True); sys.exit(main.main())"
 )
 
 

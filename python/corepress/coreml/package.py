@@ -135,8 +135,8 @@ def _inside(root: Path, base: Path, name: str, named_by: Path) -> Path:
     relative = PurePosixPath(name)
     if "\0" in name or "\\" in name or not relative.parts or relative.is_absolute() or ".." in relative.parts:
         raise FormatError(f"{named_by}: path {name!r} must be relative and stay inside the package")
+    path, link = base / relative, None
     try:
-        path = base / relative
         link = os.readlink(path) if path.is_symlink() else None
         path.resolve(strict=True)
     except (OSError, RuntimeError, ValueError) as error:
