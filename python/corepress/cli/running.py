@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,18 @@ def require_output(source: Path, output: Path | None, suffix: str) -> Path:
         kind = source.suffix if source.suffix == ".mlmodel" else ".mlpackage"
         raise click.UsageError(f"say where to write the result, for example -o {source.stem}-{suffix}{kind}")
     return output
+
+
+@contextmanager
+def _quiet_log(quiet: bool) -> Iterator[None]:
+    log = logging.getLogger("corepress")
+    level = log.level
+    if quiet:
+        log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def require_outputs() -> None:
@@ -59,9 +72,7 @@ def run(
     from .summary import summarize
 
     require_outputs()
-    if quiet:
-        logging.getLogger("corepress").setLevel(logging.ERROR)
-    with progress_bar(title, quiet) as progress:
+    with _quiet_log(quiet), progress_bar(title, quiet) as progress:
         report = work(progress, **options)
     if report_file is not None:
         report.save(report_file)
