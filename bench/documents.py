@@ -11,6 +11,7 @@ from typing import Any
 
 import peers
 from corepress.benchmark.machine import describe_machine
+from corepress.outputs import write_output
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -30,4 +31,4 @@ def save(options: argparse.Namespace, settings: dict[str, Any], results: Any) ->
         "settings": settings,
         "results": results,
     }
-    options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_output(options.json, json.dumps(document, indent=1) + "\n")

@@ -19,6 +19,7 @@ void bind_prune(py::module_& module);
 void bind_measure(py::module_& module);
 void bind_vectors(py::module_& module);
 void bind_nested(py::module_& module);
+void bind_mapped_memory(py::module_& module);
 }  // namespace corepress
 
 PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
@@ -41,4 +42,5 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     bind_measure(module);
     bind_vectors(module);
     bind_nested(module);
+    bind_mapped_memory(module);
 }

@@ -7,6 +7,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+from .outputs import write_output
+
 INK, FAINT, GRID = "#1f2933", "#6b7785", "#e3e8ee"
 ORIGINAL_COLOUR, BLUE, ORANGE = "#a3adb8", "#2563eb", "#ea580c"
 SUFFIXES = (".png", ".svg", ".html")
@@ -40,7 +42,9 @@ def save_figure(figure: Any, path: Path) -> None:
     """Write a figure as its file's suffix says, one of `SUFFIXES`; an HTML page needs no other file."""
     suffix = path.suffix.lower()
     if suffix == ".png":
-        figure.savefig(path, dpi=160)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=160)
+        write_output(path, picture.getvalue())
         return
     import matplotlib
 
@@ -51,7 +55,7 @@ def save_figure(figure: Any, path: Path) -> None:
     if suffix == ".html":
         title = html.escape(figure.get_suptitle())
         svg = _PAGE.format(title=title, width=figure.get_figwidth(), svg=svg[svg.index("<svg") :])
-    path.write_text(svg, encoding="utf-8")
+    write_output(path, svg)
 
 
 def style(axes: Any, title: str) -> None:

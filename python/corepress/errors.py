@@ -11,6 +11,13 @@ class FormatError(ValueError):
     """
 
 
+class SourceChangedError(OSError):
+    """A file changed while it was read: it was written to, cut short, replaced or removed.
+
+    The message names the file. Nothing was written; run again once the file is complete.
+    """
+
+
 class UnsuitableWeightError(ValueError):
     """A weight cannot be compressed as asked because of its shape or of the values it holds.
 

@@ -105,14 +105,18 @@ def test_a_manifest_that_is_a_pipe_is_not_waited_for(copy):
     package = copy("9")
     (package / "Manifest.json").unlink()
     os.mkfifo(package / "Manifest.json")
-    _assert_refused(package, "has no file Manifest.json")
+    _assert_refused(package, "neither a file nor a directory")
 
 
-def test_a_manifest_outside_the_package_is_not_read(copy, tmp_path_factory):
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no devices on this system")
+@pytest.mark.parametrize("name", ["Manifest.json", "Data/com.apple.CoreML/weights/weight.bin"])
+def test_links_to_what_is_no_file_of_a_disk_are_not_followed(copy, name):
     package = copy("9")
-    outside = shutil.move(package / "Manifest.json", tmp_path_factory.mktemp("outside") / "Manifest.json")
-    (package / "Manifest.json").symlink_to(outside)
-    _assert_refused(package, "has no file Manifest.json")
+    for target in ("/dev/zero", "/proc/self/environ"):
+        (package / name).unlink()
+        (package / name).symlink_to(target)
+        if os.path.exists(target):
+            _assert_refused(package, "neither a file nor a directory")
 
 
 def test_a_huge_manifest_is_not_read(copy):

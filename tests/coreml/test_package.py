@@ -2,11 +2,13 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 from coreml_helpers import digest, model_file, weight_file
 
-from corepress import FormatError, coreml
+from corepress import FormatError, SourceChangedError, coreml, outputs
 from corepress.coreml.package import Package
 from corepress.coreml.package_writer import PackageWriter
 
@@ -101,10 +103,33 @@ def test_references_stay_inside(package, name):
         Package.open(package).locate(name)
 
 
-def test_links_that_lead_out_are_refused(package, tmp_path):
+def _link_out(package, folder):
+    """Have all files of a package be links to files elsewhere, as caches of model hubs have it."""
+    folder.mkdir()
+    for index, path in enumerate([path for path in package.rglob("*") if path.is_file()]):
+        blob = path.rename(folder / f"blob{index}")
+        path.symlink_to(os.path.relpath(blob, path.parent))
+
+
+def test_links_to_files_are_followed(package, tmp_path):
+    size, before = Package.open(package).size, digest(package)
+    coreml.compress(package, tmp_path / "plain.mlpackage", {"palettize": {"nbits": 4}})
+    _link_out(package, tmp_path / "blobs")
+    assert Package.open(package).size == size
+    coreml.compress(package, tmp_path / "linked.mlpackage", {"palettize": {"nbits": 4}})
+    assert digest(tmp_path / "linked.mlpackage") == digest(tmp_path / "plain.mlpackage")
+    assert not any(path.is_symlink() for path in (tmp_path / "linked.mlpackage").rglob("*"))
+    assert coreml.verify(package, tmp_path / "linked.mlpackage").ok
+    assert not coreml.compare(package, package).different
+    assert coreml.inspect(package).package_bytes == size
+    assert digest(package) == before
+
+
+def test_links_that_lead_nowhere_are_named(package, tmp_path):
     outside = weight_file(package).rename(tmp_path / "outside.bin")
     weight_file(package).symlink_to(outside)
-    with pytest.raises(FormatError, match="leads out of the package"):
+    outside.unlink()
+    with pytest.raises(FormatError, match=r"a symbolic link to .*outside\.bin, which does not exist"):
         Package.open(package).locate("@model_path/weights/weight.bin")
     weight_file(package).unlink()
     weight_file(package).symlink_to(weight_file(package))
@@ -160,12 +185,89 @@ def test_a_read_only_package_is_copied(package, tmp_path):
     assert model_file(tmp_path / "copy.mlpackage").read_bytes() == b"edited"
 
 
-@pytest.mark.parametrize("target", ["/etc/hosts", "../../outside"])
-def test_copying_refuses_links_out(package, tmp_path, target):
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("../../outside", "does not exist"),
+        ("/dev/null", "neither a file nor a directory"),
+        ("/tmp", "a folder outside"),
+    ],
+)
+def test_copying_refuses_links_to_what_is_no_file(package, tmp_path, target, message):
     (package / "link").symlink_to(target)
-    with pytest.raises(FormatError, match="leads out of the package"):
+    with pytest.raises(FormatError, match=message):
         _copy(package, tmp_path / "copy.mlpackage")
     assert [path.name for path in tmp_path.iterdir()] == ["source.mlpackage"]
+
+
+def test_modes_follow_the_umask_without_special_bits(package, tmp_path):
+    (package / "tool").write_text("")
+    (package / "tool").chmod(0o6755)
+    package.chmod(0o3777)
+    before = os.umask(0o027)
+    try:
+        coreml.compress(package, tmp_path / "copy.mlpackage", {"quantize": {}})
+    finally:
+        os.umask(before)
+    modes = [path.stat().st_mode & 0o7777 for path in (tmp_path / "copy.mlpackage").rglob("*")]
+    assert not any(mode & 0o7027 for mode in modes)
+    assert (tmp_path / "copy.mlpackage/tool").stat().st_mode & 0o7777 == 0o750
+
+
+def test_a_source_that_changes_before_the_end_is_no_result(package, tmp_path):
+    with pytest.raises(SourceChangedError, match=r"weight\.bin: changed while it was read"):
+        _copy(package, tmp_path / "copy.mlpackage", edit=lambda writer: os.utime(weight_file(package)))
+    assert [path.name for path in tmp_path.iterdir()] == ["source.mlpackage"]
+
+
+def _killed(package, destination, moment):
+    """A process that ends without cleaning up when it calls a function of the writer's module."""
+    code = (
+        "import os, sys; from corepress import coreml, outputs; from corepress.coreml import package_writer\n"
+        "outputs.exchange = lambda first, second: False\n"
+        f"{moment} = lambda *_: os._exit(9)\n"
+        "coreml.compress(sys.argv[1], sys.argv[2], {'quantize': {}}, overwrite=True)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, package, destination], check=False).returncode == 9
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks that end with a process")
+def test_what_a_killed_run_left_is_removed(package, tmp_path, caplog):
+    destination = tmp_path / "copy.mlpackage"
+    _killed(package, destination, "package_writer.put_in_place")
+    (left,) = tmp_path.glob(".copy.mlpackage.*.partial")
+    _copy(package, destination)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.mlpackage", "source.mlpackage"]
+    assert f"{left}: removed" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks that end with a process")
+def test_a_package_that_a_killed_run_moved_away_is_brought_back(package, tmp_path, caplog):
+    destination = tmp_path / "copy.mlpackage"
+    _copy(package, destination, edit=lambda writer: writer.write_model(b"old"))
+    before = digest(destination)
+    _killed(package, destination, "rename = os.rename; os.rename = lambda *a: (rename(*a), os._exit(9)); unused")
+    assert not destination.exists()
+    with pytest.raises(FileExistsError):
+        _copy(package, destination)
+    assert digest(destination) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.mlpackage", "source.mlpackage"]
+    assert "brought back" in caplog.text
+
+
+def test_what_a_living_run_writes_is_left_alone(package, tmp_path):
+    destination = tmp_path / "copy.mlpackage"
+    with PackageWriter(Package.open(package), destination) as writer:
+        (living,) = tmp_path.glob(".copy.mlpackage.*.partial")
+        foreign = tmp_path / f".copy.mlpackage.{'0' * 16}.partial"
+        foreign.mkdir()
+        (foreign / "thesis.txt").write_text("precious")
+        _copy(package, destination)
+        assert living.is_dir()
+        writer.overwrite = True
+        writer.finish()
+    assert (foreign / "thesis.txt").read_text() == "precious"
+    assert digest(destination) == digest(package)
 
 
 def test_copying_refuses_pipes(package, tmp_path):
@@ -204,6 +306,7 @@ def test_a_failed_replacement_brings_the_old_package_back(package, tmp_path, mon
             raise OSError("disk on fire")
         rename(source, target)
 
+    monkeypatch.setattr(outputs, "exchange", lambda first, second: False)
     monkeypatch.setattr(os, "rename", fail_second)
     with pytest.raises(OSError, match="disk on fire"):
         _copy(package, destination, overwrite=True)

@@ -80,7 +80,7 @@ def test_an_interruption_leaves_what_was_there(path, stage, monkeypatch):
 
     places = {
         "work": "corepress.neural_network.modes.Quantization.encode",
-        "sync": "corepress.neural_network.model_io.sync",
+        "sync": "os.fsync",
         "rename": "os.replace",
     }
     monkeypatch.setattr(places[stage], interrupt)

@@ -9,6 +9,7 @@ import click
 
 from .networks import is_network
 from .options import display_options, plot_option, source_argument, thread_option
+from .running import require_outputs
 
 WORST_SHOWN = 10
 _other_argument = click.argument("other", metavar="OTHER", type=click.Path(path_type=Path))
@@ -116,6 +117,7 @@ def compare(
     """
     from .. import coreml, neural_network
 
+    require_outputs()
     given = None if inputs is None else _arrays(inputs)
     if is_network(source):
         if predict and given is None:

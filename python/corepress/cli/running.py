@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..outputs import output_obstacle, write_output
 from .shell_words import flags_of
 
 if TYPE_CHECKING:
@@ -21,6 +25,36 @@ def require_output(source: Path, output: Path | None, suffix: str) -> Path:
         kind = source.suffix if source.suffix == ".mlmodel" else ".mlpackage"
         raise click.UsageError(f"say where to write the result, for example -o {source.stem}-{suffix}{kind}")
     return output
+
+
+@contextmanager
+def _quiet_log(quiet: bool) -> Iterator[None]:
+    log = logging.getLogger("corepress")
+    level = log.level
+    if quiet:
+        log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def require_outputs() -> None:
+    """Refuse, before work starts, what the running command's options must not write."""
+    given = click.get_current_context().params
+    result = None if given.get("dry_run") else given.get("output")
+    sources = [given[name] for name in ("source", "other", "inputs") if given.get(name) is not None]
+    named: dict[Path, str] = {}
+    for option, name in (("--report", "report_file"), ("--plot", "plot_file")):
+        path = given.get(name)
+        if path is None:
+            continue
+        obstacle = output_obstacle(path, sources, result)
+        other = named.setdefault(Path(os.path.realpath(path)), option)
+        if other != option:
+            obstacle = f"is what {other} writes too"
+        if obstacle is not None:
+            raise click.UsageError(f"{option} {path} {obstacle}; name another file")
 
 
 def run(
@@ -38,7 +72,8 @@ def run(
     from .progress import progress_bar
     from .summary import summarize
 
-    with progress_bar(title, quiet) as progress:
+    require_outputs()
+    with _quiet_log(quiet), progress_bar(title, quiet) as progress:
         report = work(progress, **options)
     if report_file is not None:
         report.save(report_file)
@@ -91,9 +126,10 @@ def tell_plan(
     """Plan, and show it as asked for."""
     from .summary import summarize_plan
 
+    require_outputs()
     plan = make(**options)
     if report_file is not None:
-        report_file.write_text(plan.to_json() + "\n", encoding="utf-8")
+        write_output(report_file, plan.to_json() + "\n")
     if plot_file is not None:
         from .plots import plot_plan
 

@@ -13,6 +13,7 @@ from typing import Any
 from ..arrays import as_threads
 from ..documents import to_json
 from ..measure import snr_db
+from ..sources import unchanged
 from .decoded import Undecodable, decoded_pairs, distance, finite, in_decibels
 from .package import Package
 from .predictions import ComparedOutput, compare_predictions, prediction_obstacle
@@ -156,6 +157,7 @@ _COLUMNS = (
 )
 
 
+@unchanged("first", "second")
 def compare(
     first: StrPath,
     second: StrPath,

@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 from ..documents import to_json
+from ..sources import unchanged
 from .package import Package
 from .program import Program, Weight
 from .records import IDENTITY_COLUMNS, ConstantRecord, bits_per_weight, identity
@@ -125,6 +126,7 @@ _COLUMNS = (
 )
 
 
+@unchanged("src")
 def inspect(src: StrPath) -> Inspection:
     """Tell how the weights of an ``.mlpackage`` are stored.
 

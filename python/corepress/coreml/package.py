@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+import stat
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import FormatError
+from ..sources import MANIFEST, Snapshot
 from .kinds import refuse_foreign, refuse_pointer
 
-MANIFEST = "Manifest.json"
 _MANIFEST_LIMIT = 1 << 24  # bytes; those that tools write have less than 2,000
 _NEWEST_VERSION = (1, 0, 0)
 _MODEL_DIRECTORY = "@model_path"
+_MOST_LINKS = 40  # one after another, as systems follow them
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    # A link out of the package is no part of it, and a device or pipe need never end.
-    if not path.is_file() or not path.resolve().is_relative_to(path.parent):
+def _manifest_bytes(path: Path) -> bytes:
+    if not os.path.lexists(path) or path.is_dir():
         raise FormatError(f"{path.parent}: not an .mlpackage, it has no file {MANIFEST}")
+    require_regular(path)
     size = path.stat().st_size
     if size > _MANIFEST_LIMIT:
         raise FormatError(f"{path}: {size} bytes, but a manifest has at most {_MANIFEST_LIMIT}")
     refuse_pointer(path)
+    return path.read_bytes()
+
+
+def _parsed_manifest(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(manifest, dict):
@@ -55,19 +61,31 @@ def _root_item_path(path: Path, manifest: dict[str, Any]) -> str:
 class Package:
     """An ``.mlpackage`` that is only ever read.
 
+    Its files may be symbolic links to regular files anywhere, as model hubs and version-control systems leave them;
+    they are read as what they link to, as coremltools reads them. Names in the manifest and the program must stay
+    inside the package, and a link to anything but a regular file or a folder of the package is refused. A package
+    from a source that is not trusted can thus link to any file its reader may read, and a copy of the package then
+    holds a copy of that file, as after ``cp -rL``.
+
     Attributes
     ----------
     root : pathlib.Path
         The package directory, with symbolic links resolved.
     model_path : pathlib.Path
-        The model file that the manifest names as root, with symbolic links resolved.
+        The model file that the manifest names as root, with symbolic links resolved that stay in the package.
     model_directory : pathlib.Path
         The folder that holds the model file; references to other files are relative to it.
+    manifest : bytes
+        The content of the manifest.
+    snapshot : Snapshot
+        The state of its files when it was opened.
     """
 
     root: Path
     model_path: Path
     model_directory: Path
+    manifest: bytes = field(repr=False)
+    snapshot: Snapshot = field(repr=False, compare=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Package:
@@ -93,8 +111,11 @@ class Package:
             )
         root = path.resolve()
         manifest_path = root / MANIFEST
-        item = _root_item_path(manifest_path, _read_manifest(manifest_path))
-        return cls(root, _inside(root, root / "Data", item, manifest_path), (root / "Data" / item).parent)
+        snapshot = Snapshot(root)
+        data = _manifest_bytes(manifest_path)
+        item = _root_item_path(manifest_path, _parsed_manifest(manifest_path, data))
+        model_path = _inside(root, root / "Data", item, manifest_path)
+        return cls(root, model_path, (root / "Data" / item).parent, data, snapshot)
 
     def locate(self, file_name: str) -> Path:
         """The file that a program means by, for example, ``@model_path/weights/weight.bin``."""
@@ -102,7 +123,7 @@ class Package:
         if prefix != _MODEL_DIRECTORY:
             raise FormatError(f"{self.model_path}: file name {file_name!r} must start with {_MODEL_DIRECTORY}/")
         path = _inside(self.root, self.model_directory, name, self.model_path)
-        if path in (self.model_path, (self.root / MANIFEST).resolve()):
+        if path in (self.model_path, place_of(self.root / MANIFEST, self.root)):
             raise FormatError(f"{self.model_path}: file name {file_name!r} is not that of a weight file")
         return path
 
@@ -117,18 +138,50 @@ def _inside(root: Path, base: Path, name: str, named_by: Path) -> Path:
     relative = PurePosixPath(name)
     if "\0" in name or "\\" in name or not relative.parts or relative.is_absolute() or ".." in relative.parts:
         raise FormatError(f"{named_by}: path {name!r} must be relative and stay inside the package")
+    path, link = base / relative, None
     try:
-        path = (base / relative).resolve(strict=True)
+        link = os.readlink(path) if path.is_symlink() else None
+        path.resolve(strict=True)
     except (OSError, RuntimeError, ValueError) as error:
-        raise FormatError(f"{named_by}: names {name!r}, which does not exist") from error
-    if not path.is_relative_to(root):
-        raise FormatError(f"{named_by}: names {name!r}, which leads out of the package to {path}")
-    if not path.is_file():
+        missing = f"a symbolic link to {link}, which does not exist" if link else "which does not exist"
+        raise FormatError(f"{named_by}: names {name!r}, {missing}") from error
+    if not path.parent.resolve().is_relative_to(root):
+        raise FormatError(f"{named_by}: names {name!r}, in a folder that a symbolic link leads out of the package")
+    if path.is_dir():
         raise FormatError(f"{named_by}: names {name!r}, which is not a file")
+    require_regular(path)
     refuse_pointer(path)
-    return path
+    return place_of(path, root)
+
+
+def require_regular(path: Path) -> None:
+    """FormatError unless a path leads to a regular file on a disk: others may never end, or hold what is no file's."""
+    real = os.path.realpath(path)
+    is_link = path.is_symlink()
+    if is_link and not os.path.exists(real):
+        raise FormatError(
+            f"{path}: a symbolic link to {os.readlink(path)}, which does not exist; "
+            "fetch what it stands for, or copy the package with its links followed"
+        )
+    if not stat.S_ISREG(os.stat(real).st_mode) or (is_link and real.startswith(("/dev/", "/proc/", "/sys/"))):
+        raise FormatError(f"{path}: {f'a symbolic link to {real}, ' if is_link else ''}neither a file nor a directory")
+
+
+def place_of(path: Path, root: Path) -> Path:
+    """Where a file stands in a package, following symbolic links for as long as they stay inside."""
+    place = path.parent.resolve() / path.name
+    for _ in range(_MOST_LINKS):
+        if not place.is_symlink():
+            break
+        target = place.parent / os.readlink(place)
+        target = target.parent.resolve() / target.name
+        if not target.is_relative_to(root):
+            break
+        place = target
+    return place
 
 
 def directory_size(root: Path) -> int:
-    """Bytes of all files below a directory."""
-    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(root) for name in names)
+    """Bytes of all files below a directory; of links to files, those of what they lead to."""
+    paths = (os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names)
+    return sum(os.stat(path).st_size if os.path.exists(path) else os.lstat(path).st_size for path in paths)

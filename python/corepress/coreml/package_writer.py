@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 from ..errors import FormatError
-from .package import MANIFEST, Package, directory_size
+from ..outputs import partial_folder, put_in_place, remove_partials, sync
+from ..sources import MANIFEST
+from .package import Package, directory_size, place_of, require_regular
 from .weight_file import WeightFileWriter
 
 
@@ -33,6 +36,8 @@ class PackageWriter:
         self.source = source
         self.destination = Path(destination)
         self.overwrite = overwrite
+        self._stack = ExitStack()
+        remove_partials(self.destination)
         self._check_destination()
 
     def _check_destination(self) -> None:
@@ -52,16 +57,16 @@ class PackageWriter:
                 raise ValueError(f"destination {destination} is a directory but not a package; it is not overwritten")
 
     def __enter__(self) -> PackageWriter:
-        parent, name = self.destination.absolute().parent, self.destination.name
-        # The name is known before the directory exists, so that an interrupt at any moment finds what to remove.
-        self._temporary = parent / f".{name}.{os.urandom(8).hex()}.partial"
-        self._built = self._temporary / name
         try:
-            self._temporary.mkdir(mode=0o700)
+            folder = self._stack.enter_context(partial_folder(self.destination.absolute()))
+            self._built = folder / self.destination.name
+            self._built.mkdir()
+            self._modes = self._built.stat().st_mode
         except OSError as error:
+            self._stack.close()
             raise OSError(error.errno, error.strerror, str(self.destination)) from error
         except BaseException:
-            self._remove()
+            self._stack.close()
             raise
         return self
 
@@ -87,19 +92,17 @@ class PackageWriter:
         return directory_size(self.destination)
 
     def finish(self) -> None:
-        """Copy what was not written, wait for the disk, and rename the package into place."""
+        """Copy what was not written, wait for the disk, and rename the package into place.
+
+        Raises
+        ------
+        SourceChangedError
+            If a file of the source is not as it was when the package was opened.
+        """
         self._copy_rest()
+        self.source.snapshot.require_unchanged()
         self._check_destination()
-        replaced = self._temporary / "replaced"
-        try:
-            if os.path.lexists(self.destination):
-                os.rename(self.destination, replaced)
-            os.rename(self._built, self.destination)
-        except BaseException:
-            if os.path.lexists(replaced) and not os.path.lexists(self.destination):
-                os.rename(replaced, self.destination)
-            raise
-        sync(self.destination.absolute().parent)
+        put_in_place(self._built, self.destination)
 
     def _copy_rest(self) -> None:
         root = self.source.root
@@ -108,57 +111,48 @@ class PackageWriter:
             target_folder.mkdir(parents=True, exist_ok=True)
             for name in (*file_names, *folder_names):
                 source, target = Path(folder, name), target_folder / name
-                if source.is_symlink():
-                    self._copy_link(source, target)
-                elif source.is_file():
-                    if not target.exists():
-                        shutil.copyfile(source, target)
-                    shutil.copymode(source, target)
-                    sync(target)
+                if source.is_symlink() and self._stays_inside(source):
+                    target.symlink_to(os.readlink(source))
+                elif source.is_symlink() and source.is_dir():
+                    raise FormatError(
+                        f"{source}: a symbolic link to a folder outside of the package, {os.readlink(source)}; "
+                        "copy the package with its links followed"
+                    )
                 elif not source.is_dir():
-                    raise FormatError(f"{source}: neither a file nor a directory")
+                    self._copy_file(source, target)
             # A directory that its owner cannot write could not be renamed.
-            target_folder.chmod(stat.S_IMODE(os.stat(folder).st_mode) | stat.S_IRWXU)
+            target_folder.chmod(self._mode_like(os.stat(folder)) | stat.S_IRWXU)
             sync(target_folder)
 
-    def _copy_link(self, source: Path, target: Path) -> None:
-        # A link is kept only where it means the same inside the copy: relative, and never leading out.
-        text = os.readlink(source)
+    def _copy_file(self, source: Path, target: Path) -> None:
+        require_regular(source)
+        if source == self.source.root / MANIFEST:
+            target.write_bytes(self.source.manifest)
+        elif not target.exists():
+            shutil.copyfile(source, target)
+        target.chmod(self._mode_like(source.stat()) & 0o777)
+        sync(target)
+
+    def _mode_like(self, source: os.stat_result) -> int:
+        """The mode of a copy: as the umask lets a new folder have it, and never set-uid, set-gid or sticky."""
+        inherited = self._modes & stat.S_ISGID  # of a destination in a folder whose group its files get
+        return source.st_mode & self._modes & 0o777 | inherited
+
+    def _stays_inside(self, link: Path) -> bool:
+        """Whether a link leads to the same in a copy of the package: it is relative, and stays inside."""
+        if os.path.isabs(os.readlink(link)):
+            return False
         try:
-            inside = source.resolve().is_relative_to(self.source.root)
-        except (OSError, RuntimeError):
-            inside = False
-        if os.path.isabs(text) or not inside:
-            raise FormatError(f"{source}: a symbolic link that leads out of the package, to {text}")
-        target.symlink_to(text)
+            place = place_of(link, self.source.root)
+            return place != link or place.resolve().is_relative_to(self.source.root)
+        except (OSError, RuntimeError):  # it leads to itself
+            return False
 
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            self._remove()
-        except BaseException:  # another interrupt, say
-            self._remove()
-            raise
-
-    def _remove(self) -> None:
-        for folder, _, _ in os.walk(self._temporary):
-            os.chmod(folder, stat.S_IRWXU)
-        if self._temporary.exists():
-            shutil.rmtree(self._temporary)
+        self._stack.close()
 
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or directory is on the disk."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # Windows does not open directories
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

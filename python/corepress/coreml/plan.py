@@ -18,6 +18,7 @@ from ..arrays import as_threads
 from ..config import ConfigLike, as_config
 from ..documents import to_json
 from ..errors import FormatError, NonFiniteError, TooLargeTablesError
+from ..sources import unchanged
 from ..specs import Palettize
 from .compressor import Decision, Decisions, compress_stored, stored_values
 from .data_types import DataType
@@ -28,7 +29,7 @@ from .package import Package
 from .phantoms import phantom
 from .pipeline import Result, Task
 from .program import Program, Weight
-from .records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, identity, unchanged
+from .records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, identity, unchanged_by_reason
 from .remarks import remarks
 from .rewrite import Edit, rewrite
 from .sampling import sample_rows
@@ -115,7 +116,7 @@ class Plan:
     @property
     def unchanged(self) -> tuple[Unchanged, ...]:
         """The constants that are left unchanged, and their bytes, reason by reason; the most bytes first."""
-        return unchanged(self.weights)
+        return unchanged_by_reason(self.weights)
 
     @property
     def bits_per_weight(self) -> float:
@@ -229,6 +230,7 @@ class _CountingOutput:
         return self._package.size + sum(size - path.stat().st_size for path, size in replaced)
 
 
+@unchanged("src")
 def plan(
     src: StrPath,
     config: ConfigLike,

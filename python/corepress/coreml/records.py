@@ -112,7 +112,7 @@ class Unchanged:
         )
 
 
-def unchanged(records: Iterable[ChangeRecord]) -> tuple[Unchanged, ...]:
+def unchanged_by_reason(records: Iterable[ChangeRecord]) -> tuple[Unchanged, ...]:
     """What is left unchanged, reason by reason, the most bytes first."""
     by_reason: dict[str, list[ChangeRecord]] = {}
     for record in records:

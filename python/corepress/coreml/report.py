@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..documents import from_json, to_json
-from .records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, unchanged
+from ..outputs import write_output
+from .records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, unchanged_by_reason
 from .remarks import remarks
 from .table import Column, format_bytes, render
 from .targets import TargetWarning
@@ -139,7 +139,7 @@ class Report:
     @property
     def unchanged(self) -> tuple[Unchanged, ...]:
         """The constants that are left unchanged, and their bytes, reason by reason; the most bytes first."""
-        return unchanged(self.weights)
+        return unchanged_by_reason(self.weights)
 
     @property
     def bits_per_weight(self) -> float:
@@ -195,20 +195,7 @@ class Report:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as JSON; the file appears only when it is whole."""
-        path = Path(path)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.absolute().parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            try:
-                file.write(self.to_json() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-                file.close()
-                os.chmod(file.name, 0o666 & ~_umask())
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        write_output(path, self.to_json() + "\n")
 
     def __str__(self) -> str:
         table = render(_COLUMNS, self.weights)

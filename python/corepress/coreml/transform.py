@@ -10,6 +10,7 @@ from functools import partial
 from math import prod
 
 from ..process_memory import peak_memory_bytes
+from ..sources import unchanged
 from .operations import OperationForm
 from .package import Package
 from .package_writer import PackageWriter
@@ -128,6 +129,7 @@ def _memory(weight: Weight) -> int:
     return max(stored_bytes(weight), first.data_type.byte_count(prod(first.shape)))
 
 
+@unchanged("source", at_end=False)
 def transform(
     source: StrPath,
     destination: StrPath,

@@ -20,9 +20,10 @@ from .. import _core
 from ..arrays import as_threads, same_bits
 from ..documents import to_json
 from ..errors import FormatError
+from ..sources import MANIFEST, unchanged
 from .decoded import Pair, Undecodable, decoded_pairs, distance, finite, in_decibels
 from .decompressor import release
-from .package import MANIFEST, Package
+from .package import Package, place_of
 from .program import Definition, Program, Reference
 from .raising import raise_parts, raised_prefixes
 from .renames import read_renamed
@@ -150,6 +151,7 @@ class _Wrong(Exception):
     """A constant is not as it must be; the message says why."""
 
 
+@unchanged("src", "compressed")
 def verify(
     src: StrPath, compressed: StrPath, *, min_snr_db: float | None = None, num_threads: int | None = None
 ) -> Verification:
@@ -240,8 +242,9 @@ def other_files(source: Package, rewritten: set[Path], package: Package, others:
 
 
 def _files(package: Package, rewritten: set[Path]) -> dict[str, Path]:
-    paths = (path for path in package.root.rglob("*") if path.is_file() and path.resolve() not in rewritten)
-    return {path.relative_to(package.root).as_posix(): path for path in paths}
+    paths = (path for path in package.root.rglob("*") if path.is_file())
+    others = (path for path in paths if place_of(path, package.root) not in rewritten)
+    return {path.relative_to(package.root).as_posix(): path for path in others}
 
 
 def _damaged_files(program: Program, values: ValueReader) -> list[str]:

@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
+from .._core import MemoryGuard
 from ..errors import FormatError
+from ..sources import changed_error
 from .data_types import BY_BLOB_NUMBER, DataType
 from .pipeline import WriteBehind
 
@@ -63,6 +65,25 @@ class BlobRecord:
         return (8 * self.size - self.padding) // self.data_type.nbits
 
 
+class _GuardedMap(mmap.mmap):
+    """A read-only map of a file whose pages become zeros where the file has become shorter, instead of SIGBUS.
+
+    It is closed by letting go of it: it must be guarded for as long as it is mapped.
+    """
+
+    _guard: MemoryGuard
+
+    def __new__(cls, descriptor: int) -> _GuardedMap:
+        self = super().__new__(cls, descriptor, 0, access=mmap.ACCESS_READ)
+        self._guard = MemoryGuard(self)
+        return self
+
+    @property
+    def lost(self) -> bool:
+        """Whether pages could not be read."""
+        return self._guard.lost
+
+
 class WeightFileReader:
     """Read-only, memory-mapped view of a weight file. Every offset and size is checked before it is followed.
 
@@ -75,6 +96,8 @@ class WeightFileReader:
     ------
     FormatError
         If the file is not a weight file of version 2, here or when a damaged record is met.
+    SourceChangedError
+        If a part of the file can no longer be read, because it became shorter.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,7 +106,7 @@ class WeightFileReader:
             self.size = os.fstat(file.fileno()).st_size
             if self.size < _HEADER.size:
                 raise FormatError(f"{path}: {self.size} bytes, but a weight file has a header of {_HEADER.size}")
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._map = _GuardedMap(file.fileno())
             self._descriptor = os.dup(file.fileno())
         self._advise("MADV_SEQUENTIAL", 0, self.size)
         self.count, version = _HEADER.unpack_from(self._map, 0)
@@ -123,7 +146,7 @@ class WeightFileReader:
         if hasattr(os, "pread"):
             data = os.pread(self._descriptor, _RECORD.size, offset)
             if len(data) < _RECORD.size:
-                raise self._error(offset, "cannot be read any more")
+                raise changed_error(self.path, "became shorter while it was read")
             return data
         return self._map[offset : offset + _RECORD.size]
 
@@ -135,20 +158,40 @@ class WeightFileReader:
                 raise FormatError(f"{self.path}: the header counts {self.count} blobs, but the file ends after {index}")
             record = self.record(offset)
             yield record
-            if record.data_offset < offset + _RECORD.size:
-                raise self._error(offset, f"its data at offset {record.data_offset} does not follow it")
-            offset = _align(record.data_offset + record.size)
+            offset = self._after(record)
+
+    def _after(self, record: BlobRecord) -> int:
+        """Where the next record stands if there is no gap."""
+        if record.data_offset < record.offset + _RECORD.size:
+            raise self._error(record.offset, f"its data at offset {record.data_offset} does not follow it")
+        return _align(record.data_offset + record.size)
+
+    def _is_record(self, offset: int) -> bool:
+        return int.from_bytes(self._record_bytes(offset)[:4], "little") == SENTINEL
 
     def records(self, offsets: Iterable[int] = ()) -> list[BlobRecord]:
-        """All records in file order: those that the header counts, and those at `offsets`; no two may overlap."""
-        found = {record.offset: record for record in self}
-        found |= {offset: self.record(offset) for offset in set(offsets) - found.keys()}
+        """The records at `offsets`, and those that stand one after another from the beginning or from one of these.
+
+        Programs refer to records by offset, so that Core ML neither needs the header's count nor minds bytes between
+        blobs. In file order; no two may overlap.
+        """
+        found = {offset: self.record(offset) for offset in sorted(set(offsets))}
+        for start in (_HEADER.size, *found):
+            self._follow(start, found)
         records = [found[offset] for offset in sorted(found)]
         for before, record in pairwise(records):
             end = max(before.offset + _RECORD.size, before.data_offset + before.size)
             if record.offset < end or record.data_offset < end:
                 raise self._error(record.offset, f"overlaps the blob whose record is at offset {before.offset}")
         return records
+
+    def _follow(self, offset: int, found: dict[int, BlobRecord]) -> None:
+        """Add the records that stand without a gap from `offset` on, until one that is known."""
+        if offset in found:
+            offset = self._after(found[offset])
+        while offset <= self.size - _RECORD.size and offset not in found and self._is_record(offset):
+            found[offset] = self.record(offset)
+            offset = self._after(found[offset])
 
     def array(self, record: BlobRecord) -> NDArray[Any]:
         """A read-only, 1-D view of a blob: its elements, or the bytes of packed and unknown types."""
@@ -163,6 +206,8 @@ class WeightFileReader:
 
     def release(self, record: BlobRecord) -> None:
         """Let the system drop this blob's pages from memory; they are read again when needed."""
+        if self._map.lost:
+            raise changed_error(self.path, "became shorter while it was read")
         start = record.data_offset // mmap.PAGESIZE * mmap.PAGESIZE
         self._advise("MADV_DONTNEED", start, record.data_offset + record.size - start)
 
@@ -193,8 +238,7 @@ class WeightFileReader:
     def close(self) -> None:
         """Close the file; its memory stays mapped for as long as arrays refer to it."""
         os.close(self._descriptor)
-        with contextlib.suppress(BufferError):
-            self._map.close()
+        del self._map
 
     def __enter__(self) -> WeightFileReader:
         return self

@@ -13,6 +13,7 @@ import click
 
 from ..cli.wording import format_count
 from ..documents import to_json
+from ..outputs import write_output
 from .variants import VARIANTS, Original, Result, measure
 
 ORIGINAL = "UNet.mlpackage"
@@ -52,7 +53,7 @@ def run_demo(
     with _own_output(directory, overwrite):
         original, results = _compress_all(directory, quiet, verbose and not (quiet or as_json))
         document = {"original": asdict(original), "results": [asdict(result) for result in results]}
-        (directory / RESULTS).write_text(to_json(document) + "\n", encoding="utf-8")
+        write_output(directory / RESULTS, to_json(document) + "\n")
         _say(quiet, "drawing the plot")
         from .plot import draw_plot
 

@@ -13,6 +13,7 @@ from ..coreml.decoded import distance
 from ..coreml.predictions import ComparedOutput, prediction_obstacle
 from ..errors import FormatError
 from ..measure import snr_db
+from ..sources import unchanged
 from .document import Document, LayerPlace
 from .model_io import is_path, name_of, open_model, size_of
 from .network import NetworkWeight, naming, read_weights
@@ -20,6 +21,7 @@ from .predictions import check_samples, compare_outputs, predict_both
 from .weight_params import describe, stored_bytes
 
 
+@unchanged("full_precision_model", "quantized_model")
 def compare_models(
     full_precision_model: Any,
     quantized_model: Any,

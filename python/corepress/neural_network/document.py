@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from ..coreml.messages import MESSAGE_LIMIT, parse_message
 from ..errors import FormatError
+from ..sources import Snapshot, changed_error
 from .schema import Model, NeuralNetworkLayer
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -39,11 +40,13 @@ class _Source(Protocol):
     size: int
 
     def read(self, begin: int, end: int) -> bytes: ...
+    def require_unchanged(self) -> None: ...
     def close(self) -> None: ...
 
 
 class _FileSource:
     def __init__(self, path: Path) -> None:
+        self._snapshot = Snapshot(path)
         self.size = path.stat().st_size
         if self.size >= MESSAGE_LIMIT:
             raise FormatError(f"{path}: {self.size} bytes, but a protobuf message is smaller than {MESSAGE_LIMIT}")
@@ -55,9 +58,12 @@ class _FileSource:
         while len(data) < end - begin:
             more = self._file.read(end - begin - len(data))
             if not more:
-                raise FormatError(f"{self._file.name}: became shorter while it was read")
+                raise changed_error(self._file.name, "became shorter while it was read")
             data += more
         return data
+
+    def require_unchanged(self) -> None:
+        self._snapshot.require_unchanged()
 
     def close(self) -> None:
         self._file.close()
@@ -69,6 +75,9 @@ class _BytesSource:
 
     def read(self, begin: int, end: int) -> bytes:
         return self._data[begin:end]
+
+    def require_unchanged(self) -> None:
+        pass
 
     def close(self) -> None:
         self._data = b""
@@ -343,8 +352,9 @@ class Document:
         return self.root.size
 
     def pieces(self) -> Iterator[bytes]:
-        """What it is now, as pieces of bytes."""
+        """What it is now, as pieces of bytes; SourceChangedError at the end if the file was changed meanwhile."""
         yield from self.root.pieces()
+        self._source.require_unchanged()
 
     def _model(self, tag: bytes, begin: int, end: int, where: str, outer: tuple[ModelNode, ...]) -> ModelNode:
         if len(outer) >= _DEEPEST:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from ..coreml.inspector import Inspection, StoredWeight
+from ..sources import unchanged
 from .model_io import is_path, name_of, open_model, size_of
 from .network import NetworkWeight, naming, read_weights
 from .weight_params import describe, stored_bytes
 
 
+@unchanged("model")
 def inspect(model: Any) -> Inspection:
     """Tell how the weights of an ``.mlmodel`` are stored.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..coreml.kinds import refuse_foreign
 from ..coreml.package import Package
-from ..coreml.package_writer import PackageWriter, sync
+from ..coreml.package_writer import PackageWriter
+from ..outputs import remove_partials, sync, write_output
 from .document import Document
 from .network import require_network
 
@@ -134,6 +135,7 @@ class ModelFileWriter:
     def __init__(self, function: str, destination: StrPath, source: StrPath | None, *, overwrite: bool) -> None:
         self._function, self._overwrite = function, overwrite
         self.destination = Path(destination)
+        remove_partials(self.destination)
         self._check(None if source is None else Path(source))
 
     def _check(self, source: Path | None) -> None:
@@ -151,18 +153,11 @@ class ModelFileWriter:
 
     def write(self, pieces: Iterable[bytes]) -> None:
         """Have the file appear with this content."""
-        destination = self.destination
-        temporary = destination.absolute().parent / f".{destination.name}.{os.urandom(8).hex()}.partial"
-        try:
-            with open(temporary, "wb") as file:
-                file.writelines(pieces)
-            sync(temporary)
-            self._check(None)
-            os.replace(temporary, destination)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync(destination.absolute().parent)
+        write_output(self.destination, self._checked(pieces))
+
+    def _checked(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        yield from pieces
+        self._check(None)  # it may have appeared meanwhile
 
 
 def open_writer(

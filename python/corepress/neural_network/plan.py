@@ -13,6 +13,7 @@ from ..arrays import as_threads
 from ..coreml.plan import Plan, PlannedWeight
 from ..coreml.records import ChangeRecord
 from ..coreml.report import WeightRecord
+from ..sources import unchanged
 from .document import LayerPlace
 from .layers import LayerWeight
 from .model_io import is_path, name_of, open_model, size_of
@@ -37,6 +38,7 @@ class _Planning(Transformation):
         write_blank(weight.params, weight.size, HALF_BITS, None)
 
 
+@unchanged("model")
 def plan(
     model: Any,
     nbits: int,

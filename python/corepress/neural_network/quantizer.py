@@ -11,6 +11,7 @@ from ..arrays import as_threads
 from ..coreml.report import Report
 from ..coreml.transform import ProgressCallback
 from ..process_memory import peak_memory_bytes
+from ..sources import unchanged
 from .model_io import StrPath, is_path, like_given, name_of, open_model, open_writer, size_of
 from .modes import DEQUANTIZATION, LutFunction, Quantization
 from .network import require_fixed
@@ -232,6 +233,7 @@ def decompress(
     )
 
 
+@unchanged("model", at_end=False)
 def _run(
     function: str,
     model: Any,
@@ -281,5 +283,5 @@ def _run(
     if writer is not None:
         return report
     if on_report is None and run.unplanned:
-        warnings.warn(f"{function}: {run.unplanned_in_words}", stacklevel=3)
+        warnings.warn(f"{function}: {run.unplanned_in_words}", stacklevel=4)
     return like_given(model, data)

@@ -16,6 +16,7 @@ from ..coreml.package import Package
 from ..coreml.verify import Verification, VerifiedWeight, other_files
 from ..errors import FormatError
 from ..measure import Error
+from ..sources import unchanged
 from .document import Document, LayerPlace, ModelNode
 from .layers import LayerWeight
 from .model_io import is_path, name_of, open_model, size_of
@@ -31,6 +32,7 @@ class _Wrong(Exception):
     """A weight is not as it must be; the message says why."""
 
 
+@unchanged("source", "quantized")
 def verify(
     source: Any, quantized: Any, *, min_snr_db: float | None = None, num_threads: int | None = None
 ) -> Verification:

@@ -25,6 +25,7 @@ from ...coreml.decompressor import decompress
 from ...coreml.package import Package
 from ...coreml.report import Progress
 from ...coreml.schema import serialize_model
+from ...outputs import write_output
 from .decisions import PeerDecisions
 from .models import model_of, new_package, package_of, raised_to_ios16, require_program
 from .names import rename
@@ -184,7 +185,7 @@ def _compressed(model: Any, config: Any, joint_compression: bool, verb: _Verb) -
         for message in decisions.messages():
             logger.warning(message)
         rename(decisions.program, decisions.new_names())
-        Package.open(path).model_path.write_bytes(serialize_model(decisions.program.model))
+        write_output(Package.open(path).model_path, serialize_model(decisions.program.model))
         return model_of(path, model)
 
 

@@ -86,7 +86,7 @@ def package_of(model: Any) -> Iterator[Path]:
 
 def _link(source: str, target: str) -> None:
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)  # of what a link leads to: its text may be relative
     except OSError:  # another file system
         shutil.copy2(source, target)
 

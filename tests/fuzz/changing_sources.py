@@ -1,0 +1,144 @@
+"""Change a model while it is read: each run must end with an error, or with a right result, and never by a signal.
+
+python tests/fuzz/changing_sources.py --runs 200 [--seed N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from corepress.coreml import schema
+from corepress.coreml.values import Tensor, blob_value
+from corepress.coreml.weight_file import WeightFileWriter
+
+MODEL, WEIGHTS = "Data/com.apple.CoreML/model.mlmodel", "Data/com.apple.CoreML/weights/weight.bin"
+VERBS = {
+    "palettize": ["palettize", "SOURCE", "-o", "OUTPUT", "--nbits", "4"],
+    "quantize": ["quantize", "SOURCE", "-o", "OUTPUT"],
+    "prune": ["prune", "SOURCE", "-o", "OUTPUT", "--target-sparsity", "0.5"],
+    "dry run": ["palettize", "SOURCE", "--nbits", "4", "--dry-run"],
+    "inspect": ["inspect", "SOURCE"],
+    "verify": ["verify", "SOURCE", "SAME"],
+    "compare": ["compare", "SOURCE", "SAME"],
+}
+CHANGES = ("truncated", "rewritten", "replaced", "removed", "program rewritten")
+# One line when the command line is known, so that a moment is one of the work and not of the start of Python.
+MAIN = (
+    "import sys; from corepress import coreml; from corepress.cli import main; print(flush=True); sys.exit(main.main())"
+)
+
+
+def build(package: Path, side: int = 1024, layers: int = 12, seed: int = 0) -> Path:
+    """A package of linear layers with drawn float16 weights."""
+    rng = np.random.default_rng(seed)
+    entry = '{"author": "", "description": "", "name": "model", "path": "com.apple.CoreML/model.mlmodel"}'
+    (package / WEIGHTS).parent.mkdir(parents=True)
+    (package / "Manifest.json").write_text(
+        f'{{"fileFormatVersion": "1.0.0", "itemInfoEntries": {{"1": {entry}}}, "rootModelIdentifier": "1"}}'
+    )
+    model = schema.Model(specificationVersion=9)
+    model.mlProgram.version = 1
+    function = model.mlProgram.functions["main"]
+    function.opset = "CoreML8"
+    block = function.block_specializations["CoreML8"]
+    with WeightFileWriter(package / WEIGHTS) as writer:
+        for index in range(layers):
+            tensor = Tensor.of(rng.standard_normal((side, side)).astype(np.float16))
+            offset = writer.append(tensor.data_type, tensor.count, tensor.data)
+            value = blob_value(tensor, "@model_path/weights/weight.bin", offset)
+            const = block.operations.add(type="const")
+            const.attributes["val"].CopyFrom(value)
+            const.outputs.add(name=f"weight{index}").type.CopyFrom(value.type)
+            block.operations.add(type="linear").inputs["weight"].arguments.add().name = f"weight{index}"
+    (package / MODEL).write_bytes(schema.serialize_model(model))
+    return package
+
+
+def change(package: Path, how: str, rng: random.Random) -> None:
+    """Change a package in place."""
+    weights, model = package / WEIGHTS, package / MODEL
+    if how == "truncated":
+        os.truncate(weights, rng.randrange(weights.stat().st_size))
+    elif how == "rewritten":
+        size = weights.stat().st_size
+        with open(weights, "r+b") as file:
+            for _ in range(16):
+                file.seek(rng.randrange(size))
+                file.write(rng.randbytes(4096))
+    elif how == "replaced":
+        other = weights.with_suffix(".new")
+        other.write_bytes(rng.randbytes(weights.stat().st_size))
+        os.replace(other, weights)
+    elif how == "removed":
+        shutil.rmtree(package)
+    else:
+        data = bytearray(model.read_bytes())
+        data[rng.randrange(len(data))] ^= 1
+        model.write_bytes(data)
+
+
+def run(verb: str, how: str, delay: float, rng: random.Random, original: Path) -> str:
+    """One run: how it ended. AssertionError if that must not be."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(shutil.copytree(original, Path(folder, "source.mlpackage")))
+        output = Path(folder, "output.mlpackage")
+        names = {"SOURCE": str(source), "OUTPUT": str(output), "SAME": str(original)}
+        command = [sys.executable, "-c", MAIN, *(names.get(part, part) for part in VERBS[verb])]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(delay)
+            change(source, how, rng)
+            _, errors = process.communicate(timeout=300)
+        left = {path.name for path in Path(folder).iterdir()} - {"source.mlpackage"}
+        assert process.returncode in (0, 1), f"exit code {process.returncode}: {errors}"
+        assert "Traceback" not in errors, errors
+        if process.returncode == 1:
+            assert not left, f"left behind: {left}"
+            return "an error" if "nothing was written" not in errors else "SourceChangedError"
+        if output.exists():  # the change came after the last look
+            problems = subprocess.run(
+                [sys.executable, "-m", "corepress", "verify", str(original), str(output)],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert problems.returncode == 0, problems.stdout + problems.stderr
+        return "a right result"
+
+
+def main(arguments: list[str] | None = None) -> dict[str, int]:
+    """Run; the number of runs by how they ended."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
+    options = parser.parse_args(arguments)
+    rng = random.Random(options.seed)
+    ends: dict[str, int] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        original = build(Path(folder, "original.mlpackage"))
+        for index in range(options.runs):
+            verb, how, delay = rng.choice(list(VERBS)), rng.choice(CHANGES), rng.uniform(0, 0.8)
+            try:
+                end = run(verb, how, delay, rng, original)
+            except AssertionError as error:
+                raise SystemExit(
+                    f"seed {options.seed}, run {index}: {verb}, {how} after {delay:.3f} s: {error}"
+                ) from None
+            ends[end] = ends.get(end, 0) + 1
+    print(f"seed {options.seed}: {options.runs} runs: {ends}")
+    return ends
+
+
+if __name__ == "__main__":
+    main()
