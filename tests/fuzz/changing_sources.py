@@ -88,16 +88,31 @@ def change(package: Path, how: str, rng: random.Random) -> None:
         model.write_bytes(data)
 
 
+def duration(verb: str, original: Path) -> float:
+    """Seconds that a run takes once the command line is known."""
+    with tempfile.TemporaryDirectory() as folder:
+        with _started(verb, original, original, Path(folder, "output.mlpackage")) as process:
+            started = time.perf_counter()
+            process.communicate(timeout=300)
+            assert process.returncode == 0, verb
+        return time.perf_counter() - started
+
+
+def _started(verb: str, source: Path, same: Path, output: Path) -> subprocess.Popen[str]:
+    names = {"SOURCE": str(source), "OUTPUT": str(output), "SAME": str(same)}
+    command = [sys.executable, "-c", MAIN, *(names.get(part, part) for part in VERBS[verb])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
 def run(verb: str, how: str, delay: float, rng: random.Random, original: Path) -> str:
     """One run: how it ended. AssertionError if that must not be."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(shutil.copytree(original, Path(folder, "source.mlpackage")))
         output = Path(folder, "output.mlpackage")
-        names = {"SOURCE": str(source), "OUTPUT": str(output), "SAME": str(original)}
-        command = [sys.executable, "-c", MAIN, *(names.get(part, part) for part in VERBS[verb])]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
+        with _started(verb, source, original, output) as process:
             time.sleep(delay)
             change(source, how, rng)
             _, errors = process.communicate(timeout=300)
@@ -131,8 +146,10 @@ def main(arguments: list[str] | None = None) -> dict[str, int]:
     ends: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         original = build(Path(folder, "original.mlpackage"))
+        longest = {verb: duration(verb, original) for verb in VERBS}
         for index in range(options.runs):
-            verb, how, delay = rng.choice(list(VERBS)), rng.choice(CHANGES), rng.uniform(0, 0.8)
+            verb, how = rng.choice(list(VERBS)), rng.choice(CHANGES)
+            delay = rng.uniform(0, longest[verb])
             try:
                 end = run(verb, how, delay, rng, original)
             except AssertionError as error:
