@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from corepress import coreml
 from corepress.coreml import schema
 from corepress.coreml.values import Tensor, blob_value
 from corepress.coreml.weight_file import WeightFileWriter
@@ -87,16 +88,31 @@ def change(package: Path, how: str, rng: random.Random) -> None:
         model.write_bytes(data)
 
 
+def duration(verb: str, original: Path) -> float:
+    """Seconds that a run takes once the command line is known."""
+    with tempfile.TemporaryDirectory() as folder:
+        with _started(verb, original, original, Path(folder, "output.mlpackage")) as process:
+            started = time.perf_counter()
+            process.communicate(timeout=300)
+            assert process.returncode == 0, verb
+        return time.perf_counter() - started
+
+
+def _started(verb: str, source: Path, same: Path, output: Path) -> subprocess.Popen[str]:
+    names = {"SOURCE": str(source), "OUTPUT": str(output), "SAME": str(same)}
+    command = [sys.executable, "-c", MAIN, *(names.get(part, part) for part in VERBS[verb])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
 def run(verb: str, how: str, delay: float, rng: random.Random, original: Path) -> str:
     """One run: how it ended. AssertionError if that must not be."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(shutil.copytree(original, Path(folder, "source.mlpackage")))
         output = Path(folder, "output.mlpackage")
-        names = {"SOURCE": str(source), "OUTPUT": str(output), "SAME": str(original)}
-        command = [sys.executable, "-c", MAIN, *(names.get(part, part) for part in VERBS[verb])]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
+        with _started(verb, source, original, output) as process:
             time.sleep(delay)
             change(source, how, rng)
             _, errors = process.communicate(timeout=300)
@@ -106,15 +122,18 @@ def run(verb: str, how: str, delay: float, rng: random.Random, original: Path) -
         if process.returncode == 1:
             assert not left, f"left behind: {left}"
             return "an error" if "nothing was written" not in errors else "SourceChangedError"
-        if output.exists():  # the change came after the last look
-            problems = subprocess.run(
-                [sys.executable, "-m", "corepress", "verify", str(original), str(output)],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert problems.returncode == 0, problems.stdout + problems.stderr
+        if output.exists():  # the change came after the last look, or before the first; never a mixture
+            problems = [_problems(before, output) for before in (original, source)]
+            assert not all(problems), problems
         return "a right result"
+
+
+def _problems(source: Path, output: Path) -> str:
+    """What is wrong with a result, if it is to be that of `source`."""
+    try:
+        return "\n".join(coreml.verify(source, output).all_problems)
+    except (OSError, ValueError) as error:  # it was removed, or changed to what is no package
+        return str(error)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, int]:
@@ -127,8 +146,10 @@ def main(arguments: list[str] | None = None) -> dict[str, int]:
     ends: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         original = build(Path(folder, "original.mlpackage"))
+        longest = {verb: duration(verb, original) for verb in VERBS}
         for index in range(options.runs):
-            verb, how, delay = rng.choice(list(VERBS)), rng.choice(CHANGES), rng.uniform(0, 0.8)
+            verb, how = rng.choice(list(VERBS)), rng.choice(CHANGES)
+            delay = rng.uniform(0, longest[verb])
             try:
                 end = run(verb, how, delay, rng, original)
             except AssertionError as error:

@@ -57,6 +57,8 @@ def main(arguments: list[str] | None = None) -> dict[str, int]:
                 time.sleep(rng.uniform(0, 0.5 * longest))
                 process.send_signal(signal.SIGKILL)
                 process.wait()
+            if process.returncode not in (0, -signal.SIGKILL):
+                raise SystemExit(f"{where}: exit code {process.returncode}")
             found = content(output)
             if found not in results:
                 raise SystemExit(f"{where}: the package is neither the old one nor the new one")
