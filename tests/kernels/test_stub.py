@@ -29,9 +29,16 @@ def compiled(name: str) -> ast.FunctionDef:
 def test_the_stub_has_the_functions_of_the_native_module():
     tree = ast.parse((PACKAGE / "_core.pyi").read_text(encoding="utf-8"))
     stubs = {node.name: parameters(node) for node in tree.body if isinstance(node, ast.FunctionDef)}
-    names = {name for name, value in vars(_core).items() if callable(value) and not name.startswith("_")}
+    public = {name: value for name, value in vars(_core).items() if callable(value) and not name.startswith("_")}
+    names = {name for name, value in public.items() if not isinstance(value, type)}
     assert stubs.keys() == names
     assert stubs == {name: parameters(compiled(name)) for name in names}
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    assert classes.keys() == public.keys() - names
+    for name, node in classes.items():
+        methods = {each.name for each in node.body if isinstance(each, ast.FunctionDef)}
+        theirs = {each for each in vars(public[name]) if not each.startswith("_") or each in ("__enter__", "__exit__")}
+        assert methods - {"__init__"} == theirs, name
 
 
 def test_the_package_says_that_it_has_types():

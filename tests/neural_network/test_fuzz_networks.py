@@ -33,7 +33,7 @@ def test_mutations_are_the_same_each_time_and_not_all_refused(seeds, folder, tmp
         rng = Random(1)
         runs.append([mutate_network(data, rng, seeds["lstm half"]) for data in seeds.values() for _ in range(10)])
     assert runs[0] == runs[1]
-    told = {check_network(data, tmp_path, choice, folder) for choice, data in enumerate(runs[0][::5])}
+    told = {check_network(data, tmp_path, choice, folder) for choice, data in enumerate(runs[0][::2])}
     assert "" in told
     assert len(told) > 8
 

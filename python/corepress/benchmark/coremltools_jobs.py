@@ -27,8 +27,12 @@ def passes() -> Any:
     """coremltools' module of compression passes, imported without its noise."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        level = logging.root.manager.disable
         logging.disable(logging.WARNING)
-        import coremltools.optimize.coreml._quantization_passes as module
+        try:
+            import coremltools.optimize.coreml._quantization_passes as module
+        finally:
+            logging.disable(level)
     return module
 
 

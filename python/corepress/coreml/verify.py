@@ -257,9 +257,12 @@ def _damaged_files(program: Program, values: ValueReader) -> list[str]:
 
 def _damage(path: Path, offsets: set[int], values: ValueReader) -> str | None:
     try:
-        values.file(path).records(offsets)
+        reader = values.file(path)
+        found = len(reader.records(offsets))
     except FormatError as error:
         return str(error)
+    if reader.count > found:
+        return f"{path}: the header counts {reader.count} blobs, but the file has {found}"
     return None
 
 

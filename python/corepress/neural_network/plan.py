@@ -104,4 +104,4 @@ def plan(
 def _planned(record: WeightRecord) -> PlannedWeight:
     values = {field.name: getattr(record, field.name) for field in dataclasses.fields(ChangeRecord)}
     status = "keep" if record.status == "kept" else "compress"
-    return PlannedWeight(**values | {"status": status}, exact=True, expected_snr_db=record.snr_db)
+    return PlannedWeight(**values | {"status": status}, exact=True)
