@@ -12,6 +12,8 @@ namespace {
 // Memory for the sums of pieces.
 constexpr int64_t kMostSums = int64_t{1} << 20;
 
+constexpr int64_t kFewPerEntry = 32;
+
 // Adds vectors whose components have weights to the sums of their entries: [kMemberTurns, k, 2, length].
 void add_weighted_members(const VectorPlanes& planes, int64_t count, const uint16_t* codes, int64_t k, int64_t length,
                           double* sums) {
@@ -59,6 +61,7 @@ void VectorKmeans::fit(const VectorGroup<Bits>& group, int64_t k, int threads) {
         descend(count, count < sample_.size() ? roughly : finally, threads);
     }
     has_momentum_ = false;
+    if (group.size() <= kFewPerEntry * k && group.size() <= sample_.size()) return start_plainly(threads);
     // Means of all vectors are a little better than those of the sample, if these cost less than the rounds before.
     constexpr int64_t kMostSamples = 4;
     if (group.size() <= kMostSamples * sample_.size()) {
@@ -66,6 +69,39 @@ void VectorKmeans::fit(const VectorGroup<Bits>& group, int64_t k, int threads) {
     } else {
         descend_once(sample_, sample_.size(), false, threads);
     }
+}
+
+// The sample is all vectors.
+void VectorKmeans::start_plainly(int threads) {
+    // Runs are cheap where there are few vectors, and differ most there.
+    const int64_t per_entry = sample_.size() / k_;
+    const int starts = per_entry < 4 ? 8 : per_entry < 12 ? 2 : 1;
+    double least = settle(threads);
+    best_entries_ = entries_;
+    for (int attempt = 0; attempt < starts; ++attempt) {
+        start(sample_.size(), (uint64_t{1} << 48) + (static_cast<uint64_t>(attempt) << 32));
+        const double error = settle(threads);
+        if (!(error < least)) continue;
+        least = error;
+        best_entries_ = entries_;
+    }
+    entries_.swap(best_entries_);
+}
+
+// Plain rounds until nothing improves and every entry is nearest to some vector; returns the last error.
+double VectorKmeans::settle(int threads) {
+    constexpr int kMostRounds = 300;
+    const int64_t most_rounds = kMostRounds + k_;  // a round may give one entry vectors again
+    steps_.assign(entries_.size(), 0.0f);
+    double before = std::numeric_limits<double>::infinity();
+    for (int64_t round = 0; round < most_rounds; ++round) {
+        last_entries_ = entries_;
+        const double error = descend_once(sample_, sample_.size(), false, threads);
+        if (!relocated_ && !(error < before)) break;
+        before = error;
+    }
+    entries_.swap(last_entries_);
+    return before;
 }
 
 void VectorKmeans::start_best(int starts, double least_gain, int threads) {

@@ -12,7 +12,8 @@
 namespace corepress {
 
 // Lloyd's rounds from the best of a few greedy k-means++ starts: on a small sample, on ever larger ones until the error
-// hardly falls, and once on all vectors. An object keeps its memory between problems.
+// hardly falls, and once on all vectors. Where there are few vectors for each entry, momentum and samples do harm: the
+// result is then the better of that and of plain rounds on all vectors. An object keeps its memory between problems.
 class VectorKmeans {
 public:
     // Afterwards entries(): [k, length], of the vectors times the group's factor, in no order. There should be more
@@ -34,13 +35,15 @@ private:
     void choose(int64_t entry, int64_t index, int64_t padded);
     int64_t drawn(double place, int64_t count) const;
     double descend(int64_t count, double least_gain, int threads);
+    void start_plainly(int threads);
+    double settle(int threads);
     template <typename Source>
     double descend_once(const Source& source, int64_t count, bool blindly, int threads);
     void update_entries(int64_t pieces, int64_t width);
 
     int64_t k_ = 0, length_ = 0;
     VectorSample sample_;
-    std::vector<float> entries_, best_entries_, steps_;
+    std::vector<float> entries_, best_entries_, last_entries_, steps_;
     VectorEntries table_;
     std::vector<float> nearest_, trial_, best_trial_;  // squared distances of the start
     std::vector<double> tile_sums_, trial_sums_, best_sums_;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "algo/exact_partition.h"
 #include "core/cube_root.h"
 
 namespace corepress {
@@ -77,6 +78,21 @@ bool ScalarKmeans::find_in_windows(int k, double& penalty) {
     return search_.find_among(windows_.cuts(), k, penalty);
 }
 
+// Points so light that the weight of an interval of them, a difference of sums over all points, has no right digits.
+bool ScalarKmeans::raise_light_points() {
+    constexpr double kLeast = 0x1p-48;
+    double total = 0, lightest = points_[0].weight;
+    for (int64_t i = 0; i < points_.size(); ++i) {
+        total += points_[i].weight;
+        lightest = std::min(lightest, points_[i].weight);
+    }
+    const double least = total * kLeast;
+    if (lightest >= least) return false;
+    raised_.assign(points_.data(), points_.data() + points_.size());
+    for (Point& point : raised_) point.weight = std::max(point.weight, least);
+    return true;
+}
+
 void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
     points_ = points;
     penalty_ = 0;
@@ -86,6 +102,13 @@ void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
         std::iota(ends_.begin(), ends_.end(), 1);
         ends_.back() = static_cast<int32_t>(count);
         return;
+    }
+    if (raise_light_points()) {
+        if (is_small_partition(count, k)) {
+            ends_ = exact_partition(points, k);
+            return;
+        }
+        points_ = points = {raised_.data(), count};
     }
     const int64_t origin = middle_of(points);
     search_.prepare(points, origin);

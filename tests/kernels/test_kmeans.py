@@ -88,6 +88,64 @@ def test_the_scale_of_weights_goes_into_the_inertia_alone(exponent):
     assert scaled[2] == inertia * 2.0**exponent
 
 
+def _plain_lloyd(vectors: np.ndarray, k: int, seed: int) -> float:
+    """The squared error of Lloyd's rounds from one greedy k-means++ start."""
+    rng = np.random.default_rng(seed)
+    entries = [vectors[rng.integers(len(vectors))]]
+    nearest = ((vectors - entries[0]) ** 2).sum(axis=1)
+    while len(entries) < k:
+        tried = rng.choice(len(vectors), 2 + int(np.log(k)), p=nearest / nearest.sum())
+        left = np.minimum(nearest, ((vectors[tried][:, None] - vectors) ** 2).sum(axis=-1))
+        best = int(left.sum(axis=1).argmin())
+        entries.append(vectors[tried[best]])
+        nearest = left[best]
+    table, before = np.array(entries), np.inf
+    while True:
+        error = float(reference.vector_distances(vectors, table).min(axis=1).sum(dtype=np.float64))
+        if error >= before * (1 - 1e-9):
+            return error
+        table, before = reference.lloyd_step(vectors, table).astype(np.float32), error
+
+
+def _drawn(kind: str, count: int, length: int) -> np.ndarray:
+    rng = np.random.default_rng([count, length])
+    drawn = {
+        "normal": lambda: rng.standard_normal((count, length)),
+        "uniform": lambda: rng.uniform(-1, 1, (count, length)),
+        "clustered": lambda: rng.integers(-3, 4, (count, length)) + 0.05 * rng.standard_normal((count, length)),
+        "heavy tails": lambda: rng.standard_t(2, (count, length)),
+    }[kind]()
+    return drawn.astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["normal", "uniform", "clustered", "heavy tails"])
+@pytest.mark.parametrize(("count", "k"), [(70, 64), (100, 64), (200, 64), (500, 64), (60, 16), (400, 16)])
+@pytest.mark.parametrize("length", [2, 4, 8, 16])
+def test_few_vectors_per_entry_are_clustered_as_well_as_by_plain_rounds(kind, count, k, length):
+    vectors = _drawn(kind, count, length)
+    plain = np.mean([_plain_lloyd(vectors, k, seed) for seed in range(4)])
+    assert check(vectors, k) <= plain * 1.01
+    assert len(np.unique(kernels.kmeans(vectors, k)[0])) == k
+
+
+def test_more_entries_give_less_error():
+    vectors = _drawn("normal", 150, 8)
+    errors = [check(vectors, k) for k in (16, 32, 64, 96, 128, 140, 149, 150)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] == 0
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_no_entry_is_unused_while_vectors_differ(weighted):
+    rng = np.random.default_rng(0)
+    vectors = np.repeat(rng.standard_normal((40, 6)), rng.integers(1, 30, 40), axis=0).astype(np.float32)
+    weights = rng.uniform(0.1, 10, len(vectors)) if weighted else None
+    for k in (8, 16, 32, 39, 40):
+        codes, _, inertia = kernels.kmeans(vectors, k, weights)
+        assert len(np.unique(codes)) == k
+        assert k < 40 or inertia == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "rule"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -227,3 +228,34 @@ def test_values_without_weight_take_part_only_in_the_codes():
 def test_refuses(values, k, weights, message):
     with pytest.raises(ValueError, match=message):
         kernels.kmeans1d(values, k, weights)
+
+
+def _cost(values, weights):
+    total = sum(weights)
+    mean = sum(a * b for a, b in zip(values, weights, strict=True)) / total
+    return sum(b * (a - mean) ** 2 for a, b in zip(values, weights, strict=True))
+
+
+@pytest.mark.parametrize("decades", [16, 22, 30, 60, 120])
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_weights_of_a_wide_range(decades, k):
+    for seed in range(8):
+        rng = np.random.default_rng([seed, decades])
+        values, weights = rng.standard_normal(25), 10.0 ** rng.uniform(-decades / 2, decades / 2, 25)
+        codes = kernels.kmeans1d(values, k, weights).codes
+        _, least = reference.kmeans1d(values.tolist(), k, weights.tolist())
+        parts = [
+            [(Fraction(v), Fraction(w)) for v, w in zip(values[codes == c], weights[codes == c], strict=True)]
+            for c in range(k)
+        ]
+        own = float(sum(_cost(*zip(*part, strict=True)) for part in parts if part))
+        assert own <= least * (1 + 1e-9)
+
+
+def test_light_weights_among_many_values_count_a_little_more():
+    rng = np.random.default_rng(0)
+    values, weights = rng.standard_normal(40_000), rng.uniform(0.5, 1.5, 40_000)
+    weights[::2] = 1e-40
+    raised = np.maximum(weights, weights.sum() * 2.0**-48)
+    found, expected = (kernels.kmeans1d(values, 64, each) for each in (weights, raised))
+    np.testing.assert_array_equal(found.codes, expected.codes)

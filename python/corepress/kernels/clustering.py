@@ -50,7 +50,8 @@ def kmeans1d(values: Any, k: int, weights: Any = None, *, num_threads: int | Non
         Number of clusters, at least 1.
     weights : array_like, optional
         Importance of each value, in the shape of `values`: not negative, at least one positive per row; None for 1
-        each.
+        each. They may span any range; of more than some thousand distinct values in a row, those that weigh less than
+        ``2**-48`` of the row count as that much.
     num_threads : int, optional
         Threads that share the rows; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
