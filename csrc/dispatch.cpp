@@ -43,20 +43,20 @@ std::vector<const KernelTable*> runnable() {
     return tables;
 }
 
-const KernelTable& find(const std::string& level) {
+const KernelTable& find(const std::string& level, const char* setting) {
     std::string known;
     for (const KernelTable* table : runnable()) {
         if (level == table->level) return *table;
         known += (known.empty() ? "" : ", ") + std::string(table->level);
     }
-    require(false, "simd level '", level, "' is not one that this machine can run (", known, ")");
+    require(false, setting, " must be one that this machine can run (", known, "), not '", level, "'");
     return kernels_baseline;
 }
 
 std::atomic<const KernelTable*>& current() {
     static std::atomic<const KernelTable*> table = [] {
         const char* forced = std::getenv("COREPRESS_SIMD");
-        return forced != nullptr && *forced != '\0' ? &find(forced) : runnable().back();
+        return forced != nullptr && *forced != '\0' ? &find(forced, "COREPRESS_SIMD") : runnable().back();
     }();
     return table;
 }
@@ -71,6 +71,8 @@ std::vector<std::string> simd_levels() {
 
 const KernelTable& kernels() { return *current().load(std::memory_order_acquire); }
 
-void set_simd_level(const std::string& level) { current().store(&find(level), std::memory_order_release); }
+void set_simd_level(const std::string& level) {
+    current().store(&find(level, "simd level"), std::memory_order_release);
+}
 
 }  // namespace corepress

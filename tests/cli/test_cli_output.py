@@ -275,3 +275,11 @@ def test_equal_weights_are_drawn_without_false_differences(unet, palettized, tmp
     assert high - low >= plots.LEAST_DECIBELS
     plots.plot_comparison(dataclasses.replace(comparison, weights=()), tmp_path / "b.png")
     assert drawn[1].axes[0].get_title(loc="left") == "No weight differs"
+
+
+@pytest.mark.parametrize(("variable", "value"), [("COREPRESS_SIMD", "sse9"), ("COREPRESS_NUM_THREADS", "many")])
+def test_a_wrong_variable_is_one_line(process, unet, tmp_path, variable, value):
+    line = ["palettize", unet, "-o", tmp_path / "o.mlpackage", "--nbits", "4"]
+    outcome = process(*line, **{variable: value})
+    assert (outcome.status, outcome.out) == (1, "")
+    assert re.fullmatch(rf"corepress[\w ]*: {variable} must be .*, not '{value}'\n", outcome.err)

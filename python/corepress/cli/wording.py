@@ -56,6 +56,7 @@ def describe_error(error: Exception, flags: Mapping[str, str]) -> str:
         if isinstance(error, FileExistsError):
             text += "; choose another -o or pass --overwrite"
         return text
-    if isinstance(error, (ValueError, TypeError, OSError)) and str(error):
+    of_native_module = isinstance(error, ImportError) and error.name is None  # a wrong COREPRESS_SIMD, say
+    if (isinstance(error, (ValueError, TypeError, OSError)) or of_native_module) and str(error):
         return in_shell_words(without_function(str(error)), flags)
     return f"unexpected {type(error).__name__}: {error}; --debug shows where, please report it"
