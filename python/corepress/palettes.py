@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import inf, prod
+from math import gcd, inf, prod
 from typing import Any, TypeAlias, overload
 
 import numpy as np
@@ -27,6 +27,7 @@ from .arrays import (
 from .custom_palettes import palettize_by
 from .errors import NonFiniteError, TooManyValuesError
 from .specs import PALETTE_BITS, Palettize
+from .tensor_base import PIECE
 from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 from .vector_palettes import palettize_vectors
 
@@ -330,11 +331,55 @@ def _palettize_scaled(
     for index, job in enumerate(jobs):
         with item("palettize", index if in_list else None):
             checked_axis("palettize", "channel_axis", spec.channel_axis or 0, job.array.shape)
+    if len(jobs) == 1 and (few := _groups_at_a_time(jobs[0], spec)):
+        return [_palettize_scaled_groups(jobs[0], spec, few, num_threads, table)]
+    return _palettize_scaled_together(jobs, spec, num_threads, table, in_list=in_list)
+
+
+def _palettize_scaled_together(
+    jobs: list[_Job], spec: Palettize, num_threads: int, table: NDArray[Any] | None, *, in_list: bool
+) -> list[PalettizedTensor]:
     pairs = [joint.normalize(job.array, spec, num_threads) for job in jobs]
     unscaled = replace(spec, enable_per_channel_scale=False)
     quotients, importances = [each for _, each in pairs], [job.importance for job in jobs]
     tensors = palettize_all(quotients, unscaled, num_threads, table, importances, in_list=in_list)
     return [replace(tensor, scale=scale) for tensor, (scale, _) in zip(tensors, pairs, strict=True)]
+
+
+def _groups_at_a_time(job: _Job, spec: Palettize) -> int:
+    """How many groups of a weight to scale at a time, so that few quotients are in memory; 0 for all together."""
+    axis = (spec.channel_axis or 0) % job.array.ndim
+    groups = job.groups[axis]
+    contiguous_groups = groups > 1 and prod(job.array.shape[:axis]) == 1
+    # Distinct values decide the bits of all groups, and vectors draw from one sequence of random numbers.
+    alone = spec.mode in ("kmeans", "uniform") and spec.cluster_dim == 1 and not job.infinities
+    if not (contiguous_groups and alone):
+        return 0
+    size = job.array.size // groups
+    unit = 8 // gcd(8, size)  # groups that fill whole bytes
+    few = max(1, PIECE // (unit * size)) * unit
+    return few if few < groups else 0
+
+
+def _palettize_scaled_groups(
+    job: _Job, spec: Palettize, few: int, num_threads: int, table: NDArray[Any] | None
+) -> PalettizedTensor:
+    """Palettize contiguous groups, `few` at a time."""
+    axis = (spec.channel_axis or 0) % job.array.ndim
+    step = few * (job.array.shape[axis] // job.groups[axis])
+    parts: list[PalettizedTensor] = []
+    for start in range(0, job.array.shape[axis], step):
+        place = (*(slice(None),) * axis, slice(start, start + step))
+        importance = None if job.importance is None else job.importance[place]
+        part = replace(job, array=job.array[place], importance=importance)
+        parts += _palettize_scaled_together([part], spec, num_threads, table, in_list=False)
+    return PalettizedTensor(
+        job.array.shape,
+        np.concatenate([part.indices for part in parts]),
+        np.concatenate([part.lut for part in parts], axis),
+        parts[0].nbits,
+        scale=np.concatenate([part.scale for part in parts if part.scale is not None], axis),
+    )
 
 
 def _checked(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import corepress
+from corepress import palettes
 from corepress.tensor_base import pieces
 
 SHAPES = [(1, 24, 30), (16, 6, 3, 3), (720,)]
@@ -47,3 +48,26 @@ def test_parts_decompress_to_parts_of_the_whole(shape, most):
         np.testing.assert_array_equal(np.concatenate([ours.reshape(-1) for ours, _ in parts]), dense.reshape(-1))
         if getattr(tensor, "cluster_dim", 1) == 1:
             assert max(part.size for _, part in parts) <= most
+
+
+@pytest.mark.parametrize("shape", [(14, 9, 5), (1, 28, 6), (24, 3)])
+@pytest.mark.parametrize("mode", ["kmeans", "uniform"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_groups_that_are_scaled_a_few_at_a_time_give_the_same_tensor(shape, mode, weighted, monkeypatch):
+    rng = np.random.default_rng(1)
+    weight = rng.standard_normal(shape).astype(np.float16)
+    axis = next(axis for axis, length in enumerate(shape) if length > 1)
+    options = {"mode": mode, "granularity": "per_grouped_channel", "group_size": 2, "channel_axis": axis}
+    if weighted and mode == "kmeans":
+        options["importance"] = rng.random(shape)
+    whole = corepress.palettize(weight, nbits=3, enable_per_channel_scale=True, **options)
+    sizes = []
+    normalize = palettes.joint.normalize
+    monkeypatch.setattr(palettes, "PIECE", 8)
+    monkeypatch.setattr(
+        palettes.joint, "normalize", lambda array, *others: (sizes.append(array.size), normalize(array, *others))[1]
+    )
+    parts = corepress.palettize(weight, nbits=3, enable_per_channel_scale=True, **options)
+    assert parts == whole
+    assert sum(sizes) == weight.size
+    assert len(sizes) > 1
