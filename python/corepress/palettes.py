@@ -27,7 +27,7 @@ from .arrays import (
 from .custom_palettes import palettize_by
 from .errors import NonFiniteError, TooManyValuesError
 from .specs import PALETTE_BITS, Palettize
-from .tensor_base import PIECE
+from .tensor_base import PIECE, packed_size
 from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 from .vector_palettes import palettize_vectors
 
@@ -333,6 +333,8 @@ def _palettize_scaled(
             checked_axis("palettize", "channel_axis", spec.channel_axis or 0, job.array.shape)
     if len(jobs) == 1 and (few := _groups_at_a_time(jobs[0], spec)):
         return [_palettize_scaled_groups(jobs[0], spec, few, num_threads, table)]
+    if len(jobs) == 1 and (few := _entries_at_a_time(jobs[0], spec)):
+        return [_palettize_scaled_entries(jobs[0], spec, few, num_threads, table)]
     return _palettize_scaled_together(jobs, spec, num_threads, table, in_list=in_list)
 
 
@@ -355,10 +357,55 @@ def _groups_at_a_time(job: _Job, spec: Palettize) -> int:
     alone = spec.mode in ("kmeans", "uniform") and spec.cluster_dim == 1 and not job.infinities
     if not (contiguous_groups and alone):
         return 0
-    size = job.array.size // groups
-    unit = 8 // gcd(8, size)  # groups that fill whole bytes
+    return _at_a_time(groups, job.array.size // groups)
+
+
+def _entries_at_a_time(job: _Job, spec: Palettize) -> int:
+    """How many channels to scale at a time, of a weight of 16 bits with one table; 0 for all together."""
+    axis = (spec.channel_axis or 0) % job.array.ndim
+    contiguous_entries = prod(job.array.shape[:axis]) == prod(job.groups) == 1
+    # All quotients are counted by their bits, of which there are few.
+    counted = spec.mode == "kmeans" and job.importance is None and job.array.dtype.itemsize == 2
+    if not (contiguous_entries and counted and spec.cluster_dim == 1 and not job.infinities):
+        return 0
+    return _at_a_time(job.array.shape[axis], prod(job.array.shape[axis + 1 :]))
+
+
+def _at_a_time(count: int, size: int) -> int:
+    """How many of `count` parts of `size` weights make a piece whose indices fill whole bytes; 0 for one piece."""
+    unit = 8 // gcd(8, size)
     few = max(1, PIECE // (unit * size)) * unit
-    return few if few < groups else 0
+    return few if few < count else 0
+
+
+def _palettize_scaled_entries(
+    job: _Job, spec: Palettize, few: int, num_threads: int, table: NDArray[Any] | None
+) -> PalettizedTensor:
+    """Palettize with one table, `few` channels at a time: first count the quotients, then look for their entries."""
+    assert spec.nbits is not None
+    axis, dtype = (spec.channel_axis or 0) % job.array.ndim, job.array.dtype
+    starts = range(0, job.array.shape[axis], few)
+    places = [(*(slice(None),) * axis, slice(start, start + few)) for start in starts]
+    if table is None:
+        counts = np.zeros(1 << 16)
+        for place in places:
+            _, quotients = joint.normalize(job.array[place], spec, num_threads)
+            counts += np.bincount(quotients.view(np.uint16).reshape(-1), minlength=counts.size)
+        present = np.flatnonzero(counts)
+        values = present.astype(np.uint16).view(dtype).astype(np.float64)
+        entries = min(2**spec.nbits, values.size)
+        ((codes, centers, _),) = _core.kmeans1d(values[None], counts[present][None], [entries], num_threads)
+        table = centers[0, : codes.max() + 1]
+    luts = rounded_tables(dtype, [table], spec.nbits)
+    scales, indices, end = [], np.empty(packed_size(job.array.size, spec.nbits), np.uint8), 0
+    for place in places:
+        scale, quotients = joint.normalize(job.array[place], spec, num_threads)
+        ((part, _),) = _encode([replace(job, array=quotients)], [luts], spec.nbits, "kmeans", num_threads)
+        scales.append(scale)
+        start, end = end, end + part.indices.size
+        indices[start:end] = part.indices
+    lut = luts.reshape(*job.groups, -1, 1)
+    return PalettizedTensor(job.array.shape, indices, lut, spec.nbits, scale=np.concatenate(scales, axis))
 
 
 def _palettize_scaled_groups(
