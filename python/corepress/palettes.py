@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import inf, prod
+from math import gcd, inf, prod
 from typing import Any, TypeAlias, overload
 
 import numpy as np
@@ -27,6 +27,7 @@ from .arrays import (
 from .custom_palettes import palettize_by
 from .errors import NonFiniteError, TooManyValuesError
 from .specs import PALETTE_BITS, Palettize
+from .tensor_base import PIECE, packed_size
 from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 from .vector_palettes import palettize_vectors
 
@@ -330,11 +331,102 @@ def _palettize_scaled(
     for index, job in enumerate(jobs):
         with item("palettize", index if in_list else None):
             checked_axis("palettize", "channel_axis", spec.channel_axis or 0, job.array.shape)
+    if len(jobs) == 1 and (few := _groups_at_a_time(jobs[0], spec)):
+        return [_palettize_scaled_groups(jobs[0], spec, few, num_threads, table)]
+    if len(jobs) == 1 and (few := _entries_at_a_time(jobs[0], spec)):
+        return [_palettize_scaled_entries(jobs[0], spec, few, num_threads, table)]
+    return _palettize_scaled_together(jobs, spec, num_threads, table, in_list=in_list)
+
+
+def _palettize_scaled_together(
+    jobs: list[_Job], spec: Palettize, num_threads: int, table: NDArray[Any] | None, *, in_list: bool
+) -> list[PalettizedTensor]:
     pairs = [joint.normalize(job.array, spec, num_threads) for job in jobs]
     unscaled = replace(spec, enable_per_channel_scale=False)
     quotients, importances = [each for _, each in pairs], [job.importance for job in jobs]
     tensors = palettize_all(quotients, unscaled, num_threads, table, importances, in_list=in_list)
     return [replace(tensor, scale=scale) for tensor, (scale, _) in zip(tensors, pairs, strict=True)]
+
+
+def _groups_at_a_time(job: _Job, spec: Palettize) -> int:
+    """How many groups of a weight to scale at a time, so that few quotients are in memory; 0 for all together."""
+    axis = (spec.channel_axis or 0) % job.array.ndim
+    groups = job.groups[axis]
+    contiguous_groups = groups > 1 and prod(job.array.shape[:axis]) == 1
+    # Distinct values decide the bits of all groups, and vectors draw from one sequence of random numbers.
+    alone = spec.mode in ("kmeans", "uniform") and spec.cluster_dim == 1 and not job.infinities
+    if not (contiguous_groups and alone):
+        return 0
+    return _at_a_time(groups, job.array.size // groups)
+
+
+def _entries_at_a_time(job: _Job, spec: Palettize) -> int:
+    """How many channels to scale at a time, of a weight of 16 bits with one table; 0 for all together."""
+    axis = (spec.channel_axis or 0) % job.array.ndim
+    contiguous_entries = prod(job.array.shape[:axis]) == prod(job.groups) == 1
+    # All quotients are counted by their bits, of which there are few.
+    counted = spec.mode == "kmeans" and job.importance is None and job.array.dtype.itemsize == 2
+    if not (contiguous_entries and counted and spec.cluster_dim == 1 and not job.infinities):
+        return 0
+    return _at_a_time(job.array.shape[axis], prod(job.array.shape[axis + 1 :]))
+
+
+def _at_a_time(count: int, size: int) -> int:
+    """How many of `count` parts of `size` weights make a piece whose indices fill whole bytes; 0 for one piece."""
+    unit = 8 // gcd(8, size)
+    few = max(1, PIECE // (unit * size)) * unit
+    return few if few < count else 0
+
+
+def _palettize_scaled_entries(
+    job: _Job, spec: Palettize, few: int, num_threads: int, table: NDArray[Any] | None
+) -> PalettizedTensor:
+    """Palettize with one table, `few` channels at a time: first count the quotients, then look for their entries."""
+    assert spec.nbits is not None
+    axis, dtype = (spec.channel_axis or 0) % job.array.ndim, job.array.dtype
+    starts = range(0, job.array.shape[axis], few)
+    places = [(*(slice(None),) * axis, slice(start, start + few)) for start in starts]
+    if table is None:
+        counts = np.zeros(1 << 16)
+        for place in places:
+            _, quotients = joint.normalize(job.array[place], spec, num_threads)
+            counts += np.bincount(quotients.view(np.uint16).reshape(-1), minlength=counts.size)
+        present = np.flatnonzero(counts)
+        values = present.astype(np.uint16).view(dtype).astype(np.float64)
+        entries = min(2**spec.nbits, values.size)
+        ((codes, centers, _),) = _core.kmeans1d(values[None], counts[present][None], [entries], num_threads)
+        table = centers[0, : codes.max() + 1]
+    luts = rounded_tables(dtype, [table], spec.nbits)
+    scales, indices, end = [], np.empty(packed_size(job.array.size, spec.nbits), np.uint8), 0
+    for place in places:
+        scale, quotients = joint.normalize(job.array[place], spec, num_threads)
+        ((part, _),) = _encode([replace(job, array=quotients)], [luts], spec.nbits, "kmeans", num_threads)
+        scales.append(scale)
+        start, end = end, end + part.indices.size
+        indices[start:end] = part.indices
+    lut = luts.reshape(*job.groups, -1, 1)
+    return PalettizedTensor(job.array.shape, indices, lut, spec.nbits, scale=np.concatenate(scales, axis))
+
+
+def _palettize_scaled_groups(
+    job: _Job, spec: Palettize, few: int, num_threads: int, table: NDArray[Any] | None
+) -> PalettizedTensor:
+    """Palettize contiguous groups, `few` at a time."""
+    axis = (spec.channel_axis or 0) % job.array.ndim
+    step = few * (job.array.shape[axis] // job.groups[axis])
+    parts: list[PalettizedTensor] = []
+    for start in range(0, job.array.shape[axis], step):
+        place = (*(slice(None),) * axis, slice(start, start + step))
+        importance = None if job.importance is None else job.importance[place]
+        part = replace(job, array=job.array[place], importance=importance)
+        parts += _palettize_scaled_together([part], spec, num_threads, table, in_list=False)
+    return PalettizedTensor(
+        job.array.shape,
+        np.concatenate([part.indices for part in parts]),
+        np.concatenate([part.lut for part in parts], axis),
+        parts[0].nbits,
+        scale=np.concatenate([part.scale for part in parts if part.scale is not None], axis),
+    )
 
 
 def _checked(

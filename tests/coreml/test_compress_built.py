@@ -286,7 +286,7 @@ def disputed_package(build):
 def test_consumers_that_disagree(disputed_package, tmp_path):
     report = coreml.compress(disputed_package, tmp_path / "a.mlpackage", {"quantize": {}})
     record = next(record for record in report.weights if record.name == "disputed")
-    assert record.reason == "its consumers disagree on the output channel axis"
+    assert record.reason == "its consumers disagree on the output channel axis; give channel_axis"
     with pytest.raises(ValueError, match=r"disputed .*disagree"):
         coreml.compress(disputed_package, tmp_path / "b.mlpackage", {"quantize": {}}, strict=True)
     indifferent = ({"palettize": {"nbits": 4}}, {"prune": {"threshold": 0.5}}, {"quantize": {"channel_axis": 0}})

@@ -10,7 +10,7 @@ import numpy as np
 from corepress.demo.model import TrainedLikeWeights, build_unet, quiet_coremltools
 from corepress.neural_network.schema import Model
 
-__all__ = ["build_classifier", "build_encoder", "build_network", "build_unet"]
+__all__ = ["build_classifier", "build_encoder", "build_network", "build_shared", "build_unet"]
 
 
 def _save(body: Any, inputs: dict[str, tuple[int, ...]], destination: Path) -> None:
@@ -59,6 +59,17 @@ def build_encoder(destination: Path, layers: int = 2, *, tied: bool = False, hea
         return mb.concat(values=[linear(f"lm_head{part}", x, 8016) for part in range(heads)], axis=-1)
 
     _save(body, {"tokens": (8,)}, destination)
+
+
+def build_shared(destination: Path) -> None:
+    """A matrix that one operation multiplies with as it is, and another transposed."""
+    matrix = TrainedLikeWeights().matrix("projection_weight", (64, 64))
+
+    def body(mb: Any, tokens: Any) -> Any:
+        shared = mb.const(val=matrix, name="projection_weight")
+        return mb.matmul(x=mb.linear(x=mb.cast(x=tokens, dtype="fp16"), weight=shared), y=shared)
+
+    _save(body, {"tokens": (8, 64)}, destination)
 
 
 def build_classifier(destination: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from code_blocks import ROOT, blocks_of
-from small_models import build_encoder
+from small_models import build_encoder, build_shared
 
 import corepress as cp
 from corepress import coreml, neural_network
@@ -106,6 +106,11 @@ def tied() -> set[str | None]:
     return reasons("Tied.mlpackage", {"global": {"quantize": {}}, "op_types": {"gather": {"palettize": {"nbits": 4}}}})
 
 
+def disputed() -> set[str | None]:
+    build_shared(Path("Shared.mlpackage"))
+    return reasons("Shared.mlpackage", {"quantize": {}})
+
+
 def small_network_weight() -> set[str | None]:
     report = neural_network.quantize_weights("DeepLab.mlmodel", 8, "kmeans_lut", destination="a.mlmodel")
     return {weight.reason for weight in report.weights}
@@ -159,6 +164,7 @@ CASES: tuple[Callable[[], Told], ...] = (
     lambda: reasons("Encoder.mlpackage", {"prune": {"n_m_ratio": (2, 4)}}),
     lambda: reasons("Classifier.mlpackage", {"palettize": {"nbits": 8, "enable_per_channel_scale": True}}),
     tied,
+    disputed,
     small_network_weight,
     lambda: damaged(Path("Net.mlpackage/Manifest.json").unlink),
     lambda: damaged(BLOB_FILE.unlink),

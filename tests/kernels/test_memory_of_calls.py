@@ -44,9 +44,12 @@ _, measuring = extra(lambda: cp.error(weight, tensor))
 print(compressing, decompressing, measuring)
 """
 BLOCKS = 'granularity="per_block", block_size=8'
+GROUPS = 'granularity="per_grouped_channel", group_size=64'
 JOBS = {
     "palettize": "cp.palettize(weight, nbits=4)",
-    "groups": 'cp.palettize(weight, nbits=4, granularity="per_grouped_channel", group_size=64)',
+    "groups": f"cp.palettize(weight, nbits=4, {GROUPS})",
+    "scales": "cp.palettize(weight, nbits=4, enable_per_channel_scale=True)",
+    "scaled groups": f"cp.palettize(weight, nbits=4, {GROUPS}, enable_per_channel_scale=True)",
     "quantize": "cp.quantize(weight)",
     "quantize blocks": f'cp.quantize(weight, dtype="int4", {BLOCKS})',
     "prune": "cp.prune(weight, target_sparsity=0.5)",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import corepress
+from corepress import palettes
 from corepress.tensor_base import pieces
 
 SHAPES = [(1, 24, 30), (16, 6, 3, 3), (720,)]
@@ -47,3 +48,34 @@ def test_parts_decompress_to_parts_of_the_whole(shape, most):
         np.testing.assert_array_equal(np.concatenate([ours.reshape(-1) for ours, _ in parts]), dense.reshape(-1))
         if getattr(tensor, "cluster_dim", 1) == 1:
             assert max(part.size for _, part in parts) <= most
+
+
+SCALED = [
+    {"mode": "kmeans", "granularity": "per_grouped_channel", "group_size": 2},
+    {"mode": "uniform", "granularity": "per_grouped_channel", "group_size": 2},
+    {"mode": "kmeans", "granularity": "per_grouped_channel", "group_size": 2, "importance": True},
+    {"mode": "kmeans"},
+    {"lut": [-1, -0.25, 0.5, 0.75]},
+]
+
+
+@pytest.mark.parametrize("shape", [(14, 9, 5), (1, 28, 6), (24, 3), (400, 300)])
+@pytest.mark.parametrize("options", SCALED)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_channels_that_are_scaled_a_few_at_a_time_give_the_same_tensor(shape, options, dtype, monkeypatch):
+    rng = np.random.default_rng(1)
+    weight = rng.standard_normal(shape).astype(pytest.importorskip("ml_dtypes").bfloat16 if dtype[0] == "b" else dtype)
+    axis = next(axis for axis, length in enumerate(shape) if length > 1)
+    weight[(0,) * axis + (1,)] = 0
+    options = {"nbits": 3, "channel_axis": axis, "enable_per_channel_scale": True, **options}
+    if "importance" in options:
+        options["importance"] = rng.random(shape)
+    whole = corepress.palettize(weight, **options)
+    sizes = []
+    normalize = palettes.joint.normalize
+    monkeypatch.setattr(palettes, "PIECE", 8)
+    monkeypatch.setattr(
+        palettes.joint, "normalize", lambda array, *others: (sizes.append(array.size), normalize(array, *others))[1]
+    )
+    assert corepress.palettize(weight, **options) == whole
+    assert max(sizes) < weight.size

@@ -17,7 +17,9 @@ from ..config import Config, ConfigLike, as_config
 from ..errors import IndivisibleError, NonFiniteError, UnsuitableWeightError
 from ..measure import error
 from ..specs import Palettize, Prune, Quantize, Spec
+from ..tensor_base import decoded_pieces
 from ..tensors import CompressedTensor
+from .decoded import distance
 from .decompressor import lift_definition
 from .operations import OperationForm, check_steps, lower
 from .program import Part, Program, Weight
@@ -331,7 +333,7 @@ def _block_sizes(spec: Quantize, weight: Weight) -> tuple[int, ...]:
 def _agreed(axes: set[int | None], which: str) -> int:
     axis = next(iter(axes)) if len(axes) == 1 else None
     if axis is None:
-        raise Keep(f"its consumers disagree on the {which} channel axis")
+        raise Keep(f"its consumers disagree on the {which} channel axis; give channel_axis")
     return axis
 
 
@@ -347,8 +349,11 @@ def compress_stored(
         for step in steps:
             with _suiting(tensor, step.nonfinite):
                 tensor = compression.apply(tensor, step, num_threads=num_threads)
-        dense = stored.dense(num_threads=num_threads) if isinstance(stored, CompressedTensor) else stored
-        snr_db = error(dense, tensor, num_threads=num_threads).snr_db
+        if isinstance(stored, CompressedTensor):
+            decoded = decoded_pieces((stored, tensor), num_threads)
+            snr_db = distance(((before, after) for before, after in decoded), num_threads).snr_db
+        else:
+            snr_db = error(stored, tensor, num_threads=num_threads).snr_db
     with _suiting(stored):
         return lower(tensor, version), snr_db
 
