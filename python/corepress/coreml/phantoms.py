@@ -52,7 +52,7 @@ def phantom(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.dtype[Any
 
 
 def _zeros(shape: tuple[int, ...] | int, dtype: Any = np.uint8) -> NDArray[Any]:
-    return np.broadcast_to(np.zeros((), dtype), shape)
+    return np.zeros(shape, dtype)  # memory that is never touched, and so takes none
 
 
 def _joint(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.dtype[Any]) -> CompressedTensor | None:
