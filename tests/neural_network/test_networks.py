@@ -108,19 +108,6 @@ def test_networks_in_loops_and_branches():
             np.testing.assert_allclose(values, other[name], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("nbits", [16, 8])
-@pytest.mark.parametrize("part", [False, True])
-def test_updatable_models_are_refused(nbits, part):
-    spec = network_with("innerProduct")
-    spec.isUpdatable = True
-    if part:
-        inner, spec = spec, new_spec("pipeline")
-        spec.pipeline.models.add().CopyFrom(inner)
-        spec.pipeline.names.append("head")
-    with pytest.raises(ValueError, match=f"{'part head' if part else 'the model'} is updatable, and training"):
-        quantize_weights(spec, nbits)
-
-
 def test_a_blobs_own_flag_is_kept():
     spec = network_with("innerProduct")
     spec.neuralNetwork.layers[0].innerProduct.weights.isUpdatable = True

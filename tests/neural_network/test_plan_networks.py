@@ -93,10 +93,6 @@ def test_what_quantizing_refuses_is_refused(hard, monkeypatch):
         plan(hard, 9)
     with pytest.raises(ValueError, match=r"plan: .*no neural network"):
         plan(new_spec("identity"), 8)
-    spec = network_with("innerProduct")
-    spec.isUpdatable = True
-    with pytest.raises(ValueError, match=r"plan: .* is updatable"):
-        plan(spec, 8)
     monkeypatch.setattr(schema, "MESSAGE_LIMIT", 1000)
     with pytest.raises(ValueError, match="plan: the result takes"):
         plan(network_with("convolution", channels=200), 8)

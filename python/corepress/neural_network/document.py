@@ -282,6 +282,11 @@ class LayerPlace:
     models: tuple[ModelNode, ...]
     _entry: _LayerEntry
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether one of these models is updatable; which layers are trained then is up to the layers."""
+        return any(model.is_updatable for model in self.models)
+
     def read(self) -> Any:
         """Parse the layer; FormatError if it is damaged."""
         span = self._entry.span

@@ -24,11 +24,14 @@ class NetworkWeight:
         Names of the model in a pipeline, and of the loop or branch, that the layer stands in; empty outside of these.
     weight : LayerWeight
         The rest.
+    is_updatable : bool
+        Whether its layer can be trained on a device, which takes float32 weights only.
     """
 
     name: str
     function: str
     weight: LayerWeight
+    is_updatable: bool = False
 
     @property
     def path(self) -> str:
@@ -45,30 +48,32 @@ def naming(weight: NetworkWeight) -> Iterator[None]:
         raise FormatError(f"{weight.path}: {failure}") from None
 
 
-def weights_of(layer: Any, where: str) -> list[list[NetworkWeight]]:
+def weights_of(layer: Any, place: LayerPlace) -> list[list[NetworkWeight]]:
     """The weights of a layer, and those of each layer of networks nested in it; without layers that have none.
 
     Parameters
     ----------
     layer : protobuf message
         The layer.
-    where : str
-        Names of what it stands in, each with a slash behind.
+    place : LayerPlace
+        Where it stands.
     """
-    return [found for found in _weights_of(layer, where) if found]
+    return [found for found in _weights_of(layer, place.where, place.is_trained) if found]
 
 
-def _weights_of(layer: Any, where: str) -> Iterator[list[NetworkWeight]]:
+def _weights_of(layer: Any, where: str, trained: bool) -> Iterator[list[NetworkWeight]]:
     place = where.rstrip("/")
-    yield [NetworkWeight(f"{layer.name}.{each.field}", place, each) for each in layer_weights(layer)]
+    weights = list(layer_weights(layer))
+    is_updatable = trained and (layer.isUpdatable or any(each.params.isUpdatable for each in weights))
+    yield [NetworkWeight(f"{layer.name}.{each.field}", place, each, is_updatable) for each in weights]
     for name, network in nested_networks(layer):
         for each in network.layers:
-            yield from _weights_of(each, f"{where}{layer.name}.{name}/")
+            yield from _weights_of(each, f"{where}{layer.name}.{name}/", trained)
 
 
 def read_weights(place: LayerPlace) -> list[NetworkWeight]:
     """The weights of a layer of a document, nested ones too."""
-    return [weight for found in weights_of(place.read(), place.where) for weight in found]
+    return [weight for found in weights_of(place.read(), place) for weight in found]
 
 
 def require_network(function: str, document: Document, what: str) -> None:
@@ -81,20 +86,3 @@ def require_network(function: str, document: Document, what: str) -> None:
     if kind is None and not document.root.version:
         raise FormatError(f"{function}: {what} is not a Core ML model")
     raise ValueError(f"{function}: {what} holds no neural network")
-
-
-def require_fixed(function: str, document: Document, what: str) -> None:
-    """Raise if a model, or a part of its pipeline, is updatable."""
-    part = _updatable_part(document)
-    if part is not None:
-        raise ValueError(f"{function}: {what}: {part} is updatable, and training on the device needs float32 weights")
-
-
-def _updatable_part(document: Document) -> str | None:
-    """The name of an updatable model of a document, or None."""
-    if document.root.is_updatable:
-        return "the model"
-    for place in document.places:
-        if any(model.is_updatable for model in place.models):
-            return f"its part {place.where.rstrip('/')}"
-    return None

@@ -18,7 +18,6 @@ from .document import LayerPlace
 from .layers import LayerWeight
 from .model_io import is_path, name_of, open_model, size_of
 from .modes import LutFunction, Quantization
-from .network import require_fixed
 from .transform import Transformation
 from .weight_params import HALF_BITS, write_blank
 
@@ -78,7 +77,6 @@ def plan(
     if quantization.restores:
         raise ValueError(f"plan: quantization_mode {quantization_mode!r} compresses nothing")
     with open_model("plan", model) as document:
-        require_fixed("plan", document, name_of(model))
         run = _Planning(quantization, selector, as_threads("plan", num_threads), None)
         run.apply("plan", document)
         if strict:

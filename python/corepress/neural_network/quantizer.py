@@ -14,7 +14,6 @@ from ..process_memory import peak_memory_bytes
 from ..sources import unchanged
 from .model_io import StrPath, is_path, like_given, name_of, open_model, open_writer, size_of
 from .modes import DEQUANTIZATION, LutFunction, Quantization
-from .network import require_fixed
 from .transform import Transformation
 from .weight_params import HALF_BITS
 
@@ -68,8 +67,8 @@ def quantize_weights(
     """Store the weights of a neural network in 16 bits, or in 1 to 8.
 
     All else stays as it was. A weight that cannot be stored as asked stays bit for bit and is named in the report with
-    the reason; so does one that would not become smaller. Networks nested in loops and branches, and all networks of a
-    pipeline, are meant too.
+    the reason; so does one that would not become smaller, and the weights of updatable layers. Networks nested in loops
+    and branches, and all networks of a pipeline, are meant too.
 
     Parameters
     ----------
@@ -114,7 +113,7 @@ def quantize_weights(
     TypeError
         If `model` is none.
     ValueError
-        For values out of range; models that are updatable or hold no neural network; results of 2 GiB or more.
+        For values out of range; models that hold no neural network; results of 2 GiB or more.
     FormatError
         If the model is damaged.
 
@@ -255,8 +254,6 @@ def _run(
         writer = None
         if destination is not None:
             writer = open_writer(function, destination, model, overwrite=overwrite)
-        if not quantization.restores:
-            require_fixed(function, document, name_of(model))
         run = Transformation(quantization, selector, threads, progress)
         run.apply(function, document)
         if strict:

@@ -89,7 +89,7 @@ class Transformation:
         self._notify("", done, total)
         for place in document.places:
             layer = place.read()
-            found = weights_of(layer, place.where)
+            found = weights_of(layer, place)
             done = sum((_Extent.of(weights) for weights in found), done)
             if sum(self._settle_layer(weights) for weights in found):
                 self._replace(place, layer)
@@ -148,6 +148,8 @@ class Transformation:
         if self._quantization.restores:
             if kind == "float32":
                 raise Keep("not compressed", planned=True)
+        elif weight.is_updatable:
+            raise Keep("is updatable", planned=True)
         elif kind in ("quantized", "int8"):
             raise Keep(f"compressed already ({describe(weight.weight.params)})", planned=True)
         obstacle = None if chosen else obstacle_of(self._selector, weight)

@@ -179,6 +179,8 @@ class _Check:
         new = kind_of(other.params)
         if weight.untouched is not None or "empty" in (kind, new):
             raise _Wrong("its values changed, although it is not compressed")
+        if named.is_updatable and new != "float32":
+            raise _Wrong("its layer is updatable, which takes float32 weights only")
         if new == "float32" and kind != "float32":
             self._restored(named, kind, other.read())
             if kind == "int8":
@@ -221,7 +223,7 @@ class _Check:
 
 
 def _flat(layer: Any, place: LayerPlace) -> list[NetworkWeight]:
-    return [weight for found in weights_of(layer, place.where) for weight in found]
+    return [weight for found in weights_of(layer, place) for weight in found]
 
 
 def _source(weight: NetworkWeight, read: Any) -> Any:
