@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from . import coremltools_config, recipes
 from .config_files import FILE_SUFFIXES, parse_json, parse_yaml, read_config_file
 from .intake import whole
 from .name_patterns import MODULE, NamePatterns
+from .paths import user_path
 from .specs import SPECS, Palettize, Prune, Quantize, Spec, spec_from_dict, spec_to_dict
 from .suggestions import suggestion
 from .weight_config import KEEP, WeightConfig
@@ -184,7 +184,7 @@ class Config:
             If there is no such file.
         """
         try:
-            values = read_config_file(Path(path))
+            values = read_config_file(user_path(path))
             return cls.from_recipe(values, recipe) if recipe is not None else cls.from_dict(values)
         except ValueError as error:
             message = str(error)

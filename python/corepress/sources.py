@@ -46,7 +46,7 @@ class Snapshot:
     """
 
     def __init__(self, source: str | os.PathLike[str]) -> None:
-        self.source = os.fspath(source)
+        self.source = os.path.expanduser(source)
         self._states = self._now()
 
     def _now(self) -> dict[str, FileState | None]:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import FormatError
+from ..paths import user_path
 from ..sources import MANIFEST, Snapshot
 from .kinds import refuse_foreign, refuse_pointer
 
@@ -100,7 +101,7 @@ class Package:
         FormatError
             If it is of another kind, or the package is damaged.
         """
-        path = Path(path)
+        path = user_path(path)
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such package")
         refuse_foreign(path)

@@ -11,6 +11,7 @@ from types import TracebackType
 
 from ..errors import FormatError
 from ..outputs import partial_folder, put_in_place, remove_partials, sync
+from ..paths import user_path
 from ..sources import MANIFEST
 from .package import Package, directory_size, place_of, require_regular
 from .weight_file import WeightFileWriter
@@ -34,7 +35,7 @@ class PackageWriter:
 
     def __init__(self, source: Package, destination: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         self.source = source
-        self.destination = Path(destination)
+        self.destination = user_path(destination)
         self.overwrite = overwrite
         self._stack = ExitStack()
         remove_partials(self.destination)

@@ -6,11 +6,11 @@ import dataclasses
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..documents import from_json, to_json
 from ..outputs import write_output
+from ..paths import user_path
 from .records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, unchanged_by_reason
 from .remarks import remarks
 from .table import Column, format_bytes, render
@@ -191,11 +191,11 @@ class Report:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Report:
         """Read what `save` wrote."""
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        return cls.from_json(user_path(path).read_text(encoding="utf-8"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as JSON; the file appears only when it is whole."""
-        write_output(path, self.to_json() + "\n")
+        write_output(user_path(path), self.to_json() + "\n")
 
     def __str__(self) -> str:
         table = render(_COLUMNS, self.weights)

@@ -11,6 +11,7 @@ from ..coreml.kinds import refuse_foreign
 from ..coreml.package import Package
 from ..coreml.package_writer import PackageWriter
 from ..outputs import remove_partials, sync, write_output
+from ..paths import user_path
 from .document import Document
 from .network import require_network
 
@@ -50,7 +51,7 @@ def open_model(function: str, model: Any) -> Document:
         If it is of another kind, or damaged.
     """
     if is_path(model):
-        path = Path(model)
+        path = user_path(model)
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file")
         refuse_foreign(path)
@@ -79,7 +80,7 @@ def holds_network(path: Path) -> bool:
 
 def size_of(path: StrPath) -> int:
     """Bytes of a file, or of all files of a package."""
-    path = Path(path)
+    path = user_path(path)
     return Package.open(path).size if path.is_dir() else path.stat().st_size
 
 
@@ -134,9 +135,9 @@ class ModelFileWriter:
 
     def __init__(self, function: str, destination: StrPath, source: StrPath | None, *, overwrite: bool) -> None:
         self._function, self._overwrite = function, overwrite
-        self.destination = Path(destination)
+        self.destination = user_path(destination)
         remove_partials(self.destination)
-        self._check(None if source is None else Path(source))
+        self._check(None if source is None else user_path(source))
 
     def _check(self, source: Path | None) -> None:
         destination = self.destination
@@ -164,6 +165,6 @@ def open_writer(
     function: str, destination: StrPath, model: Any, *, overwrite: bool
 ) -> ModelFileWriter | PackageModelWriter:
     """The writer of what becomes of a model: a package of a package, else a file."""
-    if is_path(model) and Path(model).is_dir():
+    if is_path(model) and user_path(model).is_dir():
         return PackageModelWriter(model, destination, overwrite=overwrite)
     return ModelFileWriter(function, destination, model if is_path(model) else None, overwrite=overwrite)

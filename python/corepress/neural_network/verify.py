@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from ..coreml.package import Package
 from ..coreml.verify import Verification, VerifiedWeight, other_files
 from ..errors import FormatError
 from ..measure import Error
+from ..paths import user_path
 from ..sources import unchanged
 from .document import Document, LayerPlace, ModelNode
 from .layers import LayerWeight
@@ -96,7 +96,7 @@ class _DamagedSource(Exception):
 
 def _other_files(source: Any, quantized: Any) -> Iterator[str]:
     """Files of packages that are not the model."""
-    folders = [is_path(model) and Path(model).is_dir() for model in (source, quantized)]
+    folders = [is_path(model) and user_path(model).is_dir() for model in (source, quantized)]
     if all(folders):
         package, other = Package.open(source), Package.open(quantized)
         yield from other_files(package, {package.model_path}, other, {other.model_path})
