@@ -18,7 +18,7 @@ namespace corepress {
 // One group of a tensor: `layout.outer` runs of `layout.run` values.
 template <typename Bits>
 struct GroupView {
-    static constexpr int64_t kLongestRun = int64_t{1} << 22;  // of values between two looks at whether to stop
+    static constexpr int64_t kUnwatched = int64_t{1} << 22;  // values between two looks at whether to stop
 
     const Bits* values;
     GroupLayout layout;
@@ -29,10 +29,13 @@ struct GroupView {
     // Calls body(values, length) over the part [begin, end) of the group's own order.
     template <typename Body>
     void for_each(int64_t begin, int64_t end, Body&& body) const {
-        while (begin < end) {
+        for (int64_t look = begin + kUnwatched; begin < end;) {
             const int64_t within = begin % layout.run;
-            const int64_t length = std::min({layout.run - within, end - begin, kLongestRun});
-            check_stop();
+            const int64_t length = std::min({layout.run - within, end - begin, kUnwatched});
+            if (begin >= look) {
+                check_stop();
+                look = begin + kUnwatched;
+            }
             body(values + layout.offset(begin / layout.run, group) + within, length);
             begin += length;
         }

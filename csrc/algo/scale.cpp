@@ -35,6 +35,16 @@ float round_up_from_zero(double scale) {
     return Format<Bits>::to_float(std::max(bits, Format<Bits>::kMinimum));
 }
 
+// Calls body(values, importance, count) for parts of a run, between which it can be stopped.
+template <typename Bits, typename Body>
+[[gnu::noinline]] void in_parts(const Bits* values, const float* importance, int64_t length, int64_t part,
+                                const Body& body) {
+    for (int64_t begin = 0; begin < length; begin += part) {
+        check_stop();
+        body(values + begin, importance == nullptr ? nullptr : importance + begin, std::min(part, length - begin));
+    }
+}
+
 // Calls body(values, importance, count) for the values of a block, a tile of short runs at a time.
 template <typename Bits, typename Body>
 void for_each_tile(const BlockValues<Bits>& block, const Body& body) {
@@ -43,15 +53,12 @@ void for_each_tile(const BlockValues<Bits>& block, const Body& body) {
     float importance[kTile];
     const bool weighted = block.importance != nullptr;
     int64_t filled = 0;
+    if (block.layout.group_size() > kLongestRun) check_stop();
     block.layout.for_each_run(block.group, [&](int64_t offset, int64_t length) {
         const float* const of_run = weighted ? block.importance + offset : nullptr;
         if (length >= kLongRun || length == block.layout.group_size()) {
-            for (int64_t begin = 0; begin < length; begin += kLongestRun) {
-                check_stop();
-                body(block.values + offset + begin, weighted ? of_run + begin : nullptr,
-                     std::min(kLongestRun, length - begin));
-            }
-            return;
+            if (length <= kLongestRun) return body(block.values + offset, of_run, length);
+            return in_parts(block.values + offset, of_run, length, kLongestRun, body);
         }
         if (filled + length > kTile) {
             body(tile, weighted ? importance : nullptr, filled);

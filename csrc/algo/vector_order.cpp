@@ -1,8 +1,9 @@
 #include "algo/vector_order.h"
-#include "core/parallel.h"
-#include "core/stop.h"
 
 #include <algorithm>
+
+#include "core/parallel.h"
+#include "core/stop.h"
 
 namespace corepress {
 

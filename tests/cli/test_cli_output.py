@@ -66,6 +66,7 @@ def test_parameters_become_flags(text, expected):
 def test_names_of_functions_go(prefix):
     assert without_function(f"{prefix}weight a: too long") == "weight a: too long"
     assert without_function("UNet.mlpackage: no such file") == "UNet.mlpackage: no such file"
+    assert without_function("shared: 1 of 2 values are NaN") == "shared: 1 of 2 values are NaN"
 
 
 def test_messages_have_one_prefix(shell, unet, tmp_path):

@@ -27,6 +27,7 @@ def completions(*words):
         ("quantize --dtype i", ["int8", "int4"]),
         ("quantize --scale-search m", ["mse"]),
         ("quantize --mode k", ["kmeans_lut"]),
+        ("palettize --mode k", ["kmeans"]),
         ("quantize --layer-type conv", ["convolution", "convolution3d"]),
         ("prune --dim ", ["0", "1"]),
         ("compress --config rec", ["file"]),
@@ -52,8 +53,9 @@ def test_every_flag_with_a_list_of_values_offers_them():
 
 
 def test_modes_of_networks_are_known():
-    assert set(MORE_VALUES["mode"]) <= set(QUANTIZATION_MODES)
-    assert "mode" in {each.name for each in corepress.commands[SPECS["quantize"].verb].params}
+    assert set(MORE_VALUES["quantize", "mode"]) <= set(QUANTIZATION_MODES)
+    for verb, name in MORE_VALUES:
+        assert name in {each.name for each in corepress.commands[SPECS[verb].verb].params}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

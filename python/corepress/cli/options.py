@@ -165,7 +165,7 @@ SHELL_HELP = {
 }
 
 
-MORE_VALUES = {"mode": ("linear_lut", "kmeans_lut")}  # that quantize takes for .mlmodel files
+MORE_VALUES = {("quantize", "mode"): ("linear_lut", "kmeans_lut")}  # for .mlmodel files
 
 
 class _Ratio(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic from click 8.3 on
@@ -197,7 +197,8 @@ def spec_options(spec: type[Spec]) -> Decorator:
     for each in flag_fields(spec):
         type_text, text = documented[each.name]
         text = SHELL_HELP[spec.verb].get(each.name, _with_flags(text, of_two_words))
-        options.append(_field_option(each, hints[each.name], type_text, text))
+        more = MORE_VALUES.get((spec.verb, each.name), ())
+        options.append(_field_option(each, hints[each.name], type_text, text, more))
     return together(*options)
 
 
@@ -215,7 +216,7 @@ def _with_flags(text: str, names: list[str]) -> str:
     return re.sub(rf"\b({'|'.join(names)})\b", lambda match: flag(match[0]), text)
 
 
-def _field_option(option: Field[Any], hint: Any, type_text: str, text: str) -> Decorator:
+def _field_option(option: Field[Any], hint: Any, type_text: str, text: str, more: Iterable[str]) -> Decorator:
     kinds = [part for part in get_args(hint) or (hint,) if part is not NoneType]
     # A parameter that also takes a tuple is a single value in the shell.
     kind = next((part for part in kinds if get_origin(part) is not tuple), kinds[0])
@@ -232,7 +233,7 @@ def _field_option(option: Field[Any], hint: Any, type_text: str, text: str) -> D
     if choices := re.search(r"\{(.*)\}", type_text):
         values = re.sub(r'[\s"]', "", choices[1]).split(",")
         attributes["metavar"] = f"[{'|'.join(values)}]"
-        attributes["shell_complete"] = offers(lambda: [*values, *MORE_VALUES.get(option.name, ())])
+        attributes["shell_complete"] = offers(lambda: [*values, *more])
     return click.option(flag(option.name), option.name, **attributes)
 
 

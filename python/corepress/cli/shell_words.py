@@ -7,7 +7,11 @@ from collections.abc import Mapping
 
 import click
 
-_FUNCTION = re.compile(r"(?:[a-z_]+(?: list)?|WeightSelector|Config): ")
+# What messages of the library begin with; the name of a weight may stand there as well.
+_FUNCTION = re.compile(
+    "(?:palettize|quantize|prune|compress|decompress|inspect|plan|verify|compare|error|config|recipe|bench"
+    "|quantize_weights|convert_to_fp16|compare_models|Config|WeightSelector): "
+)
 _VALUE = r"=(?:(?P<true>True)\b|'(?P<text>[^']*)'|\"(?P<quoted>[^\"]*)\"|(?P<plain>[\w.:]+))"
 
 
@@ -45,4 +49,5 @@ def in_shell_words(text: str, flags: Mapping[str, str]) -> str:
 
 def without_function(text: str) -> str:
     """A message without the name of the Python function that begins it."""
-    return _FUNCTION.sub("", text, count=1) if _FUNCTION.match(text) else text
+    match = _FUNCTION.match(text)
+    return text[match.end() :] if match else text

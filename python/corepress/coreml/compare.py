@@ -193,7 +193,7 @@ def compare(
     FormatError
         If a package is damaged.
     """
-    num_threads = as_threads("compare_models", num_threads)
+    num_threads = as_threads("compare", num_threads)
     started = time.perf_counter()
     packages = Package.open(first), Package.open(second)
     program = Program(packages[0])
