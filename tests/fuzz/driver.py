@@ -100,5 +100,5 @@ def _guided(
         return target.mutate(data, rng, rng.choice(seeds))[:limit]
 
     flags = [f"-max_total_time={arguments.seconds}", f"-seed={arguments.seed}", "-max_len=65536", "-rss_limit_mb=4096"]
-    atheris.Setup([sys.argv[0], *flags, "-timeout=60", str(corpus)], one, custom_mutator=mutator)
+    atheris.Setup([sys.argv[0], *flags, "-timeout=600", str(corpus)], one, custom_mutator=mutator)
     atheris.Fuzz()
