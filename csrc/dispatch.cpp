@@ -21,22 +21,38 @@ extern const KernelTable kernels_avx512;
 namespace {
 
 #ifdef COREPRESS_X86_LEVELS
-// Clang's __builtin_cpu_supports does not know this one.
-bool has_f16c() {
-    unsigned int a, b, c, d;
-    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+// Asked of the processor itself: __builtin_cpu_supports does not know every feature with every compiler, and needs a
+// library that clang-cl does not link.
+struct Registers {
+    unsigned int a = 0, b = 0, c = 0, d = 0;
+};
+
+Registers cpuid(unsigned int leaf) {
+    Registers result;
+    __get_cpuid_count(leaf, 0, &result.a, &result.b, &result.c, &result.d);
+    return result;
 }
+
+// Of the registers that the system saves when it changes between threads.
+unsigned int saved_registers() {
+    unsigned int low, high;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+bool has(unsigned int features, unsigned int all) { return (features & all) == all; }
 #endif
 
 std::vector<const KernelTable*> runnable() {
     std::vector<const KernelTable*> tables{&kernels_baseline};
 #ifdef COREPRESS_X86_LEVELS
-    __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                      __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
-                      __builtin_cpu_supports("popcnt") && has_f16c();
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    const Registers first = cpuid(1), extended = cpuid(7);
+    if (!has(first.c, bit_OSXSAVE)) return tables;
+    const unsigned int saved = saved_registers(), ymm = 0x6, zmm = 0xe6;
+    const bool avx2 = has(saved, ymm) && has(first.c, bit_AVX | bit_FMA | bit_F16C | bit_POPCNT) &&
+                      has(extended.b, bit_AVX2 | bit_BMI | bit_BMI2);
+    const bool avx512 =
+        avx2 && has(saved, zmm) && has(extended.b, bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ);
     if (avx2) tables.push_back(&kernels_avx2);
     if (avx512) tables.push_back(&kernels_avx512);
 #endif

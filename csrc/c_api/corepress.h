@@ -28,8 +28,10 @@
 
 #include <stdint.h>
 
-#if defined(_WIN32)
-#define COREPRESS_API
+#if defined(_WIN32) && defined(COREPRESS_BUILDING)
+#define COREPRESS_API __declspec(dllexport)
+#elif defined(_WIN32)
+#define COREPRESS_API __declspec(dllimport)
 #else
 #define COREPRESS_API __attribute__((visibility("default")))
 #endif

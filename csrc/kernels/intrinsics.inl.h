@@ -288,9 +288,11 @@ struct ByteTables {
         if constexpr (kTables == 1) {
             return vqtbl1q_u8(tables[0], codes);
         } else if constexpr (kTables == 2) {
-            return vqtbl2q_u8({{tables[0], tables[1]}}, codes);
+            const uint8x16x2_t both = {{tables[0], tables[1]}};
+            return vqtbl2q_u8(both, codes);
         } else {
-            return vqtbl4q_u8({{tables[0], tables[1], tables[2], tables[3]}}, codes);
+            const uint8x16x4_t all = {{tables[0], tables[1], tables[2], tables[3]}};
+            return vqtbl4q_u8(all, codes);
         }
     }
 };
@@ -299,7 +301,9 @@ template <int kTables>
 inline void look_up_codes(const uint8_t* codes, const ByteTables<kTables>& lower, const ByteTables<kTables>& upper,
                           char* values) {
     const uint8x16_t loaded = vld1q_u8(codes);
-    vst2q_u8(reinterpret_cast<uint8_t*>(values), {{lower.look_up(loaded), upper.look_up(loaded)}});
+    // Named, as some of these functions are macros of Clang's, which commas in braces would give more arguments.
+    const uint8x16x2_t bytes = {{lower.look_up(loaded), upper.look_up(loaded)}};
+    vst2q_u8(reinterpret_cast<uint8_t*>(values), bytes);
 }
 #endif
 

@@ -4,9 +4,6 @@
 //
 //   changing_arrays                 what can be provoked without chance, then each call a few times
 //   changing_arrays --seconds 600   calls until the time is over
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -40,6 +37,7 @@
 #include "core/formats.h"
 #include "core/half.h"
 #include "dispatch.h"
+#include "guarded_array.h"
 
 namespace {
 
@@ -48,37 +46,6 @@ using namespace corepress;
 void expect(bool holds, const char* what) {
     if (!holds) throw std::logic_error(what);
 }
-
-// An array that ends where memory without access begins.
-template <typename T>
-class Guarded {
-public:
-    explicit Guarded(int64_t count) : size_(count) {
-        const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), bytes = static_cast<size_t>(count) * sizeof(T);
-        length_ = (bytes + page - 1) / page * page + 2 * page;
-        memory_ = static_cast<char*>(mmap(nullptr, length_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0));
-        if (memory_ == MAP_FAILED || mprotect(memory_, page, PROT_NONE) != 0 ||
-            mprotect(memory_ + length_ - page, page, PROT_NONE) != 0) {
-            std::perror("mmap");
-            std::abort();
-        }
-        data_ = reinterpret_cast<T*>(memory_ + length_ - page - bytes);
-    }
-    Guarded(const Guarded&) = delete;
-    Guarded& operator=(const Guarded&) = delete;
-    ~Guarded() { munmap(memory_, length_); }
-
-    T* data() const { return data_; }
-    int64_t size() const { return size_; }
-    Span<T> span() const { return {data_, size_}; }
-    Span<const T> view() const { return {data_, size_}; }
-
-private:
-    int64_t size_;
-    size_t length_;
-    char* memory_;
-    T* data_;
-};
 
 template <typename Bits>
 Bits bits_of(double value) {
