@@ -8,7 +8,7 @@ import sys
 import pytest
 from coreml_helpers import digest, model_file, weight_file
 
-from corepress import FormatError, SourceChangedError, coreml, outputs
+from corepress import FormatError, SourceChangedError, coreml, system
 from corepress.coreml.package import Package
 from corepress.coreml.package_writer import PackageWriter
 
@@ -223,8 +223,8 @@ def test_a_source_that_changes_before_the_end_is_no_result(package, tmp_path):
 def _killed(package, destination, moment):
     """A process that ends without cleaning up when it calls a function of the writer's module."""
     code = (
-        "import os, sys; from corepress import coreml, outputs; from corepress.coreml import package_writer\n"
-        "outputs.exchange = lambda first, second: False\n"
+        "import os, sys; from corepress import coreml, system; from corepress.coreml import package_writer\n"
+        "system.current.exchange = lambda first, second: False\n"
         f"{moment} = lambda *_: os._exit(9)\n"
         "coreml.compress(sys.argv[1], sys.argv[2], {'quantize': {}}, overwrite=True)"
     )
@@ -306,7 +306,7 @@ def test_a_failed_replacement_brings_the_old_package_back(package, tmp_path, mon
             raise OSError("disk on fire")
         rename(source, target)
 
-    monkeypatch.setattr(outputs, "exchange", lambda first, second: False)
+    monkeypatch.setattr(system.current, "exchange", lambda first, second: False)
     monkeypatch.setattr(os, "rename", fail_second)
     with pytest.raises(OSError, match="disk on fire"):
         _copy(package, destination, overwrite=True)

@@ -229,9 +229,3 @@ _COLUMNS = (
     Column("after", lambda record: format_bytes(record.bytes_after), right=True),
     Column("SNR dB", _signal_to_noise, right=True),
 )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
