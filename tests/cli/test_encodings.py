@@ -63,12 +63,13 @@ def test_messages_are_written_too(source, tmp_path):
     assert rb"\u7121\u3044.mlpackage" in done.stderr
 
 
-def test_characters_that_an_encoding_lacks(monkeypatch):
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape", "backslashreplace"])
+def test_characters_that_an_encoding_lacks(monkeypatch, errors):
     written = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", errors="strict"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", errors=errors))
     console.write_plainly()
-    print("a → b… ─── é 重", end="", flush=True)
-    assert written.getvalue() == rb"a -> b... --- \xe9 \u91cd"
+    print("a → b… ─── é 重 \udcff\ud800", end="", flush=True)
+    assert written.getvalue() == rb"a -> b... --- \xe9 \u91cd " + b"\xff" + rb"\ud800"
 
 
 def test_streams_that_know_better_are_left_alone(monkeypatch):

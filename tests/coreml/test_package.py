@@ -231,7 +231,6 @@ def _killed(package, destination, moment):
     assert subprocess.run([sys.executable, "-c", code, package, destination], check=False).returncode == 9
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no locks that end with a process")
 def test_what_a_killed_run_left_is_removed(package, tmp_path, caplog):
     destination = tmp_path / "copy.mlpackage"
     _killed(package, destination, "package_writer.put_in_place")
@@ -241,7 +240,6 @@ def test_what_a_killed_run_left_is_removed(package, tmp_path, caplog):
     assert f"{left}: removed" in caplog.text
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no locks that end with a process")
 def test_a_package_that_a_killed_run_moved_away_is_brought_back(package, tmp_path, caplog):
     destination = tmp_path / "copy.mlpackage"
     _copy(package, destination, edit=lambda writer: writer.write_model(b"old"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import queue
 import signal
@@ -25,6 +24,7 @@ from corepress.system.linux import Linux
 from corepress.system.macos import MacOS
 from corepress.system.windows import Windows
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a Unix plays the others")
 SYSTEMS = (System, posix.Posix, Linux, MacOS, Windows)
 
 
@@ -85,6 +85,7 @@ def test_macos_clones_and_exchanges_where_it_can(apple, package, tmp_path):
 
 @pytest.mark.parametrize("knows", [True, False])
 def test_macos_flushes_to_the_disk_itself(file, monkeypatch, knows):
+    fcntl = pytest.importorskip("fcntl")
     requests, flushed = [], []
 
     def request(descriptor, number):

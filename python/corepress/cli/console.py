@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import codecs
+import io
 import sys
 
 _PLAIN = {"…": "...", "→": "->", **dict.fromkeys("─━═", "-"), **dict.fromkeys("│┃║", "|"), **dict.fromkeys("┼╪╇", "+")}
 _NAME = "corepress"
+_REPLACED = ("strict", "surrogateescape", "backslashreplace")  # what streams do that nobody told otherwise
 
 
-def _plainly(error: UnicodeError) -> tuple[str, int]:
-    """What to write instead of characters that an encoding lacks."""
+def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What to write instead of a character that an encoding lacks; bytes of names that are no text stay as they are."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    lacking = error.object[error.start : error.end]
-    plain = (_PLAIN.get(each) or each.encode("ascii", "backslashreplace").decode() for each in lacking)
-    return "".join(plain), error.end
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff":
+        return character.encode("utf-8", "surrogateescape"), error.start + 1
+    return _PLAIN.get(character) or character.encode("ascii", "backslashreplace").decode(), error.start + 1
 
 
 codecs.register_error(_NAME, _plainly)
@@ -24,5 +27,5 @@ codecs.register_error(_NAME, _plainly)
 def write_plainly() -> None:
     """Let the standard streams write characters that their encoding lacks in another way instead of failing."""
     for stream in (sys.stdout, sys.stderr):
-        if getattr(stream, "errors", None) in ("strict", "backslashreplace") and hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in _REPLACED:
             stream.reconfigure(errors=_NAME)

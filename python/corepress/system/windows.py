@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import queue as queues
 import signal
@@ -60,10 +61,8 @@ class Windows(System):
         os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except PermissionError:
-            return False
-        except OSError:
-            return None
+        except OSError as error:
+            return False if error.errno in (0, errno.EACCES, errno.EDEADLK) else None  # Wine gives no reason
         finally:
             os.lseek(descriptor, 0, os.SEEK_SET)
         return True
