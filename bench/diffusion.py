@@ -32,9 +32,9 @@ from rich.table import Table
 
 import documents
 import peers
+from corepress import system
 from corepress.benchmark.architectures import ARCHITECTURES
 from corepress.benchmark.drawn_weights import WeightPool
-from corepress.benchmark.machine import cpus
 from corepress.benchmark.methods import METHODS
 from corepress.benchmark.streaming import (
     SAMPLED_SHAPES,
@@ -69,7 +69,7 @@ def copy_seconds_per_byte(scratch: Path, quick: bool) -> dict[str, float]:
 
 
 def number_of_threads(text: str) -> int:
-    return cpus() if text == "all" else int(text)
+    return system.current.cpus() if text == "all" else int(text)
 
 
 def print_model(results: Sequence[Measured], others: Sequence[PeerMeasured], copies: dict[str, float]) -> None:
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--sampled", nargs="+", choices=METHODS, default=[], help="methods that a sample must do for")
-    parser.add_argument("--threads", nargs="+", type=number_of_threads, default=[1, cpus()], metavar="N")
+    parser.add_argument("--threads", nargs="+", type=number_of_threads, default=[1, system.current.cpus()], metavar="N")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each call, of which the best counts")
     parser.add_argument("--peers", nargs="+", choices=peers.PACKAGES, default=list(peers.PACKAGES), metavar="TOOL")
     parser.add_argument("--no-peers", action="store_true", help="leave the other tools out, which take minutes")

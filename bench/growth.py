@@ -21,9 +21,9 @@ from rich.table import Table
 
 import corepress as cp
 import documents
+from corepress import system
 from corepress.benchmark import memory as memory_of_calls
 from corepress.benchmark import timing
-from corepress.benchmark.machine import cpus
 from weights import normal, weight
 
 Line = dict[str, Any]
@@ -50,7 +50,7 @@ MEMORY_JOBS = JOBS | {
 
 def timed(run: Callable[..., Any], count: int, budget: float) -> Line:
     """Seconds by one thread and by all CPUs, the rate and the speed-up."""
-    jobs = {"one": lambda: run(num_threads=1), "all": lambda: run(num_threads=cpus())}
+    jobs = {"one": lambda: run(num_threads=1), "all": lambda: run(num_threads=system.current.cpus())}
     best = timing.best_seconds(jobs, budget=budget, most=200)
     return {
         "seconds_of_one_thread": best["one"],
@@ -214,7 +214,7 @@ def main() -> None:
             console.print("memory: left out, this system does not tell the peak of a process")
             continue
         results[name] = tables[name]()
-        print_lines(f"{name}, {cp.simd_level()}, {cpus()} CPUs", results[name], console)
+        print_lines(f"{name}, {cp.simd_level()}, {system.current.cpus()} CPUs", results[name], console)
     documents.save(options, {"quick": quick}, results)
 
 

@@ -27,9 +27,8 @@ from rich.table import Table
 import corepress as cp
 import documents
 import peers
-from corepress import _core
+from corepress import _core, system
 from corepress.benchmark import timing
-from corepress.benchmark.machine import cpus
 from rows import PALETTES, QUANTIZED, ROWS, Peer, Row, unsupported
 
 TOLERANCE = 1e-4  # by which our squared error may exceed a peer's: theirs is rounded otherwise
@@ -245,14 +244,14 @@ def main() -> None:
                 wrong.append(f"{name}: {error}")
         if not options.rows:
             goals.append(measure_import())
-            if cpus() > 1:
+            if system.current.cpus() > 1:
                 goals += [
-                    measure_threads(row, cpus(), quick=options.quick)
+                    measure_threads(row, system.current.cpus(), quick=options.quick)
                     for row in (PALETTES[3], PALETTES[6], QUANTIZED[0])
                 ]
     if peers.absent() and not options.no_peers:
         notes.append(f"not installed: {', '.join(peers.absent())}")
-    threads = options.threads or cpus()
+    threads = options.threads or system.current.cpus()
     print_goals(goals, console, f"{platform.machine()}, {options.level}, {threads} threads, {options.clock} time")
     for note in notes + wrong:
         console.print(note)

@@ -1,12 +1,18 @@
 #include "bindings/native_call.h"
 
+#include <memory>
 #include <utility>
-#include <vector>
 
 namespace corepress {
 namespace {
 
-thread_local std::vector<std::shared_ptr<StopFlag>> entered;
+struct Entered {
+    std::shared_ptr<StopFlag> flag;
+    std::unique_ptr<Entered> outer;
+};
+
+// A bare pointer: GCC for Windows destroys what a thread owns after giving its memory back.
+thread_local Entered* entered = nullptr;
 
 // Signals reach Python's handlers on the main thread only, and only when it asks for them.
 bool has_pending_error(void*) {
@@ -25,12 +31,15 @@ void raise_stopped(std::exception_ptr failure) {
 
 }  // namespace
 
-void StopSource::enter() const { entered.push_back(flag_); }
+void StopSource::enter() const { entered = new Entered{flag_, std::unique_ptr<Entered>(entered)}; }
 
-void StopSource::leave() { entered.pop_back(); }
+void StopSource::leave() {
+    const std::unique_ptr<Entered> left(entered);
+    entered = left->outer.release();
+}
 
 NativeCall::NativeCall()
-    : flag_(entered.empty() ? std::make_shared<StopFlag>() : entered.back()),
+    : flag_(entered == nullptr ? std::make_shared<StopFlag>() : entered->flag),
       scope_(flag_.get(), {&has_pending_error, nullptr}) {}
 
 void bind_stop(py::module_& module) {
@@ -45,7 +54,7 @@ void bind_stop(py::module_& module) {
              })
         .def("__exit__", [](const StopSource&, const py::args&) { StopSource::leave(); });
     module.def("check_stop", [] {
-        if (!entered.empty() && entered.back()->is_raised()) throw Stopped();
+        if (entered != nullptr && entered->flag->is_raised()) throw Stopped();
     });
 }
 

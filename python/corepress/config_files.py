@@ -31,7 +31,7 @@ def read_config_file(path: Path) -> Any:
     if suffix not in FILE_SUFFIXES:
         raise ValueError(f"{path}: a config file must end in {', '.join(FILE_SUFFIXES)}")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         near = [each.name for each in path.parent.glob("*") if each.suffix.lower() in FILE_SUFFIXES]
         raise FileNotFoundError(f"{path}: no such config file{suggestion(path.name, near)}") from None

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-INTERRUPTS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+INTERRUPTS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def _handled_by(handler: Callable[[int, FrameType | None], None], replaces: Call
 
 @contextmanager
 def interrupts_as_exceptions(arrived: list[int]) -> Iterator[None]:
-    """Raise `KeyboardInterrupt` on SIGINT, and `SystemExit` with 128 + its number on SIGTERM and SIGHUP.
+    """Raise `KeyboardInterrupt` on SIGINT, and `SystemExit` with 128 + its number on the others of `INTERRUPTS`.
 
     A signal that is ignored, or that the caller handles, is left so.
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import fnmatch
 import re
 import reprlib
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+
+from . import system
 
 REGULAR, MODULE = "re:", "module:"
 SECONDS_OF_MATCHING = 5.0  # of the CPU, for all regular expressions on one name
@@ -97,42 +95,13 @@ def _within_time(expressions: Sequence[tuple[int, re.Pattern[str]]], names: Sequ
         return found
 
     try:
-        return _within(SECONDS_OF_MATCHING, match)
-    except _TimeIsUp:
+        return system.current.within(SECONDS_OF_MATCHING, match)
+    except system.TimeIsUp:
         pattern = reprlib.repr(REGULAR + expressions[tried][1].pattern)
         raise ValueError(
             f"config: {pattern} takes more than {SECONDS_OF_MATCHING:g} s to match the name {reprlib.repr(names[0])}; "
             "repetitions within repetitions, such as (a+)+, must be written in another way"
         ) from None
-
-
-class _TimeIsUp(Exception):
-    pass
-
-
-_Result = TypeVar("_Result")
-
-
-def _within(seconds: float, work: Callable[[], _Result]) -> _Result:
-    """Do some work, and raise `_TimeIsUp` if it takes more time of the CPU where the system can interrupt it.
-
-    The matching of regular expressions holds Python's lock and looks at nothing but signals, in the main thread.
-    """
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        return work()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _TimeIsUp
-
-    before = signal.signal(signal.SIGVTALRM, stop)
-    try:
-        signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-        try:
-            return work()
-        finally:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    finally:
-        signal.signal(signal.SIGVTALRM, before)
 
 
 def _require_length(pattern: str, longest: int) -> None:

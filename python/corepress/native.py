@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import _core
+from . import _core, system
 
 _ROOT = os.path.dirname(_core.__file__)  # where the build put them, for an editable installation too
 
@@ -40,6 +40,14 @@ def get_library() -> str:
     -------
     str
         Path of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the installation lacks it.
     """
-    libraries = os.path.join(_ROOT, "lib")
-    return os.path.join(libraries, next(name for name in os.listdir(libraries) if name.startswith("libcorepress.")))
+    places = [os.path.join(_ROOT, folder, name) for folder in ("lib", "bin") for name in system.current.library_names]
+    for path in places:
+        if os.path.isfile(path):
+            return path
+    raise FileNotFoundError(f"get_library: no {' or '.join(places)}; install corepress again")

@@ -6,29 +6,16 @@ import contextlib
 import logging
 import os
 import re
-import shutil
 import stat
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import system
+
 _PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{16}\.partial", re.DOTALL)
-_REPLACED = "replaced"
-_WRITTEN_THROUGH = ("/dev/", "/proc/")
+_WRITTEN, _REPLACED, _LOCK = "written", "replaced", "lock"  # in a partial folder
 _log = logging.getLogger("corepress")
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or directory is on the disk."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # Windows does not open directories
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_output(path: str | os.PathLike[str], content: str | bytes | Iterable[bytes]) -> None:
@@ -57,26 +44,21 @@ def write_output(path: str | os.PathLike[str], content: str | bytes | Iterable[b
     target = Path(os.path.realpath(path))
     remove_partials(target)
     mode = stat.S_IMODE(target.stat().st_mode) & 0o777 if target.exists() else None
-    temporary = partial_path(target)
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        with os.fdopen(descriptor, "wb") as opened:
-            _lock(opened.fileno())
+    with partial_folder(target) as folder:
+        built = folder / _WRITTEN
+        with open(built, "xb") as opened:
             opened.writelines(pieces)
             opened.flush()
-            os.fsync(opened.fileno())
-            if mode is not None:
-                os.chmod(temporary, mode)
-            os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(target.parent)
+            system.current.flush(opened.fileno())
+        if mode is not None:
+            built.chmod(mode)
+        system.current.replace(built, target)
+    system.current.sync(target.parent)
 
 
 def _is_written_through(path: str | os.PathLike[str]) -> bool:
     absolute = os.path.abspath(path)
-    if absolute.startswith(_WRITTEN_THROUGH):
+    if absolute.startswith(system.current.device_folders):
         return True
     try:
         return not stat.S_ISREG(os.stat(absolute).st_mode)
@@ -100,9 +82,9 @@ def output_obstacle(path: Path, sources: Iterable[Path], result: Path | None) ->
     if path.is_dir():
         return "is a directory"
     for source in sources:
-        if resolved.is_relative_to(os.path.realpath(source)) or _is_same(path, source):
+        if system.current.is_inside(path, source):
             return f"is {source} or inside it, which is only read"
-    if result is not None and resolved.is_relative_to(os.path.realpath(result)):
+    if result is not None and system.current.is_inside(path, result):
         return f"is {result} or inside it, which is the result"
     if _is_written_through(path):
         return None if os.access(path, os.W_OK) else "cannot be written to"
@@ -111,26 +93,6 @@ def output_obstacle(path: Path, sources: Iterable[Path], result: Path | None) ->
     if not os.access(resolved.parent, os.W_OK | os.X_OK):
         return f"is in the folder {resolved.parent}, which cannot be written to"
     return None
-
-
-def _is_same(path: Path, other: Path) -> bool:
-    return path.exists() and other.exists() and path.samefile(other)
-
-
-def exchange(first: Path, second: Path) -> bool:
-    """Let two files or folders take each other's names at one instant; False where the system cannot."""
-    import ctypes
-
-    if sys.platform == "win32":
-        return False
-    library = ctypes.CDLL(None, use_errno=True)
-    names = os.fsencode(first), os.fsencode(second)
-    if sys.platform == "darwin":
-        swap, arguments = getattr(library, "renamex_np", None), (*names, ctypes.c_uint(2))
-    else:
-        here = ctypes.c_int(-100)  # AT_FDCWD
-        swap, arguments = getattr(library, "renameat2", None), (here, names[0], here, names[1], ctypes.c_uint(2))
-    return swap is not None and swap(*arguments) == 0
 
 
 def partial_path(target: Path) -> Path:
@@ -142,7 +104,7 @@ def partial_path(target: Path) -> Path:
 def partial_folder(target: Path) -> Iterator[Path]:
     """A new folder for what is to become `target`, removed at the end; later runs find it if this one is killed.
 
-    A lock on the folder says that its run is alive, whatever its process or machine.
+    A lock on a file in it says that its run is alive, whatever its process or machine.
     """
     descriptor = None
     # The name is known before the folder exists, so that an interrupt at any moment finds what to remove.
@@ -150,48 +112,36 @@ def partial_folder(target: Path) -> Iterator[Path]:
     try:
         while descriptor is None:
             path.mkdir(mode=0o700)
-            descriptor = _opened_and_locked(path)
-            if descriptor is None:  # another run took it for a dead one's
-                path = partial_path(target)
+            descriptor, is_ours = _opened_lock(path)
+            if is_ours is False:  # another run took it for a dead one's
+                if descriptor is not None:
+                    os.close(descriptor)
+                descriptor, path = None, partial_path(target)
         yield path
     finally:
         try:
-            remove_tree(path)
-        except BaseException:  # another interrupt, say
-            remove_tree(path)
-            raise
+            if descriptor is not None and not system.current.removes_open_files:
+                os.close(descriptor)
+                descriptor = None
+            try:
+                system.current.remove_tree(path)
+            except BaseException:  # another interrupt, say
+                system.current.remove_tree(path)
+                raise
         finally:
-            if descriptor is not None and descriptor >= 0:
+            if descriptor is not None:
                 os.close(descriptor)
 
 
-def _opened_and_locked(path: Path) -> int | None:
-    """A descriptor that holds the lock of a new folder, -1 where there are no such locks, None if it is gone."""
-    if sys.platform == "win32":
-        return -1
+def _opened_lock(folder: Path) -> tuple[int | None, bool | None]:
+    """A descriptor of a folder's lock, None if the folder is gone; and whether the lock is ours, None without locks."""
+    path = folder / _LOCK
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
     except FileNotFoundError:
-        return None
-    if _lock(descriptor) is not False and path.exists():
-        return descriptor
-    os.close(descriptor)
-    return None
-
-
-def _lock(descriptor: int) -> bool | None:
-    """Lock a file for this run: whether it could be, None where the system or file system has no locks."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
+        return None, False
+    is_ours = system.current.lock(descriptor)
+    return descriptor, is_ours if path.exists() else False
 
 
 def remove_partials(target: Path) -> None:
@@ -207,51 +157,46 @@ def remove_partials(target: Path) -> None:
 
 
 def _remove_partial(path: Path, target: Path) -> None:
+    descriptor = None
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    except OSError:
-        return
-    try:
-        found = os.fstat(descriptor)
-        if not hasattr(os, "geteuid") or found.st_uid != os.geteuid() or _lock(descriptor) is not True:
+        found = os.lstat(path)
+        if not stat.S_ISDIR(found.st_mode) or not system.current.owns(found) or not _is_partial(path, target):
             return
-        if stat.S_ISREG(found.st_mode):
-            path.unlink()
-        elif stat.S_ISDIR(found.st_mode) and set(os.listdir(path)) <= {target.name, _REPLACED}:
-            replaced = path / _REPLACED
-            if os.path.lexists(replaced) and not os.path.lexists(target):
-                os.rename(replaced, target)
-                sync(target.absolute().parent)
-                _log.warning("%s: brought back; a run that was to replace it was killed", target)
-            remove_tree(path)
-        else:
+        descriptor, is_dead = _opened_lock(path)
+        if is_dead is not True or not _is_partial(path, target):
             return
+        replaced = path / _REPLACED
+        if os.path.lexists(replaced) and not os.path.lexists(target):
+            system.current.rename(replaced, target)
+            system.current.sync(target.absolute().parent)
+            _log.warning("%s: brought back; a run that was to replace it was killed", target)
+        if descriptor is not None and not system.current.removes_open_files:
+            os.close(descriptor)
+            descriptor = None
+        system.current.remove_tree(path)
         _log.warning("%s: removed; a run that was killed had left it", path)
     except OSError:
         pass  # another run removed it first
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _is_partial(path: Path, target: Path) -> bool:
+    return set(os.listdir(path)) <= {target.name, _WRITTEN, _REPLACED, _LOCK}
 
 
 def put_in_place(built: Path, destination: Path) -> None:
     """Rename a folder to `destination`; what is there already moves into `built`'s own folder, if possible at once."""
     if not os.path.lexists(destination):
-        os.rename(built, destination)
-    elif not exchange(built, destination):
+        system.current.rename(built, destination)
+    elif not system.current.exchange(built, destination):
         replaced = built.parent / _REPLACED
-        os.rename(destination, replaced)
+        system.current.rename(destination, replaced)
         try:
-            os.rename(built, destination)
+            system.current.rename(built, destination)
         except BaseException:
             if not os.path.lexists(destination):
-                os.rename(replaced, destination)
+                system.current.rename(replaced, destination)
             raise
-    sync(destination.absolute().parent)
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a folder and all that is in it, read-only folders too."""
-    for folder, _, _ in os.walk(path):
-        os.chmod(folder, stat.S_IRWXU)
-    if path.exists():
-        shutil.rmtree(path)
+    system.current.sync(destination.absolute().parent)

@@ -67,6 +67,7 @@ def test_a_change_is_an_error(original, tmp_path, verb, how):
     assert {path.name for path in tmp_path.iterdir()} <= {"source.mlpackage"}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a file that is mapped does not become shorter there")
 def test_a_lost_page_is_found_without_a_change_of_times(tmp_path):
     """Even where the file is as long as before again when it is looked at."""
     source = build(tmp_path / "source.mlpackage", side=256, layers=3)

@@ -16,15 +16,15 @@ RUN = """
 import json, sys
 from corepress import coreml
 from corepress.coreml import pipeline
-from corepress.process_memory import peak_memory_bytes
+from corepress import system
 source, destination, dense, config, ahead, behind = sys.argv[1:]
 pipeline.MOST_BYTES_AHEAD, pipeline.MOST_BYTES_BEHIND = int(ahead), int(behind)
 coreml.inspect(source)
-before = peak_memory_bytes()
+before = system.current.peak_memory()
 coreml.compress(source, destination, json.loads(config), num_threads=2)
-compressing = peak_memory_bytes() - before
+compressing = system.current.peak_memory() - before
 coreml.decompress(destination, dense, num_threads=2)
-print(compressing, peak_memory_bytes() - before)
+print(compressing, system.current.peak_memory() - before)
 """
 
 
@@ -98,7 +98,7 @@ def test_checking_and_decompressing_hold_pieces_of_a_weight(trained_package, tmp
 
 
 BIG = 256 << 20
-STARTED = "from corepress.process_memory import peak_memory_bytes; print(peak_memory_bytes())"
+STARTED = "from corepress import system; print(system.current.peak_memory())"
 STARTING = f"""
 import subprocess, sys
 block = b"x" * {BIG}  # resident in this process, whose memory getrusage counts as its child's

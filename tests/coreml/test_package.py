@@ -8,7 +8,7 @@ import sys
 import pytest
 from coreml_helpers import digest, model_file, weight_file
 
-from corepress import FormatError, SourceChangedError, coreml, outputs
+from corepress import FormatError, SourceChangedError, coreml, system
 from corepress.coreml.package import Package
 from corepress.coreml.package_writer import PackageWriter
 
@@ -223,15 +223,14 @@ def test_a_source_that_changes_before_the_end_is_no_result(package, tmp_path):
 def _killed(package, destination, moment):
     """A process that ends without cleaning up when it calls a function of the writer's module."""
     code = (
-        "import os, sys; from corepress import coreml, outputs; from corepress.coreml import package_writer\n"
-        "outputs.exchange = lambda first, second: False\n"
+        "import os, sys; from corepress import coreml, system; from corepress.coreml import package_writer\n"
+        "system.current.exchange = lambda first, second: False\n"
         f"{moment} = lambda *_: os._exit(9)\n"
         "coreml.compress(sys.argv[1], sys.argv[2], {'quantize': {}}, overwrite=True)"
     )
     assert subprocess.run([sys.executable, "-c", code, package, destination], check=False).returncode == 9
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no locks that end with a process")
 def test_what_a_killed_run_left_is_removed(package, tmp_path, caplog):
     destination = tmp_path / "copy.mlpackage"
     _killed(package, destination, "package_writer.put_in_place")
@@ -241,7 +240,6 @@ def test_what_a_killed_run_left_is_removed(package, tmp_path, caplog):
     assert f"{left}: removed" in caplog.text
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no locks that end with a process")
 def test_a_package_that_a_killed_run_moved_away_is_brought_back(package, tmp_path, caplog):
     destination = tmp_path / "copy.mlpackage"
     _copy(package, destination, edit=lambda writer: writer.write_model(b"old"))
@@ -306,7 +304,7 @@ def test_a_failed_replacement_brings_the_old_package_back(package, tmp_path, mon
             raise OSError("disk on fire")
         rename(source, target)
 
-    monkeypatch.setattr(outputs, "exchange", lambda first, second: False)
+    monkeypatch.setattr(system.current, "exchange", lambda first, second: False)
     monkeypatch.setattr(os, "rename", fail_second)
     with pytest.raises(OSError, match="disk on fire"):
         _copy(package, destination, overwrite=True)

@@ -298,6 +298,15 @@ def test_errors_name_the_file_and_the_place(tmp_path, name, text, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["recipe.yaml", "recipe.json"])
+def test_files_may_begin_with_a_byte_order_mark(tmp_path, name):
+    """As editors of Windows write them."""
+    config = Config.from_yaml(LONG_FORM)
+    text = LONG_FORM if name.endswith("yaml") else json.dumps(config.to_dict())
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    assert Config.load(tmp_path / name) == config
+
+
 def test_a_missing_file_is_named_with_a_similar_one(tmp_path):
     (tmp_path / "recipe.yaml").write_text(LONG_FORM)
     with pytest.raises(FileNotFoundError, match=r"recip.yaml: no such config file; did you mean 'recipe.yaml'\?"):

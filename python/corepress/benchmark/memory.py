@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
-from ..process_memory import status_bytes
+from .. import system
 
 Result = TypeVar("Result")
-_CLEAR = Path("/proc/self/clear_refs")
 
 
 def tells_peaks() -> bool:
     """Whether this system tells the peak of a single call; Linux does."""
-    return _CLEAR.exists()
+    return system.current.measures_peaks
 
 
 class PeakMeter:
@@ -28,9 +25,8 @@ class PeakMeter:
     """
 
     def __init__(self) -> None:
-        _give_free_memory_back()
-        _CLEAR.write_text("5")  # the peak starts again from here
-        self.largest = status_bytes("VmHWM")
+        system.current.forget_peak()
+        self.largest = system.current.peak_memory() or 0
 
     def call(self, function: Callable[[], Result]) -> tuple[Result, int]:
         """Call a function.
@@ -41,20 +37,12 @@ class PeakMeter:
             What it returns, and the memory in bytes that it added at its peak, its result included.
         """
         self._look()
-        _give_free_memory_back()
-        _CLEAR.write_text("5")
-        before = status_bytes("VmRSS")
+        system.current.forget_peak()
+        before = system.current.resident_memory()
         result = function()
         return result, max(self._look() - before, 0)
 
     def _look(self) -> int:
-        peak = status_bytes("VmHWM")
+        peak = system.current.peak_memory() or 0
         self.largest = max(self.largest, peak)
         return peak
-
-
-def _give_free_memory_back() -> None:
-    """Memory that the process holds for reuse would not count where a call takes it; glibc can be told to let go."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 
 from ..interrupts import interrupts_as_exceptions
+from .console import write_plainly
 from .failures import failure_of, interruption
 from .session import Session
 
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     session, arrived = Session(), list[int]()
+    write_plainly()
     cause: BaseException
     try:
         with interrupts_as_exceptions(arrived):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from .. import system
 from ..errors import FormatError
 from ..paths import user_path
 from ..sources import MANIFEST, Snapshot
@@ -139,6 +140,9 @@ def _inside(root: Path, base: Path, name: str, named_by: Path) -> Path:
     relative = PurePosixPath(name)
     if "\0" in name or "\\" in name or not relative.parts or relative.is_absolute() or ".." in relative.parts:
         raise FormatError(f"{named_by}: path {name!r} must be relative and stay inside the package")
+    for part in relative.parts:
+        if not system.current.is_name(part):
+            raise FormatError(f"{named_by}: path {name!r} has the part {part!r}, which cannot name a file here")
     path, link = base / relative, None
     try:
         link = os.readlink(path) if path.is_symlink() else None
@@ -164,7 +168,7 @@ def require_regular(path: Path) -> None:
             f"{path}: a symbolic link to {os.readlink(path)}, which does not exist; "
             "fetch what it stands for, or copy the package with its links followed"
         )
-    if not stat.S_ISREG(os.stat(real).st_mode) or (is_link and real.startswith(("/dev/", "/proc/", "/sys/"))):
+    if not stat.S_ISREG(os.stat(real).st_mode) or (is_link and real.startswith(system.current.device_folders)):
         raise FormatError(f"{path}: {f'a symbolic link to {real}, ' if is_link else ''}neither a file nor a directory")
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from .. import system
 from ..errors import FormatError
-from ..outputs import partial_folder, put_in_place, remove_partials, sync
+from ..outputs import partial_folder, put_in_place, remove_partials
 from ..paths import user_path
 from ..sources import MANIFEST
 from .package import Package, directory_size, place_of, require_regular
@@ -47,9 +47,8 @@ class PackageWriter:
             raise ValueError(f"destination {destination} must end in .mlpackage")
         if not destination.parent.is_dir():
             raise FileNotFoundError(f"destination {destination}: there is no directory {destination.parent}")
-        resolved, root = destination.resolve(), self.source.root
-        same = destination.exists() and destination.samefile(root)
-        if same or resolved.is_relative_to(root) or root.is_relative_to(resolved):
+        root = self.source.root
+        if system.current.is_inside(destination, root) or system.current.is_inside(root, destination):
             raise ValueError(f"destination {destination} must not be, contain or be inside the source {root}")
         if os.path.lexists(destination):
             if not self.overwrite:
@@ -85,7 +84,7 @@ class PackageWriter:
         """Write the edited model file."""
         path = self.path(self.source.model_path)
         path.write_bytes(data)
-        sync(path)
+        system.current.sync(path)
 
     @property
     def built_size(self) -> int:
@@ -113,7 +112,7 @@ class PackageWriter:
             for name in (*file_names, *folder_names):
                 source, target = Path(folder, name), target_folder / name
                 if source.is_symlink() and self._stays_inside(source):
-                    target.symlink_to(os.readlink(source))
+                    system.current.link_like(source, target)
                 elif source.is_symlink() and source.is_dir():
                     raise FormatError(
                         f"{source}: a symbolic link to a folder outside of the package, {os.readlink(source)}; "
@@ -123,16 +122,16 @@ class PackageWriter:
                     self._copy_file(source, target)
             # A directory that its owner cannot write could not be renamed.
             target_folder.chmod(self._mode_like(os.stat(folder)) | stat.S_IRWXU)
-            sync(target_folder)
+            system.current.sync(target_folder)
 
     def _copy_file(self, source: Path, target: Path) -> None:
         require_regular(source)
         if source == self.source.root / MANIFEST:
             target.write_bytes(self.source.manifest)
         elif not target.exists():
-            shutil.copyfile(source, target)
+            system.current.copy_file(source, target)
         target.chmod(self._mode_like(source.stat()) & 0o777)
-        sync(target)
+        system.current.sync(target)
 
     def _mode_like(self, source: os.stat_result) -> int:
         """The mode of a copy: as the umask lets a new folder have it, and never set-uid, set-gid or sticky."""

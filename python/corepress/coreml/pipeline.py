@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from .. import _core
+from .. import _core, system
 
 MOST_BYTES_AHEAD = 64 << 20  # of tasks that have begun and whose results nobody has taken yet
 MOST_BYTES_BEHIND = 16 << 20  # of data that wait to be written
@@ -88,7 +88,7 @@ class RunAhead(Generic[Value]):
                 self._todo.put(begun)
                 begun += 1
             while index not in finished:
-                which, result = self._done.get()
+                which, result = system.current.take(self._done)
                 finished[which] = result
                 del result
             yield finished.pop(index)
@@ -147,7 +147,7 @@ class WriteBehind:
             self._take()
 
     def _take(self) -> None:
-        result, nbytes = self._done.get()
+        result, nbytes = system.current.take(self._done)
         self._pending_writes -= 1
         self._pending_bytes -= nbytes
         result()

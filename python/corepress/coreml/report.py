@@ -191,7 +191,7 @@ class Report:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Report:
         """Read what `save` wrote."""
-        return cls.from_json(user_path(path).read_text(encoding="utf-8"))
+        return cls.from_json(user_path(path).read_text(encoding="utf-8-sig"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as JSON; the file appears only when it is whole."""
@@ -229,9 +229,3 @@ _COLUMNS = (
     Column("after", lambda record: format_bytes(record.bytes_after), right=True),
     Column("SNR dB", _signal_to_noise, right=True),
 )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

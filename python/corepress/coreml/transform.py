@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 
-from ..process_memory import peak_memory_bytes
+from .. import system
 from ..sources import unchanged
 from .operations import OperationForm
 from .package import Package
@@ -176,7 +176,7 @@ def transform(
         bytes_before=package.size,
         bytes_after=output.built_size,
         seconds=time.perf_counter() - started,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=system.current.peak_memory(),
         specification_version=program.model.specificationVersion,
         raised_from=raised_from,
     )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .. import _core, system
 from .._core import MemoryGuard
 from ..errors import FormatError
 from ..sources import changed_error
@@ -219,15 +219,9 @@ class WeightFileReader:
     def send(self, record: BlobRecord, descriptor: int) -> None:
         """Append a blob's data to an open file, inside the kernel where the system can."""
         start, end = record.data_offset, record.data_offset + record.size
-        while start < end and hasattr(os, "copy_file_range"):
-            _core.check_stop()
-            try:
-                copied = os.copy_file_range(self._descriptor, descriptor, min(end - start, _COPY_CHUNK), start)
-            except OSError:
-                break
-            if not copied:
-                break
-            start += copied
+        start = system.current.copy_range(
+            self._descriptor, descriptor, start, end, at_once=_COPY_CHUNK, before_each=_core.check_stop
+        )
         with memoryview(self._map) as view:
             for chunk in range(start, end, _COPY_CHUNK):
                 with view[chunk : min(chunk + _COPY_CHUNK, end)] as part:
@@ -344,13 +338,13 @@ class WeightFileWriter:
     def _flush(self) -> None:
         if self._layout.size - self._flushed >= _FLUSH_CHUNK:
             self._flushed = self._layout.size
-            sync = partial(getattr(os, "fdatasync", os.fsync), self._descriptor)
+            sync = partial(system.current.begin_flush, self._descriptor)
             self._behind.put(partial(self._syncing.put, sync, 0), 0)
 
     def _finish(self) -> None:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         _write_all(self._descriptor, _HEADER.pack(self._layout.count, VERSION))
-        os.fsync(self._descriptor)
+        system.current.flush(self._descriptor)
 
     def __enter__(self) -> WeightFileWriter:
         self._syncing.__enter__()

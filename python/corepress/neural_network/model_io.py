@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import system
 from ..coreml.kinds import refuse_foreign
 from ..coreml.package import Package
 from ..coreml.package_writer import PackageWriter
-from ..outputs import remove_partials, sync, write_output
+from ..outputs import remove_partials, write_output
 from ..paths import user_path
 from .document import Document
 from .network import require_network
@@ -114,7 +115,7 @@ class PackageModelWriter:
             path = output.path(self._package.model_path)
             with open(path, "wb") as file:
                 file.writelines(pieces)
-            sync(path)
+            system.current.sync(path)
             output.finish()
 
 
@@ -145,7 +146,7 @@ class ModelFileWriter:
             raise ValueError(f"{self._function}: destination {destination} must end in {SUFFIX}")
         if not destination.parent.is_dir():
             raise FileNotFoundError(f"destination {destination}: there is no directory {destination.parent}")
-        if source is not None and destination.exists() and destination.samefile(source):
+        if source is not None and system.current.is_same(destination, source):
             raise ValueError(f"{self._function}: destination {destination} must not be the source")
         if destination.is_dir():
             raise ValueError(f"{self._function}: destination {destination} is a directory")

@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any, overload
 
+from .. import system
 from ..arrays import as_threads
 from ..coreml.report import Report
 from ..coreml.transform import ProgressCallback
-from ..process_memory import peak_memory_bytes
 from ..sources import unchanged
 from .model_io import StrPath, is_path, like_given, name_of, open_model, open_writer, size_of
 from .modes import DEQUANTIZATION, LutFunction, Quantization
@@ -271,7 +271,7 @@ def _run(
         bytes_before=bytes_before,
         bytes_after=bytes_after,
         seconds=time.perf_counter() - started,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=system.current.peak_memory(),
         specification_version=version,
         notes=quantization.advice,
     )

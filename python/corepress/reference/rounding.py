@@ -46,6 +46,7 @@ def round_to(values: ArrayLike, dtype: Any) -> NDArray[Any]:
     form = FORMATS[np.dtype(dtype).name]
     numbers = np.asarray(values, np.float64)
     _, exponents = np.frexp(numbers)
+    exponents = np.where(np.isfinite(numbers), exponents, 0)  # those of infinities and NaN are left open
     spacing = np.ldexp(1.0, np.maximum(exponents, form.exponent + 1) - form.digits)  # around each number
     with np.errstate(invalid="ignore"):
         rounded = np.rint(numbers / spacing) * spacing

@@ -1,0 +1,31 @@
+"""Text where not every character can be written, as in files and pipes under Windows."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import sys
+
+_PLAIN = {"…": "...", "→": "->", **dict.fromkeys("─━═", "-"), **dict.fromkeys("│┃║", "|"), **dict.fromkeys("┼╪╇", "+")}
+_NAME = "corepress"
+_REPLACED = ("strict", "surrogateescape", "backslashreplace")  # what streams do that nobody told otherwise
+
+
+def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What to write instead of a character that an encoding lacks; bytes of names that are no text stay as they are."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff":
+        return character.encode("utf-8", "surrogateescape"), error.start + 1
+    return _PLAIN.get(character) or character.encode("ascii", "backslashreplace").decode(), error.start + 1
+
+
+codecs.register_error(_NAME, _plainly)
+
+
+def write_plainly() -> None:
+    """Let the standard streams write characters that their encoding lacks in another way instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in _REPLACED:
+            stream.reconfigure(errors=_NAME)
