@@ -20,10 +20,16 @@ void bind_measure(py::module_& module);
 void bind_vectors(py::module_& module);
 void bind_nested(py::module_& module);
 void bind_mapped_memory(py::module_& module);
+
+static bool in_main_interpreter() { return PyInterpreterState_Get() == PyInterpreterState_Main(); }
+
+static constexpr const char* ONLY_MAIN =
+    "corepress cannot be used in a subinterpreter; import it in the main interpreter, or in another process";
 }  // namespace corepress
 
-PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
+PYBIND11_MODULE(bindings, module, py::mod_gil_not_used()) {
     using namespace corepress;
+    if (!in_main_interpreter()) throw py::import_error(ONLY_MAIN);
     module.attr("__version__") = COREPRESS_VERSION;
     module.attr("compiler") = COREPRESS_COMPILER;
     kernels();  // a wrong COREPRESS_SIMD fails here, at import
@@ -43,4 +49,12 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     bind_vectors(module);
     bind_nested(module);
     bind_mapped_memory(module);
+}
+
+// In a subinterpreter of Python 3.11 and older pybind11 waits for a lock without end. Newer ones may call this in the
+// main interpreter for a subinterpreter, and then only fill the module there.
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
+    if (corepress::in_main_interpreter()) return PyInit_bindings();
+    PyErr_SetString(PyExc_ImportError, corepress::ONLY_MAIN);
+    return nullptr;
 }

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .errors import (
         FormatError,
         IndivisibleError,
+        MissingExtraError,
         NonFiniteError,
         SourceChangedError,
         TooFewZerosError,
@@ -35,6 +36,7 @@ __all__ = [
     "Error",
     "FormatError",
     "IndivisibleError",
+    "MissingExtraError",
     "NonFiniteError",
     "PalettizedTensor",
     "QuantizedTensor",
@@ -65,8 +67,8 @@ _MODULES = {
     "acceleration": "accelerate",
     "compression": "palettize prune quantize",
     "config": "Config",
-    "errors": "FormatError IndivisibleError NonFiniteError SourceChangedError TooFewZerosError TooManyValuesError "
-    "UnsuitableWeightError",
+    "errors": "FormatError IndivisibleError MissingExtraError NonFiniteError SourceChangedError TooFewZerosError "
+    "TooManyValuesError UnsuitableWeightError",
     "measure": "Error error",
     "native": "get_cmake_dir get_include get_library",
     "tensors": "CompressedTensor PalettizedTensor QuantizedTensor SparseTensor Support",

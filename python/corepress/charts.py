@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from .extras import require
 from .outputs import write_output
 
 INK, FAINT, GRID = "#1f2933", "#6b7785", "#e3e8ee"
@@ -24,6 +25,7 @@ _PAGE = """<!doctype html>
 
 def new_figure(title: str, size: tuple[float, float]) -> Any:
     """An empty figure with a title, in inches."""
+    require("plot", "matplotlib")
     import logging
 
     logging.getLogger("matplotlib").setLevel(logging.ERROR)

@@ -18,6 +18,13 @@ class SourceChangedError(OSError):
     """
 
 
+class MissingExtraError(ModuleNotFoundError):
+    """A function needs a package that an extra of corepress installs.
+
+    The message names the function, the package and the command that installs it.
+    """
+
+
 class UnsuitableWeightError(ValueError):
     """A weight cannot be compressed as asked because of its shape or of the values it holds.
 

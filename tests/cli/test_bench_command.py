@@ -46,13 +46,6 @@ def test_coremltools_stands_beside_where_asked_for(shell):
     assert [(peer["tool"], peer["method"]) for peer in peers] == [("coremltools", "int8")]
 
 
-def test_coremltools_that_is_not_there_is_said_to_be_missing(shell, monkeypatch):
-    monkeypatch.setattr("corepress.benchmark.coremltools_jobs.installed", lambda: False)
-    outcome = shell("bench", "--peers")
-    assert (outcome.status, outcome.out) == (1, "")
-    assert outcome.err == "corepress bench: coremltools is not installed; leave --peers out\n"
-
-
 def test_quiet_prints_nothing(shell):
     outcome = shell("bench", "--quiet", "--method", "int8")
     assert (outcome.status, outcome.out, outcome.err) == (0, "", "")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import signal
 
+import numpy
 import pytest
+from coreml_helpers import constants, operations_of, quiet, read_spec, weight_file
 
+from corepress import coreml
 from corepress.demo import run as demo_run
 from corepress.demo.variants import VARIANTS, Original
 from corepress.interrupts import interrupts_after
@@ -48,9 +51,6 @@ def test_results_are_what_the_encodings_must_give(results):
 
 def test_overall_snr_is_the_packages(demo, results):
     """Against the packages themselves, as coremltools-free arrays: the sum over weights of signal and error."""
-    numpy = pytest.importorskip("numpy")
-    from corepress import coreml
-
     dense = demo.directory.parent / "dense.mlpackage"
     coreml.decompress(demo.directory / "UNet-4bit.mlpackage", dense)
     original = load_weights(demo.directory / "UNet.mlpackage")
@@ -63,23 +63,60 @@ def test_overall_snr_is_the_packages(demo, results):
     assert 10 * numpy.log10(signal / noise) == pytest.approx(expected, abs=1e-6)
 
 
+def load_program(package):
+    """The program of a package as coremltools reads it, which finds the type of every result anew."""
+    with quiet():
+        load = pytest.importorskip("coremltools.converters.mil.frontend.milproto.load")
+        spec = read_spec(package)
+        return load.load(spec, spec.specificationVersion, str(weight_file(package).parent)).functions["main"]
+
+
 def load_weights(package):
     """Every float16 constant of a package that lies in its weight file, by name, read by coremltools."""
-    from corepress.demo.model import quiet_coremltools
-
-    with quiet_coremltools():
-        import coremltools
-        from coremltools.converters.mil.frontend.milproto.load import load as load_program
-
-        specification = coremltools.utils.load_spec(str(package))
-        folder = package / "Data" / "com.apple.CoreML" / "weights"
-        program = load_program(specification, specification.specificationVersion, str(folder))
-    constants = {operation.name: operation.outputs[0].val for operation in program.functions["main"].operations}
+    constants = {operation.name: operation.outputs[0].val for operation in load_program(package).operations}
     return {
         name: value
         for name, value in constants.items()
         if getattr(value, "dtype", None) == "float16" and value.size > 9
     }
+
+
+def test_the_source_is_a_program_to_coremltools(demo):
+    """Of the operations, names and types that are written down in it, and the inputs and outputs described."""
+    package = demo.directory / demo_run.ORIGINAL
+    program, spec = load_program(package), read_spec(package)
+    found = {result.name: result.shape for operation in program.operations for result in operation.outputs}
+    written = {
+        result.name: tuple(each.constant.size for each in result.type.tensorType.dimensions)
+        for operation in operations_of(spec)
+        for result in operation.outputs
+    }
+    assert found == written
+    described = {each.name: tuple(each.type.multiArrayType.shape) for each in spec.description.input}
+    assert described == {name: variable.shape for name, variable in program.inputs.items()}
+    (output,) = spec.description.output
+    (result,) = program.outputs
+    assert (output.name, tuple(output.type.multiArrayType.shape)) == (result.name, result.shape)
+
+
+def test_coremltools_opens_it(demo):
+    with quiet():
+        models = pytest.importorskip("coremltools.models")
+        model = models.MLModel(str(demo.directory / demo_run.ORIGINAL), skip_model_load=True)
+    assert model.short_description == "A small diffusion UNet with random weights, made by corepress demo"
+    assert list(model.input_description) == ["sample", "timestep", "encoder_hidden_states"]
+    assert list(model.output_description) == ["noise_pred"]
+
+
+@pytest.mark.parametrize("slug", ["4bit-groups", "int8", "sparse"])
+def test_coremltools_decompresses_the_outputs_to_the_same(demo, tmp_path, slug):
+    package = demo.directory / demo_run.package_name(slug)
+    coreml.decompress(package, tmp_path / "dense.mlpackage")
+    theirs, ours = constants(package), constants(tmp_path / "dense.mlpackage")
+    weights = [name for name in ours if name.endswith("_weight")]
+    assert len(weights) > 100
+    for name in weights:
+        numpy.testing.assert_array_equal(theirs[name], ours[name], name)
 
 
 @pytest.fixture

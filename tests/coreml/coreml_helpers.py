@@ -81,7 +81,8 @@ def constants(package: Path, function: str = "main") -> dict[str, np.ndarray]:
                         found[operation.outputs[0].name] = value
                 pending.extend(operation.blocks)
     # The parameters of compressed weights are constants to coremltools, but not in the program.
-    return {name: value for name, value in found.items() if name in operation_types(package)}
+    written = operation_types(package)
+    return {name: value for name, value in found.items() if name in written}
 
 
 def materialized(operation):

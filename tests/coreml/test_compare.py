@@ -107,7 +107,7 @@ def runnable(monkeypatch, ct):
     fake = ModuleType("coremltools")
     fake.models = SimpleNamespace(MLModel=MLModel)
     monkeypatch.setitem(sys.modules, "coremltools", fake)
-    monkeypatch.setattr(sys.modules["corepress.coreml.compare"], "prediction_obstacle", lambda: None)
+    monkeypatch.setattr(sys.modules["corepress.coreml.compare"], "prediction_obstacle", lambda function: None)
     return made
 
 

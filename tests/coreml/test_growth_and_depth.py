@@ -10,9 +10,11 @@ import time
 import numpy as np
 import pytest
 from coreml_helpers import model_file
+from google.protobuf.message import DecodeError
 
 from corepress import FormatError, coreml
 from corepress.coreml import schema
+from corepress.coreml.messages import DEPTH_LIMIT, _is_too_deep, message_classes
 
 PALETTIZE = {"palettize": {"nbits": 2}}
 WEIGHT = np.random.default_rng(5).standard_normal((64, 64)).astype(np.float32)
@@ -241,6 +243,27 @@ def test_messages_nested_too_deep_are_damage_to_every_protobuf(small_package, tm
         coreml.inspect(path)
     done = run_in_python(REFUSED, path, tmp_path / "out.mlpackage")
     assert done.returncode == 0, done.stderr
+
+
+def test_depth_is_found_where_protobuf_does_not_say_it():
+    """As before version 7, whose messages name no reason."""
+    messages = message_classes({"Node": "Node node = 1"}, "nodes")
+
+    def nodes(depth):
+        data = b""
+        for _ in range(depth):
+            data = length_delimited(1, data)
+        return data
+
+    descriptor = messages["Node"].DESCRIPTOR
+    assert not _is_too_deep(nodes(DEPTH_LIMIT), descriptor)
+    messages["Node"].FromString(nodes(DEPTH_LIMIT))
+    assert _is_too_deep(nodes(DEPTH_LIMIT + 1), descriptor)
+    with pytest.raises(DecodeError):
+        messages["Node"].FromString(nodes(DEPTH_LIMIT + 1))
+    assert not _is_too_deep(length_delimited(2, nodes(200)), descriptor)  # a field unknown to it
+    for damaged in (b"\x80" * 1000, b"\x0a\x7f", b"\x0b", b"\x09\x00"):
+        assert not _is_too_deep(damaged, descriptor)
 
 
 def test_the_implementation_in_python_does_the_same(small_package, tmp_path):

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from coreml_helpers import quiet
 
-from corepress.demo.model import TrainedLikeWeights, build_unet, quiet_coremltools
+from corepress.demo.model import TrainedLikeWeights, build_unet
 from corepress.neural_network.schema import Model
 
 __all__ = ["build_classifier", "build_encoder", "build_network", "build_shared", "build_unet"]
 
 
 def _save(body: Any, inputs: dict[str, tuple[int, ...]], destination: Path) -> None:
-    with quiet_coremltools():
+    with quiet():
         import coremltools as ct
         from coremltools.converters.mil import Builder as mb
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def shell(*arguments: str) -> str:
 
 
 def error_of(call: Callable[[], Any]) -> str:
-    with pytest.raises((ValueError, TypeError, RuntimeError)) as caught:
+    with pytest.raises((ValueError, TypeError, RuntimeError, ImportError)) as caught:
         call()
     return str(caught.value)
 
@@ -122,6 +123,13 @@ def with_a_wrong_variable() -> str:
         return error_of(lambda: cp.palettize(WEIGHT, nbits=4))
 
 
+def without_coremltools() -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "coremltools", None)
+        patch.setattr("corepress.extras._has_coremltools_wheel", lambda: True)
+        return error_of(cp.accelerate.install)
+
+
 def with_an_older_coremltools() -> str:
     import coremltools
 
@@ -169,6 +177,7 @@ CASES: tuple[Callable[[], Told], ...] = (
     lambda: damaged(Path("Net.mlpackage/Manifest.json").unlink),
     lambda: damaged(BLOB_FILE.unlink),
     lambda: damaged(truncate),
+    without_coremltools,
     with_an_older_coremltools,
     lambda: coreml.compare("Encoder.mlpackage", "Encoder.mlpackage", predictions=True).note or "",
 )

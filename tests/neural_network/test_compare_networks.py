@@ -74,7 +74,7 @@ def test_samples_are_run_on_both_models(monkeypatch):
 
     fake = SimpleNamespace(models=SimpleNamespace(MLModel=model), ComputeUnit=SimpleNamespace(CPU_ONLY="cpu"))
     monkeypatch.setitem(sys.modules, "coremltools", fake)
-    monkeypatch.setattr("corepress.neural_network.compare.prediction_obstacle", lambda: None)
+    monkeypatch.setattr("corepress.neural_network.compare.prediction_obstacle", lambda function: None)
     samples = [{"x": np.array([1.0, -2.0])}, {"x": np.array([0.5, 0.0])}]
     (output,) = compare_models(spec, quantized, samples).outputs
     assert (output.name, output.samples) == ("y", 2)

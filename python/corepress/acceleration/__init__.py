@@ -41,7 +41,7 @@ class Accelerate:
 
         Raises
         ------
-        ImportError
+        MissingExtraError
             If there is no coremltools.
         RuntimeError
             If this coremltools is not one whose internals are known.
@@ -57,7 +57,7 @@ class Accelerate:
 
         Raises
         ------
-        ImportError
+        MissingExtraError
             If there is no coremltools.
         RuntimeError
             If this coremltools is not one whose internals are known. Nothing has changed then.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..extras import load
 from . import decompression, packing, palettes, pruning, quantization
 
 KNOWN_VERSIONS = ("9.0",)
@@ -129,12 +130,12 @@ def replacements() -> list[tuple[Any, str, Any]]:
 
     Raises
     ------
-    ImportError
+    MissingExtraError
         If there is no coremltools.
     RuntimeError
         If this coremltools is not one whose internals are known.
     """
-    coremltools = importlib.import_module("coremltools")
+    coremltools = load("accelerate", "coremltools")
     importlib.import_module("coremltools.optimize.coreml")
     version = str(coremltools.__version__)
     if not any(version == known or version.startswith(f"{known}.") for known in KNOWN_VERSIONS):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import warnings
 from functools import cache
@@ -15,11 +14,6 @@ from ..specs import Palettize, Prune, Quantize, Spec
 from .timing import Job
 
 Array = NDArray[Any]
-
-
-def installed() -> bool:
-    """Whether coremltools can be imported."""
-    return importlib.util.find_spec("coremltools") is not None
 
 
 @cache

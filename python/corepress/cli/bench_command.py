@@ -10,6 +10,7 @@ import click
 from ..benchmark.architectures import ARCHITECTURES, Architecture
 from ..benchmark.methods import METHODS
 from ..documents import to_json
+from ..extras import require
 from .options import display_options, thread_option
 from .wording import format_bytes, format_count, format_decibels
 
@@ -64,8 +65,8 @@ def bench(
 
     architecture, chosen = ARCHITECTURES[model], [METHODS[key] for key in dict.fromkeys(methods)]
     chosen = chosen or [method for method in METHODS.values() if not method.slow]
-    if peers and not coremltools_jobs.installed():
-        raise click.ClickException("coremltools is not installed; leave --peers out")
+    if peers:
+        require("--peers", PEER)
     samples = one_of_each_shape(architecture, SHARE)
     threads = as_threads("bench", num_threads)
     with progress_bar("bench", quiet, rates=False) as show:

@@ -14,6 +14,7 @@ import click
 
 from ..charts import SUFFIXES
 from ..config import DEFAULT_WEIGHT_THRESHOLD, TARGETS
+from ..extras import require
 from ..specs import Spec
 from .session import Session
 from .shell_words import flags_of
@@ -46,6 +47,8 @@ def _require_folder(context: click.Context, parameter: click.Parameter, value: P
 def _require_picture(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     if value is not None and value.suffix.lower() not in SUFFIXES:
         raise click.BadParameter(f"{value.name} must end with {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    if value is not None:
+        require("--plot", "matplotlib")
     return _require_folder(context, parameter, value)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..errors import MissingExtraError
 from .shell_words import in_shell_words, without_function
 
 UNITS = ("", "k", "M", "G", "T")
@@ -57,6 +58,6 @@ def describe_error(error: Exception, flags: Mapping[str, str]) -> str:
             text += "; choose another -o or pass --overwrite"
         return text
     of_native_module = isinstance(error, ImportError) and error.name is None  # a wrong COREPRESS_SIMD, say
-    if (isinstance(error, (ValueError, TypeError, OSError)) or of_native_module) and str(error):
+    if (isinstance(error, (ValueError, TypeError, OSError, MissingExtraError)) or of_native_module) and str(error):
         return in_shell_words(without_function(str(error)), flags)
     return f"unexpected {type(error).__name__}: {error}; --debug shows where, please report it"

@@ -174,8 +174,8 @@ def compare(
     first, second : path-like
         The packages; distances are relative to the first.
     predictions : bool
-        Also run both models and compare their outputs, which needs macOS and coremltools; elsewhere `Comparison.note`
-        says so.
+        Also run both models and compare their outputs, which needs macOS and coremltools; on other systems
+        `Comparison.note` says so.
     inputs : dict or list of dict, optional
         Inputs by name for the predictions; None draws them from a normal distribution, always the same.
     samples : int
@@ -192,8 +192,11 @@ def compare(
     ------
     FormatError
         If a package is damaged.
+    MissingExtraError
+        If predictions are asked for on a Mac without coremltools.
     """
     num_threads = as_threads("compare", num_threads)
+    note = prediction_obstacle("compare") if predictions or inputs is not None else None
     started = time.perf_counter()
     packages = Package.open(first), Package.open(second)
     program = Program(packages[0])
@@ -211,7 +214,6 @@ def compare(
             if record.snr_db is not None and sse > 0:
                 signal.append(sse * 10 ** (record.snr_db / 10))
                 noise.append(sse)
-    note = prediction_obstacle() if predictions or inputs is not None else None
     outputs: tuple[ComparedOutput, ...] = ()
     if (predictions or inputs is not None) and note is None:
         outputs = compare_predictions(packages[0].root, packages[1].root, inputs, samples)

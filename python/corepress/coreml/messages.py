@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,11 @@ from google.protobuf.message import DecodeError
 from ..errors import FormatError
 
 MESSAGE_LIMIT = 2**31  # protobuf neither reads nor writes a message of this many bytes
-TOO_DEEP = "its blocks or models are nested too deep: protobuf reads 100 messages within each other"
+DEPTH_LIMIT = 100
+TOO_DEEP = f"its blocks or models are nested too deep: protobuf reads {DEPTH_LIMIT} messages within each other"
+
+_LOOKED_AT = 1_000_000  # fields, which takes about a second
+_VARINT, _LENGTH_DELIMITED, _FIXED = 0, 2, {1: 8, 5: 4}  # kinds of fields
 
 _TOO_DEEP = re.compile("MaxDepth|nesting")  # as the implementations call it
 _FIELD = re.compile(r"(?:(\w+)/ )?(?:(repeated|map) )?(\w+) (\w+) = (\d+)")
@@ -95,4 +101,47 @@ def parse_message(data: bytes, message_class: Any) -> Any:
     except RecursionError as error:  # older versions of the implementation in Python do not count
         raise FormatError(TOO_DEEP) from error
     except DecodeError as error:
-        raise FormatError(TOO_DEEP if _TOO_DEEP.search(str(error)) else str(error)) from error
+        too_deep = _TOO_DEEP.search(str(error)) or _is_too_deep(data, message_class.DESCRIPTOR)
+        raise FormatError(TOO_DEEP if too_deep else str(error)) from error
+
+
+def _is_too_deep(data: bytes, descriptor: Any) -> bool:
+    """Whether messages lie deeper within each other than is read: before version 7, protobuf does not say."""
+    try:
+        return any(depth > DEPTH_LIMIT for depth in islice(_depths(data, descriptor), _LOOKED_AT))
+    except IndexError:
+        return False
+
+
+def _depths(data: bytes, descriptor: Any) -> Iterator[int]:
+    """The depth of every message in a serialized one, and of every field, as long as it is sound."""
+    pending = [(0, len(data), descriptor, 0)]
+    while pending:
+        place, end, known, depth = pending.pop()
+        yield depth
+        while place < end:
+            yield depth
+            key, place = _varint(data, place)
+            kind = key & 7
+            if kind == _LENGTH_DELIMITED:
+                size, place = _varint(data, place)
+                field = known.fields_by_number.get(key >> 3)
+                if field is not None and field.message_type is not None:
+                    pending.append((place, place + size, field.message_type, depth + 1))
+                place += size
+            elif kind == _VARINT:
+                _, place = _varint(data, place)
+            elif kind in _FIXED:
+                place += _FIXED[kind]
+            else:
+                return
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    """A number of at most 10 bytes, and where the next stands."""
+    value = 0
+    for index, byte in enumerate(data[place : place + 10]):
+        value |= (byte & 0x7F) << 7 * index
+        if byte < 0x80:
+            return value, place + index + 1
+    raise IndexError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..extras import load, require
 from ..measure import snr_db
 
 _SEED = 0
@@ -56,12 +56,17 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def prediction_obstacle() -> str | None:
-    """Why this machine cannot predict, or None."""
+def prediction_obstacle(function: str) -> str | None:
+    """Why this machine cannot predict, or None.
+
+    Raises
+    ------
+    MissingExtraError
+        If it could if coremltools were installed.
+    """
     if sys.platform != "darwin":
         return "predictions need macOS, which runs Core ML; the weights are compared"
-    if importlib.util.find_spec("coremltools") is None:
-        return "predictions need coremltools (pip install coremltools); the weights are compared"
+    require(function, "coremltools")
     return None
 
 
@@ -79,8 +84,7 @@ def compare_predictions(
     samples : int
         How many to draw.
     """
-    import coremltools
-
+    coremltools = load("compare", "coremltools")
     models = [coremltools.models.MLModel(str(path)) for path in (first, second)]
     if inputs is None:
         given: list[Mapping[str, Any]] = list(_drawn(models[0].get_spec(), samples))
@@ -141,6 +145,7 @@ def _array(rng: np.random.Generator, kind: Any) -> NDArray[Any]:
 
 
 def _image(rng: np.random.Generator, kind: Any) -> Any:
+    require("compare", "PIL")
     from PIL import Image
 
     space = kind.DESCRIPTOR.fields_by_name["colorSpace"].enum_type.values_by_number[kind.colorSpace].name

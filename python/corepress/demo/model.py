@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import math
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..interrupts import interrupts_after
+from .program import ProgramBuilder, Variable
 
 SEED = 20260101
 LATENT_CHANNELS, LATENT_SIZE = 4, 32
@@ -24,20 +18,6 @@ TIME_FEATURES, TIME_WIDTH = 64, 256
 BLOCK_CHANNELS = (64, 128, 256)
 NORM_GROUPS = 16
 HEAD_WIDTH = 32
-
-
-@contextlib.contextmanager
-def quiet_coremltools() -> Iterator[None]:
-    """Hold back what coremltools prints about things that do not concern a demo: missing macOS parts, progress bars."""
-    logger = logging.getLogger("coremltools")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 @dataclass
@@ -70,107 +50,113 @@ class TrainedLikeWeights:
 class UNet:
     """The layers of a latent-diffusion UNet as MIL operations, named as diffusers names them."""
 
-    def __init__(self, builder: Any, weights: TrainedLikeWeights) -> None:
-        self.mb = builder
+    def __init__(self, program: ProgramBuilder, weights: TrainedLikeWeights) -> None:
+        self.op = program
         self.weights = weights
 
-    def _const(self, name: str, values: NDArray[np.float16]) -> Any:
-        return self.mb.const(val=values, name=name)
+    def _const(self, name: str, values: NDArray[np.float16]) -> Variable:
+        return self.op.const(name, values)
 
-    def _matrix(self, name: str, shape: tuple[int, ...]) -> Any:
+    def _matrix(self, name: str, shape: tuple[int, ...]) -> Variable:
         return self._const(f"{name}_weight", self.weights.matrix(f"{name}_weight", shape))
 
-    def _bias(self, name: str, size: int) -> Any:
+    def _bias(self, name: str, size: int) -> Variable:
         return self._const(f"{name}_bias", self.weights.vector(f"{name}_bias", size, 0.0))
 
-    def conv(self, name: str, x: Any, channels: int, kernel: int = 3, stride: int = 1) -> Any:
-        return self.mb.conv(
+    def conv(self, name: str, x: Variable, channels: int, kernel: int = 3, stride: int = 1) -> Variable:
+        return self.op(
+            "conv",
             x=x,
             weight=self._matrix(name, (channels, x.shape[1], kernel, kernel)),
             bias=self._bias(name, channels),
             strides=[stride, stride],
             pad_type="custom",
             pad=[kernel // 2] * 4,
+            dilations=[1, 1],
+            groups=1,
             name=name,
         )
 
-    def linear(self, name: str, x: Any, width: int, bias: bool = True) -> Any:
+    def linear(self, name: str, x: Variable, width: int, bias: bool = True) -> Variable:
         weight = self._matrix(name, (width, x.shape[-1]))
-        parts = {"bias": self._bias(name, width)} if bias else {}
-        return self.mb.linear(x=x, weight=weight, name=name, **parts)
+        added = self._bias(name, width) if bias else np.zeros(width, np.float16)
+        return self.op("linear", x=x, weight=weight, bias=added, name=name)
 
-    def group_norm(self, name: str, x: Any) -> Any:
-        mb, (_, channels, height, width) = self.mb, x.shape
-        grouped = mb.reshape(x=x, shape=[1, NORM_GROUPS, channels // NORM_GROUPS, height, width])
+    def group_norm(self, name: str, x: Variable) -> Variable:
+        op, (_, channels, height, width) = self.op, x.shape
+        grouped = op("reshape", x=x, shape=[1, NORM_GROUPS, channels // NORM_GROUPS, height, width])
         axes = [2, 3, 4]
-        centred = mb.sub(x=grouped, y=mb.reduce_mean(x=grouped, axes=axes, keep_dims=True))
-        variance = mb.reduce_mean(x=mb.mul(x=centred, y=centred), axes=axes, keep_dims=True)
-        normed = mb.mul(x=centred, y=mb.rsqrt(x=variance, epsilon=np.float16(1e-5)))
-        flat = mb.reshape(x=normed, shape=[1, channels, height, width])
+        centred = op("sub", x=grouped, y=op("reduce_mean", x=grouped, axes=axes, keep_dims=True))
+        variance = op("reduce_mean", x=op("mul", x=centred, y=centred), axes=axes, keep_dims=True)
+        normed = op("mul", x=centred, y=op("rsqrt", x=variance, epsilon=np.float16(1e-5)))
+        flat = op("reshape", x=normed, shape=[1, channels, height, width])
         gamma = self.weights.vector(f"{name}_weight", channels, 1.0).reshape(1, channels, 1, 1)
         beta = self.weights.vector(f"{name}_bias", channels, 0.0).reshape(1, channels, 1, 1)
-        scaled = mb.mul(x=flat, y=self._const(f"{name}_weight", gamma))
-        return mb.add(x=scaled, y=self._const(f"{name}_bias", beta), name=name)
+        scaled = op("mul", x=flat, y=self._const(f"{name}_weight", gamma))
+        return op("add", x=scaled, y=self._const(f"{name}_bias", beta), name=name)
 
-    def layer_norm(self, name: str, x: Any) -> Any:
+    def layer_norm(self, name: str, x: Variable) -> Variable:
         width = x.shape[-1]
         gamma = self._const(f"{name}_weight", self.weights.vector(f"{name}_weight", width, 1.0))
         epsilon = np.float16(1e-5)
-        return self.mb.layer_norm(x=x, axes=[-1], gamma=gamma, beta=self._bias(name, width), epsilon=epsilon, name=name)
+        return self.op(
+            "layer_norm", x=x, axes=[-1], gamma=gamma, beta=self._bias(name, width), epsilon=epsilon, name=name
+        )
 
-    def resnet(self, name: str, x: Any, time: Any, channels: int) -> Any:
-        mb = self.mb
-        hidden = self.conv(f"{name}_conv1", mb.silu(x=self.group_norm(f"{name}_norm1", x)), channels)
-        shift = self.linear(f"{name}_time_emb_proj", mb.silu(x=time), channels)
-        hidden = mb.add(x=hidden, y=mb.reshape(x=shift, shape=[1, channels, 1, 1]))
-        hidden = self.conv(f"{name}_conv2", mb.silu(x=self.group_norm(f"{name}_norm2", hidden)), channels)
+    def resnet(self, name: str, x: Variable, time: Variable, channels: int) -> Variable:
+        op = self.op
+        hidden = self.conv(f"{name}_conv1", op("silu", x=self.group_norm(f"{name}_norm1", x)), channels)
+        shift = self.linear(f"{name}_time_emb_proj", op("silu", x=time), channels)
+        hidden = op("add", x=hidden, y=op("reshape", x=shift, shape=[1, channels, 1, 1]))
+        hidden = self.conv(f"{name}_conv2", op("silu", x=self.group_norm(f"{name}_norm2", hidden)), channels)
         shortcut = x if x.shape[1] == channels else self.conv(f"{name}_conv_shortcut", x, channels, kernel=1)
-        return mb.add(x=shortcut, y=hidden, name=name)
+        return op("add", x=shortcut, y=hidden, name=name)
 
-    def attention(self, name: str, x: Any, context: Any) -> Any:
-        mb, width = self.mb, x.shape[-1]
+    def attention(self, name: str, x: Variable, context: Variable) -> Variable:
+        op, width = self.op, x.shape[-1]
         heads = width // HEAD_WIDTH
 
-        def split(projected: Any) -> Any:
-            by_head = mb.reshape(x=projected, shape=[1, -1, heads, HEAD_WIDTH])
-            return mb.transpose(x=by_head, perm=[0, 2, 1, 3])
+        def split(projected: Variable) -> Variable:
+            by_head = op("reshape", x=projected, shape=[1, -1, heads, HEAD_WIDTH])
+            return op("transpose", x=by_head, perm=[0, 2, 1, 3])
 
         query = split(self.linear(f"{name}_to_q", x, width, bias=False))
         key = split(self.linear(f"{name}_to_k", context, width, bias=False))
         value = split(self.linear(f"{name}_to_v", context, width, bias=False))
-        scores = mb.matmul(x=mb.mul(x=query, y=np.float16(HEAD_WIDTH**-0.5)), y=key, transpose_y=True)
-        mixed = mb.matmul(x=mb.softmax(x=scores, axis=-1), y=value)
-        merged = mb.reshape(x=mb.transpose(x=mixed, perm=[0, 2, 1, 3]), shape=[1, -1, width])
+        scaled = op("mul", x=query, y=np.float16(HEAD_WIDTH**-0.5))
+        scores = op("matmul", x=scaled, y=key, transpose_y=True, transpose_x=False)
+        mixed = op("matmul", x=op("softmax", x=scores, axis=-1), y=value, transpose_x=False, transpose_y=False)
+        merged = op("reshape", x=op("transpose", x=mixed, perm=[0, 2, 1, 3]), shape=[1, -1, width])
         return self.linear(f"{name}_to_out_0", merged, width)
 
-    def transformer(self, name: str, x: Any, text: Any) -> Any:
-        mb, (_, channels, height, width) = self.mb, x.shape
+    def transformer(self, name: str, x: Variable, text: Variable) -> Variable:
+        op, (_, channels, height, width) = self.op, x.shape
         tokens = self.conv(f"{name}_proj_in", self.group_norm(f"{name}_norm", x), channels, kernel=1)
-        tokens = mb.transpose(x=mb.reshape(x=tokens, shape=[1, channels, height * width]), perm=[0, 2, 1])
+        tokens = op("transpose", x=op("reshape", x=tokens, shape=[1, channels, height * width]), perm=[0, 2, 1])
         block = f"{name}_transformer_blocks_0"
         normed = self.layer_norm(f"{block}_norm1", tokens)
-        tokens = mb.add(x=tokens, y=self.attention(f"{block}_attn1", normed, normed))
+        tokens = op("add", x=tokens, y=self.attention(f"{block}_attn1", normed, normed))
         normed = self.layer_norm(f"{block}_norm2", tokens)
-        tokens = mb.add(x=tokens, y=self.attention(f"{block}_attn2", normed, text))
+        tokens = op("add", x=tokens, y=self.attention(f"{block}_attn2", normed, text))
         normed = self.layer_norm(f"{block}_norm3", tokens)
         wide = self.linear(f"{block}_ff_net_0_proj", normed, 8 * channels)
-        hidden, gate = mb.split(x=wide, num_splits=2, axis=-1)
-        gated = mb.mul(x=hidden, y=mb.gelu(x=gate, mode="TANH_APPROXIMATION"))
-        tokens = mb.add(x=tokens, y=self.linear(f"{block}_ff_net_2", gated, channels))
-        image = mb.reshape(x=mb.transpose(x=tokens, perm=[0, 2, 1]), shape=[1, channels, height, width])
-        return mb.add(x=x, y=self.conv(f"{name}_proj_out", image, channels, kernel=1), name=name)
+        hidden, gate = op.split(wide, 2)
+        gated = op("mul", x=hidden, y=op("gelu", x=gate, mode="TANH_APPROXIMATION"))
+        tokens = op("add", x=tokens, y=self.linear(f"{block}_ff_net_2", gated, channels))
+        image = op("reshape", x=op("transpose", x=tokens, perm=[0, 2, 1]), shape=[1, channels, height, width])
+        return op("add", x=x, y=self.conv(f"{name}_proj_out", image, channels, kernel=1), name=name)
 
-    def time_embedding(self, timestep: Any) -> Any:
-        mb, half = self.mb, TIME_FEATURES // 2
+    def time_embedding(self, timestep: Variable) -> Variable:
+        op, half = self.op, TIME_FEATURES // 2
         frequencies = np.exp(-math.log(10000.0) * np.arange(half) / half).astype(np.float16)
         row = self._const("time_proj_frequencies", frequencies.reshape(1, half))
-        angles = mb.mul(x=mb.expand_dims(x=timestep, axes=[1]), y=row)
-        features = mb.concat(values=[mb.cos(x=angles), mb.sin(x=angles)], axis=-1)
-        hidden = mb.silu(x=self.linear("time_embedding_linear_1", features, TIME_WIDTH))
+        angles = op("mul", x=op("expand_dims", x=timestep, axes=[1]), y=row)
+        features = op("concat", values=[op("cos", x=angles), op("sin", x=angles)], axis=-1, interleave=False)
+        hidden = op("silu", x=self.linear("time_embedding_linear_1", features, TIME_WIDTH))
         return self.linear("time_embedding_linear_2", hidden, TIME_WIDTH)
 
-    def __call__(self, sample: Any, timestep: Any, text: Any) -> Any:
-        mb, last = self.mb, len(BLOCK_CHANNELS) - 1
+    def __call__(self, sample: Variable, timestep: Variable, text: Variable) -> Variable:
+        op, last = self.op, len(BLOCK_CHANNELS) - 1
         time = self.time_embedding(timestep)
         x = self.conv("conv_in", sample, BLOCK_CHANNELS[0])
         skips = [x]
@@ -191,15 +177,15 @@ class UNet:
         for level, channels in enumerate(reversed(BLOCK_CHANNELS)):
             block = f"up_blocks_{level}"
             for index in range(2):
-                x = mb.concat(values=[x, skips.pop()], axis=1)
+                x = op("concat", values=[x, skips.pop()], axis=1, interleave=False)
                 x = self.resnet(f"{block}_resnets_{index}", x, time, channels)
                 if 0 < level < last:
                     x = self.transformer(f"{block}_attentions_{index}", x, text)
             if level < last:
-                x = mb.upsample_nearest_neighbor(x=x, scale_factor_height=2, scale_factor_width=2)
+                x = op("upsample_nearest_neighbor", x=x, scale_factor_height=2, scale_factor_width=2)
                 x = self.conv(f"{block}_upsamplers_0_conv", x, channels)
-        x = mb.silu(x=self.group_norm("conv_norm_out", x))
-        return mb.identity(x=self.conv("conv_out", x, LATENT_CHANNELS), name="noise_pred")
+        x = op("silu", x=self.group_norm("conv_norm_out", x))
+        return op("identity", x=self.conv("conv_out", x, LATENT_CHANNELS), name="noise_pred")
 
 
 def build_unet(destination: Path) -> TrainedLikeWeights:
@@ -213,35 +199,10 @@ def build_unet(destination: Path) -> TrainedLikeWeights:
         The number of weights and the energy of each.
     """
     weights = TrainedLikeWeights()
-    with quiet_coremltools():
-        # While coremltools loads its native parts, it takes any exception, an interrupt too, for a missing part.
-        with interrupts_after():
-            import coremltools
-            from coremltools.converters.mil import Builder
-            from coremltools.converters.mil.mil import types
-
-        def inputs(*shape: int) -> Any:
-            return Builder.TensorSpec(shape=shape, dtype=types.fp16)
-
-        def unet(sample: Any, timestep: Any, encoder_hidden_states: Any) -> Any:
-            return UNet(Builder, weights)(sample, timestep, encoder_hidden_states)
-
-        program = Builder.program(
-            input_specs=[
-                inputs(1, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE),
-                inputs(1),
-                inputs(1, TEXT_TOKENS, TEXT_WIDTH),
-            ],
-            opset_version=coremltools.target.iOS18,
-        )(unet)
-        # The empty pipeline keeps the program, and the names of its weights, as built here.
-        model = coremltools.convert(
-            program,
-            convert_to="mlprogram",
-            minimum_deployment_target=coremltools.target.iOS18,
-            pass_pipeline=coremltools.PassPipeline.EMPTY,
-            skip_model_load=True,
-        )
-        model.short_description = "A small diffusion UNet with random weights, made by corepress demo"
-        model.save(str(destination))
+    description = "A small diffusion UNet with random weights, made by corepress demo"
+    with ProgramBuilder(destination, 9, description) as program:
+        sample = program.input("sample", (1, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE))
+        timestep = program.input("timestep", (1,))
+        text = program.input("encoder_hidden_states", (1, TEXT_TOKENS, TEXT_WIDTH))
+        program.output(UNet(program, weights)(sample, timestep, text))
     return weights

@@ -13,6 +13,7 @@ import click
 
 from ..cli.wording import format_count
 from ..documents import to_json
+from ..extras import installed, missing
 from ..outputs import write_output
 from .variants import VARIANTS, Original, Result, measure
 
@@ -54,10 +55,7 @@ def run_demo(
         original, results = _compress_all(directory, quiet, verbose and not (quiet or as_json))
         document = {"original": asdict(original), "results": [asdict(result) for result in results]}
         write_output(directory / RESULTS, to_json(document) + "\n")
-        _say(quiet, "drawing the plot")
-        from .plot import draw_plot
-
-        draw_plot(original, results, directory / PLOT)
+        _draw(directory, original, results, quiet)
     if as_json:
         click.echo(to_json(document))
     elif not quiet:
@@ -68,7 +66,7 @@ def _compress_all(directory: Path, quiet: bool, verbose: bool) -> tuple[Original
     from .. import coreml
     from .model import build_unet
 
-    _say(quiet, "building a small diffusion UNet (this loads coremltools)")
+    _say(quiet, "building a small diffusion UNet")
     weights = build_unet(directory / ORIGINAL)
     results = []
     for variant in VARIANTS:
@@ -79,6 +77,17 @@ def _compress_all(directory: Path, quiet: bool, verbose: bool) -> tuple[Original
             click.echo(f"{package}\n{report}\n")
         results.append(measure(variant, package, report, weights.energies))
     return Original(package=ORIGINAL, bytes=report.bytes_before, weights=weights.count), results
+
+
+def _draw(directory: Path, original: Original, results: list[Result], quiet: bool) -> None:
+    """Draw the plot, or tell what it needs: the rest of a demo needs nothing more."""
+    if installed("matplotlib"):
+        from .plot import draw_plot
+
+        _say(quiet, "drawing the plot")
+        draw_plot(original, results, directory / PLOT)
+    elif not quiet:
+        click.echo(f"corepress demo: no plot: {missing('matplotlib')}", err=True)
 
 
 @contextmanager
@@ -124,11 +133,12 @@ def _tell(directory: Path, original: Original, results: list[Result]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(results_table(original, results))
     example = package_name("4bit-groups")
+    plot = f"  {PLOT:24}quality against size, as a picture\n" if (directory / PLOT).exists() else ""
     console.print(
         f"{format_count(original.weights)} weights. Bits: per weight, tables and scales included. SNR: of all\n"
         "weights that were compressed; worst: of the one that lost most. Time: from package to package.\n\n"
         f"In {directory}:\n"
-        f"  {PLOT:24}quality against size, as a picture\n"
+        f"{plot}"
         f"  {ORIGINAL:24}the model, float16\n"
         f"  {'UNet-*.mlpackage':24}the compressed models\n"
         f"  {RESULTS:24}the numbers of this table, for programs\n\n"

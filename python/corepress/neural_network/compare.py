@@ -37,7 +37,7 @@ def compare_models(
         The models; distances are relative to the first.
     sample_data : list of dict, or path-like, optional
         Inputs by name, to run both models on; or a folder of images, for models whose only input is one. This needs
-        macOS and coremltools; elsewhere `Comparison.note` says so, and only weights are compared.
+        macOS and coremltools; on other systems `Comparison.note` says so, and only weights are compared.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
@@ -55,11 +55,14 @@ def compare_models(
         If a model holds no neural network.
     FormatError
         If a model is damaged.
+    MissingExtraError
+        If `sample_data` is given on a Mac without coremltools.
     """
     started = time.perf_counter()
     threads = as_threads("compare_models", num_threads)
     if sample_data is not None:
         check_samples(sample_data)
+    note = prediction_obstacle("compare_models") if sample_data is not None else None
     weights, signal, noise = [], [], []
     with (
         open_model("compare_models", full_precision_model) as first,
@@ -82,7 +85,6 @@ def compare_models(
         added = [key[0].rpartition("/")[2] for key in others.keys if key not in seen]
         given = (full_precision_model, first), (quantized_model, second)
         sizes = [size_of(model) if is_path(model) else document.nbytes for model, document in given]
-    note = prediction_obstacle() if sample_data is not None else None
     outputs: tuple[ComparedOutput, ...] = ()
     if sample_data is not None and note is None:
         outputs = compare_outputs(predict_both(full_precision_model, quantized_model, sample_data))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..coreml.predictions import ComparedOutput, compared_output
+from ..extras import load, require
 from ..measure import snr_db
 from .model_io import is_path
 
@@ -133,8 +134,7 @@ def predict_both(first: Any, second: Any, samples: Any) -> Predictions:
     samples : list of dict, or path-like
         Inputs by name; or a folder of images, for models whose only input is one.
     """
-    import coremltools
-
+    coremltools = load("compare_models", "coremltools")
     models = []
     for model in (first, second):
         given = str(model) if is_path(model) else model.get_spec() if hasattr(model, "get_spec") else model
@@ -156,6 +156,7 @@ def check_samples(samples: Any) -> None:
 
 
 def _images(folder: Path, spec: Any) -> Iterator[dict[str, Any]]:
+    require("compare_models", "PIL")
     from PIL import Image
 
     given = spec.description.input

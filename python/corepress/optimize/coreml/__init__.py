@@ -40,7 +40,11 @@ What differs, on purpose:
   whatever this version cannot read when it decompresses, are left to coremltools' own functions.
 """
 
-from coremltools.optimize.coreml import (
+from ...extras import load
+
+load("corepress.optimize.coreml", "coremltools")
+
+from coremltools.optimize.coreml import (  # noqa: E402
     CoreMLOpMetaData,
     CoreMLWeightMetaData,
     OpLinearQuantizerConfig,
@@ -52,8 +56,8 @@ from coremltools.optimize.coreml import (
     linear_quantize_activations,
 )
 
-from .functions import decompress_weights, linear_quantize_weights, palettize_weights, prune_weights
-from .metadata import get_weights_metadata
+from .functions import decompress_weights, linear_quantize_weights, palettize_weights, prune_weights  # noqa: E402
+from .metadata import get_weights_metadata  # noqa: E402
 
 __all__ = [
     "CoreMLOpMetaData",
