@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <vector>
 
 #include "algo/kmeans1d.h"
+#include "core/in_parts.h"
 #include "core/parallel.h"
 #include "core/require.h"
 #include "core/stable_sort.h"
+#include "core/stop.h"
 #include "core/workspace.h"
 
 namespace corepress {
@@ -23,26 +24,28 @@ public:
         values_.assign(values, values + columns);
         weights_.clear();
         if (weights != nullptr) weights_.assign(weights, weights + columns);
-        const auto is_weight = [](double weight) { return weight >= 0 && std::isfinite(weight); };
-        require(std::all_of(values_.begin(), values_.end(), [](double value) { return std::isfinite(value); }),
-                "values must be finite");
-        require(std::all_of(weights_.begin(), weights_.end(), is_weight), "weights must be finite and not negative");
+        check_stop();
         order_.resize(static_cast<size_t>(columns));
-        std::iota(order_.begin(), order_.end(), int64_t{0});
-        sorter_.sort(order_, [this](int64_t a, int64_t b) { return value(a) < value(b); });
         double largest = 0;
-        for (const double each : values_) largest = std::max(largest, std::fabs(each));
+        for_each_in_parts(columns, [&](int64_t i) {
+            require(std::isfinite(value(i)), "values must be finite");
+            require(weight(i) >= 0 && std::isfinite(weight(i)), "weights must be finite and not negative");
+            order_[static_cast<size_t>(i)] = i;
+            largest = std::max(largest, std::fabs(value(i)));
+        });
+        sorter_.sort(order_, [this](int64_t a, int64_t b) { return value(a) < value(b); });
         exponent_ = largest > 0 ? std::ilogb(largest) + 1 : 0;
         points_.clear();
-        for (const int64_t i : order_) {
+        for_each_in_parts(columns, [&](int64_t place) {
+            const int64_t i = order_[static_cast<size_t>(place)];
             const double scaled = std::ldexp(value(i), -exponent_);
-            if (weight(i) == 0) continue;
+            if (weight(i) == 0) return;
             if (!points_.empty() && points_.back().value == scaled) {
                 points_.back().weight += weight(i);
             } else {
                 points_.push_back({scaled, weight(i)});
             }
-        }
+        });
         require(!points_.empty(), "all weights of a row are 0");
     }
 
@@ -52,16 +55,18 @@ public:
         for (int c = 0; c < k; ++c) centroids[c] = c < used ? kmeans_.centroid(c) : centroids[used - 1];
         int cluster = 0;
         double cut = cut_after(cluster, used, centroids);
-        for (const int64_t i : order_) {
+        const int64_t columns = static_cast<int64_t>(order_.size());
+        for_each_in_parts(columns, [&](int64_t place) {
+            const int64_t i = order_[static_cast<size_t>(place)];
             while (std::ldexp(value(i), -exponent_) > cut) cut = cut_after(++cluster, used, centroids);
             codes[i] = cluster;
-        }
-        *inertia = 0;
-        for (int64_t i = 0; i < static_cast<int64_t>(order_.size()); ++i) {
+        });
+        double sum = 0;
+        for_each_in_parts(columns, [&](int64_t i) {
             const double distance = std::ldexp(value(i), -exponent_) - centroids[codes[i]];
-            *inertia += weight(i) * distance * distance;
-        }
-        *inertia = std::ldexp(*inertia, 2 * exponent_);
+            sum += weight(i) * distance * distance;
+        });
+        *inertia = std::ldexp(sum, 2 * exponent_);
         for (int c = 0; c < k; ++c) centroids[c] = std::ldexp(centroids[c], exponent_);
     }
 

@@ -22,6 +22,9 @@ void bind_nested(py::module_& module);
 void bind_mapped_memory(py::module_& module);
 }  // namespace corepress
 
+// pybind11 defines the function that Python calls, which in a subinterpreter of Python 3.11 and older waits for ever
+// for a lock that it holds itself; another one stands before it.
+#define PyInit__core PyInit__core_of_main_interpreter
 PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     using namespace corepress;
     module.attr("__version__") = COREPRESS_VERSION;
@@ -43,4 +46,15 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     bind_vectors(module);
     bind_nested(module);
     bind_mapped_memory(module);
+}
+#undef PyInit__core
+
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError,
+                        "corepress works in the main interpreter only, not in subinterpreters; under mod_wsgi, set "
+                        "WSGIApplicationGroup %{GLOBAL}");
+        return nullptr;
+    }
+    return PyInit__core_of_main_interpreter();
 }
