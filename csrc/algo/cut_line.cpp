@@ -44,14 +44,18 @@ void CutLine<Number>::prepare(Span<const Point> points, int64_t origin) {
     weights[origin] = moments[origin] = squares[origin] = Number{};
     Sums above, below;
     const int64_t both = std::min(origin, count - origin);
-    for_each_in_parts(both, [&](int64_t i) {
-        add(above, origin + 1 + i, points[origin + i], 1);
-        add(below, origin - 1 - i, points[origin - 1 - i], -1);
+    for_each_part(both, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            add(above, origin + 1 + i, points[origin + i], 1);
+            add(below, origin - 1 - i, points[origin - 1 - i], -1);
+        }
     });
-    for_each_in_parts(count - origin - both,
-                      [&](int64_t i) { add(above, origin + both + 1 + i, points[origin + both + i], 1); });
-    for_each_in_parts(origin - both,
-                      [&](int64_t i) { add(below, origin - both - 1 - i, points[origin - both - 1 - i], -1); });
+    for_each_part(count - origin - both, [&](int64_t begin, int64_t end) {
+        for (int64_t i = both + begin; i < both + end; ++i) add(above, origin + 1 + i, points[origin + i], 1);
+    });
+    for_each_part(origin - both, [&](int64_t begin, int64_t end) {
+        for (int64_t i = both + begin; i < both + end; ++i) add(below, origin - 1 - i, points[origin - 1 - i], -1);
+    });
     std::iota(index_.begin(), index_.end(), 0);
 }
 

@@ -7,7 +7,6 @@
 #include "algo/exact_partition.h"
 #include "core/cube_root.h"
 #include "core/in_parts.h"
-#include "core/stop.h"
 
 namespace corepress {
 namespace {
@@ -40,7 +39,7 @@ double ScalarKmeans::smooth_penalty(int k) {
     mass_.assign(1, 0);
     double mass = 0, left = points_[0].value;
     for (int64_t i = 0; i < count;) {
-        if (stretch_ > 1) check_stop();
+        if (stretch_ > 64) check_stop();  // of more than 2^18 points
         const int64_t end = std::min(i + stretch_, count);
         const double right = end == count ? points_[end - 1].value : (points_[end - 1].value + points_[end].value) / 2;
         double weight = 0;
@@ -85,9 +84,11 @@ bool ScalarKmeans::find_in_windows(int k, double& penalty) {
 bool ScalarKmeans::raise_light_points() {
     constexpr double kLeast = 0x1p-48;
     double total = 0, lightest = points_[0].weight;
-    for_each_in_parts(points_.size(), [&](int64_t i) {
-        total += points_[i].weight;
-        lightest = std::min(lightest, points_[i].weight);
+    for_each_part(points_.size(), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            total += points_[i].weight;
+            lightest = std::min(lightest, points_[i].weight);
+        }
     });
     const double least = total * kLeast;
     if (lightest >= least) return false;
@@ -114,7 +115,6 @@ void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
         points_ = points = {raised_.data(), count};
     }
     const int64_t origin = middle_of(points);
-    check_stop();
     search_.prepare(points, origin);
     double penalty = penalty_hint;
     if (!(penalty > 0)) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "algo/kmeans1d.h"
@@ -10,7 +11,6 @@
 #include "core/parallel.h"
 #include "core/require.h"
 #include "core/stable_sort.h"
-#include "core/stop.h"
 #include "core/workspace.h"
 
 namespace corepress {
@@ -24,26 +24,34 @@ public:
         values_.assign(values, values + columns);
         weights_.clear();
         if (weights != nullptr) weights_.assign(weights, weights + columns);
-        check_stop();
         order_.resize(static_cast<size_t>(columns));
+        const auto is_weight = [](double weight) { return weight >= 0 && std::isfinite(weight); };
         double largest = 0;
-        for_each_in_parts(columns, [&](int64_t i) {
-            require(std::isfinite(value(i)), "values must be finite");
-            require(weight(i) >= 0 && std::isfinite(weight(i)), "weights must be finite and not negative");
-            order_[static_cast<size_t>(i)] = i;
-            largest = std::max(largest, std::fabs(value(i)));
+        for_each_part(columns, [&](int64_t begin, int64_t end) {
+            const double* const part = values_.data();
+            require(std::all_of(part + begin, part + end, [](double value) { return std::isfinite(value); }),
+                    "values must be finite");
+            if (weights != nullptr) {
+                require(std::all_of(weights_.data() + begin, weights_.data() + end, is_weight),
+                        "weights must be finite and not negative");
+            }
+            std::iota(order_.data() + begin, order_.data() + end, begin);
+            double magnitude = largest;
+            for (int64_t i = begin; i < end; ++i) magnitude = std::max(magnitude, std::fabs(part[i]));
+            largest = magnitude;
         });
         sorter_.sort(order_, [this](int64_t a, int64_t b) { return value(a) < value(b); });
         exponent_ = largest > 0 ? std::ilogb(largest) + 1 : 0;
         points_.clear();
-        for_each_in_parts(columns, [&](int64_t place) {
-            const int64_t i = order_[static_cast<size_t>(place)];
-            const double scaled = std::ldexp(value(i), -exponent_);
-            if (weight(i) == 0) return;
-            if (!points_.empty() && points_.back().value == scaled) {
-                points_.back().weight += weight(i);
-            } else {
-                points_.push_back({scaled, weight(i)});
+        for_each_part(columns, [&](int64_t begin, int64_t end) {
+            for (const int64_t i : Span<const int64_t>{order_.data() + begin, end - begin}) {
+                const double scaled = std::ldexp(value(i), -exponent_);
+                if (weight(i) == 0) continue;
+                if (!points_.empty() && points_.back().value == scaled) {
+                    points_.back().weight += weight(i);
+                } else {
+                    points_.push_back({scaled, weight(i)});
+                }
             }
         });
         require(!points_.empty(), "all weights of a row are 0");
@@ -56,15 +64,20 @@ public:
         int cluster = 0;
         double cut = cut_after(cluster, used, centroids);
         const int64_t columns = static_cast<int64_t>(order_.size());
-        for_each_in_parts(columns, [&](int64_t place) {
-            const int64_t i = order_[static_cast<size_t>(place)];
-            while (std::ldexp(value(i), -exponent_) > cut) cut = cut_after(++cluster, used, centroids);
-            codes[i] = cluster;
+        for_each_part(columns, [&](int64_t begin, int64_t end) {
+            for (const int64_t i : Span<const int64_t>{order_.data() + begin, end - begin}) {
+                while (std::ldexp(value(i), -exponent_) > cut) cut = cut_after(++cluster, used, centroids);
+                codes[i] = cluster;
+            }
         });
         double sum = 0;
-        for_each_in_parts(columns, [&](int64_t i) {
-            const double distance = std::ldexp(value(i), -exponent_) - centroids[codes[i]];
-            sum += weight(i) * distance * distance;
+        for_each_part(columns, [&](int64_t begin, int64_t end) {
+            double before = sum;
+            for (int64_t i = begin; i < end; ++i) {
+                const double distance = std::ldexp(value(i), -exponent_) - centroids[codes[i]];
+                before += weight(i) * distance * distance;
+            }
+            sum = before;
         });
         *inertia = std::ldexp(sum, 2 * exponent_);
         for (int c = 0; c < k; ++c) centroids[c] = std::ldexp(centroids[c], exponent_);

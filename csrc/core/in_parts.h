@@ -8,14 +8,14 @@
 
 namespace corepress {
 
-// Calls body(i) for 0 <= i < count in turn, and check_stop() every some hundred microseconds.
+// Calls body(begin, end) for the parts of [0, count) in turn, and check_stop() between them: every some hundred
+// microseconds, and not at all in short loops.
 template <typename Body>
-void for_each_in_parts(int64_t count, Body&& body) {
+void for_each_part(int64_t count, Body&& body) {
     constexpr int64_t kPart = 1 << 15;
     for (int64_t begin = 0; begin < count; begin += kPart) {
-        check_stop();
-        const int64_t end = std::min(begin + kPart, count);
-        for (int64_t i = begin; i < end; ++i) body(i);
+        if (begin > 0) check_stop();
+        body(begin, std::min(begin + kPart, count));
     }
 }
 
