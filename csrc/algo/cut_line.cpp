@@ -5,6 +5,7 @@
 #include <numeric>
 #include <type_traits>
 
+#include "core/in_parts.h"
 #include "core/stop.h"
 #include "dispatch.h"
 
@@ -12,7 +13,11 @@ namespace corepress {
 
 template <typename Number>
 void CutLine<Number>::resize(size_t count) {
-    for (std::vector<Number>* numbers : {&weight_, &moment_, &square_, &best_}) numbers->resize(count + kPathPadding);
+    constexpr size_t kMany = size_t{1} << 20;  // memory that is new takes as long as several passes over it
+    for (std::vector<Number>* numbers : {&weight_, &moment_, &square_, &best_}) {
+        if (count > kMany) check_stop();
+        numbers->resize(count + kPathPadding);
+    }
     from_.resize(count + kPathPadding);
     index_.resize(count);
 }
@@ -38,13 +43,19 @@ void CutLine<Number>::prepare(Span<const Point> points, int64_t origin) {
     // Each addition waits for the one before; those of the other side are done meanwhile.
     weights[origin] = moments[origin] = squares[origin] = Number{};
     Sums above, below;
-    int64_t i = 0;
-    for (; i < std::min(origin, count - origin); ++i) {
-        add(above, origin + 1 + i, points[origin + i], 1);
-        add(below, origin - 1 - i, points[origin - 1 - i], -1);
-    }
-    for (int64_t j = i; origin + j < count; ++j) add(above, origin + 1 + j, points[origin + j], 1);
-    for (int64_t j = i; j < origin; ++j) add(below, origin - 1 - j, points[origin - 1 - j], -1);
+    const int64_t both = std::min(origin, count - origin);
+    for_each_part(both, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            add(above, origin + 1 + i, points[origin + i], 1);
+            add(below, origin - 1 - i, points[origin - 1 - i], -1);
+        }
+    });
+    for_each_part(count - origin - both, [&](int64_t begin, int64_t end) {
+        for (int64_t i = both + begin; i < both + end; ++i) add(above, origin + 1 + i, points[origin + i], 1);
+    });
+    for_each_part(origin - both, [&](int64_t begin, int64_t end) {
+        for (int64_t i = both + begin; i < both + end; ++i) add(below, origin - 1 - i, points[origin - 1 - i], -1);
+    });
     std::iota(index_.begin(), index_.end(), 0);
 }
 

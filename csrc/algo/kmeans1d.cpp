@@ -6,6 +6,7 @@
 
 #include "algo/exact_partition.h"
 #include "core/cube_root.h"
+#include "core/in_parts.h"
 
 namespace corepress {
 namespace {
@@ -38,6 +39,7 @@ double ScalarKmeans::smooth_penalty(int k) {
     mass_.assign(1, 0);
     double mass = 0, left = points_[0].value;
     for (int64_t i = 0; i < count;) {
+        if (stretch_ > 64) check_stop();  // of more than 2^18 points
         const int64_t end = std::min(i + stretch_, count);
         const double right = end == count ? points_[end - 1].value : (points_[end - 1].value + points_[end].value) / 2;
         double weight = 0;
@@ -82,10 +84,12 @@ bool ScalarKmeans::find_in_windows(int k, double& penalty) {
 bool ScalarKmeans::raise_light_points() {
     constexpr double kLeast = 0x1p-48;
     double total = 0, lightest = points_[0].weight;
-    for (int64_t i = 0; i < points_.size(); ++i) {
-        total += points_[i].weight;
-        lightest = std::min(lightest, points_[i].weight);
-    }
+    for_each_part(points_.size(), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            total += points_[i].weight;
+            lightest = std::min(lightest, points_[i].weight);
+        }
+    });
     const double least = total * kLeast;
     if (lightest >= least) return false;
     raised_.assign(points_.data(), points_.data() + points_.size());

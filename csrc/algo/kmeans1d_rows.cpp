@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "algo/kmeans1d.h"
+#include "core/in_parts.h"
 #include "core/parallel.h"
 #include "core/require.h"
 #include "core/stable_sort.h"
@@ -23,26 +24,36 @@ public:
         values_.assign(values, values + columns);
         weights_.clear();
         if (weights != nullptr) weights_.assign(weights, weights + columns);
-        const auto is_weight = [](double weight) { return weight >= 0 && std::isfinite(weight); };
-        require(std::all_of(values_.begin(), values_.end(), [](double value) { return std::isfinite(value); }),
-                "values must be finite");
-        require(std::all_of(weights_.begin(), weights_.end(), is_weight), "weights must be finite and not negative");
         order_.resize(static_cast<size_t>(columns));
-        std::iota(order_.begin(), order_.end(), int64_t{0});
-        sorter_.sort(order_, [this](int64_t a, int64_t b) { return value(a) < value(b); });
+        const auto is_weight = [](double weight) { return weight >= 0 && std::isfinite(weight); };
         double largest = 0;
-        for (const double each : values_) largest = std::max(largest, std::fabs(each));
+        for_each_part(columns, [&](int64_t begin, int64_t end) {
+            const double* const part = values_.data();
+            require(std::all_of(part + begin, part + end, [](double value) { return std::isfinite(value); }),
+                    "values must be finite");
+            if (weights != nullptr) {
+                require(std::all_of(weights_.data() + begin, weights_.data() + end, is_weight),
+                        "weights must be finite and not negative");
+            }
+            std::iota(order_.data() + begin, order_.data() + end, begin);
+            double magnitude = largest;
+            for (int64_t i = begin; i < end; ++i) magnitude = std::max(magnitude, std::fabs(part[i]));
+            largest = magnitude;
+        });
+        sorter_.sort(order_, [this](int64_t a, int64_t b) { return value(a) < value(b); });
         exponent_ = largest > 0 ? std::ilogb(largest) + 1 : 0;
         points_.clear();
-        for (const int64_t i : order_) {
-            const double scaled = std::ldexp(value(i), -exponent_);
-            if (weight(i) == 0) continue;
-            if (!points_.empty() && points_.back().value == scaled) {
-                points_.back().weight += weight(i);
-            } else {
-                points_.push_back({scaled, weight(i)});
+        for_each_part(columns, [&](int64_t begin, int64_t end) {
+            for (const int64_t i : Span<const int64_t>{order_.data() + begin, end - begin}) {
+                const double scaled = std::ldexp(value(i), -exponent_);
+                if (weight(i) == 0) continue;
+                if (!points_.empty() && points_.back().value == scaled) {
+                    points_.back().weight += weight(i);
+                } else {
+                    points_.push_back({scaled, weight(i)});
+                }
             }
-        }
+        });
         require(!points_.empty(), "all weights of a row are 0");
     }
 
@@ -52,16 +63,23 @@ public:
         for (int c = 0; c < k; ++c) centroids[c] = c < used ? kmeans_.centroid(c) : centroids[used - 1];
         int cluster = 0;
         double cut = cut_after(cluster, used, centroids);
-        for (const int64_t i : order_) {
-            while (std::ldexp(value(i), -exponent_) > cut) cut = cut_after(++cluster, used, centroids);
-            codes[i] = cluster;
-        }
-        *inertia = 0;
-        for (int64_t i = 0; i < static_cast<int64_t>(order_.size()); ++i) {
-            const double distance = std::ldexp(value(i), -exponent_) - centroids[codes[i]];
-            *inertia += weight(i) * distance * distance;
-        }
-        *inertia = std::ldexp(*inertia, 2 * exponent_);
+        const int64_t columns = static_cast<int64_t>(order_.size());
+        for_each_part(columns, [&](int64_t begin, int64_t end) {
+            for (const int64_t i : Span<const int64_t>{order_.data() + begin, end - begin}) {
+                while (std::ldexp(value(i), -exponent_) > cut) cut = cut_after(++cluster, used, centroids);
+                codes[i] = cluster;
+            }
+        });
+        double sum = 0;
+        for_each_part(columns, [&](int64_t begin, int64_t end) {
+            double before = sum;
+            for (int64_t i = begin; i < end; ++i) {
+                const double distance = std::ldexp(value(i), -exponent_) - centroids[codes[i]];
+                before += weight(i) * distance * distance;
+            }
+            sum = before;
+        });
+        *inertia = std::ldexp(sum, 2 * exponent_);
         for (int c = 0; c < k; ++c) centroids[c] = std::ldexp(centroids[c], exponent_);
     }
 

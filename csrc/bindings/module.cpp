@@ -24,7 +24,8 @@ void bind_mapped_memory(py::module_& module);
 static bool in_main_interpreter() { return PyInterpreterState_Get() == PyInterpreterState_Main(); }
 
 static constexpr const char* ONLY_MAIN =
-    "corepress cannot be used in a subinterpreter; import it in the main interpreter, or in another process";
+    "corepress cannot be used in a subinterpreter; import it in the main interpreter (under mod_wsgi: "
+    "WSGIApplicationGroup %{GLOBAL}), or in another process";
 }  // namespace corepress
 
 PYBIND11_MODULE(bindings, module, py::mod_gil_not_used()) {

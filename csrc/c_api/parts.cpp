@@ -4,6 +4,7 @@
 #include "algo/measure.h"
 #include "algo/pack_bits.h"
 #include "c_api/checks.h"
+#include "core/in_parts.h"
 
 namespace {
 
@@ -55,13 +56,15 @@ corepress_status corepress_kmeans1d(const double* values, const double* weights,
         require_given(centroids, "centroids");
         require_given(inertia, "inertia");
         double total = 0;
-        for (int64_t i = 0; i < count; ++i) {
-            if (!std::isfinite(values[i])) throw NonFinite();
-            if (weights == nullptr) continue;
-            require(weights[i] >= 0 && std::isfinite(weights[i]), "weights must be finite and not negative, not ",
-                    weights[i]);
-            total += weights[i];
-        }
+        for_each_part(count, [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) {
+                if (!std::isfinite(values[i])) throw NonFinite();
+                if (weights == nullptr) continue;
+                require(weights[i] >= 0 && std::isfinite(weights[i]), "weights must be finite and not negative, not ",
+                        weights[i]);
+                total += weights[i];
+            }
+        });
         require(weights == nullptr || total > 0, "all weights are 0");
         const RowClusters result{codes, centroids, inertia};
         kmeans1d_rows(values, weights, 1, count, {&k, 1}, 1, {&result, 1});

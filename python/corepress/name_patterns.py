@@ -5,16 +5,17 @@ from __future__ import annotations
 import fnmatch
 import re
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from . import system
+from .bounded_matching import BoundedExpression
 
 REGULAR, MODULE = "re:", "module:"
-SECONDS_OF_MATCHING = 5.0  # of the CPU, for all regular expressions on one name
 _LONGEST_GLOB, _LONGEST_REGULAR = 1_000, 10_000  # characters; some take time with the square of their length
 # What conversion appends to the name of a module's weight.
 _APPENDED = re.compile(r"(?:_weight)?(?:_(?:to_fp16|to_fp32|palettized|quantized|cast|\d+))*$")
 _WILDCARD = re.compile(r"[*?\[]")
+_Matches = Callable[[str], Any]  # true if it matches the whole name
 _GLOB_PARTS = re.compile(r"\[[^]]*\]|[*?]|[^*?\[]+|\[")
 
 
@@ -34,20 +35,18 @@ class NamePatterns:
     Raises
     ------
     ValueError
-        For what is not a regular expression, or is longer than 1,000 characters (a glob) or 10,000.
+        For what is not a regular expression, refers to its groups, has atomic groups or possessive repetitions, nests
+        more than 50 groups, or is longer than 1,000 characters (a glob) or 10,000.
 
     Notes
     -----
-    Python's regular expressions backtrack, and one such as ``(a+)+b`` can take longer than anybody waits. In the main
-    thread of a Unix process, as in the shell, they get 5 seconds of CPU time for a name, and ValueError ends those that
-    take longer. Python offers no such limit in other threads. Globs need no limit: their time grows with the length of
-    the name times that of the pattern.
+    No pattern takes long, not even such as ``(a+)+b``: see `corepress.bounded_matching`. The time of globs grows with
+    the length of the name times that of the pattern.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        self._globs: list[tuple[int, re.Pattern[str]]] = []
-        self._regular: list[tuple[int, re.Pattern[str]]] = []
-        self._of_modules: list[tuple[int, re.Pattern[str]]] = []
+        self._open: list[tuple[int, _Matches]] = []
+        self._of_modules: list[tuple[int, _Matches]] = []
         # Recipes name hundreds of modules or weights, so these are looked up instead of tried one by one.
         self._modules: dict[str, list[int]] = {}
         self._names: dict[str, list[int]] = {}
@@ -55,53 +54,28 @@ class NamePatterns:
             name = pattern.removeprefix(MODULE)
             if name.startswith(REGULAR):
                 _require_length(name, _LONGEST_REGULAR)
-                self._regular.append((number, _expression(name[len(REGULAR) :])))
+                self._open.append((number, _regular(name[len(REGULAR) :])))
             elif is_open(name):
                 _require_length(name, _LONGEST_GLOB)
-                self._globs.append((number, _expression(fnmatch.translate(name))))
+                self._open.append((number, _expression(fnmatch.translate(name)).fullmatch))
             else:
                 self._names.setdefault(name, []).append(number)
             if name == pattern:
                 continue
             if is_open(name):
-                self._of_modules.append((number, _module_expression(name)))
+                self._of_modules.append((number, _module_pattern(name)))
             else:
                 self._modules.setdefault(_joined(name.removesuffix(".weight")), []).append(number)
 
     def matching(self, name: str) -> Iterator[int]:
         """The numbers of the patterns that match a name, in no order; a number may come twice."""
-        yield from (number for number, expression in self._globs if expression.fullmatch(name))
-        yield from _within_time(self._regular, (name,))
+        yield from (number for number, matches in self._open if matches(name))
         yield from self._names.get(name, ())
         stem = _APPENDED.sub("", name) if self._modules or self._of_modules else ""
-        yield from _within_time(self._of_modules, (stem, f"{stem}_weight"))
+        yield from (number for number, matches in self._of_modules if matches(stem) or matches(f"{stem}_weight"))
         while stem:
             yield from self._modules.get(stem, ())
             stem = stem.partition("_")[2]
-
-
-def _within_time(expressions: Sequence[tuple[int, re.Pattern[str]]], names: Sequence[str]) -> list[int]:
-    """The numbers of the expressions that match one of the names; ValueError if that takes too long."""
-    if not expressions:
-        return []
-    tried = 0
-
-    def match() -> list[int]:
-        nonlocal tried
-        found = []
-        for tried, (number, expression) in enumerate(expressions):  # noqa: B007 (for the message)
-            if any(map(expression.fullmatch, names)):
-                found.append(number)
-        return found
-
-    try:
-        return system.current.within(SECONDS_OF_MATCHING, match)
-    except system.TimeIsUp:
-        pattern = reprlib.repr(REGULAR + expressions[tried][1].pattern)
-        raise ValueError(
-            f"config: {pattern} takes more than {SECONDS_OF_MATCHING:g} s to match the name {reprlib.repr(names[0])}; "
-            "repetitions within repetitions, such as (a+)+, must be written in another way"
-        ) from None
 
 
 def _require_length(pattern: str, longest: int) -> None:
@@ -142,14 +116,17 @@ def _joined(path: str) -> str:
     return re.sub(r"\W", "_", path)
 
 
-def _module_expression(pattern: str) -> re.Pattern[str]:
+def _module_pattern(pattern: str) -> _Matches:
     """What matches the joined paths of the modules, after a name of the traced model's own."""
     if pattern.startswith(REGULAR):
         joined = pattern[len(REGULAR) :].replace(r"\.", "_").replace("[.]", "_")
-    else:
-        parts = (part if is_open(part) else _joined(part) for part in _GLOB_PARTS.findall(pattern))
-        joined = fnmatch.translate("".join(parts))
-    return _expression(f"(?:.*_)?(?:{joined})")
+        return _regular(f"(?:.*_)?(?:{joined})")
+    parts = (part if is_open(part) else _joined(part) for part in _GLOB_PARTS.findall(pattern))
+    return _expression(f"(?:.*_)?(?:{fnmatch.translate(''.join(parts))})").fullmatch
+
+
+def _regular(pattern: str) -> _Matches:
+    return BoundedExpression(_expression(pattern)).matches
 
 
 def _expression(pattern: str) -> re.Pattern[str]:

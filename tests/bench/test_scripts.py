@@ -6,6 +6,8 @@ import json
 import math
 import queue
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +196,17 @@ def test_a_busy_machine_has_cpu_time_shown_and_the_best_run_counts(load, clock, 
     merged = charts.load(tmp_path, "diffusion")
     assert merged["clock"] == clock
     assert [result["seconds"] for result in merged["ours"]] == [1.0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
+def test_calls_are_interrupted_and_waits_told(script, tmp_path):
+    options = ("--quick", "--moments", "1", "--json", "waits.json", "--scratch", tmp_path)
+    script("interrupts.py", *options, "--calls", "vectors of 4", "decompress")
+    results = json.loads((tmp_path / "waits.json").read_text())["results"]
+    ways = [each["way"] for each in results]
+    assert ways[:3] == ["python", "shell", "shell"]
+    assert ways[3:] == (["c"] if shutil.which("cc") else [])
+    for each in results:
+        assert len(each["waits"]) <= 1
+        assert not each["wrong"]
+    assert [path.name for path in tmp_path.iterdir()] == ["waits.json"]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from code_blocks import ROOT, blocks_of
+from foreign_files import KINDS, LFS, make_file
 from small_models import build_encoder, build_shared
 
 import corepress as cp
@@ -90,6 +91,12 @@ def damaged(damage: Callable[[], Any]) -> str:
 
 def truncate() -> None:
     BLOB_FILE.write_bytes(BLOB_FILE.read_bytes()[:5000])
+
+
+def foreign(kind: str, name: str) -> str:
+    """What is said of a file or folder of another kind."""
+    make_file(Path(), name, KINDS[kind][1])
+    return shell("palettize", name, "-o", "out.mlpackage", "--nbits", "4")
 
 
 def existing() -> str:
@@ -174,6 +181,19 @@ CASES: tuple[Callable[[], Told], ...] = (
     tied,
     disputed,
     small_network_weight,
+    lambda: foreign("trees", "price.mlmodel"),
+    lambda: foreign("pipeline", "price.mlmodel"),
+    lambda: foreign("ML program alone", "model.mlmodel"),
+    lambda: foreign("weight file", "weight.bin"),
+    lambda: foreign("compiled", "UNet.mlmodelc"),
+    lambda: foreign("zip", "UNet.mlpackage.zip"),
+    lambda: foreign("Git LFS", "UNet.mlmodel"),
+    lambda: damaged(lambda: BLOB_FILE.write_bytes(LFS)),
+    lambda: foreign("safetensors", "model.safetensors"),
+    lambda: foreign("PyTorch", "model.pt"),
+    lambda: foreign("ONNX", "model.onnx"),
+    lambda: foreign("empty file", "UNet.mlmodel"),
+    lambda: foreign("cut short", "UNet.mlmodel"),
     lambda: damaged(Path("Net.mlpackage/Manifest.json").unlink),
     lambda: damaged(BLOB_FILE.unlink),
     lambda: damaged(truncate),

@@ -1,7 +1,9 @@
 """`coreml.verify` accepts what the functions in coremltools' place return, with the names that coremltools gives."""
 
+import numpy as np
 import pytest
 from coreml_helpers import quiet
+from dropin_helpers import normal
 
 from corepress import coreml
 from corepress.coreml import schema
@@ -60,6 +62,22 @@ def test_results_of_the_functions_are_verified(cto, two_layers, saved, verb):
     assert {found["conv_weight_0_to_fp16"], found["linear_weight_0_to_fp16"]} == {expected}
     comparison = coreml.compare(source, result)
     assert comparison.only_in_first == comparison.only_in_second == ()
+
+
+@pytest.mark.parametrize("verb", [palettized, quantized, pruned, unchanged], ids=lambda verb: verb.__name__)
+def test_results_that_were_raised_to_ios16_are_verified(cto, convert, saved, verb):
+    def body(mb, x):
+        table = mb.gather(x=normal(70, 64, seed=1), indices=np.arange(48, dtype=np.int32), axis=0)
+        x = mb.transpose(x=mb.linear(x=x, weight=normal(64, 64, seed=3)), perm=[1, 0])  # without names of their own
+        return mb.topk(x=mb.matmul(x=table, y=x), k=3)[0]
+
+    model = convert(body, (8, 64), target="iOS15")
+    source = saved(model, "source.mlpackage")
+    with quiet():
+        result = saved(verb(cto, model), "result.mlpackage")
+    assert schema.read_model(result / "Data/com.apple.CoreML/model.mlmodel").specificationVersion == 7
+    verification = coreml.verify(source, result)
+    assert verification.ok, verification.all_problems
 
 
 @pytest.fixture

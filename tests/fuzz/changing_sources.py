@@ -18,11 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from corepress import coreml
-from corepress.coreml import schema
-from corepress.coreml.values import Tensor, blob_value
-from corepress.coreml.weight_file import WeightFileWriter
+from corepress.benchmark.packages import MODEL, WEIGHTS, build_package
 
-MODEL, WEIGHTS = "Data/com.apple.CoreML/model.mlmodel", "Data/com.apple.CoreML/weights/weight.bin"
 VERBS = {
     "palettize": ["palettize", "SOURCE", "-o", "OUTPUT", "--nbits", "4"],
     "quantize": ["quantize", "SOURCE", "-o", "OUTPUT"],
@@ -42,27 +39,7 @@ MAIN = (
 def build(package: Path, side: int = 1024, layers: int = 12, seed: int = 0) -> Path:
     """A package of linear layers with drawn float16 weights."""
     rng = np.random.default_rng(seed)
-    entry = '{"author": "", "description": "", "name": "model", "path": "com.apple.CoreML/model.mlmodel"}'
-    (package / WEIGHTS).parent.mkdir(parents=True)
-    (package / "Manifest.json").write_text(
-        f'{{"fileFormatVersion": "1.0.0", "itemInfoEntries": {{"1": {entry}}}, "rootModelIdentifier": "1"}}'
-    )
-    model = schema.Model(specificationVersion=9)
-    model.mlProgram.version = 1
-    function = model.mlProgram.functions["main"]
-    function.opset = "CoreML8"
-    block = function.block_specializations["CoreML8"]
-    with WeightFileWriter(package / WEIGHTS) as writer:
-        for index in range(layers):
-            tensor = Tensor.of(rng.standard_normal((side, side)).astype(np.float16))
-            offset = writer.append(tensor.data_type, tensor.count, tensor.data)
-            value = blob_value(tensor, "@model_path/weights/weight.bin", offset)
-            const = block.operations.add(type="const")
-            const.attributes["val"].CopyFrom(value)
-            const.outputs.add(name=f"weight{index}").type.CopyFrom(value.type)
-            block.operations.add(type="linear").inputs["weight"].arguments.add().name = f"weight{index}"
-    (package / MODEL).write_bytes(schema.serialize_model(model))
-    return package
+    return build_package(package, (rng.standard_normal((side, side)).astype(np.float16) for _ in range(layers)))
 
 
 def change(package: Path, how: str, rng: random.Random) -> None:

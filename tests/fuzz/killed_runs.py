@@ -15,7 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from changing_sources import MAIN, MODEL, WEIGHTS, build
+from changing_sources import MAIN, build
+
+from corepress.benchmark.packages import MODEL, WEIGHTS
 
 # Each replaces what the other one made.
 VERBS = (["palettize", "--nbits", "4"], ["quantize"])

@@ -1,14 +1,15 @@
 """Patterns and config files that overflow, recurse, repeat or never end: each is refused in one line."""
 
 import contextlib
-import signal
+import random
+import re
 import sys
 import threading
 import time
 
 import pytest
 
-from corepress import Config, name_patterns
+from corepress import Config, bounded_matching
 from corepress.config_files import parse_json, parse_yaml
 from corepress.name_patterns import NamePatterns
 
@@ -35,16 +36,80 @@ def test_long_patterns_are_refused_and_shortened(pattern, longest):
     assert not list(NamePatterns([pattern[:longest]]).matching("name"))
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers to interrupt it with")
-def test_an_expression_that_never_ends_is_stopped(monkeypatch):
-    monkeypatch.setattr(name_patterns, "SECONDS_OF_MATCHING", 0.2)
-    before = signal.getsignal(signal.SIGVTALRM)
-    patterns = NamePatterns(["re:x", "re:(a+)+b"])
-    with pytest.raises(ValueError, match=r"config: 're:\(a\+\)\+b' takes more than 0.2 s to match the name 'a"):
-        list(patterns.matching("a" * 100))
-    assert list(patterns.matching("aab")) == [1]
-    assert signal.getsignal(signal.SIGVTALRM) is before
-    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+ENDLESS = [
+    "(a+)+b",
+    "((((a*)*)*)*)*b",
+    "(a|a)*" * 5 + "b",
+    ".*" * 40 + "b",
+    "a?" * 200 + "b",
+    "(?:(?:a{0,60000}){0,60000}){0,60000}b",
+    "(?:(?:a?){60000}){60000}b",
+    "(?:(?=(?:(?=(?:(?=(?:a+)+b)a*)*)a*)*)a*)*b",
+    r"(?:(?:\w+_?)+\.?)+!",
+]
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+@pytest.mark.parametrize("prefix", ["re:", "module:re:"])
+def test_expressions_of_endless_ways_take_no_time(prefix, in_thread):
+    def match():
+        patterns = NamePatterns([prefix + pattern for pattern in ENDLESS])
+        found.append(set(patterns.matching("a" * 200)))
+        found.append(set(patterns.matching("a" * 199 + "b")))
+
+    found = []
+    start = time.process_time()
+    if in_thread:
+        thread = threading.Thread(target=match, daemon=True)
+        thread.start()
+        thread.join(60)
+    else:
+        match()
+    assert found == [set(), {0, 1, 2, 3, 4, 5, 6, 7}]
+    assert time.process_time() - start < 10
+
+
+def _drawn_pattern(chance, depth=0):
+    kind = chance.randrange(11 if depth < 3 else 4)
+    if kind < 2:
+        return chance.choice("abc_.")
+    if kind == 2:
+        return chance.choice(
+            [r"\d", r"\w", "[ab]", "[^a]", "(?i:A)", "(?-i:b)", r"\b", "^", "$", r"\.", r"[\da-b]", r"\Z"]
+        )
+    if kind < 5:
+        return _drawn_pattern(chance, depth + 1) + _drawn_pattern(chance, depth + 1) if depth < 4 else "a"
+    inside = _drawn_pattern(chance, depth + 1)
+    if kind < 7:
+        return f"(?:{inside}){chance.choice(['*', '+', '?', '{1,3}', '{2}', '*?', '+?', '{0,2}?'])}"
+    if kind == 7:
+        return f"({inside}|{_drawn_pattern(chance, depth + 1)})"
+    if kind == 8:
+        return f"(?{chance.choice('=!')}{inside})"
+    if kind == 9:
+        return f"(?<{chance.choice('=!')}{chance.choice(['a', 'ab', '[ab]'])})"
+    return f"({inside})"
+
+
+def test_expressions_match_what_python_matches(monkeypatch):
+    monkeypatch.setattr(bounded_matching, "_QUICK", 0)
+    chance, matches = random.Random(0), 0
+    for _ in range(2000):
+        flags = chance.choice(["", "", "(?i)", "(?s)", "(?m)"])
+        expression = re.compile(flags + _drawn_pattern(chance))
+        bounded = bounded_matching.BoundedExpression(expression)
+        for _ in range(5):
+            name = "".join(chance.choice("abcA_.1\n") for _ in range(chance.randrange(6)))
+            expected = expression.fullmatch(name) is not None
+            assert bounded.matches(name) == expected, (expression, name)
+            matches += expected
+    assert matches > 500
+
+
+@pytest.mark.parametrize("pattern", [r"(a)\1", "(?P<x>a)(?P=x)", "(a)?(?(1)b|c)", "(" * 60 + "a" + ")" * 60])
+def test_expressions_that_need_the_way_are_refused(pattern):
+    with pytest.raises(ValueError, match=r"^config: weights 're:.*': (references to groups|its groups are nested)"):
+        Config.from_dict({"weights": {f"re:{pattern}": None}})
 
 
 def test_patterns_match_the_same_in_any_thread():

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import ml_dtypes
@@ -485,3 +486,26 @@ def test_a_host_can_cancel_the_calls_of_its_thread(library):
     finally:
         library.corepress_set_cancel(None, None)
     assert palettize() == OK
+
+
+def test_a_host_is_asked_in_every_pass(library):
+    values = np.random.default_rng(0).standard_normal(6_000_000)
+    codes, centroids, inertia = np.empty(values.size, np.int32), np.empty(16), np.empty(1)
+    moments = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+    def cancel(context):
+        moments.append(time.thread_time())  # of the CPU: other work on the machine does not count
+        return 0
+
+    library.corepress_set_cancel(cancel, None)
+    try:
+        moments.append(time.thread_time())
+        status = library.corepress_kmeans1d(
+            pointer(values), None, ctypes.c_int64(values.size), 16, pointer(codes), pointer(centroids), pointer(inertia)
+        )
+        moments.append(time.thread_time())
+    finally:
+        library.corepress_set_cancel(None, None)
+    assert status == OK
+    assert np.diff(moments).max() < 0.2

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from network_helpers import network_with, new_spec
 
-from corepress.neural_network import decompress, plan, quantize_weights, verify
+from corepress.neural_network import compare_models, convert_to_fp16, decompress, plan, quantize_weights, verify
 
 
 def updatable_network(tmp_path):
@@ -86,3 +88,40 @@ def test_a_compressed_updatable_layer_is_wrong(nbits):
         each.isUpdatable = each.neuralNetwork.layers[0].isUpdatable = True
     assert any("updatable" in problem for problem in verify(spec, result).all_problems)
     assert verify(result, decompress(result)).ok
+
+
+def test_half_precision_is_for_frozen_layers(tmp_path):
+    path, spec = updatable_network(tmp_path)
+    out = tmp_path / "out.mlmodel"
+    report = convert_to_fp16(path, destination=out)
+    records = {record.name: record for record in report.weights}
+    assert {name: record.reason for name, record in records.items()} == {
+        "frozen.weights": None,
+        "frozen.bias": None,
+        "head.weights": "is updatable",
+        "head.bias": "is updatable",
+    }
+    frozen, _, head, _ = type(spec).FromString(out.read_bytes()).neuralNetwork.layers
+    kernel = np.array(spec.neuralNetwork.layers[0].convolution.weights.floatValue, np.float32)
+    assert frozen.convolution.weights.float16Value == kernel.astype("<f2").tobytes()
+    assert not frozen.convolution.weights.floatValue
+    assert head == spec.neuralNetwork.layers[2]
+    assert verify(path, out).ok
+    assert convert_to_fp16(spec) == type(spec).FromString(out.read_bytes())
+
+
+@pytest.mark.parametrize("nbits", [16, 8, 4])
+def test_only_frozen_layers_differ(tmp_path, nbits):
+    path, spec = updatable_network(tmp_path)
+    comparison = compare_models(path, quantize_weights(spec, nbits))
+    snr_db = {weight.name: weight.snr_db for weight in comparison.weights}
+    assert snr_db["head.weights"] == snr_db["head.bias"] == math.inf
+    assert 6 * min(nbits, 12) - 15 < snr_db["frozen.weights"] < 80  # half precision has 12 bits at best
+    assert comparison.only_in_first == comparison.only_in_second == ()
+    trained = type(spec)()
+    trained.CopyFrom(spec)
+    head = trained.neuralNetwork.layers[2].innerProduct
+    head.weights.floatValue[0] += 1
+    apart = {weight.name: weight.snr_db for weight in compare_models(spec, trained).weights}
+    assert apart.pop("head.weights") < 60
+    assert set(apart.values()) == {math.inf}

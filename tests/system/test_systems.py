@@ -9,14 +9,12 @@ import queue
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from corepress import coreml, get_library, interrupts, name_patterns, native, system
+from corepress import coreml, get_library, interrupts, native, system
 from corepress.errors import FormatError
 from corepress.system import linux, macos, posix
 from corepress.system.base import System
@@ -209,25 +207,6 @@ def test_linux_tells_without_proc(monkeypatch):
 
 
 # --- signals and waits ---
-
-
-def test_windows_ends_matching_by_a_timer(played_windows, monkeypatch):
-    """Windows' timer calls a function of Python's that needs no lock; here a thread, so that the work must give way."""
-    timers = []
-
-    def start(timer, queue_, function, number, milliseconds, period, flags):
-        timers.append(threading.Timer(milliseconds / 1000, signal.raise_signal, [number]))
-        timers[-1].start()
-
-    played_windows.kernel.CreateTimerQueueTimer.side_effect = start
-    played_windows.kernel.DeleteTimerQueueTimer.side_effect = lambda *_: timers[-1].cancel()
-    before = signal.getsignal(signal.SIGBREAK)
-    assert system.current.within(10, lambda: "done") == "done"
-    with pytest.raises(system.TimeIsUp):
-        system.current.within(0.05, lambda: time.sleep(10))
-    assert signal.getsignal(signal.SIGBREAK) == before
-    monkeypatch.setattr(name_patterns, "SECONDS_OF_MATCHING", 5)
-    assert list(name_patterns.NamePatterns(["re:a+", "b"]).matching("aa"))
 
 
 def test_windows_waits_a_little_at_a_time(monkeypatch):

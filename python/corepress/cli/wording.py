@@ -39,13 +39,12 @@ def shorten(name: str, length: int) -> str:
 
 
 def shorten_alike(names: Sequence[str], length: int) -> list[str]:
-    """Names of about so many characters, without the end that all share, and then without what they begin with."""
+    """Names of about so many characters, without the end that all share."""
     shared = 0
     while len({name[-shared - 1 :] for name in names}) == 1 and all(len(name) > shared + 1 for name in names):
         shared += 1
     cut = [f"{name[: len(name) - shared]}…" if shared > 1 and len(names) > 1 else name for name in names]
-    length = max(length, 12)
-    return [name if len(name) <= length else f"…{name[1 - length :]}" for name in cut]
+    return [shorten(name, max(length, 12)) for name in cut]
 
 
 def describe_error(error: Exception, flags: Mapping[str, str]) -> str:

@@ -115,6 +115,25 @@ class Decisions:
         return self._lint.warnings(compressed)
 
 
+def decisions_of(
+    config: ConfigLike,
+    strict: bool,
+    weight_threshold: int | None,
+    target: str | None,
+    joint_compression: bool | None,
+    keep_position_tables: bool | None,
+) -> Decisions:
+    """The decisions that a call of `compress` or `plan` asks for."""
+    given = as_config(
+        config,
+        weight_threshold=weight_threshold,
+        target=target,
+        joint_compression=joint_compression,
+        keep_position_tables=keep_position_tables,
+    )
+    return Decisions(given, strict=strict)
+
+
 def compress(
     src: StrPath,
     dst: StrPath,
@@ -177,14 +196,7 @@ def compress(
         If the package is damaged.
     """
     num_threads = as_threads("compress", num_threads)
-    given = as_config(
-        config,
-        weight_threshold=weight_threshold,
-        target=target,
-        joint_compression=joint_compression,
-        keep_position_tables=keep_position_tables,
-    )
-    decisions = Decisions(given, strict=strict)
+    decisions = decisions_of(config, strict, weight_threshold, target, joint_compression, keep_position_tables)
     return compress_as_decided(src, dst, decisions, progress=progress, overwrite=overwrite, num_threads=num_threads)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import BinaryIO
 
 from ..errors import FormatError
 from .messages import MESSAGE_LIMIT
+from .weight_file import begins_weight_file
+from .wire_format import BYTES, Field, fields
 
 _PREFIX = 4096  # bytes that are looked at, whatever the size of the file
 _MOST_FIELDS, _MOST_ENTRIES, _MOST_PARTS, _DEEPEST = 4096, 256, 8, 8
-_BLOB_HEADER, _SENTINEL = struct.Struct("<II56xI"), 0xDEADBEEF
 _NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
 _PIPELINES = ("pipelineClassifier", "pipelineRegressor", "pipeline")
 # The types of Core ML's models: the number of the field, its name, and the kind in words.
@@ -76,6 +76,7 @@ _MAGIC = (
     (b"7z\xbc\xaf\x27\x1c", "is a 7z archive; unpack it first"),
     (b"program(1.", "is a part of a compiled model; give the .mlpackage it was made from"),
 )
+_ONNX = "is an ONNX model; convert the model that it was exported from with coremltools, which reads no ONNX"
 _COMPILED = "is a compiled model; give the .mlpackage it was made from"
 _COMPILED_FILES = ("coremldata.bin", "model.mil", "model.espresso.net")
 _FOLDERS = (
@@ -196,9 +197,9 @@ def _foreign(prefix: bytes, size: int, path: Path) -> str | None:
         return "is a safetensors file, tensors without a model; " + _CONVERT
     if prefix[:1] == b"\x80" and prefix[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return f"is a Python pickle, such as PyTorch writes; {_CONVERT}"
-    if len(prefix) >= _BLOB_HEADER.size and _BLOB_HEADER.unpack_from(prefix)[1:] == (2, _SENTINEL):
+    if begins_weight_file(prefix):
         return "is the weight file of a package; give the .mlpackage folder that it belongs to"
-    return _of_text(prefix) or (f"is an ONNX model; {_CONVERT}" if _is_onnx(path) else None)
+    return _of_text(prefix) or (_ONNX if _is_onnx(path) else None)
 
 
 def _of_zip(prefix: bytes) -> str:
@@ -230,41 +231,14 @@ def _of_text(prefix: bytes) -> str | None:
     return "is a text, not a model"
 
 
-class _Damaged(Exception):
-    pass
+def _fields(file: BinaryIO, begin: int, end: int) -> Iterator[Field]:
+    """The first fields of a message."""
 
+    def read(start: int, stop: int) -> bytes:
+        file.seek(start)
+        return file.read(stop - start)
 
-def _fields(file: BinaryIO, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Numbers of the fields of a message, and where the bytes of those that have bytes begin and end."""
-    position = begin
-    for _ in range(_MOST_FIELDS):
-        if position >= end:
-            return
-        file.seek(position)
-        head = file.read(min(20, end - position))
-        key, used = _varint(head, 0)
-        wire_type, length = key & 7, 0
-        if wire_type == 0:
-            _, used = _varint(head, used)
-        elif wire_type == 2:
-            length, used = _varint(head, used)
-        elif wire_type in (1, 5):
-            length = 8 if wire_type == 1 else 4
-        else:
-            raise _Damaged
-        value, position = position + used, position + used + length
-        if not key >> 3 or position > end:
-            raise _Damaged
-        yield key >> 3, value if wire_type == 2 else position, position
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = 0
-    for index, byte in enumerate(data[position : position + 10]):
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, position + index + 1
-    raise _Damaged
+    return islice(fields(read, begin, end), _MOST_FIELDS)
 
 
 _Types = list[tuple[str, list["_Types"]]]  # names, and the types of the parts of a pipeline; empty for what is none
@@ -274,24 +248,28 @@ def _types_of(path: Path) -> _Types:
     try:
         with path.open("rb") as file:
             return _types(file, 0, os.fstat(file.fileno()).st_size, 0)
-    except _Damaged:
+    except FormatError:
         return []
 
 
 def _types(file: BinaryIO, begin: int, end: int, depth: int) -> _Types:
     found: _Types = []
-    for number, start, stop in _fields(file, begin, end):
-        if number not in MODEL_TYPES:
+    for each in _fields(file, begin, end):
+        if each.number not in MODEL_TYPES or each.wire_type != BYTES:
             continue
-        name, parts = MODEL_TYPES[number][0], []
+        name, parts = MODEL_TYPES[each.number][0], []
         if name in _PIPELINES and depth < _DEEPEST:
-            outer = [(start, stop)]
-            if name != "pipeline":
-                outer = [(a, b) for field, a, b in _fields(file, start, stop) if field == 1]
-            spans = [span[1:] for each in outer for span in _fields(file, *each) if span[0] == 1]
-            parts = [_types(file, *span, depth + 1) for span in spans]
+            outer = [each] if name == "pipeline" else _firsts(file, each)
+            inner = [part for pipeline in outer for part in _firsts(file, pipeline)]
+            parts = [_types(file, part.value, part.end, depth + 1) for part in inner]
         found.append((name, parts))
     return found
+
+
+def _firsts(file: BinaryIO, message: Field) -> list[Field]:
+    """The messages in a message that are its first field: the pipeline of a wrapped one, the models of a pipeline."""
+    inside = _fields(file, message.value, message.end)
+    return [each for each in inside if (each.number, each.wire_type) == (1, BYTES)]
 
 
 def _names(types: _Types) -> set[str]:
@@ -314,7 +292,7 @@ def _is_onnx(path: Path) -> bool:
     """Whether a message has ONNX's version, graph and operator sets, and no type of a Core ML model."""
     try:
         with path.open("rb") as file:
-            numbers = {number for number, _, _ in _fields(file, 0, os.fstat(file.fileno()).st_size)}
-    except _Damaged:
+            numbers = {each.number for each in _fields(file, 0, os.fstat(file.fileno()).st_size)}
+    except FormatError:
         return False
     return {1, 7} <= numbers <= {*range(1, 26)} and not numbers & MODEL_TYPES.keys()

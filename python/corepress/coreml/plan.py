@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import as_threads
-from ..config import ConfigLike, as_config
+from ..config import ConfigLike
 from ..documents import to_json
 from ..errors import FormatError, NonFiniteError, TooLargeTablesError
 from ..sources import unchanged
 from ..specs import Palettize
-from .compressor import Decision, Decisions, compress_stored, stored_values
+from .compressor import Decision, Decisions, compress_stored, decisions_of, stored_values
 from .data_types import DataType
 from .decoded import finite, in_decibels
 from .decompressor import release
@@ -274,14 +274,7 @@ def plan(
     started = time.perf_counter()
     package = Package.open(src)
     program = Program(package)
-    given = as_config(
-        config,
-        weight_threshold=weight_threshold,
-        target=target,
-        joint_compression=joint_compression,
-        keep_position_tables=keep_position_tables,
-    )
-    decisions = Decisions(given, strict=strict)
+    decisions = decisions_of(config, strict, weight_threshold, target, joint_compression, keep_position_tables)
     decisions.prepare(program)
     weights = visible_weights(program)
     threads = as_threads("plan", num_threads)

@@ -37,6 +37,15 @@ def _align(offset: int) -> int:
     return -(-offset // ALIGNMENT) * ALIGNMENT
 
 
+def begins_weight_file(prefix: bytes) -> bool:
+    """Whether a file that begins so is a weight file."""
+    if len(prefix) < _HEADER.size + _RECORD.size:
+        return False
+    _, version = _HEADER.unpack_from(prefix)
+    sentinel, *_ = _RECORD.unpack_from(prefix, _HEADER.size)
+    return (version, sentinel) == (VERSION, SENTINEL)
+
+
 @dataclass(frozen=True)
 class BlobRecord:
     """What a weight file says about one blob.

@@ -10,12 +10,11 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from ..coreml.messages import MESSAGE_LIMIT, parse_message
+from ..coreml.wire_format import BYTES, VARINT, Field, fields, varint
 from ..errors import FormatError
 from ..sources import Snapshot, changed_error
 from .schema import Model, NeuralNetworkLayer
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_LONGEST_HEAD = 20  # bytes of a tag and a number
 _COPIED_AT_ONCE = 1 << 24
 _DEEPEST = 32  # pipelines within pipelines
 
@@ -88,60 +87,6 @@ class _Repeated(Exception):
 
 
 @dataclass
-class _Field:
-    number: int
-    wire_type: int
-    begin: int  # of the tag
-    value: int  # the number itself, or where the bytes begin
-    end: int
-
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    value = 0
-    for index in range(10):
-        if position + index >= len(data):
-            break
-        byte = data[position + index]
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, position + index + 1
-    raise FormatError("a number is cut short")
-
-
-def varint(value: int) -> bytes:
-    """A number as protobuf writes it."""
-    data = bytearray()
-    while value >= 0x80:
-        data.append(value & 0x7F | 0x80)
-        value >>= 7
-    data.append(value)
-    return bytes(data)
-
-
-def _fields(source: _Source, begin: int, end: int) -> Iterator[_Field]:
-    position = begin
-    while position < end:
-        head = source.read(position, min(position + _LONGEST_HEAD, end))
-        key, used = _read_varint(head, 0)
-        number, wire_type = key >> 3, key & 7
-        if wire_type == _VARINT:
-            value, used = _read_varint(head, used)
-            stop = position + used
-        elif wire_type == _BYTES:
-            length, used = _read_varint(head, used)
-            value, stop = position + used, position + used + length
-        elif wire_type in (_FIXED64, _FIXED32):
-            value = position + used
-            stop = value + (8 if wire_type == _FIXED64 else 4)
-        else:
-            raise FormatError(f"field {number} has wire type {wire_type}")
-        if number == 0 or stop > end:
-            raise FormatError(f"field {number} at byte {position} reaches beyond its message")
-        yield _Field(number, wire_type, position, value, stop)
-        position = stop
-
-
-@dataclass
 class _Span:
     """Bytes that are copied."""
 
@@ -177,7 +122,7 @@ class Node:
         """Numbers and bytes, tags included, of all fields that are copied."""
         for span in self.entries:
             if isinstance(span, _Span):
-                for each in _fields(span.source, span.begin, span.end):
+                for each in fields(span.source.read, span.begin, span.end):
                     yield each.number, span.source.read(each.begin, each.end)
 
     @property
@@ -263,7 +208,7 @@ class ModelNode(Node):
         return f"its part {self.where.rstrip('/')}" if self.where else "the model"
 
     def _head(self) -> bytes:
-        return varint(_VERSION << 3 | _VARINT) + varint(self.version) if self.version else b""
+        return varint(_VERSION << 3 | VARINT) + varint(self.version) if self.version else b""
 
 
 @dataclass
@@ -366,13 +311,13 @@ class Document:
             raise FormatError(f"pipelines are nested more than {_DEEPEST} deep")
         node = ModelNode(tag, where=where)
         models = (*outer, node)
-        for each in _fields(self._source, begin, end):
-            if each.number == _VERSION and each.wire_type == _VARINT:
+        for each in fields(self._source.read, begin, end):
+            if each.number == _VERSION and each.wire_type == VARINT:
                 node.version = each.value
                 continue
-            if each.number == _UPDATABLE and each.wire_type == _VARINT:
+            if each.number == _UPDATABLE and each.wire_type == VARINT:
                 node.is_updatable = bool(each.value)
-            if each.number in _KINDS and each.wire_type == _BYTES:
+            if each.number in _KINDS and each.wire_type == BYTES:
                 if node.kind is not None:
                     raise _Repeated
                 node.kind = _KINDS[each.number]
@@ -388,10 +333,10 @@ class Document:
             node.copy(self._source, each.begin, each.end)
         return node
 
-    def _wrapped(self, outer: _Field, where: str, models: tuple[ModelNode, ...]) -> Node:
-        node, seen = Node(_tag(outer)), False
-        for each in _fields(self._source, outer.value, outer.end):
-            if each.number == _WRAPPED_PIPELINE and each.wire_type == _BYTES:
+    def _wrapped(self, outer: Field, where: str, models: tuple[ModelNode, ...]) -> Node:
+        node, seen = Node(outer.tag), False
+        for each in fields(self._source.read, outer.value, outer.end):
+            if each.number == _WRAPPED_PIPELINE and each.wire_type == BYTES:
                 if seen:
                     raise _Repeated
                 node.entries.append(self._pipeline(each, where, models))
@@ -400,30 +345,30 @@ class Document:
                 node.copy(self._source, each.begin, each.end)
         return node
 
-    def _pipeline(self, outer: _Field, where: str, models: tuple[ModelNode, ...]) -> Node:
-        fields = list(_fields(self._source, outer.value, outer.end))
-        parts = [each for each in fields if (each.number, each.wire_type) == (_PARTS, _BYTES)]
+    def _pipeline(self, outer: Field, where: str, models: tuple[ModelNode, ...]) -> Node:
+        found = list(fields(self._source.read, outer.value, outer.end))
+        parts = [each for each in found if (each.number, each.wire_type) == (_PARTS, BYTES)]
         names = [
             self._source.read(each.value, each.end).decode(errors="replace")
-            for each in fields
-            if (each.number, each.wire_type) == (_PART_NAMES, _BYTES)
+            for each in found
+            if (each.number, each.wire_type) == (_PART_NAMES, BYTES)
         ]
         if len(set(names)) != len(parts) or not all(names):
             names = [str(index) for index in range(len(parts))]
-        node, left = Node(_tag(outer)), iter(names)
-        for each in fields:
-            if (each.number, each.wire_type) == (_PARTS, _BYTES):
+        node, left = Node(outer.tag), iter(names)
+        for each in found:
+            if (each.number, each.wire_type) == (_PARTS, BYTES):
                 inside = f"{where}{next(left)}/"
-                node.entries.append(self._model(_tag(each), each.value, each.end, inside, models))
+                node.entries.append(self._model(each.tag, each.value, each.end, inside, models))
             else:
                 node.copy(self._source, each.begin, each.end)
         return node
 
-    def _network(self, outer: _Field, where: str, models: tuple[ModelNode, ...]) -> Node:
-        node = Node(_tag(outer))
-        for each in _fields(self._source, outer.value, outer.end):
-            if (each.number, each.wire_type) == (_LAYERS, _BYTES):
-                entry = _LayerEntry(_tag(each), _Span(self._source, each.value, each.end))
+    def _network(self, outer: Field, where: str, models: tuple[ModelNode, ...]) -> Node:
+        node = Node(outer.tag)
+        for each in fields(self._source.read, outer.value, outer.end):
+            if (each.number, each.wire_type) == (_LAYERS, BYTES):
+                entry = _LayerEntry(each.tag, _Span(self._source, each.value, each.end))
                 node.entries.append(entry)
                 self.places.append(LayerPlace(where, models, entry))
             else:
@@ -441,7 +386,3 @@ class Document:
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _tag(each: _Field) -> bytes:
-    return varint(each.number << 3 | each.wire_type)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from .base import System, TimeIsUp
+from .base import System
 
-__all__ = ["System", "TimeIsUp", "current"]
+__all__ = ["System", "current"]
 
 
 def _of_this_machine() -> System:

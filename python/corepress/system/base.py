@@ -15,10 +15,6 @@ from typing import TypeVar
 _Result = TypeVar("_Result")
 
 
-class TimeIsUp(Exception):
-    """Work took longer than it may."""
-
-
 class System:
     """An operating system; a class derived from it knows one better.
 
@@ -117,10 +113,6 @@ class System:
         return True
 
     # --- processes ---
-
-    def within(self, seconds: float, work: Callable[[], _Result]) -> _Result:
-        """Do some work, and raise `TimeIsUp` if it takes longer, on the main thread and where it can be interrupted."""
-        return work()
 
     def take(self, queue: SimpleQueue[_Result]) -> _Result:
         """The next of a queue, waiting so that Ctrl-C ends it."""

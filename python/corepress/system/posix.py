@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
-from .base import System, TimeIsUp
+from .base import System
 
 _Result = TypeVar("_Result")
 
@@ -45,25 +41,6 @@ class Posix(System):
     def owns(self, found: os.stat_result) -> bool:
         """See `System.owns`."""
         return found.st_uid == os.geteuid()
-
-    def within(self, seconds: float, work: Callable[[], _Result]) -> _Result:
-        """See `System.within`; of the time of the CPU."""
-        # The matching of regular expressions holds Python's lock and looks at nothing but signals, in the main thread.
-        if threading.current_thread() is not threading.main_thread():
-            return work()
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            raise TimeIsUp
-
-        before = signal.signal(signal.SIGVTALRM, stop)
-        try:
-            signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-            try:
-                return work()
-            finally:
-                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        finally:
-            signal.signal(signal.SIGVTALRM, before)
 
     def peak_memory(self) -> int | None:
         """See `System.peak_memory`."""

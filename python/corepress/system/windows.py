@@ -7,18 +7,15 @@ import ctypes
 import errno
 import os
 import queue as queues
-import signal
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
-from types import FrameType
 from typing import Any, TypeVar
 
-from .base import System, TimeIsUp
+from .base import System
 
 _Result = TypeVar("_Result")
 _LOCKED_BYTE = 1 << 30  # a lock keeps others from reading what it covers, so it covers what nobody reads
@@ -28,7 +25,6 @@ _FORBIDDEN = frozenset('<>:"|?*') | {chr(code) for code in range(32)}
 _RESERVED = frozenset(
     ("CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", *(f"{port}{n}" for port in ("COM", "LPT") for n in "123456789"))
 )
-_EXECUTE_ONCE = 0x8  # of a timer
 _PRIVILEGE_NOT_HELD = 1314
 
 
@@ -97,22 +93,6 @@ class Windows(System):
         stem = name.partition(".")[0].rstrip(" ").upper()
         return not (_FORBIDDEN & set(name) or name.endswith((".", " ")) or stem in _RESERVED)
 
-    def within(self, seconds: float, work: Callable[[], _Result]) -> _Result:
-        """See `System.within`; of the time of the clock."""
-        if threading.current_thread() is not threading.main_thread():
-            return work()
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            raise TimeIsUp
-
-        number: int = getattr(signal, "SIGBREAK")  # noqa: B009 (other systems have none)
-        before = signal.signal(number, stop)
-        try:
-            with _signal_after(seconds, number):
-                return work()
-        finally:
-            signal.signal(number, before)
-
     def take(self, queue: SimpleQueue[_Result]) -> _Result:
         """See `System.take`."""
         while True:
@@ -171,22 +151,3 @@ def _patiently(rename: Callable[[Path, Path], None], source: Path, target: Path)
             return rename(source, target)
         time.sleep(seconds)
     return rename(source, target)
-
-
-@contextlib.contextmanager
-def _signal_after(seconds: float, number: int) -> Any:
-    """Have Python see a signal after some time; a thread of Python's would wait for the lock that the work holds."""
-    kernel, timer = _kernel(), ctypes.c_void_p()
-    kernel.CreateTimerQueueTimer.argtypes = (
-        ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
-        ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32,
-    )  # fmt: skip
-    kernel.DeleteTimerQueueTimer.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
-    see = ctypes.cast(ctypes.pythonapi.PyErr_SetInterruptEx, ctypes.c_void_p)
-    milliseconds = max(1, round(1000 * seconds))
-    kernel.CreateTimerQueueTimer(ctypes.byref(timer), None, see, number, milliseconds, 0, _EXECUTE_ONCE)
-    try:
-        yield
-    finally:
-        invalid_handle = ctypes.c_void_p(-1)  # wait for a call that has begun
-        kernel.DeleteTimerQueueTimer(None, timer, invalid_handle)

@@ -36,8 +36,10 @@ What differs, on purpose:
 - With ``joint_compression=True`` tables are fitted to the values that sparse weights store, without their zeros; tables
   that scales would make larger than the weight are not made; and the operations inside of a form have names of their
   own.
-- Models older than iOS 16 are first raised to it by coremltools, as there. Deprecated configs with ``op_selector``, and
-  whatever this version cannot read when it decompresses, are left to coremltools' own functions.
+- Models older than iOS 16 are first raised to it, as there, but all operations keep their names, so that `verify`
+  accepts the result; only programs that hold blocks for several systems are raised by coremltools.
+- Deprecated configs with ``op_selector``, and whatever this version cannot read when it decompresses, are left to
+  coremltools' own functions.
 """
 
 from ...extras import load

@@ -27,7 +27,7 @@ from ...coreml.report import Progress
 from ...coreml.schema import serialize_model
 from ...outputs import write_output
 from .decisions import PeerDecisions
-from .models import model_of, new_package, package_of, raised_to_ios16, require_program
+from .models import model_of, new_package, package_to_compress, require_program
 from .names import rename
 
 IOS18_VERSION = 9
@@ -151,8 +151,7 @@ def decompress_weights(mlmodel: Any) -> Any:
         For several functions.
     """
     require_program("decompress_weights", mlmodel)
-    source = raised_to_ios16(mlmodel)
-    with package_of(source) as package, new_package() as path:
+    with package_to_compress(mlmodel) as package, new_package() as path:
         report = decompress(package, path, overwrite=True)
         found = model_of(path, mlmodel)
     if any(record.status == "kept" and not record.planned for record in report.weights):
@@ -172,14 +171,13 @@ def _compressed(model: Any, config: Any, joint_compression: bool, verb: _Verb) -
         raise ValueError(f"joint_compression only supports bool, but got {type(joint_compression)}")
     if config._is_deprecated:
         return verb.peer(model, config, joint_compression)
-    source = raised_to_ios16(model)
-    if joint_compression and source._spec.specificationVersion < IOS18_VERSION:
+    if joint_compression and model._spec.specificationVersion < IOS18_VERSION:
         raise ValueError(
             "Joint compression is only supported since iOS18. Please re-convert your model with "
             "minimum_deployment_target set to at least ct.target.iOS18."
         )
     decisions = PeerDecisions(verb.name, config, joint_compression)
-    with package_of(source) as package, new_package() as path:
+    with package_to_compress(model) as package, new_package() as path:
         with tqdm(desc=f"Running compression pass {verb.name}", unit=" weights", unit_scale=True) as bar:
             compress_as_decided(package, path, decisions, progress=_shown(bar), overwrite=True, num_threads=None)
         for message in decisions.messages():

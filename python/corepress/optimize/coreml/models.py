@@ -16,7 +16,9 @@ from coremltools.models import utils as model_utils
 
 from ...coreml.operations import FIRST_VERSION
 from ...coreml.package import Package
-from ...coreml.raising import OPSET
+from ...coreml.program import Program
+from ...coreml.raising import OPSET, obstacle, raise_parts
+from ...coreml.schema import serialize_model
 
 
 class CompressedModel(MLModel):  # type: ignore[misc]
@@ -60,14 +62,6 @@ def require_program(function: str, model: Any) -> None:
         )
 
 
-def raised_to_ios16(model: Any) -> Any:
-    """A model that may have compressed weights; coremltools knows how older operations are written then."""
-    opsets = {function.opset for function in model._spec.mlProgram.functions.values()}
-    if model._spec.specificationVersion >= FIRST_VERSION and OPSET not in opsets:
-        return model
-    return model_utils._apply_graph_pass(model, [])
-
-
 @contextmanager
 def package_of(model: Any) -> Iterator[Path]:
     """The package that holds what a model is now: its own, or a temporary one where it was changed in memory."""
@@ -75,12 +69,47 @@ def package_of(model: Any) -> Iterator[Path]:
     if model_utils.load_spec(str(package.model_path)) == model._spec:
         yield package.root
         return
+    with _with_model(package, model._spec.SerializeToString()) as root:
+        yield root
+
+
+@contextmanager
+def package_to_compress(model: Any) -> Iterator[Path]:
+    """The package that holds what a model is now, raised to iOS 16 where it is older."""
+    opsets = {function.opset for function in model._spec.mlProgram.functions.values()}
+    if model._spec.specificationVersion < FIRST_VERSION or OPSET in opsets:
+        with _raised_package_of(model) as root:
+            yield root
+    else:
+        with package_of(model) as root:
+            yield root
+
+
+@contextmanager
+def _raised_package_of(model: Any) -> Iterator[Path]:
+    with package_of(model) as root:
+        package = Package.open(root)
+        program = Program(package)
+        (part,) = program.parts
+        if part.version < FIRST_VERSION and obstacle(part) is None:
+            raise_parts(program, {part.prefix})
+            with _with_model(package, serialize_model(program.model)) as raised:
+                yield raised
+            return
+    # coremltools can raise more than this package can, but gives operations other names.
+    with package_of(model_utils._apply_graph_pass(model, [])) as root:
+        yield root
+
+
+@contextmanager
+def _with_model(package: Package, data: bytes) -> Iterator[Path]:
+    """A temporary package with another model file, and links to all other files."""
     with tempfile.TemporaryDirectory() as folder:
         staged = Path(folder, "model.mlpackage")
         shutil.copytree(package.root, staged, copy_function=_link)
         model_path = staged / package.model_path.relative_to(package.root)
         model_path.unlink()
-        model_path.write_bytes(model._spec.SerializeToString())
+        model_path.write_bytes(data)
         yield staged
 
 
