@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
-from ..coreml.messages import MESSAGE_LIMIT, parse_message
+from ..coreml.messages import parse_message
 from ..errors import FormatError
-from ..sources import Snapshot, changed_error
+from .held_values import HeldValues
 from .schema import Model, NeuralNetworkLayer
+from .wire import BYTES, VARINT, BytesSource, Field, FileSource, Source, fields, varint
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_LONGEST_HEAD = 20  # bytes of a tag and a number
 _COPIED_AT_ONCE = 1 << 24
 _DEEPEST = 32  # pipelines within pipelines
 
@@ -34,118 +33,15 @@ _PARTS, _PART_NAMES = _number(Model().pipeline, "models"), _number(Model().pipel
 _LAYERS = _number(Model().neuralNetwork, "layers")
 
 
-class _Source(Protocol):
-    """Bytes that can be read anywhere."""
-
-    size: int
-
-    def read(self, begin: int, end: int) -> bytes: ...
-    def require_unchanged(self) -> None: ...
-    def close(self) -> None: ...
-
-
-class _FileSource:
-    def __init__(self, path: Path) -> None:
-        self._snapshot = Snapshot(path)
-        self.size = path.stat().st_size
-        if self.size >= MESSAGE_LIMIT:
-            raise FormatError(f"{path}: {self.size} bytes, but a protobuf message is smaller than {MESSAGE_LIMIT}")
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by close)
-
-    def read(self, begin: int, end: int) -> bytes:
-        self._file.seek(begin)
-        data = self._file.read(end - begin)
-        while len(data) < end - begin:
-            more = self._file.read(end - begin - len(data))
-            if not more:
-                raise changed_error(self._file.name, "became shorter while it was read")
-            data += more
-        return data
-
-    def require_unchanged(self) -> None:
-        self._snapshot.require_unchanged()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _BytesSource:
-    def __init__(self, data: bytes) -> None:
-        self.size, self._data = len(data), data
-
-    def read(self, begin: int, end: int) -> bytes:
-        return self._data[begin:end]
-
-    def require_unchanged(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self._data = b""
-
-
 class _Repeated(Exception):
     """A message stands in a file in several pieces, which only protobuf can merge."""
-
-
-@dataclass
-class _Field:
-    number: int
-    wire_type: int
-    begin: int  # of the tag
-    value: int  # the number itself, or where the bytes begin
-    end: int
-
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    value = 0
-    for index in range(10):
-        if position + index >= len(data):
-            break
-        byte = data[position + index]
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, position + index + 1
-    raise FormatError("a number is cut short")
-
-
-def varint(value: int) -> bytes:
-    """A number as protobuf writes it."""
-    data = bytearray()
-    while value >= 0x80:
-        data.append(value & 0x7F | 0x80)
-        value >>= 7
-    data.append(value)
-    return bytes(data)
-
-
-def _fields(source: _Source, begin: int, end: int) -> Iterator[_Field]:
-    position = begin
-    while position < end:
-        head = source.read(position, min(position + _LONGEST_HEAD, end))
-        key, used = _read_varint(head, 0)
-        number, wire_type = key >> 3, key & 7
-        if wire_type == _VARINT:
-            value, used = _read_varint(head, used)
-            stop = position + used
-        elif wire_type == _BYTES:
-            length, used = _read_varint(head, used)
-            value, stop = position + used, position + used + length
-        elif wire_type in (_FIXED64, _FIXED32):
-            value = position + used
-            stop = value + (8 if wire_type == _FIXED64 else 4)
-        else:
-            raise FormatError(f"field {number} has wire type {wire_type}")
-        if number == 0 or stop > end:
-            raise FormatError(f"field {number} at byte {position} reaches beyond its message")
-        yield _Field(number, wire_type, position, value, stop)
-        position = stop
 
 
 @dataclass
 class _Span:
     """Bytes that are copied."""
 
-    source: _Source
+    source: Source
     begin: int
     end: int
 
@@ -165,7 +61,7 @@ class Node:
     tag: bytes  # before its length; empty for the outermost
     entries: list[_Span | Node | _LayerEntry | ModelNode] = field(default_factory=list)
 
-    def copy(self, source: _Source, begin: int, end: int) -> None:
+    def copy(self, source: Source, begin: int, end: int) -> None:
         """Append bytes that are copied."""
         last = self.entries[-1] if self.entries else None
         if isinstance(last, _Span) and last.end == begin:
@@ -177,7 +73,7 @@ class Node:
         """Numbers and bytes, tags included, of all fields that are copied."""
         for span in self.entries:
             if isinstance(span, _Span):
-                for each in _fields(span.source, span.begin, span.end):
+                for each in fields(span.source, span.begin, span.end):
                     yield each.number, span.source.read(each.begin, each.end)
 
     @property
@@ -263,7 +159,7 @@ class ModelNode(Node):
         return f"its part {self.where.rstrip('/')}" if self.where else "the model"
 
     def _head(self) -> bytes:
-        return varint(_VERSION << 3 | _VARINT) + varint(self.version) if self.version else b""
+        return varint(_VERSION << 3 | VARINT) + varint(self.version) if self.version else b""
 
 
 @dataclass
@@ -292,6 +188,15 @@ class LayerPlace:
         span = self._entry.span
         try:
             return parse_message(span.source.read(span.begin, span.end), NeuralNetworkLayer)
+        except FormatError as error:
+            raise FormatError(f"{self.where}layer at byte {span.begin}: damaged ({error})") from error
+
+    def read_held(self) -> tuple[Any, HeldValues]:
+        """Parse the layer, but leave its large values where they are; FormatError if it is damaged."""
+        span, held = self._entry.span, HeldValues()
+        try:
+            data = held.take_out(span.source, span.begin, span.end, NeuralNetworkLayer.DESCRIPTOR)
+            return parse_message(data, NeuralNetworkLayer), held
         except FormatError as error:
             raise FormatError(f"{self.where}layer at byte {span.begin}: damaged ({error})") from error
 
@@ -329,7 +234,7 @@ class Document:
 
     def __init__(self, given: Path | bytes) -> None:
         name = os.fspath(given) if isinstance(given, Path) else "the model"
-        self._source: _Source = _FileSource(given) if isinstance(given, Path) else _BytesSource(given)
+        self._source: Source = FileSource(given) if isinstance(given, Path) else BytesSource(given)
         self.nbytes = self._source.size
         try:
             try:
@@ -338,7 +243,7 @@ class Document:
                 model = parse_message(self._source.read(0, self.nbytes), Model)
                 data = model.SerializeToString(deterministic=True)
                 self._source.close()
-                self._source = _BytesSource(bytes(data))
+                self._source = BytesSource(bytes(data))
                 self._take_apart()
         except FormatError as error:
             self._source.close()
@@ -366,13 +271,13 @@ class Document:
             raise FormatError(f"pipelines are nested more than {_DEEPEST} deep")
         node = ModelNode(tag, where=where)
         models = (*outer, node)
-        for each in _fields(self._source, begin, end):
-            if each.number == _VERSION and each.wire_type == _VARINT:
+        for each in fields(self._source, begin, end):
+            if each.number == _VERSION and each.wire_type == VARINT:
                 node.version = each.value
                 continue
-            if each.number == _UPDATABLE and each.wire_type == _VARINT:
+            if each.number == _UPDATABLE and each.wire_type == VARINT:
                 node.is_updatable = bool(each.value)
-            if each.number in _KINDS and each.wire_type == _BYTES:
+            if each.number in _KINDS and each.wire_type == BYTES:
                 if node.kind is not None:
                     raise _Repeated
                 node.kind = _KINDS[each.number]
@@ -388,10 +293,10 @@ class Document:
             node.copy(self._source, each.begin, each.end)
         return node
 
-    def _wrapped(self, outer: _Field, where: str, models: tuple[ModelNode, ...]) -> Node:
+    def _wrapped(self, outer: Field, where: str, models: tuple[ModelNode, ...]) -> Node:
         node, seen = Node(_tag(outer)), False
-        for each in _fields(self._source, outer.value, outer.end):
-            if each.number == _WRAPPED_PIPELINE and each.wire_type == _BYTES:
+        for each in fields(self._source, outer.value, outer.end):
+            if each.number == _WRAPPED_PIPELINE and each.wire_type == BYTES:
                 if seen:
                     raise _Repeated
                 node.entries.append(self._pipeline(each, where, models))
@@ -400,29 +305,29 @@ class Document:
                 node.copy(self._source, each.begin, each.end)
         return node
 
-    def _pipeline(self, outer: _Field, where: str, models: tuple[ModelNode, ...]) -> Node:
-        fields = list(_fields(self._source, outer.value, outer.end))
-        parts = [each for each in fields if (each.number, each.wire_type) == (_PARTS, _BYTES)]
+    def _pipeline(self, outer: Field, where: str, models: tuple[ModelNode, ...]) -> Node:
+        found = list(fields(self._source, outer.value, outer.end))
+        parts = [each for each in found if (each.number, each.wire_type) == (_PARTS, BYTES)]
         names = [
             self._source.read(each.value, each.end).decode(errors="replace")
-            for each in fields
-            if (each.number, each.wire_type) == (_PART_NAMES, _BYTES)
+            for each in found
+            if (each.number, each.wire_type) == (_PART_NAMES, BYTES)
         ]
         if len(set(names)) != len(parts) or not all(names):
             names = [str(index) for index in range(len(parts))]
         node, left = Node(_tag(outer)), iter(names)
-        for each in fields:
-            if (each.number, each.wire_type) == (_PARTS, _BYTES):
+        for each in found:
+            if (each.number, each.wire_type) == (_PARTS, BYTES):
                 inside = f"{where}{next(left)}/"
                 node.entries.append(self._model(_tag(each), each.value, each.end, inside, models))
             else:
                 node.copy(self._source, each.begin, each.end)
         return node
 
-    def _network(self, outer: _Field, where: str, models: tuple[ModelNode, ...]) -> Node:
+    def _network(self, outer: Field, where: str, models: tuple[ModelNode, ...]) -> Node:
         node = Node(_tag(outer))
-        for each in _fields(self._source, outer.value, outer.end):
-            if (each.number, each.wire_type) == (_LAYERS, _BYTES):
+        for each in fields(self._source, outer.value, outer.end):
+            if (each.number, each.wire_type) == (_LAYERS, BYTES):
                 entry = _LayerEntry(_tag(each), _Span(self._source, each.value, each.end))
                 node.entries.append(entry)
                 self.places.append(LayerPlace(where, models, entry))
@@ -443,5 +348,5 @@ class Document:
         self.close()
 
 
-def _tag(each: _Field) -> bytes:
+def _tag(each: Field) -> bytes:
     return varint(each.number << 3 | each.wire_type)
