@@ -132,7 +132,12 @@ def not_finite(verb: str, array: NDArray[Any], num_threads: int | None) -> NonFi
     count = _core.count_nonfinite(array, num_threads)
     if count == 0:
         return NonFiniteError(f"{verb}: values were NaN or infinite and are finite now: the array changed meanwhile")
-    return NonFiniteError(f"{verb}: {count} of {array.size} values are NaN or infinite (shape {array.shape})")
+    return not_finite_count(verb, count, array.shape)
+
+
+def not_finite_count(verb: str, count: int, shape: tuple[int, ...]) -> NonFiniteError:
+    """Return the error for a weight with so many NaN or infinite values."""
+    return NonFiniteError(f"{verb}: {count} of {prod(shape)} values are NaN or infinite (shape {shape})")
 
 
 def rounded_to(dtype: np.dtype[Any], values: Any) -> NDArray[Any]:

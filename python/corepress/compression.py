@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, overload
 
 import numpy as np
@@ -21,12 +21,15 @@ from .arrays import (
     is_list,
     item,
     not_finite,
+    not_finite_count,
     rounded_to,
 )
 from .errors import IndivisibleError, TooFewZerosError
 from .measure import snr_db
 from .palettes import Measured, palettize, palettize_measured
+from .piecewise import joined, magnitude_of_rank
 from .specs import Palettize, Prune, Quantize, Spec
+from .tensor_base import decoded_pieces
 from .tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 
 __all__ = ["apply", "apply_measured", "input_axis", "palettize", "prune", "quantize"]
@@ -212,16 +215,22 @@ def _quantize_all(
 
 
 def _quantize_tensor(weight: Any, spec: Quantize, num_threads: int) -> CompressedTensor:
-    def fit(array: NDArray[Any], spec: Quantize) -> QuantizedTensor:
-        return fit_blocks(array, spec, _block_counts(spec, array.shape))
-
-    def fit_blocks(array: NDArray[Any], spec: Quantize, counts: tuple[int, ...]) -> QuantizedTensor:
+    def fit(array: NDArray[Any], counts: tuple[int, ...]) -> QuantizedTensor:
         tensor: QuantizedTensor = _quantize_blocks([array], spec, [counts], [None], num_threads)[0][0]
         return tensor
 
     if not isinstance(weight, CompressedTensor):
-        return fit(as_weight("quantize", weight), spec)
-    return joint.quantize(weight, spec, fit, fit_blocks, num_threads)
+        array = as_weight("quantize", weight)
+        return fit(array, _block_counts(spec, array.shape))
+    if isinstance(weight, SparseTensor) and isinstance(weight.values, np.ndarray):
+        if weight.size == 0:
+            raise ValueError(f"quantize: weight has no elements (shape {weight.shape})")
+        counts, values = _block_counts(spec, weight.shape), as_weight("quantize", weight.values)
+        nonfinite = _core.count_nonfinite(values, num_threads)
+        if nonfinite:
+            raise not_finite_count("quantize", nonfinite, weight.shape)
+        return joint.quantize_values(weight, spec, counts, fit, num_threads)
+    return joint.quantize_table(weight, spec, fit)
 
 
 def _quantize_blocks(
@@ -428,13 +437,45 @@ def _require_zeros(zeros: int, shape: tuple[int, ...], spec: Prune) -> None:
 
 
 def _prune_tensor(weight: Any, spec: Prune, num_threads: int) -> SparseTensor:
-    def fit(array: NDArray[Any]) -> SparseTensor:
-        return _prune_all([array], spec, num_threads, in_list=False)[0][0]
+    if not isinstance(weight, CompressedTensor):
+        return _prune_all([weight], spec, num_threads, in_list=False)[0][0]
+    mask = _mask_of(weight, spec, num_threads)
+    _require_zeros(weight.size - _core.count_bits(mask, weight.size), weight.shape, spec)
+    return joint.prune(weight, mask, num_threads)
 
-    return joint.prune(weight, fit, num_threads) if isinstance(weight, CompressedTensor) else fit(weight)
+
+def _mask_of(tensor: CompressedTensor, spec: Prune, num_threads: int) -> NDArray[np.uint8]:
+    """Which values of a compressed tensor stay, found a piece at a time."""
+    as_weight("prune", np.empty(0, tensor.dtype))  # refuses integers
+    rule = _prune_rule(tensor, spec)
+    together = [1] * len(tensor.shape)
+    if rule[0] == "n_m":
+        together[spec.axis] = rule[3]
+    elif rule[0] == "blocks":
+        together = list(tensor.shape)  # the norms of all decide
+
+    def pieces() -> Iterator[NDArray[Any]]:
+        return (as_weight("prune", piece) for (piece,) in decoded_pieces((tensor,), num_threads, together))
+
+    if rule[0] == "rank":
+        rule = "threshold", magnitude_of_rank(pieces, rule[1])
+    nonfinite = 0
+
+    def masks() -> Iterator[tuple[NDArray[np.uint8], int]]:
+        nonlocal nonfinite
+        for piece in pieces():
+            of_piece = ("n_m", axis_layout(piece.shape, spec.axis), *rule[2:]) if rule[0] == "n_m" else rule
+            ((mask, _, _, wrong),) = _core.prune([piece], [of_piece], False, num_threads)
+            nonfinite += wrong
+            yield mask, piece.size
+
+    mask = joined(tensor.size, 1, masks())
+    if nonfinite:
+        raise not_finite_count("prune", nonfinite, tensor.shape)
+    return mask
 
 
-def _prune_rule(weight: NDArray[Any], spec: Prune) -> tuple[Any, ...]:
+def _prune_rule(weight: NDArray[Any] | CompressedTensor, spec: Prune) -> tuple[Any, ...]:
     """What `_core.prune` is to do."""
     axis = checked_axis("prune", "dim", spec.axis, weight.shape) if spec.is_structured else 0
     if spec.threshold is not None:

@@ -7,16 +7,20 @@ told by their callers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
-from .arrays import axis_layout, group_layout
+from . import _core, tensor_base
+from .arrays import group_layout, not_finite_count
+from .piecewise import GroupedValues, GroupPlaces, chosen_bits, joined, store_codes
+from .quotients import Quotients
 from .specs import Palettize, Quantize
+from .tensor_base import pieces
 from .tensors import (
     QUANTIZED_DTYPES,
     CompressedTensor,
@@ -24,18 +28,16 @@ from .tensors import (
     QuantizedTensor,
     SparseTensor,
     Support,
-    ones_of,
-    pack_ones,
+    packed_size,
 )
 
 Array: TypeAlias = NDArray[Any]
 # Tables and codes of several arrays, each divided into the groups of the spec.
 FitPalettes: TypeAlias = Callable[[list[Array], Palettize], list[PalettizedTensor]]
-FitScales: TypeAlias = Callable[[Array, Quantize], QuantizedTensor]
-FitScalesOfBlocks: TypeAlias = Callable[[Array, Quantize, tuple[int, ...]], QuantizedTensor]
-FitMask: TypeAlias = Callable[[Array], SparseTensor]
+FitScales: TypeAlias = Callable[[Array, tuple[int, ...]], QuantizedTensor]
 
 _INTEGER_TABLES = ("int8", "uint8")
+_MOST_COUNTED = 1 << 12  # groups whose codes are counted instead of copied
 _FORMS = (
     "a SparseTensor can be palettized or quantized, the table of a PalettizedTensor quantized, the int8 or uint8 codes "
     "of a QuantizedTensor palettized, and each of these pruned"
@@ -46,8 +48,28 @@ def _refusal(verb: str, tensor: CompressedTensor) -> TypeError:
     return TypeError(f"{verb}: {tensor!r} cannot be compressed further so; {_FORMS}")
 
 
+@dataclass(frozen=True)
+class Fits:
+    """How values are palettized.
+
+    Attributes
+    ----------
+    arrays : callable
+        Palettizes arrays, each divided into the groups of the spec.
+    quotients : callable
+        Palettizes quotients with one table, a piece at a time; None if it must have all of them in memory.
+    counted : callable or None
+        The table of some distinct values, ascending, and how often each is met; None for tables that do not depend on
+        this.
+    """
+
+    arrays: FitPalettes
+    quotients: Callable[[Quotients, Palettize], PalettizedTensor | None]
+    counted: Callable[[Array, Array, Palettize], Array] | None
+
+
 def palettize(
-    tensor: CompressedTensor, spec: Palettize, groups: tuple[int, ...], fit: FitPalettes, num_threads: int | None
+    tensor: CompressedTensor, spec: Palettize, groups: tuple[int, ...], fits: Fits, num_threads: int | None
 ) -> CompressedTensor:
     """Palettize a sparse tensor's values or a quantized tensor's codes.
 
@@ -59,86 +81,61 @@ def palettize(
         How.
     groups : tuple of int
         Number of groups along each axis.
-    fit : callable
-        Palettizes arrays.
+    fits : Fits
+        What palettizes values.
     num_threads : int or None
         Threads to use.
     """
     if isinstance(tensor, QuantizedTensor):
-        return _palettize_codes(tensor, spec, groups, fit)
+        return _palettize_codes(tensor, spec, groups, fits)
     if not isinstance(tensor, SparseTensor):
         raise _refusal("palettize", tensor)
     support = Support(tensor.shape, tensor.mask)
     if isinstance(tensor.values, QuantizedTensor):
-        return replace(tensor, values=_palettize_codes(tensor.values, spec, groups, fit))
+        return replace(tensor, values=_palettize_codes(tensor.values, spec, groups, fits))
     if not isinstance(tensor.values, np.ndarray):
         raise _refusal("palettize", tensor)
     if not spec.enable_per_channel_scale:
-        return replace(tensor, values=_palettize_values(tensor.values, support, spec, groups, fit))
-    scale, quotients = normalize(tensor.dense(num_threads=num_threads), spec, num_threads)
-    survivors = np.empty(support.count, quotients.dtype)
-    _core.encode_sparse(quotients, tensor.mask, survivors, num_threads)
+        return replace(tensor, values=_palettize_values(tensor.values, support, spec, groups, fits.arrays))
+    nonfinite = _core.count_nonfinite(tensor.values, num_threads)
+    if nonfinite:
+        raise not_finite_count("palettize", nonfinite, tensor.shape)
+    quotients = Quotients(tensor, (spec.channel_axis or 0) % len(tensor.shape), num_threads)
     unscaled = replace(spec, enable_per_channel_scale=False)
-    return replace(tensor, values=replace(_palettize_values(survivors, support, unscaled, groups, fit), scale=scale))
-
-
-def normalize(array: Array, spec: Palettize, num_threads: int | None) -> tuple[Array, Array]:
-    """Divide each output channel by its largest magnitude.
-
-    Returns
-    -------
-    scale : numpy.ndarray
-        The magnitudes, 1 for channels that are all zero; in the array's dtype, with 1 entry along the other axes.
-    quotients : numpy.ndarray
-        In the array's dtype and shape, rounded once.
-    """
-    axis = (spec.channel_axis or 0) % array.ndim
-    scale, quotients = _core.normalize(array, axis_layout(array.shape, axis), num_threads)
-    shape = [1] * array.ndim
-    shape[axis] = array.shape[axis]
-    return scale.reshape(shape), quotients.reshape(array.shape)
+    is_large = support.count > tensor_base.PIECE and prod(groups) == 1
+    values = fits.quotients(quotients, unscaled) if is_large else None
+    if values is None:
+        values = _palettize_values(quotients.whole(), support, unscaled, groups, fits.arrays)
+    lut = values.table.reshape(*groups, -1, 1)
+    return replace(tensor, values=replace(values, lut=lut, scale=quotients.scale, support=support))
 
 
 def _palettize_values(
     values: Array, support: Support, spec: Palettize, groups: tuple[int, ...], fit: FitPalettes
 ) -> PalettizedTensor:
     """Palettize the values of a sparse tensor, each group of its elements by itself: zeros do not count."""
-    outer, group_count, run = group_layout(support.shape, groups)
-    order = None
-    sizes = np.array([values.size])
-    if group_count > 1:
-        ones = ones_of(support.mask, outer * group_count * run).reshape(outer, group_count, run)
-        counts = ones.sum(axis=2, dtype=np.int64)
-        sizes = counts.sum(axis=0)
-        if outer > 1:
-            numbers = np.arange(group_count, dtype=np.min_scalar_type(group_count))  # short ones are sorted in no time
-            group_of = np.repeat(np.tile(numbers, outer), counts.reshape(-1))
-            order = np.argsort(group_of, kind="stable")
-    parts = np.split(values if order is None else values[order], np.cumsum(sizes)[:-1])
-    filled = [part for part in parts if part.size]
+    layout = group_layout(support.shape, groups)
     whole = replace(spec, granularity="per_tensor")
-    fitted = fit(filled, whole) if filled else []
-    nbits = max((tensor.nbits for tensor in fitted), default=spec.nbits or 1)
-    if any(tensor.nbits != nbits for tensor in fitted):
-        fitted = fit(filled, replace(whole, nbits=nbits))
-    lut = np.zeros((group_count, 2**nbits), fitted[0].lut.dtype if fitted else values.dtype)
-    for group, tensor in zip(np.flatnonzero(sizes), fitted, strict=True):
-        lut[group] = tensor.table.reshape(-1)
-    if len(fitted) == 1:
-        indices = fitted[0].indices
-    else:
-        codes = np.concatenate([tensor.codes() for tensor in fitted] or [np.empty(0, np.uint8)])
-        if order is not None:
-            sorted_codes, codes = codes, np.empty_like(codes)
-            codes[order] = sorted_codes
-        indices = np.empty((codes.size * nbits + 7) // 8, np.uint8)
-        _core.pack_bits(codes, nbits, False, False, indices)
+    if layout[1] == 1 and values.size:
+        (fitted,) = fit([values], whole)
+        return replace(fitted, lut=fitted.table.reshape(*groups, -1, 1), support=support)
+    grouped = GroupedValues(values, layout, support.mask)
+    nbits = spec.nbits
+    if nbits is None:
+        widths = (each.nbits for batch in grouped.batches() for each in fit(grouped.take(*batch), whole))
+        nbits = max(widths, default=1)
+        whole = replace(whole, nbits=nbits)
+    lut, indices = np.zeros((layout[1], 2**nbits), values.dtype), np.zeros(packed_size(values.size, nbits), np.uint8)
+    for first, last in grouped.batches():
+        fitted_groups = fit(grouped.take(first, last), whole)
+        tables = np.concatenate([tensor.table.reshape(1, -1) for tensor in fitted_groups])
+        lut = lut.astype(tables.dtype, copy=False)
+        lut[first + np.flatnonzero(grouped.sizes[first:last])] = tables
+        grouped.store(first, last, np.concatenate([each.codes() for each in fitted_groups]), indices, nbits)
     return PalettizedTensor(values.shape, indices, lut.reshape(*groups, -1, 1), nbits, support=support)
 
 
-def _palettize_codes(
-    tensor: QuantizedTensor, spec: Palettize, groups: tuple[int, ...], fit: FitPalettes
-) -> QuantizedTensor:
+def _palettize_codes(tensor: QuantizedTensor, spec: Palettize, groups: tuple[int, ...], fits: Fits) -> QuantizedTensor:
     """Palettize 8-bit codes: tables of integers, of which each code takes the nearest."""
     if not isinstance(tensor.data, np.ndarray):
         raise _refusal("palettize", tensor)
@@ -147,19 +144,78 @@ def _palettize_codes(
     if spec.enable_per_channel_scale:
         raise ValueError("palettize: enable_per_channel_scale is for weights, not for the codes of a QuantizedTensor")
     dtype = QUANTIZED_DTYPES[tensor.quantized_dtype][1]
+    if tensor.size > tensor_base.PIECE and spec.lut_function is None and prod(groups) <= _MOST_COUNTED:
+        return replace(tensor, data=_palettize_counted(tensor, spec, groups, fits))
 
     def fit_integers(arrays: list[Array], spec: Palettize) -> list[PalettizedTensor]:
-        fitted = fit(arrays, spec)
+        fitted = fits.arrays(arrays, spec)
         return [with_integers(array, each, dtype, spec.mode) for array, each in zip(arrays, fitted, strict=True)]
 
-    halves = np.arange(256, dtype=np.uint8).view(dtype).astype(np.float16)  # which hold all codes exactly
-    codes = np.take(halves, tensor.codes().view(np.uint8))
+    codes = tensor.codes().astype(np.float16)  # which holds all codes exactly
     if tensor.support is None:
         (data,) = fit_integers([codes], spec)
     else:
         data = _palettize_values(codes, tensor.support, spec, groups, fit_integers)
         data = replace(data, lut=data.table.astype(dtype, copy=False))  # where no value is left to fit tables to
     return replace(tensor, data=data)
+
+
+def _palettize_counted(
+    tensor: QuantizedTensor, spec: Palettize, groups: tuple[int, ...], fits: Fits
+) -> PalettizedTensor:
+    """Palettize codes by how often each stands in each group."""
+    codes = tensor.codes().reshape(-1)
+    mask = None if tensor.support is None else tensor.support.mask
+    places = GroupPlaces(group_layout(tensor.full_shape, groups), mask)
+    values = np.arange(256, dtype=np.uint8).view(codes.dtype).astype(np.float16)  # of each byte
+    counts = np.zeros((places.count, values.size))
+    for begin, numbers in places.pieces():
+        counts += np.bincount(_pairs(numbers, codes, begin), minlength=counts.size).reshape(counts.shape)
+    ascending = np.argsort(values)
+    filled = np.flatnonzero(counts.any(1))
+    met = [ascending[counts[group, ascending] > 0] for group in filled]
+    distinct = [(values[each], counts[group, each]) for group, each in zip(filled, met, strict=True)]
+    tables = _tables_of_codes(distinct, spec, fits)
+    luts = np.zeros((places.count, tables.shape[1]), values.dtype)
+    luts[filled] = np.rint(tables)
+    nbits = int(tables.shape[1]).bit_length() - 1
+    every, layout = np.tile(values, places.count), (1, places.count, values.size)
+    (encoded,) = _core.palettize([every], [layout], nbits, "kmeans", [luts], [None])
+    assert encoded is not None, "codes are finite"
+    index_of, indices = np.empty(every.size, np.uint8), np.zeros(packed_size(codes.size, nbits), np.uint8)
+    _core.unpack_bits(encoded[1], nbits, False, False, index_of.size, index_of)
+    for begin, numbers in places.pieces():
+        store_codes(indices, nbits, begin, index_of[_pairs(numbers, codes, begin)])
+    lut = luts.astype(codes.dtype).reshape(*groups, -1, 1)
+    return PalettizedTensor(tensor.shape, indices, lut, nbits, support=tensor.support)
+
+
+def _tables_of_codes(distinct: list[tuple[Array, Array]], spec: Palettize, fits: Fits) -> Array:
+    """A table for each group, one a row, from its distinct values and how often each is met."""
+    if not distinct:
+        return np.zeros((0, 2 ** (spec.nbits or 1)))
+    if fits.counted is not None:
+        return np.array([fits.counted(*each, spec) for each in distinct])
+    whole, values = replace(spec, granularity="per_tensor"), [each for each, _ in distinct]
+    fitted = fits.arrays(values, whole)
+    nbits = max(each.nbits for each in fitted)
+    if any(each.nbits != nbits for each in fitted):
+        fitted = fits.arrays(values, replace(whole, nbits=nbits))
+    if spec.mode == "uniform":
+        return np.array([_even_integers(each[0], each[-1], 2**nbits) for each in values])
+    return np.array([each.table.reshape(-1) for each in fitted])
+
+
+def _pairs(groups: Array, codes: Array, begin: int) -> Array:
+    """A number for each pair of a group and a byte."""
+    return groups.astype(np.int64) * 256 + codes[begin : begin + groups.size].view(np.uint8)
+
+
+def _even_integers(lowest: Any, highest: Any, entries: int) -> Array:
+    """Even steps between ends, as coremltools finds them: in double, and cut off towards zero."""
+    lowest, highest = np.float64(lowest), np.float64(highest)
+    table: Array = np.trunc(np.arange(entries) * ((highest - lowest) / (entries - 1)) + lowest)
+    return table
 
 
 def with_integers(codes: Array, fitted: PalettizedTensor, dtype: type[Any], mode: str = "kmeans") -> PalettizedTensor:
@@ -181,9 +237,7 @@ def with_integers(codes: Array, fitted: PalettizedTensor, dtype: type[Any], mode
     if mode == "uniform":
         groups = codes.reshape(layout).astype(np.float64)
         lowest, highest = groups.min(axis=(0, 2))[:, None], groups.max(axis=(0, 2))[:, None]
-        entries = 2**fitted.nbits
-        table = np.trunc(np.arange(entries) * ((highest - lowest) / (entries - 1)) + lowest)
-        table = table.astype(codes.dtype).reshape(fitted.table.shape)
+        table = _even_integers(lowest, highest, 2**fitted.nbits).astype(codes.dtype).reshape(fitted.table.shape)
     else:
         table = np.rint(fitted.table)
     (encoded,) = _core.palettize([codes], [layout], fitted.nbits, "kmeans", [table], [None], False)
@@ -191,44 +245,71 @@ def with_integers(codes: Array, fitted: PalettizedTensor, dtype: type[Any], mode
     return replace(fitted, indices=encoded[1], lut=table.astype(dtype))
 
 
-def quantize(
-    tensor: CompressedTensor,
-    spec: Quantize,
-    fit: FitScales,
-    fit_blocks: FitScalesOfBlocks,
-    num_threads: int | None,
-) -> CompressedTensor:
-    """Quantize a sparse tensor's values or a palettized tensor's tables.
+def quantize_values(
+    tensor: SparseTensor, spec: Quantize, counts: tuple[int, ...], fit: FitScales, num_threads: int | None
+) -> SparseTensor:
+    """Quantize the values of a sparse tensor, finite ones.
+
+    Zeros change no scale: symmetric ranges depend on the largest magnitude, others include zero anyway, and a zero is
+    exact whatever the scale.
 
     Parameters
     ----------
-    tensor : CompressedTensor
-        What to compress further.
+    tensor : SparseTensor
+        With plain values.
     spec : Quantize
         How.
+    counts : tuple of int
+        Number of blocks along each axis.
     fit : callable
-        Quantizes an array.
-    fit_blocks : callable
-        The same with the number of blocks along each axis given.
+        Quantizes an array, divided into so many blocks along each axis.
     num_threads : int or None
         Threads to use.
     """
-    if isinstance(tensor, PalettizedTensor):
-        return _quantize_table(tensor, spec, fit_blocks)
-    if not isinstance(tensor, SparseTensor):
-        raise _refusal("quantize", tensor)
-    if isinstance(tensor.values, PalettizedTensor):
-        return replace(tensor, values=_quantize_table(tensor.values, spec, fit_blocks))
-    if not isinstance(tensor.values, np.ndarray):
-        raise _refusal("quantize", tensor)
-    # Zeros change no scale: symmetric ranges depend on the largest magnitude, others include zero anyway, and a zero is
-    # exact whatever the scale.
-    dense = fit(tensor.dense(num_threads=num_threads), spec)
-    return replace(tensor, values=_gather(dense, Support(tensor.shape, tensor.mask), tensor.mask, num_threads))
+    support = Support(tensor.shape, tensor.mask)
+    nbits = QUANTIZED_DTYPES[spec.dtype][0]
+    blocks = [length // count for length, count in zip(tensor.shape, counts, strict=True)]
+    scales: list[Array] = []
+    offsets: list[Array] = []
+
+    def codes_of(array: Array, of_array: tuple[int, ...]) -> NDArray[np.uint8]:
+        quantized = fit(array, of_array)
+        scales.append(quantized.scale.reshape(-1))
+        if quantized.zero_point is not None:
+            offsets.append(quantized.zero_point.reshape(-1))
+        assert isinstance(quantized.data, np.ndarray)
+        return quantized.data
+
+    def parts() -> Iterator[tuple[NDArray[np.uint8], int]]:
+        for (part,) in pieces((tensor,), together=blocks):
+            assert isinstance(part, SparseTensor)
+            of_part = counts
+            if part.shape != tensor.shape:
+                of_part = tuple(length // block for length, block in zip(part.shape, blocks, strict=True))
+            codes = codes_of(part.dense(num_threads=num_threads), of_part)
+            yield _core.gather_codes(codes, nbits, part.mask, part.size, num_threads), part.nnz
+
+    if spec.scale_search is None and support.count and prod(counts) == 1:
+        assert isinstance(tensor.values, np.ndarray)
+        data = codes_of(tensor.values, (1,))
+    else:
+        data = joined(support.count, nbits, parts())
+    scale = np.concatenate(scales).reshape(counts)
+    zero_point = np.concatenate(offsets).reshape(counts) if offsets else None
+    values = QuantizedTensor((support.count,), data, scale, zero_point, spec.dtype, support)
+    return replace(tensor, values=values)
 
 
-def _quantize_table(tensor: PalettizedTensor, spec: Quantize, fit_blocks: FitScalesOfBlocks) -> PalettizedTensor:
-    if not isinstance(tensor.lut, np.ndarray) or tensor.lut.dtype.kind in "iu":
+def quantize_table(tensor: CompressedTensor, spec: Quantize, fit: FitScales) -> CompressedTensor:
+    """Quantize the tables of a palettized tensor, or of a sparse one's values; parameters as for `quantize_values`."""
+    if isinstance(tensor, SparseTensor) and isinstance(tensor.values, PalettizedTensor):
+        values: Any = quantize_table(tensor.values, spec, fit)
+        return replace(tensor, values=values)
+    if (
+        not isinstance(tensor, PalettizedTensor)
+        or not isinstance(tensor.lut, np.ndarray)
+        or tensor.lut.dtype.kind in "iu"
+    ):
         raise _refusal("quantize", tensor)
     if spec.dtype not in _INTEGER_TABLES:
         raise ValueError(f"quantize: a lut becomes int8 or uint8, not {spec.dtype}")
@@ -236,30 +317,30 @@ def _quantize_table(tensor: PalettizedTensor, spec: Quantize, fit_blocks: FitSca
         raise ValueError("quantize: a lut has one scale per table, or per_tensor one for all; not per_block")
     rank = len(tensor.full_shape)
     counts = tensor.group_counts if spec.granularity == "per_channel" else (1,) * rank
-    return replace(tensor, lut=fit_blocks(tensor.lut, spec, (*counts, 1, 1)))
+    return replace(tensor, lut=fit(tensor.lut, (*counts, 1, 1)))
 
 
-def prune(tensor: CompressedTensor, fit: FitMask, num_threads: int | None) -> SparseTensor:
-    """Prune by the decompressed values; of what is left codes are kept as they are.
+def prune(tensor: CompressedTensor, mask: NDArray[np.uint8], num_threads: int | None) -> SparseTensor:
+    """Keep the values at a mask's ones, of codes the codes.
 
     Parameters
     ----------
     tensor : CompressedTensor
         What to prune.
-    fit : callable
-        Prunes an array.
+    mask : numpy.ndarray of uint8
+        Of what is zero in the tensor it has no ones.
     num_threads : int or None
         Threads to use.
     """
-    pruned = fit(tensor.dense(num_threads=num_threads))
-    values, kept = tensor, pruned.mask
+    support, kept = Support(tensor.shape, mask), mask
+    values: Any = tensor
     if isinstance(tensor, SparseTensor):
-        if isinstance(tensor.values, np.ndarray):
-            return pruned
-        values = tensor.values
-        kept = pack_ones(ones_of(pruned.mask, tensor.size)[ones_of(tensor.mask, tensor.size)])
-    assert isinstance(values, PalettizedTensor | QuantizedTensor)
-    return replace(pruned, values=_gather(values, Support(pruned.shape, pruned.mask), kept, num_threads))
+        values, kept = tensor.values, chosen_bits(mask, tensor.mask, tensor.size)
+    if isinstance(values, np.ndarray):
+        kept_values = np.empty(support.count, values.dtype)
+        _core.encode_sparse(values, kept, kept_values, num_threads)
+        return SparseTensor(tensor.shape, mask, kept_values)
+    return SparseTensor(tensor.shape, mask, _gather(values, support, kept, num_threads))
 
 
 def _gather(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import gcd, inf, prod
 from typing import Any, TypeAlias, overload
@@ -9,7 +10,7 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core, joint
+from . import _core, joint, tensor_base
 from .arrays import (
     as_finite_weight,
     as_importance,
@@ -26,12 +27,14 @@ from .arrays import (
 )
 from .custom_palettes import palettize_by
 from .errors import NonFiniteError, TooManyValuesError
+from .piecewise import joined
+from .quotients import Quotients, normalize
 from .specs import PALETTE_BITS, Palettize
-from .tensor_base import PIECE, packed_size
 from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 from .vector_palettes import palettize_vectors
 
-MOST_ENTRIES = 2 ** max(PALETTE_BITS)
+MOST_BITS = max(PALETTE_BITS)
+MOST_ENTRIES = 2**MOST_BITS
 
 
 @overload
@@ -316,13 +319,22 @@ def _palettize_tensor(weight: Any, spec: Palettize, num_threads: int, table: NDA
     def fit(arrays: list[NDArray[Any]], spec: Palettize) -> list[PalettizedTensor]:
         return palettize_all(arrays, spec, num_threads, table, in_list=False)
 
+    def fit_counted(values: NDArray[Any], counts: NDArray[Any], spec: Palettize) -> NDArray[Any]:
+        return _counted_table(values, counts, spec.nbits or MOST_BITS, num_threads)
+
+    def fit_quotients(quotients: Quotients, spec: Palettize) -> PalettizedTensor | None:
+        if not _has_table_by_pieces(quotients.scale.dtype, spec, table):
+            return None
+        return _palettize_quotients(quotients, spec, num_threads, table)
+
     tensor: CompressedTensor
     if not isinstance(weight, CompressedTensor):
         (tensor,) = fit([weight], spec)
         return tensor
     if spec.cluster_dim > 1:
         raise ValueError(f"palettize: cluster_dim {spec.cluster_dim} is for arrays, not for compressed tensors")
-    return joint.palettize(weight, spec, _palette_groups(weight, spec), fit, num_threads)
+    fits = joint.Fits(fit, fit_quotients, fit_counted if table is None and spec.mode == "kmeans" else None)
+    return joint.palettize(weight, spec, _palette_groups(weight, spec), fits, num_threads)
 
 
 def _palettize_scaled(
@@ -333,15 +345,19 @@ def _palettize_scaled(
             checked_axis("palettize", "channel_axis", spec.channel_axis or 0, job.array.shape)
     if len(jobs) == 1 and (few := _groups_at_a_time(jobs[0], spec)):
         return [_palettize_scaled_groups(jobs[0], spec, few, num_threads, table)]
-    if len(jobs) == 1 and (few := _entries_at_a_time(jobs[0], spec)):
-        return [_palettize_scaled_entries(jobs[0], spec, few, num_threads, table)]
+    if len(jobs) == 1 and _is_scaled_by_pieces(jobs[0], spec, table):
+        (job,) = jobs
+        quotients = Quotients(job.array, (spec.channel_axis or 0) % job.array.ndim, num_threads)
+        tensor = _palettize_quotients(quotients, spec, num_threads, table)
+        lut = tensor.table.reshape(*job.groups, -1, 1)
+        return [replace(tensor, shape=job.array.shape, lut=lut, scale=quotients.scale)]
     return _palettize_scaled_together(jobs, spec, num_threads, table, in_list=in_list)
 
 
 def _palettize_scaled_together(
     jobs: list[_Job], spec: Palettize, num_threads: int, table: NDArray[Any] | None, *, in_list: bool
 ) -> list[PalettizedTensor]:
-    pairs = [joint.normalize(job.array, spec, num_threads) for job in jobs]
+    pairs = [normalize(job.array, (spec.channel_axis or 0) % job.array.ndim, num_threads) for job in jobs]
     unscaled = replace(spec, enable_per_channel_scale=False)
     quotients, importances = [each for _, each in pairs], [job.importance for job in jobs]
     tensors = palettize_all(quotients, unscaled, num_threads, table, importances, in_list=in_list)
@@ -357,55 +373,63 @@ def _groups_at_a_time(job: _Job, spec: Palettize) -> int:
     alone = spec.mode in ("kmeans", "uniform") and spec.cluster_dim == 1 and not job.infinities
     if not (contiguous_groups and alone):
         return 0
-    return _at_a_time(groups, job.array.size // groups)
+    size = job.array.size // groups
+    unit = 8 // gcd(8, size)  # the indices of so many groups fill whole bytes
+    few = max(1, tensor_base.PIECE // (unit * size)) * unit
+    return few if few < groups else 0
 
 
-def _entries_at_a_time(job: _Job, spec: Palettize) -> int:
-    """How many channels to scale at a time, of a weight of 16 bits with one table; 0 for all together."""
-    axis = (spec.channel_axis or 0) % job.array.ndim
-    contiguous_entries = prod(job.array.shape[:axis]) == prod(job.groups) == 1
-    # All quotients are counted by their bits, of which there are few.
-    counted = spec.mode == "kmeans" and job.importance is None and job.array.dtype.itemsize == 2
-    if not (contiguous_entries and counted and spec.cluster_dim == 1 and not job.infinities):
-        return 0
-    return _at_a_time(job.array.shape[axis], prod(job.array.shape[axis + 1 :]))
+def _is_scaled_by_pieces(job: _Job, spec: Palettize, table: NDArray[Any] | None) -> bool:
+    """Whether a weight has one table, which can be found without all of its quotients in memory, and is large."""
+    plain = (
+        job.importance is None and not job.infinities and prod(job.groups) == 1 and job.array.size > tensor_base.PIECE
+    )
+    return plain and _has_table_by_pieces(job.array.dtype, spec, table)
 
 
-def _at_a_time(count: int, size: int) -> int:
-    """How many of `count` parts of `size` weights make a piece whose indices fill whole bytes; 0 for one piece."""
-    unit = 8 // gcd(8, size)
-    few = max(1, PIECE // (unit * size)) * unit
-    return few if few < count else 0
+def _has_table_by_pieces(dtype: np.dtype[Any], spec: Palettize, table: NDArray[Any] | None) -> bool:
+    """Whether the table is given, or found from the ends of the values or from how often each of few values is met."""
+    if spec.cluster_dim > 1:
+        return False
+    return table is not None or spec.mode == "uniform" or (spec.mode == "kmeans" and dtype.itemsize == 2)
 
 
-def _palettize_scaled_entries(
-    job: _Job, spec: Palettize, few: int, num_threads: int, table: NDArray[Any] | None
+def _palettize_quotients(
+    quotients: Quotients, spec: Palettize, num_threads: int, table: NDArray[Any] | None
 ) -> PalettizedTensor:
-    """Palettize with one table, `few` channels at a time: first count the quotients, then look for their entries."""
-    assert spec.nbits is not None
-    axis, dtype = (spec.channel_axis or 0) % job.array.ndim, job.array.dtype
-    starts = range(0, job.array.shape[axis], few)
-    places = [(*(slice(None),) * axis, slice(start, start + few)) for start in starts]
-    if table is None:
+    """Palettize with one table: first find it, then look for the entries; 1-D."""
+    nbits, dtype = spec.nbits, quotients.scale.dtype
+    assert nbits is not None
+    if table is not None:
+        luts = rounded_tables(dtype, [table], nbits)
+    elif spec.mode == "uniform":
+        ends = np.array([[piece.min(), piece.max()] for piece in quotients.pieces() if piece.size] or [[0, 0]], dtype)
+        outermost = _Job(np.array([ends.min(), ends.max()]), None, (1,), infinities=False)
+        luts = _encode([outermost], [None], nbits, spec.mode, num_threads)[0][0].table.reshape(1, -1)
+    else:
         counts = np.zeros(1 << 16)
-        for place in places:
-            _, quotients = joint.normalize(job.array[place], spec, num_threads)
-            counts += np.bincount(quotients.view(np.uint16).reshape(-1), minlength=counts.size)
+        for piece in quotients.pieces():
+            counts += np.bincount(piece.view(np.uint16), minlength=counts.size)
         present = np.flatnonzero(counts)
-        values = present.astype(np.uint16).view(dtype).astype(np.float64)
-        entries = min(2**spec.nbits, values.size)
-        ((codes, centers, _),) = _core.kmeans1d(values[None], counts[present][None], [entries], num_threads)
-        table = centers[0, : codes.max() + 1]
-    luts = rounded_tables(dtype, [table], spec.nbits)
-    scales, indices, end = [], np.empty(packed_size(job.array.size, spec.nbits), np.uint8), 0
-    for place in places:
-        scale, quotients = joint.normalize(job.array[place], spec, num_threads)
-        ((part, _),) = _encode([replace(job, array=quotients)], [luts], spec.nbits, "kmeans", num_threads)
-        scales.append(scale)
-        start, end = end, end + part.indices.size
-        indices[start:end] = part.indices
-    lut = luts.reshape(*job.groups, -1, 1)
-    return PalettizedTensor(job.array.shape, indices, lut, spec.nbits, scale=np.concatenate(scales, axis))
+        values = present.astype(np.uint16).view(dtype)
+        luts = _counted_table(values, counts[present], nbits, num_threads)[None]
+
+    def indices() -> Iterator[tuple[NDArray[np.uint8], int]]:
+        for piece in quotients.pieces():
+            job = _Job(piece, None, (1,), infinities=False)
+            yield _encode([job], [luts], nbits, "kmeans", num_threads)[0][0].indices, piece.size
+
+    packed = joined(quotients.size, nbits, indices())
+    return PalettizedTensor((quotients.size,), packed, luts.reshape(1, -1, 1), nbits)
+
+
+def _counted_table(values: NDArray[Any], counts: NDArray[Any], nbits: int, num_threads: int) -> NDArray[Any]:
+    """The best table for distinct values of which each stands for many."""
+    entries = min(2**nbits, values.size)
+    exact = values.astype(np.float64)[None]
+    ((codes, centers, _),) = _core.kmeans1d(exact, counts[None].astype(np.float64), [entries], num_threads)
+    table: NDArray[Any] = rounded_tables(values.dtype, [centers[0, : codes.max() + 1]], nbits)[0]
+    return table
 
 
 def _palettize_scaled_groups(

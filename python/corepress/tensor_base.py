@@ -273,29 +273,40 @@ class CompressedTensor(ABC):
 
 
 def pieces(
-    tensors: Sequence[NDArray[Any] | CompressedTensor], most: int = PIECE
+    tensors: Sequence[NDArray[Any] | CompressedTensor],
+    most: int | None = None,
+    together: Sequence[int] | None = None,
 ) -> Iterator[tuple[NDArray[Any] | CompressedTensor, ...]]:
     """Divide tensors of one shape into parts of at most `most` elements, alike for all, in row-major order.
 
-    A single vector may be larger. A tensor that is small enough is yielded itself; arrays must be contiguous.
+    Parameters
+    ----------
+    tensors : sequence of numpy.ndarray or CompressedTensor
+        One that is small enough is yielded itself; arrays must be contiguous.
+    most : int, optional
+        Elements of a part, `PIECE` by default; what must stay together may have more.
+    together : sequence of int, optional
+        How many entries of each axis, counted from its first, are not divided; vectors never are.
     """
-    shape = tensors[0].shape
+    shape, most = tensors[0].shape, most or PIECE
     axis = next((axis for axis, length in enumerate(shape) if length > 1), None)
     if axis is None or prod(shape) <= most:
         yield tuple(tensors)
         return
-    cuts = _cuts(tensors, axis, most)
+    cuts = _cuts(tensors, axis, most, 1 if together is None else together[axis])
     split = [_split(each, axis, cuts) for each in tensors]
     for parts in zip(*split, strict=True):
         # Entries of one vector are not divided.
-        yield from pieces(parts, most) if parts[0].shape != shape else (parts,)
+        yield from pieces(parts, most, together) if parts[0].shape != shape else (parts,)
 
 
 def decoded_pieces(
-    tensors: Sequence[NDArray[Any] | CompressedTensor], num_threads: int | None = None
+    tensors: Sequence[NDArray[Any] | CompressedTensor],
+    num_threads: int | None = None,
+    together: Sequence[int] | None = None,
 ) -> Iterator[tuple[NDArray[Any], ...]]:
     """The same, decompressed: the whole of none needs to be in memory."""
-    for parts in pieces(tensors):
+    for parts in pieces(tensors, together=together):
         yield tuple(
             part.dense(num_threads=num_threads) if isinstance(part, CompressedTensor) else part for part in parts
         )
@@ -310,9 +321,9 @@ def _split(
     return (tensor[(*before, slice(start, stop))] for start, stop in cuts)
 
 
-def _cuts(tensors: Sequence[Any], axis: int, most: int) -> list[tuple[int, int]]:
+def _cuts(tensors: Sequence[Any], axis: int, most: int, least: int) -> list[tuple[int, int]]:
     together = [each.entries_together(axis) for each in tensors if isinstance(each, CompressedTensor)]
-    vector = lcm(*(entries for entries, _ in together))
+    vector = lcm(least, *(entries for entries, _ in together))
     step = max(1, most // prod(tensors[0].shape[axis + 1 :]))
     unit = lcm(vector, *(entries for _, entries in together if entries <= step))
     if unit > step:

@@ -57,21 +57,22 @@ GIANT = (16384, 4096)
 CHECK = """
 import sys, threading
 from corepress import coreml
-def anonymous():
+def resident():
     with open("/proc/self/status") as status:
-        return next(1024 * int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+        return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmRSS"))
 source, destination, dense = sys.argv[1:]
 runs = (
     lambda: coreml.verify(source, destination),
     lambda: coreml.compare(source, destination),
     lambda: coreml.decompress(destination, dense),
+    lambda: coreml.verify(source, source),
 )
 for run in runs:
-    before, done = anonymous(), threading.Event()
+    before, done = resident(), threading.Event()
     peaks = [before]
     def sample():
         while not done.wait(0.002):
-            peaks.append(anonymous())
+            peaks.append(resident())
     sampler = threading.Thread(target=sample)
     sampler.start()
     run()

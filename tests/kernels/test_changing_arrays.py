@@ -138,7 +138,7 @@ def run(runs: int, seed: int) -> collections.Counter[str]:
         for index in order:
             call, arrays = calls[index]
             stop = threading.Event()
-            writer = threading.Thread(target=rewrite, args=(arrays, draw.random(), stop))
+            writer = threading.Thread(target=rewrite, args=(arrays, draw.getrandbits(32), stop))
             faulthandler.dump_traceback_later(LONGEST, exit=True)
             writer.start()
             try:

@@ -490,3 +490,23 @@ def test_native_checks_name_what_is_wrong():
         _core.look_up(codes, layout, 2, lut.astype(np.float64), None, np.zeros(6))
     with pytest.raises(ValueError, match="data must have 2 elements"):
         _core.gather_codes(np.zeros(3, np.uint8), 2, np.zeros(1, np.uint8), 8)
+
+
+def test_a_sparse_tensor_without_elements_is_not_quantized():
+    empty = cp.prune(np.zeros((3, 0), np.float16), target_sparsity=0.5)
+    with pytest.raises(ValueError, match=r"quantize: weight has no elements \(shape \(3, 0\)\)"):
+        cp.quantize(empty)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scaled_values_that_are_not_finite_are_counted_before_they_are_scaled(axis):
+    sparse = cp.prune(np.float32([[1, -4, 2, 3], [4, 5, -6, 7]]), threshold=1)
+    values = sparse.values.copy()
+    values[:2] = [np.nan, np.inf]
+    with pytest.raises(cp.NonFiniteError, match=r"palettize: 2 of 8 values are NaN or infinite \(shape \(2, 4\)\)"):
+        cp.palettize(
+            cp.SparseTensor(sparse.shape, sparse.mask, values),
+            nbits=1,
+            channel_axis=axis,
+            enable_per_channel_scale=True,
+        )

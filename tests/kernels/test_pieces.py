@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import corepress
-from corepress import palettes
+from corepress import _core, piecewise, tensor_base
 from corepress.tensor_base import pieces
 
 SHAPES = [(1, 24, 30), (16, 6, 3, 3), (720,)]
@@ -50,11 +50,40 @@ def test_parts_decompress_to_parts_of_the_whole(shape, most):
             assert max(part.size for _, part in parts) <= most
 
 
+def _weight(shape, dtype):
+    if dtype == "bfloat16":
+        dtype = pytest.importorskip("ml_dtypes").bfloat16
+    return np.random.default_rng(1).standard_normal(shape).astype(dtype)
+
+
+@pytest.fixture
+def in_small_pieces(monkeypatch):
+    """What makes pieces small, and the sizes of the arrays that were scaled since."""
+
+    def begin():
+        sizes = []
+        normalize = _core.normalize
+        for module, name, size in (
+            (tensor_base, "PIECE", 8),
+            (piecewise, "_PIECE", 40),
+            (piecewise, "_LEAST_BATCH", 20),
+        ):
+            monkeypatch.setattr(module, name, size)
+        monkeypatch.setattr(
+            _core, "normalize", lambda array, *others: (sizes.append(array.size), normalize(array, *others))[1]
+        )
+        return sizes
+
+    return begin
+
+
+GROUPS_OF_2 = {"granularity": "per_grouped_channel", "group_size": 2}
 SCALED = [
-    {"mode": "kmeans", "granularity": "per_grouped_channel", "group_size": 2},
-    {"mode": "uniform", "granularity": "per_grouped_channel", "group_size": 2},
-    {"mode": "kmeans", "granularity": "per_grouped_channel", "group_size": 2, "importance": True},
+    {"mode": "kmeans", **GROUPS_OF_2},
+    {"mode": "uniform", **GROUPS_OF_2},
+    {"mode": "kmeans", **GROUPS_OF_2, "importance": True},
     {"mode": "kmeans"},
+    {"mode": "uniform"},
     {"lut": [-1, -0.25, 0.5, 0.75]},
 ]
 
@@ -62,20 +91,67 @@ SCALED = [
 @pytest.mark.parametrize("shape", [(14, 9, 5), (1, 28, 6), (24, 3), (400, 300)])
 @pytest.mark.parametrize("options", SCALED)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_channels_that_are_scaled_a_few_at_a_time_give_the_same_tensor(shape, options, dtype, monkeypatch):
-    rng = np.random.default_rng(1)
-    weight = rng.standard_normal(shape).astype(pytest.importorskip("ml_dtypes").bfloat16 if dtype[0] == "b" else dtype)
+def test_channels_that_are_scaled_a_few_at_a_time_give_the_same_tensor(shape, options, dtype, in_small_pieces):
+    weight = _weight(shape, dtype)
     axis = next(axis for axis, length in enumerate(shape) if length > 1)
     weight[(0,) * axis + (1,)] = 0
     options = {"nbits": 3, "channel_axis": axis, "enable_per_channel_scale": True, **options}
     if "importance" in options:
-        options["importance"] = rng.random(shape)
+        options["importance"] = np.random.default_rng(1).random(shape)
     whole = corepress.palettize(weight, **options)
-    sizes = []
-    normalize = palettes.joint.normalize
-    monkeypatch.setattr(palettes, "PIECE", 8)
-    monkeypatch.setattr(
-        palettes.joint, "normalize", lambda array, *others: (sizes.append(array.size), normalize(array, *others))[1]
-    )
+    sizes = in_small_pieces()
     assert corepress.palettize(weight, **options) == whole
     assert max(sizes) < weight.size
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((14, 9, 5), 1), ((14, 9, 5), 2), ((1, 28, 6), -1), ((24, 3), 1)])
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        ("float16", {"mode": "kmeans"}),
+        ("bfloat16", {"mode": "kmeans"}),
+        ("float16", {"mode": "uniform"}),
+        ("float32", {"mode": "uniform"}),
+        ("float32", {"lut": [-1, -0.25, 0.5, 0.75]}),
+    ],
+)
+def test_inner_channels_that_are_scaled_by_pieces_give_the_same_tensor(shape, axis, dtype, options, in_small_pieces):
+    weight = _weight(shape, dtype)
+    weight[(*(slice(None),) * (axis % len(shape)), 1)] = 0
+    options = {"nbits": 3, "channel_axis": axis, "enable_per_channel_scale": True, **options}
+    whole = corepress.palettize(weight, **options)
+    sizes = in_small_pieces()
+    assert corepress.palettize(weight, **options) == whole
+    assert max(sizes) < weight.size
+
+
+JOINT = [
+    {"mode": "kmeans"},
+    {"mode": "uniform"},
+    {"lut": [-1, -0.25, 0, 0.5, 0.75]},
+    {"mode": "kmeans", "enable_per_channel_scale": True},
+    {"mode": "uniform", "enable_per_channel_scale": True},
+    {"mode": "kmeans", **GROUPS_OF_2},
+    {"mode": "uniform", **GROUPS_OF_2},
+    {"mode": "kmeans", **GROUPS_OF_2, "enable_per_channel_scale": True},
+]
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((14, 9, 6), 0), ((14, 9, 6), 2), ((1, 28, 6), 1), ((24, 4), -1)])
+@pytest.mark.parametrize("options", JOINT)
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_joint_steps_by_pieces_give_the_same_tensor(shape, axis, options, dtype, in_small_pieces):
+    weight = _weight(shape, dtype)
+    weight[0, 0] = 0
+    sparse = corepress.prune(weight, target_sparsity=0.5)
+    codes = corepress.quantize(weight, granularity="per_tensor")
+    tensors = [sparse, codes, corepress.quantize(sparse, granularity="per_tensor")]
+    if options.get("enable_per_channel_scale"):
+        tensors = [sparse]
+    if "lut" in options and tensors[1:]:
+        options = {**options, "lut": [-100, -20, 0, 40, 90]}
+    options = {"nbits": 3, "channel_axis": axis, **options}
+    wholes = [corepress.palettize(tensor, **options) for tensor in tensors]
+    in_small_pieces()
+    for tensor, whole in zip(tensors, wholes, strict=True):
+        assert corepress.palettize(tensor, **options) == whole

@@ -11,8 +11,17 @@ import numpy as np
 import pytest
 from network_helpers import add_layer, decode_all, network_with, new_spec
 
-from corepress.neural_network import compare_models, predictions, quantize_weights
+from corepress.neural_network import compare_models, held_values, predictions, quantize_weights, weight_params
 from corepress.neural_network.predictions import compare_outputs
+
+
+@pytest.fixture(scope="module", autouse=True, params=["whole layers", "values held in files, by pieces"])
+def values_held(request):
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param != "whole layers":
+            patch.setattr(held_values, "_LARGE", 16)
+            patch.setattr(weight_params, "_PIECE", 7)
+        yield
 
 
 def test_weights_are_compared_by_name():

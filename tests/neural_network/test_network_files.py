@@ -189,3 +189,39 @@ def test_memory_is_less_than_the_file_takes(tmp_path, nbits, mode):
     command = [sys.executable, "-c", _CHILD, str(path), str(nbits), mode, str(tmp_path / "out.mlmodel")]
     finished = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert (tmp_path / "out.mlmodel").stat().st_size < int(finished.stdout) < path.stat().st_size
+
+
+_CHECK = """
+import sys, threading
+from corepress import neural_network
+def anonymous():
+    with open("/proc/self/status") as status:
+        return next(1024 * int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+source, other = sys.argv[1:]
+for run in (neural_network.verify, neural_network.compare_models):
+    before, done = anonymous(), threading.Event()
+    peaks = [before]
+    def sample():
+        while not done.wait(0.002):
+            peaks.append(anonymous())
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    assert getattr(run(source, other), "ok", True)
+    done.set()
+    sampler.join()
+    print(max(peaks) - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("nbits", [None, 16, 8, 4])
+def test_checking_leaves_large_weights_in_their_files(tmp_path, nbits):
+    source = tmp_path / "large.mlmodel"
+    _large(source, layers=1, size=6144)  # 151 MB
+    other = source if nbits is None else tmp_path / "out.mlmodel"
+    if nbits is not None:
+        quantize_weights(source, nbits, "kmeans_lut" if nbits == 4 else "linear", destination=other)
+    command = [sys.executable, "-c", _CHECK, str(source), str(other)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    for peak in map(int, done.stdout.split()):
+        assert peak < 64 << 20

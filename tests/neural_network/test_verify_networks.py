@@ -16,10 +16,12 @@ from corepress.neural_network import (
     WeightSelector,
     convert_to_fp16,
     decompress,
+    held_values,
     nearness,
     quantize_weights,
     schema,
     verify,
+    weight_params,
 )
 
 MODES = ["linear", "linear_symmetric", "linear_lut", "kmeans_lut"]
@@ -28,6 +30,14 @@ MODES = ["linear", "linear_symmetric", "linear_lut", "kmeans_lut"]
 @pytest.fixture(scope="module")
 def hard():
     return hard_spec()
+
+
+@pytest.fixture(scope="module", autouse=True, params=["whole layers", "values held in files"])
+def values_held(request):
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "values held in files":
+            patch.setattr(held_values, "_LARGE", 16)
+        yield
 
 
 def run(work, *arguments, **options):
@@ -70,7 +80,14 @@ def test_pieces_of_any_size_are_compared(monkeypatch, mode, pieces):
     spec = network_with("deconvolution", "convolution", channels=40)
     result = quantize_weights(spec, 4, mode)
     monkeypatch.setattr(nearness, "_PIECE", pieces)
-    assert verify(spec, result).ok
+    monkeypatch.setattr(weight_params, "_PIECE", pieces)
+    found = verify(spec, result)
+    assert found.ok
+    before, after = (weights_in(each.neuralNetwork) for each in (spec, decompress(result)))
+    for each in (each for each in found.weights if each.status == "compressed"):
+        values, decoded = (np.array(weights[each.name][0].floatValue) for weights in (before, after))
+        expected = 10 * np.log10(np.square(values).sum() / np.square(values - decoded).sum())
+        assert each.snr_db == pytest.approx(expected, abs=1e-3)
     for params, _ in weights_in(result.neuralNetwork).values():
         if params.rawValue:
             before = params.rawValue

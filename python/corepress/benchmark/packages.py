@@ -21,7 +21,8 @@ def build_package(package: Path, weights: Iterable[NDArray[Any]]) -> Path:
     entry = '{"author": "", "description": "", "name": "model", "path": "com.apple.CoreML/model.mlmodel"}'
     (package / WEIGHTS).parent.mkdir(parents=True)
     (package / "Manifest.json").write_text(
-        f'{{"fileFormatVersion": "1.0.0", "itemInfoEntries": {{"1": {entry}}}, "rootModelIdentifier": "1"}}'
+        f'{{"fileFormatVersion": "1.0.0", "itemInfoEntries": {{"1": {entry}}}, "rootModelIdentifier": "1"}}',
+        encoding="utf-8",
     )
     model = schema.Model(specificationVersion=VERSION)
     model.mlProgram.version = 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .. import _core
 from ..arrays import same_bits
 from ..measure import Error, error_of_sums
-from ..tensor_base import CompressedTensor, added, decoded_pieces
+from ..tensor_base import PIECE, CompressedTensor, added, decoded_pieces
 from .decompressor import lift_definition, release
 from .program import Definition
 from .transform import Keep
@@ -63,6 +63,27 @@ def stored_form(definition: Definition, values: ValueReader) -> NDArray[Any] | C
         return lift_definition(definition, values)
     except Keep as reason:
         raise Undecodable(str(reason)) from reason
+
+
+def same_stored(first: NDArray[Any], second: NDArray[Any], forget: Callable[[], None]) -> bool:
+    """`same_bits` of two arrays that are views of files, of which few pages stay in memory.
+
+    Parameters
+    ----------
+    first, second : numpy.ndarray
+        The arrays.
+    forget : callable
+        Lets the system drop their pages; called after each piece.
+    """
+    if first.shape != second.shape:
+        return False
+    ours, theirs = first.reshape(-1), second.reshape(-1)
+    for start in range(0, max(1, ours.size), PIECE):
+        piece = slice(start, start + PIECE)
+        if not same_bits(ours[piece], theirs[piece]):
+            return False
+        forget()
+    return True
 
 
 def distance(pairs: Iterable[Pair], num_threads: int | None = None) -> Error:

@@ -21,7 +21,7 @@ from ..arrays import as_threads, same_bits
 from ..documents import to_json
 from ..errors import FormatError
 from ..sources import MANIFEST, unchanged
-from .decoded import Pair, Undecodable, decoded_pairs, distance, finite, in_decibels
+from .decoded import Pair, Undecodable, decoded_pairs, distance, finite, in_decibels, same_stored
 from .decompressor import release
 from .package import Package, place_of
 from .program import Definition, Program, Reference
@@ -286,8 +286,13 @@ class _Check:
         try:
             file, record = self._values.record(reference.value)
             other_file, other_record = self._others.record(other.value)
+
+            def forget() -> None:
+                file.release(record)
+                other_file.release(other_record)
+
             alike = record.data_type == other_record.data_type
-            if alike and same_bits(file.array(record), other_file.array(other_record)):
+            if alike and same_stored(file.array(record), other_file.array(other_record), forget):
                 return None
         except FormatError as error:
             return str(error)
@@ -340,6 +345,10 @@ class _Check:
         return status, problem, snr_db, cosine
 
     def _is_stored_alike(self, definition: Definition, other: Definition) -> bool:
+        def forget() -> None:
+            release(definition, self._values)
+            release(other, self._others)
+
         ours, theirs = list(steps(definition)), list(steps(other))
         if len(ours) != len(theirs):
             return False
@@ -357,7 +366,7 @@ class _Check:
                 first = self._values.read(value, f"{step.where}: {name}")
                 second = self._others.read(others[name], f"{same.where}: {name}")
                 alike = (first.data_type, first.shape) == (second.data_type, second.shape)
-                if not alike or not same_bits(first.data, second.data):
+                if not alike or not same_stored(first.data, second.data, forget):
                     return False
         return True
 

@@ -74,7 +74,7 @@ class BlobRecord:
         return (8 * self.size - self.padding) // self.data_type.nbits
 
 
-class _GuardedMap(mmap.mmap):
+class GuardedMap(mmap.mmap):
     """A read-only map of a file whose pages become zeros where the file has become shorter, instead of SIGBUS.
 
     It is closed by letting go of it: it must be guarded for as long as it is mapped.
@@ -82,7 +82,7 @@ class _GuardedMap(mmap.mmap):
 
     _guard: MemoryGuard
 
-    def __new__(cls, descriptor: int) -> _GuardedMap:
+    def __new__(cls, descriptor: int) -> GuardedMap:
         self = super().__new__(cls, descriptor, 0, access=mmap.ACCESS_READ)
         self._guard = MemoryGuard(self)
         return self
@@ -115,7 +115,7 @@ class WeightFileReader:
             self.size = os.fstat(file.fileno()).st_size
             if self.size < _HEADER.size:
                 raise FormatError(f"{path}: {self.size} bytes, but a weight file has a header of {_HEADER.size}")
-            self._map = _GuardedMap(file.fileno())
+            self._map = GuardedMap(file.fileno())
             self._descriptor = os.dup(file.fileno())
         self._advise("MADV_SEQUENTIAL", 0, self.size)
         self.count, version = _HEADER.unpack_from(self._map, 0)

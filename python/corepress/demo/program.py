@@ -95,7 +95,7 @@ class ProgramBuilder:
         if error_type is None:
             self._model.MergeFromString(self._described.SerializeToString())
             (self._folder / MODEL).write_bytes(serialize_model(self._model))
-            self._manifest.write_text(_manifest())
+            self._manifest.write_text(_manifest(), encoding="utf-8")
 
     def input(self, name: str, shape: tuple[int, ...], dtype: str = "float16") -> Variable:
         """Add an input of the model."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from ..arrays import as_threads
 from ..coreml.compare import ComparedWeight, Comparison
-from ..coreml.decoded import distance
 from ..coreml.predictions import ComparedOutput, prediction_obstacle
 from ..errors import FormatError
 from ..measure import snr_db
 from ..sources import unchanged
 from .document import Document, LayerPlace
+from .layers import apart
 from .model_io import is_path, name_of, open_model, size_of
 from .network import NetworkWeight, naming, read_weights
 from .predictions import check_samples, compare_outputs, predict_both
@@ -142,25 +142,25 @@ def _compare(weight: NetworkWeight, other: NetworkWeight, threads: int) -> tuple
     sse = 0.0
     with naming(weight):
         storages = describe(weight.weight.params), describe(other.weight.params)
+    sizes = stored_bytes(weight.weight.params), stored_bytes(other.weight.params)
     if weight.weight.shape != other.weight.shape:
         found = {"problem": f"shapes {weight.weight.shape} and {other.weight.shape}"}
     else:
         try:
-            before, after = weight.weight.read(), other.weight.read()
+            difference = apart(weight.weight, other.weight, threads)
         except FormatError as reason:
             found = {"problem": str(reason)}
         else:
-            apart = distance([(before, after)], threads)
-            sse = 0.0 if math.isnan(apart.sse) else apart.sse
-            found = {"snr_db": apart.snr_db, "cosine": apart.cosine, "max_abs": apart.max_abs}
+            sse = 0.0 if math.isnan(difference.sse) else difference.sse
+            found = {"snr_db": difference.snr_db, "cosine": difference.cosine, "max_abs": difference.max_abs}
     record = ComparedWeight(
         name=weight.name,
         function=weight.function,
         shape=weight.weight.shape,
         storage=storages[0],
         other_storage=storages[1],
-        bytes=stored_bytes(weight.weight.params),
-        other_bytes=stored_bytes(other.weight.params),
+        bytes=sizes[0],
+        other_bytes=sizes[1],
         **found,
     )
     return record, sse

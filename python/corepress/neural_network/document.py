@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
-from ..coreml.messages import MESSAGE_LIMIT, parse_message
+from ..coreml.messages import parse_message
 from ..coreml.wire_format import BYTES, VARINT, Field, fields, varint
 from ..errors import FormatError
-from ..sources import Snapshot, changed_error
+from .byte_sources import BytesSource, FileSource, Source
+from .held_values import HeldValues
 from .schema import Model, NeuralNetworkLayer
 
 _COPIED_AT_ONCE = 1 << 24
@@ -33,55 +34,6 @@ _PARTS, _PART_NAMES = _number(Model().pipeline, "models"), _number(Model().pipel
 _LAYERS = _number(Model().neuralNetwork, "layers")
 
 
-class _Source(Protocol):
-    """Bytes that can be read anywhere."""
-
-    size: int
-
-    def read(self, begin: int, end: int) -> bytes: ...
-    def require_unchanged(self) -> None: ...
-    def close(self) -> None: ...
-
-
-class _FileSource:
-    def __init__(self, path: Path) -> None:
-        self._snapshot = Snapshot(path)
-        self.size = path.stat().st_size
-        if self.size >= MESSAGE_LIMIT:
-            raise FormatError(f"{path}: {self.size} bytes, but a protobuf message is smaller than {MESSAGE_LIMIT}")
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by close)
-
-    def read(self, begin: int, end: int) -> bytes:
-        self._file.seek(begin)
-        data = self._file.read(end - begin)
-        while len(data) < end - begin:
-            more = self._file.read(end - begin - len(data))
-            if not more:
-                raise changed_error(self._file.name, "became shorter while it was read")
-            data += more
-        return data
-
-    def require_unchanged(self) -> None:
-        self._snapshot.require_unchanged()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _BytesSource:
-    def __init__(self, data: bytes) -> None:
-        self.size, self._data = len(data), data
-
-    def read(self, begin: int, end: int) -> bytes:
-        return self._data[begin:end]
-
-    def require_unchanged(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self._data = b""
-
-
 class _Repeated(Exception):
     """A message stands in a file in several pieces, which only protobuf can merge."""
 
@@ -90,7 +42,7 @@ class _Repeated(Exception):
 class _Span:
     """Bytes that are copied."""
 
-    source: _Source
+    source: Source
     begin: int
     end: int
 
@@ -110,7 +62,7 @@ class Node:
     tag: bytes  # before its length; empty for the outermost
     entries: list[_Span | Node | _LayerEntry | ModelNode] = field(default_factory=list)
 
-    def copy(self, source: _Source, begin: int, end: int) -> None:
+    def copy(self, source: Source, begin: int, end: int) -> None:
         """Append bytes that are copied."""
         last = self.entries[-1] if self.entries else None
         if isinstance(last, _Span) and last.end == begin:
@@ -240,6 +192,15 @@ class LayerPlace:
         except FormatError as error:
             raise FormatError(f"{self.where}layer at byte {span.begin}: damaged ({error})") from error
 
+    def read_held(self) -> tuple[Any, HeldValues]:
+        """Parse the layer, but leave its large values where they are; FormatError if it is damaged."""
+        span, held = self._entry.span, HeldValues()
+        try:
+            data = held.take_out(span.source, span.begin, span.end, NeuralNetworkLayer.DESCRIPTOR)
+            return parse_message(data, NeuralNetworkLayer), held
+        except FormatError as error:
+            raise FormatError(f"{self.where}layer at byte {span.begin}: damaged ({error})") from error
+
     def replace(self, layer: Any) -> None:
         """Have another layer stand here."""
         self._entry.replaced = bytes(layer.SerializeToString(deterministic=True))
@@ -274,7 +235,7 @@ class Document:
 
     def __init__(self, given: Path | bytes) -> None:
         name = os.fspath(given) if isinstance(given, Path) else "the model"
-        self._source: _Source = _FileSource(given) if isinstance(given, Path) else _BytesSource(given)
+        self._source: Source = FileSource(given) if isinstance(given, Path) else BytesSource(given)
         self.nbytes = self._source.size
         try:
             try:
@@ -283,7 +244,7 @@ class Document:
                 model = parse_message(self._source.read(0, self.nbytes), Model)
                 data = model.SerializeToString(deterministic=True)
                 self._source.close()
-                self._source = _BytesSource(bytes(data))
+                self._source = BytesSource(bytes(data))
                 self._take_apart()
         except FormatError as error:
             self._source.close()

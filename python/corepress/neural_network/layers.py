@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..coreml.decoded import distance
+from ..measure import Error
 from .schema import WeightParams
-from .weight_params import EncodedWeight, read_encoded, read_weight, stored_bytes
+from .weight_params import EncodedWeight, decoded_pieces, read_encoded, read_weight, stored_bytes
 
 # Layer to its fields: "name: axes of the shape, the channels first [if flag]". An axis is a field of the layer; with a
 # star it is the product of a repeated one. Linear quantization has a scale for each channel of two axes, one for a
@@ -141,6 +143,12 @@ class LayerWeight:
         params = getattr(self.layer, self.layer_type)
         if _QUANTIZES_INPUTS in params.DESCRIPTOR.fields_by_name:
             setattr(params, _QUANTIZES_INPUTS, False)
+
+
+def apart(weight: LayerWeight, other: LayerWeight, num_threads: int | None = None) -> Error:
+    """How far two weights of one shape are apart, found a piece at a time; FormatError if one is damaged."""
+    both = [(each.params, each.shape, each.channel_axis) for each in (weight, other)]
+    return distance(((before, after) for before, after in decoded_pieces(both, num_threads)), num_threads)
 
 
 def layer_weights(layer: Any) -> Iterator[LayerWeight]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import FormatError
 from .document import Document, LayerPlace
+from .held_values import HeldParams, HeldValues
 from .layers import LayerWeight, layer_weights, nested_networks
 
 
@@ -48,7 +49,7 @@ def naming(weight: NetworkWeight) -> Iterator[None]:
         raise FormatError(f"{weight.path}: {failure}") from None
 
 
-def weights_of(layer: Any, place: LayerPlace) -> list[list[NetworkWeight]]:
+def weights_of(layer: Any, place: LayerPlace, held: HeldValues | None = None) -> list[list[NetworkWeight]]:
     """The weights of a layer, and those of each layer of networks nested in it; without layers that have none.
 
     Parameters
@@ -57,8 +58,15 @@ def weights_of(layer: Any, place: LayerPlace) -> list[list[NetworkWeight]]:
         The layer.
     place : LayerPlace
         Where it stands.
+    held : HeldValues, optional
+        The values that it has digests of.
     """
-    return [found for found in _weights_of(layer, place.where, place.is_trained) if found]
+    weights = [found for found in _weights_of(layer, place.where, place.is_trained) if found]
+    return weights if held is None else [[_holding(each, held) for each in found] for found in weights]
+
+
+def _holding(weight: NetworkWeight, held: HeldValues) -> NetworkWeight:
+    return replace(weight, weight=replace(weight.weight, params=HeldParams(weight.weight.params, held)))
 
 
 def _weights_of(layer: Any, where: str, trained: bool) -> Iterator[list[NetworkWeight]]:
@@ -72,8 +80,9 @@ def _weights_of(layer: Any, where: str, trained: bool) -> Iterator[list[NetworkW
 
 
 def read_weights(place: LayerPlace) -> list[NetworkWeight]:
-    """The weights of a layer of a document, nested ones too."""
-    return [weight for found in weights_of(place.read(), place) for weight in found]
+    """The weights of a layer of a document, nested ones too; their large values stay where they are."""
+    layer, held = place.read_held()
+    return [weight for found in weights_of(layer, place, held) for weight in found]
 
 
 def require_network(function: str, document: Document, what: str) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
 from ..arrays import as_threads, same_bits
 from ..coreml.package import Package
 from ..coreml.verify import Verification, VerifiedWeight, other_files
@@ -18,14 +17,14 @@ from ..measure import Error
 from ..paths import user_path
 from ..sources import unchanged
 from .document import Document, LayerPlace, ModelNode
-from .layers import LayerWeight
+from .held_values import HeldValues
+from .layers import LayerWeight, apart
 from .model_io import is_path, name_of, open_model, size_of
-from .modes import to_half
-from .nearness import is_restored, misfit
+from .nearness import has_nonfinite, is_half, is_restored, misfit
 from .network import NetworkWeight, naming, weights_of
 from .skeleton import differences
 from .transform import HALF_VERSION, QUANTIZED_VERSION
-from .weight_params import clear_values, half_error, kind_of, read_half
+from .weight_params import clear_values, is_same_message, kind_of, read_codes, read_half
 
 
 class _Wrong(Exception):
@@ -119,13 +118,13 @@ class _Check:
 
     def _layers(self, place: LayerPlace, other: LayerPlace) -> None:
         try:
-            layer = place.read()
-            weights = _flat(layer, place)
+            layer, held = place.read_held()
+            weights = _flat(layer, place, held)
         except FormatError as error:
             raise _DamagedSource(str(error)) from None
         try:
-            changed_layer = other.read()
-            others = _flat(changed_layer, other)
+            changed_layer, held = other.read_held()
+            others = _flat(changed_layer, other, held)
         except FormatError as error:
             self.problems.append(str(error))
             return
@@ -173,7 +172,7 @@ class _Check:
 
     def _compare(self, named: NetworkWeight, other: LayerWeight) -> tuple[str, Error | None, int]:
         weight = named.weight
-        if weight.params.SerializeToString(deterministic=True) == other.params.SerializeToString(deterministic=True):
+        if is_same_message(weight.params, other.params):
             return "identical", None, 0
         kind = _source(named, lambda: kind_of(weight.params))
         new = kind_of(other.params)
@@ -191,9 +190,9 @@ class _Check:
         if new == kind:
             raise _Wrong("its values changed, although it is not compressed")
         values = _source(named, weight.read)
-        if _core.count_nonfinite(values, self._threads):
+        if has_nonfinite(values, self._threads):
             raise _Wrong("it has NaN or infinite values, which have no compressed form")
-        return self._compressed(values, other, new)
+        return self._compressed(weight, values, other, new)
 
     def _restored(self, named: NetworkWeight, kind: str, values: NDArray[np.float32]) -> None:
         weight = named.weight
@@ -205,25 +204,26 @@ class _Check:
         if not is_right:
             raise _Wrong("its values are not those that it was stored as in the source")
 
-    def _compressed(self, values: NDArray[np.float32], other: LayerWeight, kind: str) -> tuple[str, Error, int]:
+    def _compressed(
+        self, weight: LayerWeight, values: NDArray[np.float32], other: LayerWeight, kind: str
+    ) -> tuple[str, Error, int]:
         if kind == "float16":
             half = read_half(other.params, other.shape)
             try:
-                nearest = to_half(values, self._threads)
+                is_nearest = is_half(values, half, self._threads)
             except ValueError:
                 raise _Wrong("it has values beyond the range of float16") from None
-            if not same_bits(nearest, half):
+            if not is_nearest:
                 raise _Wrong("its values are not those of the source in half precision")
-            return "compressed", half_error(values, nearest, self._threads), HALF_VERSION
-        encoded = other.read_encoded()
-        problem = misfit(values, encoded, self._threads)
+            return "compressed", apart(weight, other, self._threads), HALF_VERSION
+        problem = misfit(values, *read_codes(other.params, other.shape, other.channel_axis), self._threads)
         if problem is not None:
             raise _Wrong(problem)
-        return "compressed", encoded.error(values, self._threads), QUANTIZED_VERSION
+        return "compressed", apart(weight, other, self._threads), QUANTIZED_VERSION
 
 
-def _flat(layer: Any, place: LayerPlace) -> list[NetworkWeight]:
-    return [weight for found in weights_of(layer, place) for weight in found]
+def _flat(layer: Any, place: LayerPlace, held: HeldValues) -> list[NetworkWeight]:
+    return [weight for found in weights_of(layer, place, held) for weight in found]
 
 
 def _source(weight: NetworkWeight, read: Any) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core, kernels
+from ..arrays import contiguous
 from ..errors import FormatError
 from ..measure import Error, error_of_sums
 from ..tensors import packed_size
@@ -18,6 +20,28 @@ from ..tensors import packed_size
 HALF_BITS = 16
 _ENTRIES = 256  # of a table that codes of one byte look up
 _PIECE = 1 << 20  # weights that are widened at a time
+
+
+@dataclass(frozen=True)
+class PackedCodes:
+    """Codes that are unpacked where they are needed.
+
+    Attributes
+    ----------
+    data : numpy.ndarray of uint8
+        Packed, the most significant bit first.
+    nbits, size : int
+        Bits of a code, and how many there are.
+    """
+
+    data: NDArray[np.uint8]
+    nbits: int
+    size: int
+
+    def __getitem__(self, wanted: slice) -> NDArray[Any]:
+        first = wanted.start // 8 * 8
+        part = self.data[first * self.nbits // 8 : packed_size(wanted.stop, self.nbits)]
+        return kernels.unpack_bits(part, self.nbits, wanted.stop - first, bitorder="big")[wanted.start - first :]
 
 
 @dataclass(frozen=True)
@@ -111,6 +135,59 @@ def half_error(weight: NDArray[np.float32], half: NDArray[np.float16], num_threa
     return error_of_sums((sse, signal, decoded, product, max(largest)), values.size)
 
 
+def decoded_pieces(
+    weights: Sequence[tuple[Any, tuple[int, ...], int | None]], num_threads: int | None = None
+) -> Iterator[tuple[NDArray[np.float32], ...]]:
+    """Decode weights of one shape a piece at a time, 1-D and alike for all: none is in memory as float32 as a whole.
+
+    Parameters
+    ----------
+    weights : sequence of tuple
+        Arguments of `read_weight`.
+    num_threads : int, optional
+        Threads to use.
+
+    Raises
+    ------
+    FormatError
+        If a message does not hold such a weight.
+    """
+    decoders = [_decoder(*weight, num_threads) for weight in weights]
+    size, run = prod(weights[0][1]), max(run for _, run in decoders)
+    step = max(1, _PIECE // run) * run if run <= _PIECE else _PIECE
+    begin = 0
+    while begin < size or begin == 0:
+        # A piece has whole channels, or a part of one.
+        stop = min(begin + step, size if run <= _PIECE else (begin // run + 1) * run)
+        yield tuple(decode(begin, stop) for decode, _ in decoders)
+        begin = stop or 1
+
+
+def _decoder(
+    params: Any, shape: tuple[int, ...], channel_axis: int | None, num_threads: int | None
+) -> tuple[Callable[[int, int], NDArray[np.float32]], int]:
+    """What decodes a range of a weight's elements, and how many stand together in a channel."""
+    kind = kind_of(params)
+    if kind in ("quantized", "int8"):
+        codes, encoded = read_codes(params, shape, channel_axis)
+        axis = channel_axis if encoded.lut is None and encoded.scales.size > 1 else None
+        _, channels, run = channel_layout(shape, axis)
+
+        def decode(begin: int, stop: int) -> NDArray[np.float32]:
+            piece = codes[begin:stop]
+            if axis is None:
+                return replace(encoded, codes=piece, channel_axis=None).dense(num_threads)
+            rows = np.arange(begin // run, -(-stop // run))
+            scale, bias = encoded.scales[rows % channels], encoded.biases[rows % channels]
+            part = replace(encoded, codes=piece.reshape(rows.size, -1), scale=scale, bias=bias, channel_axis=0)
+            return part.dense(num_threads).reshape(-1)
+
+        return decode, run if axis is not None else 1
+    values: NDArray[Any] = read_half(params, shape) if kind == "float16" else read_weight(params, shape, channel_axis)
+    flat = values.reshape(-1)
+    return lambda begin, stop: contiguous(flat[begin:stop], np.float32), 1
+
+
 def kind_of(params: Any) -> str:
     """How a weight is stored.
 
@@ -134,6 +211,14 @@ def kind_of(params: Any) -> str:
     if len(found) > 1:
         raise FormatError(f"a weight must be stored in one way, not as {' and '.join(found)}")
     return found[0] if found else "empty"
+
+
+def is_same_message(first: Any, second: Any) -> bool:
+    """Whether two messages are the same to the bit; serialized only where they are of one size and may be."""
+    if first.ByteSize() != second.ByteSize():
+        return False
+    one, other = (each.SerializeToString(deterministic=True) for each in (first, second))
+    return bool(one == other)
 
 
 def read_weight(params: Any, shape: tuple[int, ...], channel_axis: int | None) -> NDArray[np.float32]:
@@ -161,29 +246,43 @@ def read_half(params: Any, shape: tuple[int, ...]) -> NDArray[np.float16]:
 
 def read_encoded(params: Any, shape: tuple[int, ...], channel_axis: int | None) -> EncodedWeight:
     """Unpack a quantized weight; FormatError if the message does not hold such a one."""
+    codes, encoded = read_codes(params, shape, channel_axis)
+    return replace(encoded, codes=codes[0 : prod(shape)].reshape(shape))
+
+
+def read_codes(
+    params: Any, shape: tuple[int, ...], channel_axis: int | None
+) -> tuple[NDArray[Any] | PackedCodes, EncodedWeight]:
+    """The codes of a quantized weight, of which slices may be taken, and the weight without them.
+
+    Raises
+    ------
+    FormatError
+        If the message does not hold such a weight.
+    """
     quantization, count = params.quantization, prod(shape)
     nbits = int(quantization.numberOfBits)
     if not 1 <= nbits <= 8:
         raise FormatError(f"numberOfBits must be 1 to 8, not {nbits}")
     if count == 0:
         raise FormatError(f"holds values, but its layer's sizes mean none (shape {shape})")
+    codes: NDArray[Any] | PackedCodes
     if params.int8RawValue:
-        data = np.frombuffer(params.int8RawValue, np.int8)
-        if nbits != 8 or data.size != count:
-            raise FormatError(f"int8RawValue must have {count} values of 8 bits (shape {shape}), not {data.size}")
-        codes: NDArray[Any] = data
+        codes = np.frombuffer(params.int8RawValue, np.int8)
+        if nbits != 8 or codes.size != count:
+            raise FormatError(f"int8RawValue must have {count} values of 8 bits (shape {shape}), not {codes.size}")
     else:
         raw, size = np.frombuffer(params.rawValue, np.uint8), packed_size(count, nbits)
         if raw.size < size:
             raise FormatError(f"rawValue must have {size} bytes (shape {shape}, {nbits} bits), not {raw.size}")
-        codes = raw[:size] if nbits == 8 else kernels.unpack_bits(raw[:size], nbits, count, bitorder="big")
-    codes = codes.reshape(shape)
+        codes = raw[:size] if nbits == 8 else PackedCodes(raw[:size], nbits, count)
     form = quantization.WhichOneof("QuantizationType")
+    none = np.empty(0, np.uint8)
     if form == "lookupTableQuantization":
         table = np.array(quantization.lookupTableQuantization.floatValue, np.float32)
         if table.size != 2**nbits or params.int8RawValue:
             raise FormatError(f"a lookup table of {nbits} bits must have {2**nbits} entries, not {table.size}")
-        return EncodedWeight(codes, nbits, lut=table)
+        return codes, EncodedWeight(none, nbits, lut=table)
     if form != "linearQuantization":
         raise FormatError("quantization is neither linear nor by a lookup table")
     scale = np.array(quantization.linearQuantization.scale, np.float32)
@@ -194,14 +293,14 @@ def read_encoded(params: Any, shape: tuple[int, ...], channel_axis: int | None) 
             f"linear quantization must have 1 or {channels} scales and as many biases or none, "
             f"not {scale.size} and {bias.size}"
         )
-    return EncodedWeight(codes, nbits, scale=scale, bias=bias, channel_axis=channel_axis)
+    return codes, EncodedWeight(none, nbits, scale=scale, bias=bias, channel_axis=channel_axis)
 
 
-def _joined(pieces: Any) -> bytes:
+def _joined(pieces: Any) -> bytes | memoryview:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _whole(data: bytes, itemsize: int) -> bytes:
+def _whole(data: bytes | memoryview, itemsize: int) -> bytes | memoryview:
     if len(data) % itemsize:
         raise FormatError(f"{len(data)} bytes are no whole number of values of {itemsize} bytes")
     return data
