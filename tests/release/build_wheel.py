@@ -115,6 +115,7 @@ def build(target: Target, source: Path) -> Path:
     shutil.rmtree(raw, ignore_errors=True)
     settings = {
         "cmake.define.CMAKE_TOOLCHAIN_FILE": toolchain,
+        "cmake.define.CMAKE_INTERPROCEDURAL_OPTIMIZATION": "OFF",  # Zig would compile its C++ library anew for it
         "install.strip": "false",  # the host's strip may not know the format; the linker has done it
         "build-dir": WORK / f"build-{target.tag}-{TAG}",
     }

@@ -25,7 +25,7 @@ PLATFORMS = (
     *("*manylinux_2_28_x86_64", "*manylinux_2_28_aarch64", "*musllinux_1_2_x86_64", "*musllinux_1_2_aarch64"),
     *("macosx_11_0_arm64", "macosx_11_0_x86_64", "win_amd64"),
 )
-NEEDED = ("corepress/_core*", "corepress/lib/*corepress*", "corepress/include/corepress.h", "*/LICENSE")
+NEEDED = ("corepress/_core*", "corepress/*/*corepress.[ds]*", "corepress/include/corepress.h", "*/LICENSE")
 
 
 def expected(version: str) -> list[str]:
