@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 import venv
 import zipfile
@@ -117,7 +118,8 @@ def build(target: Target, source: Path) -> Path:
         "cmake.define.CMAKE_TOOLCHAIN_FILE": toolchain,
         "cmake.define.CMAKE_INTERPROCEDURAL_OPTIMIZATION": "OFF",  # Zig would compile its C++ library anew for it
         "install.strip": "false",  # the host's strip may not know the format; the linker has done it
-        "build-dir": WORK / f"build-{target.tag}-{TAG}",
+        "cmake.define.PYTHON_MODULE_EXTENSION": target.suffix,
+        "build-dir": WORK / f"build-{target.tag}",  # for all Pythons: the kernels are compiled once
     }
     options = [f"--config-settings={name}={value}" for name, value in settings.items()]
     environment = {**os.environ, "SETUPTOOLS_EXT_SUFFIX": target.suffix}
@@ -170,19 +172,17 @@ def size(path: Path) -> float:
 def try_out(python: list[str], environment: dict[str, str]) -> None:
     """Run the smoke test and the main job in an empty folder."""
     package = trained_package()
-    place = WORK / "place"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
-    shutil.copy(ROOT / "tests" / "smoke" / "test_smoke.py", place)
-    print(run(*python, "-m", "pytest", "-q", "test_smoke.py", cwd=place, env=environment))
-    for verb, options in MAIN_JOB.items():
-        start = time.perf_counter()
-        smaller = place / f"{verb}.mlpackage"
-        corepress = [*python, "-m", "corepress"]
-        run(*corepress, verb, package, "-o", smaller, *options, "--quiet", cwd=place, env=environment)
-        seconds = time.perf_counter() - start
-        run(*corepress, "verify", package, smaller, "--quiet", cwd=place, env=environment)
-        print(f"{verb}: {size(package):.1f} MB to {size(smaller):.1f} MB in {seconds:.1f} s, verified")
+    corepress = [*python, "-m", "corepress"]
+    with tempfile.TemporaryDirectory() as place:
+        shutil.copy(ROOT / "tests" / "smoke" / "test_smoke.py", place)
+        print(run(*python, "-m", "pytest", "-q", "test_smoke.py", cwd=place, env=environment))
+        for verb, options in MAIN_JOB.items():
+            start = time.perf_counter()
+            smaller = Path(place, f"{verb}.mlpackage")
+            run(*corepress, verb, package, "-o", smaller, *options, "--quiet", cwd=place, env=environment)
+            seconds = time.perf_counter() - start
+            run(*corepress, "verify", package, smaller, cwd=place, env=environment)
+            print(f"{verb}: {size(package):.1f} MB to {size(smaller):.1f} MB in {seconds:.1f} s, verified")
 
 
 def main() -> None:
@@ -190,10 +190,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target", type=Target, help="platform tag, such as manylinux_2_28_x86_64")
     parser.add_argument("--source", type=Path, default=ROOT, help="folder or source archive (default: this checkout)")
+    parser.add_argument("--wheel", type=Path, help="try this wheel instead of building one")
     parser.add_argument("--python", type=Path, help="interpreter for a target that is not this machine")
     given = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
-    wheel = build(given.target, given.source.resolve())
+    wheel = given.wheel.resolve() if given.wheel else build(given.target, given.source.resolve())
     print(f"{wheel.name}: {size(wheel):.2f} MB")
     if given.python is None and not given.target.runs_here:
         print("built, not run: it needs --python, an interpreter for the target")
