@@ -118,8 +118,7 @@ def build(target: Target, source: Path) -> Path:
         "cmake.define.CMAKE_TOOLCHAIN_FILE": toolchain,
         "cmake.define.CMAKE_INTERPROCEDURAL_OPTIMIZATION": "OFF",  # Zig would compile its C++ library anew for it
         "install.strip": "false",  # the host's strip may not know the format; the linker has done it
-        "cmake.define.PYTHON_MODULE_EXTENSION": target.suffix,
-        "build-dir": WORK / f"build-{target.tag}",  # for all Pythons: the kernels are compiled once
+        "build-dir": WORK / f"build-{target.tag}-{TAG}",
     }
     options = [f"--config-settings={name}={value}" for name, value in settings.items()]
     environment = {**os.environ, "SETUPTOOLS_EXT_SUFFIX": target.suffix}
