@@ -63,7 +63,7 @@ find corepress -name '*.so' -delete -o -name '*.dylib' -delete
     -I "$root/csrc" -shared -static -s -o corepress/corepress/_core.cp313-win_amd64.pyd \
     "$root"/csrc/bindings/*.cpp build/libcorepress_library.a python/python313.dll
 mkdir -p corepress/corepress/bin
-cp build/libcorepress.dll corepress/corepress/bin
+cp build/corepress.dll corepress/corepress/bin
 
 cd "$root"
 set -- "${@:-tests/system}"
