@@ -32,7 +32,7 @@ class Windows(System):
     """Windows 10 and newer."""
 
     device_folders = ("\\\\.\\",)
-    library_names = ("corepress.dll", "libcorepress.dll")
+    library_names = ("corepress.dll",)
 
     def sync(self, path: Path) -> None:
         """See `System.sync`; folders need no flush, and cannot be opened."""
