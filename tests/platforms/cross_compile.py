@@ -1,4 +1,6 @@
-"""Compiles the kernels, the C library and their tests for other systems, and runs the tests where an emulator is found.
+"""Compiles the kernels, the C library and their tests for other systems, and the Python module's parts for macOS.
+
+What was compiled runs here where an emulator is found.
 
     python tests/platforms/cross_compile.py                       # every target
     python tests/platforms/cross_compile.py aarch64-macos --json
@@ -18,9 +20,12 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import pybind11
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = ROOT / "tests" / "native" / "digest.txt"
@@ -101,6 +106,8 @@ def configuration(target: Target, folder: Path, build_type: str) -> list[str]:
         "COREPRESS_TESTS": "ON",
         "COREPRESS_WARNINGS_AS_ERRORS": "ON",
     }
+    if target.system == "Darwin":  # whose headers of Python are Linux's
+        settings["COREPRESS_HEADERS_FOR_PYTHON"] = f"{sysconfig.get_path('include')};{pybind11.get_include()}"
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     return ["cmake", "-S", str(ROOT), "-B", str(folder), *generator, *(f"-D{k}={v}" for k, v in settings.items())]
 

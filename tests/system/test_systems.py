@@ -173,8 +173,7 @@ def test_names_that_windows_has(name):
 
 @pytest.mark.parametrize(
     ("machine", "found"),
-    [(Linux(), "lib/libcorepress.so"), (MacOS(), "lib/libcorepress.dylib"), (Windows(), "bin/corepress.dll"),
-     (Windows(), "bin/libcorepress.dll")],
+    [(Linux(), "lib/libcorepress.so"), (MacOS(), "lib/libcorepress.dylib"), (Windows(), "bin/corepress.dll")],
 )  # fmt: skip
 def test_the_shared_library_is_found(tmp_path, monkeypatch, machine, found):
     for folder in ("bin", "lib"):
