@@ -1,5 +1,6 @@
 #include "c_api/checks.h"
 
+#include <cstdio>
 #include <limits>
 #include <string>
 
@@ -8,7 +9,8 @@
 namespace corepress::c_api {
 namespace {
 
-thread_local std::string last_error;
+// Not a string: GCC for Windows destroys what a thread owns after giving its memory back.
+thread_local char last_error[1024];
 thread_local corepress_cancel cancel_of_host = nullptr;
 thread_local void* context_of_host = nullptr;
 
@@ -19,11 +21,7 @@ bool asks_host(void*) { return cancel_of_host(context_of_host) != 0; }
 StopPoll host_poll() noexcept { return {cancel_of_host == nullptr ? nullptr : &asks_host, nullptr}; }
 
 corepress_status failed(const char* function, corepress_status status, const char* rule) noexcept {
-    try {
-        last_error = std::string(function) + ": " + rule;
-    } catch (...) {
-        last_error.clear();
-    }
+    std::snprintf(last_error, sizeof last_error, "%s: %s", function, rule);
     return status;
 }
 
@@ -86,7 +84,7 @@ BlockLayout layout_of(const Shape& shape, const int64_t* block_size) {
 
 const char* corepress_version(void) { return COREPRESS_VERSION; }
 
-const char* corepress_last_error(void) { return corepress::c_api::last_error.c_str(); }
+const char* corepress_last_error(void) { return corepress::c_api::last_error; }
 
 void corepress_set_cancel(corepress_cancel cancel, void* context) {
     corepress::c_api::cancel_of_host = cancel;
