@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import reprlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -131,7 +132,9 @@ def _regular(pattern: str) -> _Matches:
 
 def _expression(pattern: str) -> re.Pattern[str]:
     try:
-        return re.compile(pattern)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)  # [[:alpha:]] is no class of letters in Python
+            return re.compile(pattern)
     except Exception as error:  # also OverflowError, RecursionError and MemoryError
         problem = str(error) or type(error).__name__
         raise ValueError(f"not a regular expression ({problem})") from error

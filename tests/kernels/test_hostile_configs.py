@@ -19,6 +19,7 @@ REFUSED_PATTERNS = {
     "a group that is not closed": "re:(",
     "a repeated group name": "re:(?P<a>x)(?P<a>y)",
     "unknown flags": "re:(?z)x",
+    "a class that Python does not know": "re:[[:alpha:]]+",
 }
 
 
