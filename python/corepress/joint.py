@@ -20,7 +20,7 @@ from .arrays import group_layout, not_finite_count
 from .piecewise import GroupedValues, GroupPlaces, chosen_bits, joined, store_codes
 from .quotients import Quotients
 from .specs import Palettize, Quantize
-from .tensor_base import pieces
+from .tensor_base import decoded_pieces, pieces
 from .tensors import (
     QUANTIZED_DTYPES,
     CompressedTensor,
@@ -28,6 +28,8 @@ from .tensors import (
     QuantizedTensor,
     SparseTensor,
     Support,
+    ones_of,
+    pack_codes,
     packed_size,
 )
 
@@ -292,12 +294,47 @@ def quantize_values(
     if spec.scale_search is None and support.count and prod(counts) == 1:
         assert isinstance(tensor.values, np.ndarray)
         data = codes_of(tensor.values, (1,))
+    elif spec.scale_search is None and (led := _led_parts(tensor, counts, fit, num_threads)) is not None:
+        ends, codes = led
+        codes_of(ends, counts)
+        data = joined(support.count, nbits, codes)
     else:
         data = joined(support.count, nbits, parts())
     scale = np.concatenate(scales).reshape(counts)
     zero_point = np.concatenate(offsets).reshape(counts) if offsets else None
     values = QuantizedTensor((support.count,), data, scale, zero_point, spec.dtype, support)
     return replace(tensor, values=values)
+
+
+def _led_parts(
+    tensor: SparseTensor, counts: tuple[int, ...], fit: FitScales, num_threads: int | None
+) -> tuple[Array, Iterator[tuple[NDArray[np.uint8], int]]] | None:
+    """Where blocks reach through the axis that pieces divide: the ends of its entries, and the codes of each piece.
+
+    Ends decide scales, so a piece behind the ends of all has the scales of all. None where a scale is subnormal, which
+    the errors of all decide, and where no block is divided.
+    """
+    cut = next((axis for axis, length in enumerate(tensor.shape) if length > 1), None)
+    if cut is None or counts[cut] != 1 or tensor.size <= tensor_base.PIECE:
+        return None
+    together = [1 if axis == cut else length for axis, length in enumerate(tensor.shape)]
+    lowest = highest = np.zeros((), tensor.dtype)
+    for (array,) in decoded_pieces((tensor,), num_threads, together):
+        lowest = np.minimum(lowest, array.min(cut, keepdims=True))
+        highest = np.maximum(highest, array.max(cut, keepdims=True))
+    ends = np.concatenate([lowest, highest], cut)
+    if (fit(ends, counts).scale < (2.0**-14 if tensor.dtype == np.float16 else 2.0**-126)).any():
+        return None
+
+    def parts() -> Iterator[tuple[NDArray[np.uint8], int]]:
+        for (part,) in pieces((tensor,), together=together):
+            assert isinstance(part, SparseTensor)
+            quantized = fit(np.concatenate([ends, part.dense(num_threads=num_threads)], cut), counts)
+            codes = quantized.codes()[(*(slice(None),) * cut, slice(2, None))].reshape(-1)
+            kept = codes[ones_of(part.mask, part.size)]
+            yield pack_codes(kept, quantized.quantized_dtype), kept.size
+
+    return ends, parts()
 
 
 def quantize_table(tensor: CompressedTensor, spec: Quantize, fit: FitScales) -> CompressedTensor:

@@ -78,6 +78,7 @@ JOINT = [
     (SPARSE, JOBS["scales"]),
     (SPARSE, "cp.quantize(weight)"),
     (SPARSE, "cp.quantize(weight, granularity='per_tensor')"),
+    (SPARSE, "cp.quantize(weight, channel_axis=1)"),
     (SPARSE, JOBS["quantize blocks"]),
     (SPARSE, "cp.prune(weight, target_sparsity=0.75)"),
     (CODES, JOBS["palettize"]),

@@ -155,3 +155,50 @@ def test_joint_steps_by_pieces_give_the_same_tensor(shape, axis, options, dtype,
     in_small_pieces()
     for tensor, whole in zip(tensors, wholes, strict=True):
         assert corepress.palettize(tensor, **options) == whole
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((14, 9, 6), 0), ((14, 9, 6), 2), ((1, 28, 6), 2), ((24, 4), -1)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"dtype": "uint8", "mode": "linear"},
+        {"dtype": "int4", "mode": "linear"},
+        {"dtype": "uint4", "scale_search": "mse"},
+        {"granularity": "per_tensor", "dtype": "int4"},
+        {"granularity": "per_tensor", "mode": "linear", "scale_search": "mse"},
+    ],
+)
+@pytest.mark.parametrize("size", [1, 1e-6])  # of which subnormal scales come
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_sparse_values_are_quantized_by_pieces_as_in_one(shape, axis, options, size, dtype, in_small_pieces):
+    weight = _weight(shape, "float32") * np.float32(size)
+    sparse = corepress.prune(weight.astype(_weight((1,), dtype).dtype), target_sparsity=0.5)
+    whole = corepress.quantize(sparse, channel_axis=axis, **options)
+    in_small_pieces()
+    assert corepress.quantize(sparse, channel_axis=axis, **options) == whole
+
+
+@pytest.mark.parametrize("shape", [(14, 9, 6), (1, 28, 6), (24, 4), (61, 3)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_sparsity": 0.75},
+        {"threshold": 0.5},
+        {"n_m_ratio": (2, 4), "dim": 0},
+        {"n_m_ratio": (3, 7), "dim": 1},
+        {"target_sparsity": 0.5, "block_size": 2},
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_compressed_tensors_are_pruned_by_pieces_as_in_one(shape, options, dtype, in_small_pieces):
+    weight = _weight(shape, dtype)
+    sparse = corepress.prune(weight, target_sparsity=0.5)
+    tensors = [sparse, corepress.palettize(weight, nbits=3), corepress.quantize(sparse, dtype="int4")]
+    wholes = [corepress.prune(tensor, **options) for tensor in tensors]
+    in_small_pieces()
+    for tensor, whole in zip(tensors, wholes, strict=True):
+        pruned, of_dense = corepress.prune(tensor, **options), corepress.prune(tensor.dense(), **options)
+        assert pruned == whole
+        assert (pruned.mask == of_dense.mask).all()
+        np.testing.assert_array_equal(pruned.dense(), of_dense.dense())
