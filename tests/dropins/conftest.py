@@ -9,7 +9,7 @@ from coreml_helpers import quiet
 from dropin_helpers import normal
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def ct() -> ModuleType:
     with quiet():
         import coremltools
