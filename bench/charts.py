@@ -16,8 +16,8 @@ from typing import Any
 
 from corepress.benchmark.architectures import ARCHITECTURES
 from corepress.benchmark.methods import METHODS
-from corepress.charts import GRID, INK, new_figure, save_figure, style
-from corepress.cli.wording import format_count
+from corepress.reporting.charts import GRID, INK, new_figure, save_figure, style
+from corepress.reporting.wording import format_count
 
 HERE = Path(__file__).parent
 BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, GREY = (

@@ -45,7 +45,7 @@ from corepress.benchmark.streaming import (
     stream,
     stream_peers,
 )
-from corepress.cli.wording import format_count, format_decibels
+from corepress.reporting.wording import format_count, format_decibels
 
 COPIES = {"cp": 'cp "$1" "$2"', "cp and sync": 'cp "$1" "$2" && sync -f "$2"'}
 COPIED_SHAPES = {False: (16384, 16384), True: (1024, 1024)}  # 512 MB; quick

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 import documents
-from corepress.coreml.package import Package, directory_size
-from corepress.coreml.program import Program
+from corepress.coreml.format.package import Package, directory_size
+from corepress.coreml.program.program import Program
 
 GROUPS = ("--granularity", "per_grouped_channel", "--group-size", "16")
 # Arguments, the ratio to a durable copy that must be reached, and the first specification version that can express it.

@@ -16,7 +16,7 @@ from pathlib import Path
 from charts import PEER, Results, by_key, load, on_all_cpus, read, was_busy
 from corepress.benchmark.architectures import ARCHITECTURES
 from corepress.benchmark.methods import METHODS
-from corepress.cli.wording import format_bytes, format_count, format_decibels
+from corepress.reporting.wording import format_bytes, format_count, format_decibels
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import corepress as cp
-from corepress.charts import BLUE, FAINT, GRID, INK, ORANGE, ORIGINAL_COLOUR, new_figure, save_figure, style
 from corepress.demo.model import TrainedLikeWeights
+from corepress.reporting.charts import BLUE, FAINT, GRID, INK, ORANGE, ORIGINAL_COLOUR, new_figure, save_figure, style
 
 HERE = Path(__file__).parent
 GROUPED = {"granularity": "per_grouped_channel", "group_size": 16}

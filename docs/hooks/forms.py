@@ -8,7 +8,7 @@ import numpy as np
 
 from corepress.compression import apply
 from corepress.coreml.operations import check_steps, lower
-from corepress.coreml.raising import ADDED_INPUTS
+from corepress.coreml.program.raising import ADDED_INPUTS
 from corepress.specs import Palettize, Prune, Quantize, Spec
 
 PLACE = "<!-- the operations of every form -->"

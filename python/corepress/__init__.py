@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._core import __version__, simd_level, simd_levels
     from .acceleration import accelerate
     from .compression import palettize, prune, quantize
+    from .compression.metrics import Error, error
     from .config import Config
     from .errors import (
         FormatError,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
         TooManyValuesError,
         UnsuitableWeightError,
     )
-    from .measure import Error, error
     from .native import get_cmake_dir, get_include, get_library
     from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor, Support
 
@@ -69,7 +69,7 @@ _MODULES = {
     "config": "Config",
     "errors": "FormatError IndivisibleError MissingExtraError NonFiniteError SourceChangedError TooFewZerosError "
     "TooManyValuesError UnsuitableWeightError",
-    "measure": "Error error",
+    "compression.metrics": "Error error",
     "native": "get_cmake_dir get_include get_library",
     "tensors": "CompressedTensor PalettizedTensor QuantizedTensor SparseTensor Support",
 }

@@ -65,3 +65,19 @@ class TooManyValuesError(UnsuitableWeightError):
     """A weight that is to become a table of its distinct values has more of them than a table holds."""
 
     reason = "more distinct values than a table holds"
+
+
+class Skip(Exception):
+    """A weight is left unchanged; the message is the reason that its record gives.
+
+    Parameters
+    ----------
+    reason : str
+        Why.
+    expected : bool
+        Whether no config asks for such a weight, so that nobody needs to be warned.
+    """
+
+    def __init__(self, reason: str, *, expected: bool = False) -> None:
+        super().__init__(reason)
+        self.expected = expected

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from corepress import neural_network
-from corepress.coreml.schema import Model
+from corepress.coreml.format.schema import Model
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from corepress import coreml
 from corepress.cli import plots
 from corepress.cli.group import corepress
 from corepress.cli.shell_words import flags_of, in_shell_words, without_function
-from corepress.cli.wording import shorten, shorten_alike
-from corepress.documents import SCHEMA, from_json, to_json
+from corepress.reporting.documents import SCHEMA, from_json, to_json
+from corepress.reporting.wording import shorten, shorten_alike
 from corepress.specs import Palettize
 
 INTERRUPTED_WHILE = """

@@ -8,7 +8,7 @@ import shlex
 import pytest
 from foreign_files import KINDS, make_file, model_of_type, package_of
 
-from corepress.coreml import kinds
+from corepress.coreml.format import kinds
 from corepress.neural_network.schema import Model
 
 COMMANDS = (

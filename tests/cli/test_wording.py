@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from corepress.cli.wording import format_bytes, format_count, format_decibels
+from corepress.reporting.wording import format_bytes, format_count, format_decibels
 
 
 @pytest.mark.parametrize(

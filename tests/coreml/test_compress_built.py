@@ -20,8 +20,8 @@ from coreml_helpers import (
 
 from corepress import coreml
 from corepress.compression import apply
-from corepress.coreml.package import Package
-from corepress.coreml.program import Program, weights_of
+from corepress.coreml.format.package import Package
+from corepress.coreml.program.program import Program, weights_of
 from corepress.specs import Palettize, Prune, Quantize
 
 AXES = {

@@ -10,7 +10,7 @@ import corepress as cp
 from corepress import FormatError, coreml
 from corepress.compression import apply
 from corepress.coreml.operations import lift, lower
-from corepress.coreml.values import Tensor
+from corepress.coreml.program.values import Tensor
 from corepress.specs import Palettize
 
 RNG = np.random.default_rng(21)

@@ -338,7 +338,7 @@ def test_coremltools_yaml_files_mean_the_same(cto, tmp_path, text):
 def test_every_field_of_coremltools_classes_is_known(cto):
     import attrs
 
-    from corepress.coremltools_config import _DEFAULTS
+    from corepress.config.from_coremltools import _DEFAULTS
 
     for name, defaults in _DEFAULTS.items():
         theirs = {field.name: field.default for field in attrs.fields(getattr(cto, name)) if field.init}

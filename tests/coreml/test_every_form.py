@@ -9,11 +9,12 @@ from coreml_helpers import assert_same_bits, blocks_of, digest, float_constants,
 from corepress import coreml
 from corepress.compression import apply
 from corepress.coreml.decompressor import lift_definition
+from corepress.coreml.format.package import Package
 from corepress.coreml.operations import check_steps, lower
-from corepress.coreml.package import Package
-from corepress.coreml.program import Program, weights_of
-from corepress.coreml.transform import Keep, Outcome, transform
-from corepress.coreml.values import ValueReader
+from corepress.coreml.program.program import Program, weights_of
+from corepress.coreml.program.values import ValueReader
+from corepress.coreml.rewrite.driver import Outcome, transform
+from corepress.errors import Skip
 from corepress.specs import Palettize, Prune, Quantize
 
 VERSIONS = (7, 8, 9, 10)
@@ -163,7 +164,7 @@ def _compress(source, destination, steps):
 
     def decide(program, values, weight):
         if len(weight.first.shape) < 2:
-            raise Keep("a vector", planned=True)
+            raise Skip("a vector", expected=True)
 
         def task(threads):
             tensor = values.read(weight.first.parameters["val"], weight.first.where).data

@@ -13,8 +13,8 @@ from coreml_helpers import model_file
 from google.protobuf.message import DecodeError
 
 from corepress import FormatError, coreml
-from corepress.coreml import schema
-from corepress.coreml.messages import DEPTH_LIMIT, _is_too_deep, message_classes
+from corepress.coreml.format import schema
+from corepress.coreml.format.messages import DEPTH_LIMIT, _is_too_deep, message_classes
 
 PALETTIZE = {"palettize": {"nbits": 2}}
 WEIGHT = np.random.default_rng(5).standard_normal((64, 64)).astype(np.float32)

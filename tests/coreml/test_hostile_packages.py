@@ -11,9 +11,9 @@ from properties import limits
 from seeds import make_seeds
 
 from corepress import FormatError, coreml
-from corepress.coreml import schema
-from corepress.coreml.values import Tensor, inline_value, type_message
-from corepress.coreml.weight_file import WeightFileReader
+from corepress.coreml.format import schema
+from corepress.coreml.format.weight_file import WeightFileReader
+from corepress.coreml.program.values import Tensor, inline_value, type_message
 
 OPTIONS = {"weight_threshold": 0}
 

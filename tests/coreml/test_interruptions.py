@@ -14,7 +14,7 @@ import pytest
 from coreml_helpers import digest, replace_weights
 
 from corepress import compression, coreml
-from corepress.coreml import weight_file as weight_files
+from corepress.coreml.format import weight_file as weight_files
 
 CONFIGS = {
     "palettize": ["--nbits", "4"],

@@ -21,7 +21,8 @@ from corepress import QuantizedTensor, coreml
 from corepress.compression import apply
 from corepress.coreml.decompressor import lift_definition
 from corepress.coreml.operations import check_steps, lower
-from corepress.coreml.transform import Keep, Outcome, transform
+from corepress.coreml.rewrite.driver import Outcome, transform
+from corepress.errors import Skip
 from corepress.specs import Palettize, Prune, Quantize
 
 RNG = np.random.default_rng(3)
@@ -150,7 +151,7 @@ def _apply_to_package(source, destination, step):
 
     def decide(program, values, weight):
         if weight.first.operation.type == "const":
-            raise Keep("plain", planned=True)
+            raise Skip("plain", expected=True)
 
         def task(threads):
             tensor = apply(lift_definition(weight.first, values), step)
@@ -206,7 +207,7 @@ def test_functions_that_share_a_chain_share_it_afterwards(ct, build, tmp_path):
 
     def decide(program, values, weight):
         if len(weight.first.shape) < 2:
-            raise Keep("a vector", planned=True)
+            raise Skip("a vector", expected=True)
 
         def task(threads):
             tensor = values.read(weight.first.parameters["val"], weight.first.where).data
@@ -256,7 +257,7 @@ def test_a_chain_that_shares_a_step_with_another_keeps_it(build, tmp_path):
 
     def decide(program, values, weight):
         if weight.first.name != "first":
-            raise Keep("not it", planned=True)
+            raise Skip("not it", expected=True)
 
         def task(threads):
             tensor = apply(lift_definition(weight.first, values).dense(), Quantize())

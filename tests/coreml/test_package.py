@@ -11,8 +11,8 @@ import pytest
 from coreml_helpers import digest, model_file, weight_file
 
 from corepress import FormatError, SourceChangedError, coreml, system
-from corepress.coreml.package import Package
-from corepress.coreml.package_writer import PackageWriter
+from corepress.coreml.format.package import Package
+from corepress.coreml.format.package_writer import PackageWriter
 
 
 def _links_work() -> bool:

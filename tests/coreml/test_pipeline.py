@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from corepress.coreml import pipeline
-from corepress.coreml.pipeline import RunAhead, Task, WriteBehind
+from corepress import overlap as pipeline
+from corepress.overlap import RunAhead, Task, WriteBehind
 
 
 def _fail(message):

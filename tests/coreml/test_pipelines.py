@@ -8,8 +8,8 @@ from coreml_helpers import assert_same_bits, blocks_of, digest, model_file, quie
 
 from corepress import coreml
 from corepress.compression import apply
-from corepress.coreml.package import Package, directory_size
-from corepress.coreml.program import Program, weights_of
+from corepress.coreml.format.package import Package, directory_size
+from corepress.coreml.program.program import Program, weights_of
 from corepress.specs import Palettize, Prune, Quantize
 
 RNG = np.random.default_rng(3)
@@ -50,7 +50,7 @@ def pipeline(ct, build, versions, tmp_path_factory):
 def _decoded(package):
     """Dense weights by name, decompressed by corepress itself, as coremltools reads no pipelines."""
     from corepress.coreml.decoded import decoded_pairs
-    from corepress.coreml.values import ValueReader
+    from corepress.coreml.program.values import ValueReader
 
     opened = Package.open(package)
     program = Program(opened)

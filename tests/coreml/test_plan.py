@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from corepress import Config, coreml
 from corepress.compression import apply
+from corepress.coreml.format.package import directory_size
+from corepress.coreml.meta_tensors import phantom
 from corepress.coreml.operations import lower
-from corepress.coreml.package import directory_size
-from corepress.coreml.phantoms import phantom
 from corepress.specs import Palettize, Prune, Quantize
 
 GROUPS = {"granularity": "per_grouped_channel", "group_size": 16}
@@ -127,7 +127,7 @@ def test_json_holds_everything(ios18_package):
 
 
 def test_no_weight_is_read(trained_package, tmp_path, monkeypatch):
-    from corepress.coreml.weight_file import WeightFileReader
+    from corepress.coreml.format.weight_file import WeightFileReader
 
     package = shutil.copytree(trained_package, tmp_path / "copy.mlpackage")
 

@@ -9,10 +9,10 @@ from coreml_helpers import assert_same_bits, constants, digest, model_file, oper
 
 from corepress import FormatError, coreml
 from corepress.cli.main import main
-from corepress.coreml import schema
-from corepress.coreml.package import Package
-from corepress.coreml.program import Program
-from corepress.coreml.raising import ADDED_INPUTS, raise_parts
+from corepress.coreml.format import schema
+from corepress.coreml.format.package import Package
+from corepress.coreml.program.program import Program
+from corepress.coreml.program.raising import ADDED_INPUTS, raise_parts
 
 PALETTIZE = {"palettize": {"nbits": 4}}
 RNG = np.random.default_rng(6)

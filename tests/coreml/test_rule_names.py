@@ -7,7 +7,7 @@ import pytest
 from coreml_helpers import digest
 
 from corepress import Config, coreml
-from corepress.name_patterns import NamePatterns, readings
+from corepress.config.patterns import NamePatterns, readings
 
 Q, K, UP = (
     f"model_layers_{{}}_{name}_weight_to_fp16" for name in ("self_attn_q_proj", "self_attn_k_proj", "mlp_up_proj")

@@ -3,8 +3,8 @@
 import pytest
 from coreml_helpers import model_file, read_spec
 
-from corepress.coreml import messages, schema
-from corepress.coreml.data_types import BY_NAME, DATA_TYPES
+from corepress.coreml.format import messages, schema
+from corepress.coreml.format.data_types import BY_NAME, DATA_TYPES
 from corepress.errors import FormatError
 
 

@@ -9,7 +9,7 @@ import pytest
 from coreml_helpers import model_file, operations_of, quiet, read_spec, weight_file
 
 from corepress import coreml
-from corepress.coreml.weight_file import WeightFileReader
+from corepress.coreml.format.weight_file import WeightFileReader
 from corepress.specs import Palettize, Prune, Quantize
 
 SPECS = [

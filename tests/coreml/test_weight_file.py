@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corepress import kernels
-from corepress.coreml.data_types import BY_BLOB_NUMBER, BY_NAME, DataType
-from corepress.coreml.weight_file import WeightFileReader, WeightFileWriter
+from corepress.coreml.format.data_types import BY_BLOB_NUMBER, BY_NAME, DataType
+from corepress.coreml.format.weight_file import WeightFileReader, WeightFileWriter
 from corepress.errors import FormatError
 
 # coremltools' names for writing and reading; float16 travels as uint16.

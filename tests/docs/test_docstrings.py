@@ -20,7 +20,9 @@ MODULES = (
 )
 
 
-@pytest.mark.parametrize("name", ["corepress.palettes", "corepress.compression", "corepress.measure"])
+@pytest.mark.parametrize(
+    "name", [f"corepress.compression.{name}" for name in ("palettization", "quantization", "pruning", "metrics")]
+)
 def test_examples_of_docstrings_run(name):
     module = importlib.import_module(name)
     found = doctest.testmod(module, extraglobs={"np": np}, optionflags=doctest.ELLIPSIS)

@@ -16,9 +16,9 @@ from safetensors.numpy import save_file
 
 import corepress as cp
 from corepress import coreml
-from corepress.coreml.package import Package
-from corepress.coreml.program import Program
-from corepress.coreml.values import ValueReader
+from corepress.coreml.format.package import Package
+from corepress.coreml.program.program import Program
+from corepress.coreml.program.values import ValueReader
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 

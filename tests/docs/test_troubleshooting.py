@@ -19,9 +19,9 @@ from small_models import build_encoder, build_shared
 import corepress as cp
 from corepress import coreml, neural_network
 from corepress.cli.main import main
+from corepress.coreml.format.package import Package
+from corepress.coreml.format.schema import read_model, serialize_model
 from corepress.coreml.operations import check, check_steps
-from corepress.coreml.package import Package
-from corepress.coreml.schema import read_model, serialize_model
 from corepress.specs import Palettize, Prune, Quantize
 
 WEIGHT = np.random.default_rng(0).standard_normal((60, 100)).astype(np.float16)

@@ -6,8 +6,8 @@ from coreml_helpers import quiet
 from dropin_helpers import normal
 
 from corepress import coreml
-from corepress.coreml import schema
-from corepress.coreml.renames import restore_names
+from corepress.coreml.format import schema
+from corepress.coreml.program.renames import restore_names
 
 
 def palettized(cto, model):

@@ -10,8 +10,8 @@ from typing import Any
 
 from seeds import Parts
 
-from corepress.coreml import schema
-from corepress.coreml.data_types import DATA_TYPES
+from corepress.coreml.format import schema
+from corepress.coreml.format.data_types import DATA_TYPES
 
 _NUMBERS = (0, 1, 2, 3, 7, 8, 9, 10, 16, 31, 32, 63, 64, 65, 127, 128, 255, 256, 2**15, 2**16, 2**24, 2**28, 2**31 - 1)
 _NUMBERS += (2**31, 2**32 - 1, 2**32, 2**40, 2**53, 2**56, 2**62, 2**63 - 1, 2**63, 2**64 - 64, 2**64 - 1)

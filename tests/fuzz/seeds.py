@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from corepress import coreml
-from corepress.coreml import schema
-from corepress.coreml.values import Tensor, blob_value, inline_value
-from corepress.coreml.weight_file import WeightFileWriter
+from corepress.coreml.format import schema
+from corepress.coreml.format.weight_file import WeightFileWriter
+from corepress.coreml.program.values import Tensor, blob_value, inline_value
 
 MODEL = "com.apple.CoreML/model.mlmodel"
 WEIGHTS = "com.apple.CoreML/weights/weight.bin"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from corepress import Config
 from corepress.config import Rule, as_config
+from corepress.config.weight_config import KEEP, WeightConfig
 from corepress.specs import Palettize, Prune, Quantize
-from corepress.weight_config import KEEP, WeightConfig
 
 # The example of the help of `corepress compress`, with every key.
 LONG_FORM = """

@@ -9,9 +9,10 @@ import time
 
 import pytest
 
-from corepress import Config, bounded_matching
-from corepress.config_files import parse_json, parse_yaml
-from corepress.name_patterns import NamePatterns
+from corepress import Config
+from corepress.config import bounded_matching
+from corepress.config.files import parse_json, parse_yaml
+from corepress.config.patterns import NamePatterns
 
 REFUSED_PATTERNS = {
     "a count that overflows": "re:a{99999999999}",

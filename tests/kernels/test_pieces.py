@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 import corepress
-from corepress import _core, piecewise, tensor_base
-from corepress.tensor_base import pieces
+from corepress import _core
+from corepress.compression import piecewise
+from corepress.tensors import base as tensor_base
+from corepress.tensors.base import pieces
 
 SHAPES = [(1, 24, 30), (16, 6, 3, 3), (720,)]
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from corepress import Config
-from corepress.name_patterns import NamePatterns
+from corepress.config.patterns import NamePatterns
+from corepress.config.weight_config import KEEP, WeightConfig
 from corepress.specs import Palettize
-from corepress.weight_config import KEEP, WeightConfig
 
 # The parts that matter of what mixed_bit_compression_pre_analysis of apple/ml-stable-diffusion writes.
 APPLES = {

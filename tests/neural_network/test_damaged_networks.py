@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from network_helpers import decode_all, network_with, new_spec
 
-from corepress.coreml.wire_format import varint
+from corepress.coreml.format.wire_format import varint
 from corepress.errors import FormatError
 from corepress.neural_network import decompress, inspect, quantize_weights
 from corepress.neural_network.document import Document

@@ -15,8 +15,8 @@ from coreml_helpers import digest, quiet, weight_file
 
 from corepress import coreml, outputs, system
 from corepress.cli.main import main
-from corepress.coreml.package import Package
-from corepress.coreml.package_writer import PackageWriter
+from corepress.coreml.format.package import Package
+from corepress.coreml.format.package_writer import PackageWriter
 from corepress.neural_network import quantize_weights
 from corepress.neural_network.schema import Model
 

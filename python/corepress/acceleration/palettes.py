@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from .. import kernels
 from ..compression import palettize
+from ..compression.joint import with_integers
 from ..errors import NonFiniteError, TooManyValuesError
-from ..joint import with_integers
 from ..specs import PALETTE_BITS
 from ..tensors import PalettizedTensor
 

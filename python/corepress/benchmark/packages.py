@@ -8,9 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..coreml import schema
-from ..coreml.values import Tensor, blob_value
-from ..coreml.weight_file import WeightFileWriter
+from ..coreml.format import schema
+from ..coreml.format.weight_file import WeightFileWriter
+from ..coreml.program.values import Tensor, blob_value
 
 MODEL, WEIGHTS = "Data/com.apple.CoreML/model.mlmodel", "Data/com.apple.CoreML/weights/weight.bin"
 VERSION = 9  # iOS 18, the first that has all forms

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..measure import snr_db
+from ..compression.metrics import snr_db
 from ..specs import Spec
 from ..tensors import CompressedTensor
 from .architectures import Architecture, Layer

@@ -9,10 +9,10 @@ import click
 
 from ..benchmark.architectures import ARCHITECTURES, Architecture
 from ..benchmark.methods import METHODS
-from ..documents import to_json
 from ..extras import require
+from ..reporting.documents import to_json
+from ..reporting.wording import format_bytes, format_count, format_decibels
 from .options import display_options, thread_option
-from .wording import format_bytes, format_count, format_decibels
 
 if TYPE_CHECKING:
     from ..benchmark.streaming import Measured, PeerMeasured, Sample
@@ -91,7 +91,7 @@ def _text(
     model: Architecture, machine: dict[str, Any], layers: int, results: list[Measured], others: list[PeerMeasured]
 ) -> str:
     """The results as a table, with what was measured above and below it."""
-    from ..coreml.table import Column, render
+    from ..reporting.tables import Column, render
 
     first = results[0]
     theirs = {other.method: other.seconds for other in others}

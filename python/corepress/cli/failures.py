@@ -27,7 +27,7 @@ class Failure:
 
     def to_json(self) -> str:
         """The document for other programs."""
-        from ..documents import to_json
+        from ..reporting.documents import to_json
 
         error = {"type": self.kind, "message": self.message, "next_step": self.next_step or self.reference}
         return to_json({"error": error})
@@ -42,7 +42,7 @@ def failure_of(session: Session, error: Exception) -> Failure:
     """Why a command ended that raised an error."""
     import click
 
-    from .wording import describe_error
+    from .shell_words import describe_error
 
     kind = type(error).__name__
     if isinstance(error, click.UsageError):

@@ -92,7 +92,7 @@ _QUANTIZE_SHARED = (
 
 def is_network(source: Path) -> bool:
     """Whether a source is a neural network, in a file or a package; FormatError if it is neither that nor a package."""
-    from ..coreml.kinds import refuse_foreign
+    from ..coreml.format.kinds import refuse_foreign
 
     refuse_foreign(source)
     if source.is_dir():
@@ -119,8 +119,8 @@ def instead_of(verb: str, source: Path, nbits: int | None = None) -> str:
 
 def _require_program(source: Path) -> None:
     """Raise what every command says of a package that it cannot read, before advice about one that it can."""
-    from ..coreml.package import Package
-    from ..coreml.program import Program
+    from ..coreml.format.package import Package
+    from ..coreml.program.program import Program
 
     Program(Package.open(source))
 

@@ -12,9 +12,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import click
 
-from ..charts import SUFFIXES
 from ..config import DEFAULT_WEIGHT_THRESHOLD, TARGETS
 from ..extras import require
+from ..reporting.charts import SUFFIXES
 from ..specs import Spec
 from .session import Session
 from .shell_words import flags_of

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..charts import BLUE, FAINT, GRID, INK, ORANGE, ORIGINAL_COLOUR, new_figure, save_figure, style
-from .wording import format_bytes, shorten
+from ..reporting.charts import BLUE, FAINT, GRID, INK, ORANGE, ORIGINAL_COLOUR, new_figure, save_figure, style
+from ..reporting.wording import format_bytes, shorten
 
 if TYPE_CHECKING:
     from ..coreml import Comparison, Plan, Report

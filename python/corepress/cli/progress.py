@@ -22,7 +22,7 @@ def progress_bar(title: str, quiet: bool, *, rates: bool = True) -> Iterator[Cal
     from rich.progress import Progress as Bar
     from rich.table import Column
 
-    from .wording import format_count
+    from ..reporting.wording import format_count
 
     one_line = Column(no_wrap=True)
     rest_of_the_line = Column(no_wrap=True, overflow="ellipsis", ratio=1)

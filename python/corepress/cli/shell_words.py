@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import click
 
+from ..errors import MissingExtraError
+
 # What messages of the library begin with; the name of a weight may stand there as well.
 _FUNCTION = re.compile(
     "(?:palettize|quantize|prune|compress|decompress|inspect|plan|verify|compare|error|config|recipe|bench"
@@ -51,3 +53,18 @@ def without_function(text: str) -> str:
     """A message without the name of the Python function that begins it."""
     match = _FUNCTION.match(text)
     return text[match.end() :] if match else text
+
+
+def describe_error(error: Exception, flags: Mapping[str, str]) -> str:
+    """One line that says what went wrong and what to do, with the command's flags in place of parameters."""
+    if isinstance(error, MemoryError):
+        return "not enough memory; try fewer threads with --num-threads"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+        if isinstance(error, FileExistsError):
+            text += "; choose another -o or pass --overwrite"
+        return text
+    of_native_module = isinstance(error, ImportError) and error.name is None  # a wrong COREPRESS_SIMD, say
+    if (isinstance(error, (ValueError, TypeError, OSError, MissingExtraError)) or of_native_module) and str(error):
+        return in_shell_words(without_function(str(error)), flags)
+    return f"unexpected {type(error).__name__}: {error}; --debug shows where, please report it"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ..coreml.plan import expected_decibels
 from ..coreml.records import ConstantRecord
 from ..coreml.remarks import remarks
-from ..coreml.table import Column, render
+from ..reporting.tables import Column, render
+from ..reporting.wording import format_bytes, format_count, format_decibels, shorten_alike
 from .shell_words import in_shell_words
-from .wording import format_bytes, format_count, format_decibels, shorten_alike
 
 if TYPE_CHECKING:
     from ..coreml import Inspection, Plan, Report

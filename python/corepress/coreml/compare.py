@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..arrays import as_threads
-from ..documents import to_json
-from ..measure import snr_db
+from ..compression.metrics import snr_db
+from ..reporting.documents import to_json
+from ..reporting.tables import Column, format_bytes, render
 from ..sources import unchanged
 from .decoded import Undecodable, decoded_pairs, distance, finite, in_decibels
-from .package import Package
+from .format.package import Package
 from .predictions import ComparedOutput, compare_predictions, prediction_obstacle
-from .program import Definition, Program, Weight
-from .renames import read_renamed
-from .storage import describe_storage, stored_bytes, visible_weights
-from .table import Column, format_bytes, render
-from .transform import StrPath
-from .values import ValueReader
+from .program.program import Definition, Program, Weight
+from .program.renames import read_renamed
+from .program.storage import describe_storage, stored_bytes, visible_weights
+from .program.values import ValueReader
+from .rewrite.driver import StrPath
 
 
 @dataclass(frozen=True)

@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 
 from .. import compression
 from ..arrays import as_threads
-from ..compression import input_axis
+from ..compression.metrics import error
+from ..compression.quantization import input_axis
 from ..config import Config, ConfigLike, as_config
-from ..errors import IndivisibleError, NonFiniteError, UnsuitableWeightError
-from ..measure import error
+from ..errors import IndivisibleError, NonFiniteError, Skip, UnsuitableWeightError
 from ..specs import Palettize, Prune, Quantize, Spec
-from ..tensor_base import decoded_pieces
 from ..tensors import CompressedTensor
+from ..tensors.base import decoded_pieces
 from .decoded import distance
 from .decompressor import lift_definition
 from .operations import OperationForm, check_steps, lower
-from .program import Part, Program, Weight
-from .raising import obstacle
+from .program.program import Part, Program, Weight
+from .program.raising import obstacle
+from .program.storage import is_compressed, stored_bytes
+from .program.values import ValueReader
 from .report import Report
+from .rewrite.driver import Outcome, ProgressCallback, StrPath, Work, transform
 from .selection import bind_rules, select
-from .storage import is_compressed, stored_bytes
 from .targets import Encoding, TargetLint, TargetWarning
-from .transform import Keep, Outcome, ProgressCallback, StrPath, Work, transform
-from .values import ValueReader
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ class Decisions:
         self._lint.check_version(program.specification_version)
 
     def decide(self, weight: Weight) -> Decision:
-        """What to do to a weight; raises `Keep` if nothing is."""
+        """What to do to a weight; raises `Skip` if nothing is."""
         first = weight.first
         try:
             chosen = select(self._config, weight).steps
             self._require_raisable(first.part)
             check_steps(chosen, first.version, first.part.model.specificationVersion)
             steps = tuple(self.resolve(step, weight) for step in chosen)
-        except Keep as reason:
+        except Skip as reason:
             raise self.kept(weight, reason) from None
         axes = {axis for axis in weight.axes if axis is not None}
         encoding = Encoding(steps, len(first.shape), axes.pop() if len(axes) == 1 else None)
@@ -96,17 +96,17 @@ class Decisions:
             raise ValueError(f"config: {reason}")
 
     def resolve(self, step: Spec, weight: Weight) -> Spec:
-        """A step with the weight's axes and groups filled in; raises `Keep` if it is not for this weight."""
+        """A step with the weight's axes and groups filled in; raises `Skip` if it is not for this weight."""
         return _resolve_axes(step, weight)
 
     def require_smaller(self, weight: Weight, nbytes: int) -> None:
-        """Raise `Keep` for a form that takes no fewer bytes than the weight takes now."""
+        """Raise `Skip` for a form that takes no fewer bytes than the weight takes now."""
         if nbytes >= stored_bytes(weight):
-            raise Keep("would not become smaller, with its scales or table", planned=True)
+            raise Skip("would not become smaller, with its scales or table", expected=True)
 
-    def kept(self, weight: Weight, reason: Keep) -> Exception:
+    def kept(self, weight: Weight, reason: Skip) -> Exception:
         """With `strict`, keeping a weight that the config means is an error."""
-        if reason.planned or not self._strict:
+        if reason.expected or not self._strict:
             return reason
         return ValueError(f"{weight.first.name} (shape {weight.first.shape}): {reason}")
 
@@ -218,7 +218,7 @@ def compress_as_decided(
             try:
                 form, snr_db = compress_stored(stored_values(weight, values), decision.steps, first.version, threads)
                 decisions.require_smaller(weight, form.nbytes)
-            except Keep as reason:
+            except Skip as reason:
                 raise decisions.kept(weight, reason) from None
             except NonFiniteError as failure:
                 raise ValueError(f"{first.name}: {failure}") from failure
@@ -265,7 +265,7 @@ def _resolve_axes(spec: Spec, weight: Weight) -> Spec:
         sizes = _block_sizes(spec, weight)
         for axis, size in enumerate(sizes):
             if size and shape[axis] % size:
-                raise Keep(f"block_size {size} does not divide axis {axis} of length {shape[axis]}")
+                raise Skip(f"block_size {size} does not divide axis {axis} of length {shape[axis]}")
         return dataclasses.replace(spec, block_size=sizes)
     axis = _channel_axis(spec, weight)
     resolved = dataclasses.replace(spec, channel_axis=axis)
@@ -279,7 +279,7 @@ def _resolve_axes(spec: Spec, weight: Weight) -> Spec:
         if resolved.indivisible == "error":
             raise ValueError(f"{weight.first.name}: {failure}") from failure
         reason = f"group_size {resolved.group_size} does not divide axis {axis} of length {shape[axis]}"
-        raise Keep(reason) from failure
+        raise Skip(reason) from failure
 
 
 def _require_vectors(cluster_dim: int, axis: int, weight: Weight) -> None:
@@ -287,10 +287,10 @@ def _require_vectors(cluster_dim: int, axis: int, weight: Weight) -> None:
     length = weight.first.shape[axis]
     for groups in weight.groups if axis == 0 else {1}:
         if groups is None:
-            raise Keep("its convolution's groups are not known beforehand, so vectors might join them")
+            raise Skip("its convolution's groups are not known beforehand, so vectors might join them")
         if length % groups or length // groups % cluster_dim:
             part = "" if groups == 1 else f" in {groups} groups"
-            raise Keep(f"cluster_dim {cluster_dim} does not divide axis {axis} of length {length}{part}")
+            raise Skip(f"cluster_dim {cluster_dim} does not divide axis {axis} of length {length}{part}")
 
 
 def _require_structure(spec: Prune, weight: Weight) -> None:
@@ -300,7 +300,7 @@ def _require_structure(spec: Prune, weight: Weight) -> None:
     for consumer in weight.consumers:
         if consumer.operation not in ("conv", "linear") or consumer.operand != "weight":
             place = f"{consumer.operand} of {consumer.operation}"
-            raise Keep(f"n_m_ratio and block_size are for weights of conv and linear, this is {place}")
+            raise Skip(f"n_m_ratio and block_size are for weights of conv and linear, this is {place}")
     require_half_axes(spec, weight)
 
 
@@ -309,7 +309,7 @@ def require_half_axes(spec: Prune, weight: Weight) -> None:
     length = weight.first.shape[spec.axis]
     name, size = ("m", spec.n_m_ratio[1]) if spec.n_m_ratio is not None else ("block_size", spec.block_size or 0)
     if 2 * size > length:
-        raise Keep(f"{name} {size} is more than half of axis {spec.axis} of length {length}")
+        raise Skip(f"{name} {size} is more than half of axis {spec.axis} of length {length}")
 
 
 def _channel_axis(spec: Palettize | Quantize, weight: Weight) -> int:
@@ -318,7 +318,7 @@ def _channel_axis(spec: Palettize | Quantize, weight: Weight) -> int:
     if axis is None:
         axis = _agreed(weight.axes, "output")
     if not -rank <= axis < rank:
-        raise Keep(f"rank {rank} has no channel_axis {axis}")
+        raise Skip(f"rank {rank} has no channel_axis {axis}")
     return axis
 
 
@@ -327,7 +327,7 @@ def _block_sizes(spec: Quantize, weight: Weight) -> tuple[int, ...]:
     shape = weight.first.shape
     if not isinstance(spec.block_size, int):
         if len(spec.block_size) != len(shape):
-            raise Keep(f"block_size {spec.block_size} does not have one entry for each axis of shape {shape}")
+            raise Skip(f"block_size {spec.block_size} does not have one entry for each axis of shape {shape}")
         return spec.block_size
     output = _channel_axis(spec, weight)
     if spec.channel_axis is None:
@@ -336,7 +336,7 @@ def _block_sizes(spec: Quantize, weight: Weight) -> tuple[int, ...]:
         try:
             source = input_axis(spec.channel_axis, shape)
         except ValueError as failure:
-            raise Keep(str(failure)) from failure
+            raise Skip(str(failure)) from failure
     sizes = [0] * len(shape)
     sizes[output], sizes[source] = 1, spec.block_size
     return tuple(sizes)
@@ -345,14 +345,14 @@ def _block_sizes(spec: Quantize, weight: Weight) -> tuple[int, ...]:
 def _agreed(axes: set[int | None], which: str) -> int:
     axis = next(iter(axes)) if len(axes) == 1 else None
     if axis is None:
-        raise Keep(f"its consumers disagree on the {which} channel axis; give channel_axis")
+        raise Skip(f"its consumers disagree on the {which} channel axis; give channel_axis")
     return axis
 
 
 def compress_stored(
     stored: NDArray[Any] | CompressedTensor, steps: tuple[Spec, ...], version: int, num_threads: int
 ) -> tuple[OperationForm, float]:
-    """The steps' result, and its signal-to-noise ratio in decibel against what is stored; raises `Keep`."""
+    """The steps' result, and its signal-to-noise ratio in decibel against what is stored; raises `Skip`."""
     tensor: Any = stored
     if len(steps) == 1 and not isinstance(stored, CompressedTensor):
         with _suiting(stored, steps[0].nonfinite):
@@ -372,14 +372,14 @@ def compress_stored(
 
 @contextmanager
 def _suiting(weight: Any, nonfinite: str = "keep") -> Iterator[None]:
-    """Turn the errors of a step on a weight that does not suit it into `Keep`."""
+    """Turn the errors of a step on a weight that does not suit it into `Skip`."""
     try:
         yield
     except UnsuitableWeightError as failure:
         if isinstance(failure, NonFiniteError) and nonfinite == "error":
             raise
-        raise Keep(failure.reason) from failure
+        raise Skip(failure.reason) from failure
     except (TypeError, ValueError) as failure:
         if not isinstance(weight, CompressedTensor):
             raise
-        raise Keep(f"cannot be compressed further in this way ({failure})") from failure
+        raise Skip(f"cannot be compressed further in this way ({failure})") from failure

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from .. import _core
 from ..arrays import same_bits
-from ..measure import Error, error_of_sums
-from ..tensor_base import PIECE, CompressedTensor, added, decoded_pieces
+from ..compression.metrics import Error, error_of_sums
+from ..errors import Skip
+from ..tensors.base import PIECE, CompressedTensor, added, decoded_pieces
 from .decompressor import lift_definition, release
-from .program import Definition
-from .transform import Keep
-from .values import ValueReader
+from .program.program import Definition
+from .program.values import ValueReader
 
 
 class Undecodable(Exception):
@@ -61,7 +61,7 @@ def stored_form(definition: Definition, values: ValueReader) -> NDArray[Any] | C
         return tensor.data
     try:
         return lift_definition(definition, values)
-    except Keep as reason:
+    except Skip as reason:
         raise Undecodable(str(reason)) from reason
 
 

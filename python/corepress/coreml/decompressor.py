@@ -7,16 +7,16 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from .. import overlap as pipeline
 from ..arrays import as_threads
-from ..errors import FormatError
-from ..tensor_base import CompressedTensor, decoded_pieces
-from . import pipeline
+from ..errors import FormatError, Skip
+from ..tensors.base import CompressedTensor, decoded_pieces
 from .operations import OperationForm, UnsupportedForm, constant, constant_of, lift, lift_output
-from .program import Definition, Program, Weight
+from .program.program import Definition, Program, Weight
+from .program.storage import describe_storage, is_compressed, steps
+from .program.values import LazyTensor, Tensor, ValueReader
 from .report import Report
-from .storage import describe_storage, is_compressed, steps
-from .transform import Keep, Outcome, ProgressCallback, StrPath, Work, transform
-from .values import LazyTensor, Tensor, ValueReader
+from .rewrite.driver import Outcome, ProgressCallback, StrPath, Work, transform
 
 
 def decompress(
@@ -56,7 +56,7 @@ def decompress(
 
     def decide(program: Program, values: ValueReader, weight: Weight) -> Work:
         if not is_compressed(weight):
-            raise Keep("not compressed", planned=True)
+            raise Skip("not compressed", expected=True)
 
         def work(threads: int) -> Outcome:
             return Outcome(_plain_form(weight.first, values, threads), "decompressed", describe_storage(weight))
@@ -98,7 +98,7 @@ def release(definition: Definition, values: ValueReader) -> None:
 
 
 def lift_definition(definition: Definition, values: ValueReader) -> CompressedTensor:
-    """The compressed tensor of a definition; raises `Keep` for forms that this version does not know.
+    """The compressed tensor of a definition; raises `Skip` for forms that this version does not know.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def lift_definition(definition: Definition, values: ValueReader) -> CompressedTe
     """
     lifted = _read(definition, values)
     if isinstance(lifted, Tensor):
-        raise Keep(f"{definition.operation.type} of plain values is not supported by this version")
+        raise Skip(f"{definition.operation.type} of plain values is not supported by this version")
     return lifted
 
 
@@ -127,7 +127,7 @@ def _read(definition: Definition, values: ValueReader) -> CompressedTensor | Ten
             else:
                 lifted[step] = lift(step.operation.type, parameters)
         except UnsupportedForm as form:
-            raise Keep(f"{form} is not supported by this version") from None
+            raise Skip(f"{form} is not supported by this version") from None
         except FormatError as error:
             raise FormatError(f"{step.where}: {error}") from error
     found = lifted[definition]

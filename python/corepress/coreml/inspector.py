@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from ..documents import to_json
+from ..reporting.documents import to_json
+from ..reporting.tables import Column, format_bytes, render
 from ..sources import unchanged
-from .package import Package
-from .program import Program, Weight
+from .format.package import Package
+from .program.program import Program, Weight
+from .program.storage import check_stored, describe_storage, stored_bytes, visible_weights
+from .program.values import ValueReader
 from .records import IDENTITY_COLUMNS, ConstantRecord, bits_per_weight, identity
-from .storage import check_stored, describe_storage, stored_bytes, visible_weights
-from .table import Column, format_bytes, render
-from .transform import StrPath
-from .values import ValueReader
+from .rewrite.driver import StrPath
 
 
 @dataclass(frozen=True)

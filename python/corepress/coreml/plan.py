@@ -16,29 +16,29 @@ from numpy.typing import NDArray
 
 from ..arrays import as_threads
 from ..config import ConfigLike
-from ..documents import to_json
-from ..errors import FormatError, NonFiniteError, TooLargeTablesError
+from ..errors import FormatError, NonFiniteError, Skip, TooLargeTablesError
+from ..overlap import Result, Task
+from ..reporting.documents import to_json
+from ..reporting.tables import Column, format_bytes, render
 from ..sources import unchanged
 from ..specs import Palettize
 from .compressor import Decision, Decisions, compress_stored, decisions_of, stored_values
-from .data_types import DataType
 from .decoded import finite, in_decibels
 from .decompressor import release
+from .format.data_types import DataType
+from .format.package import Package
+from .format.weight_file import BlobRecord, WeightFileLayout, WeightFileReader
+from .meta_tensors import phantom
 from .operations import MOST_WEIGHTS_PER_BYTE, OperationForm
-from .package import Package
-from .phantoms import phantom
-from .pipeline import Result, Task
-from .program import Program, Weight
+from .program.program import Program, Weight
+from .program.storage import check_stored, is_compressed, stored_bytes, visible_weights
+from .program.values import ValueReader
 from .records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, identity, unchanged_by_reason
 from .remarks import remarks
-from .rewrite import Edit, rewrite
+from .rewrite.driver import StrPath
+from .rewrite.rewriter import Edit, rewrite
 from .sampling import sample_rows
-from .storage import check_stored, is_compressed, stored_bytes, visible_weights
-from .table import Column, format_bytes, render
 from .targets import TargetWarning
-from .transform import Keep, StrPath
-from .values import ValueReader
-from .weight_file import BlobRecord, WeightFileLayout, WeightFileReader
 
 
 @dataclass(frozen=True)
@@ -323,7 +323,7 @@ def _expected_snr_db(weight: Weight, decision: Decision, values: ValueReader, th
     rows = sample_rows(stored, decision.steps) if isinstance(stored, np.ndarray) else None
     try:
         return None if rows is None else compress_stored(rows, decision.steps, weight.first.version, threads)[1]
-    except (Keep, NonFiniteError):
+    except (Skip, NonFiniteError):
         return None
     finally:
         release(weight.first, values)
@@ -339,7 +339,7 @@ def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, Opera
             decisions.require_smaller(weight, form.nbytes)
         elif form.nbytes >= size:
             form = None  # estimates are the most that it can be; if it is that much, the weight is left unchanged
-    except Keep as reason:
+    except Skip as reason:
         keep, form = reason, None
     after = size if form is None else form.nbytes
     record = PlannedWeight(
@@ -347,7 +347,7 @@ def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, Opera
         status="keep" if decision is None or keep else "compress",
         method=None if decision is None or keep else decision.description,
         reason=None if keep is None else str(keep),
-        planned=keep is not None and keep.planned,
+        planned=keep is not None and keep.expected,
         bits_per_weight=8.0 * after / max(1, prod(first.shape)),
         bytes_before=size,
         bytes_after=after,
@@ -367,5 +367,5 @@ def _form(weight: Weight, decisions: Decisions, decision: Decision) -> tuple[Ope
     try:
         form, exact = phantom(decision.steps, first.shape, first.data_type.dtype, first.version)
     except TooLargeTablesError as failure:
-        raise decisions.kept(weight, Keep(failure.reason)) from None
+        raise decisions.kept(weight, Skip(failure.reason)) from None
     return form, exact and first.operation.type == "const"

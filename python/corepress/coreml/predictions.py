@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compression.metrics import snr_db
 from ..extras import load, require
-from ..measure import snr_db
 
 _SEED = 0
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .position_tables import is_position_table
-from .program import Weight
-from .table import Column, format_bytes
+from ..reporting.tables import Column, format_bytes
+from .program.position_tables import is_position_table
+from .program.program import Weight
 
 ALREADY_COMPRESSED = "already compressed"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from .raising import describe
+from .program.raising import describe
 from .records import ALREADY_COMPRESSED, ChangeRecord
 from .targets import TargetWarning
 

@@ -8,12 +8,12 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from ..documents import from_json, to_json
 from ..outputs import write_output
 from ..paths import user_path
+from ..reporting.documents import from_json, to_json
+from ..reporting.tables import Column, format_bytes, render
 from .records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, unchanged_by_reason
 from .remarks import remarks
-from .table import Column, format_bytes, render
 from .targets import TargetWarning
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from math import prod
 
 from ..config import Config
-from ..rule_names import resolve_names
-from ..weight_config import WeightConfig
-from .data_types import FLOATS
-from .position_tables import is_position_table
-from .program import Program, Weight
+from ..config.rule_names import resolve_names
+from ..config.weight_config import WeightConfig
+from ..errors import Skip
+from .format.data_types import FLOATS
+from .program.position_tables import is_position_table
+from .program.program import Program, Weight
+from .program.storage import is_compressed, visible_weights
+from .program.values import MINIMUM_BLOB_COUNT
 from .records import ALREADY_COMPRESSED
-from .storage import is_compressed, visible_weights
-from .transform import Keep
-from .values import MINIMUM_BLOB_COUNT
 
 _MULTIPLIES = {"linear", "matmul", "conv"}
 
@@ -51,16 +51,16 @@ def _tied_embedding(weights: list[Weight]) -> str | None:
 
 
 def select(config: Config, weight: Weight) -> WeightConfig:
-    """What to do to a weight; raises `Keep` if nothing is."""
+    """What to do to a weight; raises `Skip` if nothing is."""
     operations = [(consumer.name, consumer.operation) for consumer in weight.consumers]
     found = config.for_weight(weight.names, operations)
     threshold = found[0].weight_threshold if len(found) == 1 else None
     _require_candidate(weight, config, config.weight_threshold if threshold is None else threshold)
     if len(found) > 1:
         choices = " or ".join(each.description for each in found)
-        raise Keep(f"the operations that use it disagree: {choices}")
+        raise Skip(f"the operations that use it disagree: {choices}")
     if not found[0].steps:
-        raise planned("the config keeps it")
+        raise expected_skip("the config keeps it")
     return found[0]
 
 
@@ -68,27 +68,27 @@ def _require_candidate(weight: Weight, config: Config, weight_threshold: int) ->
     """Keep what no config means."""
     first, count = weight.first, prod(weight.first.shape)
     if is_compressed(weight) and not config.joint_compression:
-        raise planned(ALREADY_COMPRESSED)
+        raise expected_skip(ALREADY_COMPRESSED)
     if first.data_type not in FLOATS:
-        raise planned(f"{first.data_type.name} is not float16 or float32")
+        raise expected_skip(f"{first.data_type.name} is not float16 or float32")
     if len(first.shape) < 2:
-        raise planned("vector, such as a bias or a norm")
+        raise expected_skip("vector, such as a bias or a norm")
     if count <= max(weight_threshold, MINIMUM_BLOB_COUNT - 1):
-        raise planned(f"small: at most {weight_threshold} elements")
+        raise expected_skip(f"small: at most {weight_threshold} elements")
     if weight.feeds_definition:
-        raise planned("operand of a compressed weight")
+        raise expected_skip("operand of a compressed weight")
     if not weight.consumers:
-        raise planned("no operation uses it")
+        raise expected_skip("no operation uses it")
     if (
         config.keep_position_tables
         and is_position_table(first.name, weight.consumer_types)
         and config.by_name(weight.names) is None
     ):
-        raise planned("position table")
+        raise expected_skip("position table")
     if weight.feeds_output:
-        raise planned("block output, which Core ML does not take from a compressed weight")
+        raise expected_skip("block output, which Core ML does not take from a compressed weight")
 
 
-def planned(reason: str) -> Keep:
+def expected_skip(reason: str) -> Skip:
     """A reason to keep a weight that nobody needs to be told by name."""
-    return Keep(reason, planned=True)
+    return Skip(reason, expected=True)

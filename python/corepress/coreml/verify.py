@@ -18,20 +18,20 @@ import numpy as np
 
 from .. import _core
 from ..arrays import as_threads, same_bits
-from ..documents import to_json
 from ..errors import FormatError
+from ..reporting.documents import to_json
+from ..reporting.tables import Column, format_bytes, render
 from ..sources import MANIFEST, unchanged
 from .decoded import Pair, Undecodable, decoded_pairs, distance, finite, in_decibels, same_stored
 from .decompressor import release
-from .package import Package, place_of
-from .program import Definition, Program, Reference
-from .raising import raise_parts, raised_prefixes
-from .renames import read_renamed
-from .skeleton import differences
-from .storage import steps
-from .table import Column, format_bytes, render
-from .transform import StrPath
-from .values import MINIMUM_BLOB_COUNT, ValueReader
+from .format.package import Package, place_of
+from .program.program import Definition, Program, Reference
+from .program.raising import raise_parts, raised_prefixes
+from .program.renames import read_renamed
+from .program.skeleton import differences
+from .program.storage import steps
+from .program.values import MINIMUM_BLOB_COUNT, ValueReader
+from .rewrite.driver import StrPath
 
 
 @dataclass(frozen=True)

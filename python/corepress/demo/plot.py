@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..charts import FAINT, GRID, INK, ORIGINAL_COLOUR, new_figure, save_figure, style
+from ..reporting.charts import FAINT, GRID, INK, ORIGINAL_COLOUR, new_figure, save_figure, style
 from .variants import Original, Result
 
 COLOURS = {"palette": "#2563eb", "grouped palette": "#0d9488", "integer": "#ea580c", "pruned": "#9333ea"}

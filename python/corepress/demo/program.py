@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coreml.data_types import BY_NAME, DataType
-from ..coreml.messages import message_classes
-from ..coreml.schema import Model, serialize_model
-from ..coreml.values import MINIMUM_BLOB_COUNT, Tensor, blob_value, inline_value, type_message
-from ..coreml.weight_file import WeightFileWriter
+from ..coreml.format.data_types import BY_NAME, DataType
+from ..coreml.format.messages import message_classes
+from ..coreml.format.schema import Model, serialize_model
+from ..coreml.format.weight_file import WeightFileWriter
+from ..coreml.program.values import MINIMUM_BLOB_COUNT, Tensor, blob_value, inline_value, type_message
 from ..sources import MANIFEST
 from .shapes import SHAPES
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import click
 
-from ..cli.wording import format_count
-from ..documents import to_json
 from ..extras import installed, missing
 from ..outputs import write_output
+from ..reporting.documents import to_json
+from ..reporting.wording import format_count
 from .variants import VARIANTS, Original, Result, measure
 
 ORIGINAL = "UNet.mlpackage"

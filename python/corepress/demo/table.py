@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..cli.wording import format_bytes, format_count
+from ..reporting.wording import format_bytes, format_count
 from .variants import Original, Result
 
 if TYPE_CHECKING:

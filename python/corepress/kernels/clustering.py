@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from .. import _core
 from ..arrays import as_finite_weight, as_numbers, as_threads
+from ..compression.vector_palettization import exponent_of_weights
 from ..intake import as_whole
-from ..vector_palettes import exponent_of_weights
 
 __all__ = ["Clusters", "kmeans", "kmeans1d", "kmeans1d_sweep"]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .. import _core
 from ..arrays import as_finite_weight, as_threads, as_weight, checked_axis, contiguous, not_finite
-from ..compression import n_m_keep, threshold_rule
+from ..compression.pruning import n_m_keep, threshold_rule
 from ..intake import MASKS, as_array, as_output, as_shape, as_whole
 from ..specs import checked_n_m_ratio, checked_threshold
 from ..tensors import packed_size

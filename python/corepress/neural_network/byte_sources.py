@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from ..coreml.messages import MESSAGE_LIMIT
-from ..coreml.weight_file import GuardedMap
+from ..coreml.format.messages import MESSAGE_LIMIT
+from ..coreml.format.weight_file import GuardedMap
 from ..errors import FormatError
 from ..sources import Snapshot, changed_error
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..arrays import as_threads
+from ..compression.metrics import snr_db
 from ..coreml.compare import ComparedWeight, Comparison
 from ..coreml.predictions import ComparedOutput, prediction_obstacle
 from ..errors import FormatError
-from ..measure import snr_db
 from ..sources import unchanged
 from .document import Document, LayerPlace
 from .layers import apart

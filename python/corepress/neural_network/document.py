@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..coreml.messages import parse_message
-from ..coreml.wire_format import BYTES, VARINT, Field, fields, varint
+from ..coreml.format.messages import parse_message
+from ..coreml.format.wire_format import BYTES, VARINT, Field, fields, varint
 from ..errors import FormatError
 from .byte_sources import BytesSource, FileSource, Source
 from .held_values import HeldValues

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from ..coreml.wire_format import BYTES, fields, varint
+from ..coreml.format.wire_format import BYTES, fields, varint
 from .byte_sources import Source
 
 _LARGE = 1 << 20  # bytes

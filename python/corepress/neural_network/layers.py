@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compression.metrics import Error
 from ..coreml.decoded import distance
-from ..measure import Error
 from .schema import WeightParams
 from .weight_params import EncodedWeight, decoded_pieces, read_encoded, read_weight, stored_bytes
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import system
-from ..coreml.kinds import refuse_foreign
-from ..coreml.package import Package
-from ..coreml.package_writer import PackageWriter
+from ..coreml.format.kinds import refuse_foreign
+from ..coreml.format.package import Package
+from ..coreml.format.package_writer import PackageWriter
 from ..outputs import remove_partials, write_output
 from ..paths import user_path
 from .document import Document

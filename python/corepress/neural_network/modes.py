@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from .. import _core, kernels
 from ..arrays import as_numbers, not_finite
+from ..compression.palettization import kmeans_table
 from ..errors import UnsuitableWeightError
 from ..intake import NUMBERS, as_array, whole
-from ..palettes import kmeans_table
 from ..suggestions import suggestion
 from ..tensors import packed_size
 from .weight_params import HALF_BITS, EncodedWeight, channel_layout

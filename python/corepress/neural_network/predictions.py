@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compression.metrics import snr_db
 from ..coreml.predictions import ComparedOutput, compared_output
 from ..extras import load, require
-from ..measure import snr_db
 from .model_io import is_path
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".bmp")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..coreml.messages import MESSAGE_LIMIT, message_classes
+from ..coreml.format.messages import MESSAGE_LIMIT, message_classes
 
 _LSTM_GATES = ("inputGate", "forgetGate", "blockInput", "outputGate")
 _GRU_GATES = ("updateGate", "resetGate", "outputGate")

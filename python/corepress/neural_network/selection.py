@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ..config.patterns import NamePatterns
 from ..intake import as_whole
-from ..name_patterns import NamePatterns
 from ..suggestions import suggestion
 from .layers import QUANTIZABLE_LAYER_TYPES
 from .network import NetworkWeight

@@ -6,8 +6,8 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 
-from ..coreml.messages import parse_message
-from ..coreml.schema import DescribedModel
+from ..coreml.format.messages import parse_message
+from ..coreml.format.schema import DescribedModel
 from ..errors import FormatError
 from .document import Document, ModelNode, Node
 from .schema import Model

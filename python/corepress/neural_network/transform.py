@@ -11,23 +11,15 @@ from numpy.typing import NDArray
 
 from .. import kernels
 from ..coreml.report import Progress, WeightRecord
-from ..coreml.transform import Keep, ProgressCallback
-from ..errors import UnsuitableWeightError
+from ..coreml.rewrite.driver import ProgressCallback
+from ..errors import Skip, UnsuitableWeightError
 from .document import Document, LayerPlace
 from .layers import LayerWeight
 from .modes import Quantization, require_half
 from .network import NetworkWeight, naming, read_weights, weights_of
 from .schema import require_size
 from .selection import obstacle_of
-from .weight_params import (
-    describe,
-    half_error,
-    kind_of,
-    stored_bytes,
-    write_encoded,
-    write_float16,
-    write_float32,
-)
+from .weight_params import describe, half_error, kind_of, stored_bytes, write_encoded, write_float16, write_float32
 
 # The least specification version that has half precision weights, and quantized ones.
 HALF_VERSION, QUANTIZED_VERSION = 2, 3
@@ -129,32 +121,32 @@ class Transformation:
             try:
                 self._require_meant(weight, chosen)
                 snr_db = work(weight.weight)
-            except Keep as reason:
+            except Skip as reason:
                 self._record(weight, before, before, reason=reason)
                 return
             except UnsuitableWeightError as unsuitable:
-                self._record(weight, before, before, reason=Keep(unsuitable.reason))
+                self._record(weight, before, before, reason=Skip(unsuitable.reason))
                 return
         method = stored if self._quantization.restores else self._quantization.description
         self._record(weight, before, stored_bytes(params), method=method, snr_db=snr_db)
 
     def _require_meant(self, weight: NetworkWeight, chosen: bool) -> None:
-        """Raise `Keep` for what is not to be stored anew; `chosen`: whatever the selector says of it."""
+        """Raise `Skip` for what is not to be stored anew; `chosen`: whatever the selector says of it."""
         kind = kind_of(weight.weight.params)
         if weight.weight.untouched is not None:
-            raise Keep(weight.weight.untouched, planned=True)
+            raise Skip(weight.weight.untouched, expected=True)
         if kind == "empty":
-            raise Keep("its values are stored in a way that this version does not know")
+            raise Skip("its values are stored in a way that this version does not know")
         if self._quantization.restores:
             if kind == "float32":
-                raise Keep("not compressed", planned=True)
+                raise Skip("not compressed", expected=True)
         elif weight.is_updatable:
-            raise Keep("is updatable", planned=True)
+            raise Skip("is updatable", expected=True)
         elif kind in ("quantized", "int8"):
-            raise Keep(f"compressed already ({describe(weight.weight.params)})", planned=True)
+            raise Skip(f"compressed already ({describe(weight.weight.params)})", expected=True)
         obstacle = None if chosen else obstacle_of(self._selector, weight)
         if obstacle is not None:
-            raise Keep(obstacle, planned=True)
+            raise Skip(obstacle, expected=True)
 
     def _restore(self, weight: LayerWeight) -> float | None:
         values = weight.read()
@@ -166,7 +158,7 @@ class Transformation:
 
     def _encode(self, weight: LayerWeight) -> float | None:
         if self._quantization.encoded_bytes(weight.size, weight.channels) >= stored_bytes(weight.params):
-            raise Keep("would not become smaller, with its scales or table", planned=True)
+            raise Skip("would not become smaller, with its scales or table", expected=True)
         return self._store_encoded(weight, weight.read())
 
     def _store_encoded(self, weight: LayerWeight, values: NDArray[np.float32]) -> float | None:
@@ -190,11 +182,11 @@ class Transformation:
 
         def halve(weight: LayerWeight) -> float | None:
             if kind_of(weight.params) == "float16":
-                raise Keep("float16 already", planned=True)
+                raise Skip("float16 already", expected=True)
             values = weight.read()
             if staying is not None:
                 require_half(values, self._threads)  # says why not, if it is this one
-                raise Keep(f"{staying} stays float32, and Core ML takes no layer with both precisions")
+                raise Skip(f"{staying} stays float32, and Core ML takes no layer with both precisions")
             return self._store_half(weight, values)
 
         for weight in layer:
@@ -213,7 +205,7 @@ class Transformation:
         after: int,
         *,
         method: str | None = None,
-        reason: Keep | None = None,
+        reason: Skip | None = None,
         snr_db: float | None = None,
     ) -> None:
         status = "kept" if method is None else "decompressed" if self._quantization.restores else "compressed"
@@ -227,7 +219,7 @@ class Transformation:
                 status=status,
                 method=method,
                 reason=None if reason is None else str(reason),
-                planned=reason is not None and reason.planned,
+                planned=reason is not None and reason.expected,
                 bits_per_weight=8.0 * after / max(1, weight.weight.size),
                 bytes_before=before,
                 bytes_after=after,

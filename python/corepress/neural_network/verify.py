@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import as_threads, same_bits
-from ..coreml.package import Package
+from ..compression.metrics import Error
+from ..coreml.format.package import Package
 from ..coreml.verify import Verification, VerifiedWeight, other_files
 from ..errors import FormatError
-from ..measure import Error
 from ..paths import user_path
 from ..sources import unchanged
 from .document import Document, LayerPlace, ModelNode

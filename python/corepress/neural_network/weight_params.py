@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from .. import _core, kernels
 from ..arrays import contiguous
+from ..compression.metrics import Error, error_of_sums
 from ..errors import FormatError
-from ..measure import Error, error_of_sums
 from ..tensors import packed_size
 
 HALF_BITS = 16

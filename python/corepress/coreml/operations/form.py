@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ...errors import FormatError
 from ...tensors import CompressedTensor
-from ..data_types import DataType
-from ..values import Tensor
+from ..format.data_types import DataType
+from ..program.values import Tensor
 
 # What an operation is given: stored values, or what an operation before it yields.
 Parameters: TypeAlias = Mapping[str, Tensor | CompressedTensor]

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...tensors import PalettizedTensor, QuantizedTensor, Support, pack_codes
-from ..data_types import DataType, data_type_of
-from ..values import Tensor
+from ..format.data_types import DataType, data_type_of
+from ..program.values import Tensor
 from .form import OperationForm, Output
 
 LUT_TO_DENSE = "constexpr_lut_to_dense"

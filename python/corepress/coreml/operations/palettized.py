@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FormatError
-from ...grids import common_grid, fold_scale
 from ...kernels import pack_bits
 from ...specs import Palettize
 from ...tensors import PalettizedTensor, QuantizedTensor, SparseTensor, Support
-from ..values import Tensor
+from ...tensors.blocks import common_grid, fold_scale
+from ..program.values import Tensor
 from .form import OperationForm, Output, Parameters, Types, UnsupportedForm, dense_shape, packed_bytes, parameter
 from .ios18 import (
     LUT_TO_DENSE,

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FormatError
-from ...grids import common_grid, refine, require_divisors, shift_scale
 from ...specs import Quantize
 from ...tensors import (
     QUANTIZED_DTYPES,
@@ -21,7 +20,8 @@ from ...tensors import (
     pack_codes,
     unpack_codes,
 )
-from ..values import Tensor
+from ...tensors.blocks import common_grid, refine, require_divisors, shift_scale
+from ..program.values import Tensor
 from .form import OperationForm, Output, Parameters, Types, UnsupportedForm, packed_bytes, parameter, scalar
 from .ios18 import (
     BLOCKWISE_SHIFT_SCALE,

@@ -12,14 +12,13 @@ import numpy as np
 
 from ...config import as_config
 from ...coreml.compressor import Decision, Decisions, require_half_axes
-from ...coreml.data_types import FLOATS
+from ...coreml.format.data_types import FLOATS
 from ...coreml.operations import check_steps
-from ...coreml.program import FIRST_IOS18_VERSION, Consumer, Definition, Program, Weight, label_of
-from ...coreml.selection import planned, select
-from ...coreml.storage import is_compressed, steps
-from ...coreml.transform import Keep
-from ...coreml.values import MINIMUM_BLOB_COUNT, tensor_type
-from ...errors import NonFiniteError, TooFewZerosError, TooManyValuesError
+from ...coreml.program.program import FIRST_IOS18_VERSION, Consumer, Definition, Program, Weight, label_of
+from ...coreml.program.storage import is_compressed, steps
+from ...coreml.program.values import MINIMUM_BLOB_COUNT, tensor_type
+from ...coreml.selection import expected_skip, select
+from ...errors import NonFiniteError, Skip, TooFewZerosError, TooManyValuesError
 from ...specs import Palettize, Prune, Spec
 from .names import NewName
 
@@ -77,10 +76,10 @@ class PeerDecisions(Decisions):
             self._require_agreement(definition)
 
     def decide(self, weight: Weight) -> Decision:
-        """What to do to a weight; raises `Keep` if nothing is."""
+        """What to do to a weight; raises `Skip` if nothing is."""
         try:
             chosen = select(self._config, weight).steps
-        except Keep as reason:
+        except Skip as reason:
             raise self.kept(weight, reason) from None
         if self._config.joint_compression:
             self._require_joint_form(weight)
@@ -103,7 +102,7 @@ class PeerDecisions(Decisions):
         if isinstance(step, Prune) and step.is_structured and _name_of(weight.first) in self._given.op_name_configs:
             rank = len(weight.first.shape)
             if step.axis >= rank:
-                raise Keep(f"rank {rank} has no axis {step.axis}")
+                raise Skip(f"rank {rank} has no axis {step.axis}")
             require_half_axes(step, weight)
             return step
         return super().resolve(step, weight)
@@ -123,9 +122,9 @@ class PeerDecisions(Decisions):
     def require_smaller(self, weight: Weight, nbytes: int) -> None:
         """Store what becomes larger too, as coremltools does."""
 
-    def kept(self, weight: Weight, reason: Keep) -> Exception:
+    def kept(self, weight: Weight, reason: Skip) -> Exception:
         """Note why a weight that the config means has to be kept."""
-        if not reason.planned:
+        if not reason.expected:
             with self._lock:
                 self._kept[weight] = str(reason), reason.__cause__
         return reason
@@ -222,7 +221,7 @@ class PeerDecisions(Decisions):
         """Keep what joint compression is not for; refuse scales for tables that are not alike."""
         first = weight.first
         if self._function == "prune_weights" and first.operation.type not in _JOINTLY_PRUNED:
-            raise planned("not compressed in a form that is pruned")
+            raise expected_skip("not compressed in a form that is pruned")
         for step in steps(first) if is_compressed(weight) else ():
             # What is compressed further is a constant itself, and coremltools leaves small ones alone.
             name = _COMPRESSED_FURTHER.get((self._function, step.operation.type))
@@ -230,7 +229,7 @@ class PeerDecisions(Decisions):
             if declared is None:
                 continue
             if prod(declared[1]) < MINIMUM_BLOB_COUNT:
-                raise planned(f"its {name} has less than {MINIMUM_BLOB_COUNT} elements")
+                raise expected_skip(f"its {name} has less than {MINIMUM_BLOB_COUNT} elements")
             if name == "lut" and declared[0] in FLOATS and self._config_of(weight).granularity.name != "PER_TENSOR":
                 raise NotImplementedError(
                     "When use joint compression for palettization-quantization, please make sure to use per-tensor "

@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from ...coreml.compressor import compress_as_decided
 from ...coreml.decompressor import decompress
-from ...coreml.package import Package
+from ...coreml.format.package import Package
+from ...coreml.format.schema import serialize_model
 from ...coreml.report import Progress
-from ...coreml.schema import serialize_model
 from ...outputs import write_output
 from .decisions import PeerDecisions
 from .models import model_of, new_package, package_to_compress, require_program

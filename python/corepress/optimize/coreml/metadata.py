@@ -14,9 +14,9 @@ from coremltools.optimize.coreml._config import _MetaDataDict
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ...coreml.package import Package
-from ...coreml.program import Definition, Program, label_of
-from ...coreml.values import ValueReader
+from ...coreml.format.package import Package
+from ...coreml.program.program import Definition, Program, label_of
+from ...coreml.program.values import ValueReader
 from .models import package_of, require_program
 
 _SMALL = 1e-12  # magnitudes that count as zero

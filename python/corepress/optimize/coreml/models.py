@@ -14,11 +14,11 @@ from coremltools.converters.mil.frontend.milproto import load as milproto
 from coremltools.models import MLModel
 from coremltools.models import utils as model_utils
 
+from ...coreml.format.package import Package
+from ...coreml.format.schema import serialize_model
 from ...coreml.operations import FIRST_VERSION
-from ...coreml.package import Package
-from ...coreml.program import Program
-from ...coreml.raising import OPSET, obstacle, raise_parts
-from ...coreml.schema import serialize_model
+from ...coreml.program.program import Program
+from ...coreml.program.raising import OPSET, obstacle, raise_parts
 
 
 class CompressedModel(MLModel):  # type: ignore[misc]

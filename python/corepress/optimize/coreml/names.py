@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ...coreml.program import Definition, Program, label_of
-from ...coreml.renames import names_made, replace_names
+from ...coreml.program.program import Definition, Program, label_of
+from ...coreml.program.renames import names_made, replace_names
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,9 @@
+"""The verbs on arrays: a spec and an array in, a compressed tensor out."""
+
+from .apply import apply, apply_measured
+from .metrics import Error, error
+from .palettization import palettize
+from .pruning import prune
+from .quantization import quantize
+
+__all__ = ["Error", "apply", "apply_measured", "error", "palettize", "prune", "quantize"]

@@ -1,0 +1,48 @@
+"""Any spec, applied to an array or a compressed tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..arrays import (
+    as_weight,
+)
+from ..specs import Palettize, Prune, Quantize, Spec
+from ..tensors import CompressedTensor
+from .metrics import snr_db
+from .palettization import Measured, palettize_measured
+from .pruning import prune_measured
+from .quantization import quantize_measured
+
+
+def _palettize_one(weight: Any, spec: Palettize, num_threads: int | None, _measured: bool) -> Measured:
+    return palettize_measured([weight], spec, num_threads, in_list=False)[0]
+
+
+def _quantize_one(weight: Any, spec: Quantize, num_threads: int | None, measured: bool) -> Measured:
+    return quantize_measured([weight], [None], spec, num_threads, in_list=False, measured=measured)[0]
+
+
+def _prune_one(weight: Any, spec: Prune, num_threads: int | None, measured: bool) -> Measured:
+    return prune_measured([weight], spec, num_threads, in_list=False, measured=measured)[0]
+
+
+_APPLY: dict[type, Callable[..., Measured]] = {Palettize: _palettize_one, Quantize: _quantize_one, Prune: _prune_one}
+
+
+def apply(weight: Any, spec: Spec, *, num_threads: int | None = None) -> CompressedTensor:
+    """Compress an array or a compressed tensor as `spec` says; what this module's functions do with their arguments."""
+    tensor: CompressedTensor = _APPLY[type(spec)](weight, spec, num_threads, False)[0]
+    return tensor
+
+
+def apply_measured(weight: Any, spec: Spec, *, num_threads: int | None = None) -> tuple[CompressedTensor, float]:
+    """Do what `apply` does, and tell the signal-to-noise ratio in decibel that `error` would find.
+
+    Where the kernels cannot tell the error on their way, it takes another pass over the weight.
+    """
+    weight = as_weight(spec.verb, weight)
+    tensor, noise = _APPLY[type(spec)](weight, spec, num_threads, True)
+    squared_error, squared_first = noise or tensor.error_sums(weight, num_threads)[:2]
+    return tensor, snr_db(squared_first, squared_error)

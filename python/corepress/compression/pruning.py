@@ -1,0 +1,252 @@
+"""Magnitude pruning of arrays and compressed tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _core
+from ..arrays import (
+    as_list,
+    as_threads,
+    as_weight,
+    axis_layout,
+    checked_axis,
+    is_list,
+    item,
+    not_finite,
+    not_finite_count,
+    rounded_to,
+)
+from ..errors import TooFewZerosError
+from ..specs import Prune
+from ..tensors import CompressedTensor, SparseTensor
+from ..tensors.base import decoded_pieces
+from . import joint
+from .piecewise import joined, magnitude_of_rank
+
+
+@overload
+def prune(
+    weight: list[Any] | tuple[Any, ...],
+    *,
+    target_sparsity: float | None = None,
+    threshold: float | None = None,
+    n_m_ratio: tuple[int, int] | None = None,
+    block_size: int | None = None,
+    dim: int | None = None,
+    minimum_sparsity_percentile: float = 0.0,
+    nonfinite: str = "keep",
+    num_threads: int | None = None,
+) -> list[SparseTensor]: ...
+@overload
+def prune(
+    weight: Any,
+    *,
+    target_sparsity: float | None = None,
+    threshold: float | None = None,
+    n_m_ratio: tuple[int, int] | None = None,
+    block_size: int | None = None,
+    dim: int | None = None,
+    minimum_sparsity_percentile: float = 0.0,
+    nonfinite: str = "keep",
+    num_threads: int | None = None,
+) -> SparseTensor: ...
+def prune(
+    weight: Any,
+    *,
+    target_sparsity: float | None = None,
+    threshold: float | None = None,
+    n_m_ratio: tuple[int, int] | None = None,
+    block_size: int | None = None,
+    dim: int | None = None,
+    minimum_sparsity_percentile: float = 0.0,
+    nonfinite: str = "keep",
+    num_threads: int | None = None,
+) -> SparseTensor | list[SparseTensor]:
+    """Set the weights of smallest magnitude to zero and store only the others.
+
+    Weights that are zero already, -0 included, are never stored, and decode to +0.
+
+    Parameters
+    ----------
+    weight : array_like of float16, bfloat16, float32 or float64, list of them, or CompressedTensor
+        Any shape and strides; never written to. float64 is narrowed to float32. A list or tuple is several weights and
+        gives a list; small ones of it are worked on side by side. What is compressed is pruned by its decompressed
+        values, and the codes of what stays are kept.
+    target_sparsity : float, optional
+        Fraction s in [0, 1]. Zero where ``|w| <= a[floor((n - 1) * s)]``, `a` the sorted magnitudes of the n weights,
+        so that ties can zero more than asked; 1 zeroes all weights, 0 none.
+    threshold : float, optional
+        Zero where ``|w| <= threshold``, compared exactly.
+    n_m_ratio : tuple of int, optional
+        ``(n, m)``: of every m consecutive weights along `dim`, for each position of the other axes, the n of smallest
+        magnitude become zero, of equal ones the first. An axis that m does not divide ends as if zeros followed, which
+        are the first to go. Give exactly one of this, `target_sparsity` and `threshold`.
+    block_size : int, optional
+        With `target_sparsity`: zero whole blocks of this many consecutive weights along `dim` (the last may be
+        shorter). The magnitude of a weight is then the L2 norm of its block.
+    dim : {0, 1}, optional
+        Axis of `n_m_ratio` (None: 1, the input channels of a convolution or linear layer) or of `block_size` (None:
+        0, the output channels).
+    minimum_sparsity_percentile : float
+        With `threshold`: the least fraction of zeros, in [0, 1], that makes pruning worth it.
+    nonfinite : {"keep", "error"}
+        For an array both raise NonFiniteError if there are infinite or NaN values.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+    Returns
+    -------
+    SparseTensor or list of SparseTensor
+        With the weights that stay, in their dtype; of a compressed tensor, with their codes.
+
+    Raises
+    ------
+    TypeError
+        If the weight is not a float array.
+    ValueError
+        For values out of range, NaN or infinite weights, and fewer zeros than `minimum_sparsity_percentile`
+        (`TooFewZerosError`).
+
+    Notes
+    -----
+    Magnitudes are compared exactly, and norms as sums of squares in double precision, so that neither the range nor
+    the precision of float16 decides.
+
+    Examples
+    --------
+    >>> sparse = prune(np.float32([[4, -1, 2, -3], [1, 2, 3, 4]]), n_m_ratio=(2, 4))
+    >>> sparse
+    <SparseTensor 4 of 8 float32 values (50.0% zero), shape (2, 4), 17.000 bits/weight>
+    >>> sparse.dense().tolist()
+    [[4.0, 0.0, 0.0, -3.0], [0.0, 0.0, 3.0, 4.0]]
+    """
+    spec = Prune(
+        target_sparsity=target_sparsity,
+        threshold=threshold,
+        n_m_ratio=n_m_ratio,
+        block_size=block_size,
+        dim=dim,
+        minimum_sparsity_percentile=minimum_sparsity_percentile,
+        nonfinite=nonfinite,
+    )
+    weights, _ = as_list("prune", weight, None)
+    pruned = prune_measured(weights, spec, num_threads, in_list=is_list(weight))
+    tensors = [tensor for tensor, _ in pruned]
+    return tensors if is_list(weight) else tensors[0]
+
+
+def prune_measured(
+    weights: list[Any], spec: Prune, num_threads: int | None, *, in_list: bool, measured: bool = False
+) -> list[tuple[SparseTensor, _core.Noise | None]]:
+    num_threads = as_threads("prune", num_threads)
+    if any(isinstance(weight, CompressedTensor) for weight in weights):
+        compressed: list[tuple[SparseTensor, _core.Noise | None]] = []
+        for index, weight in enumerate(weights):
+            with item("prune", index if in_list else None):
+                compressed.append((_prune_tensor(weight, spec, num_threads), None))
+        return compressed
+    arrays, rules = [], []
+    for index, weight in enumerate(weights):
+        with item("prune", index if in_list else None):
+            array = as_weight("prune", weight)
+            arrays.append(array)
+            rules.append(_prune_rule(array, spec))
+    pruned = _core.prune(arrays, rules, measured, num_threads)
+    tensors = []
+    for index, (array, (mask, values, noise, nonfinite)) in enumerate(zip(arrays, pruned, strict=True)):
+        with item("prune", index if in_list else None):
+            if nonfinite:
+                raise not_finite("prune", array, num_threads)
+            _require_zeros(array.size - values.size, array.shape, spec)
+        tensors.append((SparseTensor._of_pruned(array.shape, mask, values), noise))
+    return tensors
+
+
+def _require_zeros(zeros: int, shape: tuple[int, ...], spec: Prune) -> None:
+    least = spec.minimum_sparsity_percentile
+    if zeros < least * math.prod(shape):
+        raise TooFewZerosError(
+            f"prune: {zeros} of {math.prod(shape)} values become zero, less than minimum_sparsity_percentile {least} "
+            f"(shape {shape})"
+        )
+
+
+def _prune_tensor(weight: Any, spec: Prune, num_threads: int) -> SparseTensor:
+    if not isinstance(weight, CompressedTensor):
+        return prune_measured([weight], spec, num_threads, in_list=False)[0][0]
+    mask = _mask_of(weight, spec, num_threads)
+    _require_zeros(weight.size - _core.count_bits(mask, weight.size), weight.shape, spec)
+    return joint.prune(weight, mask, num_threads)
+
+
+def _mask_of(tensor: CompressedTensor, spec: Prune, num_threads: int) -> NDArray[np.uint8]:
+    """Which values of a compressed tensor stay, found a piece at a time."""
+    as_weight("prune", np.empty(0, tensor.dtype))  # refuses integers
+    rule = _prune_rule(tensor, spec)
+    together = [1] * len(tensor.shape)
+    if rule[0] == "n_m":
+        together[spec.axis] = rule[3]
+    elif rule[0] == "blocks":
+        together = list(tensor.shape)  # the norms of all decide
+
+    def pieces() -> Iterator[NDArray[Any]]:
+        return (as_weight("prune", piece) for (piece,) in decoded_pieces((tensor,), num_threads, together))
+
+    if rule[0] == "rank":
+        rule = "threshold", magnitude_of_rank(pieces, rule[1])
+    nonfinite = 0
+
+    def masks() -> Iterator[tuple[NDArray[np.uint8], int]]:
+        nonlocal nonfinite
+        for piece in pieces():
+            of_piece = ("n_m", axis_layout(piece.shape, spec.axis), *rule[2:]) if rule[0] == "n_m" else rule
+            ((mask, _, _, wrong),) = _core.prune([piece], [of_piece], False, num_threads)
+            nonfinite += wrong
+            yield mask, piece.size
+
+    mask = joined(tensor.size, 1, masks())
+    if nonfinite:
+        raise not_finite_count("prune", nonfinite, tensor.shape)
+    return mask
+
+
+def _prune_rule(weight: NDArray[Any] | CompressedTensor, spec: Prune) -> tuple[Any, ...]:
+    """What `_core.prune` is to do."""
+    axis = checked_axis("prune", "dim", spec.axis, weight.shape) if spec.is_structured else 0
+    if spec.threshold is not None:
+        return threshold_rule(spec.threshold, weight.dtype)
+    if spec.target_sparsity == 0 or weight.size == 0:
+        return "threshold", np.zeros(1, weight.dtype)
+    if spec.n_m_ratio is not None:
+        return "n_m", axis_layout(weight.shape, axis), *spec.n_m_ratio
+    if spec.target_sparsity == 1:
+        return "threshold", rounded_to(weight.dtype, [math.inf])
+    assert spec.target_sparsity is not None
+    rank = math.floor((weight.size - 1) * float(spec.target_sparsity))
+    if spec.block_size is None:
+        return "rank", rank
+    return "blocks", axis_layout(weight.shape, axis), int(spec.block_size), rank
+
+
+def n_m_keep(weight: NDArray[Any], n_m_ratio: tuple[int, int], axis: int, num_threads: int | None) -> NDArray[np.uint8]:
+    """Return one byte per weight: 0 for the n smallest of every m along an axis, 1 for the others."""
+    if weight.size == 0:
+        return np.zeros(0, np.uint8)
+    return _core.n_m_keep(weight, axis_layout(weight.shape, axis), *n_m_ratio, num_threads)
+
+
+def threshold_rule(threshold: float, dtype: np.dtype[Any]) -> tuple[str, NDArray[Any]]:
+    """What `_core.prune` is to do to values of `dtype` for a threshold.
+
+    It is rounded down: comparing with the result is comparing with the threshold itself.
+    """
+    rounded = rounded_to(dtype, [threshold])
+    if float(rounded[0]) > threshold:
+        rounded.view(f"u{dtype.itemsize}")[0] -= 1
+    return "threshold", rounded

@@ -1,0 +1,281 @@
+"""Affine quantization of arrays and compressed tensors."""
+
+from __future__ import annotations
+
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _core
+from ..arrays import (
+    as_importance,
+    as_list,
+    as_threads,
+    as_weight,
+    block_layout,
+    checked_axis,
+    is_list,
+    item,
+    not_finite,
+    not_finite_count,
+)
+from ..errors import IndivisibleError
+from ..specs import Quantize
+from ..tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
+from . import joint
+from .palettization import Measured
+
+
+@overload
+def quantize(
+    weight: list[Any] | tuple[Any, ...],
+    *,
+    dtype: str = "int8",
+    mode: str = "linear_symmetric",
+    granularity: str = "per_channel",
+    block_size: int | tuple[int, ...] = 32,
+    scale_search: str | None = None,
+    channel_axis: int | None = None,
+    importance: Any = None,
+    nonfinite: str = "keep",
+    num_threads: int | None = None,
+) -> list[QuantizedTensor]: ...
+@overload
+def quantize(
+    weight: PalettizedTensor,
+    *,
+    dtype: str = "int8",
+    mode: str = "linear_symmetric",
+    granularity: str = "per_channel",
+    block_size: int | tuple[int, ...] = 32,
+    scale_search: str | None = None,
+    channel_axis: int | None = None,
+    num_threads: int | None = None,
+) -> PalettizedTensor: ...
+@overload
+def quantize(
+    weight: SparseTensor,
+    *,
+    dtype: str = "int8",
+    mode: str = "linear_symmetric",
+    granularity: str = "per_channel",
+    block_size: int | tuple[int, ...] = 32,
+    scale_search: str | None = None,
+    channel_axis: int | None = None,
+    num_threads: int | None = None,
+) -> SparseTensor: ...
+@overload
+def quantize(
+    weight: Any,
+    *,
+    dtype: str = "int8",
+    mode: str = "linear_symmetric",
+    granularity: str = "per_channel",
+    block_size: int | tuple[int, ...] = 32,
+    scale_search: str | None = None,
+    channel_axis: int | None = None,
+    importance: Any = None,
+    nonfinite: str = "keep",
+    num_threads: int | None = None,
+) -> QuantizedTensor: ...
+def quantize(
+    weight: Any,
+    *,
+    dtype: str = "int8",
+    mode: str = "linear_symmetric",
+    granularity: str = "per_channel",
+    block_size: int | tuple[int, ...] = 32,
+    scale_search: str | None = None,
+    channel_axis: int | None = None,
+    importance: Any = None,
+    nonfinite: str = "keep",
+    num_threads: int | None = None,
+) -> CompressedTensor | list[QuantizedTensor]:
+    """Replace weights by integers with a scale: ``weight = scale * (data - zero_point)``.
+
+    Parameters
+    ----------
+    weight : array_like of float16, bfloat16, float32 or float64, list of them, SparseTensor, or PalettizedTensor
+        Any shape and strides; never written to. float64 is narrowed to float32. A list or tuple is several weights and
+        gives a list; small ones of it are worked on side by side. Of a sparse tensor the stored values are quantized,
+        with the blocks of its shape; of a palettized tensor the tables, to int8 or uint8, with a scale for each
+        (``"per_tensor"``: one for all).
+    dtype : {"int8", "uint8", "int4", "uint4"}
+        Integer type of the codes.
+    mode : {"linear_symmetric", "linear"}
+        Symmetric about zero (int8 codes -127 to 127 and int4 codes -7 to 7, no zero point; uint8 codes 0 to 254 about
+        127, uint4 codes 0 to 14 about 7), or over the range of the values widened to include zero, with zero points.
+    granularity : {"per_channel", "per_tensor", "per_block"}
+        What shares a scale.
+    block_size : int or tuple of int
+        For ``"per_block"``. A number: entries of the input channel axis that share a scale, for each output channel;
+        other axes whole. A tuple: entries along each axis of the weight, 0 for the whole axis. Must divide the axes.
+    scale_search : {"mse"}, optional
+        Search each scale, and in ``"linear"`` mode each zero point, for the least squared error.
+    channel_axis : int, optional
+        Output channel axis, with scales of its own for each entry; None for axis 0. The input channel axis is 1 for 0,
+        0 for 1, -2 for -1 and -1 for -2, as in coremltools' operations; blocks along others need a tuple.
+    importance : array_like of floats, integers or bool, optional
+        With `scale_search`: how much each weight's squared error counts, in the weight's shape; not negative, finite;
+        only ratios matter. A block whose importance is 0 everywhere is quantized as if all were alike. Of a list of
+        weights a list, with None for those where all are alike.
+    nonfinite : {"keep", "error"}
+        For an array both raise NonFiniteError if there are infinite or NaN values.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+    Returns
+    -------
+    QuantizedTensor or list of QuantizedTensor
+        Scales in the weight's dtype. Of a sparse or a palettized tensor such a one, with quantized values or table.
+
+    Raises
+    ------
+    TypeError
+        If the weight is not a float array.
+    ValueError
+        For values out of range, a block size that does not divide the axis (`IndivisibleError`), and NaN or infinite
+        weights.
+
+    Notes
+    -----
+    The scale is coremltools' (the range over the number of codes, rounded to the weight's dtype), found in double
+    precision, so that float16 ranges beyond 32,768 do not overflow and tiny ones do not give a scale of 0. Codes are
+    the quotients in float32, rounded half to even. An all-zero block has scale 1. Where the scale is subnormal, and so
+    has few digits, the next one above is taken if its squared error is smaller.
+
+    ``scale_search="mse"`` tries scales from 40 to 76 sixty-fourths of that one, so that far values are clipped or codes
+    fall better, and improves the best by turns: the least-squares scale for the codes, the codes for that scale,
+    neighbouring zero points. Symmetric codes then use the end that is left out otherwise: int4 codes are -8 to 7, those
+    of uint4 0 to 15 about 7. The result is never worse than without the search.
+
+    Examples
+    --------
+    >>> weight = np.linspace(-1, 1, 4096, dtype=np.float16).reshape(64, 64)
+    >>> quantized = quantize(weight, dtype="int4", granularity="per_block", block_size=32)
+    >>> quantized
+    <QuantizedTensor int4 of float16, blocks of (1, 32), shape (64, 64), 4.500 bits/weight>
+    >>> quantized.scale.shape, quantized.codes()[0, :3]
+    ((64, 2), array([-7, -7, -7], dtype=int8))
+    """
+    spec = Quantize(
+        dtype=dtype,
+        mode=mode,
+        granularity=granularity,
+        block_size=block_size,
+        scale_search=scale_search,
+        channel_axis=channel_axis,
+        nonfinite=nonfinite,
+    )
+    if importance is not None and scale_search is None:
+        raise ValueError("quantize: importance needs scale_search 'mse'")
+    weights, importances = as_list("quantize", weight, importance)
+    quantized = quantize_measured(weights, importances, spec, num_threads, in_list=is_list(weight))
+    tensors = [tensor for tensor, _ in quantized]
+    return tensors if is_list(weight) else tensors[0]
+
+
+def quantize_measured(
+    weights: list[Any],
+    importances: list[Any],
+    spec: Quantize,
+    num_threads: int | None,
+    *,
+    in_list: bool,
+    measured: bool = False,
+) -> list[Measured]:
+    num_threads = as_threads("quantize", num_threads)
+    if any(isinstance(weight, CompressedTensor) for weight in weights):
+        if any(importance is not None for importance in importances):
+            raise ValueError("quantize: importance is for arrays, not for compressed tensors")
+        quantized: list[Measured] = []
+        for index, weight in enumerate(weights):
+            with item("quantize", index if in_list else None):
+                quantized.append((_quantize_tensor(weight, spec, num_threads), None))
+        return quantized
+    arrays, blocks, checked_importances = [], [], []
+    for index, (weight, importance) in enumerate(zip(weights, importances, strict=True)):
+        with item("quantize", index if in_list else None):
+            array = as_weight("quantize", weight)
+            if array.size == 0:
+                raise ValueError(f"quantize: weight has no elements (shape {array.shape})")
+            arrays.append(array)
+            blocks.append(_block_counts(spec, array.shape))
+            checked_importances.append(as_importance("quantize", importance, array))
+    return _quantize_blocks(arrays, spec, blocks, checked_importances, num_threads, in_list=in_list, measured=measured)
+
+
+def _quantize_tensor(weight: Any, spec: Quantize, num_threads: int) -> CompressedTensor:
+    def fit(array: NDArray[Any], counts: tuple[int, ...]) -> QuantizedTensor:
+        tensor: QuantizedTensor = _quantize_blocks([array], spec, [counts], [None], num_threads)[0][0]
+        return tensor
+
+    if not isinstance(weight, CompressedTensor):
+        array = as_weight("quantize", weight)
+        return fit(array, _block_counts(spec, array.shape))
+    if isinstance(weight, SparseTensor) and isinstance(weight.values, np.ndarray):
+        if weight.size == 0:
+            raise ValueError(f"quantize: weight has no elements (shape {weight.shape})")
+        counts, values = _block_counts(spec, weight.shape), as_weight("quantize", weight.values)
+        nonfinite = _core.count_nonfinite(values, num_threads)
+        if nonfinite:
+            raise not_finite_count("quantize", nonfinite, weight.shape)
+        return joint.quantize_values(weight, spec, counts, fit, num_threads)
+    return joint.quantize_table(weight, spec, fit)
+
+
+def _quantize_blocks(
+    arrays: list[NDArray[Any]],
+    spec: Quantize,
+    blocks: list[tuple[int, ...]],
+    importances: list[NDArray[np.float32] | None],
+    num_threads: int,
+    *,
+    in_list: bool = False,
+    measured: bool = False,
+) -> list[Measured]:
+    layouts = [block_layout(array.shape, counts) for array, counts in zip(arrays, blocks, strict=True)]
+    nbits, storage = QUANTIZED_DTYPES[spec.dtype]
+    symmetric, is_signed = spec.mode == "linear_symmetric", storage is np.int8
+    search = spec.scale_search == "mse"
+    encoded = _core.quantize(arrays, layouts, nbits, is_signed, symmetric, search, importances, measured, num_threads)
+    quantized: list[Measured] = []
+    for index, (array, counts, result) in enumerate(zip(arrays, blocks, encoded, strict=True)):
+        if result is None:
+            with item("quantize", index if in_list else None):
+                raise not_finite("quantize", array, num_threads)
+        data, scale, zero_point, noise = result
+        offsets = None if symmetric and is_signed else zero_point.view(storage).reshape(counts)
+        quantized.append((QuantizedTensor(array.shape, data, scale.reshape(counts), offsets, spec.dtype), noise))
+    return quantized
+
+
+def _block_counts(spec: Quantize, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Number of blocks along each axis."""
+    sizes = [0] * len(shape)
+    if spec.granularity == "per_block" and not isinstance(spec.block_size, int):
+        if len(spec.block_size) != len(shape):
+            raise ValueError(f"quantize: block_size {spec.block_size} must have one entry per axis (shape {shape})")
+        sizes = list(spec.block_size)
+    elif spec.granularity != "per_tensor":
+        output = checked_axis("quantize", "channel_axis", spec.channel_axis or 0, shape)
+        sizes[output] = 1
+        if spec.granularity == "per_block" and isinstance(spec.block_size, int):
+            sizes[input_axis(spec.channel_axis or 0, shape)] = spec.block_size
+    for axis, (size, length) in enumerate(zip(sizes, shape, strict=True)):
+        if size and length % size:
+            which = "last axis" if axis == len(shape) - 1 else f"axis {axis} of length"
+            raise IndivisibleError(f"quantize: {which} {length} is not a multiple of block_size {size} (shape {shape})")
+    return tuple(length // size if size else 1 for size, length in zip(sizes, shape, strict=True))
+
+
+def input_axis(output_axis: int, shape: tuple[int, ...]) -> int:
+    """The input channel axis that goes with an output channel axis in coremltools' operations."""
+    pairs = {0: 1, 1: 0, -1: -2, -2: -1}
+    if output_axis not in pairs:
+        raise ValueError(
+            f"quantize: a block_size of one number needs a channel_axis of 0, 1, -1 or -2, not {output_axis}; "
+            f"give one per axis (shape {shape})"
+        )
+    return checked_axis("quantize", "block_size's input axis", pairs[output_axis], shape)

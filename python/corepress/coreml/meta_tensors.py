@@ -1,0 +1,165 @@
+"""Compressed tensors without data: what `corepress.compression` would return, as far as its size goes.
+
+Their parts are read-only views of a single zero, so that a model's worth of them needs no memory. Handed to the same
+`operations.lower` as real ones, they tell what a package will weigh.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..specs import PALETTE_BITS, Palettize, Prune, Quantize, Spec
+from ..tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor, packed_size
+from .format.data_types import BY_NAME
+from .operations import OperationForm, lower
+from .program.values import Tensor
+
+
+class Phantom(NamedTuple):
+    """The form that a weight will have, and whether its size is certain."""
+
+    form: OperationForm
+    exact: bool
+
+
+def phantom(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.dtype[Any], version: int) -> Phantom:
+    """Tell how a weight will be stored.
+
+    Parameters
+    ----------
+    steps : tuple of spec
+        What will be done to it, with its axes and groups filled in.
+    shape, dtype
+        The weight.
+    version : int
+        Specification version.
+
+    Notes
+    -----
+    Sizes that depend on the values are estimated: of pruned weights as if no weight were zero before and no two
+    magnitudes were equal, of thresholds and of ``mode="unique"`` at most what it can be.
+    """
+    tensor = _joint(steps, shape, dtype) if len(steps) > 1 else _tensor(steps[0], shape, dtype)
+    if tensor is None:
+        return Phantom(_stand_in(_estimated_bytes(steps, shape, dtype)), False)
+    return Phantom(lower(tensor, version), all(map(_is_certain, steps)))
+
+
+def _zeros(shape: tuple[int, ...] | int, dtype: Any = np.uint8) -> NDArray[Any]:
+    return np.zeros(shape, dtype)  # memory that is never touched, and so takes none
+
+
+def _joint(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.dtype[Any]) -> CompressedTensor | None:
+    """A palette with a quantized table; None for other steps, of which only estimates are made."""
+    if len(steps) != 2 or not isinstance(steps[0], Palettize) or not isinstance(steps[1], Quantize):
+        return None
+    palette, spec = _tensor(steps[0], shape, dtype), steps[1]
+    assert isinstance(palette, PalettizedTensor)
+    counts = palette.group_counts if spec.granularity == "per_channel" else (1,) * len(shape)
+    return replace(palette, lut=_quantized(palette.lut.shape, (*counts, 1, 1), spec, dtype))
+
+
+def _tensor(spec: Spec, shape: tuple[int, ...], dtype: np.dtype[Any]) -> CompressedTensor:
+    size = prod(shape)
+    if isinstance(spec, Palettize):
+        scale = None
+        if spec.enable_per_channel_scale:
+            output = (spec.channel_axis or 0) % len(shape)
+            scale = _zeros(tuple(length if axis == output else 1 for axis, length in enumerate(shape)), dtype)
+        nbits, length = spec.nbits or PALETTE_BITS[-1], spec.cluster_dim
+        lut = _zeros((*_group_counts(spec, shape), 2**nbits, length), dtype)
+        axis = (spec.channel_axis or 0) % len(shape) if length > 1 else None
+        return PalettizedTensor(shape, _zeros(packed_size(size // length, nbits)), lut, nbits, axis, scale)
+    if isinstance(spec, Quantize):
+        return _quantized(shape, _block_counts(spec, shape), spec, dtype)
+    nnz = _expected_nnz(spec, shape)
+    mask = np.zeros(packed_size(size, 1), np.uint8)
+    mask[: nnz // 8] = 0xFF
+    if nnz % 8:
+        mask[nnz // 8] = (1 << nnz % 8) - 1
+    return SparseTensor(shape, mask, _zeros(nnz, dtype))
+
+
+def _quantized(
+    shape: tuple[int, ...], counts: tuple[int, ...], spec: Quantize, dtype: np.dtype[Any]
+) -> QuantizedTensor:
+    nbits, storage = QUANTIZED_DTYPES[spec.dtype]
+    symmetric = spec.mode == "linear_symmetric" and storage is np.int8
+    zero_point = None if symmetric else np.zeros(counts, storage)
+    data = _zeros(packed_size(prod(shape), nbits))
+    return QuantizedTensor(shape, data, _zeros(counts, dtype), zero_point, spec.dtype)
+
+
+def _group_counts(spec: Palettize, shape: tuple[int, ...]) -> tuple[int, ...]:
+    counts = [1] * len(shape)
+    if spec.granularity == "per_grouped_channel":
+        axis = (spec.channel_axis or 0) % len(shape)
+        counts[axis] = shape[axis] // spec.group_size
+    return tuple(counts)
+
+
+def _block_counts(spec: Quantize, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if spec.granularity == "per_tensor":
+        return (1,) * len(shape)
+    if spec.granularity == "per_channel":
+        output = (spec.channel_axis or 0) % len(shape)
+        return tuple(length if axis == output else 1 for axis, length in enumerate(shape))
+    assert not isinstance(spec.block_size, int), "the compressor fills in one block size per axis"
+    return tuple(length // size if size else 1 for length, size in zip(shape, spec.block_size, strict=True))
+
+
+def _is_certain(spec: Spec) -> bool:
+    if isinstance(spec, Prune):
+        return spec.target_sparsity == 1
+    return not isinstance(spec, Palettize) or spec.mode not in ("unique", "custom") or spec.nbits is not None
+
+
+def _expected_nnz(spec: Prune, shape: tuple[int, ...]) -> int:
+    """Weights that survive if none is zero and no two magnitudes are equal; for a threshold, all."""
+    size = prod(shape)
+    if spec.n_m_ratio is not None:
+        n, m = spec.n_m_ratio
+        length = shape[spec.axis]
+        tail = length % m
+        zeros = length // m * n + max(0, n - (m - tail) if tail else 0)
+        return size // length * (length - zeros)
+    if spec.target_sparsity == 1:
+        return 0
+    if not spec.target_sparsity:
+        return size
+    return size - 1 - math.floor((size - 1) * spec.target_sparsity)
+
+
+def _stand_in(nbytes: int) -> OperationForm:
+    """A form of which nothing is known but its bytes."""
+    return OperationForm("constexpr_unknown", {"data": Tensor(BY_NAME["uint8"], (nbytes,), _zeros(nbytes))}, True)
+
+
+def _estimated_bytes(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Bytes of steps on top of each other: of each what it adds, of the values what the last of them makes."""
+    count, bits, table_bytes, extra = prod(shape), 8 * dtype.itemsize, 0, 0
+    for spec in steps:
+        if isinstance(spec, Prune):
+            extra += packed_size(count, 1)
+            count = min(count, _expected_nnz(spec, shape))
+        elif isinstance(spec, Palettize):
+            vector = spec.cluster_dim
+            entry_bytes = -(-bits // 8)
+            nbits = spec.nbits or PALETTE_BITS[-1]
+            table_bytes += prod(_group_counts(spec, shape)) * 2**nbits * vector * entry_bytes
+            if spec.enable_per_channel_scale:
+                extra += shape[(spec.channel_axis or 0) % len(shape)] * dtype.itemsize
+            count, bits = count // vector, nbits
+        elif table_bytes:
+            nbits, _ = QUANTIZED_DTYPES[spec.dtype]
+            table_bytes = table_bytes * nbits // (8 * dtype.itemsize)
+        else:
+            bits, _ = QUANTIZED_DTYPES[spec.dtype]
+            extra += prod(_block_counts(spec, shape)) * dtype.itemsize
+    return packed_size(count, bits) + table_bytes + extra

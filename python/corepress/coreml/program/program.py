@@ -1,0 +1,518 @@
+"""Walking an ML program: its constants, who consumes them, and every reference to a weight file."""
+
+from __future__ import annotations
+
+import re
+from collections import ChainMap, defaultdict
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from ...errors import FormatError
+from ..format.data_types import DataType
+from ..format.kinds import holds_networks, model_in_words
+from ..format.messages import parse_message
+from ..format.package import Package
+from ..format.schema import Model, read_model, serialize_model
+from .values import nested_values, tensor_type
+
+FIRST_IOS18_VERSION = 9
+_OPSET = re.compile(r"CoreML(\d{1,4})")
+_PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
+
+
+class Consumer(NamedTuple):
+    """An operand that a constant is used as.
+
+    `axis` and `input_axis` are its output and input channel axes, None if they cannot be told; `groups` is how many
+    groups of a convolution axis 0 is divided into, None if it cannot be told.
+    """
+
+    operation: str
+    operand: str
+    axis: int | None
+    input_axis: int | None
+    name: str
+    groups: int | None = 1
+
+
+class BlobKey(NamedTuple):
+    """The identity of a blob: weight file and offset of its record."""
+
+    file: Path
+    offset: int
+
+
+class Part(NamedTuple):
+    """A model with an ML program: the package's own, or one of its pipeline.
+
+    `prefix` starts the names in it. `version` is the specification version whose operations its program may use, which
+    its opsets decide; `model.specificationVersion` is what it declares.
+    """
+
+    prefix: str
+    model: Any
+    version: int
+
+
+class Operand(NamedTuple):
+    """An output of a definition that another one takes, with its number."""
+
+    definition: Definition
+    output: int
+
+
+@dataclass(eq=False)
+class Definition:
+    """One operation that yields a constant: ``const``, or ``constexpr_...``.
+
+    Attributes
+    ----------
+    name, function : str
+        Name of its first output, and of the function it stands in; in a pipeline after that of the model and a slash.
+    place : str
+        The block it stands in, by function, opset and the operations that hold the block.
+    part : Part
+        The model that it stands in, and the version of its operations.
+    operation, block : message
+        The operation, and the block that it stands in, for editing in place.
+    data_type, shape
+        Type of the first output.
+    operands : dict of str to Operand
+        What it takes from other definitions: the earlier steps of a joint form.
+    consumers : list of Consumer
+        Where it is used, by operations that are not definitions themselves.
+    references : list of Reference
+        Its parameters in weight files.
+    users : list of Definition or None
+        Other definitions that use it; None for constant operations that are no definitions.
+    feeds_output : bool
+        Whether it leaves a block as output.
+    original : Definition
+        The first definition that is stored in the same bytes; itself if it is the only one.
+    """
+
+    name: str
+    function: str
+    place: str
+    part: Part
+    operation: Any
+    block: Any
+    data_type: DataType
+    shape: tuple[int, ...]
+    operands: dict[str, Operand] = field(default_factory=dict)
+    consumers: list[Consumer] = field(default_factory=list)
+    references: list[Reference] = field(default_factory=list)
+    users: list[Definition | None] = field(default_factory=list)
+    feeds_output: bool = False
+    original: Definition = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.original = self
+
+    @property
+    def version(self) -> int:
+        """Specification version whose operations its program may use."""
+        return self.part.version
+
+    @property
+    def output_name(self) -> str:
+        """Name of its first output, as the program has it."""
+        return str(self.operation.outputs[0].name)
+
+    @property
+    def producers(self) -> list[Definition]:
+        """The definitions that it builds on, each once."""
+        return list(dict.fromkeys(operand.definition for operand in self.operands.values()))
+
+    @property
+    def feeds_definition(self) -> bool:
+        """Whether another constant uses it."""
+        return bool(self.users)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Its parameters' values by name, wherever the operation carries them; operands given by name are left out."""
+        parameters = {name: value for name, value in self.operation.attributes.items() if name != "name"}
+        for name, argument in self.operation.inputs.items():
+            for binding in argument.arguments:
+                if binding.WhichOneof("binding") == "value":
+                    parameters[name] = binding.value
+        return parameters
+
+    @property
+    def where(self) -> str:
+        """For error messages."""
+        return f"function {self.function}: {self.operation.type} {self.name}"
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A parameter that stands in a weight file; `owner` is its operation if that is a definition, else None."""
+
+    key: BlobKey
+    value: Any
+    parameter: str
+    owner: Definition | None
+
+
+def is_definition(operation: Any) -> bool:
+    """Whether an operation yields a constant."""
+    return bool(operation.type == "const" or operation.type.startswith("constexpr_"))
+
+
+_Scope: TypeAlias = "ChainMap[str, Operand | None]"  # values by name; None for what is no constant
+
+
+class _Place(NamedTuple):
+    """Where the walk is: model, function, and path of the block."""
+
+    part: Part
+    function: str
+    path: str
+
+
+def nested_path(path: str, operation: Any, index: int) -> str:
+    """The path of a block that an operation holds."""
+    return f"{path}/{label_of(operation)}[{index}]"
+
+
+def label_of(operation: Any) -> str:
+    """The name that coremltools gives an operation: its label, or else the name of its first output."""
+    if "name" in operation.attributes:
+        values = operation.attributes["name"].immediateValue.tensor.strings.values
+        if len(values) == 1:
+            return str(values[0])
+    return str(operation.outputs[0].name) if operation.outputs else ""
+
+
+def programs_of(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The models with an ML program: the model itself, or those of a pipeline at any depth.
+
+    Each comes with a prefix for the names in it, empty outside of pipelines: the model's name or number, and a slash.
+    """
+    kind = model.WhichOneof("Type")
+    if kind == "mlProgram":
+        yield prefix, model
+    else:
+        for inner, part in pipeline_of(model, prefix):
+            yield from programs_of(part, inner)
+
+
+def pipeline_of(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The models that a pipeline consists of, each with a prefix for the names in it; none of other models."""
+    kind = model.WhichOneof("Type")
+    if kind not in _PIPELINES:
+        return
+    pipeline = model.pipeline if kind == "pipeline" else getattr(model, kind).pipeline
+    names = list(pipeline.names)
+    if len(set(names)) != len(pipeline.models) or not all(names):
+        names = [str(index) for index in range(len(pipeline.models))]
+    for name, part in zip(names, pipeline.models, strict=False):
+        yield f"{prefix}{name}/", part
+
+
+class Program:
+    """The ML program of a package, or the programs of its pipeline, and what is in them.
+
+    Parameters
+    ----------
+    package : Package
+        Package to read.
+    model : message, optional
+        Its model, if it has been read already, and perhaps edited.
+
+    Attributes
+    ----------
+    model : message
+        The model.
+    parts : tuple of Part
+        The models with an ML program, one unless it is a pipeline.
+    version : int
+        Specification version whose operations the program may use; of several programs, the lowest.
+    functions : tuple of str
+        Names of its functions, sorted.
+    definitions : list of Definition
+        All constants, in program order.
+    references : list of Reference
+        All values in weight files, in program order.
+    file_names : dict of str to pathlib.Path
+        The weight files, by the names that the program uses.
+    names : dict of str to set of str
+        For each function, all names of values in it.
+
+    Raises
+    ------
+    FormatError
+        If the model is damaged.
+    ValueError
+        If it is not an ML program, or its functions use opsets whose forms differ.
+    """
+
+    def __init__(self, package: Package, model: Any = None) -> None:
+        self._package = package
+        self.model = read_model(package.model_path) if model is None else model
+        self.specification_version = int(self.model.specificationVersion)
+        self.definitions: list[Definition] = []
+        self.references: list[Reference] = []
+        self.file_names: dict[str, Path] = {}
+        self.names: dict[str, set[str]] = defaultdict(set)
+        programs = list(programs_of(self.model))
+        if not programs:
+            kind = model_in_words(package.model_path)
+            network = " (corepress.neural_network is for neural networks)" if holds_networks(package.model_path) else ""
+            raise ValueError(
+                f"{package.root}: is {kind}, not an ML program; only ML programs can be compressed here{network}"
+            )
+        functions, parts = [], []
+        for prefix, model in programs:
+            if model.mlProgram.version != 1:
+                raise FormatError(f"{package.model_path}: program version must be 1, not {model.mlProgram.version}")
+            parts.append(Part(prefix, model, self._common_version(model)))
+            functions += [f"{prefix}{name}" for name in sorted(model.mlProgram.functions)]
+            self._walk_program(parts[-1])
+        _find_originals(self.definitions)
+        self.functions, self.parts = tuple(functions), tuple(parts)
+        self.version = min(part.version for part in parts)
+
+    def _common_version(self, model: Any) -> int:
+        """The specification version whose forms all blocks of a program may use."""
+        default = int(model.specificationVersion)
+        opsets = [opset for function in model.mlProgram.functions.values() for opset in function.block_specializations]
+        matches = map(_OPSET.fullmatch, opsets)
+        versions = {int(match.group(1)) + 1 if match else default for match in matches}
+        version = min(versions, default=default)
+        if version < FIRST_IOS18_VERSION <= max(versions, default=version):
+            names = ", ".join(f"CoreML{each - 1}" for each in sorted(versions))
+            raise ValueError(f"{self._package.root}: opsets {names} in one program need different forms of one weight")
+        return version
+
+    def _walk_program(self, part: Part) -> None:
+        prefix, program = part.prefix, part.model.mlProgram
+        self._refer(program.attributes, None)
+        for name in sorted(program.functions):
+            function = program.functions[name]
+            self._refer(function.attributes, None)
+            self.names[f"{prefix}{name}"].update(item.name for item in function.inputs)
+            if function.opset not in function.block_specializations:
+                raise FormatError(
+                    f"{self._package.model_path}: function {prefix}{name} has no block for opset {function.opset!r}"
+                )
+            for opset, block in sorted(function.block_specializations.items()):
+                self._walk_block(_Place(part, f"{prefix}{name}", f"{prefix}{name}/{opset}"), block, ChainMap())
+
+    def _walk_block(self, place: _Place, block: Any, scope: _Scope) -> None:
+        self._refer(block.attributes, None)
+        inputs = {item.name: None for item in block.inputs}
+        scope.update(inputs)
+        self.names[place.function].update(inputs)
+        for operation in block.operations:
+            definition = self._define(place, operation, block) if is_definition(operation) else None
+            if definition:
+                self.definitions.append(definition)
+            self._bind_operands(operation, definition, scope)
+            for index, nested in enumerate(operation.blocks):
+                path = nested_path(place.path, operation, index)
+                self._walk_block(place._replace(path=path), nested, scope.new_child())
+            outputs: dict[str, Operand | None] = {}
+            for index, output in enumerate(operation.outputs):
+                outputs.setdefault(output.name, Operand(definition, index) if definition else None)
+            scope.update(outputs)
+            self.names[place.function].update(outputs)
+        for name in block.outputs:
+            source = scope.get(name)
+            if source:
+                source.definition.feeds_output = True
+
+    def _define(self, place: _Place, operation: Any, block: Any) -> Definition | None:
+        if not operation.outputs:
+            raise FormatError(
+                f"{self._package.model_path}: function {place.function}: {operation.type} without an output"
+            )
+        output = operation.outputs[0]
+        where = f"{self._package.model_path}: function {place.function}: {operation.type} {output.name}"
+        declared = tensor_type(output.type, where)
+        if operation.type == "const":
+            if operation.inputs or operation.blocks or "val" not in operation.attributes:
+                raise FormatError(f"{where}: a const has an attribute val and neither inputs nor blocks")
+            if tensor_type(operation.attributes["val"].type, where) != declared:
+                raise FormatError(f"{where}: its value is of another type than its output")
+        if declared is None:
+            return None
+        name = f"{place.part.prefix}{output.name}"
+        return Definition(name, place.function, place.path, place.part, operation, block, *declared)
+
+    def _bind_operands(self, operation: Any, definition: Definition | None, scope: _Scope) -> None:
+        self._refer(operation.attributes, definition)
+        for operand, argument in sorted(operation.inputs.items()):
+            for binding in argument.arguments:
+                if binding.WhichOneof("binding") == "value":
+                    self._refer({operand: binding.value}, definition)
+                    continue
+                source = scope.get(binding.name)
+                if source and is_definition(operation):
+                    source.definition.users.append(definition)
+                    if definition:
+                        definition.operands[operand] = source
+                elif source:
+                    axes = channel_axes(operation, operand, len(source.definition.shape), scope)
+                    groups = convolution_groups(operation, operand, scope)
+                    consumer = Consumer(operation.type, operand, *axes, label_of(operation), groups)
+                    source.definition.consumers.append(consumer)
+
+    def _refer(self, values: Any, owner: Definition | None) -> None:
+        for parameter in sorted(values):
+            for value in nested_values(values[parameter]):
+                if value.WhichOneof("value") != "blobFileValue":
+                    continue
+                name = value.blobFileValue.fileName
+                if name not in self.file_names:
+                    self.file_names[name] = self._package.locate(name)
+                key = BlobKey(self.file_names[name], value.blobFileValue.offset)
+                reference = Reference(key, value, parameter, owner)
+                self.references.append(reference)
+                if owner:
+                    owner.references.append(reference)
+
+    def serialize(self) -> bytes:
+        """The model file of the program as it is now, which has been found to be readable.
+
+        Raises
+        ------
+        ValueError
+            If it would not be.
+        """
+        data = serialize_model(self.model)
+        try:
+            parse_message(data, Model)
+        except FormatError as error:
+            raise ValueError(
+                f"{self._package.root}: the result could not be read back ({error}); leave the weights of its "
+                "innermost blocks out"
+            ) from error
+        return data
+
+
+def _scalar(operation: Any, operand: str, field: str, absent: Any, scope: _Scope) -> Any:
+    """An operand of one element; None if it is not known beforehand."""
+    bindings = operation.inputs[operand].arguments if operand in operation.inputs else ()
+    for binding in bindings:
+        if binding.WhichOneof("binding") == "value":
+            value = binding.value
+        else:
+            source = scope.get(binding.name)
+            if source is None or source.definition.operation.type != "const":
+                return None
+            value = source.definition.operation.attributes["val"]
+        values = getattr(value.immediateValue.tensor, field).values
+        return values[0] if len(values) == 1 else None
+    return absent
+
+
+def convolution_groups(operation: Any, operand: str, scope: _Scope) -> int | None:
+    """Into how many groups a convolution divides axis 0 of its weight; 1 for other operands."""
+    if operation.type not in ("conv", "conv_transpose") or operand != "weight":
+        return 1
+    groups = _scalar(operation, "groups", "ints", 1, scope)
+    return groups if groups is None or groups >= 1 else None
+
+
+def channel_axes(operation: Any, operand: str, rank: int, scope: _Scope) -> tuple[int | None, int | None]:
+    """Which axes of an operand of this rank are its output and input channel axes, by coremltools' rule."""
+    axes = (0, 1)
+    if operation.type == "conv_transpose":
+        axes = (1, 0)
+    elif operation.type == "matmul" and operand in ("x", "y"):
+        transposed = _scalar(operation, f"transpose_{operand}", "bools", False, scope)
+        if transposed is None:
+            return None, None
+        axes = (rank - 1, rank - 2) if (operand == "y") != transposed else (rank - 2, rank - 1)
+    output, source = (axis if 0 <= axis < rank else None for axis in axes)
+    return output, source
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A constant as it is stored: all the definitions that share its data."""
+
+    definitions: tuple[Definition, ...]
+
+    @property
+    def first(self) -> Definition:
+        """The definition that stands for all."""
+        return self.definitions[0]
+
+    @property
+    def consumers(self) -> tuple[Consumer, ...]:
+        """Distinct consumers of all definitions."""
+        return tuple(dict.fromkeys(consumer for each in self.definitions for consumer in each.consumers))
+
+    @property
+    def consumer_types(self) -> tuple[str, ...]:
+        """Distinct operation types of the consumers."""
+        return tuple(dict.fromkeys(consumer.operation for consumer in self.consumers))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all definitions, and their labels where these differ."""
+        names = ((each.name, each.operation.outputs[0].name, label_of(each.operation)) for each in self.definitions)
+        return tuple(dict.fromkeys(name for group in names for name in group))
+
+    @property
+    def axes(self) -> set[int | None]:
+        """Output channel axes that the consumers ask for."""
+        return {consumer.axis for consumer in self.consumers}
+
+    @property
+    def groups(self) -> set[int | None]:
+        """Numbers of groups that the consumers divide axis 0 into."""
+        return {consumer.groups for consumer in self.consumers}
+
+    @property
+    def input_axes(self) -> set[int | None]:
+        """Input channel axes that the consumers ask for."""
+        return {consumer.input_axis for consumer in self.consumers}
+
+    @property
+    def feeds_definition(self) -> bool:
+        """Whether it is an operand of another constant."""
+        return any(each.feeds_definition for each in self.definitions)
+
+    @property
+    def feeds_output(self) -> bool:
+        """Whether it leaves a block as output."""
+        return any(each.feeds_output for each in self.definitions)
+
+
+def weights_of(program: Program) -> list[Weight]:
+    """Group definitions that share their data, across functions and blocks, in program order."""
+    groups: dict[Definition, list[Definition]] = {}
+    for definition in program.definitions:
+        groups.setdefault(definition.original, []).append(definition)
+    return [Weight(tuple(group)) for group in groups.values()]
+
+
+def _find_originals(definitions: list[Definition]) -> None:
+    """Tell which definitions are stored once: of the same blobs, and built on definitions that are."""
+    # What a definition builds on stands before it and is told by its original, so that long chains cost no more.
+    originals: dict[Hashable, Definition] = {}
+    in_files: set[Definition] = set()
+    for definition in definitions:
+        operands = tuple(
+            (name, index, producer.original) for name, (producer, index) in sorted(definition.operands.items())
+        )
+        if definition.references or any(producer in in_files for _, _, producer in operands):
+            definition.original = originals.setdefault(_content(definition, operands), definition)
+            in_files.add(definition.original)
+
+
+def _content(definition: Definition, operands: Hashable) -> Hashable:
+    blobs = tuple((reference.parameter, reference.key) for reference in definition.references)
+    inline = tuple(
+        (name, value.SerializeToString(deterministic=True))
+        for name, value in sorted(definition.parameters.items())
+        if value.WhichOneof("value") != "blobFileValue"
+    )
+    operation = definition.operation.type, definition.version, definition.data_type, definition.shape
+    return *operation, blobs, inline, operands

@@ -1,0 +1,84 @@
+"""How constants are stored: bytes and a short description, told from types and shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from math import prod
+
+from ...errors import FormatError
+from ..format.data_types import DataType
+from ..operations import describe
+from .program import Definition, Program, Weight, weights_of
+from .values import MINIMUM_BLOB_COUNT, ValueReader, tensor_type
+
+_MOST_STEPS = 256  # that a constant is made of; known joint forms have three operations and their parameters
+
+
+def _types(definition: Definition) -> dict[str, tuple[DataType, tuple[int, ...]]]:
+    types = {}
+    for name, value in definition.parameters.items():
+        declared = tensor_type(value.type, definition.where)
+        if declared is None:
+            raise FormatError(f"{definition.where}: its {name} must be a tensor of fixed shape")
+        types[name] = declared
+    return types
+
+
+def steps(definition: Definition) -> Iterator[Definition]:
+    """A definition and the definitions it is made from, each once, what one is made from before it.
+
+    Raises
+    ------
+    FormatError
+        If they are so many that a hostile file is at work.
+    """
+    found: dict[Definition, None] = {}
+    pending = [definition]
+    while pending:
+        producers = [producer for producer in pending[-1].producers if producer not in found]
+        if len(pending) + len(found) + len(producers) > _MOST_STEPS:
+            raise FormatError(f"{definition.where}: is made of more than {_MOST_STEPS} constants")
+        if producers:
+            pending.extend(producers)
+        else:
+            found[pending.pop()] = None
+    return iter(found)
+
+
+def stored_bytes(weight: Weight) -> int:
+    """Bytes of a constant's parameters; data that two parameters share counts once."""
+    sizes = {}
+    for step in steps(weight.first):
+        keys = {reference.parameter: reference.key for reference in step.references}
+        for name, (data_type, shape) in _types(step).items():
+            sizes[keys.get(name, (step, name))] = data_type.byte_count(prod(shape))
+    return sum(sizes.values())
+
+
+def check_stored(weights: Iterable[Weight], values: ValueReader) -> None:
+    """FormatError unless what is stored of each constant matches the declared types; reads no data."""
+    for weight in weights:
+        for step in steps(weight.first):
+            for name, value in step.parameters.items():
+                values.check(value, f"{step.where}: {name}")
+
+
+def describe_storage(weight: Weight) -> str:
+    """For example ``palettized 4 bits``; the steps of joint forms are joined by " + "."""
+    return " + ".join(describe(step.operation.type, _types(step)) for step in steps(weight.first))
+
+
+def is_compressed(weight: Weight) -> bool:
+    """Whether a constant is stored in another form than its plain values."""
+    return bool(weight.first.operation.type != "const")
+
+
+def visible_weights(program: Program) -> list[Weight]:
+    """The constants that a user would call weights: compressed ones, and numeric ones of some size."""
+    return [
+        weight
+        for weight in weights_of(program)
+        if weight.first.data_type.nbits
+        and weight.first.data_type.name != "bool"
+        and (not weight.feeds_definition if is_compressed(weight) else prod(weight.first.shape) >= MINIMUM_BLOB_COUNT)
+    ]

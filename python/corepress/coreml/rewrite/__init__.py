@@ -1,0 +1,1 @@
+"""A run over a package: decide for each weight, compress ahead, edit the program, write."""

@@ -1,0 +1,29 @@
+"""Compressed tensors: what the kernels produce and what files store. They know no verb and no file."""
+
+from .forms import (
+    QUANTIZED_DTYPES,
+    CompressedTensor,
+    PalettizedTensor,
+    QuantizedTensor,
+    SparseTensor,
+    Support,
+    ones_of,
+    pack_codes,
+    pack_ones,
+    packed_size,
+    unpack_codes,
+)
+
+__all__ = [
+    "QUANTIZED_DTYPES",
+    "CompressedTensor",
+    "PalettizedTensor",
+    "QuantizedTensor",
+    "SparseTensor",
+    "Support",
+    "ones_of",
+    "pack_codes",
+    "pack_ones",
+    "packed_size",
+    "unpack_codes",
+]
