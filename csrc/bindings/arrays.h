@@ -8,7 +8,7 @@
 #include <optional>
 #include <string>
 
-#include "algo/measure.h"
+#include "algo/common/measure.h"
 #include "core/formats.h"
 #include "core/parallel.h"
 #include "core/require.h"

@@ -1,6 +1,6 @@
 #include <pybind11/stl.h>
 
-#include "algo/kmeans1d_rows.h"
+#include "algo/palettize/kmeans1d_rows.h"
 #include "bindings/arrays.h"
 #include "bindings/native_call.h"
 

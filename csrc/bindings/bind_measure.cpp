@@ -1,6 +1,6 @@
 #include <pybind11/stl.h>
 
-#include "algo/measure.h"
+#include "algo/common/measure.h"
 #include "bindings/arrays.h"
 #include "bindings/native_call.h"
 #include "core/half.h"

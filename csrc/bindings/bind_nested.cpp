@@ -1,6 +1,6 @@
 #include <pybind11/stl.h>
 
-#include "algo/nested.h"
+#include "algo/prune/nested.h"
 #include "bindings/arrays.h"
 #include "bindings/layouts.h"
 #include "bindings/native_call.h"

@@ -1,6 +1,6 @@
 #include <pybind11/stl.h>
 
-#include "algo/pack_bits.h"
+#include "algo/common/pack_bits.h"
 #include "bindings/arrays.h"
 #include "bindings/native_call.h"
 #include "dispatch.h"

@@ -1,7 +1,7 @@
 #include <pybind11/stl.h>
 
-#include "algo/fit_tables.h"
-#include "algo/palettize.h"
+#include "algo/palettize/fit_tables.h"
+#include "algo/palettize/palettize.h"
 #include "bindings/arrays.h"
 #include "bindings/native_call.h"
 

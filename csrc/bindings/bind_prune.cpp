@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "algo/prune.h"
-#include "algo/structure.h"
+#include "algo/prune/prune.h"
+#include "algo/prune/structure.h"
 #include "bindings/arrays.h"
 #include "bindings/native_call.h"
 #include "dispatch.h"

@@ -1,6 +1,6 @@
 #include <pybind11/stl.h>
 
-#include "algo/quantize.h"
+#include "algo/affine/quantize.h"
 #include "bindings/arrays.h"
 #include "bindings/layouts.h"
 #include "bindings/native_call.h"

@@ -1,6 +1,6 @@
 #include <pybind11/stl.h>
 
-#include "algo/even_steps.h"
+#include "algo/affine/even_steps.h"
 #include "bindings/arrays.h"
 #include "bindings/native_call.h"
 

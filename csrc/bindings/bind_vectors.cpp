@@ -1,6 +1,6 @@
 #include <pybind11/stl.h>
 
-#include "algo/vector_palettes.h"
+#include "algo/vectors/vector_palettes.h"
 #include "bindings/arrays.h"
 #include "bindings/native_call.h"
 #include "core/half.h"

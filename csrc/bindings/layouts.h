@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "algo/quantize.h"
+#include "algo/affine/quantize.h"
 #include "bindings/arrays.h"
 
 namespace corepress {

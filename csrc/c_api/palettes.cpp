@@ -2,11 +2,11 @@
 #include <cmath>
 #include <vector>
 
-#include "algo/fit_tables.h"
-#include "algo/measure.h"
-#include "algo/nested.h"
-#include "algo/palettize.h"
-#include "algo/vector_palettes.h"
+#include "algo/common/measure.h"
+#include "algo/palettize/fit_tables.h"
+#include "algo/palettize/palettize.h"
+#include "algo/prune/nested.h"
+#include "algo/vectors/vector_palettes.h"
 #include "c_api/checks.h"
 
 namespace {

@@ -1,8 +1,8 @@
 #include <cmath>
 
-#include "algo/kmeans1d_rows.h"
-#include "algo/measure.h"
-#include "algo/pack_bits.h"
+#include "algo/common/measure.h"
+#include "algo/common/pack_bits.h"
+#include "algo/palettize/kmeans1d_rows.h"
 #include "c_api/checks.h"
 #include "core/in_parts.h"
 

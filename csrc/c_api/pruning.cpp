@@ -2,8 +2,8 @@
 #include <cmath>
 #include <type_traits>
 
-#include "algo/prune.h"
-#include "algo/structure.h"
+#include "algo/prune/prune.h"
+#include "algo/prune/structure.h"
 #include "c_api/checks.h"
 #include "dispatch.h"
 

@@ -1,4 +1,4 @@
-#include "algo/quantize.h"
+#include "algo/affine/quantize.h"
 
 #include "c_api/checks.h"
 

@@ -304,8 +304,8 @@ inline void values_of_keys(const Key* keys, int64_t count, float* singles) {
     widen(bits, count, singles);
 }
 
-// Branch-free and in short loops, so that they vectorize; algo/quantize.cpp says what it computes, and does again what
-// is `unusual`.
+// Branch-free and in short loops, so that they vectorize; algo/affine/quantize.cpp says what it computes, and does
+// again what is `unusual`.
 template <typename Bits, typename Key>
 int64_t choose_affines(const Key* lowest, const Key* highest, int64_t count, AffineRule rule, Affine* affines,
                        Bits* scales, uint8_t* zero_points) {

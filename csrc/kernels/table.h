@@ -87,8 +87,8 @@ struct Point {
     double weight;
 };
 
-// Cuts of a line of weighted points (algo/cut_line.h): sums over the points between an origin and each, and the least
-// cost of a path to it. As many numbers as kPathPadding more than there are cuts can be read.
+// Cuts of a line of weighted points (algo/palettize/cut_line.h): sums over the points between an origin and each, and
+// the least cost of a path to it. As many numbers as kPathPadding more than there are cuts can be read.
 struct PathCuts {
     const double* weight;
     const double* moment;

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from corepress.coreml.format import schema
+from corepress.coreml.format.values import Tensor, blob_value
 from corepress.coreml.format.weight_file import WeightFileWriter
-from corepress.coreml.program.values import Tensor, blob_value
 
 
 @contextlib.contextmanager

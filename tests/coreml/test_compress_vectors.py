@@ -9,8 +9,8 @@ from coreml_helpers import assert_same_bits, constants, float_constants, operati
 import corepress as cp
 from corepress import FormatError, coreml
 from corepress.compression import apply
+from corepress.coreml.format.values import Tensor
 from corepress.coreml.operations import lift, lower
-from corepress.coreml.program.values import Tensor
 from corepress.specs import Palettize
 
 RNG = np.random.default_rng(21)

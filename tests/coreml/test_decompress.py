@@ -17,7 +17,7 @@ from coreml_helpers import (
 
 from corepress import FormatError, coreml
 from corepress.coreml.format.package import Package
-from corepress.coreml.program.values import ValueReader
+from corepress.coreml.format.values import ValueReader
 
 RNG = np.random.default_rng(11)
 FIRST = (0.1 * RNG.standard_normal((64, 96))).astype(np.float16)

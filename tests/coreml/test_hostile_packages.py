@@ -12,8 +12,8 @@ from seeds import make_seeds
 
 from corepress import FormatError, coreml
 from corepress.coreml.format import schema
+from corepress.coreml.format.values import Tensor, inline_value, type_message
 from corepress.coreml.format.weight_file import WeightFileReader
-from corepress.coreml.program.values import Tensor, inline_value, type_message
 
 OPTIONS = {"weight_threshold": 0}
 

@@ -7,8 +7,8 @@ from corepress import FormatError
 from corepress.compression import apply
 from corepress.coreml.format.data_types import DATA_TYPES
 from corepress.coreml.format.package import Package
+from corepress.coreml.format.values import Tensor, ValueReader, inline_value
 from corepress.coreml.operations import UnsupportedForm, check, constant, describe, lift, lift_output, lower
-from corepress.coreml.program.values import Tensor, ValueReader, inline_value
 from corepress.specs import Palettize, Prune, Quantize
 
 WEIGHT = np.random.default_rng(1).standard_normal((12, 8, 3)).astype(np.float32)

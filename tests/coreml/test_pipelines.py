@@ -50,7 +50,7 @@ def pipeline(ct, build, versions, tmp_path_factory):
 def _decoded(package):
     """Dense weights by name, decompressed by corepress itself, as coremltools reads no pipelines."""
     from corepress.coreml.decoded import decoded_pairs
-    from corepress.coreml.program.values import ValueReader
+    from corepress.coreml.format.values import ValueReader
 
     opened = Package.open(package)
     program = Program(opened)

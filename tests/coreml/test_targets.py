@@ -4,7 +4,7 @@ import pytest
 
 from corepress import coreml
 from corepress.config import TARGETS
-from corepress.coreml.targets import NEWEST_VERSION, RULES, Encoding, TargetLint, TargetWarning, version_target
+from corepress.coreml.reports.targets import NEWEST_VERSION, RULES, Encoding, TargetLint, TargetWarning, version_target
 from corepress.specs import Palettize, Prune, Quantize
 
 GROUPS = {"granularity": "per_grouped_channel", "group_size": 16}

@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 import corepress as cp
 from corepress import coreml
 from corepress.coreml.format.package import Package
+from corepress.coreml.format.values import ValueReader
 from corepress.coreml.program.program import Program
-from corepress.coreml.program.values import ValueReader
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 

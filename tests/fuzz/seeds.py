@@ -11,8 +11,8 @@ import numpy as np
 
 from corepress import coreml
 from corepress.coreml.format import schema
+from corepress.coreml.format.values import Tensor, blob_value, inline_value
 from corepress.coreml.format.weight_file import WeightFileWriter
-from corepress.coreml.program.values import Tensor, blob_value, inline_value
 
 MODEL = "com.apple.CoreML/model.mlmodel"
 WEIGHTS = "com.apple.CoreML/weights/weight.bin"

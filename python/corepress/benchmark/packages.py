@@ -9,8 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..coreml.format import schema
+from ..coreml.format.values import Tensor, blob_value
 from ..coreml.format.weight_file import WeightFileWriter
-from ..coreml.program.values import Tensor, blob_value
 
 MODEL, WEIGHTS = "Data/com.apple.CoreML/model.mlmodel", "Data/com.apple.CoreML/weights/weight.bin"
 VERSION = 9  # iOS 18, the first that has all forms

@@ -12,7 +12,7 @@ from ..reporting.wording import format_bytes, shorten
 
 if TYPE_CHECKING:
     from ..coreml import Comparison, Plan, Report
-    from ..coreml.records import ChangeRecord
+    from ..coreml.reports.records import ChangeRecord
 
 LARGEST_SHOWN = 16
 LONGEST_NAME = 48

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..arrays import (
-    as_weight,
-)
+from ..arrays import as_weight
 from ..specs import Palettize, Prune, Quantize, Spec
 from ..tensors import CompressedTensor
 from .metrics import snr_db

@@ -7,8 +7,8 @@ from .decompressor import decompress
 from .inspector import Inspection, StoredWeight, inspect
 from .plan import Plan, PlannedWeight, plan
 from .predictions import ComparedOutput
-from .report import Progress, Report, WeightRecord
-from .targets import TargetWarning
+from .reports.report import Progress, Report, WeightRecord
+from .reports.targets import TargetWarning
 from .verify import Verification, VerifiedWeight, verify
 
 __all__ = [

@@ -17,11 +17,11 @@ from ..reporting.tables import Column, format_bytes, render
 from ..sources import unchanged
 from .decoded import Undecodable, decoded_pairs, distance, finite, in_decibels
 from .format.package import Package
+from .format.values import ValueReader
 from .predictions import ComparedOutput, compare_predictions, prediction_obstacle
 from .program.program import Definition, Program, Weight
 from .program.renames import read_renamed
 from .program.storage import describe_storage, stored_bytes, visible_weights
-from .program.values import ValueReader
 from .rewrite.driver import StrPath
 
 

@@ -21,15 +21,15 @@ from ..tensors import CompressedTensor
 from ..tensors.base import decoded_pieces
 from .decoded import distance
 from .decompressor import lift_definition
+from .format.values import ValueReader
 from .operations import OperationForm, check_steps, lower
 from .program.program import Part, Program, Weight
 from .program.raising import obstacle
 from .program.storage import is_compressed, stored_bytes
-from .program.values import ValueReader
-from .report import Report
+from .reports.report import Report
+from .reports.targets import Encoding, TargetLint, TargetWarning
 from .rewrite.driver import Outcome, ProgressCallback, StrPath, Work, transform
 from .selection import bind_rules, select
-from .targets import Encoding, TargetLint, TargetWarning
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from ..compression.metrics import Error, error_of_sums
 from ..errors import Skip
 from ..tensors.base import PIECE, CompressedTensor, added, decoded_pieces
 from .decompressor import lift_definition, release
+from .format.values import ValueReader
 from .program.program import Definition
-from .program.values import ValueReader
 
 
 class Undecodable(Exception):

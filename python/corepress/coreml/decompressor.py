@@ -11,11 +11,11 @@ from .. import overlap as pipeline
 from ..arrays import as_threads
 from ..errors import FormatError, Skip
 from ..tensors.base import CompressedTensor, decoded_pieces
+from .format.values import LazyTensor, Tensor, ValueReader
 from .operations import OperationForm, UnsupportedForm, constant, constant_of, lift, lift_output
 from .program.program import Definition, Program, Weight
 from .program.storage import describe_storage, is_compressed, steps
-from .program.values import LazyTensor, Tensor, ValueReader
-from .report import Report
+from .reports.report import Report
 from .rewrite.driver import Outcome, ProgressCallback, StrPath, Work, transform
 
 

@@ -12,10 +12,10 @@ from ..reporting.documents import to_json
 from ..reporting.tables import Column, format_bytes, render
 from ..sources import unchanged
 from .format.package import Package
+from .format.values import ValueReader
 from .program.program import Program, Weight
 from .program.storage import check_stored, describe_storage, stored_bytes, visible_weights
-from .program.values import ValueReader
-from .records import IDENTITY_COLUMNS, ConstantRecord, bits_per_weight, identity
+from .reports.records import IDENTITY_COLUMNS, ConstantRecord, bits_per_weight, identity
 from .rewrite.driver import StrPath
 
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ..specs import PALETTE_BITS, Palettize, Prune, Quantize, Spec
 from ..tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor, packed_size
 from .format.data_types import BY_NAME
+from .format.values import Tensor
 from .operations import OperationForm, lower
-from .program.values import Tensor
 
 
 class Phantom(NamedTuple):

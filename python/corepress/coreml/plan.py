@@ -27,18 +27,18 @@ from .decoded import finite, in_decibels
 from .decompressor import release
 from .format.data_types import DataType
 from .format.package import Package
+from .format.values import ValueReader
 from .format.weight_file import BlobRecord, WeightFileLayout, WeightFileReader
 from .meta_tensors import phantom
 from .operations import MOST_WEIGHTS_PER_BYTE, OperationForm
 from .program.program import Program, Weight
 from .program.storage import check_stored, is_compressed, stored_bytes, visible_weights
-from .program.values import ValueReader
-from .records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, identity, unchanged_by_reason
-from .remarks import remarks
+from .reports.records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, identity, unchanged_by_reason
+from .reports.remarks import remarks
+from .reports.targets import TargetWarning
 from .rewrite.driver import StrPath
 from .rewrite.rewriter import Edit, rewrite
 from .sampling import sample_rows
-from .targets import TargetWarning
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from ..config.rule_names import resolve_names
 from ..config.weight_config import WeightConfig
 from ..errors import Skip
 from .format.data_types import FLOATS
+from .format.values import MINIMUM_BLOB_COUNT
 from .program.position_tables import is_position_table
 from .program.program import Program, Weight
 from .program.storage import is_compressed, visible_weights
-from .program.values import MINIMUM_BLOB_COUNT
-from .records import ALREADY_COMPRESSED
+from .reports.records import ALREADY_COMPRESSED
 
 _MULTIPLIES = {"linear", "matmul", "conv"}
 

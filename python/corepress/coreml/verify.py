@@ -25,12 +25,12 @@ from ..sources import MANIFEST, unchanged
 from .decoded import Pair, Undecodable, decoded_pairs, distance, finite, in_decibels, same_stored
 from .decompressor import release
 from .format.package import Package, place_of
+from .format.values import MINIMUM_BLOB_COUNT, ValueReader
 from .program.program import Definition, Program, Reference
 from .program.raising import raise_parts, raised_prefixes
 from .program.renames import read_renamed
 from .program.skeleton import differences
 from .program.storage import steps
-from .program.values import MINIMUM_BLOB_COUNT, ValueReader
 from .rewrite.driver import StrPath
 
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ..coreml.format.data_types import BY_NAME, DataType
 from ..coreml.format.messages import message_classes
 from ..coreml.format.schema import Model, serialize_model
+from ..coreml.format.values import MINIMUM_BLOB_COUNT, Tensor, blob_value, inline_value, type_message
 from ..coreml.format.weight_file import WeightFileWriter
-from ..coreml.program.values import MINIMUM_BLOB_COUNT, Tensor, blob_value, inline_value, type_message
 from ..sources import MANIFEST
 from .shapes import SHAPES
 

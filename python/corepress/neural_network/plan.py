@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ..arrays import as_threads
 from ..coreml.plan import Plan, PlannedWeight
-from ..coreml.records import ChangeRecord
-from ..coreml.report import WeightRecord
+from ..coreml.reports.records import ChangeRecord
+from ..coreml.reports.report import WeightRecord
 from ..sources import unchanged
 from .document import LayerPlace
 from .layers import LayerWeight

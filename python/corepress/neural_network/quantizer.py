@@ -9,7 +9,7 @@ from typing import Any, overload
 
 from .. import system
 from ..arrays import as_threads
-from ..coreml.report import Report
+from ..coreml.reports.report import Report
 from ..coreml.rewrite.driver import ProgressCallback
 from ..sources import unchanged
 from .model_io import StrPath, is_path, like_given, name_of, open_model, open_writer, size_of

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
-from ..coreml.report import Progress, WeightRecord
+from ..coreml.reports.report import Progress, WeightRecord
 from ..coreml.rewrite.driver import ProgressCallback
 from ..errors import Skip, UnsuitableWeightError
 from .document import Document, LayerPlace

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...errors import FormatError
 from ...specs import Palettize, Prune, Quantize, Spec
 from ...tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
-from ..program.values import Tensor
+from ..format.values import Tensor
 from . import palettized, quantized, sparse
 from .form import OperationForm, Output, Parameters, Types, UnsupportedForm
 from .palettized import MOST_WEIGHTS_PER_BYTE

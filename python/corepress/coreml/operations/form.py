@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...errors import FormatError
 from ...tensors import CompressedTensor
 from ..format.data_types import DataType
-from ..program.values import Tensor
+from ..format.values import Tensor
 
 # What an operation is given: stored values, or what an operation before it yields.
 Parameters: TypeAlias = Mapping[str, Tensor | CompressedTensor]

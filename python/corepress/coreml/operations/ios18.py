@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...tensors import PalettizedTensor, QuantizedTensor, Support, pack_codes
 from ..format.data_types import DataType, data_type_of
-from ..program.values import Tensor
+from ..format.values import Tensor
 from .form import OperationForm, Output
 
 LUT_TO_DENSE = "constexpr_lut_to_dense"

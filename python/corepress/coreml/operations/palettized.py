@@ -14,7 +14,7 @@ from ...kernels import pack_bits
 from ...specs import Palettize
 from ...tensors import PalettizedTensor, QuantizedTensor, SparseTensor, Support
 from ...tensors.blocks import common_grid, fold_scale
-from ..program.values import Tensor
+from ..format.values import Tensor
 from .form import OperationForm, Output, Parameters, Types, UnsupportedForm, dense_shape, packed_bytes, parameter
 from .ios18 import (
     LUT_TO_DENSE,

@@ -21,7 +21,7 @@ from ...tensors import (
     unpack_codes,
 )
 from ...tensors.blocks import common_grid, refine, require_divisors, shift_scale
-from ..program.values import Tensor
+from ..format.values import Tensor
 from .form import OperationForm, Output, Parameters, Types, UnsupportedForm, packed_bytes, parameter, scalar
 from .ios18 import (
     BLOCKWISE_SHIFT_SCALE,

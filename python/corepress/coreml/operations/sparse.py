@@ -6,7 +6,7 @@ import numpy as np
 
 from ...errors import FormatError
 from ...tensors import PalettizedTensor, QuantizedTensor, SparseTensor
-from ..program.values import Tensor
+from ..format.values import Tensor
 from . import palettized, quantized
 from .form import OperationForm, Parameters, Types, UnsupportedForm, dense_shape, packed_bytes, parameter
 from .ios18 import SPARSE_TO_DENSE, sparse_to_dense

@@ -15,7 +15,7 @@ from ..format.kinds import holds_networks, model_in_words
 from ..format.messages import parse_message
 from ..format.package import Package
 from ..format.schema import Model, read_model, serialize_model
-from .values import nested_values, tensor_type
+from ..format.values import nested_values, tensor_type
 
 FIRST_IOS18_VERSION = 9
 _OPSET = re.compile(r"CoreML(\d{1,4})")

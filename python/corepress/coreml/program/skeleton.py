@@ -8,8 +8,8 @@ from typing import Any
 from ...errors import FormatError
 from ..format.messages import parse_message
 from ..format.schema import DescribedModel, Model
+from ..format.values import nested_values, tensor_type
 from .program import is_definition, label_of, nested_path, programs_of
-from .values import nested_values, tensor_type
 
 
 def differences(first: Any, second: Any) -> Iterator[str]:

@@ -7,9 +7,9 @@ from math import prod
 
 from ...errors import FormatError
 from ..format.data_types import DataType
+from ..format.values import MINIMUM_BLOB_COUNT, ValueReader, tensor_type
 from ..operations import describe
 from .program import Definition, Program, Weight, weights_of
-from .values import MINIMUM_BLOB_COUNT, ValueReader, tensor_type
 
 _MOST_STEPS = 256  # that a constant is made of; known joint forms have three operations and their parameters
 

@@ -15,12 +15,12 @@ from ...overlap import Result, Task
 from ...sources import unchanged
 from ..format.package import Package
 from ..format.package_writer import PackageWriter
+from ..format.values import ValueReader
 from ..operations import OperationForm
 from ..program.program import Program, Weight
 from ..program.storage import check_stored, stored_bytes, visible_weights
-from ..program.values import ValueReader
-from ..records import identity
-from ..report import Progress, Report, WeightRecord
+from ..reports.records import identity
+from ..reports.report import Progress, Report, WeightRecord
 from .rewriter import Edit, rewrite
 
 ProgressCallback = Callable[[Progress], None]

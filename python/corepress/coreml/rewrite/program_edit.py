@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..format.schema import Operation
+from ..format.values import Tensor, type_message
 from ..operations import OperationForm, Output
 from ..program.program import Definition, Program, Weight
 from ..program.storage import steps
-from ..program.values import Tensor, type_message
 
 
 class Installation:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from ...overlap import Result, RunAhead, Task
 from ..format.data_types import DataType
+from ..format.values import MINIMUM_BLOB_COUNT, Tensor, ValueReader, blob_value, inline_value
 from ..format.weight_file import BlobRecord, WeightFileReader
 from ..operations import OperationForm
 from ..program.program import BlobKey, Definition, Program, Reference, Weight
 from ..program.raising import raise_parts
 from ..program.storage import steps
-from ..program.values import MINIMUM_BLOB_COUNT, Tensor, ValueReader, blob_value, inline_value
 from .program_edit import Installation
 
 

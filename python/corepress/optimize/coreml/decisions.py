@@ -13,10 +13,10 @@ import numpy as np
 from ...config import as_config
 from ...coreml.compressor import Decision, Decisions, require_half_axes
 from ...coreml.format.data_types import FLOATS
+from ...coreml.format.values import MINIMUM_BLOB_COUNT, tensor_type
 from ...coreml.operations import check_steps
 from ...coreml.program.program import FIRST_IOS18_VERSION, Consumer, Definition, Program, Weight, label_of
 from ...coreml.program.storage import is_compressed, steps
-from ...coreml.program.values import MINIMUM_BLOB_COUNT, tensor_type
 from ...coreml.selection import expected_skip, select
 from ...errors import NonFiniteError, Skip, TooFewZerosError, TooManyValuesError
 from ...specs import Palettize, Prune, Spec

@@ -1,0 +1,135 @@
+// The values of one group as weighted points on a line: all that scalar k-means needs to know of them.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "algo/palettize/float_buckets.h"
+#include "algo/palettize/kmeans1d.h"
+#include "core/half.h"
+#include "core/span.h"
+#include "core/stop.h"
+#include "core/workspace.h"
+
+namespace corepress {
+
+// One group of a tensor: `layout.outer` runs of `layout.run` values.
+template <typename Bits>
+struct GroupView {
+    static constexpr int64_t kUnwatched = int64_t{1} << 22;  // values between two looks at whether to stop
+
+    const Bits* values;
+    GroupLayout layout;
+    int64_t group;
+    const float* importance = nullptr;  // of each value of the tensor, or null: all alike
+
+    int64_t size() const { return layout.group_size(); }
+    // Calls body(values, length) over the part [begin, end) of the group's own order.
+    template <typename Body>
+    void for_each(int64_t begin, int64_t end, Body&& body) const {
+        for (int64_t look = begin + kUnwatched; begin < end;) {
+            const int64_t within = begin % layout.run;
+            const int64_t length = std::min({layout.run - within, end - begin, kUnwatched});
+            if (begin >= look) {
+                check_stop();
+                look = begin + kUnwatched;
+            }
+            body(values + layout.offset(begin / layout.run, group) + within, length);
+            begin += length;
+        }
+    }
+    // The same with body(values, importance, length).
+    template <typename Body>
+    void for_each_weighted(int64_t begin, int64_t end, Body&& body) const {
+        for_each(begin, end, [&](const Bits* run, int64_t length) { body(run, importance + (run - values), length); });
+    }
+};
+
+// Adds a point to those that ascend; -0 joins 0. Values and weights that change while they are read several times may
+// give anything: here they become finite, and what does not ascend joins the point before. So there always is a point,
+// and k-means finds what it relies on.
+inline void append_point(double value, double weight, std::vector<Point>& points) {
+    constexpr double kLargest = static_cast<double>(std::numeric_limits<float>::max()), kMost = 0x1p200;
+    value = std::min(std::max(-kLargest, value), kLargest);  // in this order, NaN is the first
+    weight = std::min(std::max(std::numeric_limits<double>::min(), weight), kMost);
+    if (!points.empty() && !(points.back().value < value)) {
+        points.back().weight += weight;
+    } else {
+        points.push_back({value, weight});
+    }
+}
+
+// A cut settles between the last point of a cluster and the first of the next. Where these are whole buckets, either
+// may hold the best cut: both are marked, to be replaced by their values. Whether any was that is not replaced yet.
+template <typename Bucket>
+bool mark_cuts(const std::vector<int32_t>& ends, const std::vector<uint32_t>& point_buckets,
+               const std::vector<Bucket>& buckets, std::vector<uint8_t>& refined) {
+    bool any = false;
+    const auto mark = [&](uint32_t bucket) {
+        if (refined[bucket] != 0 || buckets[bucket].count < 2) return;
+        refined[bucket] = 1;
+        any = true;
+    };
+    for (size_t cluster = 0; cluster + 1 < ends.size(); ++cluster) {
+        const size_t end = static_cast<size_t>(ends[cluster]);
+        mark(point_buckets[end - 1]);
+        mark(point_buckets[end]);
+    }
+    return any;
+}
+
+// Collects a group's points. A large group of halves goes through a histogram of all 65,536 patterns. A large group of
+// floats is first counted by the upper 16 bits of its keys, then in some 32,768 buckets, finer where a fine cut is
+// worth more; a bucket keeps its exact sum. Then `refine` replaces the buckets that hold a cut, and their neighbours,
+// by the values in them, so that the cuts between clusters are settled to the value. All sums are integers, hence the
+// same for every thread count. A small group is sorted.
+//
+// An object keeps its memory between groups and serves one caller at a time, which may use several threads.
+template <typename Bits>
+class Distribution {
+public:
+    using Key = typename Format<Bits>::Key;
+
+    // Distinct values, or means of buckets, ascending, with their counts. -0 counts as 0.
+    Span<const Point> points() const { return {points_.data(), point_count_}; }
+    bool has_every_value() const { return !bucketed_; }
+    // Otherwise there are no points.
+    bool is_finite() const { return finite_; }
+
+    void collect(const GroupView<Bits>& group, int threads);
+    // After a solution with these ends: true if points were replaced and another solution is called for.
+    bool refine(const GroupView<Bits>& group, const std::vector<int32_t>& ends, int threads);
+
+private:
+    struct Bucket {
+        uint64_t count = 0;
+        uint64_t low_sum = 0;  // of the keys' lower 16 bits
+    };
+    struct Counts {
+        std::vector<uint32_t> patterns;
+        std::vector<Bucket> buckets;
+        std::vector<Key> keys;
+    };
+
+    void add_sorted(std::vector<Key>& keys);
+    void count_patterns(const GroupView<Bits>& group, int threads);
+    bool counted_nonfinite() const;
+    void add_patterns(int64_t most);
+    void count_buckets(const GroupView<Bits>& group, int threads);
+    void add_buckets();
+
+    bool bucketed_ = false, finite_ = true;
+    std::vector<Point> points_;  // and room for more
+    int64_t point_count_ = 0;
+    std::vector<uint32_t> point_buckets_;  // the bucket each point stands for, or belongs to once refined
+    std::vector<uint8_t> refined_;         // per bucket: whether its values are points of their own
+    std::vector<uint32_t> patterns_;       // counts by upper 16 bits as stored; 0 between groups, as workers' are
+    FloatBuckets division_;
+    std::vector<Bucket> buckets_;
+    std::vector<Key> keys_;
+    WorkspacePool<Counts> workers_;
+};
+
+}  // namespace corepress

@@ -1,0 +1,154 @@
+"""What all records of constants tell, and the parts that their tables and totals share."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ...reporting.tables import Column, format_bytes
+from ..program.position_tables import is_position_table
+from ..program.program import Weight
+
+ALREADY_COMPRESSED = "already compressed"
+
+
+@dataclass(frozen=True)
+class ConstantRecord:
+    """One constant.
+
+    Attributes
+    ----------
+    name, function : str
+        Name of the constant and of the function it stands in; of shared constants, the first.
+    consumers : tuple of str
+        Types of the operations that use it.
+    shape : tuple of int
+        Shape.
+    dtype : str
+        Element type of the decompressed values.
+    """
+
+    name: str
+    function: str
+    consumers: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
+    @property
+    def position_table(self) -> bool:
+        """Whether it is a rotary table or another table of positions, by its name and consumers."""
+        return is_position_table(self.name, self.consumers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return dataclasses.asdict(self) | {
+            "consumers": list(self.consumers),
+            "shape": list(self.shape),
+            "position_table": self.position_table,
+        }
+
+
+@dataclass(frozen=True)
+class ChangeRecord(ConstantRecord):
+    """One constant that is stored anew, or not; beside the attributes of `ConstantRecord`:
+
+    Attributes
+    ----------
+    status : str
+        What is done.
+    method : str or None
+        How, if something is done.
+    reason : str or None
+        Why nothing is done.
+    planned : bool
+        Whether a kept constant is of a kind that no config means: small, a vector, not a float, compressed before.
+    bits_per_weight : float
+        Stored bits per weight afterwards, tables and scales included.
+    bytes_before, bytes_after : int
+        Stored bytes, tables and scales included.
+    """
+
+    status: str
+    method: str | None
+    reason: str | None
+    planned: bool
+    bits_per_weight: float
+    bytes_before: int
+    bytes_after: int
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """The constants that are left unchanged for one reason.
+
+    Attributes
+    ----------
+    reason : str
+        Why.
+    weights : int
+        Number of constants.
+    bytes : int
+        What they occupy.
+    planned : bool
+        Whether none of them is of a kind that a config selects.
+    """
+
+    reason: str
+    weights: int
+    bytes: int
+    planned: bool
+
+    def __str__(self) -> str:
+        return (
+            f"{self.weights} {'weight' if self.weights == 1 else 'weights'}, {format_bytes(self.bytes)}: {self.reason}"
+        )
+
+
+def unchanged_by_reason(records: Iterable[ChangeRecord]) -> tuple[Unchanged, ...]:
+    """What is left unchanged, reason by reason, the most bytes first."""
+    by_reason: dict[str, list[ChangeRecord]] = {}
+    for record in records:
+        if record.reason is not None:
+            by_reason.setdefault(record.reason, []).append(record)
+    totals = [
+        Unchanged(reason, len(kept), sum(each.bytes_after for each in kept), all(each.planned for each in kept))
+        for reason, kept in by_reason.items()
+    ]
+    return tuple(sorted(totals, key=lambda total: -total.bytes))
+
+
+def identity(weight: Weight) -> dict[str, Any]:
+    """The fields of a `ConstantRecord`."""
+    first = weight.first
+    return {
+        "name": first.name,
+        "function": first.function,
+        "consumers": weight.consumer_types,
+        "shape": first.shape,
+        "dtype": first.data_type.name,
+    }
+
+
+def bits_per_weight(nbytes: int, records: Iterable[ConstantRecord]) -> float:
+    """Bits that each of the records' weights takes of so many bytes; 0 if there are none."""
+    count = sum(record.size for record in records)
+    return 8.0 * nbytes / count if count else 0.0
+
+
+def _used_by(record: ConstantRecord) -> str:
+    return (", ".join(record.consumers) or "-") + (" (position table)" if record.position_table else "")
+
+
+IDENTITY_COLUMNS = (
+    Column("weight", lambda record: record.name),
+    Column("used by", _used_by),
+    Column("shape", lambda record: "x".join(map(str, record.shape))),
+)

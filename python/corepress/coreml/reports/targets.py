@@ -1,0 +1,239 @@
+"""Encodings that are known to be refused or slow somewhere, as data, each with where that is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ...specs import Palettize, Prune, Quantize, Spec
+
+_OVERVIEW = "coremltools guide, Optimization Overview"
+_AVAILABILITY = "coremltools guide, What's New in optimization"
+_QUANTIZATION = "coremltools guide, Quantization Performance"
+_PALETTIZATION = "coremltools guide, Palettization Performance"
+_FORGE = "Anemll/anemll-forge QUANTIZATION_NOTES, one laboratory's measurements on M6"
+_EXPORTER = "coremltools' exporter, which moves such a scale before the look-up"
+_PER_CHANNEL_SCALE = "https://github.com/apple/coremltools/pull/2688"
+
+# The newest specification version that a system loads.
+NEWEST_VERSION = {"ios16": 7, "ios17": 8, "ios18": 9, "ios26": 10}
+
+
+@dataclass(frozen=True)
+class TargetWarning:
+    """Why an encoding may not do what was hoped for on a target.
+
+    Attributes
+    ----------
+    target : str
+        The target that was asked about.
+    message : str
+        What is known, and what to use instead.
+    source : str
+        Who says so.
+    weights : tuple of str
+        The weights it is about; empty for the package as a whole.
+    """
+
+    target: str
+    message: str
+    source: str
+    weights: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        count = f"{len(self.weights)} {'weight' if len(self.weights) == 1 else 'weights'}: " if self.weights else ""
+        return f"{self.target}: {count}{self.message} [{self.source}]"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {**vars(self), "weights": list(self.weights)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TargetWarning:
+        """The reverse of `to_dict`."""
+        return cls(**{**values, "weights": tuple(values["weights"])})
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a weight is to be stored, as far as the rules ask: the steps, and the output channel axis of its consumer."""
+
+    steps: tuple[Spec, ...]
+    rank: int
+    output_axis: int | None
+
+    @property
+    def palette(self) -> Palettize | None:
+        """The palettization among the steps."""
+        return next((step for step in self.steps if isinstance(step, Palettize)), None)
+
+    @property
+    def integers(self) -> Quantize | None:
+        """The quantization among the steps."""
+        return next((step for step in self.steps if isinstance(step, Quantize)), None)
+
+    @property
+    def pruned(self) -> bool:
+        """Whether the steps prune."""
+        return any(isinstance(step, Prune) for step in self.steps)
+
+    @property
+    def cluster_dim(self) -> int:
+        """Weights per table entry."""
+        return 1 if self.palette is None else self.palette.cluster_dim
+
+    @property
+    def grouped(self) -> bool:
+        """Whether it has several tables."""
+        return self.palette is not None and self.palette.granularity == "per_grouped_channel"
+
+    def is_output_axis(self, axis: int | None) -> bool:
+        """Whether an axis is the output channel axis, or left to be."""
+        return axis is None or self.output_axis is None or (axis - self.output_axis) % max(self.rank, 1) == 0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One thing that is known of some targets."""
+
+    targets: tuple[str, ...]
+    applies: Callable[[Encoding], bool]
+    message: str
+    source: str
+
+
+def version_target(specification_version: int) -> str:
+    """Name what is true of all packages of a version in a rule's targets."""
+    return f"specification version {specification_version}"
+
+
+def _across_inputs(encoding: Encoding) -> bool:
+    palette = encoding.palette
+    grouped = encoding.grouped or encoding.cluster_dim > 1
+    return palette is not None and grouped and not encoding.is_output_axis(palette.channel_axis)
+
+
+def _table_values(encoding: Encoding) -> int:
+    palette = encoding.palette
+    return 0 if palette is None or palette.nbits is None else 2**palette.nbits * encoding.cluster_dim
+
+
+RULES = (
+    Rule(
+        (version_target(9),),
+        lambda encoding: encoding.palette is not None and encoding.palette.enable_per_channel_scale,
+        "a per-channel scale is stored as a table per channel before specification version 10; "
+        "granularity='per_grouped_channel' with group_size=1 takes as many bytes and loses less",
+        _EXPORTER,
+    ),
+    Rule(
+        ("ane", "ios26"),
+        lambda encoding: encoding.palette is not None and encoding.palette.enable_per_channel_scale,
+        "a per-channel scale around a table fails to load on the Neural Engine of macOS 26; "
+        "use enable_per_channel_scale=False",
+        _PER_CHANNEL_SCALE,
+    ),
+    Rule(
+        ("ane",),
+        lambda encoding: _table_values(encoding) > 256,
+        "a table of more than 256 values (entries times cluster_dim) does not run on the Neural Engine; "
+        "use fewer bits or a smaller cluster_dim",
+        _FORGE,
+    ),
+    Rule(
+        ("ane",),
+        lambda encoding: encoding.cluster_dim > 1 and encoding.grouped,
+        "several tables of vectors fall back to the CPU; use granularity='per_tensor'",
+        _FORGE,
+    ),
+    Rule(
+        ("ane",),
+        _across_inputs,
+        "groups and vectors along other axes than the output channels fall back to the CPU; leave channel_axis to "
+        "the operation",
+        _FORGE,
+    ),
+    Rule(
+        ("ane",),
+        lambda encoding: encoding.grouped and encoding.cluster_dim == 1,
+        "several tables cost 20 to 47 % of the time that one table takes",
+        _FORGE,
+    ),
+    Rule(
+        ("ane",),
+        lambda encoding: encoding.palette is not None and encoding.palette.nbits in (3, 6),
+        "3 and 6 bits are read as 4 and 8: smaller, but no faster",
+        _FORGE,
+    ),
+    Rule(
+        ("ane",),
+        lambda encoding: encoding.integers is not None and encoding.integers.granularity == "per_block",
+        "scales per block suit the GPU; on the Neural Engine use granularity='per_channel'",
+        _QUANTIZATION,
+    ),
+    Rule(
+        ("gpu",),
+        lambda encoding: encoding.palette is not None,
+        "tables save memory on the GPU but speed up the Neural Engine; for speed on the GPU quantize to int4 with "
+        "granularity='per_block'",
+        _OVERVIEW,
+    ),
+    Rule(
+        ("gpu",),
+        lambda encoding: encoding.pruned,
+        "sparse weights gain speed on the Neural Engine and the CPU, not on the GPU",
+        _OVERVIEW,
+    ),
+    Rule(
+        ("ios16",),
+        lambda encoding: True,
+        "weights are decompressed to float16 before the model runs: smaller files, but the same memory and speed",
+        _AVAILABILITY,
+    ),
+)
+
+
+class TargetLint:
+    """Collects what is known against the encodings of a run, for one target.
+
+    Parameters
+    ----------
+    target : str or None
+        The target; None finds only what is true of all packages of a version.
+    """
+
+    def __init__(self, target: str | None) -> None:
+        self._target = target
+        self._package: list[TargetWarning] = []
+        self._found: dict[Rule, list[str]] = {}
+        self._names = {target} if target else set()
+
+    def check_version(self, specification_version: int) -> None:
+        """Look at the package."""
+        self._names.add(version_target(specification_version))
+        newest = NEWEST_VERSION.get(self._target or "", specification_version)
+        if self._target and specification_version > newest:
+            message = (
+                f"the package has specification version {specification_version}, but {self._target} loads versions up "
+                f"to {newest}; convert with an older minimum_deployment_target"
+            )
+            self._package.append(TargetWarning(self._target, message, "specification versions of Core ML"))
+
+    def check(self, name: str, encoding: Encoding) -> None:
+        """Look at one weight."""
+        for rule in RULES:
+            if self._names.intersection(rule.targets) and rule.applies(encoding):
+                self._found.setdefault(rule, []).append(name)
+
+    def warnings(self, compressed: Iterable[str]) -> tuple[TargetWarning, ...]:
+        """What was found, of the weights that were compressed in the end."""
+        names = set(compressed)
+        found = [
+            TargetWarning(
+                next(name for name in rule.targets if name in self._names), rule.message, rule.source, weights
+            )
+            for rule, checked in self._found.items()
+            if (weights := tuple(name for name in checked if name in names))
+        ]
+        return (*self._package, *found)
