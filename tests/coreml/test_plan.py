@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from corepress import Config, coreml
 from corepress.compression import apply
 from corepress.coreml.format.package import directory_size
-from corepress.coreml.meta_tensors import phantom
+from corepress.coreml.meta_tensors import meta_tensor
 from corepress.coreml.operations import lower
 from corepress.specs import Palettize, Prune, Quantize
 
@@ -148,7 +148,7 @@ def test_steps_on_top_of_each_other_are_estimated():
         ([Quantize(channel_axis=0), Palettize(nbits=4)], count // 2 + 16 + 2 * 64),
     ]
     for steps, expected in cases:
-        form, exact = phantom(tuple(steps), (64, 32), np.dtype(np.float16), 9)
+        form, exact = meta_tensor(tuple(steps), (64, 32), np.dtype(np.float16), 9)
         assert not exact
         assert sum(tensor.nbytes for tensor in form.parameters.values()) == pytest.approx(expected, abs=2)
 
@@ -163,7 +163,7 @@ def test_steps_on_top_of_each_other_are_estimated():
     ],
 )
 def test_quantized_tables_and_scales_weigh_what_they_are_said_to(steps, version):
-    form, exact = phantom(tuple(steps), (64, 96), np.dtype(np.float16), version)
+    form, exact = meta_tensor(tuple(steps), (64, 96), np.dtype(np.float16), version)
     tensor = np.random.default_rng(0).normal(0, 0.1, (64, 96)).astype(np.float16)
     for step in steps:
         tensor = apply(tensor, step)
@@ -177,7 +177,7 @@ def test_quantized_tables_and_scales_weigh_what_they_are_said_to(steps, version)
     st.sampled_from([np.float16, np.float32]),
     st.integers(0, 2**32 - 1),
 )
-def test_phantoms_weigh_what_real_tensors_weigh(spec, shape, dtype, seed):
+def test_meta_tensors_weigh_what_real_tensors_weigh(spec, shape, dtype, seed):
     """For distinct magnitudes other than zero, sizes of pruned weights are certain too, thresholds aside."""
     size = math.prod(shape)
     weight = np.random.default_rng(seed).permutation(size).astype(dtype).reshape(shape) + dtype(1)
@@ -188,7 +188,7 @@ def test_phantoms_weigh_what_real_tensors_weigh(spec, shape, dtype, seed):
         spec = dataclasses.replace(spec, block_size=(1, *(0 for _ in shape[1:])))
     assume(not isinstance(spec, Prune) or spec.n_m_ratio is None or shape[1] >= spec.n_m_ratio[1])
     real = lower(apply(weight, spec), 9)
-    form, _ = phantom((spec,), tuple(shape), np.dtype(dtype), 9)
+    form, _ = meta_tensor((spec,), tuple(shape), np.dtype(dtype), 9)
     assert form.type == real.type
     assert form.parameters.keys() == real.parameters.keys()
     for name, tensor in form.parameters.items():

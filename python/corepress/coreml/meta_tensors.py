@@ -28,7 +28,7 @@ class Phantom(NamedTuple):
     exact: bool
 
 
-def phantom(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.dtype[Any], version: int) -> Phantom:
+def meta_tensor(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.dtype[Any], version: int) -> Phantom:
     """Tell how a weight will be stored.
 
     Parameters

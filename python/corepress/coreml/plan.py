@@ -29,7 +29,7 @@ from .format.data_types import DataType
 from .format.package import Package
 from .format.values import ValueReader
 from .format.weight_file import BlobRecord, WeightFileLayout, WeightFileReader
-from .meta_tensors import phantom
+from .meta_tensors import meta_tensor
 from .operations import MOST_WEIGHTS_PER_BYTE, OperationForm
 from .program.program import Program, Weight
 from .program.storage import check_stored, is_compressed, stored_bytes, visible_weights
@@ -365,7 +365,7 @@ def _form(weight: Weight, decisions: Decisions, decision: Decision) -> tuple[Ope
             f"{first.where}: shape {first.shape} is more than {stored_bytes(weight)} stored bytes decode to"
         )
     try:
-        form, exact = phantom(decision.steps, first.shape, first.data_type.dtype, first.version)
+        form, exact = meta_tensor(decision.steps, first.shape, first.data_type.dtype, first.version)
     except TooLargeTablesError as failure:
         raise decisions.kept(weight, Skip(failure.reason)) from None
     return form, exact and first.operation.type == "const"
