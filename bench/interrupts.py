@@ -31,8 +31,7 @@ from rich.table import Table
 
 import corepress as cp
 import documents
-from corepress import coreml
-from corepress.benchmark.machine import cpus
+from corepress import coreml, system
 from corepress.benchmark.packages import build_package
 from weights import normal
 
@@ -248,7 +247,7 @@ def build_program(folder: Path) -> str | None:
 
 
 def print_table(results: list[Measured], console: Console) -> None:
-    table = Table(title=f"seconds from SIGINT to the end, {cp.simd_level()}, {cpus()} CPUs")
+    table = Table(title=f"seconds from SIGINT to the end, {cp.simd_level()}, {system.current.cpus()} CPUs")
     for title in ("from", "call", "whole call", "median", "longest", "signals", "wrong"):
         table.add_column(title, justify="left" if title in ("from", "call", "wrong") else "right")
     for each in results:

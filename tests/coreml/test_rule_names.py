@@ -8,6 +8,7 @@ from coreml_helpers import digest
 
 from corepress import Config, coreml
 from corepress.config.patterns import NamePatterns, readings
+from corepress.coreml.program.position_tables import is_position_table
 
 Q, K, UP = (
     f"model_layers_{{}}_{name}_weight_to_fp16" for name in ("self_attn_q_proj", "self_attn_k_proj", "mlp_up_proj")
@@ -133,9 +134,9 @@ def test_position_tables_are_marked_and_can_be_left_out(decoder, tmp_path):
 
 
 def test_names_of_layers_are_no_position_tables():
-    assert not coreml.records.is_position_table("rotary_proj_weight", ["linear"])
-    assert not coreml.records.is_position_table("cosine_table", ["gather"])
-    assert coreml.records.is_position_table("encoder_position_embeddings_weight", ["gather"])
+    assert not is_position_table("rotary_proj_weight", ["linear"])
+    assert not is_position_table("cosine_table", ["gather"])
+    assert is_position_table("encoder_position_embeddings_weight", ["gather"])
 
 
 @pytest.mark.parametrize(

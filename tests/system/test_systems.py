@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from corepress import coreml, get_library, interrupts, native, system
+from corepress.coreml.format.package import Package
 from corepress.errors import FormatError
 from corepress.system import linux, macos, posix
 from corepress.system.base import System
@@ -160,7 +161,7 @@ def test_what_is_inside(tmp_path):
 
 @pytest.mark.parametrize("name", ["C:", "weight.bin:stream", "NUL", "com1.txt", "a.", "b ", "a*b", "a\tb", "CONOUT$"])
 def test_names_that_windows_has_no_files_of(package, monkeypatch, name):
-    opened = coreml.package.Package.open(package)
+    opened = Package.open(package)
     use(monkeypatch, Windows())
     with pytest.raises(FormatError, match="which cannot name a file here"):
         opened.locate(f"@model_path/{name}/weight.bin")
