@@ -15,10 +15,10 @@ COUNT, SHAPE = 20, (1024, 4096)
 RUN = """
 import json, sys
 from corepress import coreml
-from corepress.coreml import pipeline
+from corepress import overlap
 from corepress import system
 source, destination, dense, config, ahead, behind = sys.argv[1:]
-pipeline.MOST_BYTES_AHEAD, pipeline.MOST_BYTES_BEHIND = int(ahead), int(behind)
+overlap.MOST_BYTES_AHEAD, overlap.MOST_BYTES_BEHIND = int(ahead), int(behind)
 coreml.inspect(source)
 before = system.current.peak_memory()
 coreml.compress(source, destination, json.loads(config), num_threads=2)

@@ -248,7 +248,7 @@ def test_a_source_that_changes_before_the_end_is_no_result(package, tmp_path):
 def _killed(package, destination, moment):
     """A process that ends without cleaning up when it calls a function of the writer's module."""
     code = (
-        "import os, sys; from corepress import coreml, system; from corepress.coreml import package_writer\n"
+        "import os, sys; from corepress import coreml, system; from corepress.coreml.format import package_writer\n"
         "system.current.exchange = lambda first, second: False\n"
         f"{moment} = lambda *_: os._exit(9)\n"
         "coreml.compress(sys.argv[1], sys.argv[2], {'quantize': {}}, overwrite=True)"

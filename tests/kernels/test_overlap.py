@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from corepress import overlap as pipeline
+from corepress import overlap
 from corepress.overlap import RunAhead, Task, WriteBehind
 
 
@@ -38,7 +38,7 @@ def test_an_error_is_raised_where_its_result_is_asked_for():
 
 
 def test_no_more_tasks_begin_than_the_budget_holds(monkeypatch):
-    monkeypatch.setattr(pipeline, "MOST_BYTES_AHEAD", 100)
+    monkeypatch.setattr(overlap, "MOST_BYTES_AHEAD", 100)
     begun, enough = [], threading.Event()
 
     def work(index):
@@ -57,7 +57,7 @@ def test_no_more_tasks_begin_than_the_budget_holds(monkeypatch):
 
 
 def test_a_task_beyond_the_budget_runs_all_the_same(monkeypatch):
-    monkeypatch.setattr(pipeline, "MOST_BYTES_AHEAD", 100)
+    monkeypatch.setattr(overlap, "MOST_BYTES_AHEAD", 100)
     sizes = [1000, 0, 1000, 50, 50]
     with RunAhead([Task(lambda threads, size=size: size, size) for size in sizes], 2) as ahead:
         assert [result() for result in ahead.results()] == sizes
@@ -68,7 +68,7 @@ def test_a_task_beyond_the_budget_runs_all_the_same(monkeypatch):
     [(60, 8, 4, 8), (50, 8, 4, 4), (25, 8, 4, 2), (1, 8, 4, 2), (1, 3, 9, 1), (1, 2, 1, 2), (0, 1, 1, 1)],
 )
 def test_threads_are_shared_by_those_that_fit_side_by_side(monkeypatch, nbytes, num_threads, count, share):
-    monkeypatch.setattr(pipeline, "MOST_BYTES_AHEAD", 100)
+    monkeypatch.setattr(overlap, "MOST_BYTES_AHEAD", 100)
     with RunAhead([Task(lambda threads: threads, nbytes)] * count, num_threads) as ahead:
         assert {result() for result in ahead.results()} == {share}
 
@@ -111,7 +111,7 @@ def test_writes_happen_in_order():
 
 
 def test_a_caller_waits_while_too_many_bytes_are_pending(monkeypatch):
-    monkeypatch.setattr(pipeline, "MOST_BYTES_BEHIND", 100)
+    monkeypatch.setattr(overlap, "MOST_BYTES_BEHIND", 100)
     blocked, written = threading.Event(), []
 
     def slow():
@@ -144,7 +144,7 @@ def test_a_write_that_fails_drops_the_others_and_is_raised():
 
 
 def test_a_failed_write_stops_its_caller(monkeypatch):
-    monkeypatch.setattr(pipeline, "MOST_BYTES_BEHIND", 10)
+    monkeypatch.setattr(overlap, "MOST_BYTES_BEHIND", 10)
     asked = []
 
     def run():
