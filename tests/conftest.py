@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from fnmatch import fnmatch
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -12,6 +14,32 @@ from hypothesis import settings
 # How long an example takes tells of the machine's other work, not of ours.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+# What `pytest -m quick` runs: one look at every part, without processes that are started, and without long calls.
+QUICK = (
+    "layers/*",
+    "smoke/*",
+    "kernels/*",
+    "coreml/test_operations.py",
+    "coreml/test_package.py",
+    "neural_network/test_networks.py",
+)
+LONG = ("kernels/test_memory_of_calls.py", "kernels/test_changing_arrays.py", "kernels/test_interrupts.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the quick tests."""
+    for item in items:
+        name = item.path.relative_to(Path(__file__).parent).as_posix()
+        if any(fnmatch(name, each) for each in QUICK) and name not in LONG:
+            item.add_marker(pytest.mark.quick)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """No workers for a file or a test that is named: starting them takes longer than most of these run."""
+    named = [Path(argument.partition("::")[0]).is_file() for argument in config.args]
+    return 0 if named and all(named) else None
 
 
 class SkipWithoutCoremltools(MetaPathFinder):
