@@ -95,6 +95,8 @@ constexpr ValueKernels<Bits, typename Format<Bits>::Key> value_kernels() {
         dequantize_columns<Bits>,
         divide<Bits>,
         multiply<Bits>,
+        divide_columns<Bits>,
+        multiply_columns<Bits>,
         load_affines<Bits>,
         choose_affines<Bits, Key>,
         add_fit<Bits>,

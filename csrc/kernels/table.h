@@ -155,6 +155,9 @@ struct ValueKernels {
     void (*divide)(const Bits* values, int64_t count, float divisor, Bits* quotients);
     // products[i] = values[i] * factor, likewise.
     void (*multiply)(const Bits* values, int64_t count, float factor, Bits* products);
+    // The same, row-major [rows, columns], with a number per column.
+    void (*divide_columns)(const Bits* values, int64_t rows, int64_t columns, const float* divisors, Bits* quotients);
+    void (*multiply_columns)(const Bits* values, int64_t rows, int64_t columns, const float* factors, Bits* products);
     // Affines from what is stored of them; zero_points may be null: all 0.
     void (*load_affines)(const Bits* scales, const uint8_t* zero_points, int64_t count, bool is_signed,
                          Affine* affines);

@@ -88,7 +88,9 @@ def test_gathering_codes(count, nbits):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "shape", [*SHAPES, (3, 700), (2, 2500), (257, 24), (41, 512), (41, 513), (5, 64, 3), (300, 7, 9)]
+)
 def test_normalizing_channels(shape, dtype):
     weight = _weight(shape, dtype)
     weight.reshape(shape[0], -1)[0] = 0

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <vector>
 
+#include "algo/common/block_pieces.h"
+#include "algo/common/key_ranges.h"
 #include "algo/prune/mask_pieces.h"
 #include "core/half.h"
 #include "core/parallel.h"
@@ -134,43 +136,87 @@ void gather_codes(const uint8_t* packed, int64_t count, int nbits, const uint8_t
     });
 }
 
+namespace {
+
+// A tensor of channels as blocks, which are taken by rows where channels alternate often.
+BlockLayout channels_of(const GroupLayout& layout) {
+    return BlockLayout({{1, layout.outer}, {layout.groups, layout.run}});
+}
+
+// Calls of_run(values' place, count, scale) and of_columns(place, rows, columns, scales) for the parts of a tensor.
+template <typename Bits, typename OfRun, typename OfColumns>
+void for_each_scaled(const BlockLayout& layout, const Bits* scales, int threads, const OfRun& of_run,
+                     const OfColumns& of_columns) {
+    WorkspacePool<std::vector<float>> workers;
+    for_each_piece(layout, threads, [&](int64_t begin, int64_t end) {
+        const auto of_row = workers.borrow();
+        const auto runs = [&](int64_t group, int64_t offset, int64_t count, int64_t length) {
+            for (int64_t i = 0; i < count; ++i) {
+                of_run(offset + i * length, length, Format<Bits>::to_float(scales[group + i]));
+            }
+        };
+        const auto rows = [&](int64_t group, int64_t column, int64_t offset, int64_t count, int64_t columns) {
+            of_row->resize(static_cast<size_t>(columns));
+            for (int64_t i = 0; i < columns; ++i) {
+                (*of_row)[static_cast<size_t>(i)] = Format<Bits>::to_float(scales[group + (column + i) / layout.run()]);
+            }
+            of_columns(offset, count, columns, of_row->data());
+        };
+        walk(layout, begin, end, runs, rows);
+    });
+}
+
 template <typename Bits>
-void normalize(const Bits* values, const GroupLayout& layout, int threads, Bits* scales, Bits* quotients) {
-    using Key = typename Format<Bits>::Key;
+struct LargestMagnitudes {
+    Ranges<KeyOf<Bits>> scratch;
+    std::vector<Bits> found;  // of each channel
+};
+
+}  // namespace
+
+template <typename Bits>
+void normalize(const Bits* values, const GroupLayout& given, int threads, Bits* scales, Bits* quotients) {
+    using Key = KeyOf<Bits>;
     const auto& kernels = kernels_for<Bits>(corepress::kernels());
-    WorkspacePool<std::vector<Bits>> workers;
-    parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
-        auto largest = workers.borrow();
-        largest->resize(static_cast<size_t>(layout.groups), 0);
-        for_each_run(layout, begin, end, [&](int64_t group, int64_t offset, int64_t length) {
-            Key low = 0, high = 0;  // of zero
-            kernels.run_key_ranges(values + offset, 1, length, &low, &high);
-            const Bits most = std::max(bits_from_key<Bits>(high),
-                                       static_cast<Bits>(bits_from_key<Bits>(low) & Format<Bits>::kMagnitude));
-            Bits& found = (*largest)[static_cast<size_t>(group)];
+    const BlockLayout layout = channels_of(given);
+    WorkspacePool<LargestMagnitudes<Bits>> workers;
+    for_each_piece(layout, threads, [&](int64_t begin, int64_t end) {
+        const auto largest = workers.borrow();
+        largest->found.resize(static_cast<size_t>(layout.groups()), 0);
+        find_ranges(values, layout, begin, end, largest->scratch, [&](int64_t group, Key low, Key high) {
+            const Bits most =
+                std::max(bits_from_key<Bits>(std::max(high, Key{0})),
+                         static_cast<Bits>(bits_from_key<Bits>(std::min(low, Key{0})) & Format<Bits>::kMagnitude));
+            Bits& found = largest->found[static_cast<size_t>(group)];
             found = std::max(found, most);
         });
     });
-    for (int64_t group = 0; group < layout.groups; ++group) {
+    for (int64_t group = 0; group < layout.groups(); ++group) {
         Bits most = 0;
-        for (const auto& worker : workers.objects()) most = std::max(most, (*worker)[static_cast<size_t>(group)]);
+        for (const auto& worker : workers.objects()) most = std::max(most, worker->found[static_cast<size_t>(group)]);
         scales[group] = most == 0 ? Format<Bits>::from_float(1.0f) : most;
     }
-    parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
-        for_each_run(layout, begin, end, [&](int64_t group, int64_t offset, int64_t length) {
-            kernels.divide(values + offset, length, Format<Bits>::to_float(scales[group]), quotients + offset);
+    for_each_scaled(
+        layout, scales, threads,
+        [&](int64_t offset, int64_t count, float scale) {
+            kernels.divide(values + offset, count, scale, quotients + offset);
+        },
+        [&](int64_t offset, int64_t rows, int64_t columns, const float* divisors) {
+            kernels.divide_columns(values + offset, rows, columns, divisors, quotients + offset);
         });
-    });
 }
 
 template <typename Bits>
 void denormalize(const Bits* quotients, const GroupLayout& layout, const Bits* scales, int threads, Bits* values) {
     const auto& kernels = kernels_for<Bits>(corepress::kernels());
-    parallel_pieces(layout.size(), kGrain, threads, [&](int64_t begin, int64_t end) {
-        for_each_run(layout, begin, end, [&](int64_t group, int64_t offset, int64_t length) {
-            kernels.multiply(quotients + offset, length, Format<Bits>::to_float(scales[group]), values + offset);
+    for_each_scaled(
+        channels_of(layout), scales, threads,
+        [&](int64_t offset, int64_t count, float scale) {
+            kernels.multiply(quotients + offset, count, scale, values + offset);
+        },
+        [&](int64_t offset, int64_t rows, int64_t columns, const float* factors) {
+            kernels.multiply_columns(quotients + offset, rows, columns, factors, values + offset);
         });
-    });
 }
 
 template void look_up(const uint8_t*, const BlockLayout&, int, const uint8_t*, const uint8_t*, int, Span<uint8_t>);

@@ -405,7 +405,7 @@ def _palettize_quotients(
     if table is not None:
         luts = rounded_tables(dtype, [table], nbits)
     elif spec.mode == "uniform":
-        ends = np.array([[piece.min(), piece.max()] for piece in quotients.pieces() if piece.size] or [[0, 0]], dtype)
+        ends = np.array([_extremes(piece) for piece in quotients.pieces() if piece.size] or [(0, 0)], dtype)
         outermost = _Job(np.array([ends.min(), ends.max()]), None, (1,), infinities=False)
         luts = _encode([outermost], [None], nbits, spec.mode, num_threads)[0][0].table.reshape(1, -1)
     else:
@@ -423,6 +423,19 @@ def _palettize_quotients(
 
     packed = joined(quotients.size, nbits, indices())
     return PalettizedTensor((quotients.size,), packed, luts.reshape(1, -1, 1), nbits)
+
+
+def _extremes(values: NDArray[Any]) -> tuple[Any, Any]:
+    """The smallest and the largest of finite values."""
+    if values.itemsize != 2:
+        return values.min(), values.max()
+    # NumPy compares halves one by one; as integers, whose order is theirs once negative ones are turned round, it does
+    # not.
+    bits = values.view(np.int16)
+    turned = bits ^ ((bits >> 15) & np.int16(0x7FFF))
+    ends = np.array([turned.min(), turned.max()])
+    lowest, highest = (ends ^ ((ends >> 15) & np.int16(0x7FFF))).view(values.dtype)
+    return lowest, highest
 
 
 def _counted_table(values: NDArray[Any], counts: NDArray[Any], nbits: int, num_threads: int) -> NDArray[Any]:

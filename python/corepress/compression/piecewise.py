@@ -85,8 +85,12 @@ class GroupPlaces:
             before += numbers.size
 
     def _numbers(self, start: int, stop: int) -> NDArray[Any]:
-        numbers = np.arange(start, stop) // self._run % self.count
-        return numbers.astype(np.uint16 if self.count <= 1 << 16 else np.uint32)
+        run, first, last = self._run, start // self._run, (stop - 1) // self._run
+        numbers = np.arange(first, last + 1) % self.count
+        lengths = np.full(numbers.size, run)
+        lengths[0] = min(stop, (first + 1) * run) - start
+        lengths[-1] = stop - max(start, last * run)
+        return numbers.astype(np.uint16 if self.count <= 1 << 16 else np.uint32).repeat(lengths)
 
 
 def _survivors(numbers: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[Any]:
