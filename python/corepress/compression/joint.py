@@ -163,6 +163,12 @@ def _palettize_codes(tensor: QuantizedTensor, spec: Palettize, groups: tuple[int
     return replace(tensor, data=data)
 
 
+def require_scales_of_tables(where: str, spec: Quantize) -> None:
+    """ValueError, whose message begins with `where`, unless a spec can quantize the tables of a palettized tensor."""
+    if spec.granularity == "per_block":
+        raise ValueError(f"{where}: a lut has one scale per table, or per_tensor one for all; not per_block")
+
+
 def _palettize_counted(
     tensor: QuantizedTensor, spec: Palettize, groups: tuple[int, ...], fits: Fits
 ) -> PalettizedTensor:
@@ -351,8 +357,7 @@ def quantize_table(tensor: CompressedTensor, spec: Quantize, fit: FitScales) -> 
         raise _refusal("quantize", tensor)
     if spec.dtype not in _INTEGER_TABLES:
         raise ValueError(f"quantize: a lut becomes int8 or uint8, not {spec.dtype}")
-    if spec.granularity == "per_block":
-        raise ValueError("quantize: a lut has one scale per table, or per_tensor one for all; not per_block")
+    require_scales_of_tables("quantize", spec)
     rank = len(tensor.full_shape)
     counts = tensor.group_counts if spec.granularity == "per_channel" else (1,) * rank
     return replace(tensor, lut=fit(tensor.lut, (*counts, 1, 1)))

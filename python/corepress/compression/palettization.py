@@ -31,6 +31,7 @@ from ..tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, Spars
 from ..tensors import base as tensor_base
 from . import joint
 from .custom_palettization import palettize_by
+from .divisions import group_counts
 from .piecewise import joined
 from .quotients import Quotients, normalize
 from .vector_palettization import palettize_vectors
@@ -544,16 +545,10 @@ def _palettize_unique(job: _Job, nbits: int | None, num_threads: int) -> Measure
 
 
 def _palette_groups(array: NDArray[Any] | CompressedTensor, spec: Palettize) -> tuple[int, ...]:
-    """Number of groups along each axis."""
+    """Number of groups along each axis of an array that has elements."""
     if array.size == 0:
         raise ValueError(f"palettize: weight has no elements (shape {array.shape})")
-    group_counts = [1] * len(array.shape)
-    if spec.granularity == "per_grouped_channel":
-        axis = checked_axis("palettize", "channel_axis", spec.channel_axis or 0, array.shape)
-        fitted = spec.fitted(array.shape, axis)
-        if fitted.granularity == "per_grouped_channel":
-            group_counts[axis] = array.shape[axis] // fitted.group_size
-    return tuple(group_counts)
+    return group_counts(spec, array.shape)
 
 
 def given_table(verb: str, name: str, values: Any) -> NDArray[np.float64]:

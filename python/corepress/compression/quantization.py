@@ -14,16 +14,15 @@ from ..arrays import (
     as_threads,
     as_weight,
     block_layout,
-    checked_axis,
     is_list,
     item,
     not_finite,
     not_finite_count,
 )
-from ..errors import IndivisibleError
 from ..specs import Quantize
 from ..tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 from . import joint
+from .divisions import block_counts
 from .palettization import Measured
 
 
@@ -201,7 +200,7 @@ def quantize_measured(
             if array.size == 0:
                 raise ValueError(f"quantize: weight has no elements (shape {array.shape})")
             arrays.append(array)
-            blocks.append(_block_counts(spec, array.shape))
+            blocks.append(block_counts(spec, array.shape))
             checked_importances.append(as_importance("quantize", importance, array))
     return _quantize_blocks(arrays, spec, blocks, checked_importances, num_threads, in_list=in_list, measured=measured)
 
@@ -213,11 +212,11 @@ def _quantize_tensor(weight: Any, spec: Quantize, num_threads: int) -> Compresse
 
     if not isinstance(weight, CompressedTensor):
         array = as_weight("quantize", weight)
-        return fit(array, _block_counts(spec, array.shape))
+        return fit(array, block_counts(spec, array.shape))
     if isinstance(weight, SparseTensor) and isinstance(weight.values, np.ndarray):
         if weight.size == 0:
             raise ValueError(f"quantize: weight has no elements (shape {weight.shape})")
-        counts, values = _block_counts(spec, weight.shape), as_weight("quantize", weight.values)
+        counts, values = block_counts(spec, weight.shape), as_weight("quantize", weight.values)
         nonfinite = _core.count_nonfinite(values, num_threads)
         if nonfinite:
             raise not_finite_count("quantize", nonfinite, weight.shape)
@@ -249,33 +248,3 @@ def _quantize_blocks(
         offsets = None if symmetric and is_signed else zero_point.view(storage).reshape(counts)
         quantized.append((QuantizedTensor(array.shape, data, scale.reshape(counts), offsets, spec.dtype), noise))
     return quantized
-
-
-def _block_counts(spec: Quantize, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Number of blocks along each axis."""
-    sizes = [0] * len(shape)
-    if spec.granularity == "per_block" and not isinstance(spec.block_size, int):
-        if len(spec.block_size) != len(shape):
-            raise ValueError(f"quantize: block_size {spec.block_size} must have one entry per axis (shape {shape})")
-        sizes = list(spec.block_size)
-    elif spec.granularity != "per_tensor":
-        output = checked_axis("quantize", "channel_axis", spec.channel_axis or 0, shape)
-        sizes[output] = 1
-        if spec.granularity == "per_block" and isinstance(spec.block_size, int):
-            sizes[input_axis(spec.channel_axis or 0, shape)] = spec.block_size
-    for axis, (size, length) in enumerate(zip(sizes, shape, strict=True)):
-        if size and length % size:
-            which = "last axis" if axis == len(shape) - 1 else f"axis {axis} of length"
-            raise IndivisibleError(f"quantize: {which} {length} is not a multiple of block_size {size} (shape {shape})")
-    return tuple(length // size if size else 1 for size, length in zip(sizes, shape, strict=True))
-
-
-def input_axis(output_axis: int, shape: tuple[int, ...]) -> int:
-    """The input channel axis that goes with an output channel axis in coremltools' operations."""
-    pairs = {0: 1, 1: 0, -1: -2, -2: -1}
-    if output_axis not in pairs:
-        raise ValueError(
-            f"quantize: a block_size of one number needs a channel_axis of 0, 1, -1 or -2, not {output_axis}; "
-            f"give one per axis (shape {shape})"
-        )
-    return checked_axis("quantize", "block_size's input axis", pairs[output_axis], shape)

@@ -14,6 +14,7 @@ from ..arrays import checked_axis, item
 from ..errors import TooManyValuesError
 from ..specs import PALETTE_BITS, Palettize
 from ..tensors import PalettizedTensor
+from .divisions import group_counts
 
 _PIECE = 1 << 16  # vectors
 
@@ -52,7 +53,7 @@ def palettize_vectors(
     for index, array in enumerate(arrays):
         with item("palettize", index if in_list else None):
             axes.append(_vector_axis(array, spec))
-            groups.append(_group_count(array.shape, axes[-1], spec))
+            groups.append(group_counts(spec, array.shape)[axes[-1]])
             if spec.mode == "unique":
                 widths.append(_bits_for_distinct(array, axes[-1], groups[-1], spec))
     if spec.mode == "unique":
@@ -82,11 +83,6 @@ def _vector_axis(array: NDArray[Any], spec: Palettize) -> int:
     if array.size == 0:
         raise ValueError(f"palettize: weight has no elements (shape {array.shape})")
     return checked_axis("palettize", "channel_axis", spec.channel_axis or 0, array.shape)
-
-
-def _group_count(shape: tuple[int, ...], axis: int, spec: Palettize) -> int:
-    fitted = spec.fitted(shape, axis)
-    return shape[axis] // fitted.group_size if fitted.granularity == "per_grouped_channel" else 1
 
 
 def _bits_for_distinct(array: NDArray[Any], axis: int, group_count: int, spec: Palettize) -> int:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from .. import compression
 from ..arrays import as_threads
+from ..compression.divisions import input_axis
 from ..compression.metrics import error
-from ..compression.quantization import input_axis
 from ..config import Config, ConfigLike, as_config
 from ..errors import IndivisibleError, NonFiniteError, Skip, UnsuitableWeightError
 from ..specs import Palettize, Prune, Quantize, Spec

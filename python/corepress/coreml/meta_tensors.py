@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compression.divisions import block_counts, group_counts
 from ..specs import PALETTE_BITS, Palettize, Prune, Quantize, Spec
 from ..tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor, packed_size
 from .format.data_types import BY_NAME
@@ -73,11 +74,11 @@ def _tensor(spec: Spec, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Compres
             output = (spec.channel_axis or 0) % len(shape)
             scale = _zeros(tuple(length if axis == output else 1 for axis, length in enumerate(shape)), dtype)
         nbits, length = spec.nbits or PALETTE_BITS[-1], spec.cluster_dim
-        lut = _zeros((*_group_counts(spec, shape), 2**nbits, length), dtype)
+        lut = _zeros((*group_counts(spec, shape), 2**nbits, length), dtype)
         axis = (spec.channel_axis or 0) % len(shape) if length > 1 else None
         return PalettizedTensor(shape, _zeros(packed_size(size // length, nbits)), lut, nbits, axis, scale)
     if isinstance(spec, Quantize):
-        return _quantized(shape, _block_counts(spec, shape), spec, dtype)
+        return _quantized(shape, block_counts(spec, shape), spec, dtype)
     nnz = _expected_nnz(spec, shape)
     mask = np.zeros(packed_size(size, 1), np.uint8)
     mask[: nnz // 8] = 0xFF
@@ -94,24 +95,6 @@ def _quantized(
     zero_point = None if symmetric else np.zeros(counts, storage)
     data = _zeros(packed_size(prod(shape), nbits))
     return QuantizedTensor(shape, data, _zeros(counts, dtype), zero_point, spec.dtype)
-
-
-def _group_counts(spec: Palettize, shape: tuple[int, ...]) -> tuple[int, ...]:
-    counts = [1] * len(shape)
-    if spec.granularity == "per_grouped_channel":
-        axis = (spec.channel_axis or 0) % len(shape)
-        counts[axis] = shape[axis] // spec.group_size
-    return tuple(counts)
-
-
-def _block_counts(spec: Quantize, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if spec.granularity == "per_tensor":
-        return (1,) * len(shape)
-    if spec.granularity == "per_channel":
-        output = (spec.channel_axis or 0) % len(shape)
-        return tuple(length if axis == output else 1 for axis, length in enumerate(shape))
-    assert not isinstance(spec.block_size, int), "the compressor fills in one block size per axis"
-    return tuple(length // size if size else 1 for length, size in zip(shape, spec.block_size, strict=True))
 
 
 def _is_certain(spec: Spec) -> bool:
@@ -152,7 +135,7 @@ def _estimated_bytes(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.
             vector = spec.cluster_dim
             entry_bytes = -(-bits // 8)
             nbits = spec.nbits or PALETTE_BITS[-1]
-            table_bytes += prod(_group_counts(spec, shape)) * 2**nbits * vector * entry_bytes
+            table_bytes += prod(group_counts(spec, shape)) * 2**nbits * vector * entry_bytes
             if spec.enable_per_channel_scale:
                 extra += shape[(spec.channel_axis or 0) % len(shape)] * dtype.itemsize
             count, bits = count // vector, nbits
@@ -161,5 +144,5 @@ def _estimated_bytes(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.
             table_bytes = table_bytes * nbits // (8 * dtype.itemsize)
         else:
             bits, _ = QUANTIZED_DTYPES[spec.dtype]
-            extra += prod(_block_counts(spec, shape)) * dtype.itemsize
+            extra += prod(block_counts(spec, shape)) * dtype.itemsize
     return packed_size(count, bits) + table_bytes + extra

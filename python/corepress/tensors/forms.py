@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from .. import _core
 from ..arrays import as_threads, block_layout, find_group_layout
 from ..intake import BYTES, NUMBERS
+from ..specs import PALETTE_BITS
 from .base import (
     PIECE,
     QUANTIZED_DTYPES,
@@ -88,7 +89,7 @@ class PalettizedTensor(CompressedTensor):
         self._settle(
             "nbits", "vector_axis", optional=("vector_axis", "scale"), indices=BYTES, lut=NUMBERS, scale=NUMBERS
         )
-        self._require(self.nbits in (1, 2, 3, 4, 6, 8), f"nbits must be 1, 2, 3, 4, 6 or 8, not {self.nbits}")
+        self._require(self.nbits in PALETTE_BITS, f"nbits must be 1, 2, 3, 4, 6 or 8, not {self.nbits}")
         self._require_support(self.support)
         rank = len(self.full_shape)
         self._require(

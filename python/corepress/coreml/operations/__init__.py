@@ -13,10 +13,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ...compression.joint import require_scales_of_tables
 from ...errors import FormatError
 from ...specs import Palettize, Prune, Quantize, Spec
 from ...tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 from ..format.values import Tensor
+from ..format.versions import IOS15, IOS16, IOS18, IOS26
 from . import palettized, quantized, sparse
 from .form import OperationForm, Output, Parameters, Types, UnsupportedForm
 from .palettized import MOST_WEIGHTS_PER_BYTE
@@ -38,18 +40,17 @@ __all__ = [
     "lower",
 ]
 
-_IOS15, _IOS16, _IOS18, _IOS26 = 6, 7, 9, 10
-FIRST_VERSION = _IOS16  # of specifications, with compressed weights
-RAISABLE_VERSION = _IOS15  # its programs become ones of `FIRST_VERSION` where that is asked for
+FIRST_VERSION = IOS16  # of specifications, with compressed weights
+RAISABLE_VERSION = IOS15  # its programs become ones of `FIRST_VERSION` where that is asked for
 # From each of these versions on, the next one not included.
 _LOWER: dict[type[CompressedTensor], dict[int, Callable[[Any], OperationForm]]] = {
     PalettizedTensor: {
-        _IOS16: palettized.lower_ios16,
-        _IOS18: palettized.lower_ios18,
-        _IOS26: palettized.lower_ios26,
+        IOS16: palettized.lower_ios16,
+        IOS18: palettized.lower_ios18,
+        IOS26: palettized.lower_ios26,
     },
-    QuantizedTensor: {_IOS16: quantized.lower_ios16, _IOS18: quantized.lower_ios18, _IOS26: quantized.lower_ios26},
-    SparseTensor: {_IOS16: sparse.lower_ios16, _IOS18: sparse.lower_ios18},
+    QuantizedTensor: {IOS16: quantized.lower_ios16, IOS18: quantized.lower_ios18, IOS26: quantized.lower_ios26},
+    SparseTensor: {IOS16: sparse.lower_ios16, IOS18: sparse.lower_ios18},
 }
 _LIFT: dict[str, Callable[[Parameters], CompressedTensor | Tensor]] = {
     palettized.LUT_TO_DENSE: palettized.lift,
@@ -94,7 +95,7 @@ def check(spec: Spec, version: int, declared: int | None = None) -> None:
     given = _in_words(version, declared)
     if version < RAISABLE_VERSION:
         raise ValueError(
-            f"{spec.verb}: compressed weights need specification version {_IOS16} (iOS 16), but {given}; "
+            f"{spec.verb}: compressed weights need specification version {IOS16} (iOS 16), but {given}; "
             f"{_convert_again('iOS16')}"
         )
     needed = None
@@ -102,16 +103,16 @@ def check(spec: Spec, version: int, declared: int | None = None) -> None:
         needed = palettized.needs_ios18(spec)
     elif isinstance(spec, Quantize):
         needed = quantized.needs_ios18(spec)
-    if needed and version < _IOS18:
+    if needed and version < IOS18:
         what, instead = needed
         raise ValueError(
-            f"{spec.verb}: {what} needs specification version {_IOS18} (iOS 18), but {given}; {instead}, or "
+            f"{spec.verb}: {what} needs specification version {IOS18} (iOS 18), but {given}; {instead}, or "
             f"{_convert_again('iOS18')}"
         )
     scaled_vectors = isinstance(spec, Palettize) and spec.cluster_dim > 1 and spec.enable_per_channel_scale
-    if scaled_vectors and version < _IOS26:
+    if scaled_vectors and version < IOS26:
         raise ValueError(
-            f"{spec.verb}: enable_per_channel_scale with cluster_dim above 1 needs specification version {_IOS26} "
+            f"{spec.verb}: enable_per_channel_scale with cluster_dim above 1 needs specification version {IOS26} "
             f"(iOS 26), but {given}; leave one out, or {_convert_again('iOS26')}"
         )
 
@@ -153,9 +154,9 @@ def check_steps(specs: Sequence[Spec], version: int, declared: int | None = None
     steps = ", then ".join(verbs)
     if len(set(verbs)) < len(verbs):
         raise ValueError(f"config: {steps}: each step can be taken once")
-    if version < _IOS18:
+    if version < IOS18:
         raise ValueError(
-            f"config: joint compression ({steps}) needs specification version {_IOS18} (iOS 18), but "
+            f"config: joint compression ({steps}) needs specification version {IOS18} (iOS 18), but "
             f"{_in_words(version, declared)}; {_convert_again('iOS18')}"
         )
     scales = next((spec for spec in specs if isinstance(spec, Quantize)), None)
@@ -166,8 +167,8 @@ def check_steps(specs: Sequence[Spec], version: int, declared: int | None = None
         return
     if scales.dtype not in ("int8", "uint8"):
         raise ValueError(f"config: {steps}: tables hold int8 or uint8, not {scales.dtype}")
-    if specs.index(palette) < specs.index(scales) and scales.granularity == "per_block":
-        raise ValueError(f"config: {steps}: a lut has one scale per table, or per_tensor one for all; not per_block")
+    if specs.index(palette) < specs.index(scales):
+        require_scales_of_tables(f"config: {steps}", scales)
     if specs.index(scales) < specs.index(palette) and palette.enable_per_channel_scale:
         raise ValueError(f"config: {steps}: enable_per_channel_scale is for weights, not for their codes")
 

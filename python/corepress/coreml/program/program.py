@@ -16,8 +16,8 @@ from ..format.messages import parse_message
 from ..format.package import Package
 from ..format.schema import Model, read_model, serialize_model
 from ..format.values import nested_values, tensor_type
+from ..format.versions import IOS18
 
-FIRST_IOS18_VERSION = 9
 _OPSET = re.compile(r"CoreML(\d{1,4})")
 _PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
 
@@ -283,7 +283,7 @@ class Program:
         matches = map(_OPSET.fullmatch, opsets)
         versions = {int(match.group(1)) + 1 if match else default for match in matches}
         version = min(versions, default=default)
-        if version < FIRST_IOS18_VERSION <= max(versions, default=version):
+        if version < IOS18 <= max(versions, default=version):
             names = ", ".join(f"CoreML{each - 1}" for each in sorted(versions))
             raise ValueError(f"{self._package.root}: opsets {names} in one program need different forms of one weight")
         return version

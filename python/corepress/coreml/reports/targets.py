@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...specs import Palettize, Prune, Quantize, Spec
+from ..format.versions import IOS16, IOS17, IOS18, IOS26
 
 _OVERVIEW = "coremltools guide, Optimization Overview"
 _AVAILABILITY = "coremltools guide, What's New in optimization"
@@ -17,7 +18,7 @@ _EXPORTER = "coremltools' exporter, which moves such a scale before the look-up"
 _PER_CHANNEL_SCALE = "https://github.com/apple/coremltools/pull/2688"
 
 # The newest specification version that a system loads.
-NEWEST_VERSION = {"ios16": 7, "ios17": 8, "ios18": 9, "ios26": 10}
+NEWEST_VERSION = {"ios16": IOS16, "ios17": IOS17, "ios18": IOS18, "ios26": IOS26}
 
 
 @dataclass(frozen=True)

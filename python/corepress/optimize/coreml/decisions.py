@@ -14,8 +14,9 @@ from ...config import as_config
 from ...coreml.compressor import Decision, Decisions, require_half_axes
 from ...coreml.format.data_types import FLOATS
 from ...coreml.format.values import MINIMUM_BLOB_COUNT, tensor_type
+from ...coreml.format.versions import IOS18
 from ...coreml.operations import check_steps
-from ...coreml.program.program import FIRST_IOS18_VERSION, Consumer, Definition, Program, Weight, label_of
+from ...coreml.program.program import Consumer, Definition, Program, Weight, label_of
 from ...coreml.program.storage import is_compressed, steps
 from ...coreml.selection import expected_skip, select
 from ...errors import NonFiniteError, Skip, TooFewZerosError, TooManyValuesError
@@ -197,7 +198,7 @@ class PeerDecisions(Decisions):
 
     def _require_version(self, given: Any, version: int) -> None:
         """Refuse what needs iOS 18 in coremltools' words."""
-        if version >= FIRST_IOS18_VERSION:
+        if version >= IOS18:
             return
         what, granularity = None, getattr(getattr(given, "granularity", None), "name", "").lower()
         if granularity in ("per_grouped_channel", "per_block"):
