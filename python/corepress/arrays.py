@@ -131,7 +131,9 @@ def not_finite(verb: str, array: NDArray[Any], num_threads: int | None) -> NonFi
     """Return the error for an array with NaN or infinite values."""
     count = _core.count_nonfinite(array, num_threads)
     if count == 0:
-        return NonFiniteError(f"{verb}: values were NaN or infinite and are finite now: the array changed meanwhile")
+        return NonFiniteError(
+            f"{verb}: values were NaN or infinite and are finite now: the array changed during the call"
+        )
     return not_finite_count(verb, count, array.shape)
 
 

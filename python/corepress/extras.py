@@ -41,7 +41,7 @@ def missing(module: str) -> str:
     if extra.name == "coremltools" and not _has_coremltools_wheel():
         version = ".".join(map(str, sys.version_info[:2]))
         return (
-            f"{extra.package} is not installed, and is not offered for Python {version} on {platform.system()} "
+            f"{extra.package} is not installed, and is not available for Python {version} on {platform.system()} "
             f"{platform.machine()}; use Python 3.10 to 3.13 on macOS or on Linux x86-64"
         )
     return f"{extra.package} is not installed; pip install 'corepress[{extra.name}]'"

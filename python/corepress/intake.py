@@ -199,7 +199,7 @@ def as_output(verb: str, out: Any, shape: tuple[int, ...], dtype: Any, *sources:
         found = [f"{array.dtype} {array.shape}", *(fault for fault, fine in faults.items() if not fine)]
         raise ValueError(f"{rule}, not {', '.join(found)}")
     if any(np.may_share_memory(array, source) for source in sources):  # exact for contiguous arrays
-        raise ValueError(f"{verb}: out must not share memory with what is read; give an array of its own")
+        raise ValueError(f"{verb}: out must not share memory with what is read; give a separate array")
     return array
 
 

@@ -50,4 +50,4 @@ def get_library() -> str:
     for path in places:
         if os.path.isfile(path):
             return path
-    raise FileNotFoundError(f"get_library: no {' or '.join(places)}; install corepress again")
+    raise FileNotFoundError(f"get_library: no {' or '.join(places)}; reinstall corepress")

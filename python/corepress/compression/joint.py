@@ -48,7 +48,7 @@ _FORMS = (
 
 
 def _refusal(verb: str, tensor: CompressedTensor) -> TypeError:
-    return TypeError(f"{verb}: {tensor!r} cannot be compressed further so; {_FORMS}")
+    return TypeError(f"{verb}: {tensor!r} cannot be compressed further in this way; {_FORMS}")
 
 
 @dataclass(frozen=True)

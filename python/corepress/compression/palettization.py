@@ -219,7 +219,7 @@ def palettize(
         if spec.cluster_dim != 1:
             raise ValueError(f"palettize: give lut or cluster_dim {cluster_dim}, not both")
         if spec.nonfinite == "table":
-            raise ValueError("palettize: nonfinite 'table' makes a table of its own; give no lut")
+            raise ValueError("palettize: nonfinite 'table' makes its own table; leave out lut")
         width_for(table.size, spec.nbits)
     if importance is not None and (table is not None or spec.mode != "kmeans"):
         raise ValueError("palettize: importance is for mode 'kmeans' and no lut")
@@ -483,7 +483,7 @@ def _require_room(job: _Job, spec: Palettize) -> None:
     if nans:
         raise NonFiniteError(f"palettize: {nans} of {values.size} values are NaN (shape {job.array.shape})")
     if spec.nbits == 1 and np.logical_and.reduce(kinds).any():
-        rule = "a table of 2 entries has none left for finite values beside -inf and inf"
+        rule = "a table of 2 entries has no entry left for finite values besides -inf and inf"
         raise NonFiniteError(f"palettize: nbits 1, {rule} (shape {job.array.shape})")
 
 

@@ -325,20 +325,22 @@ def _weight_config(value: Any, where: str) -> WeightConfig:
             return WeightConfig((), threshold)
     steps = value if isinstance(value, list | tuple) else [value]
     if not steps:
-        raise ValueError(f"config: {where + ': ' if where else ''}0 steps; give one at least, or null to keep weights")
+        raise ValueError(
+            f"config: {where + ': ' if where else ''}0 steps; give at least one, or null to leave weights unchanged"
+        )
     parsed = tuple(_located(where, lambda step=step: _step(step)) for step in steps)  # type: ignore[misc]
     return WeightConfig(parsed, threshold)
 
 
 def _steps_under(key: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Values with a step that stands beside other keys moved under `key`, where steps are looked for."""
+    """Move a step that is given next to other keys under `key`, where steps are looked up."""
     given = [each for each in values if each != key and (each in SPECS or each == _STEPS)]
     if not given:
         return values
     if key in values:
-        raise ValueError(f"config: {given[0]!r} stands beside {key!r}; steps are a list, in their order, under {key!r}")
+        raise ValueError(f"config: {given[0]!r} cannot be given next to {key!r}; list the steps in order under {key!r}")
     if len(given) > 1:
-        raise ValueError(f"config: steps {', '.join(map(repr, given))} must be a list, in their order")
+        raise ValueError(f"config: steps {', '.join(map(repr, given))} must be a list, in order")
     steps = values[_STEPS] if given[0] == _STEPS else {given[0]: values[given[0]]}
     return {key: steps} | {name: value for name, value in values.items() if name != given[0]}
 
@@ -362,7 +364,7 @@ def _rules(given: Any, key: str) -> tuple[Rule, ...]:
             raise ValueError(f"config: {key}: each entry must be a pair (pattern, steps), not {pair!r}")
         pattern, value = pair
         if not isinstance(pattern, str) or not pattern:
-            raise ValueError(f"config: {key}: a name must be a text, not {pattern!r}")
+            raise ValueError(f"config: {key}: a name must be a string, not {pattern!r}")
         _located(f"{key} {pattern!r}", lambda pattern=pattern: NamePatterns([pattern]))  # type: ignore[misc]
         rules.append(Rule(pattern, _weight_config(value, f"{key} {pattern!r}")))
     return tuple(rules)
@@ -371,7 +373,7 @@ def _rules(given: Any, key: str) -> tuple[Rule, ...]:
 def _checked_threshold(value: Any, where: str) -> int:
     threshold = whole(value)
     if threshold is None or threshold < 0:
-        raise ValueError(f"{where}weight_threshold must be a whole number from 0 on, not {value!r}")
+        raise ValueError(f"{where}weight_threshold must be a whole number of at least 0, not {value!r}")
     return threshold
 
 

@@ -36,18 +36,18 @@ def read_config_file(path: Path) -> Any:
         near = [each.name for each in path.parent.glob("*") if each.suffix.lower() in FILE_SUFFIXES]
         raise FileNotFoundError(f"{path}: no such config file{suggestion(path.name, near)}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text in UTF-8 ({error.reason} at byte {error.start})") from error
+        raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     return parse_json(text) if suffix == ".json" else parse_yaml(text)
 
 
 def parse_json(text: str) -> Any:
-    """Values of JSON in which no key stands twice."""
+    """Values of JSON in which no key occurs twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key, value in pairs:
             if key in values:
-                raise ValueError(f"config: key {key!r} stands twice")
+                raise ValueError(f"config: key {key!r} occurs twice")
             values[key] = value
         return values
 
@@ -60,7 +60,7 @@ def parse_json(text: str) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """Values of YAML in which no key stands twice; ``1e-3`` is a number, as in YAML 1.2."""
+    """Values of YAML in which no key occurs twice; ``1e-3`` is a number, as in YAML 1.2."""
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]  # its types are not installed everywhere
@@ -72,9 +72,9 @@ def parse_yaml(text: str) -> Any:
             key = loader.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if not isinstance(key, str | int | float | bool | None):
-                raise ValueError(f"config: line {line}: a key must be a text")
+                raise ValueError(f"config: line {line}: a key must be a string")
             if key in values:
-                raise ValueError(f"config: line {line}: key {key!r} stands twice")
+                raise ValueError(f"config: line {line}: key {key!r} occurs twice")
             values[key] = loader.construct_object(value_node, deep=True)
         return values
 

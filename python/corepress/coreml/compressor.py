@@ -287,7 +287,7 @@ def _require_vectors(cluster_dim: int, axis: int, weight: Weight) -> None:
     length = weight.first.shape[axis]
     for groups in weight.groups if axis == 0 else {1}:
         if groups is None:
-            raise Skip("its convolution's groups are not known beforehand, so vectors might join them")
+            raise Skip("the groups of its convolution are not known in advance, so vectors might span them")
         if length % groups or length // groups % cluster_dim:
             part = "" if groups == 1 else f" in {groups} groups"
             raise Skip(f"cluster_dim {cluster_dim} does not divide axis {axis} of length {length}{part}")

@@ -149,7 +149,7 @@ class Plan:
         before, after = format_bytes(self.bytes_before), format_bytes(self.bytes_after)
         certainty = "exactly" if self.exact else "estimated, it depends on the values:"
         return (
-            f"{self.compressed} to compress, {self.kept} to keep; {before} -> {after} ({certainty} "
+            f"{self.compressed} to compress, {self.kept} unchanged; {before} -> {after} ({certainty} "
             f"{self.bytes_after:,} bytes), {self.bits_per_weight:.2f} bits/weight"
         )
 

@@ -136,7 +136,7 @@ def _tell(directory: Path, original: Original, results: list[Result]) -> None:
     plot = f"  {PLOT:24}quality against size, as a picture\n" if (directory / PLOT).exists() else ""
     console.print(
         f"{format_count(original.weights)} weights. Bits: per weight, tables and scales included. SNR: of all\n"
-        "weights that were compressed; worst: of the one that lost most. Time: from package to package.\n\n"
+        "compressed weights; worst: of the weight that lost most. Time: end to end.\n\n"
         f"In {directory}:\n"
         f"{plot}"
         f"  {ORIGINAL:24}the model, float16\n"

@@ -79,8 +79,8 @@ _CONVOLUTIONS = ("convolution", "convolution3d")
 _LSTMS = ("uniDirectionalLSTM", "biDirectionalLSTM")
 # Layers whose weights stay as they are.
 _UNTOUCHED = {
-    "layerNormalization": "Core ML takes float32 only for this layer",
-    "activation": "the parameters of an activation are few",
+    "layerNormalization": "Core ML accepts only float32 for this layer",
+    "activation": "activations have few parameters",
     "custom": "only the custom layer's own code knows its weights",
 }
 QUANTIZABLE_LAYER_TYPES = (*_CONVOLUTIONS, *_FIELDS, *_LSTMS)

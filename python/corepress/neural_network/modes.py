@@ -79,7 +79,7 @@ class Quantization:
         if self.to_half or not self.mode.startswith("linear") or (self.nbits or HALF_BITS) > 4:
             return ()
         alternative = "quantization_mode='kmeans_lut' loses less in about the same size"
-        return (f"even steps lose much at {self.nbits} bits; {alternative}",)
+        return (f"linear steps lose much accuracy at {self.nbits} bits; {alternative}",)
 
     @property
     def to_half(self) -> bool:

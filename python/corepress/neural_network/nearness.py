@@ -48,7 +48,9 @@ def misfit(
     if not (np.isfinite(scale).all() and np.isfinite(bias).all()):
         return "it has scales or biases that are NaN or infinite"
     wrong = sum(_far_from_step(weight, codes, encoded, scale, bias))
-    return f"{wrong} of {weight.size} values are more than half a step from what their codes mean" if wrong else None
+    return (
+        f"{wrong} of {weight.size} values are more than half a step from the values of their codes" if wrong else None
+    )
 
 
 def is_half(weight: NDArray[np.float32], half: NDArray[np.float16], num_threads: int | None = None) -> bool:

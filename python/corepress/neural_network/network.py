@@ -91,7 +91,7 @@ def require_network(function: str, document: Document, what: str) -> None:
         return
     kind = document.root.kind
     if kind == "mlProgram":
-        raise ValueError(f"{function}: {what} holds an ML program, which corepress.coreml.compress is for")
+        raise ValueError(f"{function}: {what} holds an ML program; use corepress.coreml.compress")
     if kind is None and not document.root.version:
         raise FormatError(f"{function}: {what} is not a Core ML model")
     raise ValueError(f"{function}: {what} holds no neural network")

@@ -44,7 +44,7 @@ class WeightSelector:
         for field in ("layer_types", "skip_layer_types", "names", "skip_names"):
             given = getattr(self, field)
             if isinstance(given, str):
-                raise TypeError(f"WeightSelector: {field} must be a list of texts, not {given!r}")
+                raise TypeError(f"WeightSelector: {field} must be a list of strings, not {given!r}")
             object.__setattr__(self, field, None if given is None else tuple(given))
         for layer_type in (*(self.layer_types or ()), *self.skip_layer_types):
             if layer_type not in QUANTIZABLE_LAYER_TYPES:
@@ -99,4 +99,4 @@ def obstacle_of(selector: Any, weight: NetworkWeight) -> str | None:
     chosen = selector.do_quantize(layer)
     if chosen and weight.weight.field == "bias" and weight.weight.layer_type in _WITH_BIAS:
         chosen = selector.do_quantize(layer, weight_param="bias")
-    return None if chosen else "the selector does not choose it"
+    return None if chosen else "the selector does not select it"

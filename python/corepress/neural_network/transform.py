@@ -186,7 +186,7 @@ class Transformation:
             values = weight.read()
             if staying is not None:
                 require_half(values, self._threads)  # says why not, if it is this one
-                raise Skip(f"{staying} stays float32, and Core ML takes no layer with both precisions")
+                raise Skip(f"{staying} stays float32, and Core ML accepts no layer with both precisions")
             return self._store_half(weight, values)
 
         for weight in layer:
@@ -237,7 +237,7 @@ class Transformation:
         """Their names and the reasons, or those of the first few."""
         named = "; ".join(f"{record.name}: {record.reason}" for record in self.unplanned[:_MOST_NAMED])
         more = len(self.unplanned) - _MOST_NAMED
-        return f"{len(self.unplanned)} weights stay as they were: {named}{f'; and {more} more' if more > 0 else ''}"
+        return f"{len(self.unplanned)} weights left unchanged: {named}{f'; and {more} more' if more > 0 else ''}"
 
     def require_all(self, function: str) -> None:
         """Raise if a weight could not be stored as asked."""

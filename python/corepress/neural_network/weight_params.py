@@ -265,7 +265,7 @@ def read_codes(
     if not 1 <= nbits <= 8:
         raise FormatError(f"numberOfBits must be 1 to 8, not {nbits}")
     if count == 0:
-        raise FormatError(f"holds values, but its layer's sizes mean none (shape {shape})")
+        raise FormatError(f"holds values, but its layer's sizes require none (shape {shape})")
     codes: NDArray[Any] | PackedCodes
     if params.int8RawValue:
         codes = np.frombuffer(params.int8RawValue, np.int8)
@@ -308,7 +308,7 @@ def _whole(data: bytes | memoryview, itemsize: int) -> bytes | memoryview:
 
 def _shaped(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     if values.size != prod(shape):
-        raise FormatError(f"holds {values.size} values, but its layer's sizes mean {prod(shape)} (shape {shape})")
+        raise FormatError(f"holds {values.size} values, but its layer's sizes require {prod(shape)} (shape {shape})")
     return values.reshape(shape)
 
 

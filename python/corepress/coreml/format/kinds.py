@@ -225,10 +225,10 @@ def _of_text(prefix: bytes) -> str | None:
     if begin.startswith(("<!doctype html", "<html")):
         return "is an HTML page, as a failed download leaves; download the model again"
     if begin.startswith("<?xml"):
-        return "is an XML text, not a model"
+        return "is XML, not a model"
     if begin.startswith(("{", "[")):
-        return "is a JSON text, not a model"
-    return "is a text, not a model"
+        return "is JSON, not a model"
+    return "is text, not a model"
 
 
 def _fields(file: BinaryIO, begin: int, end: int) -> Iterator[Field]:

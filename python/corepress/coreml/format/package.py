@@ -55,7 +55,7 @@ def _root_item_path(path: Path, manifest: dict[str, Any]) -> str:
     for identifier, item in items.items():
         for key in ("path", "name", "author", "description"):
             if not isinstance(item, dict) or not isinstance(item.get(key), str):
-                raise FormatError(f"{path}: item {identifier!r} must have a text {key!r}")
+                raise FormatError(f"{path}: item {identifier!r} must have a string {key!r}")
     return str(items[root]["path"])
 
 

@@ -152,7 +152,7 @@ def check_steps(specs: Sequence[Spec], version: int, declared: int | None = None
     verbs = [spec.verb for spec in specs]
     steps = ", then ".join(verbs)
     if len(set(verbs)) < len(verbs):
-        raise ValueError(f"config: {steps}: each step can be taken once")
+        raise ValueError(f"config: {steps}: each step can be used once")
     if version < _IOS18:
         raise ValueError(
             f"config: joint compression ({steps}) needs specification version {_IOS18} (iOS 18), but "
@@ -161,7 +161,9 @@ def check_steps(specs: Sequence[Spec], version: int, declared: int | None = None
     scales = next((spec for spec in specs if isinstance(spec, Quantize)), None)
     palette = next((spec for spec in specs if isinstance(spec, Palettize)), None)
     if palette is not None and palette.cluster_dim > 1 and (verbs[0] != palette.verb or Prune.verb in verbs):
-        raise ValueError(f"config: {steps}: cluster_dim above 1 is for weights only, and what it makes is not pruned")
+        raise ValueError(
+            f"config: {steps}: cluster_dim above 1 is only for plain weights, and its result cannot be pruned"
+        )
     if scales is None or palette is None:
         return
     if scales.dtype not in ("int8", "uint8"):
@@ -169,7 +171,7 @@ def check_steps(specs: Sequence[Spec], version: int, declared: int | None = None
     if specs.index(palette) < specs.index(scales) and scales.granularity == "per_block":
         raise ValueError(f"config: {steps}: a lut has one scale per table, or per_tensor one for all; not per_block")
     if specs.index(scales) < specs.index(palette) and palette.enable_per_channel_scale:
-        raise ValueError(f"config: {steps}: enable_per_channel_scale is for weights, not for their codes")
+        raise ValueError(f"config: {steps}: enable_per_channel_scale is for plain weights, not for their codes")
 
 
 def lower(tensor: CompressedTensor, specification_version: int) -> OperationForm:

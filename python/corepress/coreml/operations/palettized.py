@@ -119,7 +119,7 @@ def lift(parameters: Parameters) -> PalettizedTensor:
     if "shape" in parameters:
         shape = dense_shape(parameters)
         if not isinstance(lut, np.ndarray):
-            raise FormatError("has a computed lut beside a shape")
+            raise FormatError("has a computed lut together with a shape")
         table = lut.reshape((1,) * len(shape) + (lut.size, 1))
         return PalettizedTensor(shape, packed_bytes(indices), table, lut.size.bit_length() - 1)
     _require_indices("indices", indices, lut, len(indices.shape))

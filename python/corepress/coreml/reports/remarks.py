@@ -44,7 +44,7 @@ def remarks(report: Remarked) -> Iterator[tuple[str, str]]:
     if not any(record.method for record in report.weights) and any(map(_is_compressed, report.weights)):
         yield (
             "note",
-            "nothing to do: the weights are compressed already; joint_compression=True compresses them further",
+            "nothing to do: the weights are already compressed; joint_compression=True compresses them further",
         )
     yield from (("warning", f"no weight matches {rule}") for rule in report.unmatched_rules)
     yield from (("warning", str(warning)) for warning in report.warnings)

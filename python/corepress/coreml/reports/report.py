@@ -202,7 +202,7 @@ class Report:
         before, after = format_bytes(self.bytes_before), format_bytes(self.bytes_after)
         changed, speed = len(self.weights) - self.kept, self.weights_per_second / 1e6
         totals = (
-            f"{changed} changed, {self.kept} kept; {before} -> {after}, "
+            f"{changed} changed, {self.kept} unchanged; {before} -> {after}, "
             f"{self.bits_per_weight:.2f} bits/weight; {self.seconds:.2f} s, {speed:.1f} M weights/s"
         )
         kept = (f"unchanged: {total}" for total in self.unchanged)
@@ -210,7 +210,7 @@ class Report:
 
     def __repr__(self) -> str:
         return (
-            f"<Report {self.destination}: {len(self.weights) - self.kept} changed, {self.kept} kept, "
+            f"<Report {self.destination}: {len(self.weights) - self.kept} changed, {self.kept} unchanged, "
             f"{self.bits_per_weight:.3f} bits/weight>"
         )
 

@@ -124,7 +124,7 @@ RULES = (
         (version_target(9),),
         lambda encoding: encoding.palette is not None and encoding.palette.enable_per_channel_scale,
         "a per-channel scale is stored as a table per channel before specification version 10; "
-        "granularity='per_grouped_channel' with group_size=1 takes as many bytes and loses less",
+        "granularity='per_grouped_channel' with group_size=1 takes the same number of bytes and loses less",
         _EXPORTER,
     ),
     Rule(
