@@ -161,7 +161,7 @@ def kmeans(
     Parameters
     ----------
     vectors : array_like of float16, bfloat16, float32 or float64
-        Shape ``(count, length)``, finite, not empty. float64 is narrowed to float32.
+        Shape ``(count, length)``, finite, not empty. float64 is rounded to float32.
     k : int
         Number of clusters, 1 to 65,536.
     weights : array_like, optional

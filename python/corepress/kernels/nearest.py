@@ -21,7 +21,7 @@ def assign(values: Any, centroids: Any, *, num_threads: int | None = None) -> ND
     Parameters
     ----------
     values : array_like of float16, bfloat16, float32 or float64
-        Any shape; float64 is narrowed to float32.
+        Any shape; float64 is rounded to float32.
     centroids : array_like
         1 to 256 finite numbers, 1-D, ascending, rounded to the dtype of `values`. Of equal ones the first is taken.
     num_threads : int, optional

@@ -27,7 +27,7 @@ def encode_sparse(
     Parameters
     ----------
     weight : array_like of float16, bfloat16, float32 or float64
-        Any shape; float64 is narrowed to float32.
+        Any shape; float64 is rounded to float32.
     mask : array_like
         bool in the weight's shape, or the packed bytes of `pack_mask`.
     out : numpy.ndarray, optional
@@ -68,7 +68,7 @@ def decode_sparse(
     Parameters
     ----------
     values : array_like of float16, bfloat16, float32 or float64
-        As many as the mask has ones, 1-D, in row-major order; float64 is narrowed to float32.
+        As many as the mask has ones, 1-D, in row-major order; float64 is rounded to float32.
     mask : array_like
         bool in `shape`, or the packed bytes of `pack_mask`.
     shape : tuple of int
@@ -119,7 +119,7 @@ def magnitude_mask(weight: Any, threshold: float, *, num_threads: int | None = N
     Parameters
     ----------
     weight : array_like of float16, bfloat16, float32 or float64
-        Any shape; float64 is narrowed to float32. Finite.
+        Any shape; float64 is rounded to float32. Finite.
     threshold : float
         Not negative; not rounded to the weight's dtype.
     num_threads : int, optional
