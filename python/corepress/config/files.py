@@ -1,4 +1,4 @@
-"""Reading configs from YAML and JSON: strict where a slip would go unnoticed."""
+"""Reading configs from YAML and JSON: strict where a mistake would go unnoticed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_config_file(path: Path) -> Any:
     Raises
     ------
     FileNotFoundError
-        If there is none; with the name of a similar file beside it.
+        If there is none; the message names a similar file in the same folder.
     ValueError
         If it is not valid YAML or JSON, naming the file and the place.
     """
@@ -113,7 +113,7 @@ def _require_digits(text: str) -> None:
 
 
 def _modest(values: Any) -> Any:
-    """The values, if they are no more and no deeper than a config's, with what aliases repeat counted each time."""
+    """The values, if their number and depth are those of a config; what aliases repeat is counted each time."""
     level, count = [values], 1
     for _ in range(_DEEPEST):
         level = list(islice(_children(level), _MOST_VALUES - count + 1))

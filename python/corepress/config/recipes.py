@@ -73,7 +73,7 @@ def _selected(recipe: Mapping[str, Any], key: str | float | None) -> Mapping[str
 
 
 def _is_near(name: str, key: str | float) -> bool:
-    """Whether a recipe's name tells these bits per weight."""
+    """Whether a recipe's name contains these bits per weight."""
     match = _BITS_IN_KEY.match(str(name))
     try:
         return match is not None and abs(float(match[1]) - float(key)) < 0.005
