@@ -36,7 +36,7 @@ MOST_WEIGHTS_PER_BYTE = 8 * _LONGEST_VECTOR
 
 
 def needs_ios18(spec: Palettize) -> tuple[str, str] | None:
-    """What in the spec the iOS 16 form cannot express, and what to use instead."""
+    """What the iOS 16 form cannot express in the spec, and what to use instead."""
     if spec.nbits == 3:
         return "nbits 3", "use nbits 4"
     if spec.cluster_dim > 1:
