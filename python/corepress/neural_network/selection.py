@@ -24,14 +24,14 @@ class WeightSelector:
     layer_types : sequence of str, optional
         Types of layers, named as in Core ML's format: ``convolution``, ``innerProduct``, ...; None for all.
     skip_layer_types : sequence of str
-        Types of layers to leave alone.
+        Types of layers to leave unchanged.
     weight_threshold : int
-        Leave weights alone that have this many elements or fewer.
+        Leave weights of this many elements or fewer unchanged.
     names : sequence of str, optional
         Names of layers, or of weights as the report has them (``conv1.weights``): globs, or ``re:`` and a regular
         expression; None for all.
     skip_names : sequence of str
-        The same, of those to leave alone.
+        The same, for those to leave unchanged.
     """
 
     layer_types: tuple[str, ...] | None = None
@@ -64,7 +64,7 @@ class WeightSelector:
         return NamePatterns(self.skip_names)
 
     def obstacle(self, weight: NetworkWeight) -> str | None:
-        """Why a weight is left alone, or None."""
+        """Why a weight is left unchanged, or None."""
         layer_type = weight.weight.layer_type
         if layer_type in self.skip_layer_types or (self.layer_types is not None and layer_type not in self.layer_types):
             return f"layers of type {layer_type} are not selected"
@@ -81,7 +81,7 @@ def _matches(patterns: NamePatterns, names: tuple[str, ...]) -> bool:
 
 
 def obstacle_of(selector: Any, weight: NetworkWeight) -> str | None:
-    """Why a selector leaves a weight alone, or None.
+    """Why a selector leaves a weight unchanged, or None.
 
     Parameters
     ----------

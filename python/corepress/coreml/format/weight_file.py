@@ -266,7 +266,7 @@ class WeightFileLayout:
         self.size = _HEADER.size
 
     def place(self, size: int) -> int:
-        """Make room for a blob of `nbytes` bytes; return the offset of its record."""
+        """Make room for a blob of `size` bytes; return the offset of its record."""
         offset = _align(self.size)
         self.size = offset + _RECORD.size + size
         self.count += 1

@@ -105,7 +105,7 @@ class _NewNames:
         self._numbers: dict[str, int] = defaultdict(int)
 
     def make(self, base: str) -> str:
-        """A new name that starts with `stem`; it counts as taken afterwards."""
+        """A new name that starts with `base`; it counts as taken afterwards."""
         while (name := f"{base}_{self._numbers[base]}") in self._taken:
             self._numbers[base] += 1
         self._taken.add(name)

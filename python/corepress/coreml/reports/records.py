@@ -139,7 +139,7 @@ def identity(weight: Weight) -> dict[str, Any]:
 
 
 def bits_per_weight(nbytes: int, records: Iterable[ConstantRecord]) -> float:
-    """Bits per weight if the records' weights take `count` bytes; 0 if there are none."""
+    """Bits per weight if the records' weights take `nbytes` bytes; 0 if there are none."""
     count = sum(record.size for record in records)
     return 8.0 * nbytes / count if count else 0.0
 
