@@ -1,8 +1,8 @@
 """Native-accelerated compression of Core ML weights.
 
-Arrays: `palettize`, `quantize`, `prune`, `error`, and the parts in `corepress.kernels`.
+Arrays: `palettize`, `quantize`, `prune`, `error`, and the building blocks in `corepress.kernels`.
 Models: ``from corepress import coreml``, and `Config` for which weights get which steps.
-In the place of coremltools: `corepress.optimize.coreml`; inside of it: `accelerate`.
+In place of coremltools: `corepress.optimize.coreml`; inside coremltools: `accelerate`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What callers give becomes a contiguous float array; which axis is grouped becomes a layout for the kernels."""
+"""Validate and normalize inputs; describe the grouped axis as a kernel layout."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def as_weight(verb: str, weight: Any, name: str = "weight") -> NDArray[Any]:
     verb : str
         The caller's name, for messages.
     weight : array_like
-        As for `as_array`. float64 is narrowed to float32, to nearest even.
+        As for `as_array`. float64 is rounded to float32, to nearest even.
     name : str
-        What the caller calls it, for messages.
+        Name of the argument, for messages.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def as_weight(verb: str, weight: Any, name: str = "weight") -> NDArray[Any]:
 
 
 def as_threads(verb: str, num_threads: int | None) -> int:
-    """Return the number of threads to use; ValueError, or TypeError, that names the function if it is not one."""
+    """Return the number of threads to use; ValueError or TypeError, naming the function, if it is invalid."""
     if num_threads is None:
         try:
             return _core.default_threads()
@@ -71,7 +71,7 @@ def as_threads(verb: str, num_threads: int | None) -> int:
 
 @contextmanager
 def item(verb: str, index: int | None) -> Iterator[None]:
-    """Have the errors of a verb's work on one weight of a list say which; None: the weight stands alone."""
+    """Make errors of a verb name the weight of a list that they are about; None for a single weight."""
     try:
         yield
     except (TypeError, ValueError) as failure:
@@ -81,7 +81,7 @@ def item(verb: str, index: int | None) -> Iterator[None]:
 
 
 def as_list(verb: str, weight: Any, importance: Any) -> tuple[list[Any], list[Any]]:
-    """Return the weights, and the importance or None of each, of a call with one weight or a list or tuple of them."""
+    """Return the weights of a call with one or with a list or tuple of them, and the importance of each or None."""
     if not is_list(weight):
         return [weight], [importance]
     if importance is None:
@@ -95,7 +95,7 @@ def as_list(verb: str, weight: Any, importance: Any) -> tuple[list[Any], list[An
 
 
 def is_list(weight: Any) -> bool:
-    """Whether what a caller gave as a weight is several, each with a result of its own."""
+    """Whether the weight argument holds several weights, which give a result each."""
     return isinstance(weight, list | tuple)
 
 
@@ -120,7 +120,7 @@ def as_importance(verb: str, importance: Any, weight: NDArray[Any]) -> NDArray[n
 
 
 def as_finite_weight(verb: str, weight: Any, num_threads: int | None, name: str = "weight") -> NDArray[Any]:
-    """Do what `as_weight` does, and raise NonFiniteError if there are NaN or infinite values."""
+    """Like `as_weight`, but raise NonFiniteError if there are NaN or infinite values."""
     array = as_weight(verb, weight, name)
     if _core.count_nonfinite(array, num_threads):
         raise not_finite(verb, array, num_threads)
@@ -131,12 +131,14 @@ def not_finite(verb: str, array: NDArray[Any], num_threads: int | None) -> NonFi
     """Return the error for an array with NaN or infinite values."""
     count = _core.count_nonfinite(array, num_threads)
     if count == 0:
-        return NonFiniteError(f"{verb}: values were NaN or infinite and are finite now: the array changed meanwhile")
+        return NonFiniteError(
+            f"{verb}: values were NaN or infinite and are finite now: the array changed during the call"
+        )
     return not_finite_count(verb, count, array.shape)
 
 
 def not_finite_count(verb: str, count: int, shape: tuple[int, ...]) -> NonFiniteError:
-    """Return the error for a weight with so many NaN or infinite values."""
+    """Return the error for a weight with `count` NaN or infinite values."""
     return NonFiniteError(f"{verb}: {count} of {prod(shape)} values are NaN or infinite (shape {shape})")
 
 
@@ -162,8 +164,8 @@ def same_bits(first: NDArray[Any], second: NDArray[Any]) -> bool:
 def group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core.Layout:
     """Describe a row-major tensor, divided into groups along its axes, as (outer, groups, run).
 
-    Element ``(o, g, r)`` of that view belongs to group ``g``. This covers one grouped axis, and several of which all
-    but the last have one group per entry and nothing ungrouped stands between them.
+    Element ``(o, g, r)`` of that view belongs to group ``g``. This covers one grouped axis, and several adjacent ones
+    of which all but the last have one group per entry.
 
     Parameters
     ----------
@@ -179,7 +181,7 @@ def group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core
 
 
 def find_group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core.Layout | None:
-    """Do what `group_layout` does; None for other groups."""
+    """Like `group_layout`, but return None for other groups."""
     grouped = [axis for axis, groups in enumerate(group_counts) if groups > 1]
     if not grouped:
         return (1, 1, prod(shape))

@@ -12,7 +12,7 @@ class FormatError(ValueError):
 
 
 class SourceChangedError(OSError):
-    """A file changed while it was read: it was written to, cut short, replaced or removed.
+    """A file changed while it was read: it was written to, truncated, replaced or removed.
 
     The message names the file. Nothing was written; run again once the file is complete.
     """
@@ -26,7 +26,7 @@ class MissingExtraError(ModuleNotFoundError):
 
 
 class UnsuitableWeightError(ValueError):
-    """A weight cannot be compressed as asked because of its shape or of the values it holds.
+    """A weight cannot be compressed as requested because of its shape or its values.
 
     Attributes
     ----------
@@ -34,35 +34,35 @@ class UnsuitableWeightError(ValueError):
         The reason in a few words, the same for every such weight.
     """
 
-    reason = "does not suit what was asked"
+    reason = "cannot be compressed as requested"
 
 
 class IndivisibleError(UnsuitableWeightError):
-    """Groups, blocks or vectors of the size asked for do not divide an axis of a weight."""
+    """Groups, blocks or vectors of the requested size do not divide an axis of a weight."""
 
     reason = "its groups do not divide the axis"
 
 
 class NonFiniteError(UnsuitableWeightError):
-    """A weight that is to be compressed holds NaN or infinite values."""
+    """A weight to be compressed contains NaN or infinite values."""
 
     reason = "contains infinite or NaN values"
 
 
 class TooFewZerosError(UnsuitableWeightError):
-    """Pruning would zero less of a weight than makes it worth it."""
+    """Pruning would zero too little of a weight to be worthwhile."""
 
     reason = "fewer zeros than minimum_sparsity_percentile asks for"
 
 
 class TooLargeTablesError(UnsuitableWeightError):
-    """A weight's scales would need tables larger than the weight itself, as specification version 9 has them."""
+    """A weight's scales would need tables larger than the weight itself at specification version 9."""
 
     reason = "its tables would be larger than the weight at this specification version"
 
 
 class TooManyValuesError(UnsuitableWeightError):
-    """A weight that is to become a table of its distinct values has more of them than a table holds."""
+    """A weight to be stored by its distinct values has more of them than a palette (lookup table, LUT) holds."""
 
     reason = "more distinct values than a table holds"
 
@@ -75,7 +75,7 @@ class Skip(Exception):
     reason : str
         Why.
     expected : bool
-        Whether no config asks for such a weight, so that nobody needs to be warned.
+        Whether no config selects such a weight, so that no warning is needed.
     """
 
     def __init__(self, reason: str, *, expected: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What only some functions need, and the extras of the package that install it: no other module knows their names."""
+"""Optional dependencies, and the extras that install them: no other module knows their names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .interrupts import interrupts_after
 
 @dataclass(frozen=True)
 class Extra:
-    """What installs a module: the name of its package, and the extra of ours that brings it."""
+    """How to install a module: the name of its package, and the extra of ours that includes it."""
 
     package: str
     name: str
@@ -36,12 +36,12 @@ def installed(module: str) -> bool:
 
 
 def missing(module: str) -> str:
-    """What to tell users who lack a module: that it is not installed; and what to do."""
+    """The message for users without a module: that it is not installed, and what to do."""
     extra = EXTRAS[module]
     if extra.name == "coremltools" and not _has_coremltools_wheel():
         version = ".".join(map(str, sys.version_info[:2]))
         return (
-            f"{extra.package} is not installed, and is not offered for Python {version} on {platform.system()} "
+            f"{extra.package} is not installed, and is not available for Python {version} on {platform.system()} "
             f"{platform.machine()}; use Python 3.10 to 3.13 on macOS or on Linux x86-64"
         )
     return f"{extra.package} is not installed; pip install 'corepress[{extra.name}]'"
@@ -53,7 +53,7 @@ def require(function: str, module: str) -> None:
     Parameters
     ----------
     function : str
-        What needs it, which the message begins with.
+        The function that needs it, which the message begins with.
     module : str
         One of `EXTRAS`.
 
@@ -75,6 +75,6 @@ def load(function: str, module: str) -> ModuleType:
 
 
 def _has_coremltools_wheel() -> bool:
-    """What the markers in ``pyproject.toml`` say of this machine."""
+    """Whether the markers in ``pyproject.toml`` apply to this machine."""
     known_system = sys.platform == "darwin" or (sys.platform == "linux" and platform.machine() == "x86_64")
     return sys.version_info < (3, 14) and known_system

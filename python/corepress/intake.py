@@ -1,6 +1,6 @@
-"""Arguments, checked once where they come in: arrays by any protocol, whole numbers of any type, outputs.
+"""Validation of arguments, once, on entry: arrays by any protocol, whole numbers of any type, outputs.
 
-Functions take the names of the caller and of the argument; their errors say both, the value and the rule.
+Functions take the names of the caller and of the argument; their errors name both, the value and the rule it breaks.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ BYTES = Dtypes(("uint8",), "uint8")
 
 
 def as_array(verb: str, name: str, given: Any, dtypes: Dtypes) -> NDArray[Any]:
-    """Return an argument as a native-endian array of one of `dtypes`, copied only where it must be.
+    """Return an argument as a native-endian array of one of `dtypes`, copied only if necessary.
 
     Parameters
     ----------
     verb, name : str
         Caller and argument, for messages.
     given : array_like
-        A NumPy array, a list of numbers, or an object with ``__array__``, the buffer protocol or DLPack on the CPU. Of
-        tensors that require gradients the values are taken.
+        A NumPy array, a list of numbers, or an object with ``__array__``, the buffer protocol or DLPack on the CPU. For
+        tensors that require gradients, their values.
     dtypes : Dtypes
-        What is allowed.
+        The allowed dtypes.
 
     Raises
     ------
     TypeError
-        For other dtypes, masked arrays, and what is no array or not in the CPU's memory.
+        For other dtypes, masked arrays, and objects that are not arrays or not in the CPU's memory.
     ValueError
         For lists whose parts differ in shape.
     """
@@ -80,7 +80,7 @@ def _rule(array: NDArray[Any], given: Any, dtypes: Dtypes) -> str:
 
 
 def _described(given: Any) -> str:
-    """A value in a few words."""
+    """A short description of a value."""
     return repr(given)[:40] if given is None or isinstance(given, str | bool | int | float) else type(given).__name__
 
 
@@ -172,7 +172,7 @@ def as_output(verb: str, out: Any, shape: tuple[int, ...], dtype: Any, *sources:
     verb : str
         The caller, for messages.
     out : numpy.ndarray or None
-        Or an object that gives writable memory by the buffer protocol or DLPack.
+        Or an object that exports writable memory by the buffer protocol or DLPack.
     shape : tuple of int
         Shape of the result.
     dtype : dtype
@@ -183,7 +183,7 @@ def as_output(verb: str, out: Any, shape: tuple[int, ...], dtype: Any, *sources:
     Raises
     ------
     TypeError
-        If `out` is no array.
+        If `out` is not an array.
     ValueError
         If it does not fit, is not contiguous, aligned and writable, or shares memory with a source.
     """
@@ -199,12 +199,12 @@ def as_output(verb: str, out: Any, shape: tuple[int, ...], dtype: Any, *sources:
         found = [f"{array.dtype} {array.shape}", *(fault for fault, fine in faults.items() if not fine)]
         raise ValueError(f"{rule}, not {', '.join(found)}")
     if any(np.may_share_memory(array, source) for source in sources):  # exact for contiguous arrays
-        raise ValueError(f"{verb}: out must not share memory with what is read; give an array of its own")
+        raise ValueError(f"{verb}: out must not share memory with what is read; give a separate array")
     return array
 
 
 def _view_of(out: Any) -> NDArray[Any] | None:
-    """The memory of an object that is no NumPy array, if it gives it away."""
+    """The memory of an object that is not a NumPy array, if it exports it."""
     try:
         return np.from_dlpack(out) if hasattr(out, "__dlpack__") else np.asarray(memoryview(out))
     except (TypeError, ValueError, BufferError, RuntimeError):
@@ -212,7 +212,7 @@ def _view_of(out: Any) -> NDArray[Any] | None:
 
 
 def whole(value: Any) -> int | None:
-    """The whole number that a value of any integer type is; None for all else, which bool is part of."""
+    """A value of any integer type as int; None for everything else, including bool."""
     if isinstance(value, bool):
         return None
     try:
@@ -222,7 +222,7 @@ def whole(value: Any) -> int | None:
 
 
 def as_whole(verb: str, name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
-    """Return a whole number of any integer type as int; TypeError if it is none, ValueError if it is out of range."""
+    """Return a whole number of any integer type as int; TypeError for other types, ValueError if it is out of range."""
     number = whole(value)
     if number is None:
         raise TypeError(f"{verb}: {name} must be a whole number, not {value!r}")

@@ -1,4 +1,4 @@
-"""Signals that end a process: as exceptions, so that half-written output is removed on the way out, or held back."""
+"""Turn termination signals into exceptions so that cleanup runs, or defer them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INTERRUPTS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", 
 
 @contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], None], replaces: Callable[[Any], bool]) -> Iterator[None]:
-    """Let a function handle interrupts for a while, instead of those handlers that it replaces."""
+    """Let a function handle interrupts for a while, in place of the current handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -33,13 +33,13 @@ def _handled_by(handler: Callable[[int, FrameType | None], None], replaces: Call
 def interrupts_as_exceptions(arrived: list[int]) -> Iterator[None]:
     """Raise `KeyboardInterrupt` on SIGINT, and `SystemExit` with 128 + its number on the others of `INTERRUPTS`.
 
-    A signal that is ignored, or that the caller handles, is left so.
+    A signal that is ignored, or that the caller handles, is left alone.
 
     Parameters
     ----------
     arrived : list of int
-        Where signals that arrive are noted. Whatever they interrupt may make another exception of theirs, as Python
-        3.11 does of what is raised in a ``__set_name__``, and a native module of what is raised while it loads.
+        Records the signals that arrive. The interrupted code may replace their exceptions by others, as Python 3.11
+        does for exceptions in ``__set_name__``, and native modules for exceptions while they load.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
@@ -55,7 +55,7 @@ def interrupts_as_exceptions(arrived: list[int]) -> Iterator[None]:
 
 @contextmanager
 def interrupts_after() -> Iterator[None]:
-    """Let a signal that arrives inside the block, whose code would lose it, act at its end."""
+    """Defer a signal that arrives inside the block, whose code would lose it, to the end of the block."""
     arrived: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:

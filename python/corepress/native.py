@@ -1,4 +1,4 @@
-"""Where the files for hosts that are not Python stand: the C header, the shared library and the CMake package."""
+"""Paths of the installed C header, shared library and CMake package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ROOT = os.path.dirname(_core.__file__)  # where the build put them, for an edit
 
 
 def get_include() -> str:
-    """Return the folder that holds the C header ``corepress.h``, to give a compiler as ``-I``.
+    """Return the folder of the C header ``corepress.h``, to pass to a compiler as ``-I``.
 
     Returns
     -------
@@ -21,7 +21,7 @@ def get_include() -> str:
 
 
 def get_cmake_dir() -> str:
-    """Return the folder to give CMake as ``corepress_DIR``, so that ``find_package(corepress)`` succeeds.
+    """Return the folder to pass to CMake as ``corepress_DIR``, so that ``find_package(corepress)`` succeeds.
 
     The target is ``corepress::corepress``.
 
@@ -50,4 +50,4 @@ def get_library() -> str:
     for path in places:
         if os.path.isfile(path):
             return path
-    raise FileNotFoundError(f"get_library: no {' or '.join(places)}; install corepress again")
+    raise FileNotFoundError(f"get_library: no {' or '.join(places)}; reinstall corepress")

@@ -169,12 +169,12 @@ def _remove_partial(path: Path, target: Path) -> None:
         if os.path.lexists(replaced) and not os.path.lexists(target):
             system.current.rename(replaced, target)
             system.current.sync(target.absolute().parent)
-            _log.warning("%s: brought back; a run that was to replace it was killed", target)
+            _log.warning("%s: restored; the run that was replacing it was killed", target)
         if descriptor is not None and not system.current.removes_open_files:
             os.close(descriptor)
             descriptor = None
         system.current.remove_tree(path)
-        _log.warning("%s: removed; a run that was killed had left it", path)
+        _log.warning("%s: removed; it was left behind by a run that was killed", path)
     except OSError:
         pass  # another run removed it first
     finally:

@@ -1,4 +1,4 @@
-"""What to do to a weight: frozen descriptions, valid by construction, that arrays and models share."""
+"""Specs of compression steps: frozen, valid by construction, and shared by arrays and models."""
 
 from __future__ import annotations
 
@@ -53,38 +53,39 @@ def checked_threshold(verb: str, threshold: Any) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Palettize:
-    """Replace weights by indices into a table of values.
+    """Replace weights by indices into a palette (lookup table, LUT) of values.
 
     Parameters
     ----------
     nbits : {1, 2, 3, 4, 6, 8}, optional
-        Bits per index; the table has ``2**nbits`` entries. Needed for all modes but ``"unique"``.
+        Bits per index; the palette has ``2**nbits`` entries. Required for all modes except ``"unique"`` and
+        ``"custom"``.
     mode : {"kmeans", "uniform", "unique", "custom"}
-        How the table is found. ``"kmeans"`` gives the smallest possible squared error, ``"uniform"`` even steps from
-        the smallest to the largest weight, ``"unique"`` the distinct values, if they are at most 256, ``"custom"``
-        what `lut_function` returns.
+        How the palette is found. ``"kmeans"`` gives the smallest possible squared error, ``"uniform"`` evenly spaced
+        values from the smallest to the largest weight, ``"unique"`` the distinct values, at most 256, ``"custom"`` what
+        `lut_function` returns.
     granularity : {"per_tensor", "per_grouped_channel"}
-        One table for the tensor, or one per `group_size` channels.
+        One palette for the tensor, or one per `group_size` channels.
     group_size : int
-        Channels that share a table, for ``"per_grouped_channel"``.
+        Number of channels that share a palette, for ``"per_grouped_channel"``.
     cluster_dim : int
-        Weights that one index stands for: so many consecutive channels, which must divide the axis and `group_size`.
-        The table then has vectors as entries.
+        Number of weights, from consecutive channels, that one index encodes; must divide the axis and `group_size`. The
+        entries of the palette are then vectors.
     channel_axis : int, optional
-        Axis that is grouped, or that vectors stand along; None for axis 0, or in a model for the output channel axis
-        of the consumer op.
+        Axis that groups and vectors run along; None for axis 0, or in a model for the output channel axis of the
+        consumer op.
     indivisible : {"skip", "nearest_divisor", "per_tensor", "error"}
-        What to do where `group_size` does not divide the axis. ``"skip"`` leaves the weight as it is, which for an
-        array is an error; ``"nearest_divisor"`` takes the nearest group size that divides, the smaller of two;
-        ``"per_tensor"`` one table.
+        What to do if `group_size` does not divide the axis: ``"skip"`` leaves the weight unchanged (for an array, an
+        error); ``"nearest_divisor"`` uses the nearest group size that divides it, the smaller of two; ``"per_tensor"``
+        uses one palette; ``"error"`` fails.
     enable_per_channel_scale : bool
-        Divide each output channel by its largest magnitude first, and store these as scales.
+        Divide each output channel by its largest magnitude first, and store the magnitudes as scales.
     nonfinite : {"keep", "error", "table"}
-        What to do with a weight that has infinite or NaN values: leave it as it is, which for an array is an error;
-        fail; or, unless there are NaNs, give each infinity an entry of its own.
+        What to do with a weight that has infinite or NaN values: leave it unchanged (for an array, an error); fail; or
+        give each infinity its own entry in the palette, unless there are NaNs.
     lut_function : callable, optional
-        For ``"custom"``: given a weight, or a group of one, returns a table of at most 256 values and an index into it
-        for each weight. In a model it is called on several threads at once.
+        For ``"custom"``: given a weight or a group of it, returns a palette of at most 256 values and an index into it
+        for each weight. In a model it is called from several threads at once.
     """
 
     verb: ClassVar[str] = "palettize"
@@ -135,7 +136,7 @@ class Palettize:
         _require(no_table, self, "nonfinite 'table' is not for mode 'custom', whose function makes the table")
 
     def fitted(self, shape: tuple[int, ...], axis: int) -> Palettize:
-        """Return the spec whose groups divide `axis`, which `indivisible` decides; IndivisibleError if none is to."""
+        """Return the spec with groups that divide `axis`, as `indivisible` says; IndivisibleError if it allows none."""
         length = shape[axis]
         if length % self.cluster_dim:
             raise IndivisibleError(
@@ -173,21 +174,20 @@ class Quantize:
     dtype : {"int8", "uint8", "int4", "uint4"}
         Integer type of the codes.
     mode : {"linear_symmetric", "linear"}
-        Symmetric about zero, or over the range of the values.
+        Symmetric around zero, or over the range of the values.
     granularity : {"per_channel", "per_tensor", "per_block"}
-        What shares a scale.
+        The weights that share a scale.
     block_size : int or tuple of int
-        For ``"per_block"``: entries of the input channel axis that share a scale, for each output channel; or entries
-        along each axis of the weight, 0 for the whole axis.
+        For ``"per_block"``: number of input channels that share a scale, within each output channel; or the size along
+        each axis of the weight, 0 for the whole axis.
     scale_search : {"mse"}, optional
-        Search the scale, and in ``"linear"`` mode the zero point, for the least squared error instead of taking the
+        Search for the scale, and in ``"linear"`` mode the zero point, with the least squared error instead of using the
         range of the values.
     channel_axis : int, optional
-        Output channel axis, with scales of its own for each entry; None for axis 0, or in a model for that of the
+        Output channel axis, whose entries each have their own scales; None for axis 0, or in a model for that of the
         consumer op. The input channel axis is 1 for 0, 0 for 1, -2 for -1 and -1 for -2.
     nonfinite : {"keep", "error"}
-        What to do with a weight that has infinite or NaN values: leave it as it is, which for an array is an error; or
-        fail.
+        What to do with a weight that has infinite or NaN values: leave it unchanged (for an array, an error), or fail.
     """
 
     verb: ClassVar[str] = "quantize"
@@ -243,11 +243,10 @@ class Prune:
     dim : {0, 1}, optional
         Axis of `n_m_ratio` (None: 1, the input channels) or `block_size` (None: 0, the output channels).
     minimum_sparsity_percentile : float
-        With `threshold`: the least fraction of zeros, in [0, 1], that makes pruning worth it. A weight with fewer is
-        left as it is, which for an array is an error.
+        With `threshold`: the minimum fraction of zeros, in [0, 1], that makes pruning worthwhile. A weight with fewer
+        is left unchanged (for an array, an error).
     nonfinite : {"keep", "error"}
-        What to do with a weight that has infinite or NaN values: leave it as it is, which for an array is an error; or
-        fail.
+        What to do with a weight that has infinite or NaN values: leave it unchanged (for an array, an error), or fail.
     """
 
     verb: ClassVar[str] = "prune"
@@ -337,7 +336,7 @@ def spec_from_dict(step: Any) -> Spec:
     for name in options:
         if name == "weight_threshold":
             raise ValueError(
-                f"{verb}: {name} is no option; it stands beside the step: {{{verb!r}: ..., {name!r}: ...}}"
+                f"{verb}: {name} is not an option of a step; put it next to the step: {{{verb!r}: ..., {name!r}: ...}}"
             )
         if name not in known:
             raise ValueError(f"{verb}: no option {name!r}; there are {', '.join(known)}{suggestion(name, known)}")
@@ -371,9 +370,9 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
 
 
 def _settle(spec: Spec, *choices: str) -> None:
-    """Check the types of a spec's fields, and make integers of any type int, numbers float, and lists tuples.
+    """Check the types of a spec's fields, and convert integers to int, numbers to float, and lists to tuples.
 
-    Words are left to `_require_choice`, as are fields of other types that `choices` names: what it allows says more.
+    Strings, and fields that `choices` names, are left to `_require_choice`, whose messages say more.
     """
     for each in fields(spec):
         kinds, value = _kinds_of_fields(spec.verb)[each.name], getattr(spec, each.name)
@@ -388,7 +387,7 @@ def _settle(spec: Spec, *choices: str) -> None:
 
 
 def _settled(value: Any, kind: Any) -> Any:
-    """A value as one of a field's type, or None if it is none."""
+    """A value converted to a field's type, or None if it cannot be."""
     if kind is int:
         return whole(value)
     if kind is bool:

@@ -107,7 +107,7 @@ def test_strict_refuses_rules_that_mean_nothing(shell, unet, config, tmp_path):
     [
         ("global: {palettise: {nbits: 4}}", "unknown step 'palettise'; known are palettize, quantize, prune; did you"),
         ("globl: {palettize: {nbits: 4}}\nweights: {}", "unknown key 'globl'"),
-        ("weights: {a: null, a: null}", "line 1: key 'a' stands twice"),
+        ("weights: {a: null, a: null}", "line 1: key 'a' occurs twice"),
         ("palettize: [", "not valid YAML"),
     ],
 )

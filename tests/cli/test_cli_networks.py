@@ -144,7 +144,7 @@ _WRONG = {
     "prune": ("prune {net} -o o --threshold 0", "no sparse form; use 'corepress quantize {net} --nbits 8'"),
     "compress": ("compress {net} -o o --config [{{}}]", "use 'corepress quantize {net} --nbits 8'"),
     "predict": ("compare {net} {net} --predict", "--predict of .mlmodel files needs --inputs"),
-    "fp16 of a package": ("fp16 {folder} -o o.mlmodel", "holds no neural network, which fp16 is for"),
+    "fp16 of a package": ("fp16 {folder} -o o.mlmodel", "holds no neural network, and fp16 is only for these"),
     "nbits of a package": ("quantize {folder} -o o.mlpackage --nbits 8", "--nbits is for .mlmodel files; a package"),
     "layers of a package": ("quantize {folder} -o o.mlpackage --name a", "--name is for .mlmodel files; a package"),
 }
@@ -173,7 +173,7 @@ def test_failures_are_one_line(shell, network):
     for line, message in (
         (("quantize", network, "-o", out, "--nbits", "8"), "pass --overwrite"),
         (("quantize", network, "-o", network, "--nbits", "8", "--overwrite"), "must not be the source"),
-        (("inspect", out), "is a text, not a model"),
+        (("inspect", out), "is text, not a model"),
         (("quantize", network.with_name("none.mlmodel"), "-o", out, "--nbits", "8"), "no such file"),
         (("quantize", network, "-o", network.with_name("a.bin"), "--nbits", "8"), "must end in .mlmodel"),
     ):

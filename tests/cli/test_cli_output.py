@@ -210,7 +210,7 @@ def test_nothing_done_is_said_and_how_to(shell, palettized, tmp_path):
     for more in (["-o", tmp_path / "o.mlpackage"], ["--dry-run"]):
         outcome = shell("quantize", palettized, *more)
         assert outcome.status == 0
-        assert "nothing to do: the weights are compressed already; --joint-compression compresses them" in outcome.out
+        assert "nothing to do: the weights are already compressed; --joint-compression compresses them" in outcome.out
 
 
 @pytest.mark.parametrize(("options", "advised"), [([], True), (["--mode", "kmeans_lut"], False)])

@@ -101,7 +101,9 @@ def test_what_needs_coremltools_says_so(without, unet, needs, code):
 def test_where_there_is_no_coremltools_no_command_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "coremltools", None)
     monkeypatch.setattr(extras, "_has_coremltools_wheel", lambda: False)
-    with pytest.raises(MissingExtraError, match=r"is not offered for Python 3.*; use Python 3.10 to 3.13 on") as caught:
+    with pytest.raises(
+        MissingExtraError, match=r"is not available for Python 3.*; use Python 3.10 to 3.13 on"
+    ) as caught:
         extras.require("accelerate", "coremltools")
     assert "pip" not in str(caught.value)
     assert caught.value.name == "coremltools"

@@ -218,7 +218,7 @@ def test_report(trained_package, tmp_path):
     text = str(report)
     assert all(record.name in text for record in report.weights)
     assert "kept: vector, such as a bias or a norm" in text
-    assert "7 changed, 31 kept" in repr(report)
+    assert "7 changed, 31 unchanged" in repr(report)
     report.save(tmp_path / "report.json")
     saved = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
     assert saved == json.loads(report.to_json())

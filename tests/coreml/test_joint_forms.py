@@ -325,12 +325,12 @@ def test_every_order_of_different_steps_can_be_asked_for(count):
 @pytest.mark.parametrize(
     ("specs", "message"),
     [
-        ((PALETTE, PALETTE), "palettize, then palettize: each step can be taken once"),
-        ((ZEROS, INTEGERS, ZEROS), "each step can be taken once"),
+        ((PALETTE, PALETTE), "palettize, then palettize: each step can be used once"),
+        ((ZEROS, INTEGERS, ZEROS), "each step can be used once"),
         ((PALETTE, Quantize(dtype="int4")), "tables hold int8 or uint8, not int4"),
         ((Quantize(dtype="uint4"), ZEROS, PALETTE), "tables hold int8 or uint8, not uint4"),
         ((PALETTE, Quantize(granularity="per_block")), "one scale per table, or per_tensor one for all"),
-        ((INTEGERS, Palettize(nbits=2, enable_per_channel_scale=True)), "for weights, not for their codes"),
+        ((INTEGERS, Palettize(nbits=2, enable_per_channel_scale=True)), "for plain weights, not for their codes"),
         ((ZEROS, Palettize(nbits=3)), "nbits 3 needs specification version 9"),
     ],
 )

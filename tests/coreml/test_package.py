@@ -63,9 +63,9 @@ def test_opens_what_the_manifest_names(package):
         (lambda manifest: manifest.update(rootModelIdentifier=["a"]), "rootModelIdentifier"),
         (lambda manifest: manifest.update(rootModelIdentifier="nobody"), "'nobody' must be a key"),
         (lambda manifest: manifest.update(itemInfoEntries=[]), "must be a key"),
-        (lambda manifest: manifest["itemInfoEntries"].update(more="text"), "'more' must have a text 'path'"),
-        (lambda manifest: _root_entry(manifest).pop("author"), "must have a text 'author'"),
-        (lambda manifest: _root_entry(manifest).update(path=7), "must have a text 'path'"),
+        (lambda manifest: manifest["itemInfoEntries"].update(more="text"), "'more' must have a string 'path'"),
+        (lambda manifest: _root_entry(manifest).pop("author"), "must have a string 'author'"),
+        (lambda manifest: _root_entry(manifest).update(path=7), "must have a string 'path'"),
         (lambda manifest: _root_entry(manifest).update(path="missing.mlmodel"), "does not exist"),
         (lambda manifest: _root_entry(manifest).update(path=""), "must be relative"),
         (lambda manifest: _root_entry(manifest).update(path="/etc/hosts"), "must be relative"),
@@ -275,7 +275,7 @@ def test_a_package_that_a_killed_run_moved_away_is_brought_back(package, tmp_pat
         _copy(package, destination)
     assert digest(destination) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.mlpackage", "source.mlpackage"]
-    assert "brought back" in caplog.text
+    assert "restored" in caplog.text
 
 
 def test_what_a_living_run_writes_is_left_alone(package, tmp_path):

@@ -99,7 +99,7 @@ def test_the_other_policies_refuse_arrays():
                 verb(weight, nonfinite=policy, **options)
     with pytest.raises(ValueError, match="quantize: nonfinite must be 'keep', 'error', not 'table'"):
         cp.quantize(weight, nonfinite="table")
-    with pytest.raises(ValueError, match="palettize: nonfinite 'table' makes a table of its own; give no lut"):
+    with pytest.raises(ValueError, match="palettize: nonfinite 'table' makes its own table; leave out lut"):
         cp.palettize(weight, lut=[0, 1], nonfinite="table")
 
 

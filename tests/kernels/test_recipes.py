@@ -46,7 +46,7 @@ def test_which_recipe_must_be_said_if_there_are_several(tmp_path):
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(APPLES))
     available = "recipe_4.50_bit_mixedpalette, recipe_2.71_bit_mixedpalette"
-    with pytest.raises(ValueError, match=f"recipe.json: recipe: say which one by its key or its bits; .* {available}"):
+    with pytest.raises(ValueError, match=f"recipe.json: recipe: choose one by its key or its bits; .* {available}"):
         Config.load(path)
     with pytest.raises(ValueError, match=r"recipe '4.5_bit': unknown; there are recipe_4.50"):
         Config.load(path, recipe="4.5_bit")

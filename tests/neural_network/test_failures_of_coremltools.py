@@ -87,7 +87,7 @@ CASES: dict[str, tuple[Callable[[], Any], int | None, str, type[Exception] | str
         lambda: _with_values(1e-5, 2e-5, -1e-5, 3e-6, 0),
         8,
         "linear",
-        "innerProduct.weights: 4 of 200 values are more than half a step from what their codes mean",
+        "innerProduct.weights: 4 of 200 values are more than half a step from the values of their codes",
     ),
     "NaN and infinite values": (
         lambda: _with_values(np.nan),

@@ -208,7 +208,7 @@ def test_an_object_with_a_destination_gives_a_report(tmp_path):
 def test_weights_that_could_not_be_stored_are_named_in_a_warning_if_there_is_no_report():
     spec = network_with("innerProduct")
     spec.neuralNetwork.layers[0].innerProduct.weights.floatValue[3] = np.nan
-    with pytest.warns(UserWarning, match=r"1 weights stay as they were: innerProduct\.weights: .*NaN"):
+    with pytest.warns(UserWarning, match=r"1 weights left unchanged: innerProduct\.weights: .*NaN"):
         result = quantize_weights(spec, 8)
     assert result.neuralNetwork.layers[0].innerProduct.weights.floatValue
     with pytest.raises(ValueError, match=r"quantize_weights: 1 weights stay .*innerProduct\.weights"):
@@ -284,7 +284,7 @@ class TestSelection:
         ("options", "error", "message"),
         [
             ({"layer_types": ["convolutoin"]}, ValueError, "did you mean 'convolution'"),
-            ({"skip_layer_types": "convolution"}, TypeError, "must be a list of texts"),
+            ({"skip_layer_types": "convolution"}, TypeError, "must be a list of strings"),
             ({"weight_threshold": -1}, ValueError, "must not be negative"),
             ({"names": ["re:("]}, ValueError, "not a regular expression"),
         ],

@@ -1,4 +1,4 @@
-"""The native kernels inside of coremltools: `corepress.accelerate`."""
+"""The native kernels inside coremltools: `corepress.accelerate`."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ __all__ = ["Accelerate", "accelerate"]
 
 
 class Accelerate:
-    """Have coremltools' own passes use the native kernels.
+    """Make coremltools' own passes use the native kernels.
 
     ::
 
         with corepress.accelerate():
             smaller = coremltools.optimize.coreml.palettize_weights(model, config)
 
-    or `install` and, later, `uninstall`. Passes, operations and names stay coremltools' own; what changes is who
-    computes: tables, codes and scales, masks, packing, and decompressed weights, in ``coremltools.optimize.coreml``, in
-    the operations' own decompression, and in ``_get_kmeans_lookup_table_and_weight`` of its neural networks, which
-    torchao and Apple's Stable Diffusion scripts call. What the kernels do not take, such as float64 or a
-    ``lut_function``, is left to coremltools.
+    or `install` and, later, `uninstall`. Passes, operations and names are still coremltools' own, but the kernels
+    compute palettes (lookup tables, LUTs), codes and scales, masks, packing, and decompressed weights: in
+    ``coremltools.optimize.coreml``, in the operations' own decompression, and in
+    ``_get_kmeans_lookup_table_and_weight`` of its neural networks, which torchao and Apple's Stable Diffusion scripts
+    call. Input that the kernels do not support, such as float64 or a ``lut_function``, is left to coremltools.
 
-    Results differ where `corepress.optimize.coreml` differs for the same numbers: k-means tables are optimal, float16
-    does not overflow, and a weight with infinite or NaN values, or whose groups do not divide, is skipped as it was.
-    ``num_kmeans_workers`` starts no processes: all threads are used anyway. Where coremltools puts the scales of
-    ``enable_per_channel_scale`` does not change; `corepress.optimize.coreml` puts them right.
+    Results differ where those of `corepress.optimize.coreml` do for the same numbers: k-means palettes are optimal,
+    float16 does not overflow, and a weight with infinite or NaN values, or whose groups do not divide, is left
+    unchanged. ``num_kmeans_workers`` starts no processes: all threads are used anyway. The axis that coremltools scales
+    for ``enable_per_channel_scale`` does not change; `corepress.optimize.coreml` uses the right one.
     """
 
     def __init__(self) -> None:
@@ -37,14 +37,14 @@ class Accelerate:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Accelerate coremltools inside of a ``with`` block; blocks can be nested, and count for all threads.
+        """Accelerate coremltools inside a ``with`` block; blocks can be nested, and apply to all threads.
 
         Raises
         ------
         MissingExtraError
             If there is no coremltools.
         RuntimeError
-            If this coremltools is not one whose internals are known.
+            If the internals of this coremltools are not known.
         """
         self.install()
         try:
@@ -53,14 +53,14 @@ class Accelerate:
             self.uninstall()
 
     def install(self) -> None:
-        """Accelerate coremltools until `uninstall`, which must be called as often.
+        """Accelerate coremltools until `uninstall` has been called as often.
 
         Raises
         ------
         MissingExtraError
             If there is no coremltools.
         RuntimeError
-            If this coremltools is not one whose internals are known. Nothing has changed then.
+            If the internals of this coremltools are not known. Nothing has changed then.
         """
         from .internals import replacements
 
@@ -72,7 +72,7 @@ class Accelerate:
             self._users += 1
 
     def uninstall(self) -> None:
-        """Take back one `install`; the last one leaves coremltools as it was. Without any, nothing happens."""
+        """Undo one `install`; undoing the last restores coremltools. Without any, do nothing."""
         with self._lock:
             self._users = max(0, self._users - 1)
             if self._users == 0:

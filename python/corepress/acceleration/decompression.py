@@ -1,4 +1,4 @@
-"""Decompressed weights, in the place of coremltools' tables repeated for each weight."""
+"""Decompressed weights, replacing coremltools' palettes repeated for each weight."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TABLES = (*_FLOATS, np.int8, np.uint8)
 
 
 def lut_to_dense(original: Function) -> Function:
-    """In the place of ``lut_to_dense``."""
+    """Replaces ``lut_to_dense``."""
 
     def accelerated(indices: Any, lut: Any, vector_axis: int | None = None) -> Any:
         nbits = int(lut.shape[-2]).bit_length() - 1
@@ -48,7 +48,7 @@ def lut_to_dense(original: Function) -> Function:
 
 
 def ios16_lut_to_dense(original: Function) -> Function:
-    """In the place of the iOS 16 ``constexpr_lut_to_dense.decompress``, whose indices are packed."""
+    """Replaces the iOS 16 ``constexpr_lut_to_dense.decompress``, whose indices are packed."""
 
     def accelerated(lut: Any, indices: Any, shape: Any) -> Any:
         nbits, full = int(lut.size).bit_length() - 1, tuple(map(int, np.asarray(shape).reshape(-1)))
@@ -64,7 +64,7 @@ def ios16_lut_to_dense(original: Function) -> Function:
 
 
 def sparse_to_dense(original: Function) -> Function:
-    """In the place of ``sparse_to_dense``, and of the iOS 18 operation's ``decompress``."""
+    """Replaces ``sparse_to_dense``, and of the iOS 18 operation's ``decompress``."""
 
     def accelerated(nonzero_data: Any, mask: Any) -> Any:
         if nonzero_data.dtype not in _FLOATS or mask.dtype.kind not in "biu" or mask.ndim == 0:
@@ -75,7 +75,7 @@ def sparse_to_dense(original: Function) -> Function:
 
 
 def ios16_sparse_to_dense(original: Function) -> Function:
-    """In the place of the iOS 16 ``constexpr_sparse_to_dense.decompress``, whose mask is packed."""
+    """Replaces the iOS 16 ``constexpr_sparse_to_dense.decompress``, whose mask is packed."""
 
     def accelerated(nonzero_data: Any, mask: Any, shape: Any) -> Any:
         full = tuple(map(int, np.asarray(shape).reshape(-1)))

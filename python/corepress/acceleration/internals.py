@@ -1,4 +1,4 @@
-"""The functions of coremltools that the kernels replace, by where they stand and what they are given."""
+"""The functions of coremltools that the kernels replace: where they are and which parameters they take."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Internal:
     Attributes
     ----------
     module, path : str
-        Its module, and its name in it; of a method after the class and a dot.
+        Its module, and its name in it; for a method after the class and a dot.
     parameters : tuple of str
-        What it is given.
+        Its parameters.
     replace : callable
-        Given it, returns what replaces it.
+        Returns its replacement, given the original.
     """
 
     module: str
@@ -133,7 +133,7 @@ def replacements() -> list[tuple[Any, str, Any]]:
     MissingExtraError
         If there is no coremltools.
     RuntimeError
-        If this coremltools is not one whose internals are known.
+        If the internals of this coremltools are not known.
     """
     coremltools = load("accelerate", "coremltools")
     importlib.import_module("coremltools.optimize.coreml")

@@ -1,4 +1,4 @@
-"""Packing of codes and masks, in the place of coremltools' arrays of single bits."""
+"""Packing of codes and masks, replacing coremltools' arrays of single bits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Function = Callable[..., Any]
 
 
 def pack_elements_into_bits(original: Function) -> Function:
-    """In the place of ``pack_elements_into_bits``."""
+    """Replaces ``pack_elements_into_bits``."""
 
     def accelerated(elements: Any, nbits: int) -> Any:
         if isinstance(elements, np.ndarray) and elements.dtype in (np.int8, np.uint8) and 1 <= nbits <= 8:
@@ -29,7 +29,7 @@ def pack_elements_into_bits(original: Function) -> Function:
 
 
 def restore_elements_from_packed_bits(original: Function) -> Function:
-    """In the place of ``restore_elements_from_packed_bits``."""
+    """Replaces ``restore_elements_from_packed_bits``."""
 
     def accelerated(packed_values: Any, nbits: int, element_num: int, are_packed_values_signed: bool = False) -> Any:
         nbits, count = int(nbits), int(element_num)
@@ -43,7 +43,7 @@ def restore_elements_from_packed_bits(original: Function) -> Function:
 
 
 def ios16_sparse_params_to_ios18(original: Function) -> Function:
-    """In the place of ``ios16_sparse_params_to_ios18``, which unpacks a mask."""
+    """Replaces ``ios16_sparse_params_to_ios18``, which unpacks a mask."""
 
     def accelerated(sparse_params: Any) -> Any:
         from coremltools.converters.mil.mil import types
@@ -59,7 +59,7 @@ def ios16_sparse_params_to_ios18(original: Function) -> Function:
 
 
 def ios18_sparse_params_to_ios16(original: Function) -> Function:
-    """In the place of ``ios18_sparse_params_to_ios16``, which packs it again."""
+    """Replaces ``ios18_sparse_params_to_ios16``, which packs it again."""
 
     def accelerated(sparse_params: Any) -> Any:
         from coremltools.optimize import _utils

@@ -1,4 +1,4 @@
-"""Palettes, in the place of coremltools' k-means and its groups."""
+"""Palettes, replacing coremltools' k-means and its groups."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ENOUGH_FOR_KMEANS1D = 10_000  # float16 weights, from which on coremltools tell
 
 
 def kmeans_lookup_table(original: Function) -> Function:
-    """In the place of ``_get_kmeans_lookup_table_and_weight``: a table and a code for each value or vector."""
+    """Replaces ``_get_kmeans_lookup_table_and_weight``: a table and a code for each value or vector."""
 
     def accelerated(
         nbits: int, weight: Any, force_kmeans1d: bool = False, cluster_dim: int = 1, vector_axis: int | None = None
@@ -63,7 +63,8 @@ def _clusters(values: NDArray[Any], nbits: int) -> tuple[NDArray[Any], NDArray[A
 
 
 def get_lut_and_indices(original: Function) -> Function:
-    """In the place of ``palettize_weights._get_lut_and_indices``: even steps; the other modes find their way."""
+    """Replaces ``palettize_weights._get_lut_and_indices`` for even steps; the other modes call functions that are
+    replaced."""
 
     def accelerated(
         val: Any,
@@ -83,7 +84,7 @@ def get_lut_and_indices(original: Function) -> Function:
 
 
 def grouped_channelwise_compress(original: Function) -> Function:
-    """In the place of ``palettize_weights.grouped_channelwise_compress``: all groups in one call."""
+    """Replaces ``palettize_weights.grouped_channelwise_compress``: all groups in one call."""
 
     def accelerated(
         original_data: Any,
@@ -123,7 +124,7 @@ def grouped_channelwise_compress(original: Function) -> Function:
 def _is_for_kernels(
     array: Any, mode: str, nbits: int | None, channel_axis: int, group_size: int, cluster_dim: int
 ) -> bool:
-    """Whether the kernels take it; for all else coremltools has an error, a warning or a way of its own."""
+    """Whether the kernels support it; everything else is left to coremltools, with its errors and warnings."""
     if not isinstance(array, np.ndarray) or array.size == 0 or mode not in _MODES:
         return False
     if not -array.ndim <= channel_axis < array.ndim or (nbits is not None and nbits not in PALETTE_BITS):
@@ -158,7 +159,7 @@ def _lut_params(tensor: PalettizedTensor) -> Any:
 
 
 def transform_op(original: Function) -> Function:
-    """Around ``palettize_weights.transform_op``: a weight that is not palettized stays as it was.
+    """Wraps ``palettize_weights.transform_op``: a weight that is not palettized is left unchanged.
 
     coremltools divides a weight by its scales in place before it finds out that it cannot palettize it.
     """

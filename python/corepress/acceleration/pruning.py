@@ -1,4 +1,4 @@
-"""Pruning, in the place of coremltools' percentiles and sorting."""
+"""Pruning, replacing coremltools' percentiles and sorting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Function = Callable[..., Any]
 
 
 def produce_sparse_param(original: Function) -> Function:
-    """In the place of ``_produce_sparse_param``, which stores what is not zero."""
+    """Replaces ``_produce_sparse_param``, which stores what is not zero."""
 
     def accelerated(val: Any) -> Any:
         found = _sparse_params(val, {"threshold": 0.0}) if _is_for_kernels(val) else None
@@ -24,7 +24,7 @@ def produce_sparse_param(original: Function) -> Function:
 
 
 def compress_by_threshold(original: Function) -> Function:
-    """In the place of ``compress_by_threshold``."""
+    """Replaces ``compress_by_threshold``."""
 
     def accelerated(val: Any, threshold: float, minimum_sparsity_percentile: float) -> Any:
         options = {"threshold": threshold, "minimum_sparsity_percentile": minimum_sparsity_percentile}
@@ -41,7 +41,7 @@ def compress_by_threshold(original: Function) -> Function:
 
 
 def compress_by_magnitude(original: Function) -> Function:
-    """In the place of ``compress_by_magnitude``, of single weights or of blocks."""
+    """Replaces ``compress_by_magnitude``, of single weights or of blocks."""
 
     def accelerated(val: Any, target_sparsity: float, block_size: int | None = None, dim: int | None = None) -> Any:
         structured = block_size is not None
@@ -55,7 +55,7 @@ def compress_by_magnitude(original: Function) -> Function:
 
 
 def compress_by_nm_sparsity(original: Function) -> Function:
-    """In the place of ``compress_by_nm_sparsity``."""
+    """Replaces ``compress_by_nm_sparsity``."""
 
     def accelerated(val: Any, n_m_ratio: tuple[int, int], dim: int) -> Any:
         found = None
@@ -71,7 +71,7 @@ def _is_for_kernels(val: Any) -> bool:
 
 
 def _is_divided(val: Any, size: int | None, dim: int | None) -> bool:
-    """Whether coremltools prunes groups of this size; of the others it tells why not."""
+    """Whether coremltools prunes groups of this size; it warns about others."""
     return dim in (0, 1) and val.ndim > 1 and size is not None and 1 < 2 * size <= val.shape[dim]
 
 

@@ -1,4 +1,4 @@
-"""Affine quantization, in the place of coremltools' arithmetic."""
+"""Affine quantization, replacing coremltools' arithmetic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MODES = {"LINEAR_SYMMETRIC": "linear_symmetric", "LINEAR": "linear"}
 
 
 def compute_qparams_by_dtype(original: Function) -> Function:
-    """In the place of ``compute_qparams_by_dtype``: codes, scales, and zero points where there are some."""
+    """Replaces ``compute_qparams_by_dtype``: codes, scales, and zero points if there are any."""
 
     def accelerated(weight: Any, dtype: Any, quantization_mode: str, block_sizes: Any) -> Any:
         from coremltools.converters.mil.mil import types
@@ -48,7 +48,7 @@ def compute_qparams_by_dtype(original: Function) -> Function:
 
 
 def blockwise_shift_scale(original: Function) -> Function:
-    """In the place of ``constexpr_blockwise_shift_scale.decompress``."""
+    """Replaces ``constexpr_blockwise_shift_scale.decompress``."""
 
     def accelerated(data: Any, scale: Any, offset: Any) -> Any:
         found = _dequantized(data, scale, offset)
@@ -58,7 +58,7 @@ def blockwise_shift_scale(original: Function) -> Function:
 
 
 def dequantize_by_scale_and_zp(original: Function) -> Function:
-    """In the place of ``dequantize_by_scale_and_zp``, which the iOS 16 operation uses."""
+    """Replaces ``dequantize_by_scale_and_zp``, which the iOS 16 operation uses."""
 
     def accelerated(quantized_data: Any, scale: Any, zero_point: Any, axis: int | None = None) -> Any:
         from coremltools.optimize import _utils
@@ -74,7 +74,7 @@ def dequantize_by_scale_and_zp(original: Function) -> Function:
 
 
 def _dequantized(data: Any, scale: Any, offset: Any) -> Any:
-    """The weights; None for what the kernels do not take."""
+    """The weights; None for input that the kernels do not support."""
     fits = (
         isinstance(data, np.ndarray)
         and isinstance(scale, np.ndarray)

@@ -1,4 +1,4 @@
-"""The same work by coremltools, called where it calls itself, without the rest of its pipeline."""
+"""The same work by coremltools, through the functions that it calls itself, without the rest of its pipeline."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def prune_n_m(weight: Array, n: int, m: int) -> Job:
 
 
 def job(steps: tuple[Spec, ...], weight: Array) -> Job | None:
-    """The job that gives what `steps` ask for, or None where this module does not know how."""
+    """The job that applies `steps`, or None if this module does not know how."""
     match steps:
         case (Palettize(mode="kmeans", enable_per_channel_scale=False) as step,):
             group_size = step.group_size if step.granularity == "per_grouped_channel" else 0

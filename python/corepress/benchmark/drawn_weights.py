@@ -1,4 +1,4 @@
-"""Weights that are drawn like trained ones: rows of different scale with slightly heavy tails."""
+"""Random weights distributed like trained ones: rows of different scale with slightly heavy tails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCALE, SPREAD = 0.02, 0.3
 
 
 def draw(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> NDArray[Any]:
-    """Draw a weight, every value by itself."""
+    """Draw a weight, every value independently."""
     generator = np.random.default_rng(seed)
     scale = _row_scales(generator, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
     return (generator.standard_t(TAILS, shape) * scale).astype(dtype)
@@ -29,8 +29,8 @@ def _row_scales(generator: np.random.Generator, rows: int) -> NDArray[np.float64
 class WeightPool:
     """Draws float16 weights of the distribution of `draw`, a hundred times as fast.
 
-    The numbers of the t distribution are drawn once. A weight is a run of them that begins anywhere and goes round,
-    each row times a scale of its own; so the same number hardly ever gives the same value twice.
+    The numbers of the t distribution are drawn once. A weight is a run of them that begins anywhere and wraps around,
+    with each row multiplied by its own scale; so the same number hardly ever gives the same value twice.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a measurement was made on: machine, build, and versions of everything that took part."""
+"""The machine, build and versions that a measurement was made with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def describe_machine(packages: Iterable[str] = ()) -> dict[str, Any]:
-    """Machine, build and versions as a dict for JSON; `packages` are named beside corepress and NumPy."""
+    """Machine, build and versions as a dict for JSON; `packages` are listed in addition to corepress and NumPy."""
     return {
         "system": platform.platform(aliased=True),
         "architecture": platform.machine(),

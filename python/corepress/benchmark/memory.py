@@ -1,4 +1,4 @@
-"""How much memory a call needs at its peak."""
+"""Peak memory of a call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 def tells_peaks() -> bool:
-    """Whether this system tells the peak of a single call; Linux does."""
+    """Whether this system reports the peak of a single call; Linux does."""
     return system.current.measures_peaks
 
 

@@ -1,7 +1,7 @@
-"""Whole models through the kernels, one drawn layer at a time, so that a model of any size fits a small machine.
+"""Whole models through the kernels, one random layer at a time, so that a model of any size fits a small machine.
 
-A layer is drawn, compressed by every method in turns beside a copy of it, and thrown away. Times are those of the
-calls alone; drawing is not counted. Slow methods, and other tools, do a sample of the layers.
+A layer is drawn, compressed by every method, alternating with a copy of it, and discarded. Times are those of the calls
+alone; drawing is not included. Slow methods, and other tools, compress a sample of the layers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MOST_SECONDS_TWICE = 1.0  # what takes longer is not run again
 
 @dataclass(frozen=True)
 class Sample:
-    """A layer that is measured, and how many of its shape it stands for."""
+    """A layer that is measured, and how many layers of its shape it represents."""
 
     layer: Layer
     count: int
@@ -69,7 +69,7 @@ class PeerMeasured:
     seconds, cpu_seconds : float
         Of one run each.
     peak_bytes : int or None
-        The largest memory that a call needed beside the weight, its result included.
+        The most memory that a call needed in addition to the weight, including its result.
     """
 
     model: str
@@ -93,15 +93,15 @@ class Measured:
     seconds, cpu_seconds : float
         The best runs of each layer, added up.
     copy_seconds, copy_cpu_seconds : float
-        The same of np.copyto into memory that is there already.
+        The same for np.copyto into memory that is already allocated.
     peak_bytes : int or None
-        The largest memory that a call needed beside the weight, its result included.
+        The most memory that a call needed in addition to the weight, including its result.
     process_peak_bytes : int or None
         The largest memory of the process while the model went through, by any method.
     bits_per_weight, snr_db : float
-        Of all measured layers together; one that was kept counts with 16 bits and no error.
+        Of all measured layers together; an unchanged one counts with 16 bits and no error.
     kept : int
-        Layers that stay as they are, because groups or blocks do not divide their channels.
+        Layers that are left unchanged because groups or blocks do not divide their channels.
     """
 
     model: str
@@ -149,7 +149,7 @@ class _Sums:
     kept: int = 0
 
     def add_result(self, weight: NDArray[np.float16], tensor: CompressedTensor | None, count: int) -> None:
-        """Add the size and the error of a compressed layer; None is one that was kept."""
+        """Add the size and the error of a compressed layer; None is one that was left unchanged."""
         if tensor is None:
             bits, noise, signal = 16 * weight.size, 0.0, float(np.square(weight, dtype=np.float64).sum())
             self.kept += count
@@ -195,7 +195,7 @@ def stream(
     seed : int
         Of the drawn weights.
     progress : callable, optional
-        Told after every layer.
+        Called after every layer.
 
     Returns
     -------
@@ -231,7 +231,7 @@ def _run_turns(
     counts: Mapping[str, int],
     meter: PeakMeter | None,
 ) -> Best:
-    """Have a layer compressed by all methods, and copied, in turns; the best times of the copy are returned."""
+    """Compress a layer by all methods, alternating with a copy; return the best times of the copy."""
     copy, best = Best(), {(method.key, number): Best() for method in methods for number in threads}
     for turn in range(repeat):
         copy.run(lambda: np.copyto(out, weight))
@@ -296,7 +296,7 @@ def stream_peers(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[PeerMeasured]:
-    """Have other tools do the same: a layer of each of the shapes with most weights, once.
+    """Measure other tools: a layer of each of the shapes with the most weights, once.
 
     Parameters
     ----------
@@ -311,12 +311,12 @@ def stream_peers(
     seed : int
         Of the drawn weights.
     progress : callable, optional
-        Told after every layer.
+        Called after every layer.
 
     Returns
     -------
     list of PeerMeasured
-        One per method and tool that has something like it.
+        One per method and tool that has an equivalent.
     """
     pool, meter = WeightPool(seed=seed), PeakMeter() if tells_peaks() else None
     samples = one_of_each_shape(model)[:sampled_shapes]

@@ -1,4 +1,4 @@
-"""Times of jobs that take turns, so that what else the machine does meets all of them alike."""
+"""Times of alternating jobs, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 

@@ -23,16 +23,20 @@ SHARE = 0.8  # of a model's weights that the measured shapes hold together
 
 @click.command()
 @click.option(
-    "--model", type=click.Choice(list(ARCHITECTURES)), default="sd15", show_default=True, help="Whose layers to draw."
+    "--model",
+    type=click.Choice(list(ARCHITECTURES)),
+    default="sd15",
+    show_default=True,
+    help="The model whose layers to use.",
 )
 @click.option(
     "--method",
     "methods",
     multiple=True,
     type=click.Choice(list(METHODS)),
-    help="Only this one; can be given again. Default: all but vectors, which take minutes.",
+    help="Measure only this method. Can be repeated. Default: all except vectors, which take minutes.",
 )
-@click.option("--peers", is_flag=True, help="Have coremltools do the same, which takes minutes.")
+@click.option("--peers", is_flag=True, help="Also measure coremltools, which takes minutes.")
 @thread_option
 @display_options
 def bench(
@@ -46,9 +50,9 @@ def bench(
 ) -> None:
     """Measure how fast this machine compresses a diffusion model.
 
-    Needs no model: layers of its shapes are drawn, with values distributed like trained ones, and compressed in memory
-    in every way, beside a plain copy of them (np.copyto). One layer of each of the most common shapes is measured, and
-    the times are scaled to the whole model. Reading and writing of packages is not in them.
+    Needs no model: layers of its shapes are filled with random values, distributed like trained ones, compressed in
+    memory by every method, and compared with a plain copy (np.copyto). One layer of each of the most common shapes is
+    measured, and the times are scaled to the whole model. They do not include reading and writing packages.
 
     \b
     Examples:
@@ -90,7 +94,7 @@ def bench(
 def _text(
     model: Architecture, machine: dict[str, Any], layers: int, results: list[Measured], others: list[PeerMeasured]
 ) -> str:
-    """The results as a table, with what was measured above and below it."""
+    """The results as a table, with the conditions of the measurement above and below it."""
     from ..reporting.tables import Column, render
 
     first = results[0]
@@ -112,17 +116,17 @@ def _text(
     notes = [
         f"Measured on one layer of each of {layers} shapes ({format_count(first.measured_weights)} weights), scaled to "
         "the whole model.",
-        f"Copies: the time over that of np.copyto, {_seconds(first.copy_seconds)}. Bits: per weight, tables and scales "
-        "included.",
+        f"Copies: the time divided by that of np.copyto, {_seconds(first.copy_seconds)}. Bits: per weight, including "
+        "palettes and scales.",
     ]
     if first.peak_bytes is not None:
-        notes.append("Memory: the most that a call needed beside its weight, the result included.")
+        notes.append("Memory: the most that a call needed in addition to its weight, including the result.")
     if others:
         measured = max(other.measured_weights for other in others)
-        notes.append(f"{PEER}: scaled from {format_count(measured)} weights; without reading and writing packages.")
+        notes.append(f"{PEER}: scaled from {format_count(measured)} weights; excludes reading and writing packages.")
     return "\n".join(
         (
-            f"{model.title}: {format_count(first.weights)} weights in {len(model.layers)} layers, drawn",
+            f"{model.title}: {format_count(first.weights)} weights in {len(model.layers)} layers, random values",
             f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['simd_level']}, {threads}",
             "",
             render(tuple(columns), results),

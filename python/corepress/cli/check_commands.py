@@ -1,4 +1,4 @@
-"""The commands that look at packages and write none."""
+"""The commands that read packages without writing any."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def verify(
 ) -> int:
     """Check that only weights changed and decode correctly.
 
-    OTHER is what became of SOURCE. Reads everything again: the programs must be the same, weights bit for bit those
-    of the source or compressed forms that decode to finite values, and every record of the weight files sound. Of
-    neural networks (.mlmodel) all but the weights must be the same, and these stored by the nearest codes. Fails
-    (exit code 1) and names what is wrong if not.
+    OTHER is the result of compressing SOURCE. Everything is read again: the programs must be the same, each weight must
+    be bit for bit that of the source or decode to finite values, and every record of the weight files must be valid. In
+    neural networks (.mlmodel) everything but the weights must be the same, and compressed weights must have the nearest
+    codes. Otherwise lists the problems and exits with code 1.
 
     \b
     Examples:
@@ -86,10 +86,10 @@ def verify(
     "--inputs",
     metavar="FILE.npz",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="With --predict: arrays by input name, instead of drawn ones.",
+    help="With --predict: arrays by input name, instead of random ones.",
 )
 @click.option(
-    "--samples", metavar="N", type=click.IntRange(min=1), default=4, show_default=True, help="Inputs to draw."
+    "--samples", metavar="N", type=click.IntRange(min=1), default=4, show_default=True, help="Number of random inputs."
 )
 @plot_option
 @thread_option
@@ -107,8 +107,8 @@ def compare(
 ) -> int:
     """Compare two models, weight by weight.
 
-    Signal-to-noise ratio and cosine of each weight of OTHER against SOURCE; both may be compressed. Predictions need
-    macOS; elsewhere the weights are compared, and --predict makes the exit code 1.
+    Reports the signal-to-noise ratio and the cosine of each weight of OTHER relative to SOURCE; both may be compressed.
+    Predictions need macOS; on other systems only the weights are compared, and --predict makes the exit code 1.
 
     \b
     Examples:

@@ -51,7 +51,7 @@ def _spec_command(
     for_networks: Callable[..., None] | None = None,
     more_options: Decorator = _NO_OPTIONS,
 ) -> click.Command:
-    """The command that applies one spec to every weight of a package, and perhaps has another way with networks."""
+    """The command that applies one spec to every weight of a package; `for_networks` handles neural networks."""
 
     @click.command(spec.verb, help=text)
     @source_argument
@@ -78,12 +78,12 @@ def _spec_command(
 palettize = _spec_command(
     Palettize,
     lambda spec: f"{spec.nbits}bit" if spec.nbits else spec.mode,
-    """Store each weight as an index into a small table of values.
+    """Store each weight as an index into a small palette of values.
 
-    The table is the best there is: exact k-means, the smallest possible squared error. 8 and 6 bits are usually hard
-    to tell from the original; 4 bits are a quarter of float16's size. More tables (--granularity
-    per_grouped_channel) win back quality for a little space. With --cluster-dim an index stands for several weights:
-    2 bits per weight in the last example. More tables, 3 bits, scales and --cluster-dim need iOS 18 packages.
+    The palette (lookup table, LUT) is optimal: exact k-means, the smallest possible squared error. 8 and 6 bits are
+    usually hard to tell from the original; 4 bits are a quarter of float16's size. More palettes (--granularity
+    per_grouped_channel) regain quality for a little space. With --cluster-dim one index encodes several weights: 2
+    bits per weight in the last example. More palettes, 3 bits, scales and --cluster-dim need iOS 18 packages.
 
     \b
     Examples:
@@ -100,8 +100,8 @@ quantize = _spec_command(
     """Store each weight as a small integer with a scale.
 
     int8 with a scale per channel is half of float16's size and loses little: the safe first choice. int4 with a scale
-    per block is little more than a quarter and needs an iOS 18 package; with --scale-search mse its error is lower.
-    Neural networks (.mlmodel) take --nbits instead of --dtype.
+    per block is little more than a quarter and needs an iOS 18 package; --scale-search mse reduces its error. For
+    neural networks (.mlmodel) use --nbits instead of --dtype.
 
     \b
     Examples:
@@ -120,7 +120,7 @@ prune = _spec_command(
     lambda spec: "sparse",
     """Set the smallest weights to zero and store only the others.
 
-    Give one of --target-sparsity, --threshold and --n-m-ratio.
+    Give exactly one of --target-sparsity, --threshold and --n-m-ratio.
 
     \b
     Examples:
@@ -135,9 +135,9 @@ prune = _spec_command(
 @output_options
 @run_options
 def decompress(source: Path, output: Path | None, **values: Any) -> None:
-    """Turn a compressed model back into one with plain weights.
+    """Decompress the weights of a model.
 
-    The weights get the values that the compressed package stands for; what compression rounded away does not return.
+    The weights get the values that the compressed model encodes; precision lost in compression does not come back.
 
     \b
     Examples:
@@ -172,8 +172,8 @@ def decompress(source: Path, output: Path | None, **values: Any) -> None:
 def demo(output: Path, overwrite: bool, verbose: bool, as_json: bool, quiet: bool) -> None:
     """Build a small diffusion UNet and compress it in seven ways.
 
-    Shows size, quality and time of each. Needs no network and a few seconds. Leaves the packages, a plot of quality
-    against size and results.json in FOLDER.
+    Shows the size, quality and time of each. Takes a few seconds and needs no network. Writes the packages, a plot of
+    quality against size and results.json to FOLDER.
 
     \b
     Example:

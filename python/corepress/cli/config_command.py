@@ -1,4 +1,4 @@
-"""`corepress compress`: what the other commands do, weight by weight as a config says."""
+"""`corepress compress`: applies the steps of the other commands weight by weight, as a config says."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from .running import run_compression
     metavar="FILE",
     required=True,
     shell_complete=lambda context, parameter, incomplete: [CompletionItem(incomplete, type="file")],
-    help="What to do: a YAML or JSON file, or JSON itself.",
+    help="The config: a YAML or JSON file, or inline JSON.",
 )
 @click.option(
     "--recipe",
     metavar="KEY",
-    help="Which recipe of a mixed-bit recipe file that has several: its key, or its bits per weight.",
+    help="The recipe to use from a mixed-bit recipe file with several: its key, or its bits per weight.",
 )
 @compress_options
 @thread_option
@@ -44,10 +44,10 @@ from .running import run_compression
 @plot_option
 @display_options
 def compress(source: Path, output: Path | None, config_text: str, recipe: str | None, **values: Any) -> None:
-    """Compress each weight as a config says.
+    """Compress each weight as specified by a config.
 
-    A config is one step, a list of steps in their order, or rules by operation type and by name; later rules win, and
-    null keeps weights as they are:
+    A config is one step, a list of steps in order, or rules by operation type and by name; later rules win, and null
+    leaves weights unchanged:
 
     \b
       global: {palettize: {nbits: 4}}
@@ -58,8 +58,8 @@ def compress(source: Path, output: Path | None, config_text: str, recipe: str | 
         "re:.*conv_(in|out).*": null
       weight_threshold: 2048
 
-    Configs of coremltools (with config_type) and mixed-bit recipes (weight name: bits) are understood as well. Rules
-    that match no weight are reported.
+    coremltools configs (with config_type) and mixed-bit recipes (weight name: bits) are accepted too. Rules that match
+    no weight are reported.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Text where not every character can be written, as in files and pipes under Windows."""
+"""Output in encodings that lack some characters, such as files and pipes on Windows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _REPLACED = ("strict", "surrogateescape", "backslashreplace")  # what streams do
 
 
 def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What to write instead of a character that an encoding lacks; bytes of names that are no text stay as they are."""
+    """What to write instead of a character that an encoding lacks; undecodable bytes in names are unchanged."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character = error.object[error.start]
@@ -25,7 +25,7 @@ codecs.register_error(_NAME, _plainly)
 
 
 def write_plainly() -> None:
-    """Let the standard streams write characters that their encoding lacks in another way instead of failing."""
+    """Let the standard streams replace characters that their encoding lacks instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in _REPLACED:
             stream.reconfigure(errors=_NAME)

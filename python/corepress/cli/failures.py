@@ -1,4 +1,4 @@
-"""What ends a command, in words and as a JSON document."""
+"""Why a command failed, as text and as a JSON document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FAILED, WRONG_USAGE = 1, 2
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a command ended: its exit status, the class of the error, who says what, and what to do."""
+    """Why a command failed: its exit status, the class of the error, who reports it, the message and the next step."""
 
     status: int
     kind: str
@@ -34,12 +34,12 @@ class Failure:
 
 
 def interruption(session: Session, signal_number: int) -> Failure:
-    """A command that a signal ended."""
+    """The failure of a command that a signal ended."""
     return Failure(128 + signal_number, "Interrupted", session.command, "interrupted")
 
 
 def failure_of(session: Session, error: Exception) -> Failure:
-    """Why a command ended that raised an error."""
+    """The failure of a command that raised an error."""
     import click
 
     from .shell_words import describe_error
@@ -55,7 +55,7 @@ def failure_of(session: Session, error: Exception) -> Failure:
 
 
 def _parts(text: str) -> tuple[str, str | None]:
-    """A message as it is by convention: value and rule; and after a semicolon, what to do."""
+    """Split a message by convention: value and rule, and the next step after a semicolon."""
     message, _, next_step = _one_line(text).rpartition("; ")
     return (message, next_step) if message else (next_step, None)
 

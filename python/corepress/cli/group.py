@@ -12,7 +12,7 @@ from .session import Session
 
 
 class WorkflowGroup(click.Group):
-    """Lists its commands in the order in which people need them instead of the alphabet's."""
+    """Lists its commands in the order in which people need them, not alphabetically."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self.commands)
@@ -39,14 +39,14 @@ def corepress(context: click.Context) -> None:
     """Make the weights of Core ML models smaller.
 
     Packages (.mlpackage) and neural networks (.mlmodel) go in, new ones come out. The source is never changed, and
-    what can't be compressed stays bit for bit as it was and is named in the report.
+    weights that can't be compressed are left unchanged, bit for bit, and listed in the report.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
 def run(arguments: Sequence[str], session: Session) -> int:
-    """Run the command line, and return its exit code; what fails is raised."""
+    """Run the command line and return its exit code; failures are raised."""
     try:
         status = corepress.main(arguments, prog_name="corepress", standalone_mode=False, obj=session)
     except click.Abort:

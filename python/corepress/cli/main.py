@@ -1,6 +1,6 @@
 """Entry point: exit codes, signals, and errors as one line.
 
-What takes long to import is imported when signals are handled, so that an early Ctrl-C ends it as a later one does.
+Slow imports happen once signals are handled, so that an early Ctrl-C ends the command as a later one does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Neural networks in the shell: which sources are such, their options, and `corepress fp16`."""
+"""Neural networks in the shell: how they are recognized, their options, and `corepress fp16`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SUFFIX = ".mlmodel"
 DEFAULT_MODE = "linear"
 
 _strict_option = click.option(
-    "--strict", is_flag=True, help="Fail if a weight can't be stored as asked, instead of keeping it."
+    "--strict", is_flag=True, help="Fail if a weight can't be stored as requested instead of leaving it unchanged."
 )
 
 
@@ -55,7 +55,7 @@ selector_options = together(
         metavar="TYPE",
         multiple=True,
         shell_complete=_layer_types,
-        help="For .mlmodel: leave layers of this type alone. Can be repeated.",
+        help="For .mlmodel: leave layers of this type unchanged. Can be repeated.",
     ),
     click.option(
         "--name",
@@ -69,7 +69,7 @@ selector_options = together(
         "skip_names",
         metavar="PATTERN",
         multiple=True,
-        help="For .mlmodel: leave those alone. Can be repeated.",
+        help="For .mlmodel: leave layers or weights whose name matches this glob unchanged. Can be repeated.",
     ),
 )
 network_options = together(
@@ -77,13 +77,13 @@ network_options = together(
         "--nbits",
         metavar="N",
         type=int,
-        help="For .mlmodel, needed: bits per weight, 1 to 8, or 16 for half precision.",
+        help="For .mlmodel (required): bits per weight, 1 to 8, or 16 for half precision.",
     ),
     selector_options,
 )
 _SELECTOR_FIELDS = ("layer_types", "skip_layer_types", "names", "skip_names")
 _QUANTIZE_ONLY_NETWORKS = ("nbits", *_SELECTOR_FIELDS)
-# What `corepress quantize` does with both kinds; all its other options are for packages.
+# Options of `corepress quantize` for both kinds; all others are for packages only.
 _QUANTIZE_SHARED = (
     *("source", "output", "overwrite", "mode", "weight_threshold", "strict", "num_threads", "report_file", "verbose"),
     *("plot_file", "as_json", "quiet", "dry_run"),
@@ -91,7 +91,7 @@ _QUANTIZE_SHARED = (
 
 
 def is_network(source: Path) -> bool:
-    """Whether a source is a neural network, in a file or a package; FormatError if it is neither that nor a package."""
+    """Whether a source is a neural network, in a file or a package; FormatError if it is neither one nor a package."""
     from ..coreml.format.kinds import refuse_foreign
 
     refuse_foreign(source)
@@ -103,7 +103,7 @@ def is_network(source: Path) -> bool:
 
 
 def require_package(source: Path, instead: str) -> None:
-    """Refuse neural networks; `instead` is what can be done with one."""
+    """Refuse neural networks; `instead` is the advice for one."""
     if is_network(source):
         raise click.UsageError(f"{source} holds a neural network, not an ML program; {instead}")
 
@@ -118,7 +118,7 @@ def instead_of(verb: str, source: Path, nbits: int | None = None) -> str:
 
 
 def _require_program(source: Path) -> None:
-    """Raise what every command says of a package that it cannot read, before advice about one that it can."""
+    """Raise the error for a package that no command can read, before giving advice about one that can be read."""
     from ..coreml.format.package import Package
     from ..coreml.program.program import Program
 
@@ -126,7 +126,7 @@ def _require_program(source: Path) -> None:
 
 
 def without_network_options(context: click.Context, source: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """Values without those of options that mean nothing for a package, which must not have been given."""
+    """The values without options that do not apply to packages, which must not have been given."""
     given = _given(context, lambda name: name in _QUANTIZE_ONLY_NETWORKS)
     if given:
         _require_program(source)
@@ -208,7 +208,7 @@ def _check(nbits: int, mode: str) -> None:
 
 
 def _selector(values: dict[str, Any]) -> Any:
-    """Take what selects weights out of the options."""
+    """Build the selector and remove its options from `values`."""
     from ..neural_network import WeightSelector
 
     fields = {name: values.pop(name) for name in _SELECTOR_FIELDS}
@@ -237,7 +237,8 @@ def _selector(values: dict[str, Any]) -> Any:
 def fp16(source: Path, output: Path | None, overwrite: bool, strict: bool, dry_run: bool, **values: Any) -> None:
     """Store a neural network (.mlmodel) in half precision.
 
-    Half the size, and hardly ever a visible difference. A layer with a value beyond 65504 stays as it is and is named.
+    Halves the size, usually with no visible difference. A layer with a value beyond 65504 is left unchanged and listed
+    in the report.
 
     \b
     Example:
@@ -246,7 +247,7 @@ def fp16(source: Path, output: Path | None, overwrite: bool, strict: bool, dry_r
     if not is_network(source):
         _require_program(source)
         rule = "ML programs get their precision when they are converted; 'corepress quantize' makes them smaller"
-        raise click.UsageError(f"{source} holds no neural network, which fp16 is for; {rule}")
+        raise click.UsageError(f"{source} holds no neural network, and fp16 is only for these; {rule}")
     selector = _selector(values)
     if dry_run:
         _tell_plan(source, 16, DEFAULT_MODE, selector=selector, strict=strict, **values)

@@ -70,34 +70,36 @@ thread_option = click.option(
     help="Threads to use; default: all CPUs, or COREPRESS_NUM_THREADS. The result does not depend on it.",
 )
 dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Show what would be done and the sizes, but write nothing."
+    "--dry-run", is_flag=True, help="Show what would be done and the resulting size without writing anything."
 )
 compress_options = together(
     click.option(
         "--weight-threshold",
         metavar="N",
         type=click.IntRange(min=0),
-        help=f"Leave weights alone that have this many elements or fewer. [default: {DEFAULT_WEIGHT_THRESHOLD}]",
+        help=f"Leave weights of this many elements or fewer unchanged. [default: {DEFAULT_WEIGHT_THRESHOLD}]",
     ),
     click.option(
         "--joint-compression",
         is_flag=True,
         default=None,
-        help="Compress what is compressed already further, instead of leaving it alone.",
+        help="Compress already compressed weights further instead of leaving them unchanged.",
     ),
     click.option(
         "--keep-position-tables",
         is_flag=True,
         default=None,
-        help="Leave rotary tables (cos, sin) and other tables of positions unchanged.",
+        help="Leave rotary tables (cos, sin) and other position tables unchanged.",
     ),
     click.option(
         "--target",
         type=click.Choice(TARGETS),
-        help="Warn of encodings that are known to be refused or slow there: a system, the Neural Engine or the GPU.",
+        help="Warn of encodings known to be refused or slow on a system, the Neural Engine or the GPU.",
     ),
     click.option(
-        "--strict", is_flag=True, help="Fail if a weight can't be compressed as asked, instead of keeping it."
+        "--strict",
+        is_flag=True,
+        help="Fail if a weight can't be compressed as requested instead of leaving it unchanged.",
     ),
     dry_run_option,
 )
@@ -115,13 +117,13 @@ plot_option = click.option(
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
     callback=_require_picture,
-    help="Draw the result as a picture: FILE.png, FILE.svg or FILE.html.",
+    help="Plot the result to FILE.png, FILE.svg or FILE.html.",
 )
 # What every command has.
 display_options = together(
     click.option("-v", "--verbose", is_flag=True, help="Print one line per weight."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text."),
-    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors (and the JSON, if asked for)."),
+    click.option("-q", "--quiet", is_flag=True, help="Print only errors (and the JSON, if requested)."),
     click.option(
         "--debug",
         is_flag=True,
@@ -134,7 +136,7 @@ display_options = together(
 
 
 def offers(values: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """What a shell offers for an option whose values something else checks."""
+    """Completions for an option whose values are checked elsewhere."""
     return lambda context, parameter, incomplete: [value for value in values() if value.startswith(incomplete)]
 
 
@@ -146,23 +148,23 @@ def flag(name: str) -> str:
 _CHANNEL_AXIS = "Axis of the channels; default: the output channels of the operation that uses the weight."
 SHELL_HELP = {
     "palettize": {
-        "nbits": "Bits per index: the table has 2**NBITS entries. Needed for all modes but unique.",
-        "mode": "How the table is found. kmeans gives the smallest possible squared error, uniform even steps from the "
-        "smallest to the largest weight, unique the distinct values, if they are at most 256. custom needs a function "
-        "and so works from Python only.",
+        "nbits": "Bits per index: the palette has 2**NBITS entries. Required for all modes except unique.",
+        "mode": "How the palette is found. kmeans gives the smallest possible squared error, uniform evenly spaced "
+        "values from the smallest to the largest weight, unique the distinct values, at most 256. custom needs a "
+        "function, so it works only from Python.",
         "channel_axis": _CHANNEL_AXIS,
     },
     "quantize": {
-        "mode": "Symmetric about zero, or over the range of the values. For .mlmodel: linear (the default there), "
-        "linear_symmetric, linear_lut, or kmeans_lut, the best table there is.",
-        "block_size": "For per_block: input channels that share a scale, for each output channel.",
+        "mode": "Symmetric around zero, or over the range of the values. For .mlmodel: linear (the default there), "
+        "linear_symmetric, linear_lut, or kmeans_lut, the optimal lookup table.",
+        "block_size": "For per_block: number of input channels that share a scale, within each output channel.",
         "channel_axis": _CHANNEL_AXIS,
     },
     "prune": {
         "target_sparsity": "Fraction of the weights to set to zero, smallest first: 0.5 for half of them.",
         "threshold": "Set weights of this magnitude and below to zero.",
         "n_m_ratio": "2:4 sets the 2 smallest of every 4 weights along --dim to zero.",
-        "block_size": "With --target-sparsity: blocks of so many weights along --dim become zero, smallest norm first.",
+        "block_size": "With --target-sparsity: zero blocks of this many weights along --dim, smallest norm first.",
         "dim": "Axis of --n-m-ratio (default: 1, input channels) or --block-size (default: 0, output channels).",
     },
 }
@@ -184,14 +186,14 @@ class _Ratio(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gener
 
 
 def flag_fields(spec: type[Spec]) -> list[Field[Any]]:
-    """The fields of a spec that have a flag: all but those that say otherwise, as functions do."""
+    """The fields of a spec that have a flag: all except those that opt out, such as functions."""
     return [each for each in fields(spec) if each.metadata.get("flag", True)]
 
 
 def spec_options(spec: type[Spec]) -> Decorator:
     """One option for each field of a spec, with the field's type and default.
 
-    The help is `SHELL_HELP`'s where the docstring of the spec, written for Python, would puzzle a reader.
+    The help is that of `SHELL_HELP` where the docstring of the spec, written for Python, would be confusing.
     """
     hints = get_type_hints(spec)
     documented = _documented_parameters(spec)
@@ -206,7 +208,7 @@ def spec_options(spec: type[Spec]) -> Decorator:
 
 
 def build_spec(spec: type[Spec], values: dict[str, Any]) -> Spec:
-    """Take a spec's fields out of `values`; a value that the spec refuses is wrong usage."""
+    """Take a spec's fields out of `values`; a value that the spec refuses is a usage error."""
     names = [each.name for each in flag_fields(spec)]
     try:
         return spec(**{name: values.pop(name) for name in names})

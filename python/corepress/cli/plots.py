@@ -1,4 +1,4 @@
-"""Pictures of reports, plans and comparisons."""
+"""Plots of reports, plans and comparisons."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def plot_report(report: Report, path: Path) -> None:
 
 
 def plot_plan(plan: Plan, path: Path) -> None:
-    """The largest weights now and then."""
+    """The largest weights before and after."""
     before, after = format_bytes(plan.bytes_before), format_bytes(plan.bytes_after)
     about = "" if plan.exact else "about "
     figure = new_figure(f"{Path(plan.source).name}: {before} would become {about}{after}", (10, 6.2))
@@ -41,7 +41,7 @@ def plot_plan(plan: Plan, path: Path) -> None:
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
-    """How far the weights are apart: all in order, and the furthest by name."""
+    """How far apart the weights are: all in order, and the furthest by name."""
     measured = sorted(
         (weight.snr_db, weight.name)
         for weight in comparison.weights
@@ -82,7 +82,7 @@ def _draw_quality(axes: Any, points: Sequence[tuple[float, float, int]]) -> None
 
 
 def _widen(axis: Any, span: float) -> None:
-    """Let an axis cover at least so much, with whole numbers at its ticks instead of an offset beside them."""
+    """Let an axis cover at least `span`, with full numbers at its ticks instead of an offset."""
     low, high = axis.get_view_interval()
     if high - low < span:
         middle = (low + high) / 2
@@ -91,7 +91,7 @@ def _widen(axis: Any, span: float) -> None:
 
 
 def _draw_sizes(axes: Any, weights: Sequence[ChangeRecord]) -> None:
-    """The weights that change; where none does, all."""
+    """The weights that change, or all if none does."""
     changed = [each for each in weights if each.method is not None] or weights
     named = [(each.name, each.bytes_before, each.bytes_after) for each in changed]
     shown = sorted(named, key=lambda weight: -weight[1])[:LARGEST_SHOWN]

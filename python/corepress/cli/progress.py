@@ -1,4 +1,4 @@
-"""A progress bar in weights per second on standard error, for people at a terminal only."""
+"""A progress bar in weights per second on standard error, shown only at a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bar(title: str, quiet: bool, *, rates: bool = True) -> Iterator[Callable[[Progress], None] | None]:
-    """The callback for `coreml.compress`, or None where a bar would disturb; `rates` shows weights per second."""
+    """The callback for `coreml.compress`, or None if no bar is wanted; `rates` shows weights per second."""
     if quiet or not sys.stderr.isatty():
         yield None
         return

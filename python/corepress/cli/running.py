@@ -1,4 +1,4 @@
-"""What commands that write a package do with their options, whatever they do to the package."""
+"""Shared run loop of commands that write packages."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def require_output(source: Path, output: Path | None, suffix: str) -> Path:
-    """What to write, which must be given."""
+    """The output path, which is required."""
     if output is None:
         kind = source.suffix if source.suffix == ".mlmodel" else ".mlpackage"
-        raise click.UsageError(f"say where to write the result, for example -o {source.stem}-{suffix}{kind}")
+        raise click.UsageError(f"give an output path, for example -o {source.stem}-{suffix}{kind}")
     return output
 
 
@@ -40,7 +40,7 @@ def _quiet_log(quiet: bool) -> Iterator[None]:
 
 
 def require_outputs() -> None:
-    """Refuse, before work starts, what the running command's options must not write."""
+    """Refuse, before work starts, output files that the running command must not write."""
     given = click.get_current_context().params
     result = None if given.get("dry_run") else given.get("output")
     sources = [given[name] for name in ("source", "other", "inputs") if given.get(name) is not None]
@@ -52,7 +52,7 @@ def require_outputs() -> None:
         obstacle = output_obstacle(path, sources, result)
         other = named.setdefault(Path(os.path.realpath(path)), option)
         if other != option:
-            obstacle = f"is what {other} writes too"
+            obstacle = f"is also written by {other}"
         if obstacle is not None:
             raise click.UsageError(f"{option} {path} {obstacle}; name another file")
 
@@ -68,7 +68,7 @@ def run(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Work with a progress bar, and tell of it as asked for."""
+    """Run with a progress bar, and print or save the report as requested."""
     from .progress import progress_bar
     from .summary import summarize
 
@@ -90,7 +90,7 @@ def run(
 def run_compression(
     title: str, source: Path, output: Path | None, suffix: str, config: ConfigLike, *, dry_run: bool, **options: Any
 ) -> None:
-    """Compress a package, or tell what compressing it would do."""
+    """Compress a package, or show what compressing it would do."""
     if dry_run:
         _tell_plan_of_package(source, config, **options)
         return
@@ -123,7 +123,7 @@ def tell_plan(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Plan, and show it as asked for."""
+    """Plan, and show the plan as requested."""
     from .summary import summarize_plan
 
     require_outputs()

@@ -1,4 +1,4 @@
-"""What the entry point must know of a run when it reports a failure."""
+"""What the entry point needs to know about a run to report a failure."""
 
 from __future__ import annotations
 

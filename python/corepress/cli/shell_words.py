@@ -1,4 +1,4 @@
-"""Messages of the library in the words of the shell: flags for parameters, and no name of a function before them."""
+"""Messages of the library in terms of the shell: flags for parameters, without the leading function name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from ..errors import MissingExtraError
 
-# What messages of the library begin with; the name of a weight may stand there as well.
+# What messages of the library begin with; some begin with the name of a weight instead.
 _FUNCTION = re.compile(
     "(?:palettize|quantize|prune|compress|decompress|inspect|plan|verify|compare|error|config|recipe|bench"
     "|quantize_weights|convert_to_fp16|compare_models|Config|WeightSelector): "
@@ -26,7 +26,7 @@ def flags_of(command: click.Command) -> dict[str, str]:
 
 
 def in_shell_words(text: str, flags: Mapping[str, str]) -> str:
-    """A message with flags in place of parameters.
+    """Replace parameters in a message by flags.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def in_shell_words(text: str, flags: Mapping[str, str]) -> str:
 
 
 def without_function(text: str) -> str:
-    """A message without the name of the Python function that begins it."""
+    """Remove the name of the Python function from the beginning of a message."""
     match = _FUNCTION.match(text)
     return text[match.end() :] if match else text
 
@@ -67,4 +67,4 @@ def describe_error(error: Exception, flags: Mapping[str, str]) -> str:
     of_native_module = isinstance(error, ImportError) and error.name is None  # a wrong COREPRESS_SIMD, say
     if (isinstance(error, (ValueError, TypeError, OSError, MissingExtraError)) or of_native_module) and str(error):
         return in_shell_words(without_function(str(error)), flags)
-    return f"unexpected {type(error).__name__}: {error}; --debug shows where, please report it"
+    return f"unexpected {type(error).__name__}: {error}; please report it, with the traceback that --debug shows"

@@ -1,4 +1,4 @@
-"""What a command prints when it is not asked for every weight: totals, and what is worth a look."""
+"""What a command prints without --verbose: totals, and what needs attention."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ SMALL = 2048  # elements; what compression leaves alone anyway is not worth a ro
 
 
 def summarize(report: Report, flags: Mapping[str, str]) -> str:
-    """Sizes, quality and the weights that were left unchanged, in a handful of lines."""
+    """Sizes, quality and the weights that were left unchanged, in a few lines."""
     return "\n".join(_of_report(report, flags))
 
 
 def summarize_plan(plan: Plan, flags: Mapping[str, str]) -> str:
-    """The largest weights to compress in a table that fits the terminal, the others counted, and the sizes."""
+    """The largest weights to compress in a table that fits the terminal, the number of the others, and the sizes."""
     return "\n".join(_of_plan(plan, flags))
 
 
 def summarize_inspection(inspection: Inspection) -> str:
-    """The weights of some size in a table that fits the terminal, the smaller ones counted."""
+    """The larger weights in a table that fits the terminal, and the number of smaller ones."""
     large = [weight for weight in inspection.weights if weight.size > SMALL and len(weight.shape) > 1]
     small = len(inspection.weights) - len(large)
     counted = [f"and {_many(small, 'small constant')} (--verbose lists them)"] if small and large else []
@@ -131,7 +131,7 @@ _STORED = (
 
 
 def _fitted(columns: tuple[Column, ...], rows: Sequence[Any]) -> str:
-    """A table whose names are shortened until it is no wider than the terminal; a pipe has no width."""
+    """A table with names shortened until it fits the terminal; pipes have no limit."""
     table = render(columns, rows)
     excess = max(map(len, table.splitlines())) - shutil.get_terminal_size().columns
     if not sys.stdout.isatty() or excess <= 0:

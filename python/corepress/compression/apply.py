@@ -30,15 +30,15 @@ _APPLY: dict[type, Callable[..., Measured]] = {Palettize: _palettize_one, Quanti
 
 
 def apply(weight: Any, spec: Spec, *, num_threads: int | None = None) -> CompressedTensor:
-    """Compress an array or a compressed tensor as `spec` says; what this module's functions do with their arguments."""
+    """Compress an array or a compressed tensor as `spec` says."""
     tensor: CompressedTensor = _APPLY[type(spec)](weight, spec, num_threads, False)[0]
     return tensor
 
 
 def apply_measured(weight: Any, spec: Spec, *, num_threads: int | None = None) -> tuple[CompressedTensor, float]:
-    """Do what `apply` does, and tell the signal-to-noise ratio in decibel that `error` would find.
+    """Like `apply`, but also return the SNR in dB that `error` would report.
 
-    Where the kernels cannot tell the error on their way, it takes another pass over the weight.
+    Where the kernels do not compute the error as they go, this takes another pass over the weight.
     """
     weight = as_weight(spec.verb, weight)
     tensor, noise = _APPLY[type(spec)](weight, spec, num_threads, True)

@@ -1,4 +1,4 @@
-"""Palettes that a caller's function makes, as coremltools' ``mode="custom"``."""
+"""Palettes (lookup tables, LUTs) from a caller's function, as in coremltools' ``mode="custom"``."""
 
 from __future__ import annotations
 

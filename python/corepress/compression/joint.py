@@ -1,8 +1,8 @@
-"""Compressing what is compressed already: how the joint forms come from the verbs for arrays.
+"""Joint compression: apply a verb to an already compressed tensor.
 
-A sparse tensor's values, a palettized tensor's tables and a quantized tensor's codes can be compressed again, and
-palettized and quantized tensors pruned. The functions here know how forms nest; how arrays are compressed they are
-told by their callers.
+A sparse tensor's values, a palettized tensor's palettes (lookup tables, LUTs) and a quantized tensor's codes can be
+compressed again, and palettized and quantized tensors can be pruned. The functions here know how forms nest; callers
+pass in the functions that compress plain arrays.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _FORMS = (
 
 
 def _refusal(verb: str, tensor: CompressedTensor) -> TypeError:
-    return TypeError(f"{verb}: {tensor!r} cannot be compressed further so; {_FORMS}")
+    return TypeError(f"{verb}: {tensor!r} cannot be compressed further in this way; {_FORMS}")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def palettize(
 def _palettize_values(
     values: Array, support: Support, spec: Palettize, groups: tuple[int, ...], fit: FitPalettes
 ) -> PalettizedTensor:
-    """Palettize the values of a sparse tensor, each group of its elements by itself: zeros do not count."""
+    """Palettize the values of a sparse tensor, each group of its elements separately; zeros do not count."""
     layout = group_layout(support.shape, groups)
     whole = replace(spec, granularity="per_tensor")
     if layout[1] == 1 and values.size:
@@ -139,7 +139,7 @@ def _palettize_values(
 
 
 def _palettize_codes(tensor: QuantizedTensor, spec: Palettize, groups: tuple[int, ...], fits: Fits) -> QuantizedTensor:
-    """Palettize 8-bit codes: tables of integers, of which each code takes the nearest."""
+    """Palettize 8-bit codes: palettes of integers, with the nearest entry for each code."""
     if not isinstance(tensor.data, np.ndarray):
         raise _refusal("palettize", tensor)
     if tensor.quantized_dtype not in _INTEGER_TABLES:
@@ -172,7 +172,7 @@ def require_scales_of_tables(where: str, spec: Quantize) -> None:
 def _palettize_counted(
     tensor: QuantizedTensor, spec: Palettize, groups: tuple[int, ...], fits: Fits
 ) -> PalettizedTensor:
-    """Palettize codes by how often each stands in each group."""
+    """Palettize codes by how often each occurs in each group."""
     codes = tensor.codes().reshape(-1)
     mask = None if tensor.support is None else tensor.support.mask
     places = GroupPlaces(group_layout(tensor.full_shape, groups), mask)
@@ -221,7 +221,7 @@ def _pairs(groups: Array, codes: Array, begin: int) -> Array:
 
 
 def _even_integers(lowest: Any, highest: Any, entries: int) -> Array:
-    """Even steps between ends, as coremltools finds them: in double, and cut off towards zero."""
+    """Even steps between ends, as coremltools computes them: in double precision, truncated towards zero."""
     lowest, highest = np.float64(lowest), np.float64(highest)
     table: Array = np.trunc(np.arange(entries) * ((highest - lowest) / (entries - 1)) + lowest)
     return table
@@ -271,7 +271,7 @@ def quantize_values(
     counts : tuple of int
         Number of blocks along each axis.
     fit : callable
-        Quantizes an array, divided into so many blocks along each axis.
+        Quantizes an array, divided into the given number of blocks along each axis.
     num_threads : int or None
         Threads to use.
     """
@@ -389,7 +389,7 @@ def prune(tensor: CompressedTensor, mask: NDArray[np.uint8], num_threads: int | 
 def _gather(
     tensor: PalettizedTensor | QuantizedTensor, support: Support, kept: NDArray[np.uint8], num_threads: int | None
 ) -> PalettizedTensor | QuantizedTensor:
-    """Keep the codes whose bit of `kept` is 1; they stand at `support`."""
+    """Keep the codes whose bit of `kept` is 1; `support` has their positions."""
     if isinstance(tensor, PalettizedTensor):
         return _gather_indices(tensor, support, kept, num_threads)
     data: Any

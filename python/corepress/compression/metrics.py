@@ -1,4 +1,4 @@
-"""How far a compressed tensor is from the weight it came from."""
+"""Errors of a compressed tensor relative to its weight."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Error:
     mse : float
         Mean of squared errors.
     snr_db : float
-        Signal-to-noise ratio ``10 * log10(sum(weight**2) / sse)`` in decibel; inf for a lossless result.
+        Signal-to-noise ratio ``10 * log10(sum(weight**2) / sse)`` in decibels; inf for a lossless result.
     max_abs : float
         Largest absolute error.
     cosine : float
@@ -51,7 +51,7 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
     Parameters
     ----------
     weight : array_like of float16, bfloat16, float32 or float64
-        The original; float64 is narrowed to float32.
+        The original; float64 is rounded to float32.
     tensor : CompressedTensor or array_like
         What to compare with: same shape and dtype.
     num_threads : int, optional
@@ -90,7 +90,7 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
 
 
 def error_of_sums(sums: tuple[float, float, float, float, float], count: int) -> Error:
-    """The error whose sums, over so many pairs of values, the kernels found."""
+    """The error from the sums that the kernels computed over `count` pairs of values."""
     sse, signal, decoded, product, max_abs = sums
     if math.isnan(sse):
         return Error(sse, sse, math.nan, max_abs, math.nan)

@@ -1,4 +1,4 @@
-"""Palettization of arrays: tables from k-means, even steps, distinct values, or given."""
+"""Palettization of arrays: palettes from k-means, even steps, distinct values, or given."""
 
 from __future__ import annotations
 
@@ -118,63 +118,65 @@ def palettize(
     nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> CompressedTensor | list[PalettizedTensor]:
-    """Replace weights by indices into a table of ``2**nbits`` values, or one table per group of channels.
+    """Replace weights by indices into a palette (lookup table, LUT) of ``2**nbits`` values.
 
-    Each weight takes its nearest entry, the lower one if two are equally near. With `cluster_dim` above 1 the entries
-    are vectors, and an index stands for that many consecutive channels.
+    There is one palette, or one per group of channels. Each weight is assigned to its nearest entry, the lower one if
+    two are equally near. With `cluster_dim` above 1 the entries are vectors, and an index encodes that many consecutive
+    channels.
 
     Parameters
     ----------
     weight : array_like of float16, bfloat16, float32 or float64, list of them, SparseTensor, or QuantizedTensor
-        Any shape and strides; never written to. float64 is narrowed to float32. A list or tuple is several weights and
-        gives a list; small ones of it are worked on side by side. Of a sparse tensor the stored values are palettized,
-        those of each group by themselves; of a quantized tensor of 8 bits the codes, with tables of its integers.
+        Any shape and strides; never written to. float64 is rounded to float32. A list or tuple holds several weights
+        and gives a list; small ones are processed in parallel. For a sparse tensor the stored values are palettized,
+        those of each group separately; for an 8-bit quantized tensor the codes, with palettes of its integers.
     nbits : {1, 2, 3, 4, 6, 8}, optional
-        Bits per index. Needed for ``"kmeans"`` and ``"uniform"``; otherwise as few as hold the entries.
+        Bits per index. Required for ``"kmeans"`` and ``"uniform"``; otherwise the fewest that hold the entries.
     mode : {"kmeans", "uniform", "unique"}
-        How the table is found. ``"kmeans"``: the optimum, no other table of that size has a smaller squared error, up
-        to the rounding of its entries to the weight's dtype. ``"uniform"``: even steps from the smallest to the largest
-        weight, the table that coremltools computes unless that overflows or misses the range. ``"unique"``: the
-        distinct values, which loses nothing but the sign of zeros.
+        How the palette is found. ``"kmeans"``: the optimum; no other palette of that size has a smaller squared error,
+        up to the rounding of its entries to the weight's dtype. ``"uniform"``: evenly spaced values from the smallest
+        to the largest weight, the palette that coremltools computes unless that overflows or misses the range.
+        ``"unique"``: the distinct values, lossless except for the sign of zeros.
     granularity : {"per_tensor", "per_grouped_channel"}
-        One table for the tensor, or one per `group_size` entries of `channel_axis`.
+        One palette for the tensor, or one per `group_size` entries of `channel_axis`.
     group_size : int
-        Channels that share a table.
+        Number of channels that share a palette.
     cluster_dim : int
-        Consecutive entries of `channel_axis` that one index stands for; must divide the axis, and `group_size`.
+        Number of consecutive entries of `channel_axis` that one index encodes; must divide the axis and `group_size`.
         Above 1 only for ``"kmeans"`` and ``"unique"``.
     channel_axis : int, optional
-        Axis that is grouped, or that vectors stand along; None for axis 0.
+        Axis that groups and vectors run along; None for axis 0.
     indivisible : {"skip", "nearest_divisor", "per_tensor", "error"}
-        What to do where `group_size` does not divide the axis: take the nearest size that does, the smaller of two;
-        or one table; or, for an array, raise IndivisibleError in both other cases.
+        What to do if `group_size` does not divide the axis: ``"nearest_divisor"`` uses the nearest size that does, the
+        smaller of two; ``"per_tensor"`` uses one palette; for an array, both others raise IndivisibleError.
     enable_per_channel_scale : bool
         Divide each entry of `channel_axis`, the output channels, by its largest magnitude first (by 1 if all are zero),
         in float32 and rounded to the weight's dtype, and palettize the quotients.
     lut : array_like, optional
-        A given table instead of `mode`: 1 to 256 finite values, 1-D, in any order, rounded to the weight's dtype. All
+        A given palette instead of `mode`: 1 to 256 finite values, 1-D, in any order, rounded to the weight's dtype. All
         groups share it.
     importance : array_like of floats, integers or bool, optional
         How much each weight's squared error counts, in the weight's shape, for mode ``"kmeans"``: not negative, finite;
-        only ratios matter. A group whose importance is 0 everywhere is clustered as if all were alike. Of a list of
-        weights a list, with None for those where all are alike.
+        only ratios matter. A group whose importance is 0 everywhere is clustered with equal importance. For a list of
+        weights, a list with one entry per weight, None for equal importance.
     nonfinite : {"keep", "error", "table"}
-        What to do about infinite weights: for an array, raise NonFiniteError in the first two cases. ``"table"`` gives
-        each of -inf and inf that a group has an entry of its own, the first and the last, and finds the others from the
-        finite weights. NaN raises NonFiniteError always.
+        What to do about infinite weights: for an array, the first two raise NonFiniteError. ``"table"`` gives -inf and
+        inf their own entries in the palette, the first and the last, in groups that contain them, and finds the others
+        from the finite weights. NaN always raises NonFiniteError.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
     Returns
     -------
     PalettizedTensor or list of PalettizedTensor
-        With indices packed in row-major order, least significant bit first, ascending in value; vectors ascend
-        component by component. Of a sparse or a quantized tensor such a one, with palettized values or data.
+        With indices packed in row-major order, least significant bit first, and entries in ascending order; vectors
+        ascend component by component. For a sparse or a quantized tensor, a tensor of the same class with palettized
+        values or data.
 
     Raises
     ------
     TypeError
-        If the weight is not a float array in the CPU's memory, or another argument no array of numbers.
+        If the weight is not a float array in the CPU's memory, or another argument is not an array of numbers.
     ValueError
         For values out of range, a group size that does not divide the axis (`IndivisibleError`), more distinct values
         than entries (`TooManyValuesError`), and NaN or infinite weights (`NonFiniteError`).
@@ -183,9 +185,9 @@ def palettize(
     -----
     Optimal one-dimensional clustering after Gronlund et al., "Fast exact k-means, k-medians and Bregman divergence
     clustering in 1D", arXiv:1701.07204, on the histogram of the weights. A group of more than 16,384 float32 weights is
-    clustered in some 32,768 buckets first; the cuts between its entries are then settled to the value. Vectors are
-    clustered as `corepress.kernels.kmeans` does it: a good table, for which no optimum is known. A group of no more
-    distinct vectors than entries loses nothing.
+    first clustered in about 32,768 buckets; the cuts between its entries are then refined to single values. Vectors are
+    clustered as by `corepress.kernels.kmeans`: a good palette, with no known way to find the optimum. A group with no
+    more distinct vectors than entries loses nothing.
 
     Examples
     --------
@@ -220,7 +222,7 @@ def palettize(
         if spec.cluster_dim != 1:
             raise ValueError(f"palettize: give lut or cluster_dim {cluster_dim}, not both")
         if spec.nonfinite == "table":
-            raise ValueError("palettize: nonfinite 'table' makes a table of its own; give no lut")
+            raise ValueError("palettize: nonfinite 'table' makes its own table; leave out lut")
         width_for(table.size, spec.nbits)
     if importance is not None and (table is not None or spec.mode != "kmeans"):
         raise ValueError("palettize: importance is for mode 'kmeans' and no lut")
@@ -251,7 +253,7 @@ def palettize_all(
     *,
     in_list: bool = True,
 ) -> list[Any]:
-    """Palettize each weight as `spec` says, or with a given ascending table of float64."""
+    """Palettize each weight as `spec` says, or with a given ascending palette of float64."""
     return [tensor for tensor, _ in palettize_measured(weights, spec, num_threads, table, importances, in_list=in_list)]
 
 
@@ -267,7 +269,7 @@ def palettize_measured(
     *,
     in_list: bool = True,
 ) -> list[Measured]:
-    """Do what `palettize_all` does, and tell the noise where it is known without another pass."""
+    """Like `palettize_all`, but also return the squared error if the kernels computed it; else None."""
     num_threads = as_threads("palettize", num_threads)
     importances = importances or [None] * len(weights)
     if any(isinstance(weight, CompressedTensor) for weight in weights):
@@ -308,9 +310,9 @@ def palettize_measured(
 def kmeans_table(
     array: NDArray[Any], nbits: int, num_threads: int
 ) -> tuple[NDArray[Any], NDArray[np.uint8], _core.Noise | None]:
-    """Return the best table of one for all weights, the packed indices, and the noise if it is known.
+    """Return the optimal palette for all weights together, the packed indices, and the noise if it is known.
 
-    What `palettize` does, for any width from 1 to 8 bits: 5 and 7 exist outside of ML programs.
+    Like `palettize`, for any width from 1 to 8 bits: 5 and 7 exist outside ML programs.
     """
     (encoded,) = _core.palettize([array], [(1, 1, array.size)], nbits, "kmeans", [None], [None], False, num_threads)
     if encoded is None:
@@ -368,7 +370,7 @@ def _palettize_scaled_together(
 
 
 def _groups_at_a_time(job: _Job, spec: Palettize) -> int:
-    """How many groups of a weight to scale at a time, so that few quotients are in memory; 0 for all together."""
+    """How many groups of a weight to scale at a time, to limit the quotients in memory; 0 for all together."""
     axis = (spec.channel_axis or 0) % job.array.ndim
     groups = job.groups[axis]
     contiguous_groups = groups > 1 and prod(job.array.shape[:axis]) == 1
@@ -489,7 +491,7 @@ def _checked(
 
 
 def _require_room(job: _Job, spec: Palettize) -> None:
-    """See that infinities leave an entry for finite values, and that there is no NaN."""
+    """Check that infinities leave an entry for finite values, and that there is no NaN."""
     with np.errstate(invalid="ignore"):
         nans = int(np.isnan(job.array).sum())
         values = job.array.reshape(job.layout)
@@ -497,7 +499,7 @@ def _require_room(job: _Job, spec: Palettize) -> None:
     if nans:
         raise NonFiniteError(f"palettize: {nans} of {values.size} values are NaN (shape {job.array.shape})")
     if spec.nbits == 1 and np.logical_and.reduce(kinds).any():
-        rule = "a table of 2 entries has none left for finite values beside -inf and inf"
+        rule = "a table of 2 entries has no entry left for finite values besides -inf and inf"
         raise NonFiniteError(f"palettize: nbits 1, {rule} (shape {job.array.shape})")
 
 
@@ -552,7 +554,7 @@ def _palette_groups(array: NDArray[Any] | CompressedTensor, spec: Palettize) -> 
 
 
 def given_table(verb: str, name: str, values: Any) -> NDArray[np.float64]:
-    """Return a caller's table as finite numbers, 1-D."""
+    """Return a caller's palette as finite numbers, 1-D."""
     table = as_numbers(verb, name, values)
     if table.ndim != 1 or not 1 <= table.size <= MOST_ENTRIES:
         raise ValueError(f"{verb}: {name} must be 1-D with 1 to {MOST_ENTRIES} entries, not shape {table.shape}")
@@ -562,7 +564,7 @@ def given_table(verb: str, name: str, values: Any) -> NDArray[np.float64]:
 
 
 def width_for(entries: int, nbits: int | None = None) -> int:
-    """The fewest bits for so many entries, or `nbits` if they hold them."""
+    """The fewest bits for `entries`, or `nbits` if that is enough."""
     fewest = next(width for width in PALETTE_BITS if entries <= 2**width)
     if nbits is not None and nbits < fewest:
         raise ValueError(f"palettize: a lut of {entries} entries needs {fewest} bits, not {nbits}")

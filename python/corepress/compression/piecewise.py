@@ -1,6 +1,6 @@
-"""Values and codes of tensors that are worked on a piece at a time: where they belong, and packed codes by parts.
+"""Values and codes of tensors that are processed piece by piece: where they belong, and packed codes in parts.
 
-Pieces are runs of elements in row-major order. Of a sparse tensor only the elements at its mask's ones have a value.
+Pieces are runs of elements in row-major order. In a sparse tensor only the elements at its mask's ones have a value.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _MOST_BATCHES = 16
 
 
 def store_codes(packed: NDArray[np.uint8], nbits: int, begin: int, codes: NDArray[np.uint8], chosen: Any = ...) -> None:
-    """Put codes into packed ones.
+    """Write codes into packed codes.
 
     Parameters
     ----------
     packed : numpy.ndarray of uint8
-        What is changed, of `nbits` bits a code.
+        The packed codes to change, with `nbits` bits each.
     nbits, begin : int
-        Bits of a code, and where the first stands.
+        Bits of a code, and the position of the first.
     codes : numpy.ndarray of uint8
         The new codes.
     chosen : numpy.ndarray of bool, optional
@@ -45,7 +45,7 @@ def store_codes(packed: NDArray[np.uint8], nbits: int, begin: int, codes: NDArra
 
 
 def store_packed(packed: NDArray[np.uint8], nbits: int, begin: int, part: NDArray[np.uint8], count: int) -> None:
-    """Put `count` packed codes behind those before `begin`, when nothing stands behind these yet."""
+    """Append `count` packed codes at `begin`, after which nothing is stored yet."""
     if begin * nbits % 8 == 0:
         packed[begin * nbits // 8 :][: part.size] = part
         return
@@ -94,7 +94,7 @@ class GroupPlaces:
 
 
 def _survivors(numbers: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[Any]:
-    """What stands at a mask's ones; kernels move bits, whatever these mean."""
+    """The elements at a mask's ones; kernels move bits, whatever these represent."""
     floats = np.dtype(f"f{numbers.itemsize}")
     kept = np.empty(_core.count_bits(mask, numbers.size), floats)
     _core.encode_sparse(numbers.view(floats), mask, kept, 1)
@@ -111,7 +111,7 @@ class GroupedValues:
     layout : tuple of int
         The tensor as (outer, groups, run).
     mask : numpy.ndarray of uint8
-        Where the values stand.
+        The positions of the values.
     """
 
     def __init__(self, values: NDArray[Any], layout: _core.Layout, mask: NDArray[np.uint8]) -> None:
@@ -152,7 +152,7 @@ class GroupedValues:
         return [part for part in np.split(taken, ends[:-1]) if part.size]
 
     def store(self, first: int, last: int, codes: NDArray[np.uint8], packed: NDArray[np.uint8], nbits: int) -> None:
-        """Put codes that stand group by group to where their values stand, among packed ones."""
+        """Write codes that are ordered by group to the positions of their values, among packed codes."""
         if self._places is None:
             store_codes(packed, nbits, int(self.sizes[:first].sum()), codes)
             return
@@ -160,7 +160,7 @@ class GroupedValues:
             store_codes(packed, nbits, begin, codes[target], chosen)
 
     def _targets(self, first: int, last: int) -> Iterator[tuple[int, NDArray[np.bool_], NDArray[Any]]]:
-        """Of each piece: its begin, which values are of these groups, and where they stand if all go group by group."""
+        """For each piece: its begin, which values belong to these groups, and their positions in group order."""
         assert self._places is not None
         following = np.cumsum(self.sizes[first:last]) - self.sizes[first:last]
         for begin, numbers in self._places.pieces():

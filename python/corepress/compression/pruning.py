@@ -70,23 +70,23 @@ def prune(
 ) -> SparseTensor | list[SparseTensor]:
     """Set the weights of smallest magnitude to zero and store only the others.
 
-    Weights that are zero already, -0 included, are never stored, and decode to +0.
+    Weights that are already zero, -0 included, are never stored, and decode to +0.
 
     Parameters
     ----------
     weight : array_like of float16, bfloat16, float32 or float64, list of them, or CompressedTensor
-        Any shape and strides; never written to. float64 is narrowed to float32. A list or tuple is several weights and
-        gives a list; small ones of it are worked on side by side. What is compressed is pruned by its decompressed
-        values, and the codes of what stays are kept.
+        Any shape and strides; never written to. float64 is rounded to float32. A list or tuple holds several weights
+        and gives a list; small ones are processed in parallel. A compressed tensor is pruned by its decompressed
+        values, and keeps the codes of the survivors.
     target_sparsity : float, optional
         Fraction s in [0, 1]. Zero where ``|w| <= a[floor((n - 1) * s)]``, `a` the sorted magnitudes of the n weights,
-        so that ties can zero more than asked; 1 zeroes all weights, 0 none.
+        so that ties can zero more than requested; 1 zeroes all weights, 0 none.
     threshold : float, optional
         Zero where ``|w| <= threshold``, compared exactly.
     n_m_ratio : tuple of int, optional
         ``(n, m)``: of every m consecutive weights along `dim`, for each position of the other axes, the n of smallest
-        magnitude become zero, of equal ones the first. An axis that m does not divide ends as if zeros followed, which
-        are the first to go. Give exactly one of this, `target_sparsity` and `threshold`.
+        magnitude become zero, the first ones among equals. An axis that m does not divide is padded with zeros, which
+        are removed first. Give exactly one of this, `target_sparsity` and `threshold`.
     block_size : int, optional
         With `target_sparsity`: zero whole blocks of this many consecutive weights along `dim` (the last may be
         shorter). The magnitude of a weight is then the L2 norm of its block.
@@ -94,7 +94,7 @@ def prune(
         Axis of `n_m_ratio` (None: 1, the input channels of a convolution or linear layer) or of `block_size` (None:
         0, the output channels).
     minimum_sparsity_percentile : float
-        With `threshold`: the least fraction of zeros, in [0, 1], that makes pruning worth it.
+        With `threshold`: the minimum fraction of zeros, in [0, 1], that makes pruning worthwhile.
     nonfinite : {"keep", "error"}
         For an array both raise NonFiniteError if there are infinite or NaN values.
     num_threads : int, optional
@@ -103,7 +103,7 @@ def prune(
     Returns
     -------
     SparseTensor or list of SparseTensor
-        With the weights that stay, in their dtype; of a compressed tensor, with their codes.
+        With the surviving weights, in their dtype; for a compressed tensor, with their codes.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def _prune_tensor(weight: Any, spec: Prune, num_threads: int) -> SparseTensor:
 
 
 def _mask_of(tensor: CompressedTensor, spec: Prune, num_threads: int) -> NDArray[np.uint8]:
-    """Which values of a compressed tensor stay, found a piece at a time."""
+    """The mask of the values of a compressed tensor that survive, computed a piece at a time."""
     as_weight("prune", np.empty(0, tensor.dtype))  # refuses integers
     rule = _prune_rule(tensor, spec)
     together = [1] * len(tensor.shape)

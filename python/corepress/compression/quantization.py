@@ -96,29 +96,29 @@ def quantize(
     Parameters
     ----------
     weight : array_like of float16, bfloat16, float32 or float64, list of them, SparseTensor, or PalettizedTensor
-        Any shape and strides; never written to. float64 is narrowed to float32. A list or tuple is several weights and
-        gives a list; small ones of it are worked on side by side. Of a sparse tensor the stored values are quantized,
-        with the blocks of its shape; of a palettized tensor the tables, to int8 or uint8, with a scale for each
-        (``"per_tensor"``: one for all).
+        Any shape and strides; never written to. float64 is rounded to float32. A list or tuple holds several weights
+        and gives a list; small ones are processed in parallel. For a sparse tensor the stored values are quantized,
+        with the blocks of its shape; for a palettized tensor the palettes (lookup tables, LUTs), to int8 or uint8, with
+        a scale for each (``"per_tensor"``: one for all).
     dtype : {"int8", "uint8", "int4", "uint4"}
         Integer type of the codes.
     mode : {"linear_symmetric", "linear"}
-        Symmetric about zero (int8 codes -127 to 127 and int4 codes -7 to 7, no zero point; uint8 codes 0 to 254 about
-        127, uint4 codes 0 to 14 about 7), or over the range of the values widened to include zero, with zero points.
+        Symmetric around zero (int8 codes -127 to 127 and int4 codes -7 to 7, no zero point; uint8 codes 0 to 254 around
+        127, uint4 codes 0 to 14 around 7), or over the range of the values widened to include zero, with zero points.
     granularity : {"per_channel", "per_tensor", "per_block"}
-        What shares a scale.
+        The weights that share a scale.
     block_size : int or tuple of int
-        For ``"per_block"``. A number: entries of the input channel axis that share a scale, for each output channel;
-        other axes whole. A tuple: entries along each axis of the weight, 0 for the whole axis. Must divide the axes.
+        For ``"per_block"``. A number: how many input channels share a scale, within each output channel; blocks span
+        the other axes. A tuple: the size along each axis of the weight, 0 for the whole axis. Must divide the axes.
     scale_search : {"mse"}, optional
-        Search each scale, and in ``"linear"`` mode each zero point, for the least squared error.
+        Search for each scale, and in ``"linear"`` mode each zero point, with the least squared error.
     channel_axis : int, optional
-        Output channel axis, with scales of its own for each entry; None for axis 0. The input channel axis is 1 for 0,
-        0 for 1, -2 for -1 and -1 for -2, as in coremltools' operations; blocks along others need a tuple.
+        Output channel axis, whose entries each have their own scales; None for axis 0. The input channel axis is 1 for
+        0, 0 for 1, -2 for -1 and -1 for -2, as in coremltools' operations; blocks along others need a tuple.
     importance : array_like of floats, integers or bool, optional
         With `scale_search`: how much each weight's squared error counts, in the weight's shape; not negative, finite;
-        only ratios matter. A block whose importance is 0 everywhere is quantized as if all were alike. Of a list of
-        weights a list, with None for those where all are alike.
+        only ratios matter. A block whose importance is 0 everywhere is quantized with equal importance. For a list of
+        weights, a list with one entry per weight, None for equal importance.
     nonfinite : {"keep", "error"}
         For an array both raise NonFiniteError if there are infinite or NaN values.
     num_threads : int, optional
@@ -127,7 +127,8 @@ def quantize(
     Returns
     -------
     QuantizedTensor or list of QuantizedTensor
-        Scales in the weight's dtype. Of a sparse or a palettized tensor such a one, with quantized values or table.
+        Scales in the weight's dtype. For a sparse or a palettized tensor, a tensor of the same class with quantized
+        values or palettes.
 
     Raises
     ------
@@ -144,10 +145,10 @@ def quantize(
     the quotients in float32, rounded half to even. An all-zero block has scale 1. Where the scale is subnormal, and so
     has few digits, the next one above is taken if its squared error is smaller.
 
-    ``scale_search="mse"`` tries scales from 40 to 76 sixty-fourths of that one, so that far values are clipped or codes
-    fall better, and improves the best by turns: the least-squares scale for the codes, the codes for that scale,
-    neighbouring zero points. Symmetric codes then use the end that is left out otherwise: int4 codes are -8 to 7, those
-    of uint4 0 to 15 about 7. The result is never worse than without the search.
+    ``scale_search="mse"`` tries scales from 40 to 76 sixty-fourths of that one, so that outliers are clipped or codes
+    fit better, and improves the best ones iteratively: the least-squares scale for the codes, the codes for that scale,
+    neighbouring zero points. Symmetric codes then use the end that is otherwise unused: int4 codes are -8 to 7, those
+    of uint4 0 to 15 around 7. The result is never worse than without the search.
 
     Examples
     --------

@@ -32,12 +32,12 @@ def normalize(array: NDArray[Any], axis: int, num_threads: int | None) -> tuple[
 
 
 class Quotients:
-    """The quotients of an array, or of the values of a sparse tensor, of which few are in memory.
+    """The quotients of an array, or of the values of a sparse tensor, with only a few in memory at a time.
 
     Parameters
     ----------
     tensor : numpy.ndarray or SparseTensor
-        Finite; an array must be contiguous.
+        Must be finite, and contiguous if it is an array.
     axis : int
         The channels', from the front.
     num_threads : int or None

@@ -1,4 +1,4 @@
-"""Palettes of vectors: tables whose entries stand for several consecutive channels."""
+"""Palettes of vectors: each entry encodes several consecutive channels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def palettize_vectors(
     num_threads : int
         Threads to use.
     in_list : bool
-        Whether errors say which weight it is.
+        Whether errors name the position of the weight in the list.
 
     Raises
     ------

@@ -1,13 +1,13 @@
 """Matching of regular expressions in bounded time, in any thread.
 
-Python tries one way through an expression after another, and such as ``(a+)+b`` have more ways than anybody can wait
-for; nothing but a signal interrupts it, and signals reach the main thread alone. Here all ways are followed at once:
-what is known is the set of places in the name that the part of the expression before can end at. So every node is asked
-about every place a few times at most, however many ways lead there. Which of them Python would prefer does not matter
-for whether it matches a whole name; only atomic groups and references to groups ask for the way, and are refused.
+Python tries one path through an expression after another, and expressions like ``(a+)+b`` have more paths than anybody
+can wait for; only a signal interrupts it, and signals reach only the main thread. Here all paths are followed at once,
+by the set of places in the name where the preceding part of the expression can end. So every node is tried at every
+place only a few times, however many paths lead there. Which of them Python would prefer does not matter for whether it
+matches a whole name; only atomic groups and references to groups depend on the path, and are refused.
 
-The tree of an expression is that of Python's own parser, and Python matches single characters. It also matches what has
-few ways, since that is faster.
+The tree of an expression is that of Python's own parser, and Python matches single characters. Python also matches
+expressions with few paths, since that is faster.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class BoundedExpression:
     Raises
     ------
     ValueError
-        If it has references to groups, atomic groups or possessive repetitions, or nests too deep.
+        If it has references to groups, atomic groups or possessive quantifiers, or is nested too deeply.
     """
 
     def __init__(self, expression: re.Pattern[str]) -> None:

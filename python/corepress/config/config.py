@@ -1,4 +1,4 @@
-"""Which weights of a model are compressed how: a global choice, and rules by operation type and by name."""
+"""How each weight of a model is compressed: a global config, and rules by operation type and by name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TARGETS = ("ios16", "ios17", "ios18", "ios26", "ane", "gpu")
 
 @dataclass(frozen=True)
 class Rule:
-    """What to do to the weights that a pattern matches.
+    """The config for every weight whose name matches `pattern`.
 
     Attributes
     ----------
@@ -35,10 +35,10 @@ class Rule:
         An operation type; or for names a glob (``*``, ``?``, ``[...]``) or ``re:`` and a regular expression, which must
         match the whole name, or ``module:`` and the name of a PyTorch module: ``module:up.0.proj`` matches the weight
         ``unet_up_0_proj_weight_to_fp16``. After ``module:`` may be a glob, or ``re:`` and a regular expression:
-        ``module:model.layers.*.mlp.*``. When a package is compressed, a module that has no weight itself stands for
-        all modules in it, and a dotted pattern that matches no name is read as that of a module.
+        ``module:model.layers.*.mlp.*``. When a package is compressed, a module without a weight matches all modules
+        inside it, and a dotted pattern that matches no name is read as a module name.
     config : WeightConfig
-        What to do to them.
+        Their steps and size threshold.
     """
 
     pattern: str
@@ -49,35 +49,35 @@ class Rule:
 class Config:
     """How to compress the weights of a model.
 
-    What applies to a weight is looked up as coremltools does: the last rule of `weights` that matches its name; else,
+    The steps for a weight are looked up as in coremltools: the last rule of `weights` that matches its name; else,
     for each operation that uses it, the last rule of `weights` that matches the operation's name, else the rule of
     `op_types` for its type, else `global_config`. Operations that use one weight must agree.
 
     Parameters
     ----------
     global_config : spec, dict, list of them, or None
-        One step or the steps, in their order, for all weights that no rule means; None keeps them.
+        One step or the steps, in order, for all weights that no rule matches; None leaves them unchanged.
     op_types : dict of str to spec, dict, list of them, or None
         Steps for the weights that operations of a type use, for example ``{"conv": {"palettize": {"nbits": 6}}}``.
     weights : dict of str to spec, dict, list of them, or None
         Steps for weights by name, or by the name of the operation that uses them; see `Rule.pattern`. Later rules win
         over earlier ones.
     weight_threshold : int
-        Weights of this many elements or fewer are kept; 2048 unless given, as in coremltools.
-        ``{"steps": ..., "weight_threshold": N}`` in place of steps sets another for these weights, as does
-        ``"weight_threshold": N`` beside a single step.
+        Weights of this many elements or fewer are left unchanged; 2048 unless given, as in coremltools. ``{"steps":
+        ..., "weight_threshold": N}`` in place of steps sets another threshold for these weights, as does
+        ``"weight_threshold": N`` next to a single step.
     joint_compression : bool
-        Take weights that the package holds compressed already as input of the steps, instead of leaving them alone.
+        Apply the steps to weights that are already compressed in the package too, instead of leaving them unchanged.
     keep_position_tables : bool
-        Leave rotary tables (``cos``, ``sin``) and other tables of positions unchanged, which are weights by their size
-        only; a rule of `weights` that matches one still decides.
+        Leave rotary tables (``cos``, ``sin``) and other position tables unchanged, which only look like weights because
+        of their size; a rule of `weights` that matches one still applies.
     target : {"ios16", "ios17", "ios18", "ios26", "ane", "gpu"}, optional
-        Warn of encodings that are known to be refused or slow there.
+        Warn of encodings known to be refused or slow on this target.
 
     Raises
     ------
     ValueError
-        If a part is not valid, naming it.
+        If a part is invalid; the message names it.
     """
 
     global_config: Any = None
@@ -109,7 +109,7 @@ class Config:
         values : dict or list
             One step, ``{"palettize": {"nbits": 4}}``; a list of steps; the long form with the keys ``global``,
             ``op_types``, ``weights``, ``weight_threshold``, ``joint_compression``, ``keep_position_tables`` and
-            ``target``, in which a single step may stand in place of ``global``; the dict form of coremltools'
+            ``target``, in which a single step may replace ``global``; the dict form of coremltools'
             ``OptimizationConfig``, which has ``config_type``; or a mixed-bit recipe, weight name to bits.
 
         Raises
@@ -151,9 +151,9 @@ class Config:
         Parameters
         ----------
         recipe : dict
-            Weight name to bits, 16 for weights to keep; or what Apple's mixed-bit pre-analysis writes, with several
-            recipes. Names may be those of PyTorch modules, as there: ``down_blocks.0.resnets.0.conv1`` means the weight
-            ``unet_down_blocks_0_resnets_0_conv1_weight_to_fp16``.
+            Weight name to bits, 16 for weights to leave unchanged; or what Apple's mixed-bit pre-analysis writes, with
+            several recipes. Names may be those of PyTorch modules, as in these files: ``down_blocks.0.resnets.0.conv1``
+            matches the weight ``unet_down_blocks_0_resnets_0_conv1_weight_to_fp16``.
         key : str or float, optional
             Which of several recipes: its key, or its bits per weight, 4.5 for ``recipe_4.50_bit_mixedpalette``.
         **options
@@ -162,7 +162,7 @@ class Config:
         Raises
         ------
         ValueError
-            If the recipe is not valid, has bits that no table has, or does not have such a key.
+            If the recipe is invalid, has unsupported bits, or does not have such a key.
         """
         return cls(weights=[(name, spec) for name, spec in recipes.rules_of(recipe, key, options)])
 
@@ -173,14 +173,14 @@ class Config:
         Parameters
         ----------
         path : path-like
-            The file; see `from_dict` for what it may hold.
+            The file; see `from_dict` for what it may contain.
         recipe : str or float, optional
             Which of the recipes of a file that has several.
 
         Raises
         ------
         ValueError
-            If what it holds is not valid; the message begins with the path.
+            If its content is invalid; the message begins with the path.
         FileNotFoundError
             If there is no such file.
         """
@@ -192,7 +192,7 @@ class Config:
             raise ValueError(message if str(path) in message else f"{path}: {message}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The long form as plain values; `from_dict` gives this config again."""
+        """The long form as plain values; `from_dict` restores the config from it."""
         values: dict[str, Any] = {}
         for key, name in _long_form().items():
             value = getattr(self, name)
@@ -209,12 +209,12 @@ class Config:
         return NamePatterns([rule.pattern for rule in self.weights])
 
     def by_name(self, names: Iterable[str]) -> WeightConfig | None:
-        """What the last rule of `weights` that matches any of these names says; None if there is none."""
+        """The config of the last rule of `weights` that matches any of these names; None if there is none."""
         last = max((number for name in names for number in self._patterns.matching(name)), default=None)
         return None if last is None else self.weights[last].config
 
     def for_weight(self, names: Iterable[str], operations: Iterable[tuple[str, str]]) -> tuple[WeightConfig, ...]:
-        """What is to be done to a weight: one thing, or several if the operations that use it disagree.
+        """The config of a weight: one, or several if the operations that use it disagree.
 
         Parameters
         ----------
@@ -235,7 +235,7 @@ class Config:
         return {number for name in names for number in self._patterns.matching(name)}
 
     def unmatched(self, names: Sequence[str], op_types: Sequence[str]) -> tuple[str, ...]:
-        """The rules that match none of these names and types, in words, with the nearest name."""
+        """Descriptions of the rules that match none of these names and types, with the most similar name."""
         patterns = [
             f"op_types {rule.pattern!r}{suggestion(rule.pattern, op_types)}"
             for rule in self.op_types
@@ -258,14 +258,14 @@ ConfigLike: TypeAlias = Config | Spec | Mapping[str, Any] | Sequence[Any] | os.P
 
 
 def as_config(config: ConfigLike, **overrides: Any) -> Config:
-    """The config that a caller means.
+    """Build a config from whatever a caller passes.
 
     Parameters
     ----------
     config : Config, spec, dict, list, path or coremltools.optimize.coreml.OptimizationConfig
-        A text is the path of a ``.yaml``, ``.yml`` or ``.json`` file.
+        A string is the path of a ``.yaml``, ``.yml`` or ``.json`` file.
     **overrides
-        Fields to set; None leaves the config's own. A `weight_threshold` holds for all rules, whatever they say.
+        Fields to set; None keeps the config's own. A `weight_threshold` overrides those of all rules.
     """
     if coremltools_config.is_optimization_config(config):
         config = Config(**coremltools_config.parts_of_object(config))
@@ -286,12 +286,12 @@ def _without_threshold(rule: Rule) -> Rule:
 
 
 def _long_form() -> dict[str, str]:
-    """The keys of the long form, and the fields they stand for."""
+    """The keys of the long form, and their fields."""
     return {"global" if field.name == "global_config" else field.name: field.name for field in fields(Config)}
 
 
 def _given(values: Any) -> Any:
-    """Steps that must be there: None, which keeps weights inside a long form, is no config by itself."""
+    """Steps that are required: None, which leaves weights unchanged in a long form, is not a config on its own."""
     return values if values is not None else spec_from_dict(values)
 
 
@@ -325,20 +325,22 @@ def _weight_config(value: Any, where: str) -> WeightConfig:
             return WeightConfig((), threshold)
     steps = value if isinstance(value, list | tuple) else [value]
     if not steps:
-        raise ValueError(f"config: {where + ': ' if where else ''}0 steps; give one at least, or null to keep weights")
+        raise ValueError(
+            f"config: {where + ': ' if where else ''}0 steps; give at least one, or null to leave weights unchanged"
+        )
     parsed = tuple(_located(where, lambda step=step: _step(step)) for step in steps)  # type: ignore[misc]
     return WeightConfig(parsed, threshold)
 
 
 def _steps_under(key: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Values with a step that stands beside other keys moved under `key`, where steps are looked for."""
+    """Move a step that is given next to other keys under `key`, where steps are looked up."""
     given = [each for each in values if each != key and (each in SPECS or each == _STEPS)]
     if not given:
         return values
     if key in values:
-        raise ValueError(f"config: {given[0]!r} stands beside {key!r}; steps are a list, in their order, under {key!r}")
+        raise ValueError(f"config: {given[0]!r} cannot be given next to {key!r}; list the steps in order under {key!r}")
     if len(given) > 1:
-        raise ValueError(f"config: steps {', '.join(map(repr, given))} must be a list, in their order")
+        raise ValueError(f"config: steps {', '.join(map(repr, given))} must be a list, in order")
     steps = values[_STEPS] if given[0] == _STEPS else {given[0]: values[given[0]]}
     return {key: steps} | {name: value for name, value in values.items() if name != given[0]}
 
@@ -362,7 +364,7 @@ def _rules(given: Any, key: str) -> tuple[Rule, ...]:
             raise ValueError(f"config: {key}: each entry must be a pair (pattern, steps), not {pair!r}")
         pattern, value = pair
         if not isinstance(pattern, str) or not pattern:
-            raise ValueError(f"config: {key}: a name must be a text, not {pattern!r}")
+            raise ValueError(f"config: {key}: a name must be a string, not {pattern!r}")
         _located(f"{key} {pattern!r}", lambda pattern=pattern: NamePatterns([pattern]))  # type: ignore[misc]
         rules.append(Rule(pattern, _weight_config(value, f"{key} {pattern!r}")))
     return tuple(rules)
@@ -371,12 +373,12 @@ def _rules(given: Any, key: str) -> tuple[Rule, ...]:
 def _checked_threshold(value: Any, where: str) -> int:
     threshold = whole(value)
     if threshold is None or threshold < 0:
-        raise ValueError(f"{where}weight_threshold must be a whole number from 0 on, not {value!r}")
+        raise ValueError(f"{where}weight_threshold must be a whole number of at least 0, not {value!r}")
     return threshold
 
 
 def _module_suggestion(pattern: str, names: Iterable[str]) -> str:
-    """The hint that a pattern would match as that of a module."""
+    """The hint that a pattern would match as a module name."""
     module = MODULE + pattern
     matches = not pattern.startswith(MODULE) and Config(weights={module: None}).matched(names)
     return f"; did you mean {module!r}?" if matches else ""

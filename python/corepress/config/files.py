@@ -1,4 +1,4 @@
-"""Reading configs from YAML and JSON: strict where a slip would go unnoticed."""
+"""Reading configs from YAML and JSON: strict where a mistake would go unnoticed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_config_file(path: Path) -> Any:
     Raises
     ------
     FileNotFoundError
-        If there is none; with the name of a similar file beside it.
+        If there is none; the message names a similar file in the same folder.
     ValueError
         If it is not valid YAML or JSON, naming the file and the place.
     """
@@ -36,18 +36,18 @@ def read_config_file(path: Path) -> Any:
         near = [each.name for each in path.parent.glob("*") if each.suffix.lower() in FILE_SUFFIXES]
         raise FileNotFoundError(f"{path}: no such config file{suggestion(path.name, near)}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text in UTF-8 ({error.reason} at byte {error.start})") from error
+        raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     return parse_json(text) if suffix == ".json" else parse_yaml(text)
 
 
 def parse_json(text: str) -> Any:
-    """Values of JSON in which no key stands twice."""
+    """Values of JSON in which no key occurs twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key, value in pairs:
             if key in values:
-                raise ValueError(f"config: key {key!r} stands twice")
+                raise ValueError(f"config: key {key!r} occurs twice")
             values[key] = value
         return values
 
@@ -60,7 +60,7 @@ def parse_json(text: str) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """Values of YAML in which no key stands twice; ``1e-3`` is a number, as in YAML 1.2."""
+    """Values of YAML in which no key occurs twice; ``1e-3`` is a number, as in YAML 1.2."""
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]  # its types are not installed everywhere
@@ -72,9 +72,9 @@ def parse_yaml(text: str) -> Any:
             key = loader.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if not isinstance(key, str | int | float | bool | None):
-                raise ValueError(f"config: line {line}: a key must be a text")
+                raise ValueError(f"config: line {line}: a key must be a string")
             if key in values:
-                raise ValueError(f"config: line {line}: key {key!r} stands twice")
+                raise ValueError(f"config: line {line}: key {key!r} occurs twice")
             values[key] = loader.construct_object(value_node, deep=True)
         return values
 
@@ -113,7 +113,7 @@ def _require_digits(text: str) -> None:
 
 
 def _modest(values: Any) -> Any:
-    """The values, if they are no more and no deeper than a config's, with what aliases repeat counted each time."""
+    """The values, if their number and depth are those of a config; what aliases repeat is counted each time."""
     level, count = [values], 1
     for _ in range(_DEEPEST):
         level = list(islice(_children(level), _MOST_VALUES - count + 1))

@@ -1,4 +1,4 @@
-"""coremltools' ``OptimizationConfig``, as an object or in its dict form, told in the specs of this package.
+"""coremltools' ``OptimizationConfig``, as an object or in its dict form, converted to the specs of this package.
 
 coremltools is never imported: its objects are recognized by their class, and read by their attributes.
 """
@@ -60,7 +60,7 @@ def is_optimization_config(config: Any) -> bool:
 
 
 def parts_of_object(config: Any) -> dict[str, Any]:
-    """The arguments of `Config` that a coremltools ``OptimizationConfig`` stands for."""
+    """The arguments of `Config` that correspond to a coremltools ``OptimizationConfig``."""
     if getattr(config, "_op_selector", None) is not None:
         raise ValueError("config: op_selector is a function of coremltools' operations, which are not used here")
     return _parts(config.global_config, config.op_type_configs, config.op_name_configs, _of_object)
@@ -152,7 +152,7 @@ def _spec(name: str, options: dict[str, Any], defaults: dict[str, Any]) -> Spec:
 
 
 def _build(spec: type[Spec], options: dict[str, Any], defaults: dict[str, Any]) -> Spec:
-    """A spec with these options; one that it does not have must not matter."""
+    """A spec with these options; options that it does not have must have no effect."""
     known = [field.name for field in fields(spec)]
     for name in [name for name in options if name not in known]:
         if name not in _IGNORED and options[name] != defaults[name]:

@@ -26,7 +26,7 @@ class NamePatterns:
     A pattern is a glob (``*``, ``?``, ``[...]``), or ``re:`` and a regular expression, which must match the whole name;
     or ``module:`` and the name of a PyTorch module, as it is, as a glob, or as ``re:`` and a regular expression. A
     module matches its weight: conversion joins a module's path by ``_``, may put the traced model's own name before it,
-    and appends ``_weight``, ``_to_fp16`` and the like. A module's pattern also matches the very name.
+    and appends ``_weight``, ``_to_fp16`` and the like. A module pattern also matches its exact name.
 
     Parameters
     ----------
@@ -36,13 +36,13 @@ class NamePatterns:
     Raises
     ------
     ValueError
-        For what is not a regular expression, refers to its groups, has atomic groups or possessive repetitions, nests
-        more than 50 groups, or is longer than 1,000 characters (a glob) or 10,000.
+        If a pattern is not a valid regular expression, refers to its groups, has atomic groups or possessive
+        quantifiers, nests more than 50 groups, or is longer than 1,000 characters (a glob) or 10,000.
 
     Notes
     -----
-    No pattern takes long, not even such as ``(a+)+b``: see `corepress.config.bounded_matching`. The time of globs grows
-    with the length of the name times that of the pattern.
+    No pattern takes long, not even one like ``(a+)+b``: see `corepress.config.bounded_matching`. The time of globs
+    grows with the length of the name times that of the pattern.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
@@ -90,7 +90,7 @@ def is_open(pattern: str) -> bool:
 
 
 def readings(pattern: str) -> Iterator[str]:
-    """What else a pattern that matches nothing can stand for, the closest first.
+    """Other readings of a pattern that matches nothing, the closest first.
 
     A dotted pattern can be the name of a PyTorch module, a module that contains others, or either in a model that was
     converted without its outermost module, which Hugging Face calls ``model``. A name without dots and wildcards can be
@@ -113,12 +113,12 @@ def _is_dotted(name: str) -> bool:
 
 
 def _joined(path: str) -> str:
-    """A module's path as conversion writes it."""
+    """A module's path as written by conversion."""
     return re.sub(r"\W", "_", path)
 
 
 def _module_pattern(pattern: str) -> _Matches:
-    """What matches the joined paths of the modules, after a name of the traced model's own."""
+    """A matcher for the joined paths of the modules, after an optional name of the traced model."""
     if pattern.startswith(REGULAR):
         joined = pattern[len(REGULAR) :].replace(r"\.", "_").replace("[.]", "_")
         return _regular(f"(?:.*_)?(?:{joined})")

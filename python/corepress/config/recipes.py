@@ -62,7 +62,7 @@ def _selected(recipe: Mapping[str, Any], key: str | float | None) -> Mapping[str
     if key is None and len(recipes) == 1:
         key = next(iter(recipes))
     if key is None:
-        raise ValueError(f"recipe: say which one by its key or its bits; there are {available}")
+        raise ValueError(f"recipe: choose one by its key or its bits; there are {available}")
     chosen = [key] if key in recipes else [each for each in recipes if _is_near(each, key)]
     if len(chosen) != 1:
         raise ValueError(f"recipe {key!r}: unknown; there are {available}{suggestion(key, recipes)}")
@@ -73,7 +73,7 @@ def _selected(recipe: Mapping[str, Any], key: str | float | None) -> Mapping[str
 
 
 def _is_near(name: str, key: str | float) -> bool:
-    """Whether a recipe's name tells these bits per weight."""
+    """Whether a recipe's name contains these bits per weight."""
     match = _BITS_IN_KEY.match(str(name))
     try:
         return match is not None and abs(float(match[1]) - float(key)) < 0.005

@@ -1,4 +1,4 @@
-"""Rules by the names that people know, Hugging Face's or PyTorch's, as rules by the names in the package."""
+"""Translate rules by names of Hugging Face or PyTorch to the names in the package."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _HEAD = re.compile(r"(?<![a-z])(lm_head|embed_out|output_projection)(?![a-z])")
 def resolve_names(
     config: Config, names: Sequence[str], tied_embedding: str | None = None
 ) -> tuple[Config, tuple[str, ...]]:
-    """Replace the rules by name that match nothing in a model by what they most likely stand for.
+    """Replace the rules by name that match nothing in a model by what they most likely refer to.
 
     A dotted pattern is tried as a PyTorch module, then as one that contains others; a rule for the head of a language
-    model is taken for the embedding that the head is tied to.
+    model is applied to the embedding that the head is tied to.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a config says about some weights."""
+"""The steps and size threshold that a config assigns to a weight."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ..specs import Spec
 
 @dataclass(frozen=True)
 class WeightConfig:
-    """What to do to a weight.
+    """The steps and size threshold for a weight.
 
     Attributes
     ----------
     steps : tuple of spec
-        What to do, in this order; empty for weights to keep.
+        The steps, in order; empty for weights to leave unchanged.
     weight_threshold : int or None
-        Weights of this many elements or fewer are kept; None for the config's own threshold.
+        Weights of this many elements or fewer are left unchanged; None for the config's own threshold.
     """
 
     steps: tuple[Spec, ...] = ()
@@ -24,7 +24,7 @@ class WeightConfig:
 
     @property
     def description(self) -> str:
-        """In a few words."""
+        """A short description."""
         return ", then ".join(step.description for step in self.steps) or "keep"
 
 

@@ -1,4 +1,4 @@
-"""How far two packages are apart: weight by weight, and where Core ML can run them, in what they predict."""
+"""How far apart two packages are: weight by weight and, where Core ML can run them, by their predictions."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from .rewrite.driver import StrPath
 
 @dataclass(frozen=True)
 class ComparedWeight:
-    """How far a constant of two packages is apart.
+    """How far apart a constant is in two packages.
 
     Attributes
     ----------
     name, function : str
-        Name of the constant and of the function it stands in.
+        Name of the constant and of its function.
     shape : tuple of int
         Shape in the first package.
     storage, other_storage : str
         How each package stores it.
     bytes, other_bytes : int
-        Stored bytes in each, tables and scales included.
+        Stored bytes in each, including tables and scales.
     snr_db : float or None
         Signal-to-noise ratio of the second against the first; infinite if they are equal, None if they cannot be
         compared.
@@ -61,14 +61,14 @@ class ComparedWeight:
     problem: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON; what is equal has ``snr_db`` None and ``lossless`` True."""
+        """As plain values for JSON; equal constants have ``snr_db`` None and ``lossless`` True."""
         values = dataclasses.asdict(self) | {"shape": list(self.shape), "lossless": self.snr_db == math.inf}
         return values | {name: finite(values[name]) for name in ("snr_db", "cosine", "max_abs")}
 
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """How far two packages are apart.
+    """How far apart two packages are.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Comparison:
     snr_db : float or None
         Signal-to-noise ratio of all constants that differ, taken together; None if none does.
     outputs : tuple of ComparedOutput
-        How far predictions are apart; empty if none were made.
+        How far apart the predictions are; empty if none were made.
     note : str or None
         Why no predictions were made.
     seconds : float
@@ -167,7 +167,7 @@ def compare(
     samples: int = 4,
     num_threads: int | None = None,
 ) -> Comparison:
-    """Tell how far two packages are apart.
+    """Report how far apart two packages are.
 
     Parameters
     ----------
@@ -177,9 +177,9 @@ def compare(
         Also run both models and compare their outputs, which needs macOS and coremltools; on other systems
         `Comparison.note` says so.
     inputs : dict or list of dict, optional
-        Inputs by name for the predictions; None draws them from a normal distribution, always the same.
+        Inputs by name for the predictions; None uses fixed samples of a normal distribution.
     samples : int
-        How many to draw.
+        Number of samples.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 

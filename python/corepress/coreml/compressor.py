@@ -34,21 +34,21 @@ from .selection import bind_rules, select
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do to a weight: the steps, with its axes and groups filled in, and how its record tells of them."""
+    """The steps for a weight, with its axes and groups filled in, and how its record describes them."""
 
     steps: tuple[Spec, ...]
     description: str
 
 
 class Decisions:
-    """What a config does to each weight of a program, decided before any work.
+    """What a config does to each weight of a program, decided before work starts.
 
     Parameters
     ----------
     config : Config
         The config.
     strict : bool
-        Raise where a weight that the config matches has to be kept, and for rules that match no weight.
+        Raise if a weight that the config matches cannot be compressed, and for rules that match no weight.
     """
 
     def __init__(self, config: Config, *, strict: bool) -> None:
@@ -59,7 +59,7 @@ class Decisions:
         self.unmatched_rules: tuple[str, ...] = ()
 
     def prepare(self, program: Program) -> None:
-        """Look at the program as a whole; raises if the run cannot work."""
+        """Check the program as a whole; raises if the run cannot succeed."""
         if not (self._config.op_types or self._config.weights):
             part = min(program.parts, key=lambda part: part.version)
             check_steps(self._config.global_config.steps, part.version, part.model.specificationVersion)
@@ -69,7 +69,7 @@ class Decisions:
         self._lint.check_version(program.specification_version)
 
     def decide(self, weight: Weight) -> Decision:
-        """What to do to a weight; raises `Skip` if nothing is."""
+        """The decision for a weight; raises `Skip` if it is left unchanged."""
         first = weight.first
         try:
             chosen = select(self._config, weight).steps
@@ -96,7 +96,7 @@ class Decisions:
             raise ValueError(f"config: {reason}")
 
     def resolve(self, step: Spec, weight: Weight) -> Spec:
-        """A step with the weight's axes and groups filled in; raises `Skip` if it is not for this weight."""
+        """A step with the weight's axes and groups filled in; raises `Skip` if it does not apply to this weight."""
         return _resolve_axes(step, weight)
 
     def require_smaller(self, weight: Weight, nbytes: int) -> None:
@@ -105,13 +105,13 @@ class Decisions:
             raise Skip("would not become smaller, with its scales or table", expected=True)
 
     def kept(self, weight: Weight, reason: Skip) -> Exception:
-        """With `strict`, keeping a weight that the config means is an error."""
+        """With `strict`, leaving a weight unchanged that the config selects is an error."""
         if reason.expected or not self._strict:
             return reason
         return ValueError(f"{weight.first.name} (shape {weight.first.shape}): {reason}")
 
     def warnings(self, compressed: Iterable[str]) -> tuple[TargetWarning, ...]:
-        """What is known against how these weights are stored on the config's target."""
+        """Known problems of these encodings on the config's target."""
         return self._lint.warnings(compressed)
 
 
@@ -123,7 +123,7 @@ def decisions_of(
     joint_compression: bool | None,
     keep_position_tables: bool | None,
 ) -> Decisions:
-    """The decisions that a call of `compress` or `plan` asks for."""
+    """The decisions for a call of `compress` or `plan`."""
     given = as_config(
         config,
         weight_threshold=weight_threshold,
@@ -150,35 +150,34 @@ def compress(
 ) -> Report:
     """Compress the weights of an ``.mlpackage``.
 
-    Weights are compressed one after another, or some side by side, while those before them are written straight to the
-    new package; everything else is copied as it is. A weight that would not become smaller is left unchanged. The
-    destination appears only when it is whole, and the source is never written to.
+    Weights are compressed one after another, small ones in parallel, while earlier ones are written to the new package;
+    everything else is copied unchanged. A weight that would not become smaller is left unchanged. The destination
+    appears only when it is complete, and the source is never written to.
 
     Parameters
     ----------
     src, dst : path-like
         The package to read and the package to write.
     config : Config, dict, list, spec, path or coremltools.optimize.coreml.OptimizationConfig
-        What to do: ``{"palettize": {"nbits": 4}}`` to all weights, a list of steps in their order, or a
-        `corepress.Config` with rules by operation type and weight name, as an object, a dict, or the path of a YAML or
-        JSON file.
+        What to do: ``{"palettize": {"nbits": 4}}`` for all weights, a list of steps in order, or a `corepress.Config`
+        with rules by operation type and weight name, as an object, a dict, or the path of a YAML or JSON file.
     progress : callable, optional
         Called with a `Progress` at the start and after each weight.
     overwrite : bool
         Replace `dst` if it exists.
     strict : bool
-        Raise if a weight cannot be compressed as asked, instead of keeping it and saying so in the report, or if a
-        rule of the config matches no weight.
+        Raise if a weight cannot be compressed as requested, instead of leaving it unchanged and listing it in the
+        report, or if a rule of the config matches no weight.
     weight_threshold : int, optional
-        Weights of this many elements or fewer are kept, whatever the config says; None for the config's thresholds,
-        2048 if it has none.
+        Weights of this many elements or fewer are left unchanged, whatever the config says; None for the config's
+        thresholds, 2048 if it has none.
     target : {"ios16", "ios17", "ios18", "ios26", "ane", "gpu"}, optional
-        Warn in the report of encodings that are known to be refused or slow there; None for the config's target.
+        Warn in the report of encodings known to be refused or slow on this target; None for the config's target.
     joint_compression : bool, optional
-        Whether weights that are compressed already are compressed further instead of left alone; None for the config's
+        Whether already compressed weights are compressed further instead of left unchanged; None for the config's
         choice.
     keep_position_tables : bool, optional
-        Whether rotary tables and other tables of positions are left unchanged; None for the config's choice.
+        Whether rotary tables and other position tables are left unchanged; None for the config's choice.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`. The result does not
         depend on it.
@@ -191,7 +190,7 @@ def compress(
     Raises
     ------
     ValueError
-        If the config is not valid, or the package's specification version cannot express it, or with `strict`.
+        If the config is invalid, or the package's specification version cannot express it, or with `strict`.
     FormatError
         If the package is damaged.
     """
@@ -209,7 +208,7 @@ def compress_as_decided(
     overwrite: bool,
     num_threads: int | None,
 ) -> Report:
-    """Do what `compress` does with its config, by any `Decisions`."""
+    """Like `compress`, with any `Decisions` instead of a config."""
 
     def decide(program: Program, values: ValueReader, weight: Weight) -> Work:
         decision, first = decisions.decide(weight), weight.first
@@ -253,7 +252,7 @@ def stored_values(weight: Weight, values: ValueReader) -> NDArray[Any] | Compres
 
 
 def _resolve_axes(spec: Spec, weight: Weight) -> Spec:
-    """Fill in the axes from the consumers, and see that the spec fits the shape."""
+    """Fill in the axes from the consumers, and check that the spec fits the shape."""
     if isinstance(spec, Prune):
         _require_structure(spec, weight)
         return spec
@@ -283,18 +282,18 @@ def _resolve_axes(spec: Spec, weight: Weight) -> Spec:
 
 
 def _require_vectors(cluster_dim: int, axis: int, weight: Weight) -> None:
-    """Keep what vectors do not divide, or would join across the groups of a convolution."""
+    """Skip weights that vectors do not divide, or where they would span the groups of a convolution."""
     length = weight.first.shape[axis]
     for groups in weight.groups if axis == 0 else {1}:
         if groups is None:
-            raise Skip("its convolution's groups are not known beforehand, so vectors might join them")
+            raise Skip("the groups of its convolution are not known in advance, so vectors might span them")
         if length % groups or length // groups % cluster_dim:
             part = "" if groups == 1 else f" in {groups} groups"
             raise Skip(f"cluster_dim {cluster_dim} does not divide axis {axis} of length {length}{part}")
 
 
 def _require_structure(spec: Prune, weight: Weight) -> None:
-    """Keep what coremltools does not prune in groups either."""
+    """Skip weights that coremltools does not prune in groups either."""
     if not spec.is_structured:
         return
     for consumer in weight.consumers:
@@ -305,7 +304,7 @@ def _require_structure(spec: Prune, weight: Weight) -> None:
 
 
 def require_half_axes(spec: Prune, weight: Weight) -> None:
-    """Keep what structured pruning would cut into less than two parts."""
+    """Skip weights that structured pruning would divide into fewer than two parts."""
     length = weight.first.shape[spec.axis]
     name, size = ("m", spec.n_m_ratio[1]) if spec.n_m_ratio is not None else ("block_size", spec.block_size or 0)
     if 2 * size > length:
@@ -352,7 +351,7 @@ def _agreed(axes: set[int | None], which: str) -> int:
 def compress_stored(
     stored: NDArray[Any] | CompressedTensor, steps: tuple[Spec, ...], version: int, num_threads: int
 ) -> tuple[OperationForm, float]:
-    """The steps' result, and its signal-to-noise ratio in decibel against what is stored; raises `Skip`."""
+    """The result of the steps, and its SNR in dB relative to the stored weight; raises `Skip`."""
     tensor: Any = stored
     if len(steps) == 1 and not isinstance(stored, CompressedTensor):
         with _suiting(stored, steps[0].nonfinite):
@@ -372,7 +371,7 @@ def compress_stored(
 
 @contextmanager
 def _suiting(weight: Any, nonfinite: str = "keep") -> Iterator[None]:
-    """Turn the errors of a step on a weight that does not suit it into `Skip`."""
+    """Turn errors of a step that cannot be applied to a weight into `Skip`."""
     try:
         yield
     except UnsuitableWeightError as failure:

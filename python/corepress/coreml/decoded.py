@@ -1,4 +1,4 @@
-"""The values that a constant stands for, however it is stored."""
+"""The values of a constant, however it is stored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .program.program import Definition
 
 
 class Undecodable(Exception):
-    """A constant is stored in a form that this version does not know; the message says which."""
+    """A constant is stored in a form that this version does not support; the message says which."""
 
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
@@ -29,7 +29,7 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 def decoded_pairs(
     first: tuple[Definition, ValueReader], second: tuple[Definition, ValueReader], num_threads: int | None = None
 ) -> Iterator[Pair]:
-    """The values of two constants of one shape, a piece at a time: neither needs to be in memory as a whole.
+    """The values of two constants of one shape, a piece at a time, so that neither has to be in memory completely.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def same_stored(first: NDArray[Any], second: NDArray[Any], forget: Callable[[], 
 
 
 def distance(pairs: Iterable[Pair], num_threads: int | None = None) -> Error:
-    """`corepress.error` of two arrays that come in pieces, of any element type; none if all bits are the same."""
+    """`corepress.error` of two arrays in pieces, of any element type; no error if all bits are the same."""
     sums, size, same = [], 0, True
     for first, second in pairs:
         same = same and same_bits(first, second)
@@ -105,7 +105,7 @@ def _comparable(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def finite(value: float | None) -> float | None:
-    """A number for strict JSON: None for what has no form there."""
+    """A number for strict JSON, which has no infinity or NaN: None for these."""
     return value if value is not None and math.isfinite(value) else None
 
 

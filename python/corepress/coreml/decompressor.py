@@ -27,9 +27,9 @@ def decompress(
     overwrite: bool = False,
     num_threads: int | None = None,
 ) -> Report:
-    """Decompress the weights of an ``.mlpackage``, compressed by whichever tool.
+    """Decompress the weights of an ``.mlpackage``, compressed by any tool.
 
-    Forms that this version does not know are kept and reported.
+    Forms that this version does not support are left unchanged and reported.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def release(definition: Definition, values: ValueReader) -> None:
 
 
 def lift_definition(definition: Definition, values: ValueReader) -> CompressedTensor:
-    """The compressed tensor of a definition; raises `Skip` for forms that this version does not know.
+    """The compressed tensor of a definition; raises `Skip` for forms that this version does not support.
 
     Parameters
     ----------

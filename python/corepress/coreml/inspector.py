@@ -1,4 +1,4 @@
-"""Telling how the weights of a package are stored, without reading them."""
+"""How the weights of a package are stored, without reading them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .rewrite.driver import StrPath
 
 @dataclass(frozen=True)
 class StoredWeight(ConstantRecord):
-    """How one constant is stored; beside the attributes of `ConstantRecord`:
+    """How one constant is stored; in addition to the attributes of `ConstantRecord`:
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class StoredWeight(ConstantRecord):
 
 @dataclass(frozen=True, repr=False)
 class Inspection:
-    """What is in a package.
+    """The contents of a package.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Inspection:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes that they occupy, tables and scales included."""
+        """Bytes that they occupy, including tables and scales."""
         return sum(weight.bytes for weight in self.weights)
 
     @property
@@ -104,7 +104,7 @@ class Inspection:
 
     @property
     def totals(self) -> str:
-        """The totals in a line."""
+        """The totals in one line."""
         return (
             f"{len(self.weights)} constants, {self.weight_count} weights, {format_bytes(self.weight_bytes)}, "
             f"{self.bits_per_weight:.2f} bits/weight"
@@ -128,7 +128,7 @@ _COLUMNS = (
 
 @unchanged("src")
 def inspect(src: StrPath) -> Inspection:
-    """Tell how the weights of an ``.mlpackage`` are stored.
+    """Show how the weights of an ``.mlpackage`` are stored.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Compressed tensors without data: what `corepress.compression` would return, as far as its size goes.
+"""Compressed tensors without data, for exact sizes in `plan`.
 
-Their parts are read-only views of a single zero, so that a model's worth of them needs no memory. Handed to the same
-`operations.lower` as real ones, they tell what a package will weigh.
+Their parts are read-only views of a single zero, so even those of a whole model need no memory. Passed to the same
+`operations.lower` as real ones, they give the size of the package.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Phantom(NamedTuple):
 
 
 def meta_tensor(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.dtype[Any], version: int) -> Phantom:
-    """Tell how a weight will be stored.
+    """Return the form in which a weight will be stored.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def meta_tensor(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.dtype
 
     Notes
     -----
-    Sizes that depend on the values are estimated: of pruned weights as if no weight were zero before and no two
-    magnitudes were equal, of thresholds and of ``mode="unique"`` at most what it can be.
+    Sizes that depend on the values are estimated: for pruned weights as if no weight were zero before and no two
+    magnitudes were equal, for thresholds and ``mode="unique"`` by the largest possible size.
     """
     tensor = _joint(steps, shape, dtype) if len(steps) > 1 else _tensor(steps[0], shape, dtype)
     if tensor is None:
@@ -125,7 +125,7 @@ def _stand_in(nbytes: int) -> OperationForm:
 
 
 def _estimated_bytes(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Bytes of steps on top of each other: of each what it adds, of the values what the last of them makes."""
+    """Bytes of joint steps: what each of them adds, and the values as the last of them stores them."""
     count, bits, table_bytes, extra = prod(shape), 8 * dtype.itemsize, 0, 0
     for spec in steps:
         if isinstance(spec, Prune):

@@ -1,4 +1,4 @@
-"""The dry run: what compressing would do to each weight, and what the package would weigh."""
+"""The dry run: what compressing would do to each weight, and the size of the result."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from .sampling import sample_rows
 
 @dataclass(frozen=True)
 class PlannedWeight(ChangeRecord):
-    """What is to be done to one constant; beside the attributes of `ChangeRecord`:
+    """What is to be done to one constant; in addition to the attributes of `ChangeRecord`:
 
     Attributes
     ----------
@@ -52,14 +52,14 @@ class PlannedWeight(ChangeRecord):
     exact : bool
         Whether `bytes_after` is certain; where it depends on the values, it is an estimate.
     expected_snr_db : float or None
-        Signal-to-noise ratio of some of its rows, compressed in this way; None where none were.
+        Signal-to-noise ratio of some of its rows, compressed in this way; None if none were.
     """
 
     exact: bool
     expected_snr_db: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON; rows that lose nothing have ``expected_snr_db`` None."""
+        """As plain values for JSON; lossless rows have ``expected_snr_db`` None."""
         return super().to_dict() | {"expected_snr_db": finite(self.expected_snr_db)}
 
 
@@ -74,19 +74,20 @@ class Plan:
     weights : tuple of PlannedWeight
         One record per constant, in program order.
     bytes_before, bytes_after : int
-        Bytes of all files of the package, now and then.
+        Bytes of all files of the package, before and after.
     exact : bool
-        Whether `bytes_after` is certain, as long as no weight turns out to hold NaN or infinite values, which are kept.
+        Whether `bytes_after` is certain, unless a weight turns out to contain NaN or infinite values and is left
+        unchanged.
     specification_version : int
-        The specification version then.
+        The specification version of the result.
     raised_from : int or None
         The specification version of the program now, if it is to be raised to 7 (iOS 16) for its compressed weights.
     notes : tuple of str
-        Rules of the config that were read in another way than they are written, and the names they match.
+        Rules of the config that were not read literally, and the names they match.
     unmatched_rules : tuple of str
         Rules of the config that match no weight of the package.
     warnings : tuple of TargetWarning
-        What is known against these encodings on the config's target.
+        Known problems of these encodings on the config's target.
     seconds : float
         Duration of planning.
     """
@@ -110,7 +111,7 @@ class Plan:
 
     @property
     def kept(self) -> int:
-        """Number of constants to keep."""
+        """Number of constants to leave unchanged."""
         return len(self.weights) - self.compressed
 
     @property
@@ -120,7 +121,7 @@ class Plan:
 
     @property
     def bits_per_weight(self) -> float:
-        """Stored bits per weight over all constants then, kept ones included."""
+        """Stored bits per weight over all constants of the result, including unchanged ones."""
         return bits_per_weight(sum(weight.bytes_after for weight in self.weights), self.weights)
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,11 +146,11 @@ class Plan:
 
     @property
     def totals(self) -> str:
-        """The totals in a line."""
+        """The totals in one line."""
         before, after = format_bytes(self.bytes_before), format_bytes(self.bytes_after)
         certainty = "exactly" if self.exact else "estimated, it depends on the values:"
         return (
-            f"{self.compressed} to compress, {self.kept} to keep; {before} -> {after} ({certainty} "
+            f"{self.compressed} to compress, {self.kept} unchanged; {before} -> {after} ({certainty} "
             f"{self.bytes_after:,} bytes), {self.bits_per_weight:.2f} bits/weight"
         )
 
@@ -172,7 +173,7 @@ _COLUMNS = (
 
 
 def expected_decibels(weight: PlannedWeight) -> str:
-    """The expected signal-to-noise ratio in words."""
+    """The expected signal-to-noise ratio as text."""
     return "-" if weight.expected_snr_db is None else f"~{in_decibels(weight.expected_snr_db)}"
 
 
@@ -219,7 +220,7 @@ class _CountingOutput:
         self._model_size = len(data)
 
     def finish(self) -> None:
-        """Nothing appears anywhere."""
+        """Do nothing."""
 
     @property
     def size(self) -> int:
@@ -252,7 +253,7 @@ def plan(
     config, strict, weight_threshold, target, joint_compression, keep_position_tables
         As for `compress`.
     expect_snr : bool
-        Compress some rows of each weight, to know about what signal-to-noise ratio to expect.
+        Compress some rows of each weight, to estimate the signal-to-noise ratio.
     num_threads : int, optional
         Threads to use for that; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
@@ -264,7 +265,7 @@ def plan(
     Raises
     ------
     ValueError, FormatError
-        As `compress` would, before work.
+        As `compress` would before work starts.
 
     Notes
     -----
@@ -315,7 +316,7 @@ def _settled(result: Result[OperationForm]) -> OperationForm:
 
 
 def _expected_snr_db(weight: Weight, decision: Decision, values: ValueReader, threads: int) -> float | None:
-    """What some rows of a weight lose; None for what is compressed already, or where it cannot be known beforehand."""
+    """The loss in some rows of a weight; None if it is already compressed, or if the loss cannot be estimated."""
     custom = any(isinstance(step, Palettize) and step.mode == "custom" for step in decision.steps)
     if is_compressed(weight) or custom:
         return None

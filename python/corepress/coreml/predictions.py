@@ -1,4 +1,4 @@
-"""Running two packages side by side, which only macOS can: the one module here that needs coremltools."""
+"""Running two packages and comparing their predictions, on macOS; the only module here that needs coremltools."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class ComparedOutput:
-    """How far an output of two models is apart, over all inputs.
+    """How far apart an output of two models is, over all inputs.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class ComparedOutput:
     samples : int
         Number of predictions.
     snr_db : float
-        Signal-to-noise ratio of the second model's output against the first's; infinite if they are equal.
+        Signal-to-noise ratio of the second model's output relative to the first's; infinite if they are equal.
     cosine : float
         Cosine of the angle between them as vectors.
     max_abs : float
@@ -43,7 +43,7 @@ class ComparedOutput:
     max_abs: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON; what is equal has ``snr_db`` None and ``lossless`` True."""
+        """As plain values for JSON; equal outputs have ``snr_db`` None and ``lossless`` True."""
         values = {name: _finite(value) for name, value in asdict(self).items()}
         return values | {"lossless": self.snr_db == math.inf}
 
@@ -82,7 +82,7 @@ def compare_predictions(
     inputs : dict or list of dict, optional
         Inputs by name; None draws them.
     samples : int
-        How many to draw.
+        Number of samples.
     """
     coremltools = load("compare", "coremltools")
     models = [coremltools.models.MLModel(str(path)) for path in (first, second)]

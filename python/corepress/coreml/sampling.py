@@ -1,4 +1,4 @@
-"""Parts of weights that stand for the whole: what compressing them loses is about what the whole will lose."""
+"""Representative parts of weights: the loss from compressing them is about that of the whole weight."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def sample_rows(weight: NDArray[Any], steps: Sequence[Spec]) -> NDArray[Any] | N
 
 
 def _rows_together(step: Spec, shape: tuple[int, ...]) -> int:
-    """How many rows a step cannot take apart."""
+    """The number of rows that a step needs together."""
     if isinstance(step, Quantize):
         if step.granularity == "per_block" and not isinstance(step.block_size, int):
             return step.block_size[0] or shape[0]

@@ -1,4 +1,4 @@
-"""Which weights of a program a config matches, and what it says about them."""
+"""Which weights of a program a config matches, and the steps it assigns to them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _MULTIPLIES = {"linear", "matmul", "conv"}
 
 
 def bind_rules(config: Config, program: Program) -> tuple[Config, tuple[str, ...], tuple[str, ...]]:
-    """The config with its rules by name read as they match a program.
+    """Resolve the rules by name of a config so that they match a program.
 
     Returns
     -------
     config : Config
         The config.
     notes : tuple of str
-        The rules that were read in another way than they are written, and what they match.
+        The rules that were not read literally, and what they match.
     unmatched : tuple of str
-        The rules that match no weight of the program, in words.
+        Descriptions of the rules that match no weight of the program.
     """
     weights = visible_weights(program)
     consumers = [consumer for weight in weights for consumer in weight.consumers]
@@ -51,7 +51,7 @@ def _tied_embedding(weights: list[Weight]) -> str | None:
 
 
 def select(config: Config, weight: Weight) -> WeightConfig:
-    """What to do to a weight; raises `Skip` if nothing is."""
+    """The steps for a weight; raises `Skip` if it is left unchanged."""
     operations = [(consumer.name, consumer.operation) for consumer in weight.consumers]
     found = config.for_weight(weight.names, operations)
     threshold = found[0].weight_threshold if len(found) == 1 else None
@@ -65,7 +65,7 @@ def select(config: Config, weight: Weight) -> WeightConfig:
 
 
 def _require_candidate(weight: Weight, config: Config, weight_threshold: int) -> None:
-    """Keep what no config means."""
+    """Skip weights that no config selects."""
     first, count = weight.first, prod(weight.first.shape)
     if is_compressed(weight) and not config.joint_compression:
         raise expected_skip(ALREADY_COMPRESSED)
@@ -90,5 +90,5 @@ def _require_candidate(weight: Weight, config: Config, weight_threshold: int) ->
 
 
 def expected_skip(reason: str) -> Skip:
-    """A reason to keep a weight that nobody needs to be told by name."""
+    """A reason to leave a weight unchanged that needs no warning."""
     return Skip(reason, expected=True)

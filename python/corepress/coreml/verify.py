@@ -1,4 +1,4 @@
-"""Checking a compressed package against its source: nothing changed but what was compressed, and that is sound."""
+"""Check a compressed package against its source: only compressed weights changed, and they decode correctly."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ from .rewrite.driver import StrPath
 
 @dataclass(frozen=True)
 class VerifiedWeight:
-    """What became of one constant.
+    """The result for one constant.
 
     Attributes
     ----------
     name, function : str
-        Name of the constant and of the function it stands in.
+        Name of the constant and of its function.
     shape : tuple of int
         Shape in the source.
     dtype : str
         Element type of the decompressed values in the source.
     status : {"identical", "compressed", "decompressed", "wrong"}
-        Stored bit for bit as in the source, stored in a compressed form, stored plainly with the values of a
-        compressed source, or not as it must be.
+        Stored bit for bit as in the source, stored in a compressed form, stored uncompressed with the values of a
+        compressed source, or wrong.
     problem : str or None
         What is wrong.
     snr_db : float or None
@@ -67,23 +67,23 @@ class VerifiedWeight:
     cosine: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON; what was lossless has ``snr_db`` None and ``lossless`` True."""
+        """As plain values for JSON; lossless weights have ``snr_db`` None and ``lossless`` True."""
         values = dataclasses.asdict(self) | {"shape": list(self.shape), "lossless": self.snr_db == math.inf}
         return values | {"snr_db": finite(self.snr_db), "cosine": finite(self.cosine)}
 
 
 @dataclass(frozen=True, repr=False)
 class Verification:
-    """What comparing a package with its source found.
+    """The result of comparing a package with its source.
 
     Attributes
     ----------
     source, compressed : str
         The packages.
     weights : tuple of VerifiedWeight
-        Constants of some size in program order, and smaller ones that are wrong.
+        Larger constants in program order, and smaller ones that are wrong.
     problems : tuple of str
-        What is wrong with the package beside its weights.
+        Problems of the package other than those of its weights.
     bytes_before, bytes_after : int
         Bytes of all files of the packages.
     seconds : float
@@ -120,7 +120,7 @@ class Verification:
 
     @property
     def totals(self) -> str:
-        """The result in a few lines: first what is wrong."""
+        """The result in a few lines, problems first."""
         counts = dict.fromkeys(("identical", "compressed", "decompressed", "wrong"), 0)
         for weight in self.weights:
             counts[weight.status] += 1
@@ -148,7 +148,7 @@ _COLUMNS = (
 
 
 class _Wrong(Exception):
-    """A constant is not as it must be; the message says why."""
+    """A constant is wrong; the message says why."""
 
 
 @unchanged("src", "compressed")
@@ -157,10 +157,9 @@ def verify(
 ) -> Verification:
     """Check a compressed package against its source.
 
-    The program must be the same but for constants and their names, which coremltools changes, or the source's raised
-    from iOS 15 to iOS 16; constants must be bit for bit those of the source, or compressed forms that decode to finite
-    values of their type and shape; every record of the weight files must be sound; and all other files must be the
-    same.
+    The program must be the same except for constants and their names, which coremltools changes, or the source's
+    program raised from iOS 15 to iOS 16; constants must be bit for bit those of the source, or decode to finite values
+    of their type and shape; every record of the weight files must be valid; and all other files must be the same.
 
     Parameters
     ----------
@@ -179,7 +178,7 @@ def verify(
     Raises
     ------
     FormatError, ValueError
-        If the source is damaged or no ML program. What is wrong with the other package is returned.
+        If the source is damaged or not an ML program. Problems of the other package are returned.
     """
     num_threads = as_threads("verify", num_threads)
     started = time.perf_counter()
@@ -225,7 +224,7 @@ def _rewritten(package: Package, program: Program) -> set[Path]:
 
 
 def other_files(source: Package, rewritten: set[Path], package: Package, others: set[Path]) -> Iterator[str]:
-    """What differs between the files of two packages but for those that were rewritten."""
+    """Differences between the files of two packages, except those that were rewritten."""
     ours = _files(source, rewritten)
     theirs = _files(package, others)
     for name in sorted(ours.keys() | theirs.keys()):
@@ -299,7 +298,7 @@ class _Check:
         return f"the data of {reference.parameter}, which belongs to no constant, changed"
 
     def constants(self, program: Program, result: Program) -> tuple[tuple[VerifiedWeight, ...], list[str]]:
-        """Compare each constant that leaves its compressed form; also names what came or went."""
+        """Compare each constant that is used outside of constants; also report added and missing ones."""
         ours, theirs = _outward(program), _outward(result)
         lost = [f"constant {ours[key].name} is missing" for key in ours if key not in theirs]
         lost += [f"constant {theirs[key].name} was added" for key in theirs if key not in ours]
@@ -395,7 +394,7 @@ class _Check:
 
 
 def _outward(program: Program) -> dict[tuple[str, str], Definition]:
-    """The constants that more than other constants use, by place and name."""
+    """The constants that are used outside of constants, by place and name."""
     return {
         (each.place, each.name): each
         for each in program.definitions

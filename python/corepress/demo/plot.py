@@ -1,4 +1,4 @@
-"""The picture of the demo: what quality costs, and what the packages weigh."""
+"""The plot of the demo: quality against bits, and package sizes."""
 
 from __future__ import annotations
 

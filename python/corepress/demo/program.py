@@ -49,7 +49,7 @@ _Described = message_classes(
 
 @dataclass(frozen=True)
 class Variable:
-    """A value of a program: an input, a constant, or what an operation gives."""
+    """A value of a program: an input, a constant, or the result of an operation."""
 
     name: str
     data_type: DataType
@@ -57,7 +57,7 @@ class Variable:
 
 
 class ProgramBuilder:
-    """A program of one function, which is a package when its ``with`` block is left without an error.
+    """A program with one function, which becomes a package when its ``with`` block ends without an error.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class ProgramBuilder:
     specification_version : int
         8 is iOS 17, 9 is iOS 18.
     description : str
-        A few words on the model, for its user.
+        A short description of the model, for its user.
     """
 
     def __init__(self, destination: Path, specification_version: int, description: str) -> None:
@@ -110,7 +110,7 @@ class ProgramBuilder:
         _describe(self._described.description.output, variable)
 
     def const(self, name: str, values: NDArray[Any]) -> Variable:
-        """Add a constant; arrays of some size stand in the weight file."""
+        """Add a constant; larger arrays are stored in the weight file."""
         tensor = _tensor(values)
         if tensor.count >= MINIMUM_BLOB_COUNT:
             offset = self._weights.append(tensor.data_type, tensor.count, tensor.data)

@@ -1,4 +1,4 @@
-"""Build the model, compress it in every way, tell and show what came of it."""
+"""Build the model, compress it in every way, and show the results."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def run_demo(
     Parameters
     ----------
     directory : pathlib.Path
-        Folder to write to; an earlier demo's output in it is replaced.
+        Folder to write to; output of an earlier demo in it is replaced.
     overwrite : bool
-        Also write into a folder that an earlier demo did not make. Other files in it stay.
+        Also write into a folder that no earlier demo made. Other files in it are kept.
     verbose : bool
         Print the report of each package as well, one line per weight.
     as_json : bool
         Print the results as one JSON document.
     quiet : bool
-        Print nothing (but the JSON, if asked for).
+        Print nothing (except the JSON, if requested).
 
     Raises
     ------
@@ -80,7 +80,7 @@ def _compress_all(directory: Path, quiet: bool, verbose: bool) -> tuple[Original
 
 
 def _draw(directory: Path, original: Original, results: list[Result], quiet: bool) -> None:
-    """Draw the plot, or tell what it needs: the rest of a demo needs nothing more."""
+    """Draw the plot, or say which package it needs; the rest of the demo works without it."""
     if installed("matplotlib"):
         from .plot import draw_plot
 
@@ -92,7 +92,7 @@ def _draw(directory: Path, original: Original, results: list[Result], quiet: boo
 
 @contextmanager
 def _own_output(directory: Path, overwrite: bool) -> Iterator[None]:
-    """A folder free of an earlier demo's output; of this run's too if it fails."""
+    """Remove an earlier demo's output from the folder, and this run's too if it fails."""
     marker = directory / MARKER
     new = not directory.exists()
     if not (new or overwrite or marker.exists() or not any(directory.iterdir())):
@@ -136,7 +136,7 @@ def _tell(directory: Path, original: Original, results: list[Result]) -> None:
     plot = f"  {PLOT:24}quality against size, as a picture\n" if (directory / PLOT).exists() else ""
     console.print(
         f"{format_count(original.weights)} weights. Bits: per weight, tables and scales included. SNR: of all\n"
-        "weights that were compressed; worst: of the one that lost most. Time: from package to package.\n\n"
+        "compressed weights; worst: of the weight that lost most. Time: end to end.\n\n"
         f"In {directory}:\n"
         f"{plot}"
         f"  {ORIGINAL:24}the model, float16\n"

@@ -1,4 +1,4 @@
-"""The shape of what each type of operation gives, from the shapes of its operands and its other arguments."""
+"""Result shapes of each type of operation, from the shapes of its operands and its other arguments."""
 
 from __future__ import annotations
 

@@ -49,14 +49,14 @@ class Original:
 
 @dataclass(frozen=True)
 class Result:
-    """What one variant came to.
+    """The result of one variant.
 
     Attributes
     ----------
     bits_per_weight : float
-        Stored bits per weight of all weights of the model, the ones that stayed float16 included.
+        Stored bits per weight of all weights of the model, including those left in float16.
     snr_db : float
-        Energy of the compressed weights over the energy of their error, over the whole model.
+        Energy of the compressed weights divided by the energy of their error, over the whole model.
     worst_snr_db, worst_weight : float, str
         The compressed weight that lost most.
     seconds : float
@@ -78,7 +78,7 @@ class Result:
 
 
 def measure(variant: Variant, package: str, report: Report, energies: dict[str, float]) -> Result:
-    """Sum up a report.
+    """Summarize a report.
 
     `energies` has the energy of every original weight, so that the SNR of each weight gives back its squared error
     and these add up to the SNR of the model.

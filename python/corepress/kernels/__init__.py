@@ -1,4 +1,4 @@
-"""The parts, for tools that build formats of their own."""
+"""Low-level building blocks for tools with their own file formats."""
 
 from .clustering import Clusters, kmeans, kmeans1d, kmeans1d_sweep
 from .nearest import assign, to_float16

@@ -17,7 +17,7 @@ __all__ = ["Clusters", "kmeans", "kmeans1d", "kmeans1d_sweep"]
 
 
 class Clusters(NamedTuple):
-    """What `corepress.kernels.kmeans1d` finds; it unpacks into its three parts.
+    """The result of `corepress.kernels.kmeans1d`, which unpacks into its three parts.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Clusters(NamedTuple):
 
     @property
     def clusters(self) -> NDArray[np.uint8] | NDArray[np.int32]:
-        """Another name of `codes`, that of the package kmeans1d."""
+        """Another name for `codes`, as in the package kmeans1d."""
         return self.codes
 
 
@@ -45,13 +45,13 @@ def kmeans1d(values: Any, k: int, weights: Any = None, *, num_threads: int | Non
     Parameters
     ----------
     values : array_like
-        Integers or floats, 1-D, or 2-D as a batch of rows, each clustered by itself; finite, taken as float64.
+        Integers or floats, 1-D, or 2-D as a batch of rows, each clustered separately; finite, converted to float64.
     k : int
         Number of clusters, at least 1.
     weights : array_like, optional
         Importance of each value, in the shape of `values`: not negative, at least one positive per row; None for 1
-        each. They may span any range; of more than some thousand distinct values in a row, those that weigh less than
-        ``2**-48`` of the row count as that much.
+        each. They may span any range; in rows of more than a few thousand distinct values, weights below ``2**-48`` of
+        the row's total are raised to that.
     num_threads : int, optional
         Threads that share the rows; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
@@ -60,10 +60,10 @@ def kmeans1d(values: Any, k: int, weights: Any = None, *, num_threads: int | Non
     codes : numpy.ndarray
         Cluster of each value, ascending with it, in the shape of `values`; uint8 for k up to 256, else int32.
     centroids : numpy.ndarray of float64
-        Weighted means of the clusters, ascending. If there are fewer distinct values than k: of 1-D values fewer than
-        k, of rows always k, the last repeated.
+        Weighted means of the clusters, ascending. If there are fewer distinct values than k, 1-D values give fewer than
+        k; rows always give k, with the last repeated.
     inertia : float, or numpy.ndarray of float64 with one per row
-        The weighted sum of squared distances, the least possible.
+        The smallest possible weighted sum of squared distances.
 
     Raises
     ------
@@ -74,12 +74,12 @@ def kmeans1d(values: Any, k: int, weights: Any = None, *, num_threads: int | Non
 
     Examples
     --------
-    In the place of the package kmeans1d, and of coremltools' copy of it, which takes weights::
+    In place of the package kmeans1d, and of coremltools' copy of it, which accepts weights::
 
         clusters, centroids = kmeans1d.cluster(values, k)            # before
         clusters, centroids, _ = cp.kernels.kmeans1d(values, k)      # after; or .clusters and .centroids
 
-    In the place of flash1dkmeans, whose random numbers and rounds this does without::
+    In place of flash1dkmeans, without its random numbers and iterations::
 
         centroids, labels = kmeans_1d(values, k, sample_weights=weights, random_state=0)
         labels, centroids, _ = cp.kernels.kmeans1d(values, k, weights)
@@ -156,16 +156,16 @@ def _kmeans1d(
 def kmeans(
     vectors: Any, k: int, weights: Any = None, *, num_threads: int | None = None
 ) -> tuple[NDArray[np.uint8] | NDArray[np.int32], NDArray[np.float32], float]:
-    """Cluster vectors well; of numbers `kmeans1d` finds the optimum.
+    """Cluster vectors well, but not provably optimally; for numbers, `kmeans1d` finds the optimum.
 
     Parameters
     ----------
     vectors : array_like of float16, bfloat16, float32 or float64
-        Shape ``(count, length)``, finite, not empty. float64 is narrowed to float32.
+        Shape ``(count, length)``, finite, not empty. float64 is rounded to float32.
     k : int
         Number of clusters, 1 to 65,536.
     weights : array_like, optional
-        How many vectors each counts for, 1-D: finite, not negative, not all 0; None for 1 each.
+        Weight of each vector, 1-D: finite, not negative, not all 0; None for 1 each.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`. The result does not depend
         on it.
@@ -173,11 +173,11 @@ def kmeans(
     Returns
     -------
     codes : numpy.ndarray
-        Nearest centroid of each vector, of equally near ones the first, by the sum of squares in float32; uint8 for k
-        up to 256, else int32.
+        Nearest centroid of each vector, the first among equally near ones, by the sum of squares in float32; uint8 for
+        k up to 256, else int32.
     centroids : numpy.ndarray of float32
-        Shape ``(k, length)``, ascending by the first component, then the second, and so on. Where there are no more
-        than k distinct vectors, those; the last is repeated.
+        Shape ``(k, length)``, ascending by the first component, then the second, and so on. If there are at most k
+        distinct vectors, these, with the last repeated.
     inertia : float
         The weighted sum of squared distances.
 
@@ -191,8 +191,8 @@ def kmeans(
     Notes
     -----
     Greedy k-means++ (Arthur and Vassilvitskii, 2007) and Lloyd's algorithm on lightweight coresets (Bachem, Lucic and
-    Krause, 2018) of up to 65,536 vectors, or 2,048 per cluster if that is more; then each vector takes its nearest
-    centroid. All random numbers come from a counter.
+    Krause, 2018) of up to 65,536 vectors, or 2,048 per cluster if that is more; then each vector is assigned to its
+    nearest centroid. All random numbers come from a counter.
     """
     num_threads = as_threads("kmeans", num_threads)
     k = as_whole("kmeans", "k", k, 1, 65_536)

@@ -1,4 +1,4 @@
-"""Numbers rounded, or replaced by the nearest of some."""
+"""Round to float16; assign values to the nearest centroid."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def assign(values: Any, centroids: Any, *, num_threads: int | None = None) -> ND
     Parameters
     ----------
     values : array_like of float16, bfloat16, float32 or float64
-        Any shape; float64 is narrowed to float32.
+        Any shape; float64 is rounded to float32.
     centroids : array_like
-        1 to 256 finite numbers, 1-D, ascending, rounded to the dtype of `values`. Of equal ones the first is taken.
+        1 to 256 finite numbers, 1-D, ascending, rounded to the dtype of `values`. Among equal ones the first is used.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
@@ -55,7 +55,7 @@ def assign(values: Any, centroids: Any, *, num_threads: int | None = None) -> ND
 
 
 def to_float16(values: Any, *, num_threads: int | None = None) -> NDArray[np.float16]:
-    """Round to half precision, to nearest even, as NumPy does and faster.
+    """Round to half precision, to nearest even, as NumPy does but faster.
 
     Parameters
     ----------

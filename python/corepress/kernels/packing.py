@@ -1,4 +1,4 @@
-"""Codes of a few bits and masks, as streams of bits."""
+"""Pack codes of a few bits, and masks, into streams of bits."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def _unpack(
 
 
 def pack_mask(mask: Any, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Pack a mask into bits, least significant bit first; the last byte is filled with zeros.
+    """Pack a mask into bits, least significant bit first; the last byte is padded with zeros.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What pruning keeps: masks, and the values where they are 1."""
+"""Masks of pruned weights, and the values where they are 1."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def encode_sparse(
     Parameters
     ----------
     weight : array_like of float16, bfloat16, float32 or float64
-        Any shape; float64 is narrowed to float32.
+        Any shape; float64 is rounded to float32.
     mask : array_like
         bool in the weight's shape, or the packed bytes of `pack_mask`.
     out : numpy.ndarray, optional
@@ -68,7 +68,7 @@ def decode_sparse(
     Parameters
     ----------
     values : array_like of float16, bfloat16, float32 or float64
-        As many as the mask has ones, 1-D, in row-major order; float64 is narrowed to float32.
+        As many as the mask has ones, 1-D, in row-major order; float64 is rounded to float32.
     mask : array_like
         bool in `shape`, or the packed bytes of `pack_mask`.
     shape : tuple of int
@@ -119,7 +119,7 @@ def magnitude_mask(weight: Any, threshold: float, *, num_threads: int | None = N
     Parameters
     ----------
     weight : array_like of float16, bfloat16, float32 or float64
-        Any shape; float64 is narrowed to float32. Finite.
+        Any shape; float64 is rounded to float32. Finite.
     threshold : float
         Not negative; not rounded to the weight's dtype.
     num_threads : int, optional
@@ -135,7 +135,7 @@ def magnitude_mask(weight: Any, threshold: float, *, num_threads: int | None = N
     TypeError
         If the weight is not a float array.
     ValueError
-        If the threshold is negative or NaN, or the weight holds NaN or infinite values.
+        If the threshold is negative or NaN, or the weight contains NaN or infinite values.
     """
     num_threads = as_threads("magnitude_mask", num_threads)
     limit = checked_threshold("magnitude_mask", threshold)
@@ -154,16 +154,17 @@ def n_m_mask(weight: Any, n: int, m: int, dim: int = 1, *, num_threads: int | No
     weight : array_like of float16, bfloat16, float32 or float64
         Any shape with such an axis.
     n, m : int
-        How many of how many consecutive weights go, ``0 <= n <= m <= 1024``. Of equal magnitudes the first goes first.
+        n of every m consecutive weights are removed, ``0 <= n <= m <= 1024``. Among equal magnitudes the first is
+        removed first.
     dim : int
-        The axis. It ends as if zeros followed up to a multiple of m, which are the first to go.
+        The axis. It is padded with zeros to a multiple of m, which are removed first.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
     Returns
     -------
     numpy.ndarray of bool
-        In the weight's shape. Weights that stay may be zero.
+        In the weight's shape. Survivors may be zero.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Quantizing the weights of ``.mlmodel`` neural networks, which hold them in the model file itself."""
+"""Quantize the weights of ``.mlmodel`` neural networks, which are stored in the model file itself."""
 
 from .compare import compare_models
 from .inspector import inspect

@@ -1,4 +1,4 @@
-"""Bytes that are read where they stand: in a file or in memory."""
+"""Bytes that are read in place: in a file or in memory."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class FileSource:
 
 
 class BytesSource:
-    """What would be in a file."""
+    """The contents of a file, in memory."""
 
     def __init__(self, data: bytes) -> None:
         self.size, self._data = len(data), data
@@ -74,8 +74,8 @@ class BytesSource:
         return memoryview(self._data)[begin:end]
 
     def require_unchanged(self) -> None:
-        """Memory of its own does not change."""
+        """Do nothing: its own memory does not change."""
 
     def close(self) -> None:
-        """Let go of the bytes."""
+        """Release the bytes."""
         self._data = b""

@@ -1,4 +1,4 @@
-"""How far two neural networks are apart: their weights, and where they can be run, their outputs."""
+"""How far apart two neural networks are: by their weights and, where they can be run, by their outputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def compare_models(
     *,
     num_threads: int | None = None,
 ) -> Comparison:
-    """Tell how far two neural networks are apart.
+    """Report how far apart two neural networks are.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def compare_models(
     Raises
     ------
     TypeError
-        If the samples are none.
+        If the samples are invalid.
     ValueError
         If a model holds no neural network.
     FormatError

@@ -1,4 +1,4 @@
-"""Serialized models taken apart at their layers: one is in memory at a time; what is not edited stays byte by byte."""
+"""Stream an .mlmodel layer by layer; unedited bytes are copied verbatim."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LAYERS = _number(Model().neuralNetwork, "layers")
 
 
 class _Repeated(Exception):
-    """A message stands in a file in several pieces, which only protobuf can merge."""
+    """A message is stored in several pieces, which only protobuf can merge."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class _Span:
 
 @dataclass
 class Node:
-    """A message as its fields, some of which are nodes."""
+    """A message as a list of its fields, some of which are nodes."""
 
     tag: bytes  # before its length; empty for the outermost
     entries: list[_Span | Node | _LayerEntry | ModelNode] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Node:
 
     @property
     def layer_count(self) -> int:
-        """How many layers stand in it, but not in its nodes."""
+        """The number of its own layers, not counting those of its nodes."""
         return sum(isinstance(entry, _LayerEntry) for entry in self.entries)
 
     def _head(self) -> bytes:
@@ -144,9 +144,9 @@ class ModelNode(Node):
     is_updatable : bool
         Whether it can be trained on a device.
     kind : str or None
-        Which of its oneof, if it is one that this package knows.
+        The field of its oneof, if this package knows it.
     where : str
-        Names of it and the models in pipelines around it, each with a slash behind; empty for the outermost.
+        Names of the enclosing pipelines' models and its own, each followed by a slash; empty for the outermost.
     """
 
     where: str = ""
@@ -156,7 +156,7 @@ class ModelNode(Node):
 
     @property
     def in_words(self) -> str:
-        """What to call it in a message."""
+        """Its description for messages."""
         return f"its part {self.where.rstrip('/')}" if self.where else "the model"
 
     def _head(self) -> bytes:
@@ -165,12 +165,12 @@ class ModelNode(Node):
 
 @dataclass
 class LayerPlace:
-    """Where a layer stands.
+    """The position of a layer.
 
     Attributes
     ----------
     where : str
-        Names of the models in pipelines around it, each with a slash behind.
+        Names of the enclosing pipelines' models, each followed by a slash.
     models : tuple of ModelNode
         These models, outermost first.
     """
@@ -193,7 +193,7 @@ class LayerPlace:
             raise FormatError(f"{self.where}layer at byte {span.begin}: damaged ({error})") from error
 
     def read_held(self) -> tuple[Any, HeldValues]:
-        """Parse the layer, but leave its large values where they are; FormatError if it is damaged."""
+        """Parse the layer without loading its large values; FormatError if it is damaged."""
         span, held = self._entry.span, HeldValues()
         try:
             data = held.take_out(span.source, span.begin, span.end, NeuralNetworkLayer.DESCRIPTOR)
@@ -202,35 +202,35 @@ class LayerPlace:
             raise FormatError(f"{self.where}layer at byte {span.begin}: damaged ({error})") from error
 
     def replace(self, layer: Any) -> None:
-        """Have another layer stand here."""
+        """Replace the layer."""
         self._entry.replaced = bytes(layer.SerializeToString(deterministic=True))
 
     def resize(self, nbytes: int) -> None:
-        """Have sizes count a layer of so many bytes here; the document can no longer be written."""
+        """Change only the counted size of the layer; the document can no longer be written."""
         self._entry.resized = nbytes
 
 
 class Document:
-    """A model, taken apart; use it as a context manager.
+    """A model, split into its layers; use it as a context manager.
 
     Parameters
     ----------
     given : pathlib.Path or bytes
-        A file, or what would be in it. A file is read as it is needed and must not change.
+        A file, or its contents. A file is read as needed and must not change.
 
     Attributes
     ----------
     root : ModelNode
         The model.
     places : list of LayerPlace
-        The layers of its networks, in their order, but not of networks nested in layers.
+        The layers of its networks, in order, but not those of networks nested in layers.
     nbytes : int
-        Bytes it had.
+        Its size in bytes when it was opened.
 
     Raises
     ------
     FormatError
-        If it is no model.
+        If it is not a model.
     """
 
     def __init__(self, given: Path | bytes) -> None:
@@ -259,11 +259,11 @@ class Document:
 
     @property
     def size(self) -> int:
-        """Bytes it has now."""
+        """Its current size in bytes."""
         return self.root.size
 
     def pieces(self) -> Iterator[bytes]:
-        """What it is now, as pieces of bytes; SourceChangedError at the end if the file was changed meanwhile."""
+        """Its current contents, in pieces; SourceChangedError at the end if the file was changed meanwhile."""
         yield from self.root.pieces()
         self._source.require_unchanged()
 

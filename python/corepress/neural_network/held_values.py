@@ -1,4 +1,4 @@
-"""Layers whose large values stay in their file: the messages of their weights have a digest in the place of each."""
+"""Layers whose large values stay in their file: messages of weights have a digest in place of each."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _WHOLE = ("activation", "layerNormalization", "custom")
 
 
 class HeldValues:
-    """The values that were taken out of a layer, by what stands for them."""
+    """The values that were taken out of a layer, by their digests."""
 
     def __init__(self) -> None:
         self._views: dict[bytes, memoryview] = {}
 
     def take_out(self, source: Source, begin: int, end: int, message: Any) -> bytes:
-        """A serialized message with digests in the place of large values, which are alike if the values are.
+        """A serialized message with digests in place of large values, which are equal if the values are.
 
         Parameters
         ----------
         source : Source
-            Where it stands.
+            Where it is stored.
         begin, end : int
             Its bytes.
         message : protobuf descriptor
@@ -60,7 +60,7 @@ class HeldValues:
         return held
 
     def values(self, data: bytes) -> bytes | memoryview:
-        """The values that a field of a message holds or stands for."""
+        """The values of a field of a message, even if they were replaced by a digest."""
         return self._views.get(data, data) if data.startswith(_MARK) else data
 
 
@@ -70,7 +70,7 @@ class HeldParams:
     Parameters
     ----------
     message : protobuf message
-        With digests in the place of large values.
+        With digests in place of large values.
     held : HeldValues
         The values.
     """

@@ -1,4 +1,4 @@
-"""Telling how the weights of a neural network are stored."""
+"""How the weights of a neural network are stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .weight_params import describe, stored_bytes
 
 @unchanged("model")
 def inspect(model: Any) -> Inspection:
-    """Tell how the weights of an ``.mlmodel`` are stored.
+    """Show how the weights of an ``.mlmodel`` are stored.
 
     Parameters
     ----------

@@ -79,8 +79,8 @@ _CONVOLUTIONS = ("convolution", "convolution3d")
 _LSTMS = ("uniDirectionalLSTM", "biDirectionalLSTM")
 # Layers whose weights stay as they are.
 _UNTOUCHED = {
-    "layerNormalization": "Core ML takes float32 only for this layer",
-    "activation": "the parameters of an activation are few",
+    "layerNormalization": "Core ML accepts only float32 for this layer",
+    "activation": "activations have few parameters",
     "custom": "only the custom layer's own code knows its weights",
 }
 QUANTIZABLE_LAYER_TYPES = (*_CONVOLUTIONS, *_FIELDS, *_LSTMS)
@@ -99,7 +99,7 @@ class LayerWeight:
     layer : protobuf message
         The ``NeuralNetworkLayer``.
     layer_type : str
-        Which of its oneof.
+        The field of its oneof.
     field : str
         The field below that, for example ``weights`` or ``weightParams[1].inputGateWeightMatrix``.
     params : protobuf message
@@ -109,7 +109,7 @@ class LayerWeight:
     channel_axis : int or None
         Axis with a scale for each entry in linear modes; None for one scale.
     untouched : str or None
-        Why nothing is done to it, whatever is asked for.
+        Why it is always left unchanged.
     """
 
     layer: Any
@@ -135,18 +135,18 @@ class LayerWeight:
         return read_weight(self.params, self.shape, self.channel_axis)
 
     def read_encoded(self) -> EncodedWeight:
-        """A quantized weight as it is stored; FormatError if the message does not hold such a one."""
+        """A quantized weight as it is stored; FormatError if the message does not hold one."""
         return read_encoded(self.params, self.shape, self.channel_axis)
 
     def stop_quantizing_inputs(self) -> None:
-        """Have the layer take its inputs as they are: quantizing these goes with int8 weights only."""
+        """Stop the layer from quantizing its inputs, which needs int8 weights."""
         params = getattr(self.layer, self.layer_type)
         if _QUANTIZES_INPUTS in params.DESCRIPTOR.fields_by_name:
             setattr(params, _QUANTIZES_INPUTS, False)
 
 
 def apart(weight: LayerWeight, other: LayerWeight, num_threads: int | None = None) -> Error:
-    """How far two weights of one shape are apart, found a piece at a time; FormatError if one is damaged."""
+    """How far apart two weights of one shape are, computed a piece at a time; FormatError if one is damaged."""
     both = [(each.params, each.shape, each.channel_axis) for each in (weight, other)]
     return distance(((before, after) for before, after in decoded_pieces(both, num_threads)), num_threads)
 

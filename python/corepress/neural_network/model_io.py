@@ -1,4 +1,4 @@
-"""Models in: paths, specs and MLModel objects; out: the like object, or a file that appears only when it is whole."""
+"""Open models (path, spec or MLModel) and write results of the same kind."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def name_of(model: Any) -> str:
 
 
 def open_model(function: str, model: Any) -> Document:
-    """Take a model apart that has neural networks.
+    """Open a model that contains neural networks.
 
     Parameters
     ----------
     function : str
         The caller's name, for messages.
     model : path-like, protobuf message or coremltools MLModel
-        The model, an ``.mlmodel`` or an ``.mlpackage`` that holds one. It is never changed.
+        The model, an ``.mlmodel`` or an ``.mlpackage`` that contains one. It is never changed.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def open_model(function: str, model: Any) -> Document:
     ValueError
         If it holds no neural network.
     TypeError
-        If it is no model at all.
+        If it is not a model.
     FormatError
         If it is of another kind, or damaged.
     """
@@ -86,7 +86,7 @@ def size_of(path: StrPath) -> int:
 
 
 def like_given(model: Any, data: bytes) -> Any:
-    """A serialized model as an object of the kind that `model` is."""
+    """A serialized model as an object of the same kind as `model`."""
     if hasattr(model, "get_spec"):
         spec = type(model.get_spec()).FromString(data)
         return type(model)(spec, compute_units=model.compute_unit)
@@ -94,7 +94,7 @@ def like_given(model: Any, data: bytes) -> Any:
 
 
 class PackageModelWriter:
-    """Writes a copy of a package in which the model file is another.
+    """Writes a copy of a package with another model file.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class PackageModelWriter:
         self.destination = self._writer.destination
 
     def write(self, pieces: Iterable[bytes]) -> None:
-        """Have the package appear with this content of its model file."""
+        """Write the package with this content of its model file."""
         with self._writer as output:
             path = output.path(self._package.model_path)
             with open(path, "wb") as file:
@@ -154,7 +154,7 @@ class ModelFileWriter:
             raise FileExistsError(f"destination {destination} exists; pass overwrite=True to replace it")
 
     def write(self, pieces: Iterable[bytes]) -> None:
-        """Have the file appear with this content."""
+        """Write the file with this content."""
         write_output(self.destination, self._checked(pieces))
 
     def _checked(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -165,7 +165,7 @@ class ModelFileWriter:
 def open_writer(
     function: str, destination: StrPath, model: Any, *, overwrite: bool
 ) -> ModelFileWriter | PackageModelWriter:
-    """The writer of what becomes of a model: a package of a package, else a file."""
+    """The writer for a result: a package if the model is one, else a file."""
     if is_path(model) and user_path(model).is_dir():
         return PackageModelWriter(model, destination, overwrite=overwrite)
     return ModelFileWriter(function, destination, model if is_path(model) else None, overwrite=overwrite)

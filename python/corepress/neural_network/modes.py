@@ -1,4 +1,4 @@
-"""The quantization modes: a float32 weight becomes codes of 1 to 8 bits with scales or a table."""
+"""The quantization modes: a float32 weight becomes codes of 1 to 8 bits with scales or a lookup table (LUT)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NEVER_TOO_LARGE = 2.0**124  # no step reaches infinity from there
 
 
 class OutOfRangeError(UnsuitableWeightError):
-    """Some values of a weight cannot be expressed in the form asked for."""
+    """Some values of a weight cannot be expressed in the requested form."""
 
     reason = "has values beyond the range of the form"
 
@@ -75,11 +75,11 @@ class Quantization:
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """What loses less in about the same size, if anything does."""
+        """A mode that loses less in about the same size, if there is one."""
         if self.to_half or not self.mode.startswith("linear") or (self.nbits or HALF_BITS) > 4:
             return ()
         alternative = "quantization_mode='kmeans_lut' loses less in about the same size"
-        return (f"even steps lose much at {self.nbits} bits; {alternative}",)
+        return (f"linear steps lose much accuracy at {self.nbits} bits; {alternative}",)
 
     @property
     def to_half(self) -> bool:
@@ -88,13 +88,13 @@ class Quantization:
 
     @property
     def description(self) -> str:
-        """In words."""
+        """A short description."""
         if self.restores:
             return "to float32"
         return "to float16" if self.to_half else f"{self.nbits} bits {self.mode}"
 
     def encoded_bytes(self, count: int, channels: int) -> int:
-        """Bytes that weights of so many channels take in 1 to 8 bits, scales or table included."""
+        """Bytes of `count` weights in 1 to 8 bits, including scales or the table."""
         nbits = int(self.nbits or 0)
         return packed_size(count, nbits) + (8 * channels if self.has_scales else 4 * 2**nbits)
 
@@ -104,7 +104,7 @@ class Quantization:
         return self.mode in ("linear", "linear_symmetric")
 
     def require_encodable(self, weight: NDArray[np.float32], channel_axis: int | None, num_threads: int = 1) -> None:
-        """Raise what `encode`, or `to_half`, would raise, without encoding."""
+        """Raise the error that `encode`, or `to_half`, would raise, without encoding."""
         if self.to_half:
             require_half(weight, num_threads)
             return
@@ -144,7 +144,7 @@ class Quantization:
 
 
 def require_mode(mode: str, modes: Sequence[str]) -> str:
-    """One of some modes, by its name or another that it has."""
+    """The mode with this name or alias; ValueError if there is none."""
     found = _ALIASES.get(mode, mode)
     if found not in modes:
         rule = f"quantization_mode must be {', '.join(map(repr, modes))}, not {mode!r}{suggestion(str(found), modes)}"
@@ -178,11 +178,11 @@ def _require_finite(weight: NDArray[np.float32], num_threads: int | None) -> Non
 def _linear(
     weight: NDArray[np.float32], nbits: int, channel_axis: int | None, num_threads: int, *, symmetric: bool
 ) -> EncodedWeight:
-    """Codes at even distances.
+    """Linear codes.
 
-    With the scale and bias of coremltools, rounded to float32 as they are stored; each weight takes the code that is
-    nearest to it under these, so no weight is farther from its code than with coremltools. No channel is too narrow:
-    where the scale is not even a subnormal number, the smallest is taken.
+    Scale and bias are those of coremltools, rounded to float32 as they are stored; each weight takes the nearest code
+    for these, so no error is larger than with coremltools. No channel is too narrow: if the scale is below the
+    subnormal numbers, the smallest of these is used.
     """
     layout = channel_layout(weight.shape, channel_axis)
     found = _core.encode_even_steps(weight, layout, nbits, symmetric, num_threads)

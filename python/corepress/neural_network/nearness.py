@@ -1,4 +1,4 @@
-"""Whether codes are those nearest to the values that they stand for."""
+"""Whether codes are the nearest ones to the values that they encode."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def misfit(
     encoded: EncodedWeight,
     num_threads: int | None = None,
 ) -> str | None:
-    """What is wrong with the codes of a weight, or None.
+    """The problem of the codes of a weight, or None.
 
     Parameters
     ----------
     weight : numpy.ndarray of float32
         Finite.
     codes, encoded : numpy.ndarray or PackedCodes, and EncodedWeight
-        As `read_codes` gives them. Linear codes must be within half a step, but for the rounding of scales and biases;
-        of a table, no other entry may be nearer, but for the rounding of entries.
+        As `read_codes` gives them. Linear codes must be within half a step, apart from the rounding of scales and
+        biases; with a table, no other entry may be nearer, apart from the rounding of entries.
     num_threads : int, optional
         Threads to use.
     """
@@ -48,11 +48,13 @@ def misfit(
     if not (np.isfinite(scale).all() and np.isfinite(bias).all()):
         return "it has scales or biases that are NaN or infinite"
     wrong = sum(_far_from_step(weight, codes, encoded, scale, bias))
-    return f"{wrong} of {weight.size} values are more than half a step from what their codes mean" if wrong else None
+    return (
+        f"{wrong} of {weight.size} values are more than half a step from the values of their codes" if wrong else None
+    )
 
 
 def is_half(weight: NDArray[np.float32], half: NDArray[np.float16], num_threads: int | None = None) -> bool:
-    """Whether half precision numbers are those nearest to finite values; OutOfRangeError where these are too large."""
+    """Whether half precision numbers are the nearest ones to finite values; OutOfRangeError if these are too large."""
     halves = half.reshape(-1)
     begin, same = 0, True
     for piece in _pieces(weight):
@@ -69,20 +71,20 @@ def has_nonfinite(weight: NDArray[np.float32], num_threads: int | None = None) -
 
 
 def _pieces(weight: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """Aligned arrays, which what stands in a file need not be."""
+    """Aligned arrays; data in a file may be unaligned."""
     values = weight.reshape(-1)
     return (contiguous(values[begin : begin + _PIECE]) for begin in range(0, values.size, _PIECE))
 
 
 def is_restored(weight: NDArray[np.float32], encoded: EncodedWeight, decoded: NDArray[np.float32]) -> bool:
-    """Whether values are those that codes stand for, but for rounding where these are products and sums.
+    """Whether values are those that codes encode, apart from rounding if these are products and sums.
 
     Parameters
     ----------
     weight : numpy.ndarray of float32
         The values.
     encoded, decoded : EncodedWeight and numpy.ndarray of float32
-        The codes, and what they stand for.
+        The codes, and their values.
     """
     if encoded.lut is not None:
         return same_bits(weight, decoded)

@@ -1,4 +1,4 @@
-"""All weights of a model: those of its network and of networks nested in it, or of the networks of its pipeline."""
+"""All weights of a model: those of its network and of nested networks, or of the networks of its pipeline."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .layers import LayerWeight, layer_weights, nested_networks
 
 @dataclass(frozen=True)
 class NetworkWeight:
-    """A weight and where it stands.
+    """A weight and its place in the model.
 
     Attributes
     ----------
     name : str
         The layer's name and the field: ``conv1.weights``.
     function : str
-        Names of the model in a pipeline, and of the loop or branch, that the layer stands in; empty outside of these.
+        Names of the pipeline's model, and of the loop or branch, that contain the layer; empty outside of these.
     weight : LayerWeight
         The rest.
     is_updatable : bool
@@ -42,7 +42,7 @@ class NetworkWeight:
 
 @contextmanager
 def naming(weight: NetworkWeight) -> Iterator[None]:
-    """Have the errors of damaged weights say which."""
+    """Make errors of damaged weights name the weight."""
     try:
         yield
     except FormatError as failure:
@@ -57,9 +57,9 @@ def weights_of(layer: Any, place: LayerPlace, held: HeldValues | None = None) ->
     layer : protobuf message
         The layer.
     place : LayerPlace
-        Where it stands.
+        Where it is.
     held : HeldValues, optional
-        The values that it has digests of.
+        The values that its digests replace.
     """
     weights = [found for found in _weights_of(layer, place.where, place.is_trained) if found]
     return weights if held is None else [[_holding(each, held) for each in found] for found in weights]
@@ -80,18 +80,18 @@ def _weights_of(layer: Any, where: str, trained: bool) -> Iterator[list[NetworkW
 
 
 def read_weights(place: LayerPlace) -> list[NetworkWeight]:
-    """The weights of a layer of a document, nested ones too; their large values stay where they are."""
+    """The weights of a layer of a document, including nested ones, without loading their large values."""
     layer, held = place.read_held()
     return [weight for found in weights_of(layer, place, held) for weight in found]
 
 
 def require_network(function: str, document: Document, what: str) -> None:
-    """Raise unless a model has neural networks; the message says what else could be called."""
+    """Raise unless a model contains neural networks; the message names the function to call instead."""
     if document.places:
         return
     kind = document.root.kind
     if kind == "mlProgram":
-        raise ValueError(f"{function}: {what} holds an ML program, which corepress.coreml.compress is for")
+        raise ValueError(f"{function}: {what} holds an ML program; use corepress.coreml.compress")
     if kind is None and not document.root.version:
         raise FormatError(f"{function}: {what} is not a Core ML model")
     raise ValueError(f"{function}: {what} holds no neural network")

@@ -1,4 +1,4 @@
-"""The dry run: what quantizing would do to each weight of a network, and what the model would weigh."""
+"""The dry run: what quantizing would do to each weight of a network, and the size of the result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .weight_params import HALF_BITS, write_blank
 
 
 class _Planning(Transformation):
-    """Stores zeros, and lays only their sizes down in the document."""
+    """Stores zeros, and records only their sizes in the document."""
 
     def _replace(self, place: LayerPlace, layer: Any) -> None:
         place.resize(layer.ByteSize())
@@ -48,7 +48,7 @@ def plan(
     strict: bool = False,
     num_threads: int | None = None,
 ) -> Plan:
-    """Tell what `quantize_weights` would do with the same arguments, without encoding or writing anything.
+    """Return what `quantize_weights` would do with the same arguments, without encoding or writing anything.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def plan(
     Returns
     -------
     Plan
-        One record per weight, and totals. All sizes are exact: weights are read, so that those which cannot be stored
-        as asked are known.
+        One record per weight, and totals. All sizes are exact: weights are read to find those that cannot be stored as
+        requested.
 
     Raises
     ------

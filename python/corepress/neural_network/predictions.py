@@ -24,15 +24,15 @@ Predictions = list[tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class NetworkOutput(ComparedOutput):
-    """How far an output of two networks is apart, over all samples; beside the attributes of `ComparedOutput`:
+    """How far apart an output of two networks is, over all samples; in addition to the attributes of `ComparedOutput`:
 
     Attributes
     ----------
     psnr_db : float
-        Peak signal-to-noise ratio: the square of the largest magnitude over the mean of squared differences.
+        Peak signal-to-noise ratio: the square of the largest magnitude divided by the mean of squared differences.
     top_1, top_5 : float or None
-        Of a class label or of the probabilities of classes: the part of the samples for which the first network's best
-        class is the second's, and among its best five; None for other outputs.
+        For a class label or class probabilities: the fraction of the samples for which the first network's best class
+        is also the second's, or among its best five; None for other outputs.
     """
 
     psnr_db: float
@@ -62,7 +62,7 @@ def compare_outputs(predictions: Predictions) -> tuple[NetworkOutput, ...]:
     Parameters
     ----------
     predictions : list of pairs of dict
-        What the networks make of each sample: arrays, images, labels, or probabilities by class, by name of the output.
+        The networks' outputs for each sample, by name: arrays, images, labels, or probabilities by class.
     """
     names = {name for first, second in predictions for name in first.keys() & second.keys()}
     return tuple(
@@ -125,7 +125,7 @@ def _measured(
 
 
 def predict_both(first: Any, second: Any, samples: Any) -> Predictions:
-    """What two networks make of samples; only macOS can.
+    """The outputs of two networks for samples; macOS only.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def predict_both(first: Any, second: Any, samples: Any) -> Predictions:
 
 
 def check_samples(samples: Any) -> None:
-    """Raise unless these are samples."""
+    """Raise if the samples are invalid."""
     if is_path(samples):
         if not Path(samples).is_dir():
             raise FileNotFoundError(f"compare_models: {samples}: no such folder")

@@ -1,4 +1,4 @@
-"""Quantizing the weights of neural networks, and turning them back into plain ones."""
+"""Quantize the weights of neural networks, and decompress them."""
 
 from __future__ import annotations
 
@@ -64,41 +64,42 @@ def quantize_weights(
     on_report: ReportCallback | None = None,
     num_threads: int | None = None,
 ) -> Any:
-    """Store the weights of a neural network in 16 bits, or in 1 to 8.
+    """Store the weights of a neural network at 16 bits, or at 1 to 8 bits.
 
-    All else stays as it was. A weight that cannot be stored as asked stays bit for bit and is named in the report with
-    the reason; so does one that would not become smaller, and the weights of updatable layers. Networks nested in loops
-    and branches, and all networks of a pipeline, are meant too.
+    Everything else is left unchanged. A weight that cannot be stored as requested, or that would not become smaller, is
+    left unchanged, bit for bit, and listed in the report with the reason, as are the weights of updatable layers.
+    Networks nested in loops and branches, and all networks of a pipeline, are included.
 
     Parameters
     ----------
     model : path-like, spec or MLModel
-        An ``.mlmodel``, or an ``.mlpackage`` that holds a neural network, by its path or as coremltools' object. It is
+        An ``.mlmodel``, or an ``.mlpackage`` that contains a neural network, as a path or a coremltools object. It is
         never changed.
     nbits : int or None
         16 for half precision, whatever the mode; or 1 to 8. Ignored for ``"dequantization"``.
     quantization_mode : str
-        ``"linear"``: even steps from the smallest to the largest value, for each channel of a matrix or kernel.
-        ``"linear_symmetric"``: even steps about zero, for 2 bits or more. ``"linear_lut"``: a table of even steps for
-        the whole weight. ``"kmeans_lut"``, also ``"kmeans"``: the table with the smallest possible squared error.
-        ``"custom_lut"``: what `lut_function` returns. ``"dequantization"``: back to float32, half precision included.
+        ``"linear"``: linear steps from the smallest to the largest value, for each channel of a matrix or kernel.
+        ``"linear_symmetric"``: linear steps around zero, for 2 bits or more. ``"linear_lut"``: one lookup table (LUT,
+        palette) of evenly spaced values for the whole weight. ``"kmeans_lut"``, also ``"kmeans"``: the table with the
+        smallest possible squared error. ``"custom_lut"``: what `lut_function` returns. ``"dequantization"``: back to
+        float32, including half precision.
     destination : path-like, optional
-        The ``.mlmodel``, of a package the ``.mlpackage``, to write; needed if `model` is a path.
+        The ``.mlmodel`` to write, or the ``.mlpackage`` if `model` is one; required if `model` is a path.
     lut_function : callable, optional
         For ``"custom_lut"``: given `nbits` and a weight, a read-only array, returns a table of at most ``2**nbits``
         values and a whole number below its length for each weight.
     selector : WeightSelector or object with ``do_quantize``, optional
-        Which weights to store anew; None for all. The second are coremltools' selectors. With 16 bits whole layers are
-        selected, if a weight of theirs is.
+        Which weights to change; None for all. Objects with ``do_quantize`` are coremltools' selectors. With 16 bits
+        whole layers are selected, if one of their weights is.
     overwrite : bool
         Replace `destination` if it exists.
     strict : bool
-        Raise if a weight cannot be stored as asked.
+        Raise if a weight cannot be stored as requested.
     progress : callable, optional
         Called with a `Progress` at the start and after each layer.
     on_report : callable, optional
-        Called with the `Report`. Without it and a destination, weights that could not be stored as asked are named in a
-        warning.
+        Called with the `Report`. Without it and a destination, a warning lists weights that could not be stored as
+        requested.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`. The result does not depend
         on it.
@@ -111,18 +112,18 @@ def quantize_weights(
     Raises
     ------
     TypeError
-        If `model` is none.
+        If `model` is not a model.
     ValueError
-        For values out of range; models that hold no neural network; results of 2 GiB or more.
+        For values out of range; models without a neural network; results of 2 GiB or more.
     FormatError
         If the model is damaged.
 
     Notes
     -----
-    Codes are stored the most significant bit first. Linear scales and biases are coremltools', rounded to float32, and
-    each weight takes the code that is nearest under these; narrow channels keep all their codes. Layers are not fused
-    with batch normalizations that follow them: their weights would spread over a wider range, and Core ML fuses them
-    itself when it loads a model. Tables: see `corepress.palettize`.
+    Codes are stored most significant bit first. Linear scales and biases are coremltools', rounded to float32, and each
+    weight takes the nearest code for these; narrow channels keep all their codes. Layers are not fused with batch
+    normalizations that follow them: the range of their weights would grow, and Core ML fuses them itself when it loads
+    a model. For tables, see `corepress.palettize`.
     """
     quantization = Quantization(nbits, quantization_mode, lut_function)
     return _run(
@@ -152,15 +153,15 @@ def convert_to_fp16(
 ) -> Any:
     """Store the weights of a neural network in half precision, as `quantize_weights` does with 16 bits.
 
-    A layer with a value that half precision does not reach, 65,520 or more, or that is not finite, stays in float32 as
-    a whole: Core ML does not let the two mix in a layer.
+    A layer with a value out of float16 range, 65,520 or more, or with a value that is not finite, keeps all its weights
+    in float32: Core ML does not allow both precisions in one layer.
 
     Parameters
     ----------
     model : path-like, spec or MLModel
         The model. It is never changed.
     destination : path-like, optional
-        The ``.mlmodel`` to write; needed if `model` is a path.
+        The ``.mlmodel`` to write; required if `model` is a path.
     selector, overwrite, strict, progress, on_report, num_threads
         As for `quantize_weights`.
 
@@ -197,14 +198,14 @@ def decompress(
     on_report: ReportCallback | None = None,
     num_threads: int | None = None,
 ) -> Any:
-    """Turn all weights of a neural network into float32, as `quantize_weights` does with ``"dequantization"``.
+    """Convert all weights of a neural network to float32, as `quantize_weights` does with ``"dequantization"``.
 
     Parameters
     ----------
     model : path-like, spec or MLModel
-        The model. It is never changed. Layers with int8 weights that quantize their inputs too no longer do.
+        The model. It is never changed. Layers with int8 weights that also quantize their inputs no longer do so.
     destination : path-like, optional
-        The ``.mlmodel`` to write; needed if `model` is a path.
+        The ``.mlmodel`` to write; required if `model` is a path.
     progress, overwrite, on_report, num_threads
         As for `quantize_weights`.
 

@@ -1,4 +1,4 @@
-"""Protobuf messages of neural networks: the fields that hold weights, and those that tell their shapes."""
+"""Protobuf messages of neural networks: the fields with weights, and those with their shapes."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ WeightParams = _CLASSES["WeightParams"]
 
 
 def require_size(function: str, nbytes: int, what: str) -> None:
-    """Raise ValueError if a message of so many bytes cannot be."""
+    """Raise ValueError if a message of this size is not possible."""
     if nbytes >= MESSAGE_LIMIT:
         raise ValueError(
             f"{function}: {what} takes {nbytes} bytes, but a protobuf message, as an .mlmodel is, must stay below "

@@ -24,14 +24,14 @@ class WeightSelector:
     layer_types : sequence of str, optional
         Types of layers, named as in Core ML's format: ``convolution``, ``innerProduct``, ...; None for all.
     skip_layer_types : sequence of str
-        Types of layers to leave alone.
+        Types of layers to leave unchanged.
     weight_threshold : int
-        Leave weights alone that have this many elements or fewer.
+        Leave weights of this many elements or fewer unchanged.
     names : sequence of str, optional
         Names of layers, or of weights as the report has them (``conv1.weights``): globs, or ``re:`` and a regular
         expression; None for all.
     skip_names : sequence of str
-        The same, of those to leave alone.
+        The same, for those to leave unchanged.
     """
 
     layer_types: tuple[str, ...] | None = None
@@ -44,7 +44,7 @@ class WeightSelector:
         for field in ("layer_types", "skip_layer_types", "names", "skip_names"):
             given = getattr(self, field)
             if isinstance(given, str):
-                raise TypeError(f"WeightSelector: {field} must be a list of texts, not {given!r}")
+                raise TypeError(f"WeightSelector: {field} must be a list of strings, not {given!r}")
             object.__setattr__(self, field, None if given is None else tuple(given))
         for layer_type in (*(self.layer_types or ()), *self.skip_layer_types):
             if layer_type not in QUANTIZABLE_LAYER_TYPES:
@@ -64,7 +64,7 @@ class WeightSelector:
         return NamePatterns(self.skip_names)
 
     def obstacle(self, weight: NetworkWeight) -> str | None:
-        """Why a weight is left alone, or None."""
+        """Why a weight is left unchanged, or None."""
         layer_type = weight.weight.layer_type
         if layer_type in self.skip_layer_types or (self.layer_types is not None and layer_type not in self.layer_types):
             return f"layers of type {layer_type} are not selected"
@@ -81,7 +81,7 @@ def _matches(patterns: NamePatterns, names: tuple[str, ...]) -> bool:
 
 
 def obstacle_of(selector: Any, weight: NetworkWeight) -> str | None:
-    """Why a selector leaves a weight alone, or None.
+    """Why a selector leaves a weight unchanged, or None.
 
     Parameters
     ----------
@@ -99,4 +99,4 @@ def obstacle_of(selector: Any, weight: NetworkWeight) -> str | None:
     chosen = selector.do_quantize(layer)
     if chosen and weight.weight.field == "bias" and weight.weight.layer_type in _WITH_BIAS:
         chosen = selector.do_quantize(layer, weight_param="bias")
-    return None if chosen else "the selector does not choose it"
+    return None if chosen else "the selector does not select it"

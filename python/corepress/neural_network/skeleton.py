@@ -1,4 +1,4 @@
-"""Comparing two models apart from their layers: what quantizing must leave as it was."""
+"""Comparison of two models without their layers: what quantizing must leave unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DESCRIPTION = Model.DESCRIPTOR.fields_by_name["description"].number
 
 
 def differences(first: Document, second: Document) -> Iterator[str]:
-    """What differs between two models, in words: anything but versions and what stands in layers."""
+    """Descriptions of the differences between two models, except versions and the contents of layers."""
     yield from _of_nodes(first.root.in_words, first.root, second.root)
 
 
@@ -41,7 +41,7 @@ def _is_description(node: Node, number: int) -> bool:
 
 
 def _digests(node: Node) -> dict[int, list[bytes]]:
-    """Of the fields of each number, in their order; fields may be as large as a model."""
+    """Digests of the fields of each number, in order; fields may be as large as a model."""
     found = defaultdict(list)
     for number, data in node.own_fields():
         known = _sorted_maps(data) if _is_description(node, number) else data
@@ -50,7 +50,7 @@ def _digests(node: Node) -> dict[int, list[bytes]]:
 
 
 def _sorted_maps(description: bytes) -> bytes:
-    """A description whose map, whose order in a file means nothing, stands in a certain order."""
+    """A description with its map sorted, since its order in a file has no meaning."""
     try:
         return bytes(parse_message(description, DescribedModel).SerializeToString(deterministic=True))
     except FormatError:

@@ -1,4 +1,4 @@
-"""The frame of a run: layer by layer, store each weight anew or tell why not."""
+"""Drives a run: layer by layer, store each weight in a new form or record why not."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class _Extent:
 
 
 class Transformation:
-    """Stores the weights of a model anew, and keeps a record of each.
+    """Stores the weights of a model in a new form, and keeps a record of each.
 
     Parameters
     ----------
     quantization : Quantization
         What to do to them.
     selector : WeightSelector, object with ``do_quantize``, or None
-        To which.
+        Which weights to change.
     threads : int
         Threads to use.
     progress : callable or None
@@ -71,7 +71,7 @@ class Transformation:
         self.records: list[WeightRecord] = []
 
     def apply(self, function: str, document: Document) -> None:
-        """Store the weights of a document anew, in place."""
+        """Store the weights of a document in a new form, in place."""
         total = done = _Extent()
         if self._progress is not None or self._quantization.restores:
             total = sum((_Extent.of(read_weights(place)) for place in document.places), total)
@@ -99,7 +99,7 @@ class Transformation:
         return HALF_VERSION if self._quantization.to_half else QUANTIZED_VERSION
 
     def _settle_layer(self, weights: list[NetworkWeight]) -> int:
-        """How many weights were stored anew."""
+        """Store the weights of a layer; return how many changed."""
         before = len(self.records)
         if self._quantization.to_half:
             self._halve_layer(weights)
@@ -131,7 +131,7 @@ class Transformation:
         self._record(weight, before, stored_bytes(params), method=method, snr_db=snr_db)
 
     def _require_meant(self, weight: NetworkWeight, chosen: bool) -> None:
-        """Raise `Skip` for what is not to be stored anew; `chosen`: whatever the selector says of it."""
+        """Raise `Skip` for weights to leave unchanged; `chosen` overrides the selector."""
         kind = kind_of(weight.weight.params)
         if weight.weight.untouched is not None:
             raise Skip(weight.weight.untouched, expected=True)
@@ -168,7 +168,7 @@ class Transformation:
         return found.snr_db
 
     def _halve_layer(self, layer: list[NetworkWeight]) -> None:
-        """Round the weights of a layer, all of them or none: Core ML takes no layer with both precisions."""
+        """Round the weights of a layer, all of them or none: Core ML accepts no layer with both precisions."""
         staying: str | None = None
         selected = any(obstacle_of(self._selector, weight) is None for weight in layer)
         for weight in layer:
@@ -186,7 +186,7 @@ class Transformation:
             values = weight.read()
             if staying is not None:
                 require_half(values, self._threads)  # says why not, if it is this one
-                raise Skip(f"{staying} stays float32, and Core ML takes no layer with both precisions")
+                raise Skip(f"{staying} stays float32, and Core ML accepts no layer with both precisions")
             return self._store_half(weight, values)
 
         for weight in layer:
@@ -229,17 +229,17 @@ class Transformation:
 
     @property
     def unplanned(self) -> list[WeightRecord]:
-        """Weights that could not be stored as asked."""
+        """Weights that could not be stored as requested."""
         return [record for record in self.records if record.status == "kept" and not record.planned]
 
     @property
     def unplanned_in_words(self) -> str:
-        """Their names and the reasons, or those of the first few."""
+        """Their names and the reasons, for the first few."""
         named = "; ".join(f"{record.name}: {record.reason}" for record in self.unplanned[:_MOST_NAMED])
         more = len(self.unplanned) - _MOST_NAMED
-        return f"{len(self.unplanned)} weights stay as they were: {named}{f'; and {more} more' if more > 0 else ''}"
+        return f"{len(self.unplanned)} weights left unchanged: {named}{f'; and {more} more' if more > 0 else ''}"
 
     def require_all(self, function: str) -> None:
-        """Raise if a weight could not be stored as asked."""
+        """Raise if a weight could not be stored as requested."""
         if self.unplanned:
             raise ValueError(f"{function}: {self.unplanned_in_words}")

@@ -1,4 +1,4 @@
-"""Checking a quantized network against its source: nothing changed but weights, and those to what is nearest."""
+"""Check a quantized network against its source: only weights changed, and to the nearest codes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .weight_params import clear_values, is_same_message, kind_of, read_codes, r
 
 
 class _Wrong(Exception):
-    """A weight is not as it must be; the message says why."""
+    """A weight is wrong; the message says why."""
 
 
 @unchanged("source", "quantized")
@@ -37,14 +37,14 @@ def verify(
 ) -> Verification:
     """Check a quantized neural network against its source.
 
-    The models must be the same but for weights and specification versions. Weights must be bit for bit those of the
-    source; or half precision numbers or codes that are nearest to it, codes of even steps within half a step; or,
-    if they were compressed in the source, plain and what was stood for there.
+    The models must be the same except for weights and specification versions. Weights must be bit for bit those of the
+    source; or the nearest half precision numbers or codes, linear codes within half a step; or, if they were compressed
+    in the source, uncompressed with the values encoded there.
 
     Parameters
     ----------
     source, quantized : path-like, spec or MLModel
-        The model that was quantized, restored or left alone, and the result.
+        The original model, and the result.
     min_snr_db : float, optional
         A quantized weight whose signal-to-noise ratio is lower is wrong.
     num_threads : int, optional
@@ -58,7 +58,7 @@ def verify(
     Raises
     ------
     TypeError, ValueError, FormatError
-        If the source is no neural network, or damaged. What is wrong with the other model is returned.
+        If the source is not a neural network, or damaged. Problems of the other model are returned.
     """
     started = time.perf_counter()
     check = _Check(min_snr_db, as_threads("verify", num_threads))
@@ -109,7 +109,7 @@ class _Check:
         self._needed: dict[int, tuple[ModelNode, ModelNode, int]] = {}  # versions, by the identity of a model
 
     def documents(self, first: Document, second: Document) -> None:
-        """Compare all layers, if the models have as many, and the versions."""
+        """Compare all layers, if the models have equally many, and the versions."""
         if len(first.places) != len(second.places):
             return  # said by `differences`
         for place, other in zip(first.places, second.places, strict=True):
@@ -145,7 +145,7 @@ class _Check:
             self.problems.append(f"{where}: more than its weights changed")
 
     def _weight(self, weight: NetworkWeight, other: NetworkWeight) -> int:
-        """Compare a weight; the least version that its new form needs, 1 if it may be any, 0 if it did not change."""
+        """Compare a weight; return the lowest version that its new form needs, 1 for any, 0 if it did not change."""
         shape, status, problem, found, least = weight.weight.shape, "wrong", None, None, 1
         try:
             if shape != other.weight.shape:

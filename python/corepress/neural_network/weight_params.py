@@ -24,12 +24,12 @@ _PIECE = 1 << 20  # weights that are widened at a time
 
 @dataclass(frozen=True)
 class PackedCodes:
-    """Codes that are unpacked where they are needed.
+    """Codes that are unpacked on demand.
 
     Attributes
     ----------
     data : numpy.ndarray of uint8
-        Packed, the most significant bit first.
+        Packed, most significant bit first.
     nbits, size : int
         Bits of a code, and how many there are.
     """
@@ -80,7 +80,7 @@ class EncodedWeight:
         return values
 
     def error(self, weight: NDArray[np.float32], num_threads: int | None = None) -> Error:
-        """What `weight` loses, without decoding all of it at once."""
+        """The error of `weight`, without decoding all of it at once."""
         if self.lut is not None:
             layout = (1, 1, weight.size)
             sums = _core.sum_palette_errors(weight, self._bytes, layout, 8, self._byte_table, num_threads)
@@ -117,14 +117,14 @@ class EncodedWeight:
 
 
 def channel_layout(shape: tuple[int, ...], channel_axis: int | None) -> tuple[int, int, int]:
-    """How the channels of a weight lie: outer, channels, run; None for one channel."""
+    """The layout of a weight's channels: outer, channels, run; None for one channel."""
     if channel_axis is None:
         return 1, 1, prod(shape)
     return prod(shape[:channel_axis]), shape[channel_axis], prod(shape[channel_axis + 1 :])
 
 
 def half_error(weight: NDArray[np.float32], half: NDArray[np.float16], num_threads: int | None = None) -> Error:
-    """What a finite weight loses in half precision, without widening all of it at once."""
+    """The error of a finite weight in half precision, without converting all of it at once."""
     values, halves = weight.reshape(-1), half.reshape(-1)
     pieces = [
         _core.sum_errors(values[begin : begin + _PIECE], halves[begin : begin + _PIECE].astype(np.float32), num_threads)
@@ -194,7 +194,7 @@ def kind_of(params: Any) -> str:
     Returns
     -------
     {"float32", "float16", "quantized", "int8", "empty"}
-        ``"int8"`` is that of layers that quantize their inputs too.
+        ``"int8"`` is for layers that also quantize their inputs.
 
     Raises
     ------
@@ -214,7 +214,7 @@ def kind_of(params: Any) -> str:
 
 
 def is_same_message(first: Any, second: Any) -> bool:
-    """Whether two messages are the same to the bit; serialized only where they are of one size and may be."""
+    """Whether two messages are the same bit for bit; serialized only if their sizes are equal."""
     if first.ByteSize() != second.ByteSize():
         return False
     one, other = (each.SerializeToString(deterministic=True) for each in (first, second))
@@ -253,7 +253,7 @@ def read_encoded(params: Any, shape: tuple[int, ...], channel_axis: int | None) 
 def read_codes(
     params: Any, shape: tuple[int, ...], channel_axis: int | None
 ) -> tuple[NDArray[Any] | PackedCodes, EncodedWeight]:
-    """The codes of a quantized weight, of which slices may be taken, and the weight without them.
+    """The codes of a quantized weight, which can be sliced, and the weight without them.
 
     Raises
     ------
@@ -265,7 +265,7 @@ def read_codes(
     if not 1 <= nbits <= 8:
         raise FormatError(f"numberOfBits must be 1 to 8, not {nbits}")
     if count == 0:
-        raise FormatError(f"holds values, but its layer's sizes mean none (shape {shape})")
+        raise FormatError(f"holds values, but its layer's sizes require none (shape {shape})")
     codes: NDArray[Any] | PackedCodes
     if params.int8RawValue:
         codes = np.frombuffer(params.int8RawValue, np.int8)
@@ -308,12 +308,12 @@ def _whole(data: bytes | memoryview, itemsize: int) -> bytes | memoryview:
 
 def _shaped(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     if values.size != prod(shape):
-        raise FormatError(f"holds {values.size} values, but its layer's sizes mean {prod(shape)} (shape {shape})")
+        raise FormatError(f"holds {values.size} values, but its layer's sizes require {prod(shape)} (shape {shape})")
     return values.reshape(shape)
 
 
 def clear_values(params: Any) -> None:
-    """Take the values out, and how they are quantized."""
+    """Remove the values and their quantization."""
     for field in ("floatValue", "float16Value", "rawValue", "int8RawValue", "quantization"):
         params.ClearField(field)
 
@@ -349,7 +349,7 @@ def write_encoded(params: Any, weight: EncodedWeight, num_threads: int | None) -
 
 
 def write_blank(params: Any, count: int, nbits: int, channels: int | None) -> None:
-    """Store zeros instead of a quantized weight, as many bytes as it would take.
+    """Store zeros instead of a quantized weight, in the same number of bytes.
 
     Parameters
     ----------
@@ -381,7 +381,7 @@ def stored_bytes(params: Any) -> int:
 
 
 def describe(params: Any) -> str:
-    """How a weight is stored, in words."""
+    """A short description of how a weight is stored."""
     kind = kind_of(params)
     if kind == "int8":
         return "int8, inputs quantized too"

@@ -1,4 +1,4 @@
-"""What is at a path that is not what a function takes: told by its contents, with the next step for the user."""
+"""Recognize files that a function does not accept by their contents, and name the next step for the user."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ _FOLDERS = (
 
 
 def obstacle_at(path: Path) -> str | None:
-    """Why neither a package nor neural networks can be read at a path, and what to do; None if they may be there.
+    """Why neither a package nor a neural network can be read at a path, and what to do; None if one may be there.
 
-    Only a bounded part of what is there is read. What is damaged within is left to those who read it.
+    Only a bounded part of a file is read. Damaged contents are left to its readers.
     """
     try:
         if path.is_dir():
@@ -103,14 +103,14 @@ def obstacle_at(path: Path) -> str | None:
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raise `FormatError` if what is at a path is of another kind than functions for models take."""
+    """Raise `FormatError` if a path holds something that functions for models do not accept."""
     obstacle = obstacle_at(path)
     if obstacle is not None:
         raise FormatError(f"{path} {obstacle}")
 
 
 def refuse_pointer(path: Path) -> None:
-    """Raise `FormatError` if a file of a package is empty, or stands for another one in a version-control system."""
+    """Raise `FormatError` if a file of a package is empty, or is a version-control pointer to another one."""
     with path.open("rb") as file:
         prefix = file.read(max(len(magic) for magic, _ in _POINTERS))
     words = next((words for magic, words in _POINTERS if prefix.startswith(magic)), None)
@@ -181,7 +181,7 @@ def _package_around(path: Path) -> Path | None:
 
 
 def _foreign(prefix: bytes, size: int, path: Path) -> str | None:
-    """What a file is that is no Core ML model, or None."""
+    """What a file is if it is not a Core ML model, or None."""
     if not prefix:
         return "is empty; copy or download it again"
     words = next((words for magic, words in _MAGIC if prefix.startswith(magic)), None)
@@ -225,10 +225,10 @@ def _of_text(prefix: bytes) -> str | None:
     if begin.startswith(("<!doctype html", "<html")):
         return "is an HTML page, as a failed download leaves; download the model again"
     if begin.startswith("<?xml"):
-        return "is an XML text, not a model"
+        return "is XML, not a model"
     if begin.startswith(("{", "[")):
-        return "is a JSON text, not a model"
-    return "is a text, not a model"
+        return "is JSON, not a model"
+    return "is text, not a model"
 
 
 def _fields(file: BinaryIO, begin: int, end: int) -> Iterator[Field]:

@@ -1,4 +1,4 @@
-"""Protobuf messages made from short tables of the fields that matter; all other fields pass through unseen."""
+"""Protobuf messages made from short tables of the fields that matter; all other fields are preserved unparsed."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def _root_item_path(path: Path, manifest: dict[str, Any]) -> str:
     for identifier, item in items.items():
         for key in ("path", "name", "author", "description"):
             if not isinstance(item, dict) or not isinstance(item.get(key), str):
-                raise FormatError(f"{path}: item {identifier!r} must have a text {key!r}")
+                raise FormatError(f"{path}: item {identifier!r} must have a string {key!r}")
     return str(items[root]["path"])
 
 
@@ -120,7 +120,7 @@ class Package:
         return cls(root, model_path, (root / "Data" / item).parent, data, snapshot)
 
     def locate(self, file_name: str) -> Path:
-        """The file that a program means by, for example, ``@model_path/weights/weight.bin``."""
+        """The file that a program refers to by, for example, ``@model_path/weights/weight.bin``."""
         prefix, _, name = file_name.partition("/")
         if prefix != _MODEL_DIRECTORY:
             raise FormatError(f"{self.model_path}: file name {file_name!r} must start with {_MODEL_DIRECTORY}/")
@@ -160,7 +160,7 @@ def _inside(root: Path, base: Path, name: str, named_by: Path) -> Path:
 
 
 def require_regular(path: Path) -> None:
-    """FormatError unless a path leads to a regular file on a disk: others may never end, or hold what is no file's."""
+    """FormatError unless a path leads to a regular file on a disk: others may never end or have no contents."""
     real = os.path.realpath(path)
     is_link = path.is_symlink()
     if is_link and not os.path.exists(real):
@@ -173,7 +173,7 @@ def require_regular(path: Path) -> None:
 
 
 def place_of(path: Path, root: Path) -> Path:
-    """Where a file stands in a package, following symbolic links for as long as they stay inside."""
+    """The path of a file in a package, following symbolic links as long as they stay inside."""
     place = path.parent.resolve() / path.name
     for _ in range(_MOST_LINKS):
         if not place.is_symlink():
@@ -187,6 +187,6 @@ def place_of(path: Path, root: Path) -> Path:
 
 
 def directory_size(root: Path) -> int:
-    """Bytes of all files below a directory; of links to files, those of what they lead to."""
+    """Bytes of all files below a directory; for links to files, those of their targets."""
     paths = (os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names)
     return sum(os.stat(path).st_size if os.path.exists(path) else os.lstat(path).st_size for path in paths)

@@ -1,4 +1,4 @@
-"""Writing an ``.mlpackage`` so that it appears under its name only when it is whole."""
+"""Writing an ``.mlpackage`` so that it appears under its name only when it is complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PackageWriter:
     """Builds an edited copy of a package in a hidden sibling of the destination.
 
     Use it as a context manager: write edited files to `path(...)`, then call `finish`, which copies everything else and
-    renames the directory into place. Leaving without `finish`, for whatever reason, removes what was built.
+    renames the directory into place. Leaving without `finish`, for any reason, removes the unfinished copy.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class PackageWriter:
         return directory_size(self.destination)
 
     def finish(self) -> None:
-        """Copy what was not written, wait for the disk, and rename the package into place.
+        """Copy all files that were not written, flush to the disk, and rename the package into place.
 
         Raises
         ------

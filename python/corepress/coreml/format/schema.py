@@ -1,4 +1,5 @@
-"""Protobuf messages for the part of Core ML's schema that is read or edited; all other fields pass through unseen."""
+"""Protobuf messages for the part of Core ML's schema that is read or edited; all other fields are preserved
+unparsed."""
 
 from __future__ import annotations
 

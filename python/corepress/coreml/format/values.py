@@ -1,4 +1,4 @@
-"""Constants between their two forms: `Tensor` in memory, and the program's ``Value`` messages."""
+"""Conversion of constants between `Tensor` in memory and the program's ``Value`` messages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Tensor:
 
     @classmethod
     def of(cls, array: NDArray[Any]) -> Tensor:
-        """A tensor of an array whose dtype has a data type of its own."""
+        """A tensor of an array whose dtype has a matching data type."""
         return cls(data_type_of(array.dtype), array.shape, array)
 
     @classmethod
@@ -237,7 +237,7 @@ def inline_value(tensor: Tensor) -> Any:
 
 
 def blob_value(tensor: Tensor, file_name: str, offset: int) -> Any:
-    """A ``Value`` whose data stands in a weight file."""
+    """A ``Value`` whose data is stored in a weight file."""
     value = value_of_type(tensor)
     value.blobFileValue.fileName = file_name
     value.blobFileValue.offset = offset

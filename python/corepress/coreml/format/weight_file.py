@@ -48,12 +48,12 @@ def begins_weight_file(prefix: bytes) -> bool:
 
 @dataclass(frozen=True)
 class BlobRecord:
-    """What a weight file says about one blob.
+    """The record of one blob in a weight file.
 
     Attributes
     ----------
     offset : int
-        Where the record stands; this is the number that programs refer to.
+        Where the record is; programs refer to this number.
     data_type : DataType
         Element type.
     data_offset, size : int
@@ -77,7 +77,7 @@ class BlobRecord:
 class GuardedMap(mmap.mmap):
     """A read-only map of a file whose pages become zeros where the file has become shorter, instead of SIGBUS.
 
-    It is closed by letting go of it: it must be guarded for as long as it is mapped.
+    It is closed by dropping all references: it must be guarded for as long as it is mapped.
     """
 
     _guard: MemoryGuard
@@ -170,7 +170,7 @@ class WeightFileReader:
             offset = self._after(record)
 
     def _after(self, record: BlobRecord) -> int:
-        """Where the next record stands if there is no gap."""
+        """Where the next record is if there is no gap."""
         if record.data_offset < record.offset + _RECORD.size:
             raise self._error(record.offset, f"its data at offset {record.data_offset} does not follow it")
         return _align(record.data_offset + record.size)
@@ -179,9 +179,9 @@ class WeightFileReader:
         return int.from_bytes(self._record_bytes(offset)[:4], "little") == SENTINEL
 
     def records(self, offsets: Iterable[int] = ()) -> list[BlobRecord]:
-        """The records at `offsets`, and those that stand one after another from the beginning or from one of these.
+        """The records at `offsets`, and those that follow one another from the beginning or from one of these.
 
-        Programs refer to records by offset, so that Core ML neither needs the header's count nor minds bytes between
+        Programs refer to records by offset, so Core ML does not need the header's count, and accepts gaps between
         blobs. In file order; no two may overlap.
         """
         found = {offset: self.record(offset) for offset in sorted(set(offsets))}
@@ -195,7 +195,7 @@ class WeightFileReader:
         return records
 
     def _follow(self, offset: int, found: dict[int, BlobRecord]) -> None:
-        """Add the records that stand without a gap from `offset` on, until one that is known."""
+        """Add the records that follow without a gap from `offset` on, up to one that is known."""
         if offset in found:
             offset = self._after(found[offset])
         while offset <= self.size - _RECORD.size and offset not in found and self._is_record(offset):
@@ -259,14 +259,14 @@ def _write_all(descriptor: int, *parts: bytes | memoryview) -> None:
 
 
 class WeightFileLayout:
-    """Where the blobs of a weight file stand that are placed one after another."""
+    """The positions of the blobs of a weight file that are placed one after another."""
 
     def __init__(self) -> None:
         self.count = 0
         self.size = _HEADER.size
 
     def place(self, size: int) -> int:
-        """Make room for a blob of so many bytes; the offset of its record."""
+        """Make room for a blob of `size` bytes; return the offset of its record."""
         offset = _align(self.size)
         self.size = offset + _RECORD.size + size
         self.count += 1
@@ -276,8 +276,8 @@ class WeightFileLayout:
 class WeightFileWriter:
     """Writes a new weight file front to back; it becomes valid when it is closed without an error.
 
-    Writing happens behind the caller, on a thread of the writer's own: an array that was appended must not be changed
-    until the file is closed, and an error may be raised by a later call.
+    Writing happens in the background, on the writer's own thread: an array that was appended must not be changed until
+    the file is closed, and an error may be raised by a later call.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ _LONGEST_HEAD = 20  # bytes of a tag and a number
 
 @dataclass
 class Field:
-    """Where a field stands in its message.
+    """The position of a field in its message.
 
     Attributes
     ----------
@@ -40,14 +40,14 @@ class Field:
 
 
 def fields(read: Callable[[int, int], bytes], begin: int, end: int) -> Iterator[Field]:
-    """The fields of a message, of which no more than their heads are read.
+    """The fields of a message; only their heads are read.
 
     Parameters
     ----------
     read : callable
         Given two places, returns the bytes between them.
     begin, end : int
-        Where the message stands.
+        Where the message is.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The constant operations of Core ML: which operation stores which compressed tensor, and how.
+"""The constant operations of Core ML: how each of them stores a compressed tensor.
 
 `check` and `check_steps` refuse what a specification version cannot express, `lower` turns a compressed tensor into an
 operation or a chain of them, `lift` does the reverse for each operation. All are pure functions. A further form gets
@@ -83,9 +83,9 @@ def check(spec: Spec, version: int, declared: int | None = None) -> None:
     spec : Spec
         What is asked for.
     version : int
-        Specification version whose operations the program may use; programs of `RAISABLE_VERSION` are raised.
+        Specification version whose operations the program may use; programs at `RAISABLE_VERSION` are raised.
     declared : int, optional
-        The package's specification version, where it may be another one.
+        The package's specification version, if it may be different.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def check(spec: Spec, version: int, declared: int | None = None) -> None:
 
 
 def _in_words(version: int, declared: int | None) -> str:
-    """What a program has, for messages; its opset decides, whatever number the package declares."""
+    """The version of a program, for messages; its opset decides, whatever number the package declares."""
     if declared in (None, version):
         return f"this package has {version}"
     return (
@@ -153,7 +153,7 @@ def check_steps(specs: Sequence[Spec], version: int, declared: int | None = None
     verbs = [spec.verb for spec in specs]
     steps = ", then ".join(verbs)
     if len(set(verbs)) < len(verbs):
-        raise ValueError(f"config: {steps}: each step can be taken once")
+        raise ValueError(f"config: {steps}: each step can be used once")
     if version < IOS18:
         raise ValueError(
             f"config: joint compression ({steps}) needs specification version {IOS18} (iOS 18), but "
@@ -162,7 +162,9 @@ def check_steps(specs: Sequence[Spec], version: int, declared: int | None = None
     scales = next((spec for spec in specs if isinstance(spec, Quantize)), None)
     palette = next((spec for spec in specs if isinstance(spec, Palettize)), None)
     if palette is not None and palette.cluster_dim > 1 and (verbs[0] != palette.verb or Prune.verb in verbs):
-        raise ValueError(f"config: {steps}: cluster_dim above 1 is for weights only, and what it makes is not pruned")
+        raise ValueError(
+            f"config: {steps}: cluster_dim above 1 is only for plain weights, and its result cannot be pruned"
+        )
     if scales is None or palette is None:
         return
     if scales.dtype not in ("int8", "uint8"):
@@ -170,7 +172,7 @@ def check_steps(specs: Sequence[Spec], version: int, declared: int | None = None
     if specs.index(palette) < specs.index(scales):
         require_scales_of_tables(f"config: {steps}", scales)
     if specs.index(scales) < specs.index(palette) and palette.enable_per_channel_scale:
-        raise ValueError(f"config: {steps}: enable_per_channel_scale is for weights, not for their codes")
+        raise ValueError(f"config: {steps}: enable_per_channel_scale is for plain weights, not for their codes")
 
 
 def lower(tensor: CompressedTensor, specification_version: int) -> OperationForm:
@@ -187,7 +189,7 @@ def lower(tensor: CompressedTensor, specification_version: int) -> OperationForm
 
 
 def constant(array: NDArray[Any]) -> OperationForm:
-    """The operation that stores an array as it is."""
+    """The operation that stores a plain array."""
     return constant_of(Tensor.of(array))
 
 
@@ -209,7 +211,7 @@ def lift(operation_type: str, parameters: Parameters) -> CompressedTensor | Tens
     Raises
     ------
     UnsupportedForm
-        If this version has no compressed tensor for it.
+        If this version of corepress has no compressed tensor for it.
     FormatError
         If the parameters contradict each other; the message goes after the operation's name.
     """
@@ -226,7 +228,7 @@ def lift(operation_type: str, parameters: Parameters) -> CompressedTensor | Tens
 
 
 def lift_output(operation_type: str, lifted: CompressedTensor | Tensor, index: int) -> Tensor | CompressedTensor:
-    """What an operation is given that takes an output of another one, which has been lifted.
+    """The parameter for an operation that takes an output of another one, which has been lifted.
 
     Raises
     ------
@@ -243,5 +245,5 @@ def lift_output(operation_type: str, lifted: CompressedTensor | Tensor, index: i
 
 
 def describe(operation_type: str, types: Types) -> str:
-    """How an operation stores its constant, in a few words, told from its parameters' types."""
+    """A short description of how an operation stores its constant, from the types of its parameters."""
     return _DESCRIBE[operation_type](types) if operation_type in _DESCRIBE else operation_type

@@ -1,4 +1,4 @@
-"""What all constant operations have in common."""
+"""What all constant operations share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Types: TypeAlias = Mapping[str, tuple[DataType, tuple[int, ...]]]
 
 
 class UnsupportedForm(Exception):
-    """A valid operation that this version cannot turn into a compressed tensor; the message says what it has."""
+    """A valid operation that this version cannot convert to a compressed tensor; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,8 @@ class OperationForm:
     in_inputs : bool
         Whether the operation carries them as inputs (iOS 18 form) or as attributes.
     outputs : tuple of (DataType, tuple of int)
-        Types of its outputs; of the last operation of a chain they may be left out, since they stand already.
+        Types of its outputs; for the last operation of a chain they may be left out, since the program has them
+        already.
     """
 
     type: str
@@ -79,7 +80,7 @@ def scalar(value: int, dtype: type[np.generic]) -> Tensor:
 
 
 def parameter(parameters: Parameters, name: str, *types: str) -> Tensor:
-    """A stored parameter that must be there; with `types`, of one of these element types."""
+    """A required stored parameter; with `types`, of one of these element types."""
     if name not in parameters:
         raise FormatError(f"has no parameter {name}")
     tensor = parameters[name]

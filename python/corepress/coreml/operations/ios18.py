@@ -57,7 +57,7 @@ def sparse_blockwise_shift_scale(tensor: QuantizedTensor, mask: Tensor) -> Opera
 
 
 def sparse_to_dense(nonzero_data: Tensor | Output, mask: Tensor | Output) -> OperationForm:
-    """Put values to the places that a mask marks."""
+    """Put values at the ones of a mask."""
     return OperationForm(SPARSE_TO_DENSE, {"nonzero_data": nonzero_data, "mask": mask}, True)
 
 

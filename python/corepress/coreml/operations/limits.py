@@ -1,4 +1,4 @@
-"""What an operation could express but is not worth storing."""
+"""Forms that an operation could express but that are not worth storing."""
 
 from __future__ import annotations
 

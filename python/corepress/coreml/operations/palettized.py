@@ -36,7 +36,7 @@ MOST_WEIGHTS_PER_BYTE = 8 * _LONGEST_VECTOR
 
 
 def needs_ios18(spec: Palettize) -> tuple[str, str] | None:
-    """What in the spec the iOS 16 form cannot express, and what to use instead."""
+    """What the iOS 16 form cannot express in the spec, and what to use instead."""
     if spec.nbits == 3:
         return "nbits 3", "use nbits 4"
     if spec.cluster_dim > 1:
@@ -119,7 +119,7 @@ def lift(parameters: Parameters) -> PalettizedTensor:
     if "shape" in parameters:
         shape = dense_shape(parameters)
         if not isinstance(lut, np.ndarray):
-            raise FormatError("has a computed lut beside a shape")
+            raise FormatError("has a computed lut together with a shape")
         table = lut.reshape((1,) * len(shape) + (lut.size, 1))
         return PalettizedTensor(shape, packed_bytes(indices), table, lut.size.bit_length() - 1)
     _require_indices("indices", indices, lut, len(indices.shape))

@@ -41,7 +41,7 @@ AFFINE_DEQUANTIZE = "constexpr_affine_dequantize"
 
 
 def needs_ios18(spec: Quantize) -> tuple[str, str] | None:
-    """What in the spec the iOS 16 form cannot express, and what to use instead."""
+    """What the iOS 16 form cannot express in the spec, and what to use instead."""
     if QUANTIZED_DTYPES[spec.dtype][0] < 8:
         return f"dtype {spec.dtype!r}", f"use {spec.dtype.replace('4', '8')!r}"
     if spec.granularity == "per_block":

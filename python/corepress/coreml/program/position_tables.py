@@ -1,4 +1,4 @@
-"""Tables of positions: large enough to look like weights, but not a layer's."""
+"""Position tables: large enough to look like weights, but not weights of a layer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _READERS = {
 
 
 def is_position_table(name: str, consumers: Iterable[str]) -> bool:
-    """Whether a constant is a table of positions, told by its name and by the operations that use it.
+    """Whether a constant is a position table, judging by its name and by the operations that use it.
 
     Parameters
     ----------

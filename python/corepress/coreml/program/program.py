@@ -25,8 +25,8 @@ _PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
 class Consumer(NamedTuple):
     """An operand that a constant is used as.
 
-    `axis` and `input_axis` are its output and input channel axes, None if they cannot be told; `groups` is how many
-    groups of a convolution axis 0 is divided into, None if it cannot be told.
+    `axis` and `input_axis` are its output and input channel axes, None if unknown; `groups` is the number of
+    convolution groups that axis 0 is divided into, None if unknown.
     """
 
     operation: str
@@ -70,13 +70,13 @@ class Definition:
     Attributes
     ----------
     name, function : str
-        Name of its first output, and of the function it stands in; in a pipeline after that of the model and a slash.
+        Name of its first output, and of its function; in a pipeline, after the model's name and a slash.
     place : str
-        The block it stands in, by function, opset and the operations that hold the block.
+        Its block, by function, opset and the operations that contain the block.
     part : Part
-        The model that it stands in, and the version of its operations.
+        Its model, and the version of the model's operations.
     operation, block : message
-        The operation, and the block that it stands in, for editing in place.
+        The operation and its block, for editing in place.
     data_type, shape
         Type of the first output.
     operands : dict of str to Operand
@@ -86,11 +86,11 @@ class Definition:
     references : list of Reference
         Its parameters in weight files.
     users : list of Definition or None
-        Other definitions that use it; None for constant operations that are no definitions.
+        Other definitions that use it; None for constant operations that are not definitions.
     feeds_output : bool
-        Whether it leaves a block as output.
+        Whether it is an output of a block.
     original : Definition
-        The first definition that is stored in the same bytes; itself if it is the only one.
+        The first definition that shares its stored bytes; itself if there is no other.
     """
 
     name: str
@@ -149,7 +149,7 @@ class Definition:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A parameter that stands in a weight file; `owner` is its operation if that is a definition, else None."""
+    """A parameter in a weight file; `owner` is its operation if that is a definition, else None."""
 
     key: BlobKey
     value: Any
@@ -166,7 +166,7 @@ _Scope: TypeAlias = "ChainMap[str, Operand | None]"  # values by name; None for 
 
 
 class _Place(NamedTuple):
-    """Where the walk is: model, function, and path of the block."""
+    """The current position of the walk: model, function, and path of the block."""
 
     part: Part
     function: str
@@ -376,12 +376,12 @@ class Program:
                     owner.references.append(reference)
 
     def serialize(self) -> bytes:
-        """The model file of the program as it is now, which has been found to be readable.
+        """The model file of the program in its current state, checked to be readable.
 
         Raises
         ------
         ValueError
-            If it would not be.
+            If it is not readable.
         """
         data = serialize_model(self.model)
         try:
@@ -440,7 +440,7 @@ class Weight:
 
     @property
     def first(self) -> Definition:
-        """The definition that stands for all."""
+        """The definition that represents all."""
         return self.definitions[0]
 
     @property
@@ -461,7 +461,7 @@ class Weight:
 
     @property
     def axes(self) -> set[int | None]:
-        """Output channel axes that the consumers ask for."""
+        """Output channel axes that the consumers require."""
         return {consumer.axis for consumer in self.consumers}
 
     @property
@@ -471,7 +471,7 @@ class Weight:
 
     @property
     def input_axes(self) -> set[int | None]:
-        """Input channel axes that the consumers ask for."""
+        """Input channel axes that the consumers require."""
         return {consumer.input_axis for consumer in self.consumers}
 
     @property
@@ -481,7 +481,7 @@ class Weight:
 
     @property
     def feeds_output(self) -> bool:
-        """Whether it leaves a block as output."""
+        """Whether it is an output of a block."""
         return any(each.feeds_output for each in self.definitions)
 
 
@@ -494,7 +494,7 @@ def weights_of(program: Program) -> list[Weight]:
 
 
 def _find_originals(definitions: list[Definition]) -> None:
-    """Tell which definitions are stored once: of the same blobs, and built on definitions that are."""
+    """Find definitions that share their storage: they use the same blobs, and are built on definitions that do."""
     # What a definition builds on stands before it and is told by its original, so that long chains cost no more.
     originals: dict[Hashable, Definition] = {}
     in_files: set[Definition] = set()

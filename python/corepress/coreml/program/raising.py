@@ -31,7 +31,7 @@ ADDED_INPUTS: dict[str, dict[str, int | bool | float]] = {
 
 
 def obstacle(part: Part) -> str | None:
-    """Why a model cannot have compressed weights although its version could be raised; None if it can."""
+    """Why a model cannot have compressed weights even though its version could be raised; None if it can."""
     if part.version >= FIRST_VERSION:
         return None
     functions = part.model.mlProgram.functions.values()
@@ -46,7 +46,7 @@ def obstacle(part: Part) -> str | None:
 
 
 def describe(raised_from: int) -> str:
-    """What was done to a program, for people."""
+    """A description of what was done to a program."""
     return (
         f"raised from specification version {raised_from} (iOS 15) to {FIRST_VERSION} (iOS 16), which compressed "
         "weights need"
@@ -64,9 +64,9 @@ def raised_prefixes(program: Program, result: Program) -> set[str]:
 
 
 def raise_parts(program: Program, prefixes: Collection[str]) -> int | None:
-    """Raise models of a program to iOS 16, with the pipelines that hold them.
+    """Raise models of a program to iOS 16, with the pipelines that contain them.
 
-    Blocks are copied: what the program's definitions know of them is outdated then.
+    Blocks are copied: the program's definitions are outdated afterwards.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def raise_parts(program: Program, prefixes: Collection[str]) -> int | None:
 
 
 def _raise_versions(model: Any, prefix: str, raised: Collection[str]) -> bool:
-    """A model has no lower version than those in it; whether this one is raised or holds one that is."""
+    """Raise a model to the version of the models inside it; return whether it or one of them is raised."""
     inner = [_raise_versions(part, name, raised) for name, part in pipeline_of(model, prefix)]
     found = prefix in raised or any(inner)
     if found:
@@ -105,7 +105,7 @@ class _NewNames:
         self._numbers: dict[str, int] = defaultdict(int)
 
     def make(self, base: str) -> str:
-        """A name that starts so; it is taken then."""
+        """A new name that starts with `base`; it counts as taken afterwards."""
         while (name := f"{base}_{self._numbers[base]}") in self._taken:
             self._numbers[base] += 1
         self._taken.add(name)

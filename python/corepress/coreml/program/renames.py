@@ -1,4 +1,4 @@
-"""Names of constants: changing them, and finding out what another tool changed."""
+"""Names of constants: changing them, and finding changes made by another tool."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def names_made(function: Any) -> Iterator[str]:
 
 
 def replace_names(function: Any, renamed: Mapping[str, str]) -> None:
-    """Rename values of a function, and with them what refers to them.
+    """Rename values of a function, and all references to them.
 
     Parameters
     ----------
@@ -57,14 +57,14 @@ def read_renamed(package: Package, source: Program) -> Program:
 def restore_names(source: Any, model: Any) -> bool:
     """Give the constants of a model the names that they have in its source.
 
-    coremltools renames what it compresses. Which constant corresponds to which is told by the operations that use them.
+    coremltools renames what it compresses. The operations that use the constants show which of them correspond.
 
     Parameters
     ----------
     source : message
         The model that was compressed.
     model : message
-        What became of it; its names are changed in place.
+        The result; its names are changed in place.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def restore_names(source: Any, model: Any) -> bool:
 
 
 def _renamed(function: Any, other: Any) -> dict[str, str]:
-    """The names of a function's constants by those in another function that is the same but for constants."""
+    """The names of a function's constants by those in another function that differs only in constants."""
     ours, theirs = set(names_made(function)), set(names_made(other))
     constants, other_constants = _constants(function), _constants(other)
     found: dict[str, set[str]] = {}
@@ -115,7 +115,7 @@ def _constants(function: Any) -> set[str]:
 
 
 def _names_used(first: Any, second: Any) -> Iterator[tuple[str, str]]:
-    """What corresponding operations of two blocks, and of the blocks in them, refer to by name."""
+    """The names that corresponding operations of two blocks, and of the blocks in them, refer to."""
     pending = [(first, second)]
     while pending:
         block, other = pending.pop()

@@ -1,4 +1,4 @@
-"""Comparing two models apart from their constants: what compression must leave as it was."""
+"""Comparison of two models without their constants: what compression must leave unchanged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .program import is_definition, label_of, nested_path, programs_of
 
 
 def differences(first: Any, second: Any) -> Iterator[str]:
-    """What differs between two models, in words: anything but ``const`` and ``constexpr_...`` operations.
+    """Descriptions of the differences between two models, except ``const`` and ``constexpr_...`` operations.
 
     Positions of blobs in weight files do not count.
     """
@@ -94,7 +94,7 @@ def _of_blocks(path: str, first: Any, second: Any) -> Iterator[str]:
 
 
 def _operations(block: Any) -> list[Any]:
-    """All but the constants that a `Definition` stands for."""
+    """All operations except constants that a `Definition` represents."""
     return [each for each in block.operations if not (is_definition(each) and _has_fixed_type(each))]
 
 

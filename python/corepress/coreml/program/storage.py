@@ -1,4 +1,4 @@
-"""How constants are stored: bytes and a short description, told from types and shapes alone."""
+"""How constants are stored: bytes and a short description, from types and shapes alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def steps(definition: Definition) -> Iterator[Definition]:
     Raises
     ------
     FormatError
-        If they are so many that a hostile file is at work.
+        If there are so many that the file must be hostile.
     """
     found: dict[Definition, None] = {}
     pending = [definition]
@@ -56,7 +56,7 @@ def stored_bytes(weight: Weight) -> int:
 
 
 def check_stored(weights: Iterable[Weight], values: ValueReader) -> None:
-    """FormatError unless what is stored of each constant matches the declared types; reads no data."""
+    """FormatError unless the stored form of each constant matches the declared types; reads no data."""
     for weight in weights:
         for step in steps(weight.first):
             for name, value in step.parameters.items():
@@ -74,7 +74,7 @@ def is_compressed(weight: Weight) -> bool:
 
 
 def visible_weights(program: Program) -> list[Weight]:
-    """The constants that a user would call weights: compressed ones, and numeric ones of some size."""
+    """The constants that a user would call weights: compressed ones, and large numeric ones."""
     return [
         weight
         for weight in weights_of(program)

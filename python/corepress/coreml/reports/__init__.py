@@ -1,1 +1,1 @@
-"""What a run reports: a record for each weight, totals, remarks, and what is known against an encoding."""
+"""What a run reports: a record for each weight, totals, remarks, and known problems of encodings."""

@@ -1,4 +1,4 @@
-"""What all records of constants tell, and the parts that their tables and totals share."""
+"""Base classes of per-weight records, and the columns they share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ConstantRecord:
     Attributes
     ----------
     name, function : str
-        Name of the constant and of the function it stands in; of shared constants, the first.
+        Name of the constant and of its function; for shared constants, the first.
     consumers : tuple of str
         Types of the operations that use it.
     shape : tuple of int
@@ -44,7 +44,7 @@ class ConstantRecord:
 
     @property
     def position_table(self) -> bool:
-        """Whether it is a rotary table or another table of positions, by its name and consumers."""
+        """Whether it is a rotary table or another position table, judging by its name and consumers."""
         return is_position_table(self.name, self.consumers)
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class ConstantRecord:
 
 @dataclass(frozen=True)
 class ChangeRecord(ConstantRecord):
-    """One constant that is stored anew, or not; beside the attributes of `ConstantRecord`:
+    """One constant that is stored in a new form, or not; in addition to the attributes of `ConstantRecord`:
 
     Attributes
     ----------
@@ -69,11 +69,12 @@ class ChangeRecord(ConstantRecord):
     reason : str or None
         Why nothing is done.
     planned : bool
-        Whether a kept constant is of a kind that no config means: small, a vector, not a float, compressed before.
+        Whether an unchanged constant is of a kind that no config selects: small, a vector, not a float, or already
+        compressed.
     bits_per_weight : float
-        Stored bits per weight afterwards, tables and scales included.
+        Stored bits per weight afterwards, including tables and scales.
     bytes_before, bytes_after : int
-        Stored bytes, tables and scales included.
+        Stored bytes, including tables and scales.
     """
 
     status: str
@@ -113,7 +114,7 @@ class Unchanged:
 
 
 def unchanged_by_reason(records: Iterable[ChangeRecord]) -> tuple[Unchanged, ...]:
-    """What is left unchanged, reason by reason, the most bytes first."""
+    """The unchanged constants for each reason, the most bytes first."""
     by_reason: dict[str, list[ChangeRecord]] = {}
     for record in records:
         if record.reason is not None:
@@ -138,7 +139,7 @@ def identity(weight: Weight) -> dict[str, Any]:
 
 
 def bits_per_weight(nbytes: int, records: Iterable[ConstantRecord]) -> float:
-    """Bits that each of the records' weights takes of so many bytes; 0 if there are none."""
+    """Bits per weight if the records' weights take `nbytes` bytes; 0 if there are none."""
     count = sum(record.size for record in records)
     return 8.0 * nbytes / count if count else 0.0
 

@@ -1,4 +1,4 @@
-"""What a report or a plan adds to its table: how rules were read, and what to look at."""
+"""What a report or a plan adds to its table: how rules were read, and what needs attention."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Remarked(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """Rules that were read in another way than they are written."""
+        """Rules that were not read literally."""
 
     @property
     def unmatched_rules(self) -> Sequence[str]:
@@ -33,7 +33,7 @@ class Remarked(Protocol):
 
     @property
     def warnings(self) -> Sequence[TargetWarning]:
-        """What is known against encodings on the target."""
+        """Known problems of encodings on the target."""
 
 
 def remarks(report: Remarked) -> Iterator[tuple[str, str]]:
@@ -44,7 +44,7 @@ def remarks(report: Remarked) -> Iterator[tuple[str, str]]:
     if not any(record.method for record in report.weights) and any(map(_is_compressed, report.weights)):
         yield (
             "note",
-            "nothing to do: the weights are compressed already; joint_compression=True compresses them further",
+            "nothing to do: the weights are already compressed; joint_compression=True compresses them further",
         )
     yield from (("warning", f"no weight matches {rule}") for rule in report.unmatched_rules)
     yield from (("warning", str(warning)) for warning in report.warnings)

@@ -40,7 +40,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class WeightRecord(ChangeRecord):
-    """What was done to one constant; beside the attributes of `ChangeRecord`:
+    """What was done to one constant; in addition to the attributes of `ChangeRecord`:
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class WeightRecord(ChangeRecord):
     snr_db: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON; what was lossless has ``snr_db`` None and ``lossless`` True."""
+        """As plain values for JSON; lossless weights have ``snr_db`` None and ``lossless`` True."""
         values = super().to_dict()
         finite = self.snr_db is not None and math.isfinite(self.snr_db)
         values["snr_db"] = self.snr_db if finite else None
@@ -85,17 +85,17 @@ class Report:
     seconds : float
         Duration.
     peak_memory_bytes : int or None
-        Largest resident memory of the process so far; None where the system does not tell.
+        Largest resident memory of the process so far; None if the system does not report it.
     specification_version : int or None
-        The specification version of what was written; None if it is not known.
+        The specification version of the result; None if unknown.
     raised_from : int or None
         The specification version of the program before, if it was raised to 7 (iOS 16) for its compressed weights.
     notes : tuple of str
-        Rules of the config that were read in another way than they are written, and the names they match.
+        Rules of the config that were not read literally, and the names they match.
     unmatched_rules : tuple of str
         Rules of the config that match no weight of the package.
     warnings : tuple of TargetWarning
-        What is known against how the weights are stored now, on the config's target.
+        Known problems of the new encodings on the config's target.
     """
 
     source: str
@@ -123,7 +123,7 @@ class Report:
 
     @property
     def kept(self) -> int:
-        """Number of constants that were kept as they were."""
+        """Number of constants that were left unchanged."""
         return sum(record.status == "kept" for record in self.weights)
 
     @property
@@ -143,7 +143,7 @@ class Report:
 
     @property
     def bits_per_weight(self) -> float:
-        """Stored bits per weight over all constants, kept ones included."""
+        """Stored bits per weight over all constants, including unchanged ones."""
         return bits_per_weight(sum(record.bytes_after for record in self.weights), self.weights)
 
     def to_dict(self) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class Report:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Report:
-        """The reverse of `to_dict`; totals are counted anew."""
+        """The reverse of `to_dict`; totals are computed again."""
         given = {field.name: values[field.name] for field in dataclasses.fields(cls)}
         given["weights"] = tuple(map(WeightRecord.from_dict, values["weights"]))
         given["warnings"] = tuple(map(TargetWarning.from_dict, values["warnings"]))
@@ -190,11 +190,11 @@ class Report:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Report:
-        """Read what `save` wrote."""
+        """Load a report that `save` wrote."""
         return cls.from_json(user_path(path).read_text(encoding="utf-8-sig"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save as JSON; the file appears only when it is whole."""
+        """Save as JSON; the file appears only when it is complete."""
         write_output(user_path(path), self.to_json() + "\n")
 
     def __str__(self) -> str:
@@ -202,7 +202,7 @@ class Report:
         before, after = format_bytes(self.bytes_before), format_bytes(self.bytes_after)
         changed, speed = len(self.weights) - self.kept, self.weights_per_second / 1e6
         totals = (
-            f"{changed} changed, {self.kept} kept; {before} -> {after}, "
+            f"{changed} changed, {self.kept} unchanged; {before} -> {after}, "
             f"{self.bits_per_weight:.2f} bits/weight; {self.seconds:.2f} s, {speed:.1f} M weights/s"
         )
         kept = (f"unchanged: {total}" for total in self.unchanged)
@@ -210,7 +210,7 @@ class Report:
 
     def __repr__(self) -> str:
         return (
-            f"<Report {self.destination}: {len(self.weights) - self.kept} changed, {self.kept} kept, "
+            f"<Report {self.destination}: {len(self.weights) - self.kept} changed, {self.kept} unchanged, "
             f"{self.bits_per_weight:.3f} bits/weight>"
         )
 

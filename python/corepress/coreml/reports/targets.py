@@ -1,4 +1,4 @@
-"""Encodings that are known to be refused or slow somewhere, as data, each with where that is told."""
+"""Lint rules per target: encodings known to fail or be slow, with sources."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ NEWEST_VERSION = {"ios16": IOS16, "ios17": IOS17, "ios18": IOS18, "ios26": IOS26
 
 @dataclass(frozen=True)
 class TargetWarning:
-    """Why an encoding may not do what was hoped for on a target.
+    """A known problem of an encoding on a target.
 
     Attributes
     ----------
     target : str
-        The target that was asked about.
+        The target of the check.
     message : str
         What is known, and what to use instead.
     source : str
-        Who says so.
+        The source of this information.
     weights : tuple of str
-        The weights it is about; empty for the package as a whole.
+        The affected weights; empty for the package as a whole.
     """
 
     target: str
@@ -58,7 +58,7 @@ class TargetWarning:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a weight is to be stored, as far as the rules ask: the steps, and the output channel axis of its consumer."""
+    """The parts of an encoding that the rules check: the steps, and the output channel axis of the consumer."""
 
     steps: tuple[Spec, ...]
     rank: int
@@ -90,13 +90,13 @@ class Encoding:
         return self.palette is not None and self.palette.granularity == "per_grouped_channel"
 
     def is_output_axis(self, axis: int | None) -> bool:
-        """Whether an axis is the output channel axis, or left to be."""
+        """Whether an axis is, or defaults to, the output channel axis."""
         return axis is None or self.output_axis is None or (axis - self.output_axis) % max(self.rank, 1) == 0
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One thing that is known of some targets."""
+    """One known problem of some targets."""
 
     targets: tuple[str, ...]
     applies: Callable[[Encoding], bool]
@@ -105,7 +105,7 @@ class Rule:
 
 
 def version_target(specification_version: int) -> str:
-    """Name what is true of all packages of a version in a rule's targets."""
+    """The target for problems of all packages of a version."""
     return f"specification version {specification_version}"
 
 
@@ -125,7 +125,7 @@ RULES = (
         (version_target(9),),
         lambda encoding: encoding.palette is not None and encoding.palette.enable_per_channel_scale,
         "a per-channel scale is stored as a table per channel before specification version 10; "
-        "granularity='per_grouped_channel' with group_size=1 takes as many bytes and loses less",
+        "granularity='per_grouped_channel' with group_size=1 takes the same number of bytes and loses less",
         _EXPORTER,
     ),
     Rule(
@@ -196,12 +196,12 @@ RULES = (
 
 
 class TargetLint:
-    """Collects what is known against the encodings of a run, for one target.
+    """Collects the known problems of the encodings of a run, for one target.
 
     Parameters
     ----------
     target : str or None
-        The target; None finds only what is true of all packages of a version.
+        The target; None checks only problems of all packages of a version.
     """
 
     def __init__(self, target: str | None) -> None:
@@ -211,7 +211,7 @@ class TargetLint:
         self._names = {target} if target else set()
 
     def check_version(self, specification_version: int) -> None:
-        """Look at the package."""
+        """Check the package."""
         self._names.add(version_target(specification_version))
         newest = NEWEST_VERSION.get(self._target or "", specification_version)
         if self._target and specification_version > newest:
@@ -222,13 +222,13 @@ class TargetLint:
             self._package.append(TargetWarning(self._target, message, "specification versions of Core ML"))
 
     def check(self, name: str, encoding: Encoding) -> None:
-        """Look at one weight."""
+        """Check one weight."""
         for rule in RULES:
             if self._names.intersection(rule.targets) and rule.applies(encoding):
                 self._found.setdefault(rule, []).append(name)
 
     def warnings(self, compressed: Iterable[str]) -> tuple[TargetWarning, ...]:
-        """What was found, of the weights that were compressed in the end."""
+        """The problems found for weights that were actually compressed."""
         names = set(compressed)
         found = [
             TargetWarning(

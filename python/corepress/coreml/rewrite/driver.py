@@ -1,4 +1,4 @@
-"""The frame of a run: open, decide for each weight, rewrite, report."""
+"""Drives a run: open, decide per weight, rewrite, report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ StrPath = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a weight: its new form and how it was made."""
+    """The result for a weight: its new form and how it was made."""
 
     form: OperationForm
     status: str
@@ -137,10 +137,10 @@ def transform(
     source, destination : path-like
         The packages.
     decide : callable
-        Given the program, a reader and a weight: how to make its new form when its turn comes, on any thread. Raises
-        `Skip`, as may what it returns.
+        Given the program, a reader and a weight: returns a function that makes the new form when its turn comes, on any
+        thread. Both may raise `Skip`.
     prepare : callable
-        Given the program: raises if the run cannot work.
+        Given the program: raises if the run cannot succeed.
     progress : callable or None
         Called at the start and after each weight.
     overwrite : bool

@@ -1,4 +1,4 @@
-"""Putting chains of constant operations into a program, in place of those that stand there."""
+"""Replace a weight's constant operations in a program."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..program.storage import steps
 class Installation:
     """Puts new forms of weights into a program.
 
-    Definitions change at once; other operations come and go with `finish`, in one walk through each block: to look for
-    a place among thousands of operations for each weight would take longer than to compress it.
+    Definitions change at once; other operations are added and removed by `finish`, in one walk through each block:
+    searching thousands of operations for each weight would take longer than compressing it.
 
     Parameters
     ----------
@@ -30,23 +30,23 @@ class Installation:
         self._unused: set[Definition] = set()
 
     def install(self, weight: Weight, form: OperationForm, store: Callable[[Tensor], Any]) -> set[Definition]:
-        """Turn every definition of a weight into a form, and let go of the operations that only it built on.
+        """Store every definition of a weight in a new form, and drop the operations that only it was built on.
 
-        Outputs and ``name`` attributes of the definitions stay; operations that the form builds on come before each.
+        Outputs and ``name`` attributes of the definitions are kept; operations that the form builds on precede each.
 
         Parameters
         ----------
         weight : Weight
-            What to store anew.
+            The weight to store in a new form.
         form : OperationForm
             Its new form.
         store : callable
-            Makes a ``Value`` of a tensor; called once for each.
+            Makes a ``Value`` from a tensor; called once for each.
 
         Returns
         -------
         set of Definition
-            The definitions that changed or go.
+            The definitions that are changed or removed.
         """
         values = {tensor: store(tensor) for tensor in form.tensors()}
         gone: set[Definition] = set()
@@ -63,7 +63,7 @@ class Installation:
         return gone
 
     def finish(self) -> None:
-        """Put in the operations that came, and take out those that went."""
+        """Insert the new operations and remove the old ones."""
         changed = {id(definition.operation): definition for definition in (*self._producers, *self._unused)}
         for block in {id(definition.block): definition.block for definition in changed.values()}.values():
             places = [(index, changed.get(id(operation))) for index, operation in enumerate(block.operations)]
@@ -105,7 +105,7 @@ def _outputs(form: OperationForm) -> list[Output]:
 
 
 def _new_name(program: Program, definition: Definition, form: OperationForm) -> str:
-    """A name that no value of the function has, nor with the number of an output after it."""
+    """A name that no value of the function has, with or without the number of an output appended."""
     base = f"{definition.output_name}_{form.type.removeprefix('constexpr_')}"
     taken, name, number = program.names[definition.function], base, 1
     while not taken.isdisjoint([name, *(f"{name}_{index}" for index in range(len(form.outputs)))]):

@@ -1,4 +1,4 @@
-"""Writing a package anew with some constants stored in another form; everything else keeps its bytes."""
+"""Rewriting a package with some constants stored in another form; everything else keeps its bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .program_edit import Installation
 
 
 class BlobSink(Protocol):
-    """What takes the blobs of one weight file: `WeightFileWriter`, or what only counts them."""
+    """Receives the blobs of one weight file: `WeightFileWriter`, or a class that only counts them."""
 
     def append(self, data_type: DataType, count: int, data: Iterable[NDArray[Any]]) -> int: ...
 
@@ -35,7 +35,7 @@ class BlobSink(Protocol):
 
 
 class Output(Protocol):
-    """What takes a package's files: `PackageWriter`, or what only counts them."""
+    """Receives a package's files: `PackageWriter`, or a class that only counts them."""
 
     def weight_file(self, source_path: Path) -> BlobSink: ...
 
@@ -46,16 +46,17 @@ class Output(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """A weight to store anew.
+    """A weight to store in a new form.
 
     Attributes
     ----------
     weight : Weight
         The weight.
     task : Task
-        What makes its new form; it runs on another thread, perhaps beside others, ahead of its turn.
+        Makes its new form; it runs on another thread, perhaps at the same time as others, ahead of its turn.
     settle : callable
-        Given the task's result when the weight's turn comes: the new form, or None to keep the weight after all.
+        Given the task's result when the weight's turn comes: returns the new form, or None to leave the weight
+        unchanged.
     reads : bool
         Whether the task reads the weight's data.
     """
@@ -67,7 +68,7 @@ class Edit:
 
 
 class _Rewriter:
-    """Streams weight files, blob by blob in source order, with each edit at the place of what it replaces."""
+    """Streams weight files, blob by blob in source order, with each edit in place of the data it replaces."""
 
     def __init__(self, program: Program, values: ValueReader, output: Output, edits: Sequence[Edit]) -> None:
         self._program, self._values, self._output = program, values, output
@@ -123,7 +124,7 @@ class _Rewriter:
             yield from self._inline
 
     def _work(self, edit: Edit, threads: int) -> Any:
-        """Carry out an edit's task, on whichever thread; its data is in memory only for that time."""
+        """Run an edit's task, on any thread; its data is in memory only while it runs."""
         first = edit.weight.first
         stored = [self._stored(each) for step in steps(first) for each in step.references] if edit.reads else []
         for reader, record in stored:
@@ -173,9 +174,9 @@ class _Rewriter:
 def rewrite(
     program: Program, values: ValueReader, output: Output, edits: Sequence[Edit], num_threads: int | None
 ) -> int | None:
-    """Carry out edits and finish the output; blobs stand in the order of the source's weight files.
+    """Apply edits and finish the output; blobs are in the order of the source's weight files.
 
-    A model that gets compressed weights and is too old for them is raised.
+    Models that are too old for compressed weights are raised if they get some.
 
     Parameters
     ----------
@@ -186,7 +187,7 @@ def rewrite(
     output : Output
         Where to write.
     edits : sequence of Edit
-        What to store anew.
+        The weights to store in a new form.
     num_threads : int or None
         Threads that the edits' tasks share; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
