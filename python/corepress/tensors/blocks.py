@@ -78,12 +78,12 @@ def shift_scale(data: NDArray[Any], scale: NDArray[Any], zero_point: NDArray[Any
 
 
 def spread(parameters: NDArray[Any]) -> NDArray[Any]:
-    """View parameters with an axis of length 1 after each of their own: that broadcasts against `blocks`."""
+    """View parameters with an axis of length 1 after each axis, to broadcast against `blocks`."""
     return parameters.reshape([length for count in parameters.shape for length in (count, 1)])
 
 
 def blocks(array: NDArray[Any], counts: Counts) -> NDArray[Any]:
-    """View a contiguous array with two axes for each of its own: blocks, and elements of a block."""
+    """View a contiguous array with two axes for each axis: blocks, and elements of a block."""
     pairs = zip(array.shape, counts, strict=True)
     return array.reshape([length for size, count in pairs for length in (count, size // count)])
 

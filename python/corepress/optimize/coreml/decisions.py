@@ -65,7 +65,7 @@ class PeerDecisions(Decisions):
     def __init__(self, function: str, config: Any, joint_compression: bool) -> None:
         super().__init__(as_config(config, joint_compression=joint_compression), strict=False)
         self._function, self._given = function, config
-        self._kept: dict[Weight, tuple[str, BaseException | None]] = {}  # why, and what that was told by
+        self._kept: dict[Weight, tuple[str, BaseException | None]] = {}  # the reason, and the exception that gave it
         self._decided: dict[Weight, bool] = {}  # and whether it was stored compressed before
         self._lock = threading.Lock()
 
