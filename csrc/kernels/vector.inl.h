@@ -190,9 +190,9 @@ struct Box {
     }
 };
 
-// Writes, ascending, the entries that may be nearest to a vector of a box, and returns how many they are. Of the entry
-// nearest to its farthest corner, and of another, one distance less the other is linear over the box, so one look at
-// each component tells whether the other is always farther. What rounding may do to either is allowed for.
+// Writes, ascending, the entries that may be nearest to a vector of a box, and returns their number. Let c be the entry
+// whose farthest corner is nearest. For entry e, d(x, e)^2 - d(x, c)^2 is linear in x, so its minimum over the box is
+// found per component; e is dropped if that is positive beyond the rounding margin.
 template <int kLength>
 inline int64_t list_near_entries(const Box<kLength>& box, const float* entry_planes, int64_t entry_stride,
                                  int64_t entry_count, float* bounds, int32_t* near) {

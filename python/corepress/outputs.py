@@ -1,4 +1,4 @@
-"""Output files and folders as a careful Unix tool writes them: whole or not at all, and only what was named."""
+"""Output files and folders, written as by a careful Unix tool: completely or not at all, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _log = logging.getLogger("corepress")
 
 
 def write_output(path: str | os.PathLike[str], content: str | bytes | Iterable[bytes]) -> None:
-    """Write a file that appears only when it is whole.
+    """Write a file that appears only when it is complete.
 
-    A file that exists keeps its mode; a new one follows the umask. A symbolic link is followed, and devices, pipes and
-    what stands for an open file (``/dev/stdout``) are written to instead of replaced.
+    An existing file keeps its mode; a new one follows the umask. A symbolic link is followed, and devices, pipes and
+    names of open files (``/dev/stdout``) are written to instead of replaced.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def _is_written_through(path: str | os.PathLike[str]) -> bool:
 
 
 def output_obstacle(path: Path, sources: Iterable[Path], result: Path | None) -> str | None:
-    """Why a file must not be written, in a few words; None if it may.
+    """A short reason why a file must not be written; None if it may be.
 
     Parameters
     ----------
@@ -96,15 +96,15 @@ def output_obstacle(path: Path, sources: Iterable[Path], result: Path | None) ->
 
 
 def partial_path(target: Path) -> Path:
-    """A new name for what is to become `target`, in the same folder."""
+    """A new name, in the same folder, for a file that will be renamed to `target`."""
     return target.parent / f".{target.name}.{os.urandom(8).hex()}.partial"
 
 
 @contextmanager
 def partial_folder(target: Path) -> Iterator[Path]:
-    """A new folder for what is to become `target`, removed at the end; later runs find it if this one is killed.
+    """A new folder in which `target` is built, removed at the end; later runs find it if this one is killed.
 
-    A lock on a file in it says that its run is alive, whatever its process or machine.
+    A lock on a file in it shows that its run is alive, whatever its process or machine.
     """
     descriptor = None
     # The name is known before the folder exists, so that an interrupt at any moment finds what to remove.
@@ -145,9 +145,9 @@ def _opened_lock(folder: Path) -> tuple[int | None, bool | None]:
 
 
 def remove_partials(target: Path) -> None:
-    """Remove what runs that were killed left beside `target`, and bring back a target that one had moved away.
+    """Remove what killed runs left next to `target`, and restore a target that one of them had moved away.
 
-    Left alone are those of runs that live, of other users, and whatever else than such a run's stands in them.
+    Folders of running processes and of other users are left alone, as is anything in them that no such run made.
     """
     folder = Path(os.path.abspath(target)).parent
     with contextlib.suppress(OSError):
@@ -187,7 +187,7 @@ def _is_partial(path: Path, target: Path) -> bool:
 
 
 def put_in_place(built: Path, destination: Path) -> None:
-    """Rename a folder to `destination`; what is there already moves into `built`'s own folder, if possible at once."""
+    """Rename a folder to `destination`; an existing one moves into the folder of `built`, if possible atomically."""
     if not os.path.lexists(destination):
         system.current.rename(built, destination)
     elif not system.current.exchange(built, destination):

@@ -1,6 +1,6 @@
-"""Work that overlaps: tasks done ahead of whoever uses their results, and writes done behind whoever asks for them.
+"""Ordered read-ahead of work and write-behind of results.
 
-Neither changes an order: results come, and writes happen, as they were asked for. All bookkeeping is on the caller's
+Neither changes the order: results arrive, and writes happen, as they were requested. All bookkeeping is on the caller's
 thread, which only ever waits in a queue: an interrupt can arrive at any time and finds nothing half done.
 """
 
@@ -23,14 +23,14 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Task(Generic[Value]):
-    """Something to do, given a number of threads; `nbytes` is about the memory that it takes."""
+    """A function of a number of threads; `nbytes` is about the memory that it needs."""
 
     work: Callable[[int], Value]
     nbytes: int
 
 
 class Result(Generic[Value]):
-    """What a task returned: calling it gives that, or raises what the task raised."""
+    """The result of a task: calling it returns the value, or raises the error, of the task."""
 
     def __init__(self, work: Callable[[], Value]) -> None:
         self._error: BaseException | None = None
@@ -53,7 +53,7 @@ class Result(Generic[Value]):
 class RunAhead(Generic[Value]):
     """Runs tasks on a few threads, as far ahead of `results` as a budget of bytes allows.
 
-    Small tasks run side by side and share the threads; one that is large beside the budget has all threads for itself.
+    Small tasks run in parallel and share the threads; one that is large compared with the budget gets all threads.
     Use it as a context manager: leaving drops the tasks that have not begun and stops those that have.
 
     Parameters
@@ -119,7 +119,7 @@ class RunAhead(Generic[Value]):
 
 
 class WriteBehind:
-    """Carries out writes in order on a thread of its own; a caller waits only while too many bytes are pending.
+    """Writes in order on its own thread; a caller waits only while too many bytes are pending.
 
     Use it as a context manager: leaving waits until all is written; leaving with an error drops what has not begun, and
     stops a write that calls `_core.check_stop` between its parts. A write that fails drops those after it, and its
@@ -134,7 +134,7 @@ class WriteBehind:
         self._stop = _core.StopSource()
 
     def put(self, write: Callable[[], Any], nbytes: int) -> None:
-        """Ask for a write that keeps so many bytes in memory until it is done."""
+        """Request a write that keeps `nbytes` bytes in memory until it is done."""
         while self._pending_writes and self._pending_bytes + nbytes > MOST_BYTES_BEHIND:
             self._take()
         self._pending_writes += 1

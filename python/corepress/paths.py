@@ -1,4 +1,4 @@
-"""Paths as people write them."""
+"""Paths as users type them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the files that a run reads stay the same while it reads them."""
+"""Detect changes to the files that a run reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class FileState(NamedTuple):
-    """What changes when a file is written or replaced."""
+    """File attributes that change when a file is written or replaced."""
 
     size: int
     mtime_ns: int
@@ -64,7 +64,7 @@ class Snapshot:
 
     @property
     def changed(self) -> str | None:
-        """A file that is not as it was, or None."""
+        """A file that changed, or None."""
         now = self._now()
         for path in (*self._states, *now):
             if path not in now or self._states.get(path) != now[path]:
@@ -72,14 +72,14 @@ class Snapshot:
         return None
 
     def require_unchanged(self) -> None:
-        """Raise `SourceChangedError` if a file is not as it was."""
+        """Raise `SourceChangedError` if a file changed."""
         path = self.changed
         if path is not None:
             raise changed_error(path)
 
 
 def changed_error(path: str | os.PathLike[str], what: str = "changed while it was read") -> SourceChangedError:
-    """The error about a file that is not as it was."""
+    """The error for a file that changed."""
     return SourceChangedError(f"{os.fspath(path)}: {what}; nothing was written. Run again once the file is complete")
 
 
@@ -91,7 +91,8 @@ def unchanged(*sources: str, at_end: bool = True) -> Callable[[_Function], _Func
     *sources : str
         The parameters that may be paths of models.
     at_end : bool
-        Whether a change that made nothing fail is an error too; not for what writes, which checks before it does.
+        Whether a change that caused no failure is an error too; not for functions that write, which check before they
+        do.
     """
 
     def decorate(function: _Function) -> _Function:

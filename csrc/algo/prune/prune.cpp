@@ -50,8 +50,7 @@ Magnitude<Bits> magnitude_found(uint32_t bits, int64_t count, int64_t rank, int6
 
 constexpr int64_t kMany = int64_t{1} << 20;  // values, of which a sample says enough
 
-// By how many of so many samples the number below a rank, at such a part of all values, is most likely not wrong: three
-// standard deviations, and a few near the ends.
+// How far a sample's rank may be off at quantile `part`: three standard deviations, plus 16 for the ends.
 int64_t margin_of(double part, int64_t samples) {
     return static_cast<int64_t>(3 * std::sqrt(part * (1 - part) * static_cast<double>(samples))) + 16;
 }

@@ -22,7 +22,7 @@ def pack_elements_into_bits(original: Function) -> Function:
             try:
                 return kernels.pack_bits(np.ascontiguousarray(elements).view(elements.dtype.type), int(nbits))
             except ValueError:
-                pass  # an element does not fit, of which coremltools tells more
+                pass  # an element does not fit; coremltools has the error for it
         return original(elements, nbits)
 
     return accelerated

@@ -18,7 +18,7 @@ from ..tensors import PalettizedTensor
 Function = Callable[..., Any]
 _MODES = ("KMEANS", "UNIFORM", "UNIQUE")
 _EXACT_IN_FLOAT16 = 2048  # all whole numbers up to this are
-_ENOUGH_FOR_KMEANS1D = 10_000  # float16 weights, from which on coremltools tells one-dimensional tables
+_ENOUGH_FOR_KMEANS1D = 10_000  # float16 weights, from which on coremltools detects one-dimensional palettes
 
 
 def kmeans_lookup_table(original: Function) -> Function:

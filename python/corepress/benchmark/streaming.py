@@ -161,7 +161,7 @@ class _Sums:
 
 
 Progress = Callable[[int, int, str], None]
-"""Told the weights done, of how many, and the layer's name."""
+"""Called with the weights done, the weights in all, and the layer's name."""
 
 
 def stream(

@@ -11,7 +11,7 @@ Job = Callable[[], Any]
 
 
 # "wall" is what a user waits; "cpu" is the time that the threads of this process have run, together: on a machine that
-# others use too, it still tells how two jobs compare.
+# others use too, it still shows how two jobs compare.
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 

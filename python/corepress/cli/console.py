@@ -8,7 +8,7 @@ import sys
 
 _PLAIN = {"…": "...", "→": "->", **dict.fromkeys("─━═", "-"), **dict.fromkeys("│┃║", "|"), **dict.fromkeys("┼╪╇", "+")}
 _NAME = "corepress"
-_REPLACED = ("strict", "surrogateescape", "backslashreplace")  # what streams do that nobody told otherwise
+_REPLACED = ("strict", "surrogateescape", "backslashreplace")  # the defaults of standard streams
 
 
 def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:

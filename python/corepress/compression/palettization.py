@@ -379,7 +379,7 @@ def _groups_at_a_time(job: _Job, spec: Palettize) -> int:
     if not (contiguous_groups and alone):
         return 0
     size = job.array.size // groups
-    unit = 8 // gcd(8, size)  # the indices of so many groups fill whole bytes
+    unit = 8 // gcd(8, size)  # the indices of this many groups fill whole bytes
     few = max(1, tensor_base.PIECE // (unit * size)) * unit
     return few if few < groups else 0
 
@@ -442,7 +442,7 @@ def _extremes(values: NDArray[Any]) -> tuple[Any, Any]:
 
 
 def _counted_table(values: NDArray[Any], counts: NDArray[Any], nbits: int, num_threads: int) -> NDArray[Any]:
-    """The best table for distinct values of which each stands for many."""
+    """The optimal palette for distinct values with their frequencies."""
     entries = min(2**nbits, values.size)
     exact = values.astype(np.float64)[None]
     ((codes, centers, _),) = _core.kmeans1d(exact, counts[None].astype(np.float64), [entries], num_threads)
@@ -475,7 +475,7 @@ def _checked(
     weight: Any, importance: Any, spec: Palettize, num_threads: int, table: NDArray[Any] | None = None
 ) -> _Job:
     infinities = False
-    # Scalar k-means of alike weights sees every value and finds by itself what is not finite.
+    # Scalar k-means with equal importance sees every value and detects those that are not finite.
     plain = table is None and importance is None and not spec.enable_per_channel_scale
     if plain and spec.mode == "kmeans" and spec.cluster_dim == 1 and spec.nonfinite != "table":
         array = as_weight("palettize", weight)

@@ -117,7 +117,7 @@ class GroupedValues:
     def __init__(self, values: NDArray[Any], layout: _core.Layout, mask: NDArray[np.uint8]) -> None:
         self._values = values
         outer, count, run = layout
-        # Groups that stand one after another need not be looked for.
+        # Consecutive groups need no search.
         self._places = GroupPlaces(layout, mask) if outer > 1 else None
         self.sizes = np.zeros(count, np.int64)
         if self._places is None:
@@ -215,7 +215,7 @@ def magnitude_of_rank(pieces: Callable[[], Iterable[NDArray[Any]]], rank: int) -
 
 
 def chosen_bits(mask: NDArray[np.uint8], within: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Of a mask of `size` bits those that stand where another one has ones, packed."""
+    """The bits of a mask of `size` bits at the ones of another one, packed."""
     chosen = np.zeros(packed_size(_core.count_bits(within, size), 1), np.uint8)
     begin = 0
     for start in range(0, size, _PIECE):

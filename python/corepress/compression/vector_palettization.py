@@ -26,7 +26,7 @@ def palettize_vectors(
     num_threads: int,
     in_list: bool = False,
 ) -> list[PalettizedTensor]:
-    """Palettize arrays, contiguous and finite, as a spec with a `cluster_dim` above 1 says, by k-means or as they are.
+    """Palettize contiguous, finite arrays as a spec with `cluster_dim` above 1 says, by k-means or distinct vectors.
 
     Parameters
     ----------

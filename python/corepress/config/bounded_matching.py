@@ -54,7 +54,7 @@ class BoundedExpression:
         return len(name) in _Search(self, name).ends(self._tree, {0}, 0, 0)
 
     def leaf(self, node: Any, on: int, off: int) -> re.Pattern[str]:
-        """What matches the character that a node stands for, or the place; `on` and `off` are flags inside a group."""
+        """The matcher of a node for one character or position; `on` and `off` are flags inside a group."""
         key = (id(node), on, off)
         if key not in self._leaves:
             state, sequence = self._tree.state, _parser.SubPattern

@@ -13,7 +13,7 @@ from ..suggestions import suggestion
 
 FILE_SUFFIXES = (".yaml", ".yml", ".json")
 _MOST_DIGITS = 1_000  # of a whole number: Python's reading takes time with their square
-_MOST_VALUES = 1_000_000  # each as often as YAML's aliases have it stand somewhere
+_MOST_VALUES = 1_000_000  # counting each repetition by YAML's aliases
 _DEEPEST = 50
 
 

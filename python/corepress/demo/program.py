@@ -181,7 +181,7 @@ def _tensor(values: NDArray[Any]) -> Tensor:
 
 
 def _shaped(operand: Any) -> Any:
-    """An operand as the functions of `SHAPES` take it: shapes in the place of variables."""
+    """An operand as the functions of `SHAPES` take it: shapes in place of variables."""
     if isinstance(operand, Variable):
         return operand.shape
     if isinstance(operand, Sequence) and isinstance(operand[0], Variable):

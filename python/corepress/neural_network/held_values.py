@@ -11,7 +11,7 @@ from .byte_sources import Source
 _LARGE = 1 << 20  # bytes
 _READ_AT_ONCE = 1 << 22
 _MARK = b"corepress: values held in a file "
-# Their layers are told by the sizes of their values.
+# Their layers are recognized by the sizes of their values.
 _WHOLE = ("activation", "layerNormalization", "custom")
 
 

@@ -222,7 +222,7 @@ def _of_convolution(layer: Any, layer_type: str, params: Any) -> Iterator[LayerW
     shape = (outputs, inputs, *kernel)
     if params.isDeconvolution:
         shape = (inputs, outputs // groups, *kernel)
-        # With groups an entry of axis 1 stands for several output channels, and Core ML takes a scale for each or one.
+        # With groups an entry of axis 1 covers several output channels, and Core ML accepts a scale for each or one.
         axis = 1 if groups == 1 else None
     if params.HasField("weights"):
         yield LayerWeight(layer, layer_type, "weights", params.weights, tuple(map(int, shape)), axis)

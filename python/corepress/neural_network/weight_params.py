@@ -166,7 +166,7 @@ def decoded_pieces(
 def _decoder(
     params: Any, shape: tuple[int, ...], channel_axis: int | None, num_threads: int | None
 ) -> tuple[Callable[[int, int], NDArray[np.float32]], int]:
-    """What decodes a range of a weight's elements, and how many stand together in a channel."""
+    """A function that decodes a range of a weight's elements, and the length of a channel's runs."""
     kind = kind_of(params)
     if kind in ("quantized", "int8"):
         codes, encoded = read_codes(params, shape, channel_axis)

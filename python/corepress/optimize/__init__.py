@@ -1,1 +1,1 @@
-"""Stands in for ``coremltools.optimize``; see `corepress.optimize.coreml`."""
+"""Replacement for ``coremltools.optimize``; see `corepress.optimize.coreml`."""

@@ -1,7 +1,7 @@
-"""Slow, obvious versions of the kernels in NumPy and plain Python; tests compare the native ones with them.
+"""Slow, straightforward versions of the kernels in NumPy and plain Python; tests compare the native ones with them.
 
-Where a kernel promises bits (codes, scales, zero points, masks, packed bytes, decompressed arrays), these give the same
-bits. Each function takes one block or one group: dividing a tensor is the caller's business.
+Where a kernel promises exact bits (codes, scales, zero points, masks, packed bytes, decompressed arrays), these give
+the same bits. Each function takes one block or one group; callers divide tensors.
 """
 
 from .affine import choose_scale, dequantize, dequantize_blocks, quantize

@@ -1,4 +1,4 @@
-"""Values at even distances: ``scale * code + bias`` in float32, codes found in float64."""
+"""Evenly spaced values: ``scale * code + bias`` in float32, with codes found in float64."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 def choose_even_steps(
     values: NDArray[np.float32], nbits: int, *, symmetric: bool
 ) -> tuple[np.float32, np.float32] | None:
-    """Return scale and bias for one group of finite values, or None if what codes stand for would be infinite.
+    """Return scale and bias for one group of finite values, or None if decoded values would be infinite.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def choose_even_steps(
     nbits : int
         1 to 8; 2 to 8 if symmetric.
     symmetric : bool
-        Whether the middle code stands for zero.
+        Whether the middle code represents zero.
     """
     lowest, highest = float(values.min()) + 0.0, float(values.max()) + 0.0
     most, half = 2**nbits - 1, 2 ** (nbits - 1)
@@ -43,7 +43,7 @@ def encode_even_steps(
 
 
 def decode_even_steps(codes: NDArray[Any], scale: np.float32, bias: np.float32) -> NDArray[np.float32]:
-    """Return what codes (uint8 or int8) stand for, rounded after the multiplication and after the addition."""
+    """Return the values of codes (uint8 or int8), rounded after the multiplication and after the addition."""
     with np.errstate(over="ignore", invalid="ignore"):
         values = codes.astype(np.float32) * np.float32(scale) + np.float32(bias)
     return np.where(np.isnan(values), np.float32(np.nan), values)

@@ -68,7 +68,7 @@ def _error(values: NDArray[Any], table: NDArray[Any]) -> float:
 
 
 def look_up(codes: NDArray[np.uint8], lut: NDArray[Any]) -> NDArray[Any]:
-    """Return the entries that the codes stand for."""
+    """Return the entries of the codes."""
     return lut[codes]
 
 
@@ -89,7 +89,7 @@ def block_parameters(parameters: NDArray[Any], shape: tuple[int, ...]) -> NDArra
 
 
 def look_up_groups(codes: NDArray[np.uint8], lut: NDArray[Any]) -> NDArray[Any]:
-    """Return the entries that codes stand for, each in the table of its group.
+    """Return the entries of the codes, each from the table of its group.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ def magnitude_of_sparsity(weight: NDArray[Any], target_sparsity: float) -> float
     weight : numpy.ndarray of float16 or float32
         Any shape.
     target_sparsity : float
-        Fraction s in [0, 1]. 0 gives 0: only zeros go; 1 gives infinity: everything goes.
+        Fraction s in [0, 1]. 0 gives 0: only zeros are removed; 1 gives infinity: everything is.
     """
     if target_sparsity == 0 or weight.size == 0:
         return 0.0
@@ -34,16 +34,16 @@ def magnitude_mask(weight: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
 
 
 def n_m_mask(weight: NDArray[Any], n_m_ratio: tuple[int, int], dim: int) -> NDArray[np.bool_]:
-    """Return what stays when of every m consecutive weights along an axis the n of smallest magnitude go.
+    """Return the mask of survivors when the n smallest of every m consecutive weights along an axis are removed.
 
     Parameters
     ----------
     weight : numpy.ndarray of float16 or float32
         Any shape.
     n_m_ratio : tuple of int
-        n and m. Of equal magnitudes the first goes first.
+        n and m. Among equal magnitudes the first is removed first.
     dim : int
-        The axis. Its end is filled up with zeros, which are the first to go.
+        The axis. It is padded with zeros, which are removed first.
     """
     n, m = n_m_ratio
     lines = np.moveaxis(np.abs(weight), dim, -1)

@@ -55,6 +55,6 @@ def round_to(values: ArrayLike, dtype: Any) -> NDArray[Any]:
 
 
 def step(value: Any, steps: int) -> Any:
-    """Return the number of its format so many places above a positive one."""
+    """Return the number of the same format `count` places above a positive one."""
     pattern = np.array([value]).view(f"i{value.dtype.itemsize}")
     return (pattern + np.array(steps, pattern.dtype)).view(value.dtype)[0]

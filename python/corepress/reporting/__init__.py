@@ -1,1 +1,1 @@
-"""What the formats, the shell, the demo and the benchmark share to say what was done."""
+"""Output helpers that the formats, the shell, the demo and the benchmark share."""

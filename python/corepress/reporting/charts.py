@@ -1,4 +1,4 @@
-"""What all pictures have in common; matplotlib is loaded by the first."""
+"""Shared plot helpers; matplotlib is imported on first use."""
 
 from __future__ import annotations
 

@@ -15,13 +15,13 @@ def to_json(values: Mapping[str, Any]) -> str:
     Parameters
     ----------
     values : dict
-        Plain values; NaN and infinity have no place in JSON and are an error.
+        Plain values; NaN and infinity do not exist in JSON and are an error.
     """
     return json.dumps({"schema": SCHEMA, **values}, indent=2, allow_nan=False)
 
 
 def from_json(text: str) -> dict[str, Any]:
-    """The values of a document.
+    """Parse a document.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def from_json(text: str) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If it is no such document, or one of another schema.
+        If it is not such a document, or has another schema.
     """
     values = json.loads(text)
     schema = values.pop("schema", None) if isinstance(values, dict) else None

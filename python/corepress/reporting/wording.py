@@ -1,4 +1,4 @@
-"""Numbers and names in words for people."""
+"""Numbers and names formatted for people."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def format_decibels(value: float | None) -> str:
 
 
 def shorten(name: str, length: int) -> str:
-    """A name of at most so many characters; what is left out of its middle is an ellipsis."""
+    """Shorten a name to `length` characters, with an ellipsis in place of its middle."""
     if len(name) <= length:
         return name
     tail = (length - 1) // 2
@@ -36,7 +36,7 @@ def shorten(name: str, length: int) -> str:
 
 
 def shorten_alike(names: Sequence[str], length: int) -> list[str]:
-    """Names of about so many characters, without the end that all share."""
+    """Shorten names to about `length` characters, without the ending that they share."""
     shared = 0
     while len({name[-shared - 1 :] for name in names}) == 1 and all(len(name) > shared + 1 for name in names):
         shared += 1

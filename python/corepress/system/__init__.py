@@ -1,4 +1,4 @@
-"""What differs by operating system, and only here: one class a system, with what any of them can in `base`.
+"""Everything that differs between operating systems: one class per system, with common behaviour in `base`.
 
 Callers ask ``system.current``; tests put another system in its place.
 """

@@ -1,4 +1,4 @@
-"""What every system can, and how it is done where nothing better is known."""
+"""What every system can do, with default implementations."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _Result = TypeVar("_Result")
 
 
 class System:
-    """An operating system; a class derived from it knows one better.
+    """An operating system; derived classes specialize it.
 
     Attributes
     ----------
     device_folders : tuple of str
-        How absolute paths begin that stand for devices or open files.
+        Prefixes of absolute paths that denote devices or open files.
     library_names : tuple of str
-        What the shared library with the functions of ``corepress.h`` may be called.
+        Possible names of the shared library with the functions of ``corepress.h``.
     removes_open_files : bool
-        Whether a file that is open can be removed or renamed, and a folder that holds one.
+        Whether an open file, or a folder that contains one, can be removed or renamed.
     """
 
     device_folders: tuple[str, ...] = ()
@@ -35,15 +35,15 @@ class System:
     # --- files and folders ---
 
     def flush(self, descriptor: int) -> None:
-        """Wait until what was written to a file is on the disk itself."""
+        """Flush what was written to a file to the disk itself."""
         os.fsync(descriptor)
 
     def begin_flush(self, descriptor: int) -> None:
-        """Have what was written to a file go to the disk, so that little is left for `flush`."""
+        """Start writing a file's data to the disk, so that little is left for `flush`."""
         os.fsync(descriptor)
 
     def sync(self, path: Path) -> None:
-        """Wait until a file or, where that can be asked for, a folder is on the disk."""
+        """Flush a file or, where possible, a folder to the disk."""
         raise NotImplementedError
 
     def lock(self, descriptor: int) -> bool | None:
@@ -55,7 +55,7 @@ class System:
         return True
 
     def exchange(self, first: Path, second: Path) -> bool:
-        """Let two files or folders take each other's names at one instant; False where that cannot be."""
+        """Exchange the names of two files or folders atomically; False if that is not possible."""
         return False
 
     def rename(self, source: Path, target: Path) -> None:
@@ -63,11 +63,11 @@ class System:
         os.rename(source, target)
 
     def replace(self, source: Path, target: Path) -> None:
-        """Rename a file, in the place of another if there is one."""
+        """Rename a file, replacing another if there is one."""
         os.replace(source, target)
 
     def remove_tree(self, path: Path) -> None:
-        """Remove a folder and all that is in it, what may only be read included."""
+        """Remove a folder and everything in it, including read-only files."""
         for folder, _, names in os.walk(path):
             os.chmod(folder, stat.S_IRWXU)
             self.make_removable(os.path.join(folder, name) for name in names)
@@ -75,24 +75,24 @@ class System:
             shutil.rmtree(path)
 
     def make_removable(self, paths: Iterable[str]) -> None:
-        """Let files be removed from a folder that may be written to."""
+        """Make files in a writable folder removable."""
 
     def copy_file(self, source: Path, target: Path) -> None:
-        """Copy the content of a file to a name that is free, without a second copy on the disk where that can be."""
+        """Copy the content of a file to a free name, sharing its blocks on the disk where possible."""
         shutil.copyfile(source, target)
 
     def copy_range(
         self, source: int, target: int, start: int, end: int, *, at_once: int, before_each: Callable[[], object]
     ) -> int:
-        """Append a part of an open file to another, inside the system: up to where it came, which may be `start`."""
+        """Append a part of an open file to another, inside the kernel; return how far it came, which may be `start`."""
         return start
 
     def link_like(self, source: Path, target: Path) -> None:
-        """Make a symbolic link with the text of another, or a copy of its file where links cannot be made."""
+        """Create a symbolic link with the same target as another, or a copy of its file if links cannot be created."""
         target.symlink_to(os.readlink(source), target_is_directory=source.is_dir())
 
     def is_same(self, first: Path, second: Path) -> bool:
-        """Whether two names are of one file or folder that exists."""
+        """Whether two names refer to the same existing file or folder."""
         try:
             found, other = os.stat(first), os.stat(second)
         except OSError:
@@ -102,24 +102,24 @@ class System:
         return os.path.realpath(first) == os.path.realpath(second)  # a file system that does not number its files
 
     def is_inside(self, path: Path, folder: Path) -> bool:
-        """Whether a path, which need not exist, leads to a folder or into it, however both are written."""
+        """Whether a path, which need not exist, is a folder or inside it, however both are written."""
         resolved = Path(os.path.realpath(path))
         if resolved.is_relative_to(os.path.realpath(folder)):
             return True
         return any(self.is_same(each, folder) for each in (resolved, *resolved.parents))
 
     def is_name(self, name: str) -> bool:
-        """Whether a part of a path can be the name of a file in its folder and means nothing else."""
+        """Whether a part of a path can only be the name of a file in its folder."""
         return True
 
     # --- processes ---
 
     def take(self, queue: SimpleQueue[_Result]) -> _Result:
-        """The next of a queue, waiting so that Ctrl-C ends it."""
+        """The next item of a queue; Ctrl-C ends the wait."""
         return queue.get()
 
     def peak_memory(self) -> int | None:
-        """Bytes of the largest resident memory of this process so far; None where the system does not tell."""
+        """Largest resident memory of this process so far, in bytes; None if the system does not report it."""
         return None
 
     @property
@@ -128,11 +128,11 @@ class System:
         return False
 
     def forget_peak(self) -> None:
-        """Have `peak_memory` begin anew, after giving memory back that is held for reuse."""
+        """Reset `peak_memory`, after releasing memory that is held for reuse."""
         raise NotImplementedError
 
     def resident_memory(self) -> int:
-        """Bytes of the resident memory of this process; where `measures_peaks`."""
+        """Resident memory of this process in bytes; only if `measures_peaks`."""
         raise NotImplementedError
 
     # --- machines ---
@@ -142,16 +142,16 @@ class System:
         return os.cpu_count() or 1
 
     def cpu_name(self) -> str:
-        """The processor as it calls itself, or its architecture where it does not."""
+        """The name of the processor, or its architecture if it has none."""
         return platform.processor() or platform.machine()
 
     def memory_bytes(self) -> int | None:
-        """Memory of the machine, or None where the system does not tell."""
+        """Memory of the machine, or None if the system does not report it."""
         return None
 
 
 def written_text(path: Path) -> str | None:
-    """A short text of the system's; None where there is no such file."""
+    """The content of a short system file; None if there is no such file."""
     with contextlib.suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace")
     return None

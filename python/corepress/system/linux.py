@@ -1,4 +1,4 @@
-"""Linux: atomic exchanges, copies inside the kernel, and what ``/proc`` tells."""
+"""Linux: atomic exchanges, copies inside the kernel, and information from ``/proc``."""
 
 from __future__ import annotations
 
@@ -96,5 +96,5 @@ class Linux(Posix):
 
 
 def _status_bytes(key: str) -> int:
-    """A quantity of ``/proc/self/status`` in bytes; OSError or LookupError where it is not given."""
+    """A quantity of ``/proc/self/status`` in bytes; OSError or LookupError if it is missing."""
     return 1024 * int(_STATUS.read_text(encoding="ascii", errors="replace").split(f"\n{key}:")[1].split()[0])

@@ -1,4 +1,4 @@
-"""Windows: open files have their names for as long as they are open, folders cannot be flushed, signals are few."""
+"""Windows: open files cannot be renamed, folders cannot be flushed, and there are few signals."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ class Windows(System):
         _patiently(os.rename, source, target)
 
     def replace(self, source: Path, target: Path) -> None:
-        """See `System.replace`; a target that may only be read is replaced as on other systems."""
+        """See `System.replace`; a read-only target is replaced as on other systems."""
         if target.exists():
             self.make_removable([str(target)])
         _patiently(os.replace, source, target)
 
     def make_removable(self, paths: Iterable[str]) -> None:
-        """See `System.make_removable`: files that may only be read cannot be removed."""
+        """See `System.make_removable`: read-only files cannot be removed."""
         for path in paths:
             if not os.path.islink(path):
                 os.chmod(path, stat.S_IWRITE | stat.S_IREAD)
@@ -89,7 +89,7 @@ class Windows(System):
             self.copy_file(source, target)
 
     def is_name(self, name: str) -> bool:
-        """See `System.is_name`: names of devices, drives and streams are none."""
+        """See `System.is_name`: names of devices, drives and streams are not."""
         stem = name.partition(".")[0].rstrip(" ").upper()
         return not (_FORBIDDEN & set(name) or name.endswith((".", " ")) or stem in _RESERVED)
 

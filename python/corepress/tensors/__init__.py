@@ -1,4 +1,4 @@
-"""Compressed tensors: what the kernels produce and what files store. They know no verb and no file."""
+"""Compressed tensors: what the kernels produce and what files store. Nothing here knows a verb or a file."""
 
 from .forms import (
     QUANTIZED_DTYPES,

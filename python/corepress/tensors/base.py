@@ -59,14 +59,14 @@ def pack_ones(ones: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def _is_same(first: Any, second: Any) -> bool:
-    """Whether two fields hold the same, arrays bit by bit."""
+    """Whether two fields have the same value, arrays compared bit by bit."""
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
         return same_bits(first, second)
     return type(first) is type(second) and bool(first == second)
 
 
 def packed_part(data: NDArray[np.uint8], nbits: int, start: int, stop: int) -> NDArray[np.uint8]:
-    """Packed elements `start` to `stop`: a view where they begin with a byte, otherwise packed anew."""
+    """Packed elements `start` to `stop`: a view if they begin at a byte, otherwise packed again."""
     skipped = start % 8 if start * nbits % 8 else 0
     part = data[(start - skipped) * nbits // 8 : packed_size(stop, nbits)]
     if not skipped:
@@ -79,7 +79,7 @@ def packed_part(data: NDArray[np.uint8], nbits: int, start: int, stop: int) -> N
 
 
 def entries_part(parameters: NDArray[Any], axis: int, length: int, start: int, stop: int) -> NDArray[Any]:
-    """The parameters of entries `start` to `stop` of an axis of `length`, along which they stand for equal blocks."""
+    """The parameters of entries `start` to `stop` of an axis of `length`, along which they apply to equal blocks."""
     block = length // parameters.shape[axis]
     before = (slice(None),) * axis
     if start % block == stop % block == 0 or start // block == (stop - 1) // block:
@@ -90,14 +90,14 @@ def entries_part(parameters: NDArray[Any], axis: int, length: int, start: int, s
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """Where the values of a sparse tensor stand: what a compressed tensor of such values needs to find their blocks.
+    """The positions of a sparse tensor's values: a compressed tensor of such values needs them to find their blocks.
 
     Attributes
     ----------
     shape : tuple of int
         Shape of the sparse tensor.
     mask : numpy.ndarray of uint8
-        One bit per element in row-major order, least significant bit first; 1 where a value stands.
+        One bit per element in row-major order, least significant bit first; 1 where there is a value.
     count : int
         Number of values.
     """
@@ -115,7 +115,7 @@ class Support:
         object.__setattr__(self, "count", _core.count_bits(self.mask, prod(self.shape)))
 
     def same_as(self, other: Support | None) -> bool:
-        """Whether values stand at the same places."""
+        """Whether values are at the same positions."""
         return other is self or (
             other is not None and self.shape == other.shape and np.array_equal(self.mask, other.mask)
         )
@@ -129,9 +129,9 @@ class Support:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CompressedTensor(ABC):
-    """What every compressed tensor has.
+    """The interface of every compressed tensor.
 
-    Two are equal if they are of one class and all they hold is the same, arrays bit by bit.
+    Two are equal if they have the same class and store the same data, arrays compared bit by bit.
 
     Attributes
     ----------
@@ -159,7 +159,7 @@ class CompressedTensor(ABC):
         ----------
         out : numpy.ndarray, optional
             C-contiguous, aligned, writable array of this tensor's shape and dtype to decompress into; or an object
-            that gives such memory by the buffer protocol or DLPack. It must not share memory with this tensor.
+            that exports such memory by the buffer protocol or DLPack. It must not share memory with this tensor.
         num_threads : int, optional
             Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
@@ -211,7 +211,7 @@ class CompressedTensor(ABC):
     def _settle(self, *wholes: str, optional: tuple[str, ...] = (), **arrays: Dtypes) -> None:
         """Check the types of fields: make the shape and `wholes` int, and `arrays` contiguous. `optional` may be None.
 
-        Compressed tensors in the place of arrays are left unchanged.
+        Compressed tensors in place of arrays are left unchanged.
         """
         owner = type(self).__name__
         object.__setattr__(self, "shape", as_shape(owner, self.shape))
@@ -282,7 +282,7 @@ def pieces(
     Parameters
     ----------
     tensors : sequence of numpy.ndarray or CompressedTensor
-        One that is small enough is yielded itself; arrays must be contiguous.
+        Small enough ones are yielded whole; arrays must be contiguous.
     most : int, optional
         Elements of a part, `PIECE` by default; what must stay together may have more.
     together : sequence of int, optional
@@ -305,7 +305,7 @@ def decoded_pieces(
     num_threads: int | None = None,
     together: Sequence[int] | None = None,
 ) -> Iterator[tuple[NDArray[Any], ...]]:
-    """The same, decompressed: the whole of none needs to be in memory."""
+    """The same, decompressed; none of them has to be in memory completely."""
     for parts in pieces(tensors, together=together):
         yield tuple(
             part.dense(num_threads=num_threads) if isinstance(part, CompressedTensor) else part for part in parts

@@ -1,7 +1,7 @@
-"""Parameters that stand for blocks of a tensor: Core ML's block rule, for tables and scales alike.
+"""Block-wise parameters: how scales and palettes (lookup tables, LUTs) broadcast over a tensor, by Core ML's rule.
 
-A parameter with `counts[d]` entries along an axis of length `shape[d]` divides it into as many equal blocks, and
-element i takes entry ``i // (shape[d] // counts[d])``.
+A parameter with `counts[d]` entries along an axis of length `shape[d]` divides it into that many equal blocks, and
+element i uses entry ``i // (shape[d] // counts[d])``.
 """
 
 from __future__ import annotations
@@ -78,17 +78,17 @@ def shift_scale(data: NDArray[Any], scale: NDArray[Any], zero_point: NDArray[Any
 
 
 def spread(parameters: NDArray[Any]) -> NDArray[Any]:
-    """View parameters with an axis of length 1 after each of their own: that broadcasts against `blocks`."""
+    """View parameters with an axis of length 1 after each axis, to broadcast against `blocks`."""
     return parameters.reshape([length for count in parameters.shape for length in (count, 1)])
 
 
 def blocks(array: NDArray[Any], counts: Counts) -> NDArray[Any]:
-    """View a contiguous array with two axes for each of its own: blocks, and elements of a block."""
+    """View a contiguous array with two axes for each axis: blocks, and elements of a block."""
     pairs = zip(array.shape, counts, strict=True)
     return array.reshape([length for size, count in pairs for length in (count, size // count)])
 
 
 def folds(shape: tuple[int, ...], lut_shape: tuple[int, ...], scale_shape: tuple[int, ...], size: int) -> bool:
-    """Whether tables with the scale multiplied in are scalar and not larger than the `size` weights they stand for."""
+    """Whether tables with the scale multiplied in are scalar and not larger than their `size` weights."""
     grid = common_grid(shape, lut_shape[:-2], scale_shape)
     return lut_shape[-1] == 1 and prod(grid) * lut_shape[-2] <= max(size, 1 << 16)

@@ -1,4 +1,4 @@
-"""The compressed tensors: what kernels produce and what the Core ML side stores. The only types both halves know.
+"""The compressed tensors: what kernels produce and what the Core ML side stores. Only these types are shared by both.
 
 Joint forms nest: the table of a palettized tensor may be a quantized tensor, the data of a quantized tensor a
 palettized one, and the values of a sparse tensor may be either.
@@ -50,10 +50,10 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PalettizedTensor(CompressedTensor):
-    """Indices into one table of values, or of vectors of values, per group.
+    """Indices into a palette (lookup table, LUT) of values, or of vectors of values, per group.
 
-    Element `i` of a group decodes to that group's `lut[..., code[i], 0]`, times its `scale` if there are scales. A code
-    of a table of vectors stands for `cluster_dim` consecutive elements along `vector_axis`, component c for the c-th of
+    Element `i` of a group decodes to that group's `lut[..., code[i], 0]`, times its `scale` if there are scales. With a
+    palette of vectors, a code encodes `cluster_dim` consecutive elements along `vector_axis`, component c the c-th of
     them.
 
     Attributes
@@ -63,19 +63,18 @@ class PalettizedTensor(CompressedTensor):
     indices : numpy.ndarray of uint8
         Codes of `nbits` bits each, packed in row-major order, least significant bit first, no padding between rows.
     lut : numpy.ndarray or QuantizedTensor
-        Table, of the weight's dtype; int8 or uint8 where codes of a quantized tensor are palettized. Shape: the number
-        of groups along each weight axis, then ``2**nbits``, then `cluster_dim`. Ascending along the entries, vectors
-        component by component; entries that no weight uses repeat the largest. A quantized table decodes to such an
-        array.
+        The palettes, in the weight's dtype; int8 or uint8 if codes of a quantized tensor are palettized. Shape: the
+        number of groups along each weight axis, then ``2**nbits``, then `cluster_dim`. Entries are sorted, vectors
+        component by component; unused entries repeat the largest. A quantized palette decodes to such an array.
     nbits : int
         Bits per code: 1, 2, 3, 4, 6 or 8.
     vector_axis : int or None
-        Axis along which the elements of a vector stand; None for a table of values.
+        Axis that vectors run along; None for a palette of values.
     scale : numpy.ndarray or None
-        Factors of the decoded entries, of their dtype, one axis per weight axis: as many as blocks along each. From
-        per-channel scaling one per output channel, and 1 along the other axes.
+        Factors of the decoded entries, in their dtype, with one axis per weight axis and one entry per block along
+        each. Per-channel scaling gives one per output channel, and 1 along the other axes.
     support : Support or None
-        Of the values of a sparse tensor, where they stand: groups and blocks then divide ``support.shape``.
+        For the values of a sparse tensor, their positions: groups and blocks then divide ``support.shape``.
     """
 
     indices: NDArray[np.uint8]
@@ -131,7 +130,7 @@ class PalettizedTensor(CompressedTensor):
 
     @property
     def full_shape(self) -> tuple[int, ...]:
-        """What groups and blocks divide: the shape, or of values of a sparse tensor that tensor's."""
+        """The shape that groups and blocks divide: its own, or that of the sparse tensor whose values it stores."""
         return self.shape if self.support is None else self.support.shape
 
     @property
@@ -146,7 +145,7 @@ class PalettizedTensor(CompressedTensor):
 
     @property
     def cluster_dim(self) -> int:
-        """Elements of the weight that one code stands for."""
+        """Elements of the weight that one code encodes."""
         return int(self.lut.shape[-1])
 
     @property
@@ -255,7 +254,7 @@ class QuantizedTensor(CompressedTensor):
         Shape of the decompressed array.
     data : numpy.ndarray of uint8, or PalettizedTensor
         Codes in row-major order, packed, least significant bit first; for 8-bit types one byte each. int4 is two's
-        complement. A palettized tensor decodes to 8-bit codes: its table holds int8 or uint8.
+        complement. A palettized tensor decodes to 8-bit codes: its palette is int8 or uint8.
     scale : numpy.ndarray
         Scales in the weight's dtype and rank; along each axis one entry per block.
     zero_point : numpy.ndarray or None
@@ -265,7 +264,7 @@ class QuantizedTensor(CompressedTensor):
     quantized_dtype : str
         ``"int8"``, ``"uint8"``, ``"int4"`` or ``"uint4"``.
     support : Support or None
-        Of the values of a sparse tensor, where they stand: blocks then divide ``support.shape``.
+        For the values of a sparse tensor, their positions: blocks then divide ``support.shape``.
     """
 
     data: NDArray[np.uint8] | PalettizedTensor
@@ -321,7 +320,7 @@ class QuantizedTensor(CompressedTensor):
 
     @property
     def full_shape(self) -> tuple[int, ...]:
-        """What blocks divide: the shape, or of values of a sparse tensor that tensor's."""
+        """The shape that blocks divide: its own, or that of the sparse tensor whose values it stores."""
         return self.shape if self.support is None else self.support.shape
 
     @property
@@ -404,7 +403,7 @@ class QuantizedTensor(CompressedTensor):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SparseTensor(CompressedTensor):
-    """The values that survive, and a bit mask of where they stand; everything else is zero.
+    """The values that survive, and a bit mask of their positions; everything else is zero.
 
     Attributes
     ----------

@@ -138,7 +138,7 @@ def _depths(data: bytes, descriptor: Any) -> Iterator[int]:
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """A number of at most 10 bytes, and where the next stands."""
+    """A number of at most 10 bytes, and the position after it."""
     value = 0
     for index, byte in enumerate(data[place : place + 10]):
         value |= (byte & 0x7F) << 7 * index

@@ -166,7 +166,7 @@ def require_regular(path: Path) -> None:
     if is_link and not os.path.exists(real):
         raise FormatError(
             f"{path}: a symbolic link to {os.readlink(path)}, which does not exist; "
-            "fetch what it stands for, or copy the package with its links followed"
+            "fetch the file it points to, or copy the package with its links followed"
         )
     if not stat.S_ISREG(os.stat(real).st_mode) or (is_link and real.startswith(system.current.device_folders)):
         raise FormatError(f"{path}: {f'a symbolic link to {real}, ' if is_link else ''}neither a file nor a directory")

@@ -97,7 +97,7 @@ class PackageWriter:
         Raises
         ------
         SourceChangedError
-            If a file of the source is not as it was when the package was opened.
+            If a file of the source changed after the package was opened.
         """
         self._copy_rest()
         self.source.snapshot.require_unchanged()

@@ -99,7 +99,7 @@ _SCHEMA = {
     "LongInts": "repeated int64 values = 1",
     "Doubles": "repeated double values = 1",
     "Bytes": "bytes values = 1",
-    # A model with its maps outside of programs, whose order in a file means nothing.
+    # A model with its maps outside of programs, whose order in a file has no meaning.
     "DescribedModel": """
         Description description = 2
         WrappedDescribedPipeline pipelineClassifier = 200

@@ -2,7 +2,7 @@
 
 `check` and `check_steps` refuse what a specification version cannot express, `lower` turns a compressed tensor into an
 operation or a chain of them, `lift` does the reverse for each operation. All are pure functions. A further form gets
-its functions here, in a module of its own or next to its siblings, and an entry in the tables.
+its functions here, in a separate module or next to its siblings, and an entry in the tables.
 """
 
 from __future__ import annotations

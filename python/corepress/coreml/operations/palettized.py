@@ -30,7 +30,7 @@ from .limits import require_small_tables
 __all__ = ["LUT_TO_DENSE", "LUT_TO_SPARSE"]
 
 
-# A code of one bit stands for a whole vector: without a limit, a small file could ask for all memory.
+# A code of one bit encodes a whole vector: without a limit, a small file could ask for all memory.
 _LONGEST_VECTOR = 256
 MOST_WEIGHTS_PER_BYTE = 8 * _LONGEST_VECTOR
 

@@ -495,7 +495,7 @@ def weights_of(program: Program) -> list[Weight]:
 
 def _find_originals(definitions: list[Definition]) -> None:
     """Find definitions that share their storage: they use the same blobs, and are built on definitions that do."""
-    # What a definition builds on stands before it and is told by its original, so that long chains cost no more.
+    # What a definition builds on comes before it and is identified by its original, so that long chains cost no more.
     originals: dict[Hashable, Definition] = {}
     in_files: set[Definition] = set()
     for definition in definitions:

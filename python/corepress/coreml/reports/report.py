@@ -64,7 +64,7 @@ class WeightRecord(ChangeRecord):
     def from_dict(cls, values: dict[str, Any]) -> WeightRecord:
         """The reverse of `to_dict`."""
         values = dict(values)
-        del values["position_table"]  # told by the name
+        del values["position_table"]  # derived from the name
         if values.pop("lossless"):
             values["snr_db"] = math.inf
         return cls(**{**values, "consumers": tuple(values["consumers"]), "shape": tuple(values["shape"])})

@@ -37,7 +37,7 @@ class Outcome:
     snr_db: float | None = None
 
 
-Work = Callable[[int], Outcome]  # given the number of threads to use; it may run beside others
+Work = Callable[[int], Outcome]  # given the number of threads to use; it may run at the same time as others
 Decide = Callable[[Program, ValueReader, Weight], Work]
 
 

@@ -49,7 +49,7 @@ class PeerDecisions(Decisions):
     Parameters
     ----------
     function : {"palettize_weights", "linear_quantize_weights", "prune_weights"}
-        Whose config it is.
+        The function that the config is for.
     config : coremltools.optimize.coreml.OptimizationConfig
         The config.
     joint_compression : bool
@@ -58,7 +58,7 @@ class PeerDecisions(Decisions):
     Attributes
     ----------
     program : Program
-        The program, after the run as it was written.
+        The program; after the run, as it was written.
     """
 
     program: Program
@@ -66,18 +66,18 @@ class PeerDecisions(Decisions):
     def __init__(self, function: str, config: Any, joint_compression: bool) -> None:
         super().__init__(as_config(config, joint_compression=joint_compression), strict=False)
         self._function, self._given = function, config
-        self._kept: dict[Weight, tuple[str, BaseException | None]] = {}  # why, and what that was told by
+        self._kept: dict[Weight, tuple[str, BaseException | None]] = {}  # the reason, and the exception that gave it
         self._decided: dict[Weight, bool] = {}  # and whether it was stored compressed before
         self._lock = threading.Lock()
 
     def prepare(self, program: Program) -> None:
-        """Look at the program as a whole: every constant's consumers must agree."""
+        """Check the program as a whole: every constant's consumers must agree."""
         self.program = program
         for definition in program.definitions:
             self._require_agreement(definition)
 
     def decide(self, weight: Weight) -> Decision:
-        """What to do to a weight; raises `Skip` if nothing is."""
+        """The decision for a weight; raises `Skip` if it is left unchanged."""
         try:
             chosen = select(self._config, weight).steps
         except Skip as reason:
@@ -99,7 +99,7 @@ class PeerDecisions(Decisions):
         return replace(decision, steps=tuple(map(self._on_copies, decision.steps)))
 
     def resolve(self, step: Spec, weight: Weight) -> Spec:
-        """A step with axes filled in; a weight that is called by its name may be pruned in groups whoever uses it."""
+        """A step with axes filled in; a weight configured by name may be pruned in groups whatever its consumers."""
         if isinstance(step, Prune) and step.is_structured and _name_of(weight.first) in self._given.op_name_configs:
             rank = len(weight.first.shape)
             if step.axis >= rank:
@@ -109,7 +109,7 @@ class PeerDecisions(Decisions):
         return super().resolve(step, weight)
 
     def _on_copies(self, step: Spec) -> Spec:
-        """A step whose `lut_function` is called as by coremltools: with an array of its own, and by one thread."""
+        """A step whose `lut_function` is called as by coremltools: with its own copy of the array, from one thread."""
         if not isinstance(step, Palettize) or step.lut_function is None:
             return step
         lut_function = step.lut_function
@@ -121,17 +121,17 @@ class PeerDecisions(Decisions):
         return replace(step, lut_function=on_copy)
 
     def require_smaller(self, weight: Weight, nbytes: int) -> None:
-        """Store what becomes larger too, as coremltools does."""
+        """Accept weights that become larger, as coremltools does."""
 
     def kept(self, weight: Weight, reason: Skip) -> Exception:
-        """Note why a weight that the config means has to be kept."""
+        """Record why a weight that the config selects is left unchanged."""
         if not reason.expected:
             with self._lock:
                 self._kept[weight] = str(reason), reason.__cause__
         return reason
 
     def new_names(self) -> Iterator[NewName]:
-        """The names that coremltools gives to what is compressed, once all work is done."""
+        """The names that coremltools gives to compressed weights, once all work is done."""
         suffix = _SUFFIXES[self._function]
         for weight, was_compressed in self._decided.items():
             # In a joint form it is an operand that gets the suffix, unless zeros are taken out of all that is stored.
@@ -142,7 +142,7 @@ class PeerDecisions(Decisions):
                 yield NewName(definition, suffix + _SCALED, suffix) if scaled else NewName(definition, suffix)
 
     def messages(self) -> list[str]:
-        """coremltools' warnings of weights that are kept."""
+        """coremltools' warnings about weights that are left unchanged."""
         order = {weight: index for index, weight in enumerate(self._decided)}
         kept = sorted(self._kept.items(), key=lambda pair: order.get(pair[0], -1))
         return [message for weight, why in kept for message in self._messages_of(weight, *why)]
@@ -165,11 +165,11 @@ class PeerDecisions(Decisions):
         return [f"Can't perform {noun}: {reason}", f"Cannot perform {noun} on {name}. Skipped this op."]
 
     def _config_of(self, weight: Weight) -> Any:
-        """The op config of a weight that is meant by one."""
+        """The op config of a weight, if one selects it."""
         return next(config for each in weight.definitions for config in self._configs_of(each))
 
     def _configs_of(self, definition: Definition) -> list[Any]:
-        """The op configs of a constant's consumers, or the one that is given for its name."""
+        """The op configs of a constant's consumers, or the one for its name."""
         by_name, by_type = self._given.op_name_configs, self._given.op_type_configs
         for name in (_name_of(definition), definition.output_name):
             if name in by_name:
@@ -197,7 +197,7 @@ class PeerDecisions(Decisions):
                 )
 
     def _require_version(self, given: Any, version: int) -> None:
-        """Refuse what needs iOS 18 in coremltools' words."""
+        """Refuse what needs iOS 18, with coremltools' message."""
         if version >= IOS18:
             return
         what, granularity = None, getattr(getattr(given, "granularity", None), "name", "").lower()
@@ -219,7 +219,7 @@ class PeerDecisions(Decisions):
             )
 
     def _require_joint_form(self, weight: Weight) -> None:
-        """Keep what joint compression is not for; refuse scales for tables that are not alike."""
+        """Skip weights without a joint form; refuse per-channel scales for quantized palettes."""
         first = weight.first
         if self._function == "prune_weights" and first.operation.type not in _JOINTLY_PRUNED:
             raise expected_skip("not compressed in a form that is pruned")

@@ -35,7 +35,7 @@ IOS18_VERSION = 9
 
 @dataclass(frozen=True)
 class _Verb:
-    """A function, coremltools' own, and the configs it takes."""
+    """A function, coremltools' own version of it, and the configs it accepts."""
 
     name: str
     peer: Callable[..., Any]
@@ -50,9 +50,9 @@ def palettize_weights(mlmodel: Any, config: Any, joint_compression: bool = False
     mlmodel : coremltools.models.MLModel
         An ML program.
     config : OptimizationConfig
-        With ``OpPalettizerConfig`` for all weights, by operation type or by name; None keeps weights.
+        With ``OpPalettizerConfig`` for all weights, by operation type or by name; None leaves weights unchanged.
     joint_compression : bool
-        Palettize weights that are pruned or quantized already.
+        Palettize weights that are already pruned or quantized.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def palettize_weights(mlmodel: Any, config: Any, joint_compression: bool = False
     Raises
     ------
     TypeError
-        If the model is no ML program.
+        If the model is not an ML program.
     ValueError
         For several functions, configs that do not fit, operations that share a weight and disagree, and what the
         model's specification version cannot express.
@@ -78,9 +78,9 @@ def linear_quantize_weights(mlmodel: Any, config: Any, joint_compression: bool =
     mlmodel : coremltools.models.MLModel
         An ML program.
     config : OptimizationConfig
-        With ``OpLinearQuantizerConfig`` for all weights, by operation type or by name; None keeps weights.
+        With ``OpLinearQuantizerConfig`` for all weights, by operation type or by name; None leaves weights unchanged.
     joint_compression : bool
-        Quantize the stored values of pruned weights, and the tables of palettized ones.
+        Quantize the stored values of pruned weights, and the palettes (lookup tables, LUTs) of palettized ones.
 
     Returns
     -------
@@ -91,12 +91,12 @@ def linear_quantize_weights(mlmodel: Any, config: Any, joint_compression: bool =
     Raises
     ------
     TypeError
-        If the model is no ML program.
+        If the model is not an ML program.
     ValueError
         For several functions, configs that do not fit, operations that share a weight and disagree, and what the
         model's specification version cannot express.
     NotImplementedError
-        If tables are to be quantized with another granularity than ``"per_tensor"``.
+        If palettes are to be quantized with a granularity other than ``"per_tensor"``.
     """
     return _compressed(mlmodel, config, joint_compression, _QUANTIZE)
 
@@ -110,9 +110,9 @@ def prune_weights(mlmodel: Any, config: Any, joint_compression: bool = False) ->
         An ML program.
     config : OptimizationConfig
         With ``OpMagnitudePrunerConfig`` or ``OpThresholdPrunerConfig`` for all weights, by operation type or by name;
-        None keeps weights.
+        None leaves weights unchanged.
     joint_compression : bool
-        Prune weights that are palettized or quantized already, and only these.
+        Prune weights that are already palettized or quantized, and only these.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def prune_weights(mlmodel: Any, config: Any, joint_compression: bool = False) ->
     Raises
     ------
     TypeError
-        If the model is no ML program.
+        If the model is not an ML program.
     ValueError
         For several functions, configs that do not fit, operations that share a weight and disagree, and what the
         model's specification version cannot express.
@@ -131,7 +131,7 @@ def prune_weights(mlmodel: Any, config: Any, joint_compression: bool = False) ->
 
 
 def decompress_weights(mlmodel: Any) -> Any:
-    """Turn compressed weights back into plain ones; see ``coremltools.optimize.coreml.decompress_weights``.
+    """Decompress the weights of a model; see ``coremltools.optimize.coreml.decompress_weights``.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def decompress_weights(mlmodel: Any) -> Any:
     Raises
     ------
     TypeError
-        If the model is no ML program.
+        If the model is not an ML program.
     ValueError
         For several functions.
     """

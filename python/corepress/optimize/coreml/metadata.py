@@ -24,7 +24,7 @@ _PIECE = 1 << 20
 
 
 def get_weights_metadata(mlmodel: Any, weight_threshold: int = 2048) -> Any:
-    """Tell what the constants of a model hold and who uses them.
+    """Return what the constants of a model contain and which operations use them.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def get_weights_metadata(mlmodel: Any, weight_threshold: int = 2048) -> Any:
     Raises
     ------
     TypeError
-        If the model is no ML program.
+        If the model is not an ML program.
     ValueError
         For several functions.
     """
@@ -62,7 +62,7 @@ def get_weights_metadata(mlmodel: Any, weight_threshold: int = 2048) -> Any:
 
 
 class _Users:
-    """The operations that use some constants, and which of them they use as what."""
+    """The operations that use some constants, and the operands that these are used as."""
 
     def __init__(self, definitions: Sequence[Definition]) -> None:
         self._constants: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
@@ -103,7 +103,7 @@ def _counts(array: NDArray[np.float16]) -> tuple[int, int]:
 
 
 def _blocks_inside_first(definitions: Sequence[Definition]) -> list[Definition]:
-    """The constants of blocks that operations hold, then those of the block around them."""
+    """The constants of blocks inside operations, then those of the enclosing block."""
     by_place: dict[str, list[Definition]] = defaultdict(list)
     for definition in definitions:
         by_place[definition.place].append(definition)

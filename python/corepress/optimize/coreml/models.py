@@ -22,7 +22,7 @@ from ...coreml.program.raising import OPSET, obstacle, raise_parts
 
 
 class CompressedModel(MLModel):  # type: ignore[misc]
-    """An ``MLModel`` whose program in memory, ``_mil_program``, is built when it is first asked for."""
+    """An ``MLModel`` whose program in memory, ``_mil_program``, is built on first access."""
 
     _program: Any = None
     _is_saving = False
@@ -64,7 +64,7 @@ def require_program(function: str, model: Any) -> None:
 
 @contextmanager
 def package_of(model: Any) -> Iterator[Path]:
-    """The package that holds what a model is now: its own, or a temporary one where it was changed in memory."""
+    """The package with the current state of a model: its own, or a temporary one if it was changed in memory."""
     package = Package.open(model.package_path)
     if model_utils.load_spec(str(package.model_path)) == model._spec:
         yield package.root
@@ -75,7 +75,7 @@ def package_of(model: Any) -> Iterator[Path]:
 
 @contextmanager
 def package_to_compress(model: Any) -> Iterator[Path]:
-    """The package that holds what a model is now, raised to iOS 16 where it is older."""
+    """The package with the current state of a model, raised to iOS 16 if it is older."""
     opsets = {function.opset for function in model._spec.mlProgram.functions.values()}
     if model._spec.specificationVersion < FIRST_VERSION or OPSET in opsets:
         with _raised_package_of(model) as root:

@@ -13,7 +13,7 @@ from ...coreml.program.renames import names_made, replace_names
 
 @dataclass(frozen=True)
 class NewName:
-    """A constant whose name gets a suffix; where a scale is applied to it, what is scaled gets another one."""
+    """A constant whose name gets a suffix; if a scale is applied to it, the scaled operand gets another one."""
 
     definition: Definition
     suffix: str
@@ -21,14 +21,14 @@ class NewName:
 
 
 def rename(program: Program, new_names: Iterable[NewName]) -> None:
-    """Rename constants, and with them what refers to them; a name that is taken already gets a number.
+    """Rename constants and all references to them; a name that is already taken gets a number.
 
     Parameters
     ----------
     program : Program
         The program; its messages are changed in place.
     new_names : iterable of NewName
-        What to rename.
+        The constants to rename.
     """
     functions = program.model.mlProgram.functions
     counts = {name: Counter(names_made(functions[name])) for name in functions}
