@@ -370,7 +370,7 @@ def test_what_holds_no_network_is_refused_with_what_to_call():
     with pytest.raises(TypeError, match="must be a path, a spec or an MLModel, not dict"):
         quantize_weights({}, 8)
     for kind, message in (
-        ("mlProgram", r"an ML program, which corepress\.coreml\.compress is for"),
+        ("mlProgram", r"an ML program; use corepress\.coreml\.compress"),
         ("identity", "no neural network"),
     ):
         with pytest.raises(ValueError, match=message):
