@@ -1,6 +1,6 @@
 """Finds how many bits each weight of a package needs, without data, and compresses the package accordingly.
 
-The package is compressed to every width once. The reports tell what each weight takes and loses at each; bits then go,
+The package is compressed to every width once. The reports show the size and loss of each weight at each; bits then go,
 step by step, where they save the most error per byte, until the size is reached.
 """
 

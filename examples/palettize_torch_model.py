@@ -1,7 +1,7 @@
 """Palettizes the weights of a torch model before it is converted to Core ML.
 
 corepress finds the tables. Each weight is replaced by the values that are left of it, and its tables are registered
-beside it in the buffers that the converter of coremltools reads, so that it stores the layers palettized, with these
+next to it in the buffers that the converter of coremltools reads, so that it stores the layers palettized, with these
 tables and no others. From here on the model can also be evaluated in torch, as it will be on the device.
 
 Needs torch, and for coremltools 9.0 an older NumPy: pip install torch "numpy<2.3"

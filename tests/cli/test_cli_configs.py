@@ -70,7 +70,7 @@ def test_one_of_the_recipes_of_a_file(shell, unet, tmp_path):
     assert methods == {"palettize 4 bits", None}
     outcome = shell(*arguments)
     assert outcome.status == 2
-    assert "by its key or its bits" in outcome.err
+    assert "choose one by its key or its bits" in outcome.err
 
 
 @pytest.mark.parametrize("verb", ["palettize --nbits 4", "quantize", "prune --target-sparsity 1", "compress"])

@@ -41,5 +41,5 @@ def test_a_mask_that_outweighs_the_zeros_is_not_stored(small_package, tmp_path):
 def test_a_per_channel_scale_names_the_better_form(ios18_package):
     plan = coreml.plan(ios18_package, {"palettize": {"nbits": 4, "enable_per_channel_scale": True}})
     (warning,) = plan.warnings
-    assert "group_size=1 takes as many bytes" in warning.message
+    assert "group_size=1 takes the same number of bytes" in warning.message
     assert not coreml.plan(ios18_package, {"palettize": {"nbits": 4}}).warnings

@@ -70,7 +70,7 @@ def test_one_entry_between_two_infinities():
     weight = np.array([-np.inf, 1.0, 3.0], np.float32)
     assert cp.palettize(weight, nbits=1, nonfinite="table").lut.reshape(-1).tolist() == [-math.inf, 2.0]
     assert cp.palettize(weight, nbits=1, mode="uniform", nonfinite="table").dense().tolist() == [-math.inf, 2.0, 2.0]
-    with pytest.raises(cp.NonFiniteError, match="palettize: nbits 1, a table of 2 entries has none left for finite"):
+    with pytest.raises(cp.NonFiniteError, match="palettize: nbits 1, a table of 2 entries has no entry left"):
         cp.palettize(np.append(weight, np.float32(np.inf)), nbits=1, nonfinite="table")
     both = np.array([-np.inf, np.inf], np.float32)
     assert cp.palettize(both, nbits=1, nonfinite="table").dense().tolist() == both.tolist()

@@ -57,7 +57,7 @@ def test_changed_bytes_are_refused_or_give_a_model_that_can_be_read(tmp_path, sp
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda params: params.floatValue.append(1.0), r"holds 41 values, .* mean 40 \(shape \(8, 5\)\)"),
+        (lambda params: params.floatValue.append(1.0), r"holds 41 values, .* require 40 \(shape \(8, 5\)\)"),
         (lambda params: setattr(params, "float16Value", b"\0\0"), "one way, not as float32 and float16"),
     ],
 )
@@ -97,7 +97,7 @@ def test_quantized_weights_that_are_damaged_are_refused_by_name(spec, edit, mess
 def test_quantized_weights_of_layers_without_size_are_refused(spec):
     quantized = quantize_weights(spec, 4)
     quantized.neuralNetwork.layers[0].innerProduct.ClearField("inputChannels")
-    with pytest.raises(FormatError, match=r"innerProduct\.weights: holds values, .* mean none \(shape \(8, 0\)\)"):
+    with pytest.raises(FormatError, match=r"innerProduct\.weights: holds values, .* require none \(shape \(8, 0\)\)"):
         decompress(quantized)
 
 

@@ -14,7 +14,7 @@ from network_helpers import FIELDS, coremltools_quantized, network_with, new_spe
 from corepress.neural_network import convert_to_fp16, quantize_weights, verify
 
 GUIDE = Path(__file__).parents[2] / "docs/guides/neural-networks.md"
-HEADING = "| with coremltools 9 |"
+HEADING = "| case | coremltools 9 |"
 
 
 def _weights(spec: Any) -> Any:
@@ -61,7 +61,7 @@ LARGEST = float(np.finfo(np.float32).max)
 # What is asked for: the model, bits and mode; and the error that coremltools raises, or what `verify` says of its
 # result.
 CASES: dict[str, tuple[Callable[[], Any], int | None, str, type[Exception] | str]] = {
-    "`kmeans_lut`, of any layer": (lambda: network_with(*ALL, channels=40), 4, "kmeans_lut", TypeError),
+    "`kmeans_lut`, for any layer": (lambda: network_with(*ALL, channels=40), 4, "kmeans_lut", TypeError),
     "`linear_symmetric` in 2 to 7 bits": (
         lambda: network_with("innerProduct", channels=40),
         4,
@@ -74,8 +74,8 @@ CASES: dict[str, tuple[Callable[[], Any], int | None, str, type[Exception] | str
         "linear",
         "the model: specification version 1 became 3",
     ),
-    "half precision weights in fewer bits": (_half, 8, "linear", "the model: specification version 2 became 3"),
-    "half precision weights back to float32": (_half, None, "dequantization", IndexError),
+    "float16 weights in fewer bits": (_half, 8, "linear", "the model: specification version 2 became 3"),
+    "float16 weights back to float32": (_half, None, "dequantization", IndexError),
     "a convolution before a batch normalization": (_normalized, 8, "linear", TypeError),
     "deconvolutions with groups": (
         _grouped,
@@ -95,13 +95,13 @@ CASES: dict[str, tuple[Callable[[], Any], int | None, str, type[Exception] | str
         "linear",
         "innerProduct.weights: it has NaN or infinite values, which have no compressed form",
     ),
-    "values from one end of float32 to the other": (
+    "values from one end of the float32 range to the other": (
         lambda: _with_values(LARGEST, -LARGEST),
         4,
         "linear_lut",
         "innerProduct.weights: its table has entries that are NaN or infinite",
     ),
-    "a value beyond half precision": (lambda: _with_values(7e4), 16, "linear", Exception),
+    "a value out of float16 range": (lambda: _with_values(7e4), 16, "linear", Exception),
     "pipelines": (
         lambda: _pipeline("pipeline"),
         8,
@@ -111,7 +111,7 @@ CASES: dict[str, tuple[Callable[[], Any], int | None, str, type[Exception] | str
     "pipelines that are classifiers": (lambda: _pipeline("pipelineClassifier"), 8, "linear", ValueError),
     "pipelines that are regressors": (lambda: _pipeline("pipelineRegressor"), 8, "linear", ValueError),
 }
-LEFT_ALONE = ("NaN and infinite values", "a value beyond half precision")  # and named
+LEFT_ALONE = ("NaN and infinite values", "a value out of float16 range")  # and named
 
 
 @pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning")

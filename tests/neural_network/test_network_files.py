@@ -123,7 +123,7 @@ def test_networks_in_packages_stay_in_packages(path, package):
 
 def test_packages_of_ml_programs_are_refused_with_what_to_call(package, tmp_path):
     (package / "Data/com.apple.CoreML/model.mlmodel").write_bytes(new_spec("mlProgram").SerializeToString())
-    with pytest.raises(ValueError, match=r"holds an ML program, which corepress\.coreml\.compress is for"):
+    with pytest.raises(ValueError, match=r"holds an ML program; use corepress\.coreml\.compress"):
         quantize_weights(package, 8, destination=tmp_path / "out.mlpackage")
     with pytest.raises(FileNotFoundError, match="no such file"):
         quantize_weights(tmp_path / "none.mlmodel", 8, destination=tmp_path / "out.mlmodel")

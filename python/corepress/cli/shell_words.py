@@ -67,4 +67,4 @@ def describe_error(error: Exception, flags: Mapping[str, str]) -> str:
     of_native_module = isinstance(error, ImportError) and error.name is None  # a wrong COREPRESS_SIMD, say
     if (isinstance(error, (ValueError, TypeError, OSError, MissingExtraError)) or of_native_module) and str(error):
         return in_shell_words(without_function(str(error)), flags)
-    return f"unexpected {type(error).__name__}: {error}; please report it, with the traceback that --debug shows"
+    return f"unexpected {type(error).__name__}: {error}; --debug shows the traceback to report"
