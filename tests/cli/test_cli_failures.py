@@ -77,7 +77,7 @@ FAILURES = {
     "type": (TypeError("quantize: dtype int64 is not a float"), "int64"),
     "memory": (MemoryError(), "not enough memory"),
     "many lines": (ValueError("first\n  second\nthird"), "first second third"),
-    "bug": (KeyError("lost"), "unexpected KeyError: 'lost'; please report it, with the traceback that --debug"),
+    "bug": (KeyError("lost"), "unexpected KeyError: 'lost'; --debug shows the traceback to report"),
 }
 
 

@@ -8,9 +8,9 @@ from ..specs import Palettize, Quantize
 
 
 def group_counts(spec: Palettize, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Number of groups along each axis; IndivisibleError if the channels cannot be divided as the spec says."""
+    """Number of groups along each axis; IndivisibleError if groups or vectors do not divide them."""
     counts = [1] * len(shape)
-    if spec.granularity == "per_grouped_channel":
+    if spec.granularity == "per_grouped_channel" or spec.cluster_dim > 1:
         axis = checked_axis("palettize", "channel_axis", spec.channel_axis or 0, shape)
         fitted = spec.fitted(shape, axis)
         if fitted.granularity == "per_grouped_channel":
