@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from .base import System
-
-_Result = TypeVar("_Result")
 
 
 class Posix(System):

@@ -1,11 +1,8 @@
 """Compressed tensors: what the kernels produce and what files store. Nothing here knows a verb or a file."""
 
-from .forms import (
+from .base import (
     QUANTIZED_DTYPES,
     CompressedTensor,
-    PalettizedTensor,
-    QuantizedTensor,
-    SparseTensor,
     Support,
     ones_of,
     pack_codes,
@@ -13,6 +10,7 @@ from .forms import (
     packed_size,
     unpack_codes,
 )
+from .forms import PalettizedTensor, QuantizedTensor, SparseTensor
 
 __all__ = [
     "QUANTIZED_DTYPES",

@@ -25,27 +25,11 @@ from .base import (
     Support,
     entries_part,
     ones_of,
-    pack_codes,
-    pack_ones,
     packed_part,
     packed_size,
     unpack_codes,
 )
 from .blocks import blocks, fold_scale, folds, shift_scale, spread
-
-__all__ = [
-    "QUANTIZED_DTYPES",
-    "CompressedTensor",
-    "PalettizedTensor",
-    "QuantizedTensor",
-    "SparseTensor",
-    "Support",
-    "ones_of",
-    "pack_codes",
-    "pack_ones",
-    "packed_size",
-    "unpack_codes",
-]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
