@@ -80,28 +80,25 @@ def run(command: list[str], log: Path, **options: object) -> bool:
         return subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, **options).returncode == 0  # type: ignore[call-overload]
 
 
-def compiler_for(target: Target, folder: Path) -> Path:
-    """Write the command that compiles for the target, as CMake wants one word, and return its path."""
-    script = folder / "c++"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ziglang c++ -target {target.triple} "$@"\n')
-    script.chmod(0o755)
-    return script
+def write_tools(target: Target, folder: Path) -> dict[str, str]:
+    """Write the commands that compile for the target, as CMake wants each to be one word, and return its settings."""
+    settings = {}
+    words = {"CMAKE_CXX_COMPILER": f"c++ -target {target.triple}", "CMAKE_AR": "ar", "CMAKE_RANLIB": "ranlib"}
+    for setting, command in words.items():
+        script = folder / command.partition(" ")[0]
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ziglang {command} "$@"\n')
+        script.chmod(0o755)
+        settings[setting] = str(script)
+    return settings
 
 
 def configuration(target: Target, folder: Path, build_type: str) -> list[str]:
     """Return CMake's command that prepares the build of a target."""
-    tools = {}
-    for name in ("ar", "ranlib"):
-        script = folder / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ziglang {name} "$@"\n')
-        script.chmod(0o755)
-        tools[f"CMAKE_{name.upper()}"] = str(script)
     settings = {
         "CMAKE_BUILD_TYPE": build_type,
         "CMAKE_SYSTEM_NAME": target.system,
         "CMAKE_SYSTEM_PROCESSOR": target.processor,
-        "CMAKE_CXX_COMPILER": str(compiler_for(target, folder)),
-        **tools,
+        **write_tools(target, folder),
         "COREPRESS_PYTHON": "OFF",
         "COREPRESS_TESTS": "ON",
         "COREPRESS_WARNINGS_AS_ERRORS": "ON",
