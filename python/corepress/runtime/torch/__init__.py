@@ -1,0 +1,1 @@
+"""Models run by PyTorch; no other part of `corepress.runtime` imports it."""
