@@ -124,7 +124,10 @@ def affine(
     coordinates_mode: str,
     align_corners: bool,
 ) -> Tensor:
-    """``transform_matrix`` ``[a0, a1, a2, b0, b1, b2]``, one or one for each image, maps places of the output to those of ``x``."""
+    """Samples ``x`` at ``(a0 x + a1 y + a2, b0 x + b1 y + b2)`` for each place of the output.
+
+    ``transform_matrix`` has one row ``[a0, a1, a2, b0, b1, b2]``, or one for each image.
+    """
     if coordinates_mode.lower() != "normalized_minus_one_to_one":
         raise ValueError(f"coordinates_mode must be normalized_minus_one_to_one, got {coordinates_mode!r}")
     matrices = transform_matrix.reshape(-1, 2, 3).expand(x.shape[0], 2, 3)
@@ -158,7 +161,7 @@ def _crop_resize_rois(x: Tensor, roi: Tensor, boxes: Boxes) -> Tensor:
         return boxes.sample(x, rows[:, 1:], rows[:, 0]).unsqueeze(1)
     count, batch = len(rows), x.shape[0]
     images = torch.arange(batch, device=x.device).repeat(count)
-    return boxes.sample(x, rows.repeat_interleave(batch, 0), images).reshape(count, batch, -1, *boxes.target)
+    return boxes.sample(x, rows.repeat_interleave(batch, 0), images).reshape(count, batch, x.shape[1], *boxes.target)
 
 
 @implements("crop_resize")
