@@ -36,7 +36,7 @@ def test_reshape_of_few_elements():
     assert operations.reshape(torch.tensor(5.0), shape=[1, 1]).shape == (1, 1)
     assert operations.reshape(torch.tensor([5.0]), shape=[]).shape == ()
     assert operations.reshape(torch.zeros(0, 3), shape=[0, 0]).shape == (0, 3)
-    assert operations.reshape(torch.tensor([[1.0], [2.0]]), shape=[1, 0, -1, 0]).shape == (1, 2, 1, 1)
+    assert operations.reshape(torch.tensor([[1.0], [2.0]]), shape=[1, 0, -1, 0]).shape == (1, 1, 2, 1)
 
 
 def test_reshape_like():
