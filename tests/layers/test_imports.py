@@ -22,6 +22,7 @@ ROOMS = (
     "compression kernels",
     "config reporting",
     "coreml neural_network",
+    "runtime",
     "acceleration optimize benchmark reference",
     "demo",
     "cli",
@@ -33,7 +34,7 @@ SIBLINGS = {("kernels", "compression"), ("neural_network", "coreml")}
 EXTRAS = {
     "coremltools": {"acceleration", "optimize", "benchmark", "coreml/predictions", "neural_network/predictions"},
     "matplotlib": {"reporting/charts", "demo/plot"},
-    "torch": set(),
+    "torch": {"runtime/torch"},
 }
 CSRC = ("core", "kernels", "dispatch", "algo", "bindings c_api")
 ALGO = ("common", "affine palettize vectors", "prune")

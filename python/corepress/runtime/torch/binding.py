@@ -10,8 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...coreml.program.graph import Argument, Block, Function, Operation, TensorType, Value
-from ...coreml.program.program import is_definition
+from ...coreml.program.graph import (
+    Argument,
+    Block,
+    Function,
+    Literal,
+    Operation,
+    TensorType,
+    Unresolved,
+    Value,
+    is_definition,
+)
 from ...errors import FormatError, UnsupportedOperationError
 from .constants import Constants, describe_operation
 from .dtypes import carrier_of
@@ -54,11 +63,12 @@ class BoundFunction:
         self.weights: dict[int, str] = {}
         self.tensors: dict[str, Tensor] = {}
         self.inputs = {value.name: value for value in function.block.inputs}
-        self.outputs = {value.name: value for value in function.block.outputs}
+        self.outputs = {value.name: value for value in map(_resolved, function.block.outputs)}
         self.schedule, _ = self._bind_block(function.block)
 
-    def slot(self, value: Value) -> int:
+    def slot(self, argument: Argument) -> int:
         """The slot of a value."""
+        value = _resolved(argument)
         if value not in self._slots:
             self._slots[value] = len(self.template)
             self.template.append(None)
@@ -90,7 +100,7 @@ class BoundFunction:
 
     def _bind(self, operation: Operation) -> tuple[Step, set[int]]:
         slots = {
-            name: tuple(self.slot(each) for each in arguments if isinstance(each, Value))
+            name: tuple(self.slot(each) for each in arguments if not isinstance(each, Literal))
             for name, arguments in operation.inputs.items()
             if not all(map(self._constants.is_constant, arguments))
         }
@@ -139,7 +149,7 @@ class BoundFunction:
 
     def getter(self, argument: Argument) -> Getter:
         """How a run gets an argument."""
-        if not isinstance(argument, Value):
+        if isinstance(argument, Literal):
             constant = self._constants.tensor(argument)
             return lambda values: constant
         slot = self.slot(argument)
@@ -167,7 +177,7 @@ class BoundFunction:
                 bound.append(lambda values, getters=getters: [getter(values) for getter in getters])
             elif len(arguments) != 1:
                 raise FormatError(f"{operation.where}: {name} must be one value, not {len(arguments)}")
-            elif isinstance(arguments[0], Value) and self.slot(arguments[0]) not in self.weights:
+            elif not isinstance(arguments[0], Literal) and self.slot(arguments[0]) not in self.weights:
                 bound.append(self.slot(arguments[0]))
             else:
                 bound.append(self.getter(arguments[0]))
@@ -178,6 +188,13 @@ class BoundFunction:
     def _finish(self, operation: Operation, exact: bool) -> list[Callable[[Any], Any]]:
         """For each output, its conversion to the declared type."""
         return [_conversion(value, self._rounded and not exact) for value in operation.outputs]
+
+
+def _resolved(argument: Argument) -> Value:
+    if isinstance(argument, Unresolved):
+        raise FormatError(f"the program takes {argument.name!r}, which no operation before yields")
+    assert isinstance(argument, Value)
+    return argument
 
 
 def _is_tuple(operation: Operation, name: str) -> bool:

@@ -1,3 +1,14 @@
 """The operations of ML programs, in modules named as coremltools names theirs."""
 
-from . import activation  # noqa: F401
+from . import (  # noqa: F401
+    activation,
+    conv,
+    image_resizing,
+    linear,
+    normalization,
+    pool,
+    quantization,
+    random,
+    recurrent,
+    transformers,
+)
