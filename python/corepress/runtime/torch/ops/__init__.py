@@ -2,7 +2,11 @@
 
 from . import (  # noqa: F401
     activation,
+    classify,
+    control_flow,
     conv,
+    elementwise_binary,
+    elementwise_unary,
     image_resizing,
     linear,
     normalization,
@@ -10,5 +14,9 @@ from . import (  # noqa: F401
     quantization,
     random,
     recurrent,
+    reduction,
+    scatter_gather,
+    tensor_operation,
+    tensor_transformation,
     transformers,
 )
