@@ -236,6 +236,19 @@ def load(
         )
 
 
+@unchanged("path")
+def describe(path: str | os.PathLike[str] | Any, function_name: str | None = None) -> Description:
+    """What a model takes and returns, without loading it.
+
+    Parameters
+    ----------
+    path, function_name
+        As for `load`.
+    """
+    with open_model(path) as opened:
+        return opened.root.describe(opened.root.function(function_name))
+
+
 def _backend(backend: str, precision: str) -> str:
     """The backend to use: "torch" or "coreml"."""
     if backend not in BACKENDS:
