@@ -187,6 +187,12 @@ def label_of(operation: Any) -> str:
     return str(operation.outputs[0].name) if operation.outputs else ""
 
 
+def opset_version(opset: str, default: int) -> int:
+    """The specification version whose operations an opset has; `default` for other names than coremltools gives."""
+    match = _OPSET.fullmatch(opset)
+    return int(match.group(1)) + 1 if match else default
+
+
 def programs_of(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The models with an ML program: the model itself, or those of a pipeline at any depth.
 
@@ -280,8 +286,7 @@ class Program:
         """The specification version whose forms all blocks of a program may use."""
         default = int(model.specificationVersion)
         opsets = [opset for function in model.mlProgram.functions.values() for opset in function.block_specializations]
-        matches = map(_OPSET.fullmatch, opsets)
-        versions = {int(match.group(1)) + 1 if match else default for match in matches}
+        versions = {opset_version(opset, default) for opset in opsets}
         version = min(versions, default=default)
         if version < IOS18 <= max(versions, default=version):
             names = ", ".join(f"CoreML{each - 1}" for each in sorted(versions))

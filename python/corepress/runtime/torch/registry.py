@@ -31,8 +31,10 @@ class Implementation:
         The specification version from which on the operation is what this function computes.
     exact : bool
         Whether its results are values that it was given, so that they need no rounding.
-    values, options : frozenset of str
-        Its parameters: those that are tensors, and those that are plain Python values.
+    values : dict of str to object
+        Its parameters that are tensors, in order, with their defaults.
+    options : frozenset of str
+        Its parameters that are plain Python values.
     required : tuple of str
         Parameters without a default.
     """
@@ -40,7 +42,7 @@ class Implementation:
     function: Callable[..., Any]
     since: int
     exact: bool
-    values: frozenset[str]
+    values: dict[str, Any]
     options: frozenset[str]
     required: tuple[str, ...]
 
@@ -67,7 +69,7 @@ def implements(*operations: str, since: int = IOS15, exact: bool = False) -> Cal
             function,
             since,
             exact,
-            values=frozenset(each.name for each in parameters if each.kind is not each.KEYWORD_ONLY),
+            values={each.name: each.default for each in parameters if each.kind is not each.KEYWORD_ONLY},
             options=frozenset(each.name for each in parameters if each.kind is each.KEYWORD_ONLY),
             required=tuple(each.name for each in parameters if each.default is each.empty),
         )
