@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -241,6 +241,7 @@ def plan(
     target: str | None = None,
     joint_compression: bool | None = None,
     keep_position_tables: bool | None = None,
+    importance: Mapping[str, Any] | None = None,
     expect_snr: bool = False,
     num_threads: int | None = None,
 ) -> Plan:
@@ -250,7 +251,7 @@ def plan(
     ----------
     src : path-like
         The package.
-    config, strict, weight_threshold, target, joint_compression, keep_position_tables
+    config, strict, weight_threshold, target, joint_compression, keep_position_tables, importance
         As for `compress`.
     expect_snr : bool
         Compress some rows of each weight, to estimate the signal-to-noise ratio.
@@ -275,7 +276,9 @@ def plan(
     started = time.perf_counter()
     package = Package.open(src)
     program = Program(package)
-    decisions = decisions_of(config, strict, weight_threshold, target, joint_compression, keep_position_tables)
+    decisions = decisions_of(
+        config, strict, weight_threshold, target, joint_compression, keep_position_tables, importance
+    )
     decisions.prepare(program)
     weights = visible_weights(program)
     threads = as_threads("plan", num_threads)
@@ -322,8 +325,9 @@ def _expected_snr_db(weight: Weight, decision: Decision, values: ValueReader, th
         return None
     stored = stored_values(weight, values)
     rows = sample_rows(stored, decision.steps) if isinstance(stored, np.ndarray) else None
+    data = decision.data.mapped(lambda array: sample_rows(array, decision.steps))
     try:
-        return None if rows is None else compress_stored(rows, decision.steps, weight.first.version, threads)[1]
+        return None if rows is None else compress_stored(rows, decision.steps, weight.first.version, threads, data)[1]
     except (Skip, NonFiniteError):
         return None
     finally:
