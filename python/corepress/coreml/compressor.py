@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from .. import compression
 from ..arrays import as_threads
-from ..compression.divisions import input_axis
 from ..compression.metrics import error
 from ..compression.weight_data import NO_DATA, WeightData
 from ..config import Config, ConfigLike, as_config
-from ..errors import IndivisibleError, NonFiniteError, Skip, UnsuitableWeightError
-from ..specs import Palettize, Prune, Quantize, Spec
+from ..errors import NonFiniteError, Skip, UnsuitableWeightError
+from ..specs import Palettize, Spec
 from ..suggestions import suggestion
 from ..tensors import CompressedTensor
 from ..tensors.base import decoded_pieces
@@ -30,6 +29,7 @@ from .program.raising import obstacle
 from .program.storage import is_compressed, stored_bytes, visible_weights
 from .reports.report import Report
 from .reports.targets import Encoding, TargetLint, TargetWarning
+from .resolution import resolve
 from .rewrite.driver import Outcome, ProgressCallback, StrPath, Work, transform
 from .selection import bind_rules, select
 
@@ -137,7 +137,7 @@ class Decisions:
 
     def resolve(self, step: Spec, weight: Weight) -> Spec:
         """A step with the weight's axes and groups filled in; raises `Skip` if it does not apply to this weight."""
-        return _resolve_axes(step, weight)
+        return resolve(step, weight)
 
     def require_smaller(self, weight: Weight, nbytes: int) -> None:
         """Raise `Skip` for a form that takes no fewer bytes than the weight takes now."""
@@ -300,103 +300,6 @@ def stored_values(weight: Weight, values: ValueReader) -> NDArray[Any] | Compres
     if is_compressed(weight):
         return lift_definition(first, values)
     return values.read(first.parameters["val"], first.where).data
-
-
-def _resolve_axes(spec: Spec, weight: Weight) -> Spec:
-    """Fill in the axes from the consumers, and check that the spec fits the shape."""
-    if isinstance(spec, Prune):
-        _require_structure(spec, weight)
-        return spec
-    by_channel = isinstance(spec, Palettize) and (spec.cluster_dim > 1 or spec.enable_per_channel_scale)
-    if spec.granularity == "per_tensor" and not by_channel:
-        return spec
-    shape = weight.first.shape
-    if isinstance(spec, Quantize) and spec.granularity == "per_block":
-        sizes = _block_sizes(spec, weight)
-        for axis, size in enumerate(sizes):
-            if size and shape[axis] % size:
-                raise Skip(f"block_size {size} does not divide axis {axis} of length {shape[axis]}")
-        return dataclasses.replace(spec, block_size=sizes)
-    axis = _channel_axis(spec, weight)
-    resolved = dataclasses.replace(spec, channel_axis=axis)
-    if not isinstance(resolved, Palettize):
-        return resolved
-    if isinstance(spec, Palettize) and spec.cluster_dim > 1:
-        _require_vectors(resolved.cluster_dim, axis % len(shape), weight)
-    try:
-        return resolved.fitted(shape, axis % len(shape))
-    except IndivisibleError as failure:
-        if resolved.indivisible == "error":
-            raise ValueError(f"{weight.first.name}: {failure}") from failure
-        reason = f"group_size {resolved.group_size} does not divide axis {axis} of length {shape[axis]}"
-        raise Skip(reason) from failure
-
-
-def _require_vectors(cluster_dim: int, axis: int, weight: Weight) -> None:
-    """Skip weights that vectors do not divide, or where they would span the groups of a convolution."""
-    length = weight.first.shape[axis]
-    for groups in weight.groups if axis == 0 else {1}:
-        if groups is None:
-            raise Skip("the groups of its convolution are not known in advance, so vectors might span them")
-        if length % groups or length // groups % cluster_dim:
-            part = "" if groups == 1 else f" in {groups} groups"
-            raise Skip(f"cluster_dim {cluster_dim} does not divide axis {axis} of length {length}{part}")
-
-
-def _require_structure(spec: Prune, weight: Weight) -> None:
-    """Skip weights that coremltools does not prune in groups either."""
-    if not spec.is_structured:
-        return
-    for consumer in weight.consumers:
-        if consumer.operation not in ("conv", "linear") or consumer.operand != "weight":
-            place = f"{consumer.operand} of {consumer.operation}"
-            raise Skip(f"n_m_ratio and block_size are for weights of conv and linear, this is {place}")
-    require_half_axes(spec, weight)
-
-
-def require_half_axes(spec: Prune, weight: Weight) -> None:
-    """Skip weights that structured pruning would divide into fewer than two parts."""
-    length = weight.first.shape[spec.axis]
-    name, size = ("m", spec.n_m_ratio[1]) if spec.n_m_ratio is not None else ("block_size", spec.block_size or 0)
-    if 2 * size > length:
-        raise Skip(f"{name} {size} is more than half of axis {spec.axis} of length {length}")
-
-
-def _channel_axis(spec: Palettize | Quantize, weight: Weight) -> int:
-    rank = len(weight.first.shape)
-    axis = spec.channel_axis
-    if axis is None:
-        axis = _agreed(weight.axes, "output")
-    if not -rank <= axis < rank:
-        raise Skip(f"rank {rank} has no channel_axis {axis}")
-    return axis
-
-
-def _block_sizes(spec: Quantize, weight: Weight) -> tuple[int, ...]:
-    """One size per axis, 0 for a whole one."""
-    shape = weight.first.shape
-    if not isinstance(spec.block_size, int):
-        if len(spec.block_size) != len(shape):
-            raise Skip(f"block_size {spec.block_size} does not have one entry for each axis of shape {shape}")
-        return spec.block_size
-    output = _channel_axis(spec, weight)
-    if spec.channel_axis is None:
-        source = _agreed(weight.input_axes, "input")
-    else:
-        try:
-            source = input_axis(spec.channel_axis, shape)
-        except ValueError as failure:
-            raise Skip(str(failure)) from failure
-    sizes = [0] * len(shape)
-    sizes[output], sizes[source] = 1, spec.block_size
-    return tuple(sizes)
-
-
-def _agreed(axes: set[int | None], which: str) -> int:
-    axis = next(iter(axes)) if len(axes) == 1 else None
-    if axis is None:
-        raise Skip(f"its consumers disagree on the {which} channel axis; give channel_axis")
-    return axis
 
 
 def compress_stored(
