@@ -1,7 +1,7 @@
 """Pooling over windows of the spatial axes.
 
-The number of windows with ``ceil_mode`` is that of PyTorch: no window starts behind the last element and its padding
-before it. Padded cells count in averages unless they are excluded; what ``ceil_mode`` adds never counts.
+The number of windows with ``ceil_mode`` is that of PyTorch: the last one does not start in the padding after an axis.
+Padded cells count in averages unless they are excluded; what ``ceil_mode`` adds never counts.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def _pads(
     return before, after, usual
 
 
-def _without_windows_in_padding(
-    x: Tensor, result: Tensor, before: Sequence[int], strides: Sequence[int], ceil_mode: bool
+def _without_last_in_padding(
+    x: Tensor, result: Tensor, kernel: Sequence[int], strides: Sequence[int], before: Sequence[int], ceil_mode: bool
 ) -> Tensor:
-    """Windows that start in the padding after an axis, which ``ceil_mode`` makes where the padding is done by hand."""
+    """The last windows go that start in the padding after an axis; ``ceil_mode`` makes them of axes padded by hand."""
     if ceil_mode:
-        for axis, (pad, stride) in enumerate(zip(before, strides, strict=True), start=2):
-            starts = (x.shape[axis] + pad - 1) // stride + 1
-            if result.shape[axis] > starts:
-                result = result.narrow(axis, 0, starts)
+        for axis, (size, stride, pad) in enumerate(zip(kernel, strides, before, strict=True), start=2):
+            count = -((size - x.shape[axis] - 2 * pad) // stride) + 1
+            if (count - 1) * stride >= x.shape[axis] + pad:
+                result = result.narrow(axis, 0, count - 1)
     return result
 
 
@@ -68,7 +68,7 @@ def max_pool(
         return result
     padded = F.pad(x, last_axis_first(before, after), value=float("-inf"))
     result = function(padded, kernel_sizes, strides, 0, ceil_mode=ceil_mode)
-    return _without_windows_in_padding(x, result, before, strides, ceil_mode)
+    return _without_last_in_padding(x, result, kernel_sizes, strides, before, ceil_mode)
 
 
 @implements("avg_pool")
@@ -95,7 +95,7 @@ def avg_pool(
     if exclude_padding_from_average:
         inside = function(F.pad(x.new_ones(1, 1, *x.shape[2:]), pads), kernel_sizes, strides, ceil_mode=ceil_mode)
         result = result / inside.masked_fill(inside == 0, 1)
-    return _without_windows_in_padding(x, result, before, strides, ceil_mode)
+    return _without_last_in_padding(x, result, kernel_sizes, strides, before, ceil_mode)
 
 
 @implements("l2_pool")
@@ -128,4 +128,4 @@ def l2_pool(
         divisor_override=1,
     )
     result = (sums.squeeze(2) if one_axis else sums).sqrt()
-    return _without_windows_in_padding(x, result, before, strides, ceil_mode)
+    return _without_last_in_padding(x, result, kernel_sizes, strides, before, ceil_mode)
