@@ -16,7 +16,7 @@ from ._sampling import Boxes, resized_linear, resized_nearest, sampled
 
 def _scaled(size: int, factor: float) -> int:
     """``floor(size * factor)`` in float32, as the sizes in programs are computed."""
-    return int(np.floor(np.float32(size) * np.float32(factor)))
+    return size * factor if isinstance(factor, int) else int(np.floor(np.float32(size) * np.float32(factor)))
 
 
 def _check_image(x: Tensor) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..registry import implements
 from ._windows import last_axis_first, pads_of
 
-_MAXIMA: dict[int, Callable[..., Any]] = {3: F.max_pool1d, 4: F.max_pool2d, 5: F.max_pool3d}
+_MAXIMA: dict[int, Callable[..., Any]] = {3: torch.max_pool1d, 4: torch.max_pool2d, 5: torch.max_pool3d}
 _MEANS: dict[int, Callable[..., Any]] = {3: F.avg_pool1d, 4: F.avg_pool2d, 5: F.avg_pool3d}
 
 
@@ -30,6 +31,9 @@ def _pads(
     """The padding before and after the axes; whether it is symmetric and small enough for PyTorch's kernels."""
     if x.dim() not in _MAXIMA:
         raise ValueError(f"x must have rank 3, 4 or 5, got {x.dim()}")
+    if pad_type == "valid":
+        none = [0] * len(kernel)
+        return none, none, True
     before, after = pads_of(pad_type, pad, x.shape[2:], kernel, strides)
     if ceil_mode and before != after:
         raise ValueError(f"pad must be symmetric with ceil_mode, got {before} before and {after} after the axes")
@@ -64,10 +68,10 @@ def max_pool(
     before, after, usual = _pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     function = _MAXIMA[x.dim()]
     if usual:
-        result: Tensor = function(x, kernel_sizes, strides, before, ceil_mode=ceil_mode)
+        result: Tensor = function(x, kernel_sizes, strides, before, 1, ceil_mode)
         return result
     padded = F.pad(x, last_axis_first(before, after), value=float("-inf"))
-    result = function(padded, kernel_sizes, strides, 0, ceil_mode=ceil_mode)
+    result = function(padded, kernel_sizes, strides, 0, 1, ceil_mode)
     return _without_last_in_padding(x, result, kernel_sizes, strides, before, ceil_mode)
 
 
@@ -88,7 +92,7 @@ def avg_pool(
     function = _MEANS[x.dim()]
     if usual:
         counted = not exclude_padding_from_average
-        result: Tensor = function(x, kernel_sizes, strides, before, ceil_mode=ceil_mode, count_include_pad=counted)
+        result: Tensor = function(x, kernel_sizes, strides, before, ceil_mode, counted)
         return result
     pads = last_axis_first(before, after)
     result = function(F.pad(x, pads), kernel_sizes, strides, ceil_mode=ceil_mode)
