@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ....coreml.format.versions import IOS16, IOS17
@@ -205,7 +204,7 @@ def pad(x: Tensor, *, pad: Sequence[int], mode: str = "constant", constant_val: 
     if len(pairs) > x.ndim:
         raise ValueError(f"pad has at most two numbers for each of {x.ndim} axes, {len(pad)}")
     if mode == "constant":
-        return F.pad(x, [each for pair in reversed(pairs) for each in pair], value=constant_val)
+        return torch.constant_pad_nd(x, [each for pair in reversed(pairs) for each in pair], constant_val)
     if mode not in ("reflect", "replicate"):
         raise ValueError(f"mode is constant, reflect or replicate, {mode}")
     first = x.ndim - len(pairs)
@@ -245,15 +244,15 @@ def shape(x: Tensor) -> Tensor:
 
 @implements("split", exact=True)
 def split(
-    x: Tensor, *, axis: int, num_splits: int | None = None, split_sizes: Sequence[int] | None = None
+    x: Tensor, *, axis: int, num_splits: int | None = None, split_sizes: list[int] | None = None
 ) -> tuple[Tensor, ...]:
     """Parts of x along an axis, of given sizes or of the same size."""
     if split_sizes is not None:
-        return torch.split(x, list(split_sizes), axis)
+        return x.split_with_sizes(split_sizes, axis)
     size = x.shape[axis]
     if not num_splits or size % num_splits:
         raise ValueError(f"num_splits divides the size {size} of axis {axis}, {num_splits}")
-    return torch.tensor_split(x, num_splits, axis)
+    return x.split_with_sizes([size // num_splits] * num_splits, axis)
 
 
 @implements("stack", exact=True)
