@@ -105,6 +105,8 @@ class TorchBackend:
         for name, value in self._inputs.items():
             if name in inputs and isinstance(value.type, TensorType):
                 array = np.asarray(inputs[name])
+                if value.type.shape == () and array.shape == (1,):  # descriptions have no rank 0
+                    array = array.reshape(())
                 tensors[name] = tensor_of(array, value.type.data_type).to(self.module.device)
         return tensors
 
