@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ....coreml.format.versions import IOS16, IOS17
+from ..limits import ELEMENT_LIMIT, limited
 from ..registry import implements
 
 
@@ -53,7 +54,7 @@ def cumsum(x: Tensor, *, axis: int = 0, exclusive: bool = False, reverse: bool =
 @implements("fill", exact=True)
 def fill(value: Tensor | None = None, *, shape: Sequence[int]) -> Tensor:
     """One value in all places: a view, which takes no memory."""
-    return torch.zeros(()).expand(shape) if value is None else value.expand(shape)
+    return (torch.zeros(()) if value is None else value).expand(limited(shape))
 
 
 @implements("fill_like", since=IOS16, exact=True)
@@ -190,6 +191,7 @@ def one_hot(
     off_value: float = 0,
 ) -> Tensor:
     """Vectors along a new axis with one value at the index and another elsewhere: everywhere for other indices."""
+    limited((*indices.shape, one_hot_vector_size))
     places = torch.arange(one_hot_vector_size, device=indices.device)
     if axis < 0:
         axis += indices.ndim + 1
@@ -203,11 +205,12 @@ def pad(x: Tensor, *, pad: Sequence[int], mode: str = "constant", constant_val: 
     pairs = list(zip(pad[::2], pad[1::2], strict=True))
     if len(pairs) > x.ndim:
         raise ValueError(f"pad has at most two numbers for each of {x.ndim} axes, {len(pad)}")
+    first = x.ndim - len(pairs)
+    limited(size + before + after for size, (before, after) in zip(x.shape[first:], pairs, strict=True))
     if mode == "constant":
         return torch.constant_pad_nd(x, [each for pair in reversed(pairs) for each in pair], constant_val)
     if mode not in ("reflect", "replicate"):
         raise ValueError(f"mode is constant, reflect or replicate, {mode}")
-    first = x.ndim - len(pairs)
     for axis, (before, after) in enumerate(pairs, first):
         if before or after:
             x = x.index_select(axis, _border(x, x.shape[axis], before, after, mode == "reflect"))
@@ -232,7 +235,10 @@ def range_1d(start: Tensor, *, end: float, step: float) -> Tensor:
     first = start.item()
     if not step:
         raise ValueError(f"step is not 0, {step}")
-    if (end - first) / step <= 0:
+    count = (end - first) / step
+    if count > ELEMENT_LIMIT:
+        raise ValueError(f"a range of {count:.0f} numbers is too long; the limit is {ELEMENT_LIMIT}")
+    if not count > 0:
         return start.new_zeros(0)
     return torch.arange(first, end, step, dtype=start.dtype, device=start.device)
 
@@ -263,6 +269,7 @@ def stack(values: list[Tensor], *, axis: int) -> Tensor:
 @implements("tile", exact=True)
 def tile(x: Tensor, *, reps: Sequence[int]) -> Tensor:
     """x repeated along each axis."""
+    limited(size * count for size, count in zip(x.shape, reps, strict=True))
     return x.repeat(*reps)
 
 
