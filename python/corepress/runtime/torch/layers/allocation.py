@@ -56,7 +56,11 @@ def number_range(given: Given) -> Run:
         return lambda anchor: _range(anchor, last, first, step)
 
     def run(end: Tensor, start: Tensor | None = None, distance: Tensor | None = None) -> Tensor:
-        values = [_number(end), first if start is None else _number(start), step if distance is None else _number(distance)]
+        values = [
+            _number(end),
+            first if start is None else _number(start),
+            step if distance is None else _number(distance),
+        ]
         return _range(end, *values)
 
     return run

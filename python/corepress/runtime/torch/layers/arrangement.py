@@ -11,7 +11,11 @@ from torch import Tensor
 from .registry import Given, Run, layer, operation
 from .shapes import CHANNEL, SEQUENCE, axis_of, batched, integers, limited, require_rank
 
-_REORGANIZATIONS = (("space_to_depth", "block_size"), ("depth_to_space", "block_size"), ("pixel_shuffle", "upscale_factor"))
+_REORGANIZATIONS = (
+    ("space_to_depth", "block_size"),
+    ("depth_to_space", "block_size"),
+    ("pixel_shuffle", "upscale_factor"),
+)
 
 
 @layer("reshape")

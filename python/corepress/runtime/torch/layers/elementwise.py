@@ -17,7 +17,24 @@ _EPSILON = 1e-6
 _LIKE_OPERATIONS = {
     **{
         name: name
-        for name in "ceil floor sign round exp2 sin cos tan asin acos atan sinh cosh tanh atanh erf".split()
+        for name in [
+            "ceil",
+            "floor",
+            "sign",
+            "round",
+            "exp2",
+            "sin",
+            "cos",
+            "tan",
+            "asin",
+            "acos",
+            "atan",
+            "sinh",
+            "cosh",
+            "tanh",
+            "atanh",
+            "erf",
+        ]
     },
     "modBroadcastable": "mod",
     "minBroadcastable": "minimum",

@@ -187,7 +187,9 @@ def bidirectional_lstm(given: Given) -> Run:
     ) -> Any:
         sequence = _vectors(x)
         ahead, state, cell = forwards(sequence, h, c, _of_direction(weights, "weightParams_0_"), False)
-        back, state_back, cell_back = backwards(sequence, h_back, c_back, _of_direction(weights, "weightParams_1_"), True)
+        back, state_back, cell_back = backwards(
+            sequence, h_back, c_back, _of_direction(weights, "weightParams_1_"), True
+        )
         if whole:
             outputs = [torch.cat(both, -1) for both in zip(ahead, back[::-1], strict=True)]
         else:
