@@ -23,7 +23,8 @@ class Extra:
 
 EXTRAS = {
     "coremltools": Extra("coremltools", "coremltools"),
-    "PIL": Extra("pillow", "coremltools"),
+    "PIL": Extra("pillow", "torch"),
+    "torch": Extra("torch", "torch"),
     "matplotlib": Extra("matplotlib", "plot"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from typing import Any, TypeAlias
 
 from ...errors import FormatError
 from ..format.data_types import BY_PROGRAM_NUMBER, DataType
-from .program import label_of, nested_path, opset_version
+
+_OPSET = re.compile(r"CoreML(\d{1,4})")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,14 @@ class Literal:
     message: Any
 
 
-Argument: TypeAlias = Value | Literal
+@dataclass(frozen=True, eq=False)
+class Unresolved:
+    """An argument by a name that nothing in its scope has; such a program can be compressed, but not run."""
+
+    name: str
+
+
+Argument: TypeAlias = Value | Literal | Unresolved
 
 
 @dataclass(eq=False)
@@ -74,7 +83,7 @@ class Operation:
     ----------
     type, name : str
         Type, and the name that coremltools gives it.
-    inputs : dict of str to tuple of Value or Literal
+    inputs : dict of str to tuple of Value, Literal or Unresolved
         Its arguments; more than one where it takes a tuple.
     outputs : tuple of Value
         Its results.
@@ -113,11 +122,12 @@ class Operation:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A list of operations, with its inputs and the values that it yields."""
+    """A list of operations, with its inputs, the values that it yields, and the block in the program."""
 
     inputs: tuple[Value, ...]
     operations: tuple[Operation, ...]
-    outputs: tuple[Value, ...]
+    outputs: tuple[Value | Unresolved, ...]
+    message: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,11 +142,17 @@ class Function:
         Specification version that defines its operations.
     block : Block
         Its operations; the inputs are those of the function.
+    message : message
+        The function in the program.
+    is_default : bool
+        Whether these operations are those of the opset that the function names as its own.
     """
 
     name: str
     version: int
     block: Block
+    message: Any
+    is_default: bool
 
     def operations(self) -> Iterator[Operation]:
         """All operations, nested ones after the operation that contains them."""
@@ -150,43 +166,48 @@ def _operations(block: Block) -> Iterator[Operation]:
             yield from _operations(nested)
 
 
-def function_graph(model: Any, name: str, prefix: str = "") -> Function:
-    """The graph of one function of an ML program.
+def function_graphs(model: Any, prefix: str = "") -> Iterator[Function]:
+    """The functions of an ML program, by name; one for each opset that a function has operations for.
 
     Parameters
     ----------
     model : message
         The model with the program.
-    name : str
-        Name of the function.
     prefix : str
         Starts the names of places, in a pipeline.
 
     Raises
     ------
     FormatError
-        If the function refers to values that it does not have, or is damaged otherwise.
+        If a function has no operations for its own opset, or a data type is unknown.
     """
-    function = model.mlProgram.functions[name]
-    if function.opset not in function.block_specializations:
-        raise FormatError(f"function {name} has no block for opset {function.opset!r}")
-    version = opset_version(function.opset, int(model.specificationVersion))
-    message = function.block_specializations[function.opset]
-    scope: _Scope = ChainMap()
-    inputs = tuple(Value(each.name, value_type(each.type, f"{name}: {each.name}")) for each in function.inputs)
-    scope.update({value.name: value for value in inputs})
-    return Function(name, version, _block(message, scope, f"{prefix}{name}/{function.opset}", inputs))
+    for name, function in sorted(model.mlProgram.functions.items()):
+        if function.opset not in function.block_specializations:
+            raise FormatError(f"function {prefix}{name} has no block for opset {function.opset!r}")
+        for opset, message in sorted(function.block_specializations.items()):
+            version = opset_version(opset, int(model.specificationVersion))
+            place = f"{prefix}{name}/{opset}"
+            scope: _Scope = ChainMap()
+            inputs = _declared(function.inputs, scope, place)
+            block = _block(message, scope, place, inputs)
+            yield Function(name, version, block, function, is_default=opset == function.opset)
 
 
 _Scope: TypeAlias = "ChainMap[str, Value]"
 
 
 def _block(message: Any, scope: _Scope, place: str, inputs: tuple[Value, ...] = ()) -> Block:
-    own = tuple(Value(each.name, value_type(each.type, f"{place}: {each.name}")) for each in message.inputs)
-    scope.update({value.name: value for value in own})
+    own = _declared(message.inputs, scope, place)
     operations = tuple(_operation(each, scope, place) for each in message.operations)
-    outputs = tuple(_resolved(name, scope, f"{place}: output") for name in message.outputs)
-    return Block(inputs + own, operations, outputs)
+    outputs = tuple(_resolved(name, scope) for name in message.outputs)
+    return Block(inputs + own, operations, outputs, message)
+
+
+def _declared(messages: Any, scope: _Scope, place: str) -> tuple[Value, ...]:
+    """The inputs of a function or a block."""
+    values = tuple(Value(each.name, value_type(each.type, f"{place}: {each.name}")) for each in messages)
+    scope.update({value.name: value for value in values})
+    return values
 
 
 def _operation(message: Any, scope: _Scope, place: str) -> Operation:
@@ -194,9 +215,7 @@ def _operation(message: Any, scope: _Scope, place: str) -> Operation:
     operation = Operation(message.type, name, {}, message, place)
     for parameter, argument in message.inputs.items():
         operation.inputs[parameter] = tuple(
-            Literal(binding.value)
-            if binding.WhichOneof("binding") == "value"
-            else _resolved(binding.name, scope, operation.where)
+            Literal(binding.value) if binding.WhichOneof("binding") == "value" else _resolved(binding.name, scope)
             for binding in argument.arguments
         )
     operation.blocks = tuple(
@@ -211,10 +230,8 @@ def _operation(message: Any, scope: _Scope, place: str) -> Operation:
     return operation
 
 
-def _resolved(name: str, scope: _Scope, where: str) -> Value:
-    if name not in scope:
-        raise FormatError(f"{where}: takes {name!r}, which no operation before it yields")
-    return scope[name]
+def _resolved(name: str, scope: _Scope) -> Value | Unresolved:
+    return scope.get(name) or Unresolved(name)
 
 
 def value_type(message: Any, where: str) -> ValueType:
@@ -247,3 +264,28 @@ def _tensor_type(tensor: Any, where: str) -> TensorType:
         for dimension in tensor.dimensions
     )
     return TensorType(BY_PROGRAM_NUMBER[tensor.dataType], sizes if len(sizes) == max(tensor.rank, 0) else None)
+
+
+def is_definition(operation: Any) -> bool:
+    """Whether an operation yields a constant."""
+    return bool(operation.type == "const" or operation.type.startswith("constexpr_"))
+
+
+def nested_path(path: str, operation: Any, index: int) -> str:
+    """The path of a block that an operation holds."""
+    return f"{path}/{label_of(operation)}[{index}]"
+
+
+def label_of(operation: Any) -> str:
+    """The name that coremltools gives an operation: its label, or else the name of its first output."""
+    if "name" in operation.attributes:
+        values = operation.attributes["name"].immediateValue.tensor.strings.values
+        if len(values) == 1:
+            return str(values[0])
+    return str(operation.outputs[0].name) if operation.outputs else ""
+
+
+def opset_version(opset: str, default: int) -> int:
+    """The specification version whose operations an opset has; `default` for other names than coremltools gives."""
+    match = _OPSET.fullmatch(opset)
+    return int(match.group(1)) + 1 if match else default

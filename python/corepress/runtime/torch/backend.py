@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ...coreml.format.package import Package
-from ...coreml.program.graph import TensorType, Value, function_graph
+from ...coreml.program.graph import TensorType, Value
+from ...coreml.program.program import Program
 from ..backend import State
 from . import ops  # noqa: F401  registers the operations
 from .binding import BoundFunction
@@ -48,8 +49,19 @@ def load_program(
     UnsupportedOperationError
         If the program has an operation that cannot be run.
     """
-    function = function_graph(model, function_name)
-    constants = Constants(package, model)
+    program = Program(package, model)
+    function = next(
+        (
+            each
+            for graphs in program.graphs.values()
+            for each in graphs
+            if each.is_default and each.name == function_name
+        ),
+        None,
+    )
+    if function is None:
+        raise ValueError(f"load: there is no function {function_name!r}; the model has {', '.join(program.functions)}")
+    constants = Constants(package, program)
     try:
         bound = BoundFunction(function, constants, rounded=precision == "float16")
     finally:
@@ -93,6 +105,8 @@ class TorchBackend:
         for name, value in self._inputs.items():
             if name in inputs and isinstance(value.type, TensorType):
                 array = np.asarray(inputs[name])
+                if value.type.shape == () and array.shape == (1,):  # descriptions have no rank 0
+                    array = array.reshape(())
                 tensors[name] = tensor_of(array, value.type.data_type).to(self.module.device)
         return tensors
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import functools
-import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...coreml.program.graph import Argument, Block, Function, Operation, TensorType, Value
-from ...coreml.program.program import is_definition
+from ...coreml.operations import LIFTABLE
+from ...coreml.program.graph import (
+    Argument,
+    Block,
+    Function,
+    Literal,
+    Operation,
+    TensorType,
+    Unresolved,
+    Value,
+    is_definition,
+)
 from ...errors import FormatError, UnsupportedOperationError
-from .constants import Constants, describe_operation
+from .constants import CAST, Constants, describe_operation
 from .dtypes import carrier_of
 from .registry import Implementation, implementation_of
 from .schedule import OBSERVER, Schedule, Step, Values, slots_read
@@ -21,7 +30,7 @@ from .schedule import OBSERVER, Schedule, Step, Values, slots_read
 # Inputs that take any number of values, where one value cannot be told from a tuple of one.
 _TUPLES = frozenset({"values", "loop_vars", "ref_tensors", "begins", "ends", "end_masks", "elem_shape"})
 _TUPLED_OPERATIONS = frozenset({"concat", "stack", "while_loop", "reshape_like", "make_list"})
-_MOST_ITERATIONS = 1_000_000  # of a loop, which then must be one that never ends
+MOST_ITERATIONS = 1_000_000  # of a loop, which then must be one that never ends
 
 Getter = Callable[[Values], Any]
 
@@ -54,11 +63,12 @@ class BoundFunction:
         self.weights: dict[int, str] = {}
         self.tensors: dict[str, Tensor] = {}
         self.inputs = {value.name: value for value in function.block.inputs}
-        self.outputs = {value.name: value for value in function.block.outputs}
+        self.outputs = {value.name: value for value in map(_resolved, function.block.outputs)}
         self.schedule, _ = self._bind_block(function.block)
 
-    def slot(self, value: Value) -> int:
+    def slot(self, argument: Argument) -> int:
         """The slot of a value."""
+        value = _resolved(argument)
         if value not in self._slots:
             self._slots[value] = len(self.template)
             self.template.append(None)
@@ -90,19 +100,19 @@ class BoundFunction:
 
     def _bind(self, operation: Operation) -> tuple[Step, set[int]]:
         slots = {
-            name: tuple(self.slot(each) for each in arguments if isinstance(each, Value))
+            name: tuple(self.slot(each) for each in arguments if not isinstance(each, Literal))
             for name, arguments in operation.inputs.items()
             if not all(map(self._constants.is_constant, arguments))
         }
         read = {slot for each in slots.values() for slot in each}
         outputs = tuple(map(self.slot, operation.outputs))
-        if operation.type in _STRUCTURES:
+        if operation.type in STRUCTURES:
             blocks, nested_reads = [], set[int]()
             for block in operation.blocks:
                 schedule, reads = self._bind_block(block)
                 blocks.append(schedule)
                 nested_reads |= slots_read([schedule], reads) | set(schedule.outputs)
-            run = _STRUCTURES[operation.type](self, operation, blocks, outputs)
+            run = STRUCTURES[operation.type](self, operation, blocks, outputs)
             return Step(operation, run, slots, outputs), read | nested_reads
         found = implementation_of(operation.type, self._version)
         if found is None or operation.blocks:
@@ -128,24 +138,24 @@ class BoundFunction:
 
     def _option(self, operation: Operation, name: str) -> Any:
         given = [self._constants.option(each) for each in operation.inputs[name]]
-        return given if _is_tuple(operation, name) else given[0]
+        return given if _is_tuple(operation, name) else _only(operation, name, given)
 
     def _computed_option(self, operation: Operation, name: str) -> Getter:
         getters = [self.getter(each) for each in operation.inputs[name]]
         if _is_tuple(operation, name):
             return lambda values: [_plain(getter(values)) for getter in getters]
-        (getter,) = getters
+        getter = _only(operation, name, getters)
         return lambda values: _plain(getter(values))
 
     def getter(self, argument: Argument) -> Getter:
         """How a run gets an argument."""
-        if not isinstance(argument, Value):
+        if isinstance(argument, Literal):
             constant = self._constants.tensor(argument)
             return lambda values: constant
         slot = self.slot(argument)
         if slot in self.weights:
             return lambda values: _widened(values[slot])
-        return operator.itemgetter(slot)
+        return lambda values: values[slot]
 
     def getters(self, operation: Operation, name: str) -> list[Getter]:
         """How a run gets the values of a tuple."""
@@ -165,12 +175,10 @@ class BoundFunction:
             elif _is_tuple(operation, name):
                 getters = [self.getter(each) for each in arguments]
                 bound.append(lambda values, getters=getters: [getter(values) for getter in getters])
-            elif len(arguments) != 1:
-                raise FormatError(f"{operation.where}: {name} must be one value, not {len(arguments)}")
-            elif isinstance(arguments[0], Value) and self.slot(arguments[0]) not in self.weights:
-                bound.append(self.slot(arguments[0]))
             else:
-                bound.append(self.getter(arguments[0]))
+                argument = _only(operation, name, arguments)
+                is_weight = isinstance(argument, Literal) or self.slot(argument) in self.weights
+                bound.append(self.getter(argument) if is_weight else self.slot(argument))
             if name == last:
                 break
         return bound
@@ -180,8 +188,21 @@ class BoundFunction:
         return [_conversion(value, self._rounded and not exact) for value in operation.outputs]
 
 
+def _resolved(argument: Argument) -> Value:
+    if isinstance(argument, Unresolved):
+        raise FormatError(f"the program takes {argument.name!r}, which no operation before yields")
+    assert isinstance(argument, Value)
+    return argument
+
+
 def _is_tuple(operation: Operation, name: str) -> bool:
-    return len(operation.inputs[name]) != 1 or (name in _TUPLES and operation.type in _TUPLED_OPERATIONS)
+    return name in _TUPLES and operation.type in _TUPLED_OPERATIONS
+
+
+def _only(operation: Operation, name: str, given: Sequence[Any]) -> Any:
+    if len(given) != 1:
+        raise FormatError(f"{operation.where}: {name} must be one value, not {len(given)}")
+    return given[0]
 
 
 def _plain(value: Any) -> Any:
@@ -233,7 +254,7 @@ def _compose(
     slots_only = bound and all(isinstance(each, int) for each in bound)
     if len(outputs) == 1 and not computed and slots_only:
         return _simple(call, bound, finish[0], outputs[0])
-    getters = [operator.itemgetter(each) if isinstance(each, int) else each for each in bound]
+    getters = [_getter_of(each) if isinstance(each, int) else each for each in bound]
     if len(outputs) == 1:
         (convert,), (output,) = finish, outputs
 
@@ -250,6 +271,10 @@ def _compose(
             values[output] = convert(result)
 
     return run_several
+
+
+def _getter_of(slot: int) -> Getter:
+    return lambda values: values[slot]
 
 
 def _simple(
@@ -269,10 +294,9 @@ def _simple(
             values[output] = convert(call(values[first], values[second]))
 
         return run_binary
-    get = operator.itemgetter(*slots)
 
     def run(values: Values) -> None:
-        values[output] = convert(call(*get(values)))
+        values[output] = convert(call(*[values[slot] for slot in slots]))
 
     return run
 
@@ -306,7 +330,7 @@ def _bind_while_loop(
 
     def run(values: Values) -> None:
         variables = [getter(values) for getter in initial]
-        for _ in range(_MOST_ITERATIONS):
+        for _ in range(MOST_ITERATIONS):
             _assign(values, condition.inputs, variables)
             condition.run(values)
             if not bool(values[condition.outputs[0]]):
@@ -315,7 +339,7 @@ def _bind_while_loop(
             body.run(values)
             variables = [_widened_value(values[slot]) for slot in body.outputs]
         else:
-            raise ValueError(f"has not ended after {_MOST_ITERATIONS} iterations; it must be a loop without end")
+            raise ValueError(f"has not ended after {MOST_ITERATIONS} iterations; it must be a loop without end")
         _assign(values, outputs, variables)
 
     return run
@@ -353,14 +377,11 @@ def _bind_write_state(
     return run
 
 
-_STRUCTURES: dict[str, Callable[..., Callable[[Values], None]]] = {
+# Operations that the schedule itself runs, and those whose results are read when a model is loaded.
+CONSTANTS = ("const", CAST, *LIFTABLE)
+STRUCTURES: dict[str, Callable[..., Callable[[Values], None]]] = {
     "cond": _bind_cond,
     "while_loop": _bind_while_loop,
     "read_state": _bind_read_state,
     "write_state": _bind_write_state,
 }
-
-
-def structural_operations() -> tuple[str, ...]:
-    """The operations that are run by the schedule itself, not by a registered function."""
-    return tuple(sorted(_STRUCTURES))

@@ -11,11 +11,14 @@ from torch import Tensor
 from ...coreml.decoded import Undecodable, stored_form
 from ...coreml.format.package import Package
 from ...coreml.format.values import MINIMUM_BLOB_COUNT, ValueReader
-from ...coreml.program.graph import Argument, Literal, Operation, TensorType, Value
-from ...coreml.program.program import Definition, Program, is_definition
+from ...coreml.program.graph import Argument, Literal, Operation, TensorType, Value, is_definition
+from ...coreml.program.program import Definition, Program
 from ...errors import UnsupportedOperationError
 from ...tensors import CompressedTensor
 from .dtypes import tensor_of
+
+CAST = "constexpr_cast"  # stored in one type, used in another; not compression, so that only here anybody reads it
+_CAST_TYPES = {"fp16": np.float16, "fp32": np.float32}
 
 
 class Constants:
@@ -25,15 +28,13 @@ class Constants:
     ----------
     package : Package
         The package.
-    model : message
-        The model with the program.
+    program : Program
+        Its program.
     """
 
-    def __init__(self, package: Package, model: Any) -> None:
+    def __init__(self, package: Package, program: Program) -> None:
         self._values = ValueReader(package)
-        self._definitions = {
-            (each.place, each.output_name): each for each in reversed(Program(package, model).definitions)
-        }
+        self._definitions = {(each.place, each.output_name): each for each in reversed(program.definitions)}
         self._tensors: dict[Definition, Tensor] = {}
 
     def close(self) -> None:
@@ -42,7 +43,9 @@ class Constants:
 
     def is_constant(self, argument: Argument) -> bool:
         """Whether an argument is known before a run."""
-        return isinstance(argument, Literal) or (argument.producer is not None and is_definition(argument.producer))
+        if not isinstance(argument, Value):
+            return isinstance(argument, Literal)
+        return argument.producer is not None and is_definition(argument.producer.message)
 
     def is_weight(self, value: Value) -> bool:
         """Whether a constant is what training would change: floating-point numbers, and not just a few."""
@@ -82,7 +85,7 @@ class Constants:
         """The program's ``Value`` of a constant that is not compressed, and whether it is a tensor."""
         if isinstance(argument, Literal):
             message = argument.message
-        elif argument.producer is not None and argument.producer.type == "const":
+        elif isinstance(argument, Value) and argument.producer is not None and argument.producer.type == "const":
             message = argument.producer.attributes["val"]
         else:
             return None, False
@@ -96,6 +99,9 @@ class Constants:
         return self._definitions[producer.place, value.name]
 
     def _array(self, definition: Definition) -> Any:
+        if definition.operation.type == CAST:
+            stored = self._values.read(definition.parameters["source_val"], definition.where)
+            return stored.data.astype(_CAST_TYPES[plain(definition.parameters["output_dtype"])])
         try:
             found = stored_form(definition, self._values)
         except Undecodable as reason:
