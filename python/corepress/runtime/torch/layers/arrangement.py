@@ -72,9 +72,16 @@ def permute(given: Given) -> Run:
 
 @layer("transpose")
 def transpose(given: Given) -> Run:
-    """Of any axes."""
+    """Of any axes; of the last ones, where the input has more, of size 1: an image has an axis more than its array."""
     axes = [int(axis) for axis in given.params.axes]
-    return lambda x: x.permute(axes)
+
+    def run(x: Tensor) -> Tensor:
+        more = x.dim() - len(axes)
+        if more > 0 and all(size == 1 for size in x.shape[:more]):
+            return x.permute(*range(more), *(axis + more for axis in axes))
+        return x.permute(axes)
+
+    return run
 
 
 @layer("reorganizeData")
