@@ -189,7 +189,8 @@ def load(
         The function to run, for a model with several; None for its default.
     precision : str
         "float16" computes in float32 and rounds the result of an operation once where the program says float16; this is
-        what is known of Apple's GPU and Neural Engine. "float32" never rounds.
+        what is known of Apple's GPU and Neural Engine. "float32" never rounds. Neural networks are always computed in
+        float32.
     backend : str
         "torch", or "coreml" for Core ML itself on macOS; "auto" is torch where it is installed, else Core ML on macOS.
     device : str
@@ -232,7 +233,7 @@ def load(
             runner,
             name=name,
             function_name=function,
-            precision=precision if chosen == "torch" else None,
+            precision=None if chosen == "coreml" else "float32" if root.kind in NETWORKS else precision,
         )
 
 
@@ -283,9 +284,9 @@ def _torch_backend(
         chosen = function or ("main" if "main" in names or not names else names[0])
         return load_program(opened.package, message, chosen, precision, device)
     if part.kind in NETWORKS:
-        from .torch.network import load_network
+        from .torch.network_backend import NetworkBackend
 
-        return load_network(part.data(), precision, device)
+        return NetworkBackend(part.data(), part.description.predictedFeatureName, device)
     if part.kind in PIPELINES:
         stages = [
             Stage(each.name, each.describe(None), _torch_backend(opened, each, each.name, None, precision, device))

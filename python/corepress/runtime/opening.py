@@ -137,7 +137,7 @@ def open_model(model: Any) -> Iterator[OpenModel]:
         path = user_path(model)
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file")
-        refuse_foreign(path)
+        refuse_foreign(path, of_any_kind=True)
         package = Package.open(path) if path.is_dir() else None
         source = FileSource(package.model_path if package is not None else path)
     try:
