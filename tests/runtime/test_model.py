@@ -150,7 +150,7 @@ def test_a_function_of_several_is_chosen(ct, linear, crooked, tmp_path):
     assert np.array_equal(chosen.predict({"x": X})["y"], runtime.load(linear).predict({"x": X})["y"])
     assert not np.array_equal(default.predict({"x": X})["y"], chosen.predict({"x": X})["y"])
     assert ", function crooked, run by" in repr(default)
-    with pytest.raises(ValueError, match="function_name is 'other', but the functions are (straight|crooked), "):
+    with pytest.raises(ValueError, match=r"function_name is 'other', but the functions are (straight|crooked), "):
         runtime.load(path, "other")
     with pytest.raises(ValueError, match="but the model has only one function, main"):
         runtime.load(linear, "other")
