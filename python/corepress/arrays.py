@@ -99,21 +99,33 @@ def is_list(weight: Any) -> bool:
     return isinstance(weight, list | tuple)
 
 
-def as_importance(verb: str, importance: Any, weight: NDArray[Any]) -> NDArray[np.float32] | None:
-    """Return the importance of each weight as contiguous float32.
+def require_importance(verb: str, name: str, importance: Any, shape: tuple[int, ...]) -> tuple[NDArray[Any], float]:
+    """Return the importance of the elements of a weight as an array of floats, and the largest.
+
+    Raises
+    ------
+    TypeError
+        If it is not an array of numbers.
+    ValueError
+        If it does not have the weight's shape, or is negative or not finite somewhere.
+    """
+    given = as_array(verb, name, importance, NUMBERS)
+    if given.dtype.kind in "iub":
+        given = given.astype(np.float64)
+    if given.shape != shape:
+        raise ValueError(f"{verb}: {name} has shape {given.shape}, the weight {shape}")
+    least, most = (float(given.min()), float(given.max())) if given.size else (0.0, 0.0)  # NaN if there is one
+    if not 0 <= least <= most < inf:
+        raise ValueError(f"{verb}: {name} must be finite and not negative, not {least:g} to {most:g}")
+    return given, most
+
+
+def as_importance(verb: str, importance: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return the importance of the elements of a weight as contiguous float32.
 
     Only ratios matter: float64 is divided by a power of two first, so that tiny numbers do not become 0.
     """
-    if importance is None:
-        return None
-    given = as_array(verb, "importance", importance, NUMBERS)
-    if given.dtype.kind in "iub":
-        given = given.astype(np.float64)
-    if given.shape != weight.shape:
-        raise ValueError(f"{verb}: importance has shape {given.shape}, the weight {weight.shape}")
-    least, most = (float(given.min()), float(given.max())) if given.size else (0.0, 0.0)  # NaN if there is one
-    if not 0 <= least <= most < inf:
-        raise ValueError(f"{verb}: importance must be finite and not negative, not {least:g} to {most:g}")
+    given, most = require_importance(verb, "importance", importance, shape)
     if given.dtype.itemsize == 8 and most > 0:
         given = np.ldexp(given, -frexp(most)[1])
     return contiguous(given, np.float32)

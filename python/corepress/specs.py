@@ -17,6 +17,7 @@ from .intake import whole
 from .suggestions import suggestion
 
 PALETTE_BITS = (1, 2, 3, 4, 6, 8)
+IMPORTANCE_NEEDS_KMEANS = "importance is for mode 'kmeans' and no lut"
 LARGEST_M = 1024
 
 
@@ -135,6 +136,11 @@ class Palettize:
         no_table = self.nonfinite != "table" or not custom
         _require(no_table, self, "nonfinite 'table' is not for mode 'custom', whose function makes the table")
 
+    @property
+    def importance_needs(self) -> str | None:
+        """Why the importance of weights has no use here; None if it has one."""
+        return None if self.mode == "kmeans" else IMPORTANCE_NEEDS_KMEANS
+
     def fitted(self, shape: tuple[int, ...], axis: int) -> Palettize:
         """Return the spec with groups that divide `axis`, as `indivisible` says; IndivisibleError if it allows none."""
         length = shape[axis]
@@ -216,6 +222,11 @@ class Quantize:
             )
 
     @property
+    def importance_needs(self) -> str | None:
+        """Why the importance of weights has no use here; None if it has one."""
+        return None if self.scale_search == "mse" else "importance needs scale_search 'mse'"
+
+    @property
     def description(self) -> str:
         mode = " linear" if self.mode == "linear" else ""
         blocks = f"blocks of {self.block_size}" if self.granularity == "per_block" else self.granularity
@@ -292,6 +303,11 @@ class Prune:
             self,
             f"minimum_sparsity_percentile must be between 0 and 1, not {self.minimum_sparsity_percentile}",
         )
+
+    @property
+    def importance_needs(self) -> str:
+        """Why the importance of weights has no use here."""
+        return "importance has no use, since magnitudes decide"
 
     @property
     def is_structured(self) -> bool:

@@ -60,7 +60,10 @@ class Predictor:
         self.model = load_program(package, model, function_name or "main")
 
     def predict(self, inputs, state=None):
-        results = self.model.predict({name: as_array(value) for name, value in inputs.items()}, state)
+        try:
+            results = self.model.predict({name: as_array(value) for name, value in inputs.items()}, state)
+        except ValueError as error:  # some tests expect Core ML's words where indices are out of range
+            raise RuntimeError(f"Unable to compute the prediction using ML Program: {error}") from error
         return {name: as_result(value) for name, value in results.items()}
 
     def make_state(self):

@@ -5,5 +5,6 @@ from .metrics import Error, error
 from .palettization import palettize
 from .pruning import prune
 from .quantization import quantize
+from .weight_data import WeightData
 
-__all__ = ["Error", "apply", "apply_measured", "error", "palettize", "prune", "quantize"]
+__all__ = ["Error", "WeightData", "apply", "apply_measured", "error", "palettize", "prune", "quantize"]

@@ -12,35 +12,42 @@ from .metrics import snr_db
 from .palettization import Measured, palettize_measured
 from .pruning import prune_measured
 from .quantization import quantize_measured
+from .weight_data import NO_DATA, WeightData
 
 
-def _palettize_one(weight: Any, spec: Palettize, num_threads: int | None, _measured: bool) -> Measured:
-    return palettize_measured([weight], spec, num_threads, in_list=False)[0]
+def _palettize_one(
+    weight: Any, spec: Palettize, data: WeightData, num_threads: int | None, _measured: bool
+) -> Measured:
+    return palettize_measured([weight], spec, num_threads, data=[data], in_list=False)[0]
 
 
-def _quantize_one(weight: Any, spec: Quantize, num_threads: int | None, measured: bool) -> Measured:
-    return quantize_measured([weight], [None], spec, num_threads, in_list=False, measured=measured)[0]
+def _quantize_one(weight: Any, spec: Quantize, data: WeightData, num_threads: int | None, measured: bool) -> Measured:
+    return quantize_measured([weight], [data], spec, num_threads, in_list=False, measured=measured)[0]
 
 
-def _prune_one(weight: Any, spec: Prune, num_threads: int | None, measured: bool) -> Measured:
+def _prune_one(weight: Any, spec: Prune, _: WeightData, num_threads: int | None, measured: bool) -> Measured:
     return prune_measured([weight], spec, num_threads, in_list=False, measured=measured)[0]
 
 
 _APPLY: dict[type, Callable[..., Measured]] = {Palettize: _palettize_one, Quantize: _quantize_one, Prune: _prune_one}
 
 
-def apply(weight: Any, spec: Spec, *, num_threads: int | None = None) -> CompressedTensor:
-    """Compress an array or a compressed tensor as `spec` says."""
-    tensor: CompressedTensor = _APPLY[type(spec)](weight, spec, num_threads, False)[0]
+def apply(weight: Any, spec: Spec, *, data: WeightData = NO_DATA, num_threads: int | None = None) -> CompressedTensor:
+    """Compress an array or a compressed tensor as `spec` says; ValueError for data that it has no use for."""
+    data.require_use(spec)
+    tensor: CompressedTensor = _APPLY[type(spec)](weight, spec, data, num_threads, False)[0]
     return tensor
 
 
-def apply_measured(weight: Any, spec: Spec, *, num_threads: int | None = None) -> tuple[CompressedTensor, float]:
+def apply_measured(
+    weight: Any, spec: Spec, *, data: WeightData = NO_DATA, num_threads: int | None = None
+) -> tuple[CompressedTensor, float]:
     """Like `apply`, but also return the SNR in dB that `error` would report.
 
     Where the kernels do not compute the error as they go, this takes another pass over the weight.
     """
+    data.require_use(spec)
     weight = as_weight(spec.verb, weight)
-    tensor, noise = _APPLY[type(spec)](weight, spec, num_threads, True)
+    tensor, noise = _APPLY[type(spec)](weight, spec, data, num_threads, True)
     squared_error, squared_first = noise or tensor.error_sums(weight, num_threads)[:2]
     return tensor, snr_db(squared_first, squared_error)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from .. import _core
 from ..arrays import (
     as_finite_weight,
-    as_importance,
     as_list,
     as_numbers,
     as_threads,
@@ -26,7 +25,7 @@ from ..arrays import (
     rounded_to,
 )
 from ..errors import NonFiniteError, TooManyValuesError
-from ..specs import PALETTE_BITS, Palettize
+from ..specs import IMPORTANCE_NEEDS_KMEANS, PALETTE_BITS, Palettize
 from ..tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 from ..tensors import base as tensor_base
 from . import joint
@@ -35,6 +34,7 @@ from .divisions import group_counts
 from .piecewise import joined
 from .quotients import Quotients, normalize
 from .vector_palettization import palettize_vectors
+from .weight_data import NO_DATA, WeightData
 
 MOST_BITS = max(PALETTE_BITS)
 MOST_ENTRIES = 2**MOST_BITS
@@ -224,9 +224,11 @@ def palettize(
         if spec.nonfinite == "table":
             raise ValueError("palettize: nonfinite 'table' makes its own table; leave out lut")
         width_for(table.size, spec.nbits)
-    if importance is not None and (table is not None or spec.mode != "kmeans"):
-        raise ValueError("palettize: importance is for mode 'kmeans' and no lut")
-    tensors = palettize_all(weights, spec, num_threads, table, importances, in_list=in_list)
+        if importance is not None:
+            raise ValueError(f"palettize: {IMPORTANCE_NEEDS_KMEANS}")
+    WeightData(importance).require_use(spec)
+    data = [WeightData(each) for each in importances]
+    tensors = palettize_all(weights, spec, num_threads, table, data, in_list=in_list)
     return tensors if in_list else tensors[0]
 
 
@@ -249,12 +251,12 @@ def palettize_all(
     spec: Palettize,
     num_threads: int | None,
     table: NDArray[Any] | None = None,
-    importances: list[Any] | None = None,
+    data: list[WeightData] | None = None,
     *,
     in_list: bool = True,
 ) -> list[Any]:
     """Palettize each weight as `spec` says, or with a given ascending palette of float64."""
-    return [tensor for tensor, _ in palettize_measured(weights, spec, num_threads, table, importances, in_list=in_list)]
+    return [tensor for tensor, _ in palettize_measured(weights, spec, num_threads, table, data, in_list=in_list)]
 
 
 Measured: TypeAlias = "tuple[Any, _core.Noise | None]"
@@ -265,25 +267,25 @@ def palettize_measured(
     spec: Palettize,
     num_threads: int | None,
     table: NDArray[Any] | None = None,
-    importances: list[Any] | None = None,
+    data: list[WeightData] | None = None,
     *,
     in_list: bool = True,
 ) -> list[Measured]:
     """Like `palettize_all`, but also return the squared error if the kernels computed it; else None."""
     num_threads = as_threads("palettize", num_threads)
-    importances = importances or [None] * len(weights)
+    data = data or [NO_DATA] * len(weights)
     if any(isinstance(weight, CompressedTensor) for weight in weights):
-        if any(importance is not None for importance in importances):
-            raise ValueError("palettize: importance is for arrays, not for compressed tensors")
+        for of_weight in data:
+            of_weight.require_plain("palettize")
         compressed: list[Measured] = []
         for index, weight in enumerate(weights):
             with item("palettize", index if in_list else None):
                 compressed.append((_palettize_tensor(weight, spec, num_threads, table), None))
         return compressed
     jobs = []
-    for index, (weight, importance) in enumerate(zip(weights, importances, strict=True)):
+    for index, (weight, of_weight) in enumerate(zip(weights, data, strict=True)):
         with item("palettize", index if in_list else None):
-            jobs.append(_checked(weight, importance, spec, num_threads, table))
+            jobs.append(_checked(weight, of_weight, spec, num_threads, table))
     if spec.enable_per_channel_scale:
         return [(tensor, None) for tensor in _palettize_scaled(jobs, spec, num_threads, table, in_list)]
     if spec.cluster_dim > 1:
@@ -364,8 +366,8 @@ def _palettize_scaled_together(
 ) -> list[PalettizedTensor]:
     pairs = [normalize(job.array, (spec.channel_axis or 0) % job.array.ndim, num_threads) for job in jobs]
     unscaled = replace(spec, enable_per_channel_scale=False)
-    quotients, importances = [each for _, each in pairs], [job.importance for job in jobs]
-    tensors = palettize_all(quotients, unscaled, num_threads, table, importances, in_list=in_list)
+    quotients, data = [each for _, each in pairs], [WeightData(job.importance) for job in jobs]
+    tensors = palettize_all(quotients, unscaled, num_threads, table, data, in_list=in_list)
     return [replace(tensor, scale=scale) for tensor, (scale, _) in zip(tensors, pairs, strict=True)]
 
 
@@ -472,11 +474,11 @@ def _palettize_scaled_groups(
 
 
 def _checked(
-    weight: Any, importance: Any, spec: Palettize, num_threads: int, table: NDArray[Any] | None = None
+    weight: Any, data: WeightData, spec: Palettize, num_threads: int, table: NDArray[Any] | None = None
 ) -> _Job:
     infinities = False
     # Scalar k-means with equal importance sees every value and detects those that are not finite.
-    plain = table is None and importance is None and not spec.enable_per_channel_scale
+    plain = table is None and data.importance is None and not spec.enable_per_channel_scale
     if plain and spec.mode == "kmeans" and spec.cluster_dim == 1 and spec.nonfinite != "table":
         array = as_weight("palettize", weight)
     elif spec.nonfinite == "table":
@@ -484,7 +486,7 @@ def _checked(
         infinities = _core.count_nonfinite(array, num_threads) > 0
     else:
         array = as_finite_weight("palettize", weight, num_threads)
-    job = _Job(array, as_importance("palettize", importance, array), _palette_groups(array, spec), infinities)
+    job = _Job(array, data.error_weights("palettize", array.shape), _palette_groups(array, spec), infinities)
     if infinities:
         _require_room(job, spec)
     return job

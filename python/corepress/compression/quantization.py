@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from .. import _core
 from ..arrays import (
-    as_importance,
     as_list,
     as_threads,
     as_weight,
@@ -24,6 +23,7 @@ from ..tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, Quan
 from . import joint
 from .divisions import block_counts
 from .palettization import Measured
+from .weight_data import WeightData
 
 
 @overload
@@ -168,17 +168,17 @@ def quantize(
         channel_axis=channel_axis,
         nonfinite=nonfinite,
     )
-    if importance is not None and scale_search is None:
-        raise ValueError("quantize: importance needs scale_search 'mse'")
+    WeightData(importance).require_use(spec)
     weights, importances = as_list("quantize", weight, importance)
-    quantized = quantize_measured(weights, importances, spec, num_threads, in_list=is_list(weight))
+    data = [WeightData(each) for each in importances]
+    quantized = quantize_measured(weights, data, spec, num_threads, in_list=is_list(weight))
     tensors = [tensor for tensor, _ in quantized]
     return tensors if is_list(weight) else tensors[0]
 
 
 def quantize_measured(
     weights: list[Any],
-    importances: list[Any],
+    data: list[WeightData],
     spec: Quantize,
     num_threads: int | None,
     *,
@@ -187,23 +187,23 @@ def quantize_measured(
 ) -> list[Measured]:
     num_threads = as_threads("quantize", num_threads)
     if any(isinstance(weight, CompressedTensor) for weight in weights):
-        if any(importance is not None for importance in importances):
-            raise ValueError("quantize: importance is for arrays, not for compressed tensors")
+        for of_weight in data:
+            of_weight.require_plain("quantize")
         quantized: list[Measured] = []
         for index, weight in enumerate(weights):
             with item("quantize", index if in_list else None):
                 quantized.append((_quantize_tensor(weight, spec, num_threads), None))
         return quantized
-    arrays, blocks, checked_importances = [], [], []
-    for index, (weight, importance) in enumerate(zip(weights, importances, strict=True)):
+    arrays, blocks, importances = [], [], []
+    for index, (weight, of_weight) in enumerate(zip(weights, data, strict=True)):
         with item("quantize", index if in_list else None):
             array = as_weight("quantize", weight)
             if array.size == 0:
                 raise ValueError(f"quantize: weight has no elements (shape {array.shape})")
             arrays.append(array)
             blocks.append(block_counts(spec, array.shape))
-            checked_importances.append(as_importance("quantize", importance, array))
-    return _quantize_blocks(arrays, spec, blocks, checked_importances, num_threads, in_list=in_list, measured=measured)
+            importances.append(of_weight.error_weights("quantize", array.shape))
+    return _quantize_blocks(arrays, spec, blocks, importances, num_threads, in_list=in_list, measured=measured)
 
 
 def _quantize_tensor(weight: Any, spec: Quantize, num_threads: int) -> CompressedTensor:

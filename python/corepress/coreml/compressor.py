@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from .. import compression
 from ..arrays import as_threads
-from ..compression.divisions import input_axis
 from ..compression.metrics import error
+from ..compression.weight_data import NO_DATA, WeightData
 from ..config import Config, ConfigLike, as_config
-from ..errors import IndivisibleError, NonFiniteError, Skip, UnsuitableWeightError
-from ..specs import Palettize, Prune, Quantize, Spec
+from ..errors import NonFiniteError, Skip, UnsuitableWeightError
+from ..specs import Palettize, Spec
+from ..suggestions import suggestion
 from ..tensors import CompressedTensor
 from ..tensors.base import decoded_pieces
 from .decoded import distance
@@ -25,19 +26,31 @@ from .format.values import ValueReader
 from .operations import OperationForm, check_steps, lower
 from .program.program import Part, Program, Weight
 from .program.raising import obstacle
-from .program.storage import is_compressed, stored_bytes
+from .program.storage import is_compressed, stored_bytes, visible_weights
 from .reports.report import Report
 from .reports.targets import Encoding, TargetLint, TargetWarning
+from .resolution import resolve
 from .rewrite.driver import Outcome, ProgressCallback, StrPath, Work, transform
 from .selection import bind_rules, select
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The steps for a weight, with its axes and groups filled in, and how its record describes them."""
+    """What to do to a weight.
+
+    Attributes
+    ----------
+    steps : tuple of Spec
+        The steps, with the weight's axes and groups filled in.
+    description : str
+        How its record describes them.
+    data : WeightData
+        For the first step: what is known of the weight besides its values.
+    """
 
     steps: tuple[Spec, ...]
     description: str
+    data: WeightData = NO_DATA
 
 
 class Decisions:
@@ -49,10 +62,16 @@ class Decisions:
         The config.
     strict : bool
         Raise if a weight that the config matches cannot be compressed, and for rules that match no weight.
+    importance : mapping of str to array_like, optional
+        How much the squared error of each element counts, by names of weights.
     """
 
-    def __init__(self, config: Config, *, strict: bool) -> None:
-        self._config, self._strict = config, strict
+    def __init__(self, config: Config, *, strict: bool, importance: Mapping[str, Any] | None = None) -> None:
+        if importance is not None and not isinstance(importance, Mapping):
+            raise TypeError(
+                f"compress: importance must be a dict of arrays by weight name, not {type(importance).__name__}"
+            )
+        self._config, self._strict, self._importance = config, strict, importance or {}
         self._lint = TargetLint(config.target)
         self._obstacles: dict[str, str | None] = {}
         self.notes: tuple[str, ...] = ()
@@ -67,6 +86,10 @@ class Decisions:
         if self._strict and self.unmatched_rules:
             raise ValueError(f"config: no weight matches {'; '.join(self.unmatched_rules)}")
         self._lint.check_version(program.specification_version)
+        known = {name for weight in visible_weights(program) for name in weight.names} if self._importance else ()
+        for name in self._importance:
+            if name not in known:
+                raise ValueError(f"compress: importance of {name!r}: no weight has this name{suggestion(name, known)}")
 
     def decide(self, weight: Weight) -> Decision:
         """The decision for a weight; raises `Skip` if it is left unchanged."""
@@ -86,7 +109,24 @@ class Decisions:
             step.description if isinstance(step, Palettize) else asked.description
             for step, asked in zip(steps, chosen, strict=True)
         ]
-        return Decision(steps, ", then ".join(parts))
+        return Decision(steps, ", then ".join(parts), self._data_of(weight, steps[0]))
+
+    def _data_of(self, weight: Weight, step: Spec) -> WeightData:
+        """What is known of a weight, checked before work starts; `step` is the first."""
+        names = [name for name in weight.names if name in self._importance]
+        if not names:
+            return NO_DATA
+        if len(names) > 1:
+            raise ValueError(f"compress: importance of {' and '.join(names)}: these are one weight; give one of them")
+        data, (name,) = WeightData(self._importance[names[0]]), names
+        data.check("compress", name, weight.first.shape)
+        try:
+            data.require_use(step)
+            if is_compressed(weight):
+                data.require_plain(step.verb)
+        except ValueError as failure:
+            raise ValueError(f"compress: importance of {name}: {failure}") from None
+        return data
 
     def _require_raisable(self, part: Part) -> None:
         """Refuse compressed weights in a model that is too old for them and cannot be raised."""
@@ -97,7 +137,7 @@ class Decisions:
 
     def resolve(self, step: Spec, weight: Weight) -> Spec:
         """A step with the weight's axes and groups filled in; raises `Skip` if it does not apply to this weight."""
-        return _resolve_axes(step, weight)
+        return resolve(step, weight)
 
     def require_smaller(self, weight: Weight, nbytes: int) -> None:
         """Raise `Skip` for a form that takes no fewer bytes than the weight takes now."""
@@ -122,6 +162,7 @@ def decisions_of(
     target: str | None,
     joint_compression: bool | None,
     keep_position_tables: bool | None,
+    importance: Mapping[str, Any] | None = None,
 ) -> Decisions:
     """The decisions for a call of `compress` or `plan`."""
     given = as_config(
@@ -131,7 +172,7 @@ def decisions_of(
         joint_compression=joint_compression,
         keep_position_tables=keep_position_tables,
     )
-    return Decisions(given, strict=strict)
+    return Decisions(given, strict=strict, importance=importance)
 
 
 def compress(
@@ -146,6 +187,7 @@ def compress(
     target: str | None = None,
     joint_compression: bool | None = None,
     keep_position_tables: bool | None = None,
+    importance: Mapping[str, Any] | None = None,
     num_threads: int | None = None,
 ) -> Report:
     """Compress the weights of an ``.mlpackage``.
@@ -178,6 +220,10 @@ def compress(
         choice.
     keep_position_tables : bool, optional
         Whether rotary tables and other position tables are left unchanged; None for the config's choice.
+    importance : mapping of str to array_like, optional
+        How much the squared error of each element of a weight counts, by the weight's name in the report or any other
+        of its names; as for `palettize` and `quantize`, whose steps use it. Weights without an entry, or with None,
+        have equal importance.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`. The result does not
         depend on it.
@@ -190,12 +236,16 @@ def compress(
     Raises
     ------
     ValueError
-        If the config is invalid, or the package's specification version cannot express it, or with `strict`.
+        If the config is invalid, or the package's specification version cannot express it, or with `strict`; if
+        `importance` has a name that no weight has, does not fit its weight, or the weight's first step has no use for
+        it.
     FormatError
         If the package is damaged.
     """
     num_threads = as_threads("compress", num_threads)
-    decisions = decisions_of(config, strict, weight_threshold, target, joint_compression, keep_position_tables)
+    decisions = decisions_of(
+        config, strict, weight_threshold, target, joint_compression, keep_position_tables, importance
+    )
     return compress_as_decided(src, dst, decisions, progress=progress, overwrite=overwrite, num_threads=num_threads)
 
 
@@ -215,7 +265,8 @@ def compress_as_decided(
 
         def work(threads: int) -> Outcome:
             try:
-                form, snr_db = compress_stored(stored_values(weight, values), decision.steps, first.version, threads)
+                stored = stored_values(weight, values)
+                form, snr_db = compress_stored(stored, decision.steps, first.version, threads, decision.data)
                 decisions.require_smaller(weight, form.nbytes)
             except Skip as reason:
                 raise decisions.kept(weight, reason) from None
@@ -251,115 +302,26 @@ def stored_values(weight: Weight, values: ValueReader) -> NDArray[Any] | Compres
     return values.read(first.parameters["val"], first.where).data
 
 
-def _resolve_axes(spec: Spec, weight: Weight) -> Spec:
-    """Fill in the axes from the consumers, and check that the spec fits the shape."""
-    if isinstance(spec, Prune):
-        _require_structure(spec, weight)
-        return spec
-    by_channel = isinstance(spec, Palettize) and (spec.cluster_dim > 1 or spec.enable_per_channel_scale)
-    if spec.granularity == "per_tensor" and not by_channel:
-        return spec
-    shape = weight.first.shape
-    if isinstance(spec, Quantize) and spec.granularity == "per_block":
-        sizes = _block_sizes(spec, weight)
-        for axis, size in enumerate(sizes):
-            if size and shape[axis] % size:
-                raise Skip(f"block_size {size} does not divide axis {axis} of length {shape[axis]}")
-        return dataclasses.replace(spec, block_size=sizes)
-    axis = _channel_axis(spec, weight)
-    resolved = dataclasses.replace(spec, channel_axis=axis)
-    if not isinstance(resolved, Palettize):
-        return resolved
-    if isinstance(spec, Palettize) and spec.cluster_dim > 1:
-        _require_vectors(resolved.cluster_dim, axis % len(shape), weight)
-    try:
-        return resolved.fitted(shape, axis % len(shape))
-    except IndivisibleError as failure:
-        if resolved.indivisible == "error":
-            raise ValueError(f"{weight.first.name}: {failure}") from failure
-        reason = f"group_size {resolved.group_size} does not divide axis {axis} of length {shape[axis]}"
-        raise Skip(reason) from failure
-
-
-def _require_vectors(cluster_dim: int, axis: int, weight: Weight) -> None:
-    """Skip weights that vectors do not divide, or where they would span the groups of a convolution."""
-    length = weight.first.shape[axis]
-    for groups in weight.groups if axis == 0 else {1}:
-        if groups is None:
-            raise Skip("the groups of its convolution are not known in advance, so vectors might span them")
-        if length % groups or length // groups % cluster_dim:
-            part = "" if groups == 1 else f" in {groups} groups"
-            raise Skip(f"cluster_dim {cluster_dim} does not divide axis {axis} of length {length}{part}")
-
-
-def _require_structure(spec: Prune, weight: Weight) -> None:
-    """Skip weights that coremltools does not prune in groups either."""
-    if not spec.is_structured:
-        return
-    for consumer in weight.consumers:
-        if consumer.operation not in ("conv", "linear") or consumer.operand != "weight":
-            place = f"{consumer.operand} of {consumer.operation}"
-            raise Skip(f"n_m_ratio and block_size are for weights of conv and linear, this is {place}")
-    require_half_axes(spec, weight)
-
-
-def require_half_axes(spec: Prune, weight: Weight) -> None:
-    """Skip weights that structured pruning would divide into fewer than two parts."""
-    length = weight.first.shape[spec.axis]
-    name, size = ("m", spec.n_m_ratio[1]) if spec.n_m_ratio is not None else ("block_size", spec.block_size or 0)
-    if 2 * size > length:
-        raise Skip(f"{name} {size} is more than half of axis {spec.axis} of length {length}")
-
-
-def _channel_axis(spec: Palettize | Quantize, weight: Weight) -> int:
-    rank = len(weight.first.shape)
-    axis = spec.channel_axis
-    if axis is None:
-        axis = _agreed(weight.axes, "output")
-    if not -rank <= axis < rank:
-        raise Skip(f"rank {rank} has no channel_axis {axis}")
-    return axis
-
-
-def _block_sizes(spec: Quantize, weight: Weight) -> tuple[int, ...]:
-    """One size per axis, 0 for a whole one."""
-    shape = weight.first.shape
-    if not isinstance(spec.block_size, int):
-        if len(spec.block_size) != len(shape):
-            raise Skip(f"block_size {spec.block_size} does not have one entry for each axis of shape {shape}")
-        return spec.block_size
-    output = _channel_axis(spec, weight)
-    if spec.channel_axis is None:
-        source = _agreed(weight.input_axes, "input")
-    else:
-        try:
-            source = input_axis(spec.channel_axis, shape)
-        except ValueError as failure:
-            raise Skip(str(failure)) from failure
-    sizes = [0] * len(shape)
-    sizes[output], sizes[source] = 1, spec.block_size
-    return tuple(sizes)
-
-
-def _agreed(axes: set[int | None], which: str) -> int:
-    axis = next(iter(axes)) if len(axes) == 1 else None
-    if axis is None:
-        raise Skip(f"its consumers disagree on the {which} channel axis; give channel_axis")
-    return axis
-
-
 def compress_stored(
-    stored: NDArray[Any] | CompressedTensor, steps: tuple[Spec, ...], version: int, num_threads: int
+    stored: NDArray[Any] | CompressedTensor,
+    steps: tuple[Spec, ...],
+    version: int,
+    num_threads: int,
+    data: WeightData = NO_DATA,
 ) -> tuple[OperationForm, float]:
-    """The result of the steps, and its SNR in dB relative to the stored weight; raises `Skip`."""
+    """The result of the steps, and its SNR in dB relative to the stored weight; raises `Skip`.
+
+    `data` is for the first step.
+    """
     tensor: Any = stored
     if len(steps) == 1 and not isinstance(stored, CompressedTensor):
         with _suiting(stored, steps[0].nonfinite):
-            tensor, snr_db = compression.apply_measured(stored, steps[0], num_threads=num_threads)
+            tensor, snr_db = compression.apply_measured(stored, steps[0], data=data, num_threads=num_threads)
     else:
         for step in steps:
             with _suiting(tensor, step.nonfinite):
-                tensor = compression.apply(tensor, step, num_threads=num_threads)
+                tensor = compression.apply(tensor, step, data=data, num_threads=num_threads)
+            data = NO_DATA
         if isinstance(stored, CompressedTensor):
             decoded = decoded_pieces((stored, tensor), num_threads)
             snr_db = distance(((before, after) for before, after in decoded), num_threads).snr_db

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..arrays import as_threads
 from ..config import ConfigLike
-from ..errors import FormatError, NonFiniteError, Skip, TooLargeTablesError
+from ..errors import NonFiniteError, Skip
 from ..overlap import Result, Task
 from ..reporting.documents import to_json
 from ..reporting.tables import Column, format_bytes, render
@@ -29,8 +29,7 @@ from .format.data_types import DataType
 from .format.package import Package
 from .format.values import ValueReader
 from .format.weight_file import BlobRecord, WeightFileLayout, WeightFileReader
-from .meta_tensors import meta_tensor
-from .operations import MOST_WEIGHTS_PER_BYTE, OperationForm
+from .operations import OperationForm
 from .program.program import Program, Weight
 from .program.storage import check_stored, is_compressed, stored_bytes, visible_weights
 from .reports.records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, identity, unchanged_by_reason
@@ -39,6 +38,7 @@ from .reports.targets import TargetWarning
 from .rewrite.driver import StrPath
 from .rewrite.rewriter import Edit, rewrite
 from .sampling import sample_rows
+from .sizes import StoredSize, stored_size
 
 
 @dataclass(frozen=True)
@@ -241,6 +241,7 @@ def plan(
     target: str | None = None,
     joint_compression: bool | None = None,
     keep_position_tables: bool | None = None,
+    importance: Mapping[str, Any] | None = None,
     expect_snr: bool = False,
     num_threads: int | None = None,
 ) -> Plan:
@@ -250,7 +251,7 @@ def plan(
     ----------
     src : path-like
         The package.
-    config, strict, weight_threshold, target, joint_compression, keep_position_tables
+    config, strict, weight_threshold, target, joint_compression, keep_position_tables, importance
         As for `compress`.
     expect_snr : bool
         Compress some rows of each weight, to estimate the signal-to-noise ratio.
@@ -275,7 +276,9 @@ def plan(
     started = time.perf_counter()
     package = Package.open(src)
     program = Program(package)
-    decisions = decisions_of(config, strict, weight_threshold, target, joint_compression, keep_position_tables)
+    decisions = decisions_of(
+        config, strict, weight_threshold, target, joint_compression, keep_position_tables, importance
+    )
     decisions.prepare(program)
     weights = visible_weights(program)
     threads = as_threads("plan", num_threads)
@@ -322,8 +325,9 @@ def _expected_snr_db(weight: Weight, decision: Decision, values: ValueReader, th
         return None
     stored = stored_values(weight, values)
     rows = sample_rows(stored, decision.steps) if isinstance(stored, np.ndarray) else None
+    data = decision.data.mapped(lambda array: sample_rows(array, decision.steps))
     try:
-        return None if rows is None else compress_stored(rows, decision.steps, weight.first.version, threads)[1]
+        return None if rows is None else compress_stored(rows, decision.steps, weight.first.version, threads, data)[1]
     except (Skip, NonFiniteError):
         return None
     finally:
@@ -335,13 +339,14 @@ def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, Opera
     form, decision, exact, keep = None, None, True, None
     try:
         decision = decisions.decide(weight)
-        form, exact = _form(weight, decisions, decision)
+        stored = _stored_size(weight, decisions, decision)
+        exact = stored.exact
         if exact:
-            decisions.require_smaller(weight, form.nbytes)
-        elif form.nbytes >= size:
-            form = None  # estimates are the most that it can be; if it is that much, the weight is left unchanged
+            decisions.require_smaller(weight, stored.nbytes)
+        # Estimates are the most that it can be; if it is that much, the weight is left unchanged.
+        form = stored.form if exact or stored.nbytes < size else None
     except Skip as reason:
-        keep, form = reason, None
+        keep = reason
     after = size if form is None else form.nbytes
     record = PlannedWeight(
         **identity(weight),
@@ -357,16 +362,8 @@ def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, Opera
     return record, form, None if keep else decision
 
 
-def _form(weight: Weight, decisions: Decisions, decision: Decision) -> tuple[OperationForm, bool]:
-    first = weight.first
-    assert first.data_type.dtype is not None, "only floats are compressed"
-    # Of compressed weights nothing is read that the declared shape could contradict.
-    if prod(first.shape) > MOST_WEIGHTS_PER_BYTE * stored_bytes(weight):
-        raise FormatError(
-            f"{first.where}: shape {first.shape} is more than {stored_bytes(weight)} stored bytes decode to"
-        )
+def _stored_size(weight: Weight, decisions: Decisions, decision: Decision) -> StoredSize:
     try:
-        form, exact = meta_tensor(decision.steps, first.shape, first.data_type.dtype, first.version)
-    except TooLargeTablesError as failure:
-        raise decisions.kept(weight, Skip(failure.reason)) from None
-    return form, exact and first.operation.type == "const"
+        return stored_size(weight, decision.steps)
+    except Skip as reason:
+        raise decisions.kept(weight, reason) from None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..coreml.format.data_types import BY_NAME, DataType
 from ..coreml.format.messages import message_classes
 from ..coreml.format.schema import Model, serialize_model
-from ..coreml.format.values import MINIMUM_BLOB_COUNT, Tensor, blob_value, inline_value, type_message
+from ..coreml.format.values import Tensor, blob_value, inline_value, type_message
 from ..coreml.format.weight_file import WeightFileWriter
 from ..sources import MANIFEST
 from .shapes import SHAPES
@@ -112,7 +112,7 @@ class ProgramBuilder:
     def const(self, name: str, values: NDArray[Any]) -> Variable:
         """Add a constant; larger arrays are stored in the weight file."""
         tensor = _tensor(values)
-        if tensor.count >= MINIMUM_BLOB_COUNT:
+        if tensor.is_blob:
             offset = self._weights.append(tensor.data_type, tensor.count, tensor.data)
             value = blob_value(tensor, f"@model_path/{WEIGHT_FILE}", offset)
         else:

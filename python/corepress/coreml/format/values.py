@@ -62,6 +62,11 @@ class Tensor:
         """Bytes stored."""
         return self.data_type.byte_count(self.count)
 
+    @property
+    def is_blob(self) -> bool:
+        """Whether weight files hold it; others are in the program."""
+        return self.count >= MINIMUM_BLOB_COUNT and self.data_type.blob_number is not None
+
     def pieces(self) -> Iterable[NDArray[Any]]:
         """`data`, all at once or in pieces."""
         return (self.data,)

@@ -265,6 +265,11 @@ class WeightFileLayout:
         self.count = 0
         self.size = _HEADER.size
 
+    @staticmethod
+    def footprint(size: int) -> int:
+        """Bytes that a blob of `size` bytes takes with its record, up to the next one."""
+        return _RECORD.size + _align(size)
+
     def place(self, size: int) -> int:
         """Make room for a blob of `size` bytes; return the offset of its record."""
         offset = _align(self.size)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...overlap import Result, RunAhead, Task
 from ..format.data_types import DataType
-from ..format.values import MINIMUM_BLOB_COUNT, Tensor, ValueReader, blob_value, inline_value
+from ..format.values import Tensor, ValueReader, blob_value, inline_value
 from ..format.weight_file import BlobRecord, WeightFileReader
 from ..operations import OperationForm
 from ..program.program import BlobKey, Definition, Program, Reference, Weight
@@ -161,7 +161,7 @@ class _Rewriter:
                 self._with_compressed.update(definition.part.prefix for definition in edit.weight.definitions)
 
     def _store(self, tensor: Tensor, path: Path | None, writer: BlobSink | None) -> Any:
-        if writer is None or path is None or tensor.count < MINIMUM_BLOB_COUNT or tensor.data_type.blob_number is None:
+        if writer is None or path is None or not tensor.is_blob:
             return inline_value(tensor)
         return blob_value(tensor, self._names[path], writer.append(tensor.data_type, tensor.count, tensor.pieces()))
 

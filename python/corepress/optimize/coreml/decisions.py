@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...config import as_config
-from ...coreml.compressor import Decision, Decisions, require_half_axes
+from ...coreml.compressor import Decision, Decisions
 from ...coreml.format.data_types import FLOATS
 from ...coreml.format.values import MINIMUM_BLOB_COUNT, tensor_type
 from ...coreml.format.versions import IOS18
@@ -19,6 +19,7 @@ from ...coreml.operations import check_steps
 from ...coreml.program.graph import label_of
 from ...coreml.program.program import Consumer, Definition, Program, Weight
 from ...coreml.program.storage import is_compressed, steps
+from ...coreml.resolution import require_half_axes
 from ...coreml.selection import expected_skip, select
 from ...errors import NonFiniteError, Skip, TooFewZerosError, TooManyValuesError
 from ...specs import Palettize, Prune, Spec

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ from .schedule import OBSERVER, Schedule, Step, Values, slots_read
 # Inputs that take any number of values, where one value cannot be told from a tuple of one.
 _TUPLES = frozenset({"values", "loop_vars", "ref_tensors", "begins", "ends", "end_masks", "elem_shape"})
 _TUPLED_OPERATIONS = frozenset({"concat", "stack", "while_loop", "reshape_like", "make_list"})
-_MOST_ITERATIONS = 1_000_000  # of a loop, which then must be one that never ends
+MOST_ITERATIONS = 1_000_000  # of a loop, which then must be one that never ends
 
 Getter = Callable[[Values], Any]
 
@@ -138,13 +137,13 @@ class BoundFunction:
 
     def _option(self, operation: Operation, name: str) -> Any:
         given = [self._constants.option(each) for each in operation.inputs[name]]
-        return given if _is_tuple(operation, name) else given[0]
+        return given if _is_tuple(operation, name) else _only(operation, name, given)
 
     def _computed_option(self, operation: Operation, name: str) -> Getter:
         getters = [self.getter(each) for each in operation.inputs[name]]
         if _is_tuple(operation, name):
             return lambda values: [_plain(getter(values)) for getter in getters]
-        (getter,) = getters
+        getter = _only(operation, name, getters)
         return lambda values: _plain(getter(values))
 
     def getter(self, argument: Argument) -> Getter:
@@ -155,7 +154,7 @@ class BoundFunction:
         slot = self.slot(argument)
         if slot in self.weights:
             return lambda values: _widened(values[slot])
-        return operator.itemgetter(slot)
+        return lambda values: values[slot]
 
     def getters(self, operation: Operation, name: str) -> list[Getter]:
         """How a run gets the values of a tuple."""
@@ -175,12 +174,10 @@ class BoundFunction:
             elif _is_tuple(operation, name):
                 getters = [self.getter(each) for each in arguments]
                 bound.append(lambda values, getters=getters: [getter(values) for getter in getters])
-            elif len(arguments) != 1:
-                raise FormatError(f"{operation.where}: {name} must be one value, not {len(arguments)}")
-            elif not isinstance(arguments[0], Literal) and self.slot(arguments[0]) not in self.weights:
-                bound.append(self.slot(arguments[0]))
             else:
-                bound.append(self.getter(arguments[0]))
+                argument = _only(operation, name, arguments)
+                is_weight = isinstance(argument, Literal) or self.slot(argument) in self.weights
+                bound.append(self.getter(argument) if is_weight else self.slot(argument))
             if name == last:
                 break
         return bound
@@ -198,7 +195,13 @@ def _resolved(argument: Argument) -> Value:
 
 
 def _is_tuple(operation: Operation, name: str) -> bool:
-    return len(operation.inputs[name]) != 1 or (name in _TUPLES and operation.type in _TUPLED_OPERATIONS)
+    return name in _TUPLES and operation.type in _TUPLED_OPERATIONS
+
+
+def _only(operation: Operation, name: str, given: Sequence[Any]) -> Any:
+    if len(given) != 1:
+        raise FormatError(f"{operation.where}: {name} must be one value, not {len(given)}")
+    return given[0]
 
 
 def _plain(value: Any) -> Any:
@@ -250,7 +253,7 @@ def _compose(
     slots_only = bound and all(isinstance(each, int) for each in bound)
     if len(outputs) == 1 and not computed and slots_only:
         return _simple(call, bound, finish[0], outputs[0])
-    getters = [operator.itemgetter(each) if isinstance(each, int) else each for each in bound]
+    getters = [_getter_of(each) if isinstance(each, int) else each for each in bound]
     if len(outputs) == 1:
         (convert,), (output,) = finish, outputs
 
@@ -267,6 +270,10 @@ def _compose(
             values[output] = convert(result)
 
     return run_several
+
+
+def _getter_of(slot: int) -> Getter:
+    return lambda values: values[slot]
 
 
 def _simple(
@@ -286,10 +293,9 @@ def _simple(
             values[output] = convert(call(values[first], values[second]))
 
         return run_binary
-    get = operator.itemgetter(*slots)
 
     def run(values: Values) -> None:
-        values[output] = convert(call(*get(values)))
+        values[output] = convert(call(*[values[slot] for slot in slots]))
 
     return run
 
@@ -323,7 +329,7 @@ def _bind_while_loop(
 
     def run(values: Values) -> None:
         variables = [getter(values) for getter in initial]
-        for _ in range(_MOST_ITERATIONS):
+        for _ in range(MOST_ITERATIONS):
             _assign(values, condition.inputs, variables)
             condition.run(values)
             if not bool(values[condition.outputs[0]]):
@@ -332,7 +338,7 @@ def _bind_while_loop(
             body.run(values)
             variables = [_widened_value(values[slot]) for slot in body.outputs]
         else:
-            raise ValueError(f"has not ended after {_MOST_ITERATIONS} iterations; it must be a loop without end")
+            raise ValueError(f"has not ended after {MOST_ITERATIONS} iterations; it must be a loop without end")
         _assign(values, outputs, variables)
 
     return run

@@ -1,0 +1,62 @@
+"""What layers of several families share: axes, batches, and sizes that are known only in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+from torch import Tensor
+
+CHANNEL, HEIGHT, WIDTH, SEQUENCE = -3, -2, -1, -5
+ELEMENT_LIMIT = 2**31
+"""Elements of a tensor whose shape is computed in a run, or taken from a layer's parameters."""
+
+
+def require_rank(x: Tensor, least: int) -> None:
+    """Raise ValueError if a tensor has fewer axes."""
+    if x.dim() < least:
+        raise ValueError(f"its input must have rank {least} at least, not {x.dim()} (shape {tuple(x.shape)})")
+
+
+def batched(compute: Callable[[Tensor], Tensor], x: Tensor, trailing: int = 3) -> Tensor:
+    """Compute with all axes before the last `trailing` ones as one batch."""
+    require_rank(x, trailing)
+    if x.dim() == trailing + 1:
+        return compute(x)
+    leading = x.shape[:-trailing]
+    result = compute(x.reshape(prod(leading), *x.shape[-trailing:]))
+    return result.reshape(*leading, *result.shape[1:])
+
+
+def limited(shape: Sequence[int]) -> list[int]:
+    """A shape as a list; ValueError if it has negative sizes or is too large."""
+    sizes = [int(size) for size in shape]
+    if min(sizes, default=0) < 0:
+        raise ValueError(f"sizes must not be negative, but the shape is {sizes}")
+    if prod(sizes) > ELEMENT_LIMIT:
+        raise ValueError(f"a shape of {sizes} has {prod(sizes)} elements; the limit is {ELEMENT_LIMIT}")
+    return sizes
+
+
+def integers(x: Tensor) -> list[int]:
+    """The values of a tensor as integers; ValueError if some are not finite."""
+    values = x.detach().reshape(-1).tolist()
+    try:
+        return [int(value) for value in values]
+    except (OverflowError, ValueError):
+        raise ValueError(f"indices and sizes must be finite, not {values}") from None
+
+
+def integer(x: Tensor) -> int:
+    """The only value of a tensor as an integer; ValueError if there is not exactly one."""
+    values = integers(x)
+    if len(values) != 1:
+        raise ValueError(f"an input must have one value, not {len(values)}")
+    return values[0]
+
+
+def axis_of(axis: int, rank: int) -> int:
+    """An axis counted from the front; ValueError if there is no such axis."""
+    if not -rank <= axis < rank:
+        raise ValueError(f"axis {axis} does not exist in a tensor of rank {rank}")
+    return axis % rank
