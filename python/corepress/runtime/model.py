@@ -284,9 +284,9 @@ def _torch_backend(
         chosen = function or ("main" if "main" in names or not names else names[0])
         return load_program(opened.package, message, chosen, precision, device)
     if part.kind in NETWORKS:
-        from .torch.network_backend import NetworkBackend
+        from .torch.network_backend import load_network
 
-        return NetworkBackend(part.data(), part.description.predictedFeatureName, device)
+        return load_network(part.data(), device)
     if part.kind in PIPELINES:
         stages = [
             Stage(each.name, each.describe(None), _torch_backend(opened, each, each.name, None, precision, device))
