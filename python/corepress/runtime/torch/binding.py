@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...coreml.operations import LIFTABLE
 from ...coreml.program.graph import (
     Argument,
     Block,
@@ -21,7 +22,7 @@ from ...coreml.program.graph import (
     is_definition,
 )
 from ...errors import FormatError, UnsupportedOperationError
-from .constants import Constants, describe_operation
+from .constants import CAST, Constants, describe_operation
 from .dtypes import carrier_of
 from .registry import Implementation, implementation_of
 from .schedule import OBSERVER, Schedule, Step, Values, slots_read
@@ -105,13 +106,13 @@ class BoundFunction:
         }
         read = {slot for each in slots.values() for slot in each}
         outputs = tuple(map(self.slot, operation.outputs))
-        if operation.type in _STRUCTURES:
+        if operation.type in STRUCTURES:
             blocks, nested_reads = [], set[int]()
             for block in operation.blocks:
                 schedule, reads = self._bind_block(block)
                 blocks.append(schedule)
                 nested_reads |= slots_read([schedule], reads) | set(schedule.outputs)
-            run = _STRUCTURES[operation.type](self, operation, blocks, outputs)
+            run = STRUCTURES[operation.type](self, operation, blocks, outputs)
             return Step(operation, run, slots, outputs), read | nested_reads
         found = implementation_of(operation.type, self._version)
         if found is None or operation.blocks:
@@ -376,14 +377,11 @@ def _bind_write_state(
     return run
 
 
-_STRUCTURES: dict[str, Callable[..., Callable[[Values], None]]] = {
+# Operations that the schedule itself runs, and those whose results are read when a model is loaded.
+CONSTANTS = ("const", CAST, *LIFTABLE)
+STRUCTURES: dict[str, Callable[..., Callable[[Values], None]]] = {
     "cond": _bind_cond,
     "while_loop": _bind_while_loop,
     "read_state": _bind_read_state,
     "write_state": _bind_write_state,
 }
-
-
-def structural_operations() -> tuple[str, ...]:
-    """The operations that are run by the schedule itself, not by a registered function."""
-    return tuple(sorted(_STRUCTURES))

@@ -17,6 +17,9 @@ from ...errors import UnsupportedOperationError
 from ...tensors import CompressedTensor
 from .dtypes import tensor_of
 
+CAST = "constexpr_cast"  # stored in one type, used in another; not compression, so that only here anybody reads it
+_CAST_TYPES = {"fp16": np.float16, "fp32": np.float32}
+
 
 class Constants:
     """Reads the constants of a program; data that several constants share is read once.
@@ -96,6 +99,9 @@ class Constants:
         return self._definitions[producer.place, value.name]
 
     def _array(self, definition: Definition) -> Any:
+        if definition.operation.type == CAST:
+            stored = self._values.read(definition.parameters["source_val"], definition.where)
+            return stored.data.astype(_CAST_TYPES[plain(definition.parameters["output_dtype"])])
         try:
             found = stored_form(definition, self._values)
         except Undecodable as reason:

@@ -89,6 +89,6 @@ def implementation_of(operation: str, version: int) -> Implementation | None:
     return found[-1] if found else None
 
 
-def implemented_operations() -> dict[str, tuple[int, ...]]:
-    """All operations that can be run, in alphabetic order, with the versions at which they change."""
-    return {name: tuple(each.since for each in found) for name, found in sorted(_IMPLEMENTATIONS.items())}
+def implemented_operations() -> dict[str, tuple[Implementation, ...]]:
+    """The implementations of all operations, by name and in order of versions."""
+    return {name: tuple(found) for name, found in sorted(_IMPLEMENTATIONS.items())}

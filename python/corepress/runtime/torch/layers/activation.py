@@ -33,7 +33,7 @@ def function_of(params: Any) -> Run:
     kind = params.WhichOneof("NonlinearityType")
     if kind in _PLAIN:
         return operation(_PLAIN[kind])
-    values = getattr(params, kind or "", None)
+    values: Any = getattr(params, kind or "", None)
     if kind in _WITH_ALPHA:
         compute, alpha = operation(_WITH_ALPHA[kind]), values.alpha
         return lambda x: compute(x, alpha=alpha)

@@ -56,8 +56,8 @@ def number_range(given: Given) -> Run:
         return lambda anchor: _range(anchor, last, first, step)
 
     def run(end: Tensor, start: Tensor | None = None, distance: Tensor | None = None) -> Tensor:
-        values = [_number(end), first if start is None else _number(start), step if distance is None else _number(distance)]
-        return _range(end, *values)
+        begin = first if start is None else _number(start)
+        return _range(end, _number(end), begin, step if distance is None else _number(distance))
 
     return run
 
@@ -84,7 +84,7 @@ def _generator(seed: int, device: torch.device) -> torch.Generator | None:
 @layer("randomNormalLike", "randomNormalStatic", "randomNormalDynamic")
 def random_normal(given: Given) -> Run:
     """From a normal distribution."""
-    seed, mean, deviation = given.params.seed, given.params.mean, given.params.stdDev
+    seed, mean, deviation = given.params.seed, float(given.params.mean), float(given.params.stdDev)
 
     def make(anchor: Tensor, shape: Sequence[int]) -> Tensor:
         drawn = torch.randn(tuple(shape), generator=_generator(seed, anchor.device), device=anchor.device)
@@ -96,7 +96,7 @@ def random_normal(given: Given) -> Run:
 @layer("randomUniformLike", "randomUniformStatic", "randomUniformDynamic")
 def random_uniform(given: Given) -> Run:
     """From a uniform distribution."""
-    seed, least, most = given.params.seed, given.params.minVal, given.params.maxVal
+    seed, least, most = given.params.seed, float(given.params.minVal), float(given.params.maxVal)
 
     def make(anchor: Tensor, shape: Sequence[int]) -> Tensor:
         drawn = torch.rand(tuple(shape), generator=_generator(seed, anchor.device), device=anchor.device)
@@ -108,7 +108,7 @@ def random_uniform(given: Given) -> Run:
 @layer("randomBernoulliLike", "randomBernoulliStatic", "randomBernoulliDynamic")
 def random_bernoulli(given: Given) -> Run:
     """1 with a given probability, else 0."""
-    seed, probability = given.params.seed, given.params.prob
+    seed, probability = given.params.seed, float(given.params.prob)
 
     def make(anchor: Tensor, shape: Sequence[int]) -> Tensor:
         drawn = torch.rand(tuple(shape), generator=_generator(seed, anchor.device), device=anchor.device)

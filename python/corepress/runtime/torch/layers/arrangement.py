@@ -11,7 +11,11 @@ from torch import Tensor
 from .registry import Given, Run, layer, operation
 from .shapes import CHANNEL, SEQUENCE, axis_of, batched, integers, limited, require_rank
 
-_REORGANIZATIONS = (("space_to_depth", "block_size"), ("depth_to_space", "block_size"), ("pixel_shuffle", "upscale_factor"))
+_REORGANIZATIONS = (
+    ("space_to_depth", "block_size"),
+    ("depth_to_space", "block_size"),
+    ("pixel_shuffle", "upscale_factor"),
+)
 
 
 @layer("reshape")
@@ -68,9 +72,16 @@ def permute(given: Given) -> Run:
 
 @layer("transpose")
 def transpose(given: Given) -> Run:
-    """Of any axes."""
+    """Of any axes; of the last ones, where the input has more, of size 1: an image has an axis more than its array."""
     axes = [int(axis) for axis in given.params.axes]
-    return lambda x: x.permute(axes)
+
+    def run(x: Tensor) -> Tensor:
+        more = x.dim() - len(axes)
+        if more > 0 and all(size == 1 for size in x.shape[:more]):
+            return x.permute(*range(more), *(axis + more for axis in axes))
+        return x.permute(axes)
+
+    return run
 
 
 @layer("reorganizeData")

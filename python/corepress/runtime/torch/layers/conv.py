@@ -76,7 +76,7 @@ def padding_3d(params: Any) -> dict[str, Any]:
 
 
 def _deconvolution(given: Given, output_size: list[int], padding: dict[str, Any], options: dict[str, Any]) -> Run:
-    """A transposed convolution, which ignores dilations; its padding is ignored where the size of its output is given."""
+    """A transposed convolution, without dilations; of its padding and the size of its output, the size counts."""
     compute, outputs = operation("conv_transpose"), int(given.params.outputChannels)
     trailing = 3 if given.layer_type == "convolution" else 4
     top_left_heavy = padding["pad_type"] == "same_lower"
@@ -90,7 +90,8 @@ def _deconvolution(given: Given, output_size: list[int], padding: dict[str, Any]
                 chosen = {**padding, "output_shape": [each.shape[0], outputs, *output_size]}
             elif top_left_heavy:
                 chosen = _cropping(weights.shape[2:], options["strides"]) or padding
-            return compute(each, weights, bias, **options, **chosen)
+            result: Tensor = compute(each, weights, bias, **options, **chosen)
+            return result
 
         return batched(one, x, trailing)
 

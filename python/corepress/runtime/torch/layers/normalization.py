@@ -93,8 +93,8 @@ def layer_normalization(given: Given) -> Run:
         raise ValueError("it has no normalizedShape")
 
     def run(x: Tensor, *, gamma: Tensor | None = None, beta: Tensor | None = None) -> Tensor:
-        weights = [None if each is None else each.reshape(shape) for each in (gamma, beta)]
-        return functional.layer_norm(x, shape, *weights, epsilon)
+        gamma, beta = (None if each is None else each.reshape(shape) for each in (gamma, beta))
+        return functional.layer_norm(x, shape, gamma, beta, epsilon)
 
     return run
 

@@ -26,7 +26,7 @@ def _global(kind: str, x: Tensor, axes: tuple[int, ...]) -> Tensor:
         return x.amax(axes, keepdim=True)
     if kind == "avg_pool":
         return x.mean(axes, keepdim=True)
-    return torch.linalg.vector_norm(x, dim=axes, keepdim=True)
+    return torch.sqrt((x * x).sum(axes, keepdim=True))
 
 
 @layer("pooling")

@@ -139,7 +139,7 @@ def _lstm(params: Any, size: int, activations: Sequence[Function]) -> Callable[.
         )
         state, cell, outputs = _state(h, sequence, size), _state(c, sequence, size), []
         for step in _steps(inputs, backwards):
-            i, f, z, o = (step + state @ recursion.t()).split(size, -1)
+            i, f, z, o = (step + state @ recursion.t()).chunk(4, -1)
             i = gate(_clipped(i + peephole_i * cell))
             z = block(_clipped(z))
             kept = 1 - i if coupled else gate(_clipped(f + peephole_f * cell + forget_bias))
@@ -187,7 +187,9 @@ def bidirectional_lstm(given: Given) -> Run:
     ) -> Any:
         sequence = _vectors(x)
         ahead, state, cell = forwards(sequence, h, c, _of_direction(weights, "weightParams_0_"), False)
-        back, state_back, cell_back = backwards(sequence, h_back, c_back, _of_direction(weights, "weightParams_1_"), True)
+        back, state_back, cell_back = backwards(
+            sequence, h_back, c_back, _of_direction(weights, "weightParams_1_"), True
+        )
         if whole:
             outputs = [torch.cat(both, -1) for both in zip(ahead, back[::-1], strict=True)]
         else:

@@ -40,7 +40,7 @@ def reduction(given: Given) -> Run:
 def reduce_axes(given: Given) -> Run:
     """Of channels, height and width, or some of these; the axes remain."""
     params = given.params
-    axes, epsilon = _AXES[params.axis], params.epsilon or _EPSILON
+    axes, epsilon = _AXES[params.axis], float(params.epsilon or _EPSILON)
     functions: tuple[Callable[[Tensor], Tensor], ...] = (
         lambda x: x.sum(axes, keepdim=True),
         lambda x: x.mean(axes, keepdim=True),
@@ -48,7 +48,7 @@ def reduce_axes(given: Given) -> Run:
         lambda x: torch.log(x + epsilon).sum(axes, keepdim=True),
         lambda x: (x * x).sum(axes, keepdim=True),
         lambda x: x.abs().sum(axes, keepdim=True),
-        lambda x: torch.linalg.vector_norm(x, dim=axes, keepdim=True),
+        lambda x: torch.sqrt((x * x).sum(axes, keepdim=True)),
         lambda x: x.amax(axes, keepdim=True),
         lambda x: x.amin(axes, keepdim=True),
         lambda x: x.argmax(axes[0], keepdim=True),
@@ -57,7 +57,7 @@ def reduce_axes(given: Given) -> Run:
         raise ValueError(f"there is no reduction {params.mode}")
     if params.mode == 9 and len(axes) > 1:
         raise ValueError("ARGMAX reduces one axis, not several")
-    compute = functions[params.mode]
+    compute: Callable[[Tensor], Tensor] = functions[int(params.mode)]
 
     def run(x: Tensor) -> Tensor:
         require_rank(x, -axes[0])

@@ -32,7 +32,9 @@ def upsample(given: Given) -> Run:
         require_rank(x, 3)
         height, width = math.floor(x.shape[-2] * down), math.floor(x.shape[-1] * across)
         limited((*x.shape[:-2], height, width))
-        return _by_operation(x, lambda each: compute(each, target_size_height=height, target_size_width=width, **options))
+        return _by_operation(
+            x, lambda each: compute(each, target_size_height=height, target_size_width=width, **options)
+        )
 
     return run
 
@@ -79,7 +81,9 @@ def crop_resize(given: Given) -> Run:
 
     def run(x: Tensor, boxes: Tensor) -> Tensor:
         if x.dim() != 5 or x.shape[0] != 1:
-            raise ValueError(f"its first input must have shape (1, batch, channels, height, width), not {tuple(x.shape)}")
+            raise ValueError(
+                f"its first input must have shape (1, batch, channels, height, width), not {tuple(x.shape)}"
+            )
         limited((boxes.shape[0], *x.shape[1:3], height, width))
         result: Tensor = compute(x[0], boxes, **options)
         return result

@@ -136,7 +136,11 @@ def suppression(given: Given) -> Run:
     stored = (params.iouThreshold, params.scoreThreshold, int(params.maxBoxes))
 
     def run(
-        boxes: Tensor, scores: Tensor, iou: Tensor | None = None, score: Tensor | None = None, most: Tensor | None = None
+        boxes: Tensor,
+        scores: Tensor,
+        iou: Tensor | None = None,
+        score: Tensor | None = None,
+        most: Tensor | None = None,
     ) -> Any:
         return compute(
             boxes,

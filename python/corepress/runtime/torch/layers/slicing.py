@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .conv import border
+from .conv import border, pair
 from .registry import Given, Run, layer, operation
 from .shapes import CHANNEL, HEIGHT, WIDTH, axis_of, integer, integers, limited, require_rank
 
@@ -23,7 +23,7 @@ def slice_axis(given: Given) -> Run:
 
     def run(x: Tensor) -> Tensor:
         require_rank(x, -axis)
-        return x[(..., part, *(slice(None),) * (-axis - 1))]
+        return x.movedim(axis, -1)[..., part].movedim(-1, axis)
 
     return run
 
@@ -97,7 +97,7 @@ def crop(given: Given) -> Run:
     """Of height and width, by amounts, or to the size of the second input."""
     params = given.params
     if given.inputs == 2:
-        down, across = (_numbers(params.offset) + [0, 0])[:2]
+        down, across = pair(params.offset, 0)
 
         def run_like(x: Tensor, like: Tensor) -> Tensor:
             require_rank(x, 3)
@@ -165,23 +165,18 @@ def split(given: Given) -> Run:
 
     def run(x: Tensor) -> tuple[Tensor, ...]:
         require_rank(x, 3)
-        return _equal_parts(x, count, CHANNEL)
+        if x.shape[CHANNEL] % count:
+            raise ValueError(f"{x.shape[CHANNEL]} channels cannot be split into {count} equal parts")
+        return x.tensor_split(count, CHANNEL)
 
     return run
 
 
-def _equal_parts(x: Tensor, count: int, axis: int) -> tuple[Tensor, ...]:
-    size = x.shape[axis_of(axis, x.dim())]
-    if count < 1 or size % count:
-        raise ValueError(f"{size} elements cannot be split into {count} equal parts")
-    return x.chunk(count, axis) if size else (x,) * count
-
-
 @layer("splitND")
 def split_nd(given: Given) -> Run:
-    """Any axis, into equal parts, or parts of given sizes."""
+    """Any axis, into parts of given sizes, or equal ones; the first are larger by one where it cannot be divided."""
     axis, sizes = given.params.axis, _numbers(given.params.splitSizes)
     if sizes:
         return lambda x: x.split(sizes, axis)
     count = int(given.params.numSplits) or given.outputs
-    return lambda x: _equal_parts(x, count, axis)
+    return lambda x: x.tensor_split(count, axis)
