@@ -72,7 +72,7 @@ class ModelPart:
         return tuple(each.name for each in self.description.functions)
 
     def function(self, name: str | None) -> str | None:
-        """The function that a name, or None for the default, stands for; None where there is only one.
+        """The function of this name, or the default for None; None where there is only one.
 
         Raises
         ------
