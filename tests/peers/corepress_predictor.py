@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from corepress import runtime
 from corepress.coreml.format.package import Package
 from corepress.coreml.format.schema import read_model
 
@@ -22,7 +23,13 @@ MANIFEST = {
 def load(path_or_spec, weights_dir=None, function_name=None):
     """A model to predict with."""
     with tempfile.TemporaryDirectory() as place:
-        return Predictor(as_file(path_or_spec, weights_dir, Path(place)), function_name)
+        path = as_file(path_or_spec, weights_dir, Path(place))
+        return Predictor(path, function_name) if holds_program(path) else runtime.load(path, function_name)
+
+
+def holds_program(path):
+    """Whether the model is an ML program; all others are run as users run them."""
+    return read_model(Package.open(path).model_path if path.is_dir() else path).WhichOneof("Type") == "mlProgram"
 
 
 def as_file(path_or_spec, weights_dir, place):

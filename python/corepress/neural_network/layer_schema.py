@@ -8,13 +8,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from ..coreml.format.descriptions import ModelDescription
 from ..coreml.format.messages import message_classes, parse_message
+from ..errors import FormatError
 from .schema import SCHEMA
 
 # Fields of classifiers are added to all networks, whose other fields have the same numbers in all three kinds. What is
-# only for training on a device is left out.
+# only for training on a device is left out. A layer without parameters has the type NoParams.
 _MORE = {
-    "Model": "ModelDescription description = 2",
     "NeuralNetworkLayer": """
         repeated Tensor inputTensor = 4
         repeated Tensor outputTensor = 5
@@ -496,58 +497,6 @@ _MORE = {
         repeated uint64 outputShape = 87""",
     "StringVector": "repeated string vector = 1",
     "Int64Vector": "repeated int64 vector = 1",
-    "ModelDescription": """
-        repeated FeatureDescription input = 1
-        repeated FeatureDescription output = 10
-        string predictedFeatureName = 11
-        string predictedProbabilitiesName = 12""",
-    "FeatureDescription": """
-        string name = 1
-        string shortDescription = 2
-        FeatureType type = 3""",
-    "FeatureType": """
-        Type/ NoParams int64Type = 1
-        Type/ NoParams doubleType = 2
-        Type/ NoParams stringType = 3
-        Type/ ImageFeatureType imageType = 4
-        Type/ ArrayFeatureType multiArrayType = 5
-        Type/ DictionaryFeatureType dictionaryType = 6
-        Type/ SequenceFeatureType sequenceType = 7
-        bool isOptional = 1000""",
-    "ImageFeatureType": """
-        int64 width = 1
-        int64 height = 2
-        SizeFlexibility/ EnumeratedImageSizes enumeratedSizes = 21
-        SizeFlexibility/ ImageSizeRange imageSizeRange = 31
-        int32 colorSpace = 3""",
-    "EnumeratedImageSizes": "repeated ImageSize sizes = 1",
-    "ImageSize": """
-        uint64 width = 1
-        uint64 height = 2""",
-    "ImageSizeRange": """
-        SizeRange widthRange = 1
-        SizeRange heightRange = 2""",
-    "SizeRange": """
-        uint64 lowerBound = 1
-        int64 upperBound = 2""",
-    "ArrayFeatureType": """
-        repeated int64 shape = 1
-        int32 dataType = 2
-        ShapeFlexibility/ EnumeratedShapes enumeratedShapes = 21
-        ShapeFlexibility/ ShapeRange shapeRange = 31
-        defaultOptionalValue/ int32 intDefaultValue = 41
-        defaultOptionalValue/ float floatDefaultValue = 51
-        defaultOptionalValue/ double doubleDefaultValue = 61""",
-    "EnumeratedShapes": "repeated Shape shapes = 1",
-    "Shape": "repeated int64 shape = 1",
-    "ShapeRange": "repeated SizeRange sizeRanges = 1",
-    "DictionaryFeatureType": """
-        KeyType/ NoParams int64KeyType = 1
-        KeyType/ NoParams stringKeyType = 2""",
-    "SequenceFeatureType": """
-        Type/ NoParams int64Type = 1
-        Type/ NoParams stringType = 3
-        SizeRange sizeRange = 101""",
 }
 
 
@@ -555,7 +504,6 @@ _MORE = {
 def _classes() -> dict[str, Any]:
     names = dict.fromkeys((*SCHEMA, *_MORE))
     table = {name: f"{SCHEMA.get(name, '')}\n{_MORE.get(name, '')}" for name in names}
-    table["Model"] = table["Model"].replace("Opaque description = 2", "")
     return message_classes(table, "corepress.neural_network.layers")
 
 
@@ -564,12 +512,17 @@ def message_class(name: str) -> Any:
     return _classes()[name]
 
 
-def read_model(data: bytes) -> Any:
-    """Parse a model that holds a network, or a pipeline of networks, with all fields of its layers.
+def read_network(data: bytes) -> tuple[Any, Any]:
+    """The network of a model, with all fields of its layers, and the description of the model.
 
     Raises
     ------
     FormatError
-        If it is damaged.
+        If the model is damaged or holds no network.
     """
-    return parse_message(data, message_class("Model"))
+    model = parse_message(data, message_class("Model"))
+    kind = model.WhichOneof("Type")
+    network = getattr(model, kind or "neuralNetwork")
+    if network.DESCRIPTOR.name != "NeuralNetwork" or kind is None:
+        raise FormatError(f"the model is no neural network but {kind or 'of another kind'}")
+    return network, parse_message(model.description.SerializeToString(), ModelDescription)

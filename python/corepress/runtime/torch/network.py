@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import FormatError, UnsupportedOperationError
-from ...neural_network.layer_schema import read_model
 from ...neural_network.layers import LayerWeight, layer_weights
 from ...neural_network.weight_params import kind_of, read_half
 from . import layers  # noqa: F401  registers the layers
@@ -314,6 +313,8 @@ class NetworkModule(nn.Module):
     ----------
     class_labels : tuple of str or int, or None
         Labels of a classifier, in the order of its scores.
+    label_name, scores_name : str
+        Outputs of a classifier: the best label, and the scores; empty for other networks.
 
     Raises
     ------
@@ -328,9 +329,16 @@ class NetworkModule(nn.Module):
         self._features_in = NetworkInputs(network, description)
         self._features_out = NetworkOutputs(network, description)
         self.class_labels = self._features_out.class_labels
+        self.label_name, self.scores_name = self._features_out.label_name, self._features_out.scores_name
         self.layers = Block(network.layers)
+        self.register_buffer("_anchor", torch.empty(0), persistent=False)
         self._frees = self._last_uses()
         self._is_plain = all(isinstance(node, Layer) for node in self.layers.steps())
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self._buffers["_anchor"].device  # type: ignore[union-attr]  # it is set
 
     def _last_uses(self) -> list[tuple[str, ...]]:
         """For each layer, the values that nothing reads after it."""
@@ -371,25 +379,3 @@ class NetworkModule(nn.Module):
     def classify(self, scores: Tensor) -> tuple[Any, dict[Any, float]]:
         """The label with the highest score, and all scores by label."""
         return self._features_out.classify(scores)
-
-
-def load_network(model: Any) -> NetworkModule:
-    """The network of a model that is one.
-
-    Parameters
-    ----------
-    model : bytes or protobuf message
-        The serialized model, or its message with all fields.
-
-    Raises
-    ------
-    FormatError
-        If it is damaged, or holds no network.
-    UnsupportedOperationError
-        If it has a layer that cannot be run.
-    """
-    message = read_model(model) if isinstance(model, bytes) else model
-    kind = message.WhichOneof("Type")
-    if kind not in ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor"):
-        raise FormatError(f"the model is no neural network but {kind or 'of an unknown kind'}")
-    return NetworkModule(getattr(message, kind), message.description)

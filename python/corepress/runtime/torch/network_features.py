@@ -129,6 +129,8 @@ class NetworkOutputs:
         Names of outputs, and of the values that they are.
     class_labels : tuple of str or int, or None
         Labels of a classifier.
+    label_name, scores_name : str
+        Outputs of a classifier: the best label, and the scores.
     """
 
     def __init__(self, network: Any, description: Any) -> None:
@@ -136,6 +138,7 @@ class NetworkOutputs:
         self._features = {feature.name: feature.type for feature in description.output}
         self.blobs = {name: name for name in self._features}
         self.class_labels: tuple[Any, ...] | None = None
+        self.label_name = self.scores_name = ""
         kind = network.WhichOneof("ClassLabels")
         if kind is None:
             return
@@ -144,7 +147,8 @@ class NetworkOutputs:
         if not scores:
             outputs = [name for layer in network.layers for name in layer.output]
             scores = outputs[-1] if outputs else ""
-        self.blobs.pop(description.predictedFeatureName, None)
+        self.label_name = description.predictedFeatureName
+        self.blobs.pop(self.label_name, None)
         self.scores_name = description.predictedProbabilitiesName or scores
         self.blobs[self.scores_name] = scores
 
