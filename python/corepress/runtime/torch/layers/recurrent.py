@@ -19,6 +19,11 @@ from .registry import Given, Run, layer
 Function: TypeAlias = Callable[[Tensor], Tensor]
 
 _CLIP = 50.0  # of what activations take, and of the cell unless it says otherwise
+_FIXED: dict[str, Function] = {
+    "linear": lambda x: x,
+    "scaledTanh": torch.tanh,
+    "sigmoidHard": lambda x: (0.2 * x + 0.5).clamp(0, 1),
+}
 _GRU_GATES = ("updateGate", "resetGate", "outputGate")
 _LSTM_GATES = ("inputGate", "forgetGate", "blockInput", "outputGate")
 
@@ -27,10 +32,19 @@ def _clipped(x: Tensor) -> Tensor:
     return x.clamp(-_CLIP, _CLIP)
 
 
+def _activation(message: Any) -> Function:
+    """An activation. Those whose parameters are left out have fixed ones here."""
+    kind = message.WhichOneof("NonlinearityType")
+    values: Any = getattr(message, kind or "", None)
+    if kind in _FIXED and values.alpha == 0 and values.beta == 0:
+        return _FIXED[kind]
+    return function_of(message)
+
+
 def _activations(messages: Any, count: int) -> list[Function]:
     if len(messages) != count:
         raise ValueError(f"it must have {count} activations, not {len(messages)}")
-    return [function_of(message) for message in messages]
+    return [_activation(message) for message in messages]
 
 
 def _vectors(x: Tensor) -> Tensor:
@@ -65,7 +79,7 @@ def _joined(weights: Mapping[str, Tensor], names: Sequence[str], suffix: str) ->
 def simple_recurrent(given: Given) -> Run:
     """``y = f(W x + R y + b)``."""
     params = given.params
-    activation = function_of(params.activation)
+    activation = _activation(params.activation)
     size, whole, backwards = int(params.outputVectorSize), params.sequenceOutput, params.reverseInput
 
     def run(
