@@ -157,9 +157,7 @@ class NetworkOutputs:
         found = {}
         for name, blob in self.blobs.items():
             if blob not in environment:
-                raise OperationError(
-                    f"no layer has computed the output {name!r}" + (f" ({blob})" if blob != name else "")
-                )
+                raise OperationError(f"no layer has computed {blob!r}, the output {name!r} of the model")
             found[name] = self._mapped(self._features.get(name), environment[blob])
         return found
 
