@@ -137,6 +137,8 @@ def test_unary_scales_and_shifts_before_and_scale_is_1_by_default(check):
 def test_unary_epsilon(check):
     check("unary", {"type": 2, "epsilon": 0.5}, [[0.0, 1.0]], [2, 1 / 1.5])
     check("unary", {"type": 2}, [[0.0]], [1e6], 1e-5)
+    check("unary", {"type": 5, "epsilon": 0.5}, [[0.0, 1.0]], np.log([0.5, 1.5]))
+    check("unary", {"type": 5}, [[0.0, 1e-8]], [-np.inf, np.log(1e-8)])
 
 
 BINARY = {

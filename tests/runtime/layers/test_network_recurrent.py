@@ -141,15 +141,18 @@ def lstm_fields(gates, peepholes, weight, bias=True):
     ids=lambda options: "-".join(options),
 )
 @pytest.mark.parametrize("backwards", [False, True])
-def test_lstm(check, weight, options, backwards):
+@pytest.mark.parametrize("given", [False, True])
+def test_lstm(check, weight, options, backwards, given):
+    zeros = np.zeros_like(H)
+    h, c = (H, C) if given else (zeros, zeros)
     gates, peepholes = matrices(LSTM_GATES), RANDOM.normal(size=(3, SIZE))
     bias, peeps = options.get("hasBiasVectors", True), options.get("hasPeepholeVectors", False)
-    outputs, h, c = lstm(
+    outputs, last_h, last_c = lstm(
         gates,
         peepholes if peeps else (0, 0, 0),
         X[::-1] if backwards else X,
-        H,
-        C,
+        h,
+        c,
         bias=bias,
         forget=float(options.get("forgetBias", False)),
         coupled=options.get("coupledInputAndForgetGate", False),
@@ -162,8 +165,8 @@ def test_lstm(check, weight, options, backwards):
         "weightParams": lstm_fields(gates, peepholes if peeps else None, weight, bias),
         "reverseInput": backwards,
     }
-    expected = results(outputs, options.get("sequenceOutput", False)), as_state(h), as_state(c)
-    check("uniDirectionalLSTM", params, [X, H, C], expected, 1e-5)
+    expected = results(outputs, options.get("sequenceOutput", False)), as_state(last_h), as_state(last_c)
+    check("uniDirectionalLSTM", params, [X, h, c] if given else [X], expected, 1e-5)
 
 
 @pytest.mark.parametrize("whole", [False, True])
