@@ -445,3 +445,12 @@ def test_errors_of_pytorch_name_the_layer(network):
 def test_whole_numbers_are_converted(network):
     module = network([("activation", LINEAR, ["x"], ["y"])])
     assert module({"x": torch.tensor([1, 2])})["y"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_networks_without_control_flow_are_compiled_as_a_whole(network, weight, exact):
+    layers = [inner_product(weight, np.float16)[0], ("activation", RELU, ["y"], ["z"])]
+    module = network(layers, {"x": (3,)}, ("z",), exact)
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    x = {"x": torch.tensor([1.0, 2, 3])}
+    np.testing.assert_array_equal(compiled(x)["z"].detach(), module(x)["z"].detach())
