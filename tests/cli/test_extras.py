@@ -78,9 +78,6 @@ def test_measuring_coremltools_needs_it(shell, monkeypatch, offered):
         ("corepress.optimize.coreml", "from corepress.optimize.coreml import palettize_weights"),
         ("accelerate", "corepress.accelerate.install()"),
         ("accelerate", "with corepress.accelerate(): pass"),
-        ("compare", "coreml.compare(package, package, predictions=True)"),
-        ("compare", "coreml.compare(package, package, inputs={'x': 1})"),
-        ("compare_models", "neural_network.compare_models('a.mlmodel', 'b.mlmodel', [{'x': 1}])"),
     ],
 )
 def test_what_needs_coremltools_says_so(without, unet, needs, code):
@@ -96,6 +93,33 @@ def test_what_needs_coremltools_says_so(without, unet, needs, code):
         f"corepress.errors.MissingExtraError: {needs}: coremltools is not installed; "
         "pip install 'corepress[coremltools]'"
     )
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "runtime.load(package)",
+        "coreml.compare(package, package, predictions=True)",
+        "coreml.compare(package, package, inputs={'x': 1})",
+        "neural_network.compare_models('a.mlmodel', 'b.mlmodel', [{'x': 1}])",
+    ],
+)
+def test_what_runs_models_needs_torch(without, unet, system, code):
+    begin = f"from corepress import coreml, neural_network, runtime\nsys.platform, package = {system!r}, sys.argv[1]\n"
+    outcome = without(unet, code=begin + code)
+    assert outcome.status == 1
+    assert outcome.err.splitlines()[-1] == (
+        "corepress.errors.MissingExtraError: load: torch is not installed; pip install 'corepress[torch]'"
+    )
+
+
+@pytest.mark.parametrize("option", [["--predict"], ["--inputs", "x.npz"], ["--layers"], ["--metric", "psnr"]])
+def test_comparing_outputs_without_torch_is_a_failure(without, unet, option):
+    outcome = without("compare", unet, unet, *option)
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err == "corepress compare: torch is not installed; pip install 'corepress[torch]'\n"
+    assert without("compare", unet, unet).status == 0
 
 
 def test_where_there_is_no_coremltools_no_command_is_named(monkeypatch):

@@ -124,7 +124,7 @@ def compare(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Compare two models: their weights and, on samples, their outputs.
+    """Compare two models by weights and by outputs.
 
     Reports the signal-to-noise ratio and the cosine of each weight of OTHER relative to SOURCE; both may be compressed.
     With --inputs or --predict runs both models on this machine, and with --layers shows where their results part.

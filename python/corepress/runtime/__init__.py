@@ -1,6 +1,6 @@
 """Run Core ML models on any machine: ``runtime.load(path).predict(inputs)``.
 
-ML programs and neural networks are run by PyTorch (``corepress[torch]``), or by Core ML itself on macOS.
+ML programs and neural networks are run by PyTorch, or by Core ML itself on macOS.
 """
 
 from __future__ import annotations

@@ -81,26 +81,29 @@ class Feature:
             return f"one of {', '.join(map(_in_words, self.shapes))}"
         if self.ranges:
             return f"({', '.join(map(_range_in_words, self.ranges))}{',' if len(self.ranges) == 1 else ''})"
-        return "any" if self.shape is None else _in_words(self.shape)
+        return "any shape" if self.shape is None else _in_words(self.shape)
 
-    def accepts(self, shape: tuple[int, ...]) -> bool:
-        """Whether an array, or the height and width of an image, may have this shape."""
+    def is_declared(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array, or the height and width of an image, has a shape that the model declares."""
         if self.shape is None or shape in self.shapes or shape == self.shape:
             return True
-        if self.ranges and len(shape) == len(self.ranges):
-            return all(
-                low <= size and (high is None or size <= high)
-                for size, (low, high) in zip(shape, self.ranges, strict=True)
-            )
-        if not self.takes_sequences:
+        return len(self.ranges) == len(shape) > 0 and all(
+            low <= size and (high is None or size <= high) for size, (low, high) in zip(shape, self.ranges, strict=True)
+        )
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Whether the model takes an array, or an image of this height and width."""
+        if self.is_declared(shape):
+            return True
+        if not self.takes_sequences or self.shape is None:
             return False
-        if len(self.shape) == 1:
-            return shape[2:] == self.shape or shape[2:] == (*self.shape, 1, 1)
+        if len(self.shape) == 1:  # a sequence, and batches of these
+            return shape[1:] == self.shape or shape[2:] == self.shape or shape[2:] == (*self.shape, 1, 1)
         return len(self.shape) == 3 and len(shape) in (4, 5) and shape[-3:] == self.shape
 
     def __str__(self) -> str:
         words = {
-            "array": f"{self.dtype or 'float32'} array {self.allowed}",
+            "array": f"{self.dtype} array {'of any shape' if self.shape is None else self.allowed}",
             "image": f"{self.color} image {self.allowed}",
         }.get(self.kind, self.kind)
         optional = f", optional ({0 if self.default is None else self.default:g})" if self.optional else ""

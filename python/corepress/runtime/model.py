@@ -189,7 +189,8 @@ def load(
         The function to run, for a model with several; None for its default.
     precision : str
         "float16" computes in float32 and rounds the result of an operation once where the program says float16; this is
-        what is known of Apple's GPU and Neural Engine. "float32" never rounds.
+        what is known of Apple's GPU and Neural Engine. "float32" never rounds. Neural networks are always computed in
+        float32.
     backend : str
         "torch", or "coreml" for Core ML itself on macOS; "auto" is torch where it is installed, else Core ML on macOS.
     device : str
@@ -232,7 +233,7 @@ def load(
             runner,
             name=name,
             function_name=function,
-            precision=precision if chosen == "torch" else None,
+            precision=None if chosen == "coreml" else "float32" if root.kind in NETWORKS else precision,
         )
 
 

@@ -72,7 +72,7 @@ class ModelPart:
         return tuple(each.name for each in self.description.functions)
 
     def function(self, name: str | None) -> str | None:
-        """The function that a name, or None for the default, stands for; None where there is only one.
+        """The function of this name, or the default for None; None where there is only one.
 
         Raises
         ------
@@ -137,7 +137,7 @@ def open_model(model: Any) -> Iterator[OpenModel]:
         path = user_path(model)
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file")
-        refuse_foreign(path)
+        refuse_foreign(path, of_any_kind=True)
         package = Package.open(path) if path.is_dir() else None
         source = FileSource(package.model_path if package is not None else path)
     try:

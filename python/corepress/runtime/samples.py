@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,14 +133,10 @@ class Samples:
 
     def _arrays(self, path: Path) -> Sample:
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
-        except (ValueError, AttributeError, TypeError, EOFError) as error:
+        except (ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{self._function}: {path} is not an .npz file of arrays ({error})") from error
-        except Exception as error:
-            if isinstance(error, OSError) and error.strerror:
-                raise
-            raise ValueError(f"{self._function}: {path} is not an .npz file ({error})") from error
 
     def _image_input(self, path: Path) -> Feature:
         required = [each for each in self._description.inputs if not each.optional]
@@ -206,12 +203,12 @@ def _entries(feature: Feature, value: Any) -> int | None:
     if feature.kind != "array":
         return len(array) if array.ndim == 1 and feature.kind in ("int64", "double", "string") else None
     shape = array.shape
-    if feature.shape is None or feature.accepts(shape) or not shape:
+    if feature.shape is None or feature.is_declared(shape) or not shape:
         return None
-    if feature.accepts(shape[1:]) and len(shape) == len(feature.shape) + 1:
+    if feature.is_declared(shape[1:]) and len(shape) == len(feature.shape) + 1:
         return int(shape[0])
     has_batch = len(shape) == len(feature.shape) and feature.shape[:1] == (1,)
-    return int(shape[0]) if has_batch and feature.accepts((1, *shape[1:])) else None
+    return int(shape[0]) if has_batch and feature.is_declared((1, *shape[1:])) else None
 
 
 def _entry(feature: Feature | None, value: Any, index: int, count: int, divided: bool | None) -> Any:
