@@ -136,7 +136,7 @@ class Jump(nn.Module):
         self._kind = layer_type
 
     def run(self, environment: Environment) -> Steps:
-        """Tell the loop."""
+        """Return the jump to the loop."""
         yield from ()
         return self._kind
 
