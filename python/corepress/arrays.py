@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import frexp, inf, prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from .errors import NonFiniteError
 from .intake import FLOATS, NUMBERS, as_array, as_whole
 
 _PIECE = 1 << 20  # bytes that are compared at once
+_Result = TypeVar("_Result")
 
 
 def contiguous(values: Any, dtype: Any = None) -> NDArray[Any]:
@@ -78,6 +79,15 @@ def item(verb: str, index: int | None) -> Iterator[None]:
         if index is not None:
             failure.args = (f"{verb}: weight {index} of the list: {str(failure).removeprefix(f'{verb}: ')}",)
         raise
+
+
+def for_each(verb: str, in_list: bool, function: Callable[..., _Result], *columns: Iterable[Any]) -> list[_Result]:
+    """The results of a function for each weight; its errors name the weight's position if it is one of a list."""
+    results = []
+    for index, row in enumerate(zip(*columns, strict=True)):
+        with item(verb, index if in_list else None):
+            results.append(function(*row))
+    return results
 
 
 def as_list(verb: str, weight: Any, importance: Any) -> tuple[list[Any], list[Any]]:

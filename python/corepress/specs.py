@@ -26,6 +26,13 @@ def _require(condition: bool, spec: object, rule: str) -> None:
         raise ValueError(f"{spec.verb}: {rule}")  # type: ignore[attr-defined]
 
 
+def _require_rules(spec: object, rules: tuple[tuple[Callable[[Any], bool], str], ...]) -> None:
+    """ValueError for the first rule that a spec breaks; each is a condition, and the message where it does not hold."""
+    for holds, rule in rules:
+        if not holds(spec):
+            _require(False, spec, rule.format(spec=spec))
+
+
 def _require_choice(spec: object, name: str, choices: tuple[Any, ...]) -> None:
     value = getattr(spec, name)
     known = isinstance(value, str | int | NoneType) and not isinstance(value, bool) and value in choices
@@ -104,37 +111,12 @@ class Palettize:
     def __post_init__(self) -> None:
         _settle(self, "nbits")
         _require_choice(self, "mode", ("kmeans", "uniform", "unique", "custom"))
-        custom = self.mode == "custom"
-        verb = "needs" if custom else "does not take"
-        _require(callable(self.lut_function) == custom, self, f"mode {self.mode!r} {verb} lut_function")
-        if self.nbits is None:
-            _require(self.mode in ("unique", "custom"), self, f"mode {self.mode!r} needs nbits")
-        else:
-            _require(not custom, self, "mode 'custom' does not take nbits; the length of the table decides")
+        if self.nbits is not None and self.mode != "custom":
             _require_choice(self, "nbits", PALETTE_BITS)
         _require_choice(self, "granularity", ("per_tensor", "per_grouped_channel"))
-        _require(self.group_size >= 1, self, f"group_size must be at least 1, not {self.group_size}")
-        _require(self.cluster_dim >= 1, self, f"cluster_dim must be a whole number from 1 on, not {self.cluster_dim!r}")
-        if self.cluster_dim > 1:
-            known = self.mode in ("kmeans", "unique")
-            _require(known, self, f"cluster_dim above 1 needs mode 'kmeans' or 'unique', not {self.mode!r}")
-            grouped = self.granularity == "per_grouped_channel"
-            _require(
-                not grouped or self.group_size % self.cluster_dim == 0,
-                self,
-                f"group_size {self.group_size} is not a multiple of cluster_dim {self.cluster_dim}",
-            )
         _require_choice(self, "indivisible", ("skip", "nearest_divisor", "per_tensor", "error"))
         _require_choice(self, "nonfinite", ("keep", "error", "table"))
-        no_table = self.nonfinite != "table" or self.cluster_dim == 1
-        _require(no_table, self, f"nonfinite 'table' needs cluster_dim 1, not {self.cluster_dim}")
-        _require(
-            self.nonfinite != "table" or not self.enable_per_channel_scale,
-            self,
-            "nonfinite 'table' and enable_per_channel_scale cannot go together",
-        )
-        no_table = self.nonfinite != "table" or not custom
-        _require(no_table, self, "nonfinite 'table' is not for mode 'custom', whose function makes the table")
+        _require_rules(self, _PALETTIZE_RULES)
 
     @property
     def importance_needs(self) -> str | None:
@@ -169,6 +151,39 @@ class Palettize:
         vectors = f", vectors of {self.cluster_dim}" if self.cluster_dim > 1 else ""
         scales = ", per-channel scale" if self.enable_per_channel_scale else ""
         return f"palettize{bits}{mode}{vectors}{groups}{scales}"
+
+
+_PALETTIZE_RULES: tuple[tuple[Callable[[Palettize], bool], str], ...] = (
+    (lambda spec: spec.mode != "custom" or callable(spec.lut_function), "mode {spec.mode!r} needs lut_function"),
+    (lambda spec: spec.mode == "custom" or not spec.lut_function, "mode {spec.mode!r} does not take lut_function"),
+    (lambda spec: spec.mode in ("unique", "custom") or spec.nbits is not None, "mode {spec.mode!r} needs nbits"),
+    (
+        lambda spec: spec.mode != "custom" or spec.nbits is None,
+        "mode 'custom' does not take nbits; the length of the table decides",
+    ),
+    (lambda spec: spec.group_size >= 1, "group_size must be at least 1, not {spec.group_size}"),
+    (lambda spec: spec.cluster_dim >= 1, "cluster_dim must be a whole number from 1 on, not {spec.cluster_dim}"),
+    (
+        lambda spec: spec.cluster_dim == 1 or spec.mode in ("kmeans", "unique"),
+        "cluster_dim above 1 needs mode 'kmeans' or 'unique', not {spec.mode!r}",
+    ),
+    (
+        lambda spec: spec.granularity == "per_tensor" or spec.group_size % spec.cluster_dim == 0,
+        "group_size {spec.group_size} is not a multiple of cluster_dim {spec.cluster_dim}",
+    ),
+    (
+        lambda spec: spec.nonfinite != "table" or spec.cluster_dim == 1,
+        "nonfinite 'table' needs cluster_dim 1, not {spec.cluster_dim}",
+    ),
+    (
+        lambda spec: spec.nonfinite != "table" or not spec.enable_per_channel_scale,
+        "nonfinite 'table' and enable_per_channel_scale cannot go together",
+    ),
+    (
+        lambda spec: spec.nonfinite != "table" or spec.mode != "custom",
+        "nonfinite 'table' is not for mode 'custom', whose function makes the table",
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,37 +287,13 @@ class Prune:
     def __post_init__(self) -> None:
         _settle(self, "n_m_ratio", "dim")
         _require_choice(self, "nonfinite", ("keep", "error"))
-        given = [self.target_sparsity, self.threshold, self.n_m_ratio]
-        _require(
-            sum(option is not None for option in given) == 1,
-            self,
-            "give exactly one of target_sparsity, threshold and n_m_ratio",
-        )
-        if self.target_sparsity is not None:
-            _require(
-                0.0 <= self.target_sparsity <= 1.0,
-                self,
-                f"target_sparsity must be between 0 and 1, not {self.target_sparsity}",
-            )
         if self.threshold is not None:
             checked_threshold(self.verb, self.threshold)
         if self.n_m_ratio is not None:
             object.__setattr__(self, "n_m_ratio", checked_n_m_ratio(self.verb, self.n_m_ratio))
-        if self.block_size is not None:
-            _require(self.target_sparsity is not None, self, "block_size needs target_sparsity")
-            _require(
-                self.block_size >= 2, self, f"block_size must be a whole number from 2 on, not {self.block_size!r}"
-            )
+        _require_rules(self, _PRUNE_RULES)
         if self.dim is not None:
-            _require(self.is_structured, self, "dim needs n_m_ratio or block_size")
             _require_choice(self, "dim", (0, 1))
-        if self.minimum_sparsity_percentile:
-            _require(self.threshold is not None, self, "minimum_sparsity_percentile needs threshold")
-        _require(
-            0.0 <= self.minimum_sparsity_percentile <= 1.0,
-            self,
-            f"minimum_sparsity_percentile must be between 0 and 1, not {self.minimum_sparsity_percentile}",
-        )
 
     @property
     def importance_needs(self) -> str:
@@ -330,6 +321,32 @@ class Prune:
             return f"prune {n}:{m} along axis {self.axis}"
         blocks = f", blocks of {self.block_size} along axis {self.axis}" if self.block_size is not None else ""
         return f"prune {self.target_sparsity:.0%}{blocks}"
+
+
+_PRUNE_RULES: tuple[tuple[Callable[[Prune], bool], str], ...] = (
+    (
+        lambda spec: [spec.target_sparsity, spec.threshold, spec.n_m_ratio].count(None) == 2,
+        "give exactly one of target_sparsity, threshold and n_m_ratio",
+    ),
+    (
+        lambda spec: spec.target_sparsity is None or 0.0 <= spec.target_sparsity <= 1.0,
+        "target_sparsity must be between 0 and 1, not {spec.target_sparsity}",
+    ),
+    (lambda spec: spec.block_size is None or spec.target_sparsity is not None, "block_size needs target_sparsity"),
+    (
+        lambda spec: spec.block_size is None or spec.block_size >= 2,
+        "block_size must be a whole number from 2 on, not {spec.block_size}",
+    ),
+    (lambda spec: spec.dim is None or spec.is_structured, "dim needs n_m_ratio or block_size"),
+    (
+        lambda spec: not spec.minimum_sparsity_percentile or spec.threshold is not None,
+        "minimum_sparsity_percentile needs threshold",
+    ),
+    (
+        lambda spec: 0.0 <= spec.minimum_sparsity_percentile <= 1.0,
+        "minimum_sparsity_percentile must be between 0 and 1, not {spec.minimum_sparsity_percentile}",
+    ),
+)
 
 
 Spec: TypeAlias = Palettize | Quantize | Prune

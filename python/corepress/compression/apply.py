@@ -9,7 +9,7 @@ from ..arrays import as_weight
 from ..specs import Palettize, Prune, Quantize, Spec
 from ..tensors import CompressedTensor
 from .metrics import snr_db
-from .palettization import Measured, palettize_measured
+from .palettes import Measured, palettize_measured
 from .pruning import prune_measured
 from .quantization import quantize_measured
 from .weight_data import NO_DATA, WeightData

@@ -15,8 +15,7 @@ from ..arrays import as_numbers, rounded_to
 from ..intake import INTEGERS, as_array
 from ..specs import PALETTE_BITS
 from ..tensors import PalettizedTensor, packed_size
-
-MOST_ENTRIES = 2 ** max(PALETTE_BITS)
+from .tables import MOST_ENTRIES
 
 
 def palettize_by(
@@ -50,7 +49,9 @@ def palettize_by(
     readonly.flags.writeable = False
     for place in _places(array.shape, group_counts):
         group = readonly[place]
-        table, indices = _checked(lut_function(group), group.shape, array.dtype)
+        table, indices = _table_and_indices(lut_function(group))
+        table = _checked_table(table, array.dtype)
+        indices = _checked_indices(indices, table.size, group.shape)
         order = np.argsort(table, kind="stable")
         rank = np.zeros(MOST_ENTRIES, np.uint8)  # of every byte, in case indices change once they are checked
         rank[order] = np.arange(table.size)
@@ -71,27 +72,33 @@ def _places(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> Iterator[t
         yield tuple(slice(each * size, (each + 1) * size) for each, size in zip(index, sizes, strict=True))
 
 
-def _checked(result: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _table_and_indices(result: Any) -> tuple[Any, Any]:
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise ValueError("palettize: lut_function must return a table and indices")
-    table = as_numbers("palettize", "the table of lut_function", result[0])
+    return result[0], result[1]
+
+
+def _checked_table(given: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    table = as_numbers("palettize", "the table of lut_function", given)
     if table.ndim == 2 and table.shape[1] == 1:
         table = table[:, 0]
     valid = table.ndim == 1 and 1 <= table.size <= MOST_ENTRIES
-    if valid:
-        table = rounded_to(dtype, table)
-    if not valid or not np.isfinite(table).all():
+    rounded = rounded_to(dtype, table) if valid else table
+    if not valid or not np.isfinite(rounded).all():
         raise ValueError(
             f"palettize: lut_function must return a table of 1 to {MOST_ENTRIES} values that are finite as {dtype}, "
             f"not one of shape {table.shape}"
         )
-    indices = as_array("palettize", "the indices of lut_function", result[1], INTEGERS)
-    size = prod(shape)
+    return rounded
+
+
+def _checked_indices(given: Any, entries: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    indices, size = as_array("palettize", "the indices of lut_function", given, INTEGERS), prod(shape)
     if indices.size != size:
         raise ValueError(
             f"palettize: lut_function must return {size} whole numbers as indices (shape {shape}), not "
             f"{indices.dtype} of shape {indices.shape}"
         )
-    if size and not (indices.min() >= 0 and indices.max() < table.size):
-        raise ValueError(f"palettize: lut_function must return indices from 0 to {table.size - 1}")
-    return table, indices.reshape(shape)
+    if size and not (indices.min() >= 0 and indices.max() < entries):
+        raise ValueError(f"palettize: lut_function must return indices from 0 to {entries - 1}")
+    return indices.reshape(shape)

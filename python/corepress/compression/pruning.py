@@ -16,8 +16,8 @@ from ..arrays import (
     as_weight,
     axis_layout,
     checked_axis,
+    for_each,
     is_list,
-    item,
     not_finite,
     not_finite_count,
     rounded_to,
@@ -146,26 +146,18 @@ def prune_measured(
 ) -> list[tuple[SparseTensor, _core.Noise | None]]:
     num_threads = as_threads("prune", num_threads)
     if any(isinstance(weight, CompressedTensor) for weight in weights):
-        compressed: list[tuple[SparseTensor, _core.Noise | None]] = []
-        for index, weight in enumerate(weights):
-            with item("prune", index if in_list else None):
-                compressed.append((_prune_tensor(weight, spec, num_threads), None))
-        return compressed
-    arrays, rules = [], []
-    for index, weight in enumerate(weights):
-        with item("prune", index if in_list else None):
-            array = as_weight("prune", weight)
-            arrays.append(array)
-            rules.append(_prune_rule(array, spec))
-    pruned = _core.prune(arrays, rules, measured, num_threads)
-    tensors = []
-    for index, (array, (mask, values, noise, nonfinite)) in enumerate(zip(arrays, pruned, strict=True)):
-        with item("prune", index if in_list else None):
-            if nonfinite:
-                raise not_finite("prune", array, num_threads)
-            _require_zeros(array.size - values.size, array.shape, spec)
-        tensors.append((SparseTensor._of_pruned(array.shape, mask, values), noise))
-    return tensors
+        return for_each("prune", in_list, lambda weight: (_prune_tensor(weight, spec, num_threads), None), weights)
+    arrays = for_each("prune", in_list, lambda weight: as_weight("prune", weight), weights)
+    rules = for_each("prune", in_list, lambda array: _prune_rule(array, spec), arrays)
+
+    def tensor_of(array: NDArray[Any], pruned: tuple[Any, ...]) -> tuple[SparseTensor, _core.Noise | None]:
+        mask, values, noise, nonfinite = pruned
+        if nonfinite:
+            raise not_finite("prune", array, num_threads)
+        _require_zeros(array.size - values.size, array.shape, spec)
+        return SparseTensor._of_pruned(array.shape, mask, values), noise
+
+    return for_each("prune", in_list, tensor_of, arrays, _core.prune(arrays, rules, measured, num_threads))
 
 
 def _require_zeros(zeros: int, shape: tuple[int, ...], spec: Prune) -> None:

@@ -13,8 +13,8 @@ from ..arrays import (
     as_threads,
     as_weight,
     block_layout,
+    for_each,
     is_list,
-    item,
     not_finite,
     not_finite_count,
 )
@@ -22,7 +22,7 @@ from ..specs import Quantize
 from ..tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 from . import joint
 from .divisions import block_counts
-from .palettization import Measured
+from .palettes import Measured
 from .weight_data import WeightData
 
 
@@ -189,20 +189,22 @@ def quantize_measured(
     if any(isinstance(weight, CompressedTensor) for weight in weights):
         for of_weight in data:
             of_weight.require_plain("quantize")
-        quantized: list[Measured] = []
-        for index, weight in enumerate(weights):
-            with item("quantize", index if in_list else None):
-                quantized.append((_quantize_tensor(weight, spec, num_threads), None))
-        return quantized
-    arrays, blocks, importances = [], [], []
-    for index, (weight, of_weight) in enumerate(zip(weights, data, strict=True)):
-        with item("quantize", index if in_list else None):
-            array = as_weight("quantize", weight)
-            if array.size == 0:
-                raise ValueError(f"quantize: weight has no elements (shape {array.shape})")
-            arrays.append(array)
-            blocks.append(block_counts(spec, array.shape))
-            importances.append(of_weight.error_weights("quantize", array.shape))
+        return for_each(
+            "quantize", in_list, lambda weight: (_quantize_tensor(weight, spec, num_threads), None), weights
+        )
+
+    def checked(weight: Any) -> NDArray[Any]:
+        array = as_weight("quantize", weight)
+        if array.size == 0:
+            raise ValueError(f"quantize: weight has no elements (shape {array.shape})")
+        return array
+
+    def importance(array: NDArray[Any], of_weight: WeightData) -> NDArray[np.float32] | None:
+        return of_weight.error_weights("quantize", array.shape)
+
+    arrays = for_each("quantize", in_list, checked, weights)
+    blocks = for_each("quantize", in_list, lambda array: block_counts(spec, array.shape), arrays)
+    importances = for_each("quantize", in_list, importance, arrays, data)
     return _quantize_blocks(arrays, spec, blocks, importances, num_threads, in_list=in_list, measured=measured)
 
 
@@ -240,12 +242,12 @@ def _quantize_blocks(
     symmetric, is_signed = spec.mode == "linear_symmetric", storage is np.int8
     search = spec.scale_search == "mse"
     encoded = _core.quantize(arrays, layouts, nbits, is_signed, symmetric, search, importances, measured, num_threads)
-    quantized: list[Measured] = []
-    for index, (array, counts, result) in enumerate(zip(arrays, blocks, encoded, strict=True)):
+
+    def measured_tensor(array: NDArray[Any], counts: tuple[int, ...], result: Any) -> Measured:
         if result is None:
-            with item("quantize", index if in_list else None):
-                raise not_finite("quantize", array, num_threads)
+            raise not_finite("quantize", array, num_threads)
         data, scale, zero_point, noise = result
         offsets = None if symmetric and is_signed else zero_point.view(storage).reshape(counts)
-        quantized.append((QuantizedTensor(array.shape, data, scale.reshape(counts), offsets, spec.dtype), noise))
-    return quantized
+        return QuantizedTensor(array.shape, data, scale.reshape(counts), offsets, spec.dtype), noise
+
+    return for_each("quantize", in_list, measured_tensor, arrays, blocks, encoded)

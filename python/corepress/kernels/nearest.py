@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .. import _core
 from ..arrays import as_finite_weight, as_threads, contiguous
-from ..compression.palettization import given_table, rounded_tables, width_for
+from ..compression.tables import given_table, rounded_tables, width_for
 from ..intake import NUMBERS, as_array
 
 __all__ = ["assign", "to_float16"]

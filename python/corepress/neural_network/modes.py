@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import _core, kernels
 from ..arrays import as_numbers, not_finite
-from ..compression.palettization import kmeans_table
+from ..compression.palettes import kmeans_table
 from ..errors import UnsuitableWeightError
 from ..intake import NUMBERS, as_array, whole
 from ..suggestions import suggestion

@@ -39,6 +39,15 @@ def test_gather(version, indices, axis):
     )
 
 
+@pytest.mark.parametrize("version", [IOS15, IOS17])
+@pytest.mark.parametrize("indices", [2, [0, 3], [[0, 2], [1, 0]], [[-1, 9]], np.zeros((0, 2), np.int32)])
+def test_gather_of_rows(version, indices):
+    indices = np.array(indices, np.int32)
+    for x in (DATA[0], DATA[0].astype(np.int32), DATA[0] > 1.5):
+        inside = indices % len(x) if version == IOS15 else indices.clip(0, len(x) - 1)
+        np.testing.assert_array_equal(run("gather", x, indices, version=version), x[inside])
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64])
 @pytest.mark.parametrize("version", [IOS16, IOS17])
 def test_indices_of_small_types_reach_beyond_their_range(version, dtype):

@@ -296,3 +296,20 @@ def test_boxes_have_gradients():
     boxes = BOXES.clone().requires_grad_()
     suppress([[[0.8], [0.9], [0.3], [0.1]]], boxes=boxes)[0].sum().backward()
     assert boxes.grad[0].sum(1).tolist() == [0, 4, 4, 0]
+
+
+@pytest.mark.parametrize(
+    "grow",
+    [
+        lambda: operations.fill(torch.tensor(1.0), shape=[2**16, 2**16]),
+        lambda: operations.tile(torch.zeros(2**10), reps=[2**30]),
+        lambda: operations.pad(torch.zeros(2), pad=[2**31 - 1, 2**31 - 1]),
+        lambda: operations.one_hot(torch.zeros(2**10, dtype=torch.int32), one_hot_vector_size=2**30),
+        lambda: operations.range_1d(torch.tensor(0.0), end=1.0, step=1e-30),
+    ],
+)
+def test_shapes_that_explode_are_refused(grow):
+    with pytest.raises(ValueError, match="the limit is 2147483648"):
+        grow()
+    with pytest.raises(ValueError, match="must not be negative"):
+        operations.fill(torch.tensor(1.0), shape=[2, -3])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...coreml.decoded import Undecodable, stored_form
@@ -59,7 +60,7 @@ class Constants:
         definition = self._definition(value)
         original = definition.original
         if original not in self._tensors:
-            self._tensors[original] = torch.from_numpy(np.array(self._array(original), copy=True))
+            self._tensors[original] = torch.from_numpy(self._array(original))
         return self._tensors[original], original.output_name
 
     def tensor(self, argument: Argument) -> Any:
@@ -98,15 +99,28 @@ class Constants:
             raise UnsupportedOperationError(f"{producer.where}: its second output is used by another operation")
         return self._definitions[producer.place, value.name]
 
-    def _array(self, definition: Definition) -> Any:
-        if definition.operation.type == CAST:
-            stored = self._values.read(definition.parameters["source_val"], definition.where)
-            return stored.data.astype(_CAST_TYPES[plain(definition.parameters["output_dtype"])])
+    def _array(self, definition: Definition) -> NDArray[Any]:
+        """A constant as an array that nothing else refers to."""
+        kind, parameters = definition.operation.type, definition.parameters
+        if kind == CAST:
+            stored = self._values.read(parameters["source_val"], definition.where)
+            return stored.data.astype(_CAST_TYPES[plain(parameters["output_dtype"])])
         try:
-            found = stored_form(definition, self._values)
+            found = (
+                self._values.read(parameters["val"], definition.where, allocate=_allocate).data
+                if kind == "const" and definition.data_type.dtype is not None
+                else stored_form(definition, self._values)
+            )
         except Undecodable as reason:
             raise UnsupportedOperationError(f"{definition.where}: {reason}") from reason
-        return found.dense() if isinstance(found, CompressedTensor) else found
+        array = found.dense() if isinstance(found, CompressedTensor) else found
+        return array if array.flags.writeable else array.copy()
+
+
+def _allocate(size: int) -> NDArray[np.uint8]:
+    """Memory as PyTorch allocates it. NumPy asks for large pages, and to make these may take longer than to read."""
+    array: NDArray[np.uint8] = torch.empty(size, dtype=torch.uint8).numpy()
+    return array
 
 
 def plain(message: Any) -> Any:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import prod
 
 from torch import Tensor
 
+from ..limits import ELEMENT_LIMIT as ELEMENT_LIMIT
+from ..limits import limited as limited
+
 CHANNEL, HEIGHT, WIDTH, SEQUENCE = -3, -2, -1, -5
-ELEMENT_LIMIT = 2**31
-"""Elements of a tensor whose shape is computed in a run, or taken from a layer's parameters."""
 
 
 def require_rank(x: Tensor, least: int) -> None:
@@ -26,16 +27,6 @@ def batched(compute: Callable[[Tensor], Tensor], x: Tensor, trailing: int = 3) -
     leading = x.shape[:-trailing]
     result = compute(x.reshape(prod(leading), *x.shape[-trailing:]))
     return result.reshape(*leading, *result.shape[1:])
-
-
-def limited(shape: Sequence[int]) -> list[int]:
-    """A shape as a list; ValueError if it has negative sizes or is too large."""
-    sizes = [int(size) for size in shape]
-    if min(sizes, default=0) < 0:
-        raise ValueError(f"sizes must not be negative, but the shape is {sizes}")
-    if prod(sizes) > ELEMENT_LIMIT:
-        raise ValueError(f"a shape of {sizes} has {prod(sizes)} elements; the limit is {ELEMENT_LIMIT}")
-    return sizes
 
 
 def integers(x: Tensor) -> list[int]:

@@ -5,11 +5,14 @@ Positions are indices along an axis, which the grids of Core ML's sampling modes
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 SAMPLING_MODES = ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS", "UNALIGN_CORNERS")
@@ -41,10 +44,16 @@ def grid(first: Tensor, last: Tensor, count: int, sampling_mode: str) -> Tensor:
     raise ValueError(f"sampling_mode must be one of {', '.join(SAMPLING_MODES)}, got {sampling_mode!r}")
 
 
-def _positions(size: int, count: int, sampling_mode: str) -> Tensor:
-    """Positions along a whole axis, in float64."""
+@functools.lru_cache(maxsize=256)
+def _positions(size: int, count: int, sampling_mode: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Positions along a whole axis: the pixels below them, and how far they are above those.
+
+    Arrays, since tensors of an inference mode could not be used again where there are gradients.
+    """
     first, last = torch.tensor(0.0, dtype=torch.float64), torch.tensor(float(size - 1), dtype=torch.float64)
-    return grid(first, last, count, sampling_mode).clamp(0, size - 1)
+    positions = grid(first, last, count, sampling_mode).clamp(0, size - 1).numpy()
+    below = np.floor(positions)
+    return below.astype(np.int64), (positions - below).astype(np.float32)
 
 
 def _check_sizes(x: Tensor, sizes: Sequence[int]) -> None:
@@ -67,15 +76,13 @@ def resized_linear(x: Tensor, sizes: Sequence[int], sampling_mode: str) -> Tenso
         return result if x.dim() == 4 else result.reshape(*x.shape[:-2], *sizes)
     for axis, count in enumerate(sizes, start=x.dim() - len(sizes)):
         size = x.shape[axis]
-        positions = _positions(size, count, sampling_mode)
         if size == 1 or (size == count and sampling_mode != "OFFSET_CORNERS"):
             x = x.expand(*x.shape[:axis], count, *x.shape[axis + 1 :]) if size == 1 else x
             continue
-        below = positions.floor()
-        share = (positions - below).to(x.device, x.dtype).view((-1,) + (1,) * (x.dim() - axis - 1))
-        indices = below.long().to(x.device)
-        above = (indices + 1).clamp(max=size - 1)
-        x = torch.lerp(x.index_select(axis, indices), x.index_select(axis, above), share)
+        below, share = map(torch.from_numpy, _positions(size, count, sampling_mode))
+        below, share = below.to(x.device), share.to(x.device, x.dtype).view((-1,) + (1,) * (x.dim() - axis - 1))
+        above = (below + 1).clamp(max=size - 1)
+        x = torch.lerp(x.index_select(axis, below), x.index_select(axis, above), share)
     return x
 
 
@@ -83,19 +90,18 @@ def resized_nearest(
     x: Tensor, sizes: Sequence[int], *, half_pixel_centers: bool, sampling_mode: str = "DEFAULT"
 ) -> Tensor:
     """The last axes with other sizes, whose elements are those of the input."""
+    if len(sizes) == 2 and x.dim() == 4 and sampling_mode == "DEFAULT" and x.is_floating_point():
+        height, width = x.shape[2:]
+        # PyTorch's kernel multiplies indices by an inexact inverse of other factors.
+        if height and width and all(each in (1, 2, 4, 8) for each in (sizes[0] / height, sizes[1] / width)):
+            return F.interpolate(x, sizes, mode="nearest")
     _check_sizes(x, sizes)
     axes = range(x.dim() - len(sizes), x.dim())
-    factors = [
-        count // x.shape[axis] if count % x.shape[axis] == 0 else 0 for axis, count in zip(axes, sizes, strict=True)
-    ]
-    # PyTorch's kernel multiplies indices by an inexact inverse of other factors.
-    by_kernel = all(each and each & (each - 1) == 0 for each in factors) and sampling_mode == "DEFAULT"
-    if by_kernel and x.dim() == 4 and len(sizes) == 2 and x.is_floating_point() and x.numel():
-        return F.interpolate(x, list(sizes), mode="nearest")
     for axis, count in zip(axes, sizes, strict=True):
         size = x.shape[axis]
         if sampling_mode != "DEFAULT":
-            indices = (_positions(size, count, sampling_mode) - 0.5).ceil().long().clamp(0, size - 1).to(x.device)
+            below, share = map(torch.from_numpy, _positions(size, count, sampling_mode))
+            indices = (below + (share > 0.5)).clamp(max=size - 1).to(x.device)
         elif size == count:
             continue
         elif half_pixel_centers:

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..limits import LIST_LIMIT, limited
 from ..registry import implements
-
-# A model that grows a list without end must not use up the memory.
-MAXIMAL_LENGTH = 2**20
 
 _CARRIERS = {"bool": torch.bool, "int32": torch.int32, "fp16": torch.float32, "fp32": torch.float32}
 
@@ -34,7 +32,7 @@ def make_list(
     dtype: str = "fp32",
 ) -> list[Tensor]:
     """A list of zeros. A name in the shape of its elements stands for a size that only the elements tell."""
-    sizes = [0 if isinstance(size, str) else size for size in elem_shape]
+    sizes = limited(0 if isinstance(size, str) else size for size in elem_shape)
     if dtype not in _CARRIERS:
         raise ValueError(f"dtype is bool, fp16, fp32 or int32, {dtype}")
     return [torch.zeros((), dtype=_CARRIERS[dtype]).expand(sizes)] * _checked(init_length)
@@ -71,8 +69,8 @@ def list_scatter(ls: list[Tensor], value: Tensor, *, indices: Sequence[int]) -> 
 
 
 def _checked(length: int) -> int:
-    if not 0 <= length <= MAXIMAL_LENGTH:
-        raise ValueError(f"lists have up to {MAXIMAL_LENGTH} elements, {length}")
+    if not 0 <= length <= LIST_LIMIT:
+        raise ValueError(f"lists have up to {LIST_LIMIT} elements, {length}")
     return length
 
 

@@ -17,9 +17,10 @@ _TRANSPOSED: dict[int, Callable[..., Any]] = {3: F.conv_transpose1d, 4: F.conv_t
 
 
 def _of_rank(functions: dict[int, Callable[..., Any]], x: Tensor) -> Callable[..., Any]:
-    if x.dim() not in functions:
+    function = functions.get(x.dim())
+    if function is None:
         raise ValueError(f"x must have rank 3, 4 or 5, got {x.dim()}")
-    return functions[x.dim()]
+    return function
 
 
 @implements("conv")
@@ -36,7 +37,9 @@ def conv(
 ) -> Tensor:
     """``pad`` counts for ``pad_type="custom"`` only; with ``same`` the odd pixel is added after an axis."""
     padding: Sequence[int] | int = 0
-    if pad_type != "valid":
+    if pad_type == "custom" and pad and pad[::2] == pad[1::2]:
+        padding = pad[::2]
+    elif pad_type != "valid":
         before, after = pads_of(pad_type, pad, x.shape[2:], weight.shape[2:], strides, dilations)
         if before == after:
             padding = before
@@ -97,6 +100,11 @@ def conv_transpose(
     (and the bias, which is added last).
     """
     function = _of_rank(_TRANSPOSED, x)
+    symmetric = pad_type == "custom" and pad and pad[::2] == pad[1::2]
+    if output_shape is None and (symmetric or pad_type == "valid"):
+        padding = pad[::2] if symmetric and pad else 0
+        result: Tensor = function(x, weight, bias, strides or 1, padding, 0, groups, dilations or 1)
+        return result
     spatial = x.dim() - 2
     strides = strides or [1] * spatial
     dilations = dilations or [1] * spatial
@@ -116,7 +124,7 @@ def conv_transpose(
         before = [max(full[i] - wanted[i], 0) // 2 for i in range(spatial)]
     beyond = [wanted[i] - (full[i] - 2 * before[i]) for i in range(spatial)]
     if all(0 <= each < max(strides[i], dilations[i]) for i, each in enumerate(beyond)):
-        result: Tensor = function(x, weight, bias, strides, before, beyond, groups, dilations)
+        result = function(x, weight, bias, strides, before, beyond, groups, dilations)
         return result
     result = function(x, weight, None, strides, 0, 0, groups, dilations)
     after = [full[i] - before[i] - wanted[i] for i in range(spatial)]

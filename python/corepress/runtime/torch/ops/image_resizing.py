@@ -16,7 +16,7 @@ from ._sampling import Boxes, resized_linear, resized_nearest, sampled
 
 def _scaled(size: int, factor: float) -> int:
     """``floor(size * factor)`` in float32, as the sizes in programs are computed."""
-    return int(np.floor(np.float32(size) * np.float32(factor)))
+    return size * factor if isinstance(factor, int) else int(np.floor(np.float32(size) * np.float32(factor)))
 
 
 def _check_image(x: Tensor) -> None:
@@ -26,7 +26,7 @@ def _check_image(x: Tensor) -> None:
 
 @implements("crop", exact=True)
 def crop(x: Tensor, *, crop_height: Sequence[int], crop_width: Sequence[int]) -> Tensor:
-    """Without so many rows and columns at the beginning and at the end."""
+    """Cuts rows and columns off, ``[at the beginning, at the end]``."""
     _check_image(x)
     height, width = x.shape[-2:]
     return x[..., crop_height[0] : height - crop_height[1], crop_width[0] : width - crop_width[1]]

@@ -61,6 +61,8 @@ def layer_norm(
 ) -> Tensor:
     """Over any axes, all by default; ``gamma`` and ``beta`` have the shape of these axes, in ascending order."""
     rank = x.dim()
+    if axes is not None and len(axes) == 1 and axes[0] in (-1, rank - 1):
+        return torch.layer_norm(x, x.shape[-1:], gamma, beta, epsilon)
     normalized = list(range(rank)) if axes is None else sorted({axis % rank for axis in axes})
     if not normalized:
         raise ValueError("axes must name at least one axis, got []")

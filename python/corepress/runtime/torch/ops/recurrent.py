@@ -121,21 +121,24 @@ def gru(
         ]
         y, last = torch.gru(x, initial_h.unsqueeze(0), weights, True, 1, 0.0, False, False, False)
         return y if output_sequence else last, last.squeeze(0)
-    weight_gates, weight_new = torch.cat([weight_hh[:size], weight_hh[2 * size :]]), weight_hh[size : 2 * size]
-    inputs = F.linear(x, weight_ih, input_bias)
     if bias is None:
         bias = weight_hh.new_zeros(3 * size)
-    bias_gates, bias_new = torch.cat([bias[:size], bias[2 * size :]]), bias[size : 2 * size]
+    from_input = F.linear(x, weight_ih, input_bias)
+    reset_part, new_part, update_part = slice(size), slice(size, 2 * size), slice(2 * size, None)
+    gates_input = torch.cat([from_input[..., reset_part], from_input[..., update_part]], -1)
+    gates_input = gates_input + torch.cat([bias[reset_part], bias[update_part]])
+    gates_weight = torch.cat([weight_hh[reset_part], weight_hh[update_part]]).t()
+    new_input, new_weight, new_bias = from_input[..., new_part], weight_hh[new_part].t(), bias[new_part]
+    if not reset_after:
+        new_input = new_input + new_bias
     h, outputs = initial_h, []
-    for step in inputs.unbind(0):
-        from_reset, from_new, from_update = step.chunk(3, 1)
-        hidden_reset, hidden_update = torch.addmm(bias_gates, h, weight_gates.t()).chunk(2, 1)
-        reset, update = gate(from_reset + hidden_reset), gate(from_update + hidden_update)
+    for gates, step in zip(gates_input.unbind(0), new_input.unbind(0), strict=True):
+        reset, update = gate(torch.addmm(gates, h, gates_weight)).chunk(2, 1)
         if reset_after:
-            new = function(from_new + reset * torch.addmm(bias_new, h, weight_new.t()))
+            new = function(torch.addcmul(step, reset, torch.addmm(new_bias, h, new_weight)))
         else:
-            new = function(from_new + torch.addmm(bias_new, reset * h, weight_new.t()))
-        h = new + update * (h - new)
+            new = function(torch.addmm(step, reset * h, new_weight))
+        h = torch.lerp(new, h, update)
         outputs.append(h)
     return _result(outputs, h, output_sequence), h
 
@@ -230,7 +233,11 @@ def _lstm_of_pytorch(
         zeros = weight_hh.new_zeros(len(weight_hh))
         weights += [_reordered(weight_ih, order), _reordered(weight_hh, order)]
         weights += [zeros if bias is None else _reordered(bias, order), zeros]
-    state = [torch.stack(each.chunk(len(directions), 1)) for each in (initial_h, initial_c)]
-    y, h, c = torch.lstm(x, state, weights, True, 1, 0.0, False, len(directions) == 2, False)
+    if len(directions) == 1:
+        state = [initial_h.unsqueeze(0), initial_c.unsqueeze(0)]
+        y, h, c = torch.lstm(x, state, weights, True, 1, 0.0, False, False, False)
+        return y if output_sequence else h, h.squeeze(0), c.squeeze(0)
+    state = [torch.stack(each.chunk(2, 1)) for each in (initial_h, initial_c)]
+    y, h, c = torch.lstm(x, state, weights, True, 1, 0.0, False, True, False)
     h, c = torch.cat(h.unbind(0), 1), torch.cat(c.unbind(0), 1)
     return y if output_sequence else h.unsqueeze(0), h, c

@@ -9,7 +9,8 @@ leaves out the update. Where "update" writes twice to one place, the later value
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from .elementwise_binary import real_div
 @implements("gather", exact=True)
 def gather(x: Tensor, indices: Tensor, *, axis: int = 0, batch_dims: int = 0) -> Tensor:
     """Slices of x along an axis; from iOS 16 on with dimensions that x and the indices share."""
-    return _gather(x, _wrapped(indices, x.shape[axis]), axis, batch_dims)
+    return _gather(x, indices, axis, batch_dims, _wrapped)
 
 
 @implements("gather", since=IOS17, exact=True)
@@ -30,26 +31,32 @@ def gather_nonnegative(
     x: Tensor, indices: Tensor, *, axis: int = 0, batch_dims: int = 0, validate_indices: bool = False
 ) -> Tensor:
     """Slices of x along an axis, with dimensions that x and the indices share."""
-    return _gather(x, _limited(indices, x.shape[axis], validate_indices), axis, batch_dims)
+    if validate_indices:
+        _validate(indices, x.shape[axis])
+    return _gather(x, indices, axis, batch_dims, _limited)
 
 
 @implements("gather_along_axis", exact=True)
 def gather_along_axis(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
-    return torch.gather(x, axis, _wrapped(indices, x.shape[axis]).long())
+    """Single elements of x along an axis."""
+    return _picked(partial(torch.gather, x, axis), x, indices.long(), x.shape[axis], _wrapped)
 
 
 @implements("gather_along_axis", since=IOS17, exact=True)
 def gather_along_axis_nonnegative(
     x: Tensor, indices: Tensor, *, axis: int = 0, validate_indices: bool = False
 ) -> Tensor:
-    return torch.gather(x, axis, _limited(indices, x.shape[axis], validate_indices).long())
+    """Single elements of x along an axis."""
+    if validate_indices:
+        _validate(indices, x.shape[axis])
+    return _picked(partial(torch.gather, x, axis), x, indices.long(), x.shape[axis], _limited)
 
 
 @implements("gather_nd", exact=True)
 def gather_nd(x: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
     """Slices of x at the coordinates in the last axis of the indices."""
     sizes = x.shape[batch_dims : batch_dims + indices.shape[-1]]
-    coordinates = [_wrapped(each, size) for each, size in zip(indices.unbind(-1), sizes, strict=True)]
+    coordinates = [_wrapped(each.long(), size) for each, size in zip(indices.unbind(-1), sizes, strict=True)]
     return _gather_at(x, coordinates, indices, batch_dims)
 
 
@@ -57,7 +64,11 @@ def gather_nd(x: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
 def gather_nd_nonnegative(x: Tensor, indices: Tensor, *, batch_dims: int = 0, validate_indices: bool = False) -> Tensor:
     """Slices of x at the coordinates in the last axis of the indices."""
     sizes = x.shape[batch_dims : batch_dims + indices.shape[-1]]
-    coordinates = [_limited(each, size, validate_indices) for each, size in zip(indices.unbind(-1), sizes, strict=True)]
+    coordinates = [each.long() for each in indices.unbind(-1)]
+    if validate_indices:
+        for each, size in zip(coordinates, sizes, strict=True):
+            _validate(each, size)
+    coordinates = [_limited(each, size) for each, size in zip(coordinates, sizes, strict=True)]
     return _gather_at(x, coordinates, indices, batch_dims)
 
 
@@ -124,33 +135,36 @@ def scatter_nd_nonnegative(
     return _scatter_at(data, coordinates, indices, updates, mode)
 
 
-def _index_type(indices: Tensor) -> Tensor:
-    """Indices in a type that PyTorch takes for indices."""
-    return indices if indices.dtype is torch.int32 or indices.dtype is torch.int64 else indices.long()
-
-
 def _validate(indices: Tensor, size: int) -> None:
     outside = (indices < 0) | (indices >= size)
     if outside.any():
         raise ValueError(f"indices are in range({size}), {indices[outside][0].item()}")
 
 
-def _limited(indices: Tensor, size: int, validate: bool) -> Tensor:
-    if validate:
-        _validate(indices, size)
-    if size:
-        return _index_type(indices).clamp(0, size - 1)
-    return _of_nothing(indices)
+def _limited(indices: Tensor, size: int) -> Tensor:
+    return indices.clamp(0, size - 1) if size else _of_nothing(indices)
 
 
 def _wrapped(indices: Tensor, size: int) -> Tensor:
-    return torch.remainder(_index_type(indices), size) if size else _of_nothing(indices)
+    return torch.remainder(indices, size) if size else _of_nothing(indices)
 
 
 def _of_nothing(indices: Tensor) -> Tensor:
     if indices.numel():
         raise ValueError(f"an axis without elements is gathered from by no indices, {indices.numel()} indices")
-    return _index_type(indices)
+    return indices
+
+
+def _picked(
+    pick: Callable[[Tensor], Tensor], x: Tensor, indices: Tensor, size: int, repair: Callable[[Tensor, int], Tensor]
+) -> Tensor:
+    """What the indices pick; they are brought into range only where PyTorch, which checks them on the CPU, refuses."""
+    if x.is_cpu and not torch.compiler.is_compiling():
+        try:
+            return pick(indices)
+        except (IndexError, RuntimeError):
+            pass
+    return pick(repair(indices, size))
 
 
 def _from_end(indices: Tensor, size: int) -> Tensor:
@@ -158,19 +172,24 @@ def _from_end(indices: Tensor, size: int) -> Tensor:
     return torch.where(indices < 0, indices + size, indices)
 
 
-def _gather(x: Tensor, indices: Tensor, axis: int, batch_dims: int) -> Tensor:
+def _gather(x: Tensor, indices: Tensor, axis: int, batch_dims: int, repair: Callable[[Tensor, int], Tensor]) -> Tensor:
+    if indices.dtype is not torch.int32 and indices.dtype is not torch.int64:
+        indices = indices.long()
+    size = x.shape[axis]
     if not batch_dims:
         if indices.ndim == 1:
-            return x.index_select(axis, indices)
+            return _picked(partial(torch.index_select, x, axis), x, indices, size, repair)
         axis %= x.ndim
-        picked = x.index_select(axis, indices.reshape(-1))
+        if not axis and x.ndim == 2:
+            return _picked(partial(torch.embedding, x), x, indices, size, repair)
+        picked = _picked(partial(torch.index_select, x, axis), x, indices.reshape(-1), size, repair)
         return picked.reshape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
     axis %= x.ndim
     batch = math.prod(x.shape[:batch_dims])
     before, after = math.prod(x.shape[batch_dims:axis]), math.prod(x.shape[axis + 1 :])
-    flat = x.reshape(batch, before, x.shape[axis], after)
     index = indices.long().reshape(batch, 1, math.prod(indices.shape[batch_dims:]), 1).expand(-1, before, -1, after)
-    return torch.gather(flat, 2, index).reshape(x.shape[:axis] + indices.shape[batch_dims:] + x.shape[axis + 1 :])
+    picked = _picked(partial(torch.gather, x.reshape(batch, before, size, after), 2), x, index, size, repair)
+    return picked.reshape(x.shape[:axis] + indices.shape[batch_dims:] + x.shape[axis + 1 :])
 
 
 def _linear(coordinates: Sequence[Tensor], sizes: Sequence[int], like: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ....coreml.format.versions import IOS16, IOS17
+from ..limits import ELEMENT_LIMIT, limited
 from ..registry import implements
 
 
@@ -54,7 +54,7 @@ def cumsum(x: Tensor, *, axis: int = 0, exclusive: bool = False, reverse: bool =
 @implements("fill", exact=True)
 def fill(value: Tensor | None = None, *, shape: Sequence[int]) -> Tensor:
     """One value in all places: a view, which takes no memory."""
-    return torch.zeros(()).expand(shape) if value is None else value.expand(shape)
+    return (torch.zeros(()) if value is None else value).expand(limited(shape))
 
 
 @implements("fill_like", since=IOS16, exact=True)
@@ -191,6 +191,7 @@ def one_hot(
     off_value: float = 0,
 ) -> Tensor:
     """Vectors along a new axis with one value at the index and another elsewhere: everywhere for other indices."""
+    limited((*indices.shape, one_hot_vector_size))
     places = torch.arange(one_hot_vector_size, device=indices.device)
     if axis < 0:
         axis += indices.ndim + 1
@@ -204,11 +205,12 @@ def pad(x: Tensor, *, pad: Sequence[int], mode: str = "constant", constant_val: 
     pairs = list(zip(pad[::2], pad[1::2], strict=True))
     if len(pairs) > x.ndim:
         raise ValueError(f"pad has at most two numbers for each of {x.ndim} axes, {len(pad)}")
+    first = x.ndim - len(pairs)
+    limited(size + before + after for size, (before, after) in zip(x.shape[first:], pairs, strict=True))
     if mode == "constant":
-        return F.pad(x, [each for pair in reversed(pairs) for each in pair], value=constant_val)
+        return torch.constant_pad_nd(x, [each for pair in reversed(pairs) for each in pair], constant_val)
     if mode not in ("reflect", "replicate"):
         raise ValueError(f"mode is constant, reflect or replicate, {mode}")
-    first = x.ndim - len(pairs)
     for axis, (before, after) in enumerate(pairs, first):
         if before or after:
             x = x.index_select(axis, _border(x, x.shape[axis], before, after, mode == "reflect"))
@@ -233,7 +235,10 @@ def range_1d(start: Tensor, *, end: float, step: float) -> Tensor:
     first = start.item()
     if not step:
         raise ValueError(f"step is not 0, {step}")
-    if (end - first) / step <= 0:
+    count = (end - first) / step
+    if count > ELEMENT_LIMIT:
+        raise ValueError(f"a range of {count:.0f} numbers is too long; the limit is {ELEMENT_LIMIT}")
+    if not count > 0:
         return start.new_zeros(0)
     return torch.arange(first, end, step, dtype=start.dtype, device=start.device)
 
@@ -245,15 +250,15 @@ def shape(x: Tensor) -> Tensor:
 
 @implements("split", exact=True)
 def split(
-    x: Tensor, *, axis: int, num_splits: int | None = None, split_sizes: Sequence[int] | None = None
+    x: Tensor, *, axis: int, num_splits: int | None = None, split_sizes: list[int] | None = None
 ) -> tuple[Tensor, ...]:
     """Parts of x along an axis, of given sizes or of the same size."""
     if split_sizes is not None:
-        return torch.split(x, list(split_sizes), axis)
+        return x.split_with_sizes(split_sizes, axis)
     size = x.shape[axis]
     if not num_splits or size % num_splits:
         raise ValueError(f"num_splits divides the size {size} of axis {axis}, {num_splits}")
-    return torch.tensor_split(x, num_splits, axis)
+    return x.split_with_sizes([size // num_splits] * num_splits, axis)
 
 
 @implements("stack", exact=True)
@@ -264,6 +269,7 @@ def stack(values: list[Tensor], *, axis: int) -> Tensor:
 @implements("tile", exact=True)
 def tile(x: Tensor, *, reps: Sequence[int]) -> Tensor:
     """x repeated along each axis."""
+    limited(size * count for size, count in zip(x.shape, reps, strict=True))
     return x.repeat(*reps)
 
 

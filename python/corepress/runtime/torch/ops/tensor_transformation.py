@@ -75,13 +75,13 @@ def expand_dims(x: Tensor, *, axes: Sequence[int]) -> Tensor:
 
 
 @implements("squeeze", exact=True)
-def squeeze(x: Tensor, *, axes: Sequence[int] | None = None) -> Tensor:
+def squeeze(x: Tensor, *, axes: list[int] | None = None) -> Tensor:
     """x without the given axes, or all axes, of size 1; given ones of another size stay."""
-    return x.squeeze() if axes is None else x.squeeze(tuple(axes))
+    return torch.squeeze(x) if axes is None else torch.squeeze(x, axes)
 
 
 @implements("reshape", exact=True)
-def reshape(x: Tensor, *, shape: Sequence[int]) -> Tensor:
+def reshape(x: Tensor, *, shape: list[int]) -> Tensor:
     """x in another shape: one size may be -1, and 0 stands for the size of x at the same place, counted from the end.
 
     Before iOS 17 there are zeros only in shapes of as many axes as x has. Where x has no axis at a place, 0 means 1.
@@ -89,7 +89,7 @@ def reshape(x: Tensor, *, shape: Sequence[int]) -> Tensor:
     if 0 in shape:
         missing = len(shape) - x.ndim
         shape = [size or (x.shape[place - missing] if place >= missing else 1) for place, size in enumerate(shape)]
-    return x.reshape(shape)
+    return torch.reshape(x, shape)
 
 
 @implements("reshape_like", since=IOS16, exact=True)
@@ -100,7 +100,7 @@ def reshape_like(
     sizes: list[int] = []
     for reference, begin, end, to_end in zip(ref_tensors, begins, ends, end_masks, strict=True):
         sizes += reference.shape[begin:] if to_end else reference.shape[begin:end]
-    return x.reshape(sizes)
+    return torch.reshape(x, sizes)
 
 
 @implements("reverse", exact=True)
@@ -136,6 +136,14 @@ def slice_by_index(
     first. Where the squeeze mask is set, the element at begin is taken and the axis removed; one outside of the axis is
     the nearest one.
     """
+    if stride is None and squeeze_mask is None:
+        for axis, size in enumerate(x.shape):
+            first = 0 if begin_mask and begin_mask[axis] else begin[axis]
+            last = size if end_mask and end_mask[axis] else end[axis]
+            if first or last < size:
+                first, last, _ = slice(first, last).indices(size)
+                x = x.narrow(axis, first, last - first if last > first else 0)
+        return x
     index, reversed_axes = _slices(x.shape, begin, end, stride, begin_mask, end_mask, squeeze_mask)
     x = x[index]
     return x.flip(reversed_axes) if reversed_axes else x
@@ -214,5 +222,5 @@ def sliding_windows(x: Tensor, *, axis: int, size: int, stride: int = 1) -> Tens
 
 
 @implements("transpose", exact=True)
-def transpose(x: Tensor, *, perm: Sequence[int]) -> Tensor:
-    return x.permute(tuple(perm))
+def transpose(x: Tensor, *, perm: list[int]) -> Tensor:
+    return torch.permute(x, perm)

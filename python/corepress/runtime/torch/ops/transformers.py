@@ -15,4 +15,6 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
 
     A query that no key takes part in gives zeros.
     """
+    if attn_mask is not None and attn_mask.dim() == 1:
+        attn_mask = attn_mask.unsqueeze(0)
     return F.scaled_dot_product_attention(query, key, value, attn_mask)
