@@ -91,6 +91,15 @@ def test_classifiers_return_a_label_and_probabilities(classifier, linear_weight)
     assert all(type(each) is float for each in probabilities.values())
 
 
+def test_labels_may_be_numbers(classifier_of, classifier):
+    found = runtime.load(classifier_of([10, 20, 30, 40, 50])).predict({"x": X})
+    label, probabilities = found.values()
+    assert type(label) is int
+    assert label == max(probabilities, key=probabilities.get)
+    words, _ = runtime.load(classifier).predict({"x": X}).values()
+    assert label == 10 * (1 + "abcde".index(words))
+
+
 def test_states_are_kept_between_runs(accumulator):
     model = runtime.load(accumulator)
     (state,) = model.states
