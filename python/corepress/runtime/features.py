@@ -106,7 +106,8 @@ class Feature:
             "array": f"{self.dtype} array {'of any shape' if self.shape is None else self.allowed}",
             "image": f"{self.color} image {self.allowed}",
         }.get(self.kind, self.kind)
-        optional = f", optional ({0 if self.default is None else self.default:g})" if self.optional else ""
+        default = f" ({self.default or 0:g})" if self.kind == "array" else ""
+        optional = f", optional{default}" if self.optional else ""
         return f"{self.name}: {words}{optional}"
 
 
@@ -172,7 +173,10 @@ class Description:
         arguments = {}
         for each in self.inputs:
             value = given.get(each.name)
-            arguments[each.name] = _default(function, each) if value is None else convert(function, each, value)
+            if value is not None:
+                arguments[each.name] = convert(function, each, value)
+            elif not (each.optional and each.kind in ("int64", "double", "string")):  # whose defaults the model knows
+                arguments[each.name] = _default(function, each)
         return arguments
 
     def results(self, outputs: Mapping[str, Any], *, as_images: bool = True) -> dict[str, Any]:
