@@ -123,6 +123,8 @@ def test_a_state_of_nothing_is_refused(linear, accumulator):
     state = runtime.load(accumulator).make_state()
     with pytest.raises(ValueError, match="state is given, but the model has no states"):
         runtime.load(linear).predict({"x": X}, state)
+    with pytest.raises(TypeError, match=r"predict: state must be what make_state\(\) returned, not dict"):
+        runtime.load(accumulator).predict({"x": [1, 2, 3]}, {})
 
 
 def test_images_go_in_and_come_out(photo_package, image_module):

@@ -184,6 +184,20 @@ def test_unknown_values_are_refused(spec, kind, into, source, given, message):
         runtime.load(spec).predict({"x": given})
 
 
+def test_damaged_models_are_format_errors(spec):
+    add_features(spec, {"x": (2,)}, {"y": (2,)})
+    spec.normalizer.normType = 7
+    with pytest.raises(FormatError, match="an option 7, which is unknown here"):
+        runtime.load(spec)
+    del spec.description.output[:]
+    spec.featureVectorizer.inputList.add(inputColumn="q", inputDimensions=1)
+    with pytest.raises(FormatError, match=r"the model \(featureVectorizer\) describes no outputs"):
+        runtime.load(spec)
+    add_features(spec, {}, {"y": (1,)})
+    with pytest.raises(FormatError, match="takes a feature 'q', which it does not describe"):
+        runtime.load(spec).predict({"x": [1, 2]})
+
+
 def suppression(spec, per_class=False):
     add_features(
         spec,

@@ -7,6 +7,7 @@ images, text, and dictionaries; float16 arrays are returned as float32.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ _KINDS = {
     "sequenceType": "sequence",
 }
 Range = tuple[int, int | None]
+_MOST_ELEMENTS = 1 << 31  # of an input that a user did not make
 
 
 @dataclass(frozen=True)
@@ -271,7 +273,23 @@ def _default(function: str, feature: Feature) -> Any:
     """The value of an input that is left out."""
     if not feature.optional or feature.kind != "array" or feature.shape is None:
         raise ValueError(f"{function}: input {feature.name!r} is missing; it is: {feature}")
+    require_possible(function, feature)
     return np.full(feature.shape, feature.default or 0, feature.dtype)
+
+
+def require_possible(function: str, feature: Feature) -> None:
+    """Raise ValueError if an array or an image of the declared shape would be too large to make one.
+
+    Parameters
+    ----------
+    function : str
+        The caller's name, for messages.
+    feature : Feature
+        An input.
+    """
+    elements = math.prod(feature.shape or ())
+    if elements > _MOST_ELEMENTS:
+        raise ValueError(f"{function}: input {feature.name!r} would have {elements} elements; pass one of yours")
 
 
 def convert(function: str, feature: Feature, value: Any) -> Any:

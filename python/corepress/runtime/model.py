@@ -154,6 +154,8 @@ class Model:
         names = ", ".join(each.name for each in self.states)
         if state is None and names:
             raise ValueError(f"{function}: the model has states ({names}); pass state=model.make_state()")
+        if state is not None and not hasattr(state, "read_state"):
+            raise TypeError(f"{function}: state must be what make_state() returned, not {type(state).__name__}")
         if state is not None and not names:
             raise ValueError(f"{function}: state is given, but the model has no states")
 

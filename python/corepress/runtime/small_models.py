@@ -61,15 +61,21 @@ class SmallModelBackend:
     def __init__(self, data: bytes, description: Description) -> None:
         message = parse_message(data, SmallModel)
         kind = message.WhichOneof("Type")
-        self._run = _BUILDERS[kind](getattr(message, kind), description)
+        try:
+            self._run = _BUILDERS[kind](getattr(message, kind), description)
+        except IndexError as error:
+            raise FormatError(f"the model ({kind}) describes no outputs") from error
 
     def predict(self, inputs: Values, state: State | None) -> dict[str, Any]:
         """Run once."""
-        return self._run(inputs)
+        try:
+            return self._run(inputs)
+        except KeyError as error:
+            raise FormatError(f"the model takes a feature {error}, which it does not describe") from error
 
     def values(self, inputs: Values, state: State | None) -> Iterator[tuple[str, Any]]:
         """Yield the outputs, which are all there is."""
-        yield from self._run(inputs).items()
+        yield from self.predict(inputs, state).items()
 
     def make_state(self) -> None:
         """None: these models have no states."""
@@ -86,6 +92,13 @@ def _only(description: Description, kind: str) -> tuple[str, str]:
     if len(description.inputs) != 1 or len(description.outputs) != 1:
         raise FormatError(f"{kind} must have one input and one output")
     return description.inputs[0].name, description.outputs[0].name
+
+
+def _choice(options: tuple[Any, ...], number: int) -> Any:
+    """What an enumeration means."""
+    if not 0 <= number < len(options):
+        raise FormatError(f"the model has an option {number}, which is unknown here")
+    return options[number]
 
 
 def _normal(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -115,7 +128,8 @@ def _linear(message: Any, description: Description) -> Function:
 
 @_builds("glmRegressor")
 def _regressor(message: Any, description: Description) -> Function:
-    linear, transform = _linear(message, description), (None, _logistic, _normal)[message.postEvaluationTransform]
+    linear = _linear(message, description)
+    transform = _choice((None, _logistic, _normal), message.postEvaluationTransform)
     name = description.predicted_feature or description.outputs[0].name
 
     def run(inputs: Values) -> dict[str, Any]:
@@ -179,7 +193,7 @@ def _scaler(message: Any, description: Description) -> Function:
 @_builds("normalizer")
 def _normalizer(message: Any, description: Description) -> Function:
     given, made = _only(description, "a normalizer")
-    order = (np.inf, 1, 2)[message.normType]
+    order = _choice((np.inf, 1, 2), message.normType)
 
     def run(inputs: Values) -> dict[str, Any]:
         x = np.asarray(inputs[given], np.float64)
