@@ -81,15 +81,23 @@ def crooked(convert, linear_weight) -> Path:
 
 
 @pytest.fixture(scope="session")
-def classifier(convert, linear_weight) -> Path:
+def classifier(classifier_of) -> Path:
     """Five classes of four numbers."""
-    ct = pytest.importorskip("coremltools")
+    return classifier_of(list("abcde"))
+
+
+@pytest.fixture(scope="session")
+def classifier_of(ct, convert, linear_weight) -> Callable[[list[Any]], Path]:
+    """The same with other labels."""
 
     def body(mb: Any, x: Any) -> Any:
         return mb.softmax(x=mb.linear(x=x, weight=linear_weight), axis=-1, name="scores")
 
-    config = ct.ClassifierConfig(list("abcde"))
-    return convert(body, {"x": tensor(1, 4)}, name="classifier", classifier_config=config)
+    def classifier_of(labels: list[Any]) -> Path:
+        config = ct.ClassifierConfig(labels)
+        return convert(body, {"x": tensor(1, 4)}, name="classifier", classifier_config=config)
+
+    return classifier_of
 
 
 @pytest.fixture(scope="session")

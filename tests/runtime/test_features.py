@@ -10,6 +10,7 @@ import pytest
 from corepress.coreml.format.descriptions import ARRAY_TYPES, COLOR_SPACES, ModelDescription
 from corepress.errors import FormatError
 from corepress.runtime.features import Description, convert
+from corepress.runtime.samples import draw
 
 NUMBERS = {name: number for number, name in ARRAY_TYPES.items()}
 COLORS = {name: number for number, name in COLOR_SPACES.items()}
@@ -381,6 +382,14 @@ def test_probabilities_are_numbers_of_python():
 def test_damaged_descriptions_are_format_errors(fill, message):
     with pytest.raises(FormatError, match=f"feature 'x' .*{message}|feature 'x' {message}"):
         describe(x=fill)
+
+
+def test_inputs_beyond_all_memory_are_not_made():
+    features = describe(x=array(1 << 20, 1 << 20, optional=True))
+    with pytest.raises(ValueError, match=r"input 'x' would have 1099511627776 elements; pass one of yours"):
+        put_in(features)
+    with pytest.raises(ValueError, match="would have"):
+        list(draw("compare", features, 1))
 
 
 def test_a_feature_is_converted_alone():

@@ -91,6 +91,15 @@ def test_classifiers_return_a_label_and_probabilities(classifier, linear_weight)
     assert all(type(each) is float for each in probabilities.values())
 
 
+def test_labels_may_be_numbers(classifier_of, classifier):
+    found = runtime.load(classifier_of([10, 20, 30, 40, 50])).predict({"x": X})
+    label, probabilities = found.values()
+    assert type(label) is int
+    assert label == max(probabilities, key=probabilities.get)
+    words, _ = runtime.load(classifier).predict({"x": X}).values()
+    assert label == 10 * (1 + "abcde".index(words))
+
+
 def test_states_are_kept_between_runs(accumulator):
     model = runtime.load(accumulator)
     (state,) = model.states
@@ -114,6 +123,8 @@ def test_a_state_of_nothing_is_refused(linear, accumulator):
     state = runtime.load(accumulator).make_state()
     with pytest.raises(ValueError, match="state is given, but the model has no states"):
         runtime.load(linear).predict({"x": X}, state)
+    with pytest.raises(TypeError, match=r"predict: state must be what make_state\(\) returned, not dict"):
+        runtime.load(accumulator).predict({"x": [1, 2, 3]}, {})
 
 
 def test_images_go_in_and_come_out(photo_package, image_module):

@@ -185,10 +185,10 @@ def test_pipelines_in_pipelines_and_unknown_parts(ct, pipeline, image_module):
     assert next(iter(model.predict({"image": pixels}).values())).max() == 7
     assert next(iter(dict(model.values({"image": pixels})))).startswith("inner/")
     part = outer.pipeline.models.add(specificationVersion=1)
-    part.nonMaximumSuppression.SetInParent()
+    part.treeEnsembleRegressor.SetInParent()
     outer.pipeline.names.append("boxes")
     model_file(pipeline).write_bytes(outer.SerializeToString())
-    message = r"its part 'boxes' is non-maximum suppression \(nonMaximumSuppression\); only ML programs"
+    message = r"its part 'boxes' is a regression by trees \(treeEnsembleRegressor\); only ML programs"
     with pytest.raises(UnsupportedOperationError, match=message):
         runtime.load(pipeline)
 

@@ -7,6 +7,7 @@ images, text, and dictionaries; float16 arrays are returned as float32.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ _KINDS = {
     "sequenceType": "sequence",
 }
 Range = tuple[int, int | None]
+_MOST_ELEMENTS = 1 << 31  # of an input that a user did not make
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ class Feature:
             "array": f"{self.dtype} array {'of any shape' if self.shape is None else self.allowed}",
             "image": f"{self.color} image {self.allowed}",
         }.get(self.kind, self.kind)
-        optional = f", optional ({0 if self.default is None else self.default:g})" if self.optional else ""
+        default = f" ({self.default or 0:g})" if self.kind == "array" else ""
+        optional = f", optional{default}" if self.optional else ""
         return f"{self.name}: {words}{optional}"
 
 
@@ -172,7 +175,10 @@ class Description:
         arguments = {}
         for each in self.inputs:
             value = given.get(each.name)
-            arguments[each.name] = _default(function, each) if value is None else convert(function, each, value)
+            if value is not None:
+                arguments[each.name] = convert(function, each, value)
+            elif not (each.optional and each.kind in ("int64", "double", "string")):  # whose defaults the model knows
+                arguments[each.name] = _default(function, each)
         return arguments
 
     def results(self, outputs: Mapping[str, Any], *, as_images: bool = True) -> dict[str, Any]:
@@ -267,7 +273,23 @@ def _default(function: str, feature: Feature) -> Any:
     """The value of an input that is left out."""
     if not feature.optional or feature.kind != "array" or feature.shape is None:
         raise ValueError(f"{function}: input {feature.name!r} is missing; it is: {feature}")
+    require_possible(function, feature)
     return np.full(feature.shape, feature.default or 0, feature.dtype)
+
+
+def require_possible(function: str, feature: Feature) -> None:
+    """Raise ValueError if an array or an image of the declared shape would be too large to make one.
+
+    Parameters
+    ----------
+    function : str
+        The caller's name, for messages.
+    feature : Feature
+        An input.
+    """
+    elements = math.prod(feature.shape or ())
+    if elements > _MOST_ELEMENTS:
+        raise ValueError(f"{function}: input {feature.name!r} would have {elements} elements; pass one of yours")
 
 
 def convert(function: str, feature: Feature, value: Any) -> Any:

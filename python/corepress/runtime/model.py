@@ -15,6 +15,7 @@ from .coreml_backend import CoreMLBackend
 from .features import Description, Feature, as_array
 from .opening import NETWORKS, PIPELINES, PROGRAM, ModelPart, OpenModel, open_model
 from .pipeline import PipelineBackend, Stage
+from .small_models import SmallModelBackend, is_small_model
 
 PRECISIONS = ("float16", "float32")
 BACKENDS = ("auto", "torch", "coreml")
@@ -36,9 +37,9 @@ class Model:
     inputs, outputs, states : tuple of Feature
         What it takes, returns and remembers.
     backend : str
-        What runs it: "torch" or "coreml".
+        What runs it: "torch", "coreml", or "numpy" for linear models and the like.
     precision : str or None
-        "float16" or "float32"; None where Core ML decides.
+        "float16" or "float32", "float64" for linear models and the like; None where Core ML decides.
     """
 
     def __init__(
@@ -153,6 +154,8 @@ class Model:
         names = ", ".join(each.name for each in self.states)
         if state is None and names:
             raise ValueError(f"{function}: the model has states ({names}); pass state=model.make_state()")
+        if state is not None and not hasattr(state, "read_state"):
+            raise TypeError(f"{function}: state must be what make_state() returned, not {type(state).__name__}")
         if state is not None and not names:
             raise ValueError(f"{function}: state is given, but the model has no states")
 
@@ -233,8 +236,13 @@ def load(
             runner,
             name=name,
             function_name=function,
-            precision=None if chosen == "coreml" else "float32" if root.kind in NETWORKS else precision,
+            precision=None if chosen == "coreml" else _precision_of(root, precision),
         )
+
+
+def _precision_of(part: ModelPart, asked: str) -> str:
+    """How precisely a model is computed: only programs declare the types of their results."""
+    return "float64" if is_small_model(part.kind) else "float32" if part.kind in NETWORKS else asked
 
 
 @unchanged("path")
@@ -293,8 +301,10 @@ def _torch_backend(
             for each in part.parts
         ]
         return PipelineBackend(part.describe(None), stages)
+    if is_small_model(part.kind):
+        return SmallModelBackend(part.data(), part.describe(None))
     where = f"its part {part.name!r}" if part.name else name
     raise UnsupportedOperationError(
-        f"load: {where} is {part.in_words} ({part.kind}); only ML programs, neural networks and pipelines of these "
-        "can be run here"
+        f"load: {where} is {part.in_words} ({part.kind}); only ML programs, neural networks, linear models, "
+        "feature engineering and pipelines of these can be run here"
     )

@@ -65,7 +65,8 @@ class PipelineBackend:
 
     def __init__(self, description: Description, stages: Sequence[Stage]) -> None:
         self._description, self._stages = description, list(stages)
-        self.name = self._stages[0].backend.name
+        names = [stage.backend.name for stage in self._stages]
+        self.name = next((name for name in names if name != "numpy"), names[0])
 
     def predict(self, inputs: Mapping[str, Any], state: State | None) -> dict[str, Any]:
         """Run once."""

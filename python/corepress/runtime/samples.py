@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..extras import require
 from ..paths import user_path
-from .features import Description, Feature, as_array
+from .features import Description, Feature, as_array, require_possible
 from .images import SUFFIXES, channels_of, is_image
 
 Sample = dict[str, Any]
@@ -248,6 +248,7 @@ def draw(function: str, description: Description, count: int) -> Iterator[Sample
 
 
 def _drawn(function: str, feature: Feature, rng: np.random.Generator) -> Any:
+    require_possible(function, feature)
     if feature.kind == "array":
         shape = feature.shape or (1,)
         if np.dtype(feature.dtype or "float32").kind == "i":

@@ -226,7 +226,10 @@ def _conversion(value: Value, rounded: bool) -> Callable[[Any], Any]:
     def convert(result: Tensor) -> Tensor:
         return result if result.dtype is dtype else result.to(dtype)
 
-    return convert
+    def convert_unless_label(result: Any) -> Any:
+        return convert(result) if isinstance(result, Tensor) else result
+
+    return convert_unless_label if kind.data_type.name == "int64" else convert
 
 
 def _unchanged(result: Any) -> Any:
