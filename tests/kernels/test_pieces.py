@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 import corepress
-from corepress import _core
-from corepress.compression import piecewise
+from corepress.compression import piecewise, quotients
 from corepress.tensors import base as tensor_base
 from corepress.tensors.base import pieces
 
@@ -64,7 +63,7 @@ def in_small_pieces(monkeypatch):
 
     def begin():
         sizes = []
-        normalize = _core.normalize
+        normalize = quotients.normalize_native
         for module, name, size in (
             (tensor_base, "PIECE", 8),
             (piecewise, "_PIECE", 40),
@@ -72,7 +71,9 @@ def in_small_pieces(monkeypatch):
         ):
             monkeypatch.setattr(module, name, size)
         monkeypatch.setattr(
-            _core, "normalize", lambda array, *others: (sizes.append(array.size), normalize(array, *others))[1]
+            quotients,
+            "normalize_native",
+            lambda array, *others: (sizes.append(array.size), normalize(array, *others))[1],
         )
         return sizes
 

@@ -157,6 +157,27 @@ _COLUMNS = (
 )
 
 
+class ComparedWeights:
+    """Records of weights, and the signal-to-noise ratio of all of them together."""
+
+    def __init__(self) -> None:
+        self.records: list[ComparedWeight] = []
+        self._signal: list[float] = []
+        self._noise: list[float] = []
+
+    def add(self, record: ComparedWeight, sse: float) -> None:
+        """Add a record, and the sum of squared differences of its weight."""
+        self.records.append(record)
+        if record.snr_db is not None and sse > 0:
+            self._signal.append(sse * 10 ** (record.snr_db / 10))
+            self._noise.append(sse)
+
+    @property
+    def snr_db(self) -> float | None:
+        """The signal-to-noise ratio in dB; None if no weights differ."""
+        return snr_db(math.fsum(self._signal), math.fsum(self._noise)) if self._noise else None
+
+
 @unchanged("first", "second")
 def compare(
     first: StrPath,
@@ -203,29 +224,24 @@ def compare(
     programs = program, read_renamed(packages[1], program)
     ours, theirs = (visible_weights(program) for program in programs)
     our_names, their_names = _by_name(ours), _by_name(theirs)
-    weights, signal, noise = [], [], []
+    compared = ComparedWeights()
     with ValueReader(packages[0]) as values, ValueReader(packages[1]) as others:
         for weight in ours:
             other = next((their_names[key] for key in _keys(weight) if key in their_names), None)
-            if other is None:
-                continue
-            record, sse = _compare(weight, other, values, others, num_threads)
-            weights.append(record)
-            if record.snr_db is not None and sse > 0:
-                signal.append(sse * 10 ** (record.snr_db / 10))
-                noise.append(sse)
+            if other is not None:
+                compared.add(*_compare(weight, other, values, others, num_threads))
     outputs: tuple[ComparedOutput, ...] = ()
     if (predictions or inputs is not None) and note is None:
         outputs = compare_predictions(packages[0].root, packages[1].root, inputs, samples)
     return Comparison(
         first=os.fspath(first),
         second=os.fspath(second),
-        weights=tuple(weights),
+        weights=tuple(compared.records),
         only_in_first=_only(ours, their_names),
         only_in_second=_only(theirs, our_names),
         bytes=packages[0].size,
         other_bytes=packages[1].size,
-        snr_db=snr_db(math.fsum(signal), math.fsum(noise)) if noise else None,
+        snr_db=compared.snr_db,
         outputs=outputs,
         note=note,
         seconds=time.perf_counter() - started,
