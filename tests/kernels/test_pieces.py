@@ -70,11 +70,12 @@ def in_small_pieces(monkeypatch):
             (piecewise, "_LEAST_BATCH", 20),
         ):
             monkeypatch.setattr(module, name, size)
-        monkeypatch.setattr(
-            quotients,
-            "normalize_native",
-            lambda array, *others: (sizes.append(array.size), normalize(array, *others))[1],
-        )
+
+        def measured(array, *others):
+            sizes.append(array.size)
+            return normalize(array, *others)
+
+        monkeypatch.setattr(quotients, "normalize_native", measured)
         return sizes
 
     return begin
