@@ -21,6 +21,7 @@ from corepress.neural_network import (
     quantizer,
     transform,
 )
+from corepress.neural_network.model_io import open_writer
 from corepress.neural_network.schema import Model
 from helpers.processes import TIMEOUT
 
@@ -226,3 +227,17 @@ def test_checking_leaves_large_weights_in_their_files(tmp_path, nbits):
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT)
     for peak in map(int, done.stdout.split()):
         assert peak < 64 << 20
+
+
+def test_what_appears_meanwhile_is_not_replaced(path):
+    destination = path.parent / "out.mlmodel"
+    writer = open_writer("quantize_weights", destination, path, overwrite=False)
+
+    def pieces():
+        yield b"the result"
+        destination.write_bytes(b"of somebody else")
+
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        writer.write(pieces())
+    assert destination.read_bytes() == b"of somebody else"
+    assert sorted(each.name for each in path.parent.iterdir()) == ["model.mlmodel", "out.mlmodel"]
