@@ -389,7 +389,7 @@ def t5() -> Architecture:
 
     module = T5EncoderModel(T5Config(vocab_size=200, d_model=96, d_kv=24, d_ff=192, num_layers=2, num_heads=4))
     names = "input_ids", "attention_mask"
-    inputs = {"input_ids": _ids(200, 12), "attention_mask": torch.ones(1, 12)}
+    inputs = {"input_ids": _ids(200, 12), "attention_mask": _mask(12, causal=False)}
     return Architecture(Call(module, names, _first, return_dict=False), inputs)
 
 

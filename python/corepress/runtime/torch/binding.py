@@ -177,8 +177,10 @@ class BoundFunction:
                 bound.append(lambda values, getters=getters: [getter(values) for getter in getters])
             else:
                 argument = _only(operation, name, arguments)
-                is_weight = isinstance(argument, Literal) or self.slot(argument) in self.weights
-                bound.append(self.getter(argument) if is_weight else self.slot(argument))
+                plain = not isinstance(argument, Literal) and (
+                    found.stored_weights or self.slot(argument) not in self.weights
+                )
+                bound.append(self.slot(argument) if plain else self.getter(argument))
             if name == last:
                 break
         return bound

@@ -31,6 +31,8 @@ class Implementation:
         The specification version from which on the operation is what this function computes.
     exact : bool
         Whether its results are values that it was given, so that they need no rounding.
+    stored_weights : bool
+        Whether it takes float16 weights as they are stored, and widens what it needs of them itself.
     values : dict of str to object
         Its parameters that are tensors, in order, with their defaults.
     options : frozenset of str
@@ -42,6 +44,7 @@ class Implementation:
     function: Callable[..., Any]
     since: int
     exact: bool
+    stored_weights: bool
     values: dict[str, Any]
     options: frozenset[str]
     required: tuple[str, ...]
@@ -50,7 +53,9 @@ class Implementation:
 _IMPLEMENTATIONS: dict[str, list[Implementation]] = {}
 
 
-def implements(*operations: str, since: int = IOS15, exact: bool = False) -> Callable[[Function], Function]:
+def implements(
+    *operations: str, since: int = IOS15, exact: bool = False, stored_weights: bool = False
+) -> Callable[[Function], Function]:
     """Register a function for operations, from a specification version on.
 
     Parameters
@@ -61,6 +66,8 @@ def implements(*operations: str, since: int = IOS15, exact: bool = False) -> Cal
         The specification version; functions of older versions stay in use below it.
     exact : bool
         Whether its results are values that it was given, unchanged.
+    stored_weights : bool
+        Whether it takes float16 weights as they are stored; others get them in float32.
     """
 
     def register(function: Function) -> Function:
@@ -69,6 +76,7 @@ def implements(*operations: str, since: int = IOS15, exact: bool = False) -> Cal
             function,
             since,
             exact,
+            stored_weights,
             values={each.name: each.default for each in parameters if each.kind is not each.KEYWORD_ONLY},
             options=frozenset(each.name for each in parameters if each.kind is each.KEYWORD_ONLY),
             required=tuple(each.name for each in parameters if each.default is each.empty),

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..registry import implements
+from ._weights import by_outputs, widened
 from ._windows import last_axis_first, pads_of
 
 _CONVOLUTIONS: dict[int, Callable[..., Any]] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
@@ -23,7 +24,7 @@ def _of_rank(functions: dict[int, Callable[..., Any]], x: Tensor) -> Callable[..
     return function
 
 
-@implements("conv")
+@implements("conv", stored_weights=True)
 def conv(
     x: Tensor,
     weight: Tensor,
@@ -45,8 +46,17 @@ def conv(
             padding = before
         else:
             x = F.pad(x, last_axis_first(before, after))
-    result: Tensor = _of_rank(_CONVOLUTIONS, x)(x, weight, bias, strides or 1, padding, dilations or 1, groups)
-    return result
+    function = _of_rank(_CONVOLUTIONS, x)
+    if groups != 1:
+        added = None if bias is None else widened(bias)
+        result: Tensor = function(x, widened(weight), added, strides or 1, padding, dilations or 1, groups)
+        return result
+
+    def compute(part: Tensor, its_bias: Tensor | None) -> Tensor:
+        outputs: Tensor = function(x, part, its_bias, strides or 1, padding, dilations or 1)
+        return outputs
+
+    return by_outputs(compute, weight, bias, 1)
 
 
 @implements("conv_quantized")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..registry import implements
+from ._weights import by_outputs
 
 
 def _in_one_type(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,11 +19,11 @@ def _in_one_type(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x.to(torch.float64), y.to(torch.float64)
 
 
-@implements("linear")
+@implements("linear", stored_weights=True)
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias``; the weight is ``[outputs, inputs]``."""
     if x.is_floating_point() and weight.is_floating_point():
-        return F.linear(x, weight, bias)
+        return by_outputs(partial(F.linear, x), weight, bias, -1)
     x, weight = _in_one_type(x, weight)
     return F.linear(x, weight, None if bias is None else bias.to(x.dtype))
 

@@ -20,13 +20,13 @@ from ..registry import implements
 from .elementwise_binary import real_div
 
 
-@implements("gather", exact=True)
+@implements("gather", exact=True, stored_weights=True)
 def gather(x: Tensor, indices: Tensor, *, axis: int = 0, batch_dims: int = 0) -> Tensor:
     """Slices of x along an axis; from iOS 16 on with dimensions that x and the indices share."""
     return _gather(x, indices, axis, batch_dims, _wrapped)
 
 
-@implements("gather", since=IOS17, exact=True)
+@implements("gather", since=IOS17, exact=True, stored_weights=True)
 def gather_nonnegative(
     x: Tensor, indices: Tensor, *, axis: int = 0, batch_dims: int = 0, validate_indices: bool = False
 ) -> Tensor:
