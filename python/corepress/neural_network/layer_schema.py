@@ -5,12 +5,15 @@ The fields with weights are those of `schema`; this table adds the others. Enume
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from ..coreml.format.descriptions import ModelDescription
 from ..coreml.format.messages import message_classes, parse_message
 from ..errors import FormatError
+from .byte_sources import Source
+from .held_values import HeldValues
 from .schema import SCHEMA
 
 # Fields of classifiers are added to all networks, whose other fields have the same numbers in all three kinds. What is
@@ -512,17 +515,46 @@ def message_class(name: str) -> Any:
     return _classes()[name]
 
 
-def read_network(data: bytes) -> tuple[Any, Any]:
-    """The network of a model, with all fields of its layers, and the description of the model.
+@dataclass(frozen=True)
+class StoredNetwork:
+    """A network whose large values stay in its file, or in memory, until they are read.
+
+    Attributes
+    ----------
+    network : protobuf message
+        A ``NeuralNetwork`` with all fields of its layers.
+    description : protobuf message
+        The ``ModelDescription`` of the model.
+    held : HeldValues
+        The values that digests replace in it.
+    """
+
+    network: Any
+    description: Any
+    held: HeldValues
+
+
+def read_network(source: Source, begin: int = 0, end: int | None = None) -> StoredNetwork:
+    """The network of a model.
+
+    Parameters
+    ----------
+    source : Source
+        Where the model is stored; it must stay open as long as values are read.
+    begin, end : int
+        Its bytes.
 
     Raises
     ------
     FormatError
         If the model is damaged or holds no network.
     """
-    model = parse_message(data, message_class("Model"))
+    held, model_class = HeldValues(comparable=False), message_class("Model")
+    data = held.take_out(source, begin, source.size if end is None else end, model_class.DESCRIPTOR)
+    model = parse_message(data, model_class)
     kind = model.WhichOneof("Type")
     network = getattr(model, kind or "neuralNetwork")
     if network.DESCRIPTOR.name != "NeuralNetwork" or kind is None:
         raise FormatError(f"the model is no neural network but {kind or 'of another kind'}")
-    return network, parse_message(model.description.SerializeToString(), ModelDescription)
+    description = parse_message(model.description.SerializeToString(), ModelDescription)
+    return StoredNetwork(network, description, held)

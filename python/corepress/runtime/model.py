@@ -294,7 +294,7 @@ def _torch_backend(
     if part.kind in NETWORKS:
         from .torch.network_backend import load_network
 
-        return load_network(part.data(), device)
+        return load_network(part.network(), device)
     if part.kind in PIPELINES:
         stages = [
             Stage(each.name, each.describe(None), _torch_backend(opened, each, each.name, None, precision, device))

@@ -16,6 +16,7 @@ from ..coreml.format.package import Package
 from ..coreml.format.wire_format import BYTES, VARINT, fields
 from ..errors import FormatError
 from ..neural_network.byte_sources import BytesSource, FileSource, Source
+from ..neural_network.layer_schema import StoredNetwork, read_network
 from ..paths import user_path
 from .features import Description
 
@@ -65,6 +66,10 @@ class ModelPart:
     def data(self) -> bytes:
         """The serialized model."""
         return self._source.read(self._begin, self._end)
+
+    def network(self) -> StoredNetwork:
+        """The network that it is; its values are read from the file, which must stay open until then."""
+        return read_network(self._source, self._begin, self._end)
 
     @property
     def function_names(self) -> tuple[str, ...]:

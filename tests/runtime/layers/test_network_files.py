@@ -8,6 +8,7 @@ import pytest
 from corepress import runtime
 from corepress.coreml.format.descriptions import ModelDescription
 from corepress.errors import FormatError, UnsupportedOperationError
+from corepress.neural_network.byte_sources import BytesSource
 from corepress.neural_network.layer_schema import message_class, read_network
 
 LINEAR = {"activation": {"linear": {"alpha": 2, "beta": 1}}}
@@ -117,6 +118,23 @@ def test_custom_layers_are_refused(save):
 
 def test_what_is_no_network():
     with pytest.raises(FormatError, match="the model is no neural network"):
-        read_network(message_class("Model")(specificationVersion=5).SerializeToString())
+        read_network(BytesSource(message_class("Model")(specificationVersion=5).SerializeToString()))
     with pytest.raises(FormatError):
-        read_network(b"\x12")
+        read_network(BytesSource(b"\x12"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_large_weights_are_read_from_the_file(save, weight, dtype):
+    values = np.random.default_rng(1).normal(size=(2, 400_000)).astype(dtype)
+    layers = [
+        layer("x", name, innerProduct={"inputChannels": 400_000, "outputChannels": 1, "weights": weight(row, dtype)})
+        for name, row in zip("ab", values, strict=True)
+    ]
+    path = save(model(layers, [array("x", 400_000)], [array("a", 1), array("b", 1)], arrayInputShapeMapping=1))
+    loaded = runtime.load(path)
+    stored = [each.numpy().copy() for each in loaded.module.state_dict().values()]
+    np.testing.assert_array_equal(stored, values[:, None])
+    path.write_bytes(b"")  # nothing of it is used any more
+    found = loaded.predict({"x": np.ones(400_000)})
+    assert found["a"][0] == pytest.approx(float(values[0].astype(np.float64).sum()), rel=1e-2, abs=0.1)
+    np.testing.assert_array_equal([each.numpy() for each in loaded.module.state_dict().values()], stored)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from corepress.errors import FormatError, UnsupportedOperationError
+from corepress.neural_network.held_values import HeldValues
 from corepress.runtime.torch import network as networks
 from corepress.runtime.torch.schedule import OperationError
 
@@ -391,7 +392,7 @@ def test_layers_of_unknown_types_are_refused(network):
     module = pytest.importorskip("corepress.neural_network.layer_schema")
     message = module.message_class("NeuralNetworkLayer").FromString(b"\x0a\x01n" + b"\xba\x7d\x00")  # field 2007
     with pytest.raises(UnsupportedOperationError, match="layer n: its type is unknown"):
-        networks.Block([message])
+        networks.Block([message], "", HeldValues())
 
 
 @pytest.mark.parametrize(

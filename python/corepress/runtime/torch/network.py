@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...errors import FormatError, UnsupportedOperationError
+from ...neural_network.held_values import HeldParams, HeldValues
 from ...neural_network.layers import LayerWeight, layer_weights
-from ...neural_network.weight_params import kind_of, read_half
+from ...neural_network.weight_params import kind_of, read_half, read_weight
 from . import layers  # noqa: F401  registers the layers
 from .layers.registry import Given, builder_of
 from .layers.shapes import integer
@@ -44,7 +44,7 @@ class Layer(nn.Module):
 
     _anchor: Tensor
 
-    def __init__(self, message: Any, layer_type: str, where: str) -> None:
+    def __init__(self, message: Any, layer_type: str, where: str, held: HeldValues) -> None:
         super().__init__()
         self.label = label_of(message, layer_type, where)
         self.inputs, self.outputs = tuple(message.input), tuple(message.output)
@@ -53,7 +53,7 @@ class Layer(nn.Module):
             raise UnsupportedOperationError(f"{self.label} cannot be run")
         try:
             for weight in layer_weights(message):
-                self._parameters[_identifier(weight.field)] = nn.Parameter(_stored(weight))
+                self._parameters[_identifier(weight.field)] = nn.Parameter(_stored(weight, held))
             given = Given(
                 layer_type,
                 getattr(message, layer_type),
@@ -148,15 +148,15 @@ class Jump(nn.Module):
 class Branch(nn.Module):
     """One of two networks, chosen by a value."""
 
-    def __init__(self, message: Any, where: str) -> None:
+    def __init__(self, message: Any, where: str, held: HeldValues) -> None:
         super().__init__()
         self.label = label_of(message, "branch", where)
         if len(message.input) != 1:
             raise FormatError(f"{self.label}: it must have 1 input, not {len(message.input)}")
         self._condition = message.input[0]
         inside = f"{where}{message.name}."
-        self.ifBranch = Block(message.branch.ifBranch.layers, f"{inside}ifBranch/")
-        self.elseBranch = Block(message.branch.elseBranch.layers, f"{inside}elseBranch/")
+        self.ifBranch = Block(message.branch.ifBranch.layers, f"{inside}ifBranch/", held)
+        self.elseBranch = Block(message.branch.elseBranch.layers, f"{inside}elseBranch/", held)
 
     def run(self, environment: Environment) -> Steps:
         """Run one of the networks."""
@@ -173,7 +173,7 @@ class Branch(nn.Module):
 class Loop(nn.Module):
     """A network that is run as often as a number or a condition says."""
 
-    def __init__(self, message: Any, where: str) -> None:
+    def __init__(self, message: Any, where: str, held: HeldValues) -> None:
         super().__init__()
         params = message.loop
         self.label = label_of(message, "loop", where)
@@ -184,8 +184,8 @@ class Loop(nn.Module):
         self._count, self._condition_name = int(params.maxLoopIterations), params.conditionVar
         inside = f"{where}{message.name}."
         self.has_condition = bool(params.conditionVar)
-        self.conditionNetwork = Block(params.conditionNetwork.layers, f"{inside}conditionNetwork/")
-        self.bodyNetwork = Block(params.bodyNetwork.layers, f"{inside}bodyNetwork/")
+        self.conditionNetwork = Block(params.conditionNetwork.layers, f"{inside}conditionNetwork/", held)
+        self.bodyNetwork = Block(params.bodyNetwork.layers, f"{inside}bodyNetwork/", held)
 
     def run(self, environment: Environment) -> Steps:
         """Run the loop."""
@@ -220,12 +220,12 @@ Node: TypeAlias = Layer | Jump | Branch | Loop
 class Block(nn.Module):
     """The layers of a network, in order; each is a child, named as the layer."""
 
-    def __init__(self, messages: Iterable[Any], where: str = "") -> None:
+    def __init__(self, messages: Iterable[Any], where: str, held: HeldValues) -> None:
         super().__init__()
         self.nodes: list[str] = []
         for message in messages:
             name = self._free_name(message.name)
-            self._modules[name] = _node(message, where)
+            self._modules[name] = _node(message, where, held)
             self.nodes.append(name)
 
     def _free_name(self, name: str) -> str:
@@ -254,7 +254,7 @@ class Block(nn.Module):
             yield from node.names()
 
 
-def _node(message: Any, where: str) -> Node:
+def _node(message: Any, where: str, held: HeldValues) -> Node:
     layer_type = message.WhichOneof("layer")
     if layer_type is None:
         raise UnsupportedOperationError(f"layer {where}{message.name!s}: its type is unknown")
@@ -262,12 +262,12 @@ def _node(message: Any, where: str) -> Node:
         what = f"{label_of(message, layer_type, where)} of class {message.custom.className!r}"
         raise UnsupportedOperationError(f"{what} cannot be run: its code is not part of the model")
     if layer_type == "branch":
-        return Branch(message, where)
+        return Branch(message, where, held)
     if layer_type == "loop":
-        return Loop(message, where)
+        return Loop(message, where, held)
     if layer_type in _JUMPS:
         return Jump(layer_type)
-    return Layer(message, layer_type, where)
+    return Layer(message, layer_type, where, held)
 
 
 def label_of(message: Any, layer_type: str, where: str) -> str:
@@ -287,11 +287,13 @@ def _identifier(name: str) -> str:
     return re.sub(r"\W+", "_", name).strip("_")
 
 
-def _stored(weight: LayerWeight) -> Tensor:
+def _stored(weight: LayerWeight, held: HeldValues) -> Tensor:
     """A weight in its stored type; quantized ones are decoded."""
-    if kind_of(weight.params) == "float16":
-        return torch.from_numpy(read_half(weight.params, weight.shape).copy())
-    return torch.from_numpy(np.array(weight.read(), np.float32, copy=True))
+    params = HeldParams(weight.params, held)
+    if kind_of(params) == "float16":
+        return torch.from_numpy(read_half(params, weight.shape).copy())
+    values = read_weight(params, weight.shape, weight.channel_axis)
+    return torch.from_numpy(values if values.flags.writeable else values.copy())
 
 
 def value_of(environment: Environment, name: str, label: str) -> Tensor:
@@ -326,6 +328,8 @@ class NetworkModule(nn.Module):
         The network, with all fields of its layers (`corepress.neural_network.layer_schema`).
     description : protobuf message
         The description of the model.
+    held : HeldValues, optional
+        The values that digests replace in the network.
 
     Attributes
     ----------
@@ -342,13 +346,13 @@ class NetworkModule(nn.Module):
         If a layer is damaged.
     """
 
-    def __init__(self, network: Any, description: Any) -> None:
+    def __init__(self, network: Any, description: Any, held: HeldValues | None = None) -> None:
         super().__init__()
         self._features_in = NetworkInputs(network, description)
         self._features_out = NetworkOutputs(network, description)
         self.class_labels = self._features_out.class_labels
         self.label_name, self.scores_name = self._features_out.label_name, self._features_out.scores_name
-        self.layers = Block(network.layers)
+        self.layers = Block(network.layers, "", HeldValues() if held is None else held)
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
         self._frees = self._last_uses()
         self._is_plain = all(isinstance(node, Layer) for node in self.layers.steps())

@@ -9,29 +9,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...neural_network.layer_schema import read_network
+from ...neural_network.layer_schema import StoredNetwork
 from ..backend import State
 from .network import NetworkModule
 
 
-def load_network(data: bytes, device: str = "cpu") -> NetworkBackend:
+def load_network(stored: StoredNetwork, device: str = "cpu") -> NetworkBackend:
     """A neural network, ready to run. All its values are float32, as on a CPU.
 
     Parameters
     ----------
-    data : bytes
-        The serialized model.
+    stored : StoredNetwork
+        The network.
     device : str
         A PyTorch device.
 
     Raises
     ------
     FormatError
-        If the model is damaged or holds no network.
+        If a layer is damaged.
     UnsupportedOperationError
         If the network has a layer that cannot be run.
     """
-    return NetworkBackend(NetworkModule(*read_network(data)).to(device))
+    return NetworkBackend(NetworkModule(stored.network, stored.description, stored.held).to(device))
 
 
 class NetworkBackend:
