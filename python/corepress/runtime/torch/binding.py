@@ -29,7 +29,7 @@ from .schedule import OBSERVER, Schedule, Step, Values, slots_read
 
 # Inputs that take any number of values, where one value cannot be told from a tuple of one.
 _TUPLES = frozenset({"values", "loop_vars", "ref_tensors", "begins", "ends", "end_masks", "elem_shape"})
-_TUPLED_OPERATIONS = frozenset({"concat", "stack", "while_loop", "reshape_like", "make_list"})
+_TUPLED_OPERATIONS = frozenset({"concat", "stack", "einsum", "while_loop", "reshape_like", "make_list"})
 MOST_ITERATIONS = 1_000_000  # of a loop, which then must be one that never ends
 
 Getter = Callable[[Values], Any]
