@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import frexp, inf, prod
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
+from ._core import count_nonfinite, default_threads, round_to
 from .errors import NonFiniteError
 from .intake import FLOATS, NUMBERS, as_array, as_whole
+
+if TYPE_CHECKING:  # only the stub has these
+    from ._core import BlockLayout, Layout
 
 _PIECE = 1 << 20  # bytes that are compared at once
 _Result = TypeVar("_Result")
@@ -64,7 +67,7 @@ def as_threads(verb: str, num_threads: int | None) -> int:
     """Return the number of threads to use; ValueError or TypeError, naming the function, if it is invalid."""
     if num_threads is None:
         try:
-            return _core.default_threads()
+            return default_threads()
         except ValueError as failure:
             raise ValueError(f"{verb}: {failure}") from None
     return min(as_whole(verb, "num_threads", num_threads, 1), 2**31 - 1)
@@ -144,14 +147,14 @@ def as_importance(verb: str, importance: Any, shape: tuple[int, ...]) -> NDArray
 def as_finite_weight(verb: str, weight: Any, num_threads: int | None, name: str = "weight") -> NDArray[Any]:
     """Like `as_weight`, but raise NonFiniteError if there are NaN or infinite values."""
     array = as_weight(verb, weight, name)
-    if _core.count_nonfinite(array, num_threads):
+    if count_nonfinite(array, num_threads):
         raise not_finite(verb, array, num_threads)
     return array
 
 
 def not_finite(verb: str, array: NDArray[Any], num_threads: int | None) -> NonFiniteError:
     """Return the error for an array with NaN or infinite values."""
-    count = _core.count_nonfinite(array, num_threads)
+    count = count_nonfinite(array, num_threads)
     if count == 0:
         return NonFiniteError(
             f"{verb}: values were NaN or infinite and are finite now: the array changed during the call"
@@ -168,7 +171,7 @@ def rounded_to(dtype: np.dtype[Any], values: Any) -> NDArray[Any]:
     """Round numbers to float16, bfloat16 or float32, once, to nearest even; -0 becomes 0."""
     exact = contiguous(values, np.float64)
     rounded = np.empty(exact.shape, dtype)
-    _core.round_to(exact.reshape(-1), rounded.reshape(-1))
+    round_to(exact.reshape(-1), rounded.reshape(-1))
     return rounded
 
 
@@ -183,7 +186,7 @@ def same_bits(first: NDArray[Any], second: NDArray[Any]) -> bool:
     return all(np.array_equal(ours[piece], theirs[piece]) for piece in pieces)
 
 
-def group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core.Layout:
+def group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> Layout:
     """Describe a row-major tensor, divided into groups along its axes, as (outer, groups, run).
 
     Element ``(o, g, r)`` of that view belongs to group ``g``. This covers one grouped axis, and several adjacent ones
@@ -202,7 +205,7 @@ def group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core
     return layout
 
 
-def find_group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> _core.Layout | None:
+def find_group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> Layout | None:
     """Like `group_layout`, but return None for other groups."""
     grouped = [axis for axis, groups in enumerate(group_counts) if groups > 1]
     if not grouped:
@@ -215,12 +218,12 @@ def find_group_layout(shape: tuple[int, ...], group_counts: tuple[int, ...]) -> 
     return (outer, groups, prod(shape) // (outer * groups))
 
 
-def axis_layout(shape: tuple[int, ...], axis: int) -> _core.Layout:
+def axis_layout(shape: tuple[int, ...], axis: int) -> Layout:
     """Describe a row-major tensor as (outer, length of one axis, run); no axis may be empty."""
     return prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
 
 
-def block_layout(shape: tuple[int, ...], block_counts: tuple[int, ...]) -> _core.BlockLayout:
+def block_layout(shape: tuple[int, ...], block_counts: tuple[int, ...]) -> BlockLayout:
     """Describe a row-major tensor, divided into blocks along any axes, as (blocks, length of a block) for each axis.
 
     Parameters

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from . import _core, system
+from . import system
+from ._core import __file__ as CORE_FILE
 
-_ROOT = os.path.dirname(_core.__file__)  # where the build put them, for an editable installation too
+_ROOT = os.path.dirname(CORE_FILE)  # where the build put them, for an editable installation too
 
 
 def get_include() -> str:

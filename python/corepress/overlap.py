@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from . import _core, system
+from . import system
+from ._core import StopSource, default_threads
 
 MOST_BYTES_AHEAD = 64 << 20  # of tasks that have begun and whose results nobody has taken yet
 MOST_BYTES_BEHIND = 16 << 20  # of data that wait to be written
@@ -65,7 +66,7 @@ class RunAhead(Generic[Value]):
     """
 
     def __init__(self, tasks: Sequence[Task[Value]], num_threads: int | None) -> None:
-        threads = _core.default_threads() if num_threads is None else num_threads
+        threads = default_threads() if num_threads is None else num_threads
         if threads < 1:
             raise ValueError(f"num_threads must be at least 1, not {threads}")
         self._tasks, self._threads = tasks, threads
@@ -73,7 +74,7 @@ class RunAhead(Generic[Value]):
         self._done: SimpleQueue[tuple[int, Result[Value]]] = SimpleQueue()
         count = min(threads, MOST_WORKERS, len(tasks))
         self._workers = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
-        self._stop = _core.StopSource()
+        self._stop = StopSource()
 
     def results(self) -> Iterator[Result[Value]]:
         """The results, in the order of the tasks. A result counts as taken when the next one is asked for."""
@@ -131,7 +132,7 @@ class WriteBehind:
         self._done: SimpleQueue[tuple[Result[Any], int]] = SimpleQueue()
         self._pending_writes = self._pending_bytes = 0
         self._thread = threading.Thread(target=self._work, daemon=True)
-        self._stop = _core.StopSource()
+        self._stop = StopSource()
 
     def put(self, write: Callable[[], Any], nbytes: int) -> None:
         """Request a write that keeps `nbytes` bytes in memory until it is done."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from corepress.benchmark.architectures import Architecture
+from helpers.processes import TIMEOUT
 
 BENCH = Path(__file__).parents[2] / "bench"
 TINY_SHAPES = {
@@ -32,7 +33,7 @@ def script(tmp_path: Path) -> Callable[..., str]:
 
     def run(name: str, *arguments: str | Path) -> str:
         command = [sys.executable, BENCH / name, *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -14,6 +14,7 @@ import pytest
 from corepress import coreml
 from corepress.cli.main import main
 from corepress.neural_network.schema import Model
+from helpers.processes import TIMEOUT
 
 RUN_MAIN = "import sys; from corepress.cli.main import main; sys.exit(main())"
 
@@ -107,7 +108,7 @@ def run_process(
         text=True,
         cwd=cwd,
         env={**os.environ, **variables},
-        timeout=300,
+        timeout=TIMEOUT,
         check=False,
     )
     return Outcome(finished.returncode, finished.stdout, finished.stderr or "")

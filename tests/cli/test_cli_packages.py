@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.processes import TIMEOUT
+
 HEAVY = ("coremltools", "matplotlib", "torch", "sklearn", "rich")
 
 NAME_HEAVY_MODULES = f"""
@@ -160,7 +162,7 @@ def test_an_interrupted_run_leaves_nothing_behind(process, unet, tmp_path, numbe
         assert running.stdout.readline() == "paused\n"
         assert package_bytes(tmp_path) != before, "nothing had been written yet: the test tests nothing"
         running.send_signal(number)
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=TIMEOUT)
     assert (running.returncode, out) == (status, "")
     assert "Traceback" not in err
     assert package_bytes(tmp_path) == before

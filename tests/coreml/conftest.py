@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -10,15 +11,21 @@ import numpy as np
 import pytest
 from coreml_helpers import quiet
 
+from helpers.shared import folder_of_run, made_once, source_digest
 
-@pytest.fixture(scope="session")
-def ct() -> ModuleType:
+
+def imported_coremltools() -> ModuleType:
     with quiet():
         import coremltools
         import coremltools.optimize
 
         coremltools.optimize.coreml  # noqa: B018
     return coremltools
+
+
+@pytest.fixture(scope="session")
+def ct() -> ModuleType:
+    return imported_coremltools()
 
 
 @pytest.fixture(scope="session")
@@ -51,10 +58,30 @@ def package(trained_package, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def build(ct, tmp_path_factory):
-    """Save a MIL program as a package, exactly as written."""
+def build(tmp_path_factory):
+    """Save a MIL program as a package, exactly as written.
 
-    def build(body, inputs: dict, version: int = 9, name: str = "built", save: bool = True):
+    With `shared`, one worker builds it for all: tests must not change it.
+    """
+
+    def build(body, inputs: dict, version: int = 9, name: str = "built", save: bool = True, shared: bool = False):
+        if shared:
+            digest = source_digest(body, inputs, version, Path(__file__).read_bytes())
+            folder = folder_of_run(tmp_path_factory) / f"{name}-{digest}"
+            make = partial(write, body, inputs, version)
+            return made_once(folder, lambda folder: make(folder / f"{name}.mlpackage")) / f"{name}.mlpackage"
+        if not save:
+            return convert(body, inputs, version)
+        path = tmp_path_factory.mktemp(name) / f"{name}.mlpackage"
+        write(body, inputs, version, path)
+        return path
+
+    def write(body, inputs: dict, version: int, path: Path) -> None:
+        with quiet():
+            convert(body, inputs, version).save(str(path))
+
+    def convert(body, inputs: dict, version: int):
+        ct = imported_coremltools()
         from coremltools.converters.mil import Builder as mb
         from coremltools.converters.mil.mil import types
 
@@ -66,18 +93,13 @@ def build(ct, tmp_path_factory):
             scope = {"body": body, "mb": mb}
             exec(code, scope)  # the builder reads the parameters' names
             program = mb.program(input_specs=specs, opset_version=getattr(ct.target, target))(scope["program"])
-            model = ct.convert(
+            return ct.convert(
                 program,
                 minimum_deployment_target=getattr(ct.target, target),
                 compute_precision=ct.precision.FLOAT32,
                 pass_pipeline=ct.PassPipeline.EMPTY,
                 skip_model_load=True,
             )
-            if not save:
-                return model
-            path = tmp_path_factory.mktemp(name) / f"{name}.mlpackage"
-            model.save(str(path))
-        return path
 
     return build
 
@@ -154,17 +176,17 @@ INPUTS = {"image": ((1, 16, 8, 8), np.float32), "flag": ((1,), np.float32), "ids
 
 @pytest.fixture(scope="session", params=[9, 10], ids=["spec9", "spec10"])
 def built_package(request, build, every_use) -> Path:
-    return build(every_use, INPUTS, request.param)
+    return build(every_use, INPUTS, request.param, shared=True)
 
 
 @pytest.fixture(scope="session")
 def ios18_package(build, every_use) -> Path:
-    return build(every_use, INPUTS, 9)
+    return build(every_use, INPUTS, 9, shared=True)
 
 
 @pytest.fixture(scope="session")
 def ios16_package(build, every_use) -> Path:
-    return build(every_use, INPUTS, 7)
+    return build(every_use, INPUTS, 7, shared=True)
 
 
 @pytest.fixture(scope="session")
@@ -173,6 +195,6 @@ def finite_package(build, every_use, weights) -> Path:
     value = weights.infinite[3, 5]
     weights.infinite[3, 5] = 0
     try:
-        return build(every_use, INPUTS, 9, name="finite")
+        return build(every_use, INPUTS, 9, name="finite", shared=True)
     finally:
         weights.infinite[3, 5] = value

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from corepress import FormatError, coreml
 from corepress.coreml.format import schema
 from corepress.coreml.format.messages import DEPTH_LIMIT, _is_too_deep, message_classes
+from helpers.processes import TIMEOUT
 
 PALETTIZE = {"palettize": {"nbits": 2}}
 WEIGHT = np.random.default_rng(5).standard_normal((64, 64)).astype(np.float32)
@@ -201,7 +202,7 @@ def run_in_python(code, *arguments):
     """Run code where protobuf is implemented in Python."""
     environment = os.environ | {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
 
 
 def length_delimited(field, data):

@@ -3,6 +3,7 @@
 import os
 import shutil
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -215,3 +216,12 @@ def test_verify_reports_a_result_that_is_no_program(copy, seeds):
     verification = coreml.verify(seeds / "9.mlpackage", package)
     assert not verification.ok
     assert "is a neural network" in verification.problems[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a privilege")
+def test_a_link_to_the_manifest_is_no_weight_file(copy):
+    package = copy("9")
+    weights = package / "Data/com.apple.CoreML/weights/weight.bin"
+    weights.unlink()
+    weights.symlink_to(package / "Manifest.json")
+    _assert_refused(package, "is not that of a weight file")

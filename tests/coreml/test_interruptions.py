@@ -15,6 +15,7 @@ from coreml_helpers import digest, replace_weights
 
 from corepress import compression, coreml
 from corepress.coreml.format import weight_file as weight_files
+from helpers.processes import TIMEOUT
 
 CONFIGS = {
     "palettize": ["--nbits", "4"],
@@ -77,7 +78,7 @@ def test_a_signal_at_any_moment_leaves_nothing_behind(middling_package, tmp_path
             process.stdout.readline()
             time.sleep(rng.uniform(0, 0.1 * (attempt + 1)))
             process.send_signal(number)
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=TIMEOUT)
         where = f"seed {seed}, attempt {attempt}: {errors}"
         if process.returncode == 0:
             assert [path.name for path in tmp_path.iterdir()] == ["out.mlpackage"], where

@@ -1,6 +1,7 @@
 """Joint forms that coremltools made, read by us; and weights compressed before, compressed further."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from coreml_helpers import (
     constants,
     digest,
     float_constants,
+    model_file,
+    operation_types,
     operations_of,
     quiet,
     read_spec,
@@ -20,6 +23,7 @@ import corepress as cp
 from corepress import QuantizedTensor, coreml
 from corepress.compression import apply
 from corepress.coreml.decompressor import lift_definition
+from corepress.coreml.format import schema
 from corepress.coreml.operations import check_steps, lower
 from corepress.coreml.rewrite.driver import Outcome, transform
 from corepress.errors import Skip
@@ -337,3 +341,24 @@ def test_every_order_of_different_steps_can_be_asked_for(count):
 def test_steps_without_a_form_are_refused_before_work(specs, message):
     with pytest.raises(ValueError, match=message):
         check_steps(specs, 8 if "needs" in message else 10)
+
+
+def test_new_operations_get_names_that_are_free(ios18_package, tmp_path):
+    """What a joint form adds is named after its weight; values of these names may be there."""
+    steps = [Prune(target_sparsity=0.5), Palettize(nbits=4)]
+    coreml.compress(ios18_package, tmp_path / "first.mlpackage", steps)
+    added = sorted(set(operation_types(tmp_path / "first.mlpackage")) - set(operation_types(ios18_package)))
+    assert added
+    package = shutil.copytree(ios18_package, tmp_path / "source.mlpackage")
+    model = schema.read_model(model_file(package))
+    (block,) = model.mlProgram.functions["main"].block_specializations.values()
+    consts = [each for each in block.operations if each.type == "const"]
+    for name in added:
+        twin = block.operations.add()
+        twin.CopyFrom(next(each for each in consts if each.outputs[0].name == "shared"))
+        twin.outputs[0].name = name
+    model_file(package).write_bytes(schema.serialize_model(model))
+    coreml.compress(package, tmp_path / "second.mlpackage", steps)
+    names = [output.name for each in operations_of(read_spec(tmp_path / "second.mlpackage")) for output in each.outputs]
+    assert len(set(names)) == len(names)
+    assert set(added) < set(names)

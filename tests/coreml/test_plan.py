@@ -193,3 +193,11 @@ def test_meta_tensors_weigh_what_real_tensors_weigh(spec, shape, dtype, seed):
     assert form.parameters.keys() == real.parameters.keys()
     for name, tensor in form.parameters.items():
         assert (tensor.data_type, tensor.shape) == (real.parameters[name].data_type, real.parameters[name].shape), name
+
+
+@pytest.mark.parametrize(("n_m_ratio", "length"), [((5, 7), 13), ((5, 7), 10), ((1, 4), 7), ((3, 3), 5), ((6, 7), 9)])
+def test_zeros_of_the_last_shorter_group_are_counted(n_m_ratio, length):
+    """Fewer than m weights are left at the end; they are short of the weights that stay, not of zeros."""
+    spec = Prune(n_m_ratio=n_m_ratio)
+    weight = np.random.default_rng(0).permutation(4 * length).astype(np.float32).reshape(4, length) + 1
+    assert meta_tensor((spec,), weight.shape, weight.dtype, 9).form.nbytes == lower(apply(weight, spec), 9).nbytes

@@ -5,6 +5,8 @@ from coreml_helpers import model_file, read_spec
 
 from corepress.coreml.format import messages, schema
 from corepress.coreml.format.data_types import BY_NAME, DATA_TYPES
+from corepress.coreml.format.values import tensor_type, type_message
+from corepress.coreml.format.wire_format import fields
 from corepress.errors import FormatError
 
 
@@ -128,3 +130,18 @@ def test_the_default_pool_is_left_alone():
 
     with pytest.raises(KeyError):
         descriptor_pool.Default().FindMessageTypeByName("corepress.Model")
+
+
+@pytest.mark.parametrize("message", [b"\x00\x01", b"\x02\x00", b"\x08\x01\x00\x01"])
+def test_no_field_has_the_number_0(message):
+    with pytest.raises(FormatError, match="field 0 at byte"):
+        list(fields(lambda begin, end: message[begin:end], 0, len(message)))
+
+
+@pytest.mark.parametrize("sizes", [(0, 2**40, 2**40), (2**40, 2**40, 0), (2**62,)])
+def test_huge_shapes_are_refused_even_if_they_hold_nothing(sizes):
+    message = type_message(BY_NAME["float16"], (1,) * len(sizes))
+    for dimension, size in zip(message.tensorType.dimensions, sizes, strict=True):
+        dimension.constant.size = size
+    with pytest.raises(FormatError, match="is too large"):
+        tensor_type(message, "here")

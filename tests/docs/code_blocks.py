@@ -16,6 +16,7 @@ from pathlib import Path
 
 from corepress import Config
 from corepress.cli.main import main
+from helpers.processes import TIMEOUT
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -115,7 +116,7 @@ class Reader:
                 capture_output=True,
                 text=True,
                 env={**os.environ, "PATH": path},
-                timeout=300,
+                timeout=TIMEOUT,
                 check=False,
             )
             assert finished.returncode == 0, f"{line}\n{finished.stdout}{finished.stderr}"

@@ -19,6 +19,7 @@ from corepress import coreml
 from corepress.coreml.format.package import Package
 from corepress.coreml.format.values import ValueReader
 from corepress.coreml.program.program import Program
+from helpers.processes import TIMEOUT
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -29,7 +30,7 @@ def run(name: str, *arguments: str) -> str:
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        timeout=300,
+        timeout=TIMEOUT,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr

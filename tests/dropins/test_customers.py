@@ -115,7 +115,7 @@ class TestStableDiffusion:
 class TestFlash1dkmeans:
     """The swaps that the documentation of `corepress.kernels.kmeans1d` shows."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def kmeans_1d(self):
         return pytest.importorskip("flash1dkmeans").kmeans_1d
 

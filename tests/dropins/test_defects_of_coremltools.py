@@ -10,6 +10,8 @@ import pytest
 from coreml_helpers import assert_same_bits, quiet
 from dropin_helpers import normal, operations, weights
 
+from helpers.processes import TIMEOUT
+
 TWO_CALLS = """
 import sys
 import numpy as np
@@ -42,7 +44,7 @@ if __name__ == "__main__":
 
 
 def run_two_calls(way: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", TWO_CALLS, way], capture_output=True, text=True, timeout=240)
+    return subprocess.run([sys.executable, "-c", TWO_CALLS, way], capture_output=True, text=True, timeout=TIMEOUT)
 
 
 def config_of(cto, **options):

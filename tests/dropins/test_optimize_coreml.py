@@ -13,6 +13,8 @@ import pytest
 from coreml_helpers import quiet
 from dropin_helpers import TARGETS, TOLERANCE, normal, operations, squared_error, weights
 
+from helpers.processes import TIMEOUT
+
 CASES = {
     "4 bits": ("palettize_weights", "OpPalettizerConfig", {"nbits": 4}),
     "uniform": ("palettize_weights", "OpPalettizerConfig", {"nbits": 6, "mode": "uniform"}),
@@ -553,7 +555,7 @@ def test_everything_coremltools_offers_is_offered(peer, cto):
 
 def test_importing_corepress_imports_no_coremltools():
     code = "import sys, corepress, corepress.coreml, corepress.optimize; sys.exit('coremltools' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=TIMEOUT)
 
 
 def digests(path: Path) -> dict[str, str]:

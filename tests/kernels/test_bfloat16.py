@@ -16,6 +16,7 @@ from kernel_helpers import BFLOAT16, assert_same_bits, draw, normal
 import corepress as cp
 from corepress import kernels, reference
 from corepress.arrays import rounded_to
+from helpers.processes import TIMEOUT
 
 PATTERNS = np.arange(1 << 16, dtype=np.uint16)
 FINITE = PATTERNS[PATTERNS & 0x7FFF < 0x7F80].view(BFLOAT16)
@@ -141,4 +142,4 @@ def test_the_package_of_the_dtype_is_not_imported():
         cp.quantize(np.ones((2, 2), np.float16))
         assert "ml_dtypes" not in sys.modules
     """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=TIMEOUT)

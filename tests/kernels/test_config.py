@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from corepress import Config
 from corepress.config import Rule, as_config
+from corepress.config.files import parse_yaml
 from corepress.config.weight_config import KEEP, WeightConfig
 from corepress.specs import Palettize, Prune, Quantize
 
@@ -327,3 +328,21 @@ def test_a_function_has_no_form_as_a_dict():
     assert as_config({"palettize": {"mode": "custom", "lut_function": len}}) == config
     with pytest.raises(ValueError, match="lut_function must be a function or None, not 'len'"):
         as_config({"palettize": {"mode": "custom", "lut_function": "len"}})
+
+
+def test_thresholds_of_a_call_override_those_of_all_rules():
+    given = {"palettize": {"nbits": 4}, "weight_threshold": 5000}
+    config = Config.from_dict({"global": given, "op_types": {"conv": given}, "weights": {"*proj*": given}})
+    assert [rule.config.weight_threshold for rule in (*config.op_types, *config.weights)] == [5000, 5000]
+    called = as_config(config, weight_threshold=7)
+    parts = (called.global_config, *(rule.config for rule in (*called.op_types, *called.weights)))
+    assert [part.weight_threshold for part in parts] == [None, None, None]
+    assert [part.steps for part in parts] == [(Palettize(nbits=4),)] * 3
+    assert called.weight_threshold == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e3", 1000.0), ("1E3", 1000.0), ("+1e-3", 1e-3), ("-2.e+1", -20.0), ("1.5e2", 150.0)]
+)
+def test_exponents_of_yaml_need_neither_point_nor_sign(text, value):
+    assert parse_yaml(f"threshold: {text}") == {"threshold": value}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from helpers.processes import TIMEOUT
+
 HEAVY = ("torch", "sklearn", "scipy", "coremltools", "matplotlib", "click", "rich", "google.protobuf", "yaml", "json")
 
 
 def test_nothing_heavy_is_loaded():
     code = f"import sys, corepress; print([name for name in {HEAVY} if name in sys.modules])"
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=TIMEOUT)
     assert finished.stdout.strip() == "[]"
 
 
@@ -41,5 +43,5 @@ def test_a_subinterpreter_is_refused():
         "    run = interpreters.run_string\n"
         f"print(run(interpreters.create(), {code!r}) or '')\n"
     )
-    finished = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=True, timeout=60)
+    finished = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=True, timeout=TIMEOUT)
     assert "subinterpreter" in finished.stdout

@@ -11,6 +11,7 @@ import pytest
 
 import corepress as cp
 from corepress import _core
+from helpers.processes import TIMEOUT
 
 # One native call each, of a second or more on one thread.
 LONG = {
@@ -62,7 +63,7 @@ def test_a_signal_ends_the_call(name):
         [sys.executable, "-c", PROGRAM.format(call=LONG[name])],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=2 * TIMEOUT,
         check=False,
         env={**os.environ, "COREPRESS_NUM_THREADS": "2"},
     )

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 import corepress
-from corepress import _core
-from corepress.compression import piecewise
+from corepress.compression import piecewise, quotients
 from corepress.tensors import base as tensor_base
 from corepress.tensors.base import pieces
 
@@ -64,16 +63,19 @@ def in_small_pieces(monkeypatch):
 
     def begin():
         sizes = []
-        normalize = _core.normalize
+        normalize = quotients.normalize_native
         for module, name, size in (
             (tensor_base, "PIECE", 8),
             (piecewise, "_PIECE", 40),
             (piecewise, "_LEAST_BATCH", 20),
         ):
             monkeypatch.setattr(module, name, size)
-        monkeypatch.setattr(
-            _core, "normalize", lambda array, *others: (sizes.append(array.size), normalize(array, *others))[1]
-        )
+
+        def measured(array, *others):
+            sizes.append(array.size)
+            return normalize(array, *others)
+
+        monkeypatch.setattr(quotients, "normalize_native", measured)
         return sizes
 
     return begin

@@ -14,6 +14,7 @@ from kernel_helpers import DTYPES, arrays_of, draw, normal
 
 import corepress as cp
 from corepress import _core, kernels
+from helpers.processes import TIMEOUT
 
 # Around the lanes of every level, the tiles of the loops (1024, 4096) and the pieces that threads take (65536).
 COUNTS = [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 1023, 1024, 1025, 4095, 4097, 65_535, 65_536, 65_537, 140_001]
@@ -175,7 +176,7 @@ def test_works_after_a_fork():
         _, status = os.waitpid(child, 0)
         assert same and os.waitstatus_to_exitcode(status) == 0, status
     """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=TIMEOUT)
 
 
 def run_with(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -184,7 +185,7 @@ def run_with(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT,
         check=False,
     )
 

@@ -376,3 +376,15 @@ def test_more_distinct_vectors_than_entries_are_refused(nbits, count):
     weight = np.stack([np.arange(count), np.arange(count) % 2]).astype(np.float32)
     with pytest.raises(cp.TooManyValuesError, match=f"needs at most {2 ** (nbits or 8)} distinct vectors per table"):
         cp.palettize(weight, mode="unique", cluster_dim=2, nbits=nbits)
+
+
+@pytest.mark.parametrize("exponent", [-140, -126, 100, 127])
+def test_importance_of_any_size_gives_the_same_palette(exponent):
+    """Only ratios matter, even where squares times importance would be 0 or infinite in single precision."""
+    rng = np.random.default_rng(3)
+    weight = (rng.standard_normal((64, 64)) * 1e-3).astype(np.float32)
+    importance = rng.integers(1, 128, weight.shape).astype(np.float32)
+    expected = cp.palettize(weight, nbits=3, cluster_dim=2, importance=importance)
+    scaled = np.ldexp(importance, exponent - 6)
+    assert np.array_equal(np.ldexp(scaled, 6 - exponent), importance)
+    assert cp.palettize(weight, nbits=3, cluster_dim=2, importance=scaled) == expected

@@ -21,7 +21,9 @@ from corepress.neural_network import (
     quantizer,
     transform,
 )
+from corepress.neural_network.model_io import open_writer
 from corepress.neural_network.schema import Model
+from helpers.processes import TIMEOUT
 
 
 @pytest.fixture
@@ -187,7 +189,7 @@ def test_memory_is_less_than_the_file_takes(tmp_path, nbits, mode):
     path = tmp_path / "large.mlmodel"
     _large(path, layers=24, size=1024)  # 100 MB
     command = [sys.executable, "-c", _CHILD, str(path), str(nbits), mode, str(tmp_path / "out.mlmodel")]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT)
     assert (tmp_path / "out.mlmodel").stat().st_size < int(finished.stdout) < path.stat().st_size
 
 
@@ -222,6 +224,20 @@ def test_checking_leaves_large_weights_in_their_files(tmp_path, nbits):
     if nbits is not None:
         quantize_weights(source, nbits, "kmeans_lut" if nbits == 4 else "linear", destination=other)
     command = [sys.executable, "-c", _CHECK, str(source), str(other)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT)
     for peak in map(int, done.stdout.split()):
         assert peak < 64 << 20
+
+
+def test_what_appears_meanwhile_is_not_replaced(path):
+    destination = path.parent / "out.mlmodel"
+    writer = open_writer("quantize_weights", destination, path, overwrite=False)
+
+    def pieces():
+        yield b"the result"
+        destination.write_bytes(b"of somebody else")
+
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        writer.write(pieces())
+    assert destination.read_bytes() == b"of somebody else"
+    assert sorted(each.name for each in path.parent.iterdir()) == ["model.mlmodel", "out.mlmodel"]

@@ -379,3 +379,12 @@ def test_what_holds_no_network_is_refused_with_what_to_call():
 
 def test_names_of_the_module_are_documented():
     assert all(getattr(neural_network, name).__doc__ for name in neural_network.__all__ if name[0].islower())
+
+
+def test_what_stays_as_large_is_left_unchanged():
+    """Eight halves take as many bytes as eight codes with a scale and a bias."""
+    half = convert_to_fp16(network_with("loadConstant"))
+    _, report = _with_report(quantize_weights, half, 8)
+    (record,) = report.weights
+    assert (record.status, record.bytes_before, record.bytes_after) == ("kept", 16, 16)
+    assert record.reason == "would not become smaller, with its scales or table"

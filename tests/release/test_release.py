@@ -14,6 +14,7 @@ import source_archive
 import yaml
 
 import corepress as cp
+from helpers.processes import TIMEOUT
 
 ROOT = source_archive.ROOT
 ADDRESS = "https://example.org/someone/corepress"
@@ -86,7 +87,7 @@ def test_the_source_archive_has_what_a_build_needs_and_nothing_else(tmp_path, mo
     monkeypatch.setenv(source_archive.VARIABLE, ADDRESS)
     script = ROOT / "tests" / "release" / "source_archive.py"
     finished = subprocess.run(
-        [sys.executable, script, "--output", tmp_path], capture_output=True, text=True, timeout=300
+        [sys.executable, script, "--output", tmp_path], capture_output=True, text=True, timeout=TIMEOUT
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     (archive,) = tmp_path.iterdir()

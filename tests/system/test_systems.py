@@ -17,6 +17,7 @@ import pytest
 from corepress import coreml, get_library, interrupts, native, system
 from corepress.coreml.format.package import Package
 from corepress.errors import FormatError
+from corepress.outputs import write_output
 from corepress.system import linux, macos, posix
 from corepress.system.base import System
 from corepress.system.linux import Linux
@@ -238,3 +239,21 @@ def test_every_signal_that_ends_a_process_is_known():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, encoding="utf-8")
     assert "SIGUSR1" in done.stdout
     assert signal.SIGINT in interrupts.INTERRUPTS
+
+
+def test_files_are_on_the_disk_before_they_get_their_names(tmp_path, monkeypatch):
+    """So a power failure leaves the old file or the new one; then the folder that has the name."""
+    calls = []
+    for name in ("flush", "replace", "sync"):
+        original = getattr(system.current, name)
+
+        def noted(*arguments, name=name, original=original):
+            calls.append((name, *(each.name for each in arguments if isinstance(each, Path))))
+            return original(*arguments)
+
+        monkeypatch.setattr(system.current, name, noted)
+    write_output(tmp_path / "report.json", "{}")
+    assert [name for name, *_ in calls[:3]] == ["flush", "replace", "sync"]
+    assert calls[1][2] == "report.json"
+    assert calls[2][1] == tmp_path.name
+    assert (tmp_path / "report.json").read_text() == "{}"

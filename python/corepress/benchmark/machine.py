@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
-from .. import _core, system
+from .. import system
+from .._core import __version__, compiler, simd_level, simd_levels
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
@@ -24,9 +25,9 @@ def describe_machine(packages: Iterable[str] = ()) -> dict[str, Any]:
         "cpu": system.current.cpu_name(),
         "cpus": system.current.cpus(),
         "memory_bytes": system.current.memory_bytes(),
-        "simd_level": _core.simd_level(),
-        "simd_levels": list(_core.simd_levels()),
-        "compiler": _core.compiler,
+        "simd_level": simd_level(),
+        "simd_levels": list(simd_levels()),
+        "compiler": compiler,
         "python": platform.python_version(),
-        "versions": {"corepress": _core.__version__, **versions(("numpy", *packages))},
+        "versions": {"corepress": __version__, **versions(("numpy", *packages))},
     }

@@ -6,11 +6,12 @@ alone; drawing is not included. Slow methods, and other tools, compress a sample
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,6 +207,7 @@ def stream(
     sampled = {sample.layer.shape: sample.count for sample in one_of_each_shape(model)[:sampled_shapes]}
     sums = {method.key: _Sums() for method in methods}
     meter = PeakMeter() if tells_peaks() else None
+    turns = _Turns(threads, repeat, sums, meter)
     copies, done, total = _Times(), 0, sum(sample.layer.size for sample in samples)
     room = np.full(max((sample.layer.size for sample in samples), default=0), 0, np.float16)  # there, not just promised
     for index, sample in enumerate(samples):
@@ -214,45 +216,63 @@ def stream(
         counts = {method.key: stands_for if method.slow else sample.count for method in methods}
         chosen = [method for method in methods if counts[method.key]]
         out = room[: weight.size].reshape(weight.shape)
-        copies.add(_run_turns(weight, out, chosen, threads, repeat, sums, counts, meter), weight.size, sample.count)
+        copies.add(turns.run(weight, out, chosen, counts), weight.size, sample.count)
         done += weight.size
         if progress is not None:
             progress(done, total, sample.layer.name)
     return [_measured(model, key, number, each, copies, meter) for key, each in sums.items() for number in threads]
 
 
-def _run_turns(
-    weight: NDArray[np.float16],
-    out: NDArray[np.float16],
-    methods: Sequence[Method],
-    threads: Sequence[int],
-    repeat: int,
-    sums: Mapping[str, _Sums],
-    counts: Mapping[str, int],
-    meter: PeakMeter | None,
-) -> Best:
-    """Compress a layer by all methods, alternating with a copy; return the best times of the copy."""
-    copy, best = Best(), {(method.key, number): Best() for method in methods for number in threads}
-    for turn in range(repeat):
-        copy.run(lambda: np.copyto(out, weight))
-        for method in methods:
-            for number in threads:
+@dataclass(frozen=True)
+class _Turns:
+    """How jobs alternate on each layer.
+
+    Attributes
+    ----------
+    threads : sequence of int
+        Numbers of threads that each method runs with.
+    repeat : int
+        Runs of each job; the best counts.
+    sums : mapping of str to _Sums
+        Of each method, for results to be added to.
+    meter : PeakMeter or None
+        Measures the memory of each method's first run.
+    """
+
+    threads: Sequence[int]
+    repeat: int
+    sums: Mapping[str, _Sums]
+    meter: PeakMeter | None
+
+    def run(
+        self,
+        weight: NDArray[np.float16],
+        out: NDArray[np.float16],
+        methods: Sequence[Method],
+        counts: Mapping[str, int],
+    ) -> Best:
+        """Compress a layer by some methods, alternating with a copy; return the best times of the copy."""
+        copy, best = Best(), {(method.key, number): Best() for method in methods for number in self.threads}
+        for turn in range(self.repeat):
+            copy.run(lambda: np.copyto(out, weight))
+            for method, number in product(methods, self.threads):
                 times = best[method.key, number]
-
-                def call(method: Method = method, number: int = number, times: Best = times) -> CompressedTensor | None:
-                    tensor: CompressedTensor | None = times.run(lambda: _compress(method, weight, number))
-                    return tensor
-
-                if turn == 0 and number == threads[-1]:
-                    each = sums[method.key]
-                    tensor, peak = (call(), None) if meter is None else meter.call(call)
-                    each.peak = None if peak is None else max(each.peak or 0, peak)
-                    each.add_result(weight, tensor, counts[method.key])
+                call = partial(times.run, partial(_compress, method, weight, number))
+                if turn == 0 and number == self.threads[-1]:
+                    self._add_result(method, weight, call, counts[method.key])
                 elif turn == 0 or times.seconds < MOST_SECONDS_TWICE:
                     call()
-    for (key, number), times in best.items():
-        sums[key].times[number].add(times, weight.size, counts[key])
-    return copy
+        for (key, number), times in best.items():
+            self.sums[key].times[number].add(times, weight.size, counts[key])
+        return copy
+
+    def _add_result(
+        self, method: Method, weight: NDArray[np.float16], call: Callable[[], CompressedTensor | None], count: int
+    ) -> None:
+        sums = self.sums[method.key]
+        tensor, peak = (call(), None) if self.meter is None else self.meter.call(call)
+        sums.peak = None if peak is None else max(sums.peak or 0, peak)
+        sums.add_result(weight, tensor, count)
 
 
 def _compress(method: Method, weight: NDArray[np.float16], threads: int) -> CompressedTensor | None:
@@ -333,7 +353,7 @@ def stream_peers(
                 if meter is None:
                     best.run(job)
                 else:
-                    _, peak = meter.call(functools.partial(best.run, job))
+                    _, peak = meter.call(partial(best.run, job))
                     peaks[method.key, tool] = max(peaks[method.key, tool], peak)
                 times[method.key, tool].add(best, weight.size, sample.count)
         done += weight.size

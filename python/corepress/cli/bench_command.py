@@ -15,7 +15,10 @@ from ..reporting.wording import format_bytes, format_count, format_decibels
 from .options import display_options, thread_option
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..benchmark.streaming import Measured, PeerMeasured, Sample
+    from ..reporting.tables import Column
 
 PEER = "coremltools"
 SHARE = 0.8  # of a model's weights that the measured shapes hold together
@@ -95,45 +98,48 @@ def _text(
     model: Architecture, machine: dict[str, Any], layers: int, results: list[Measured], others: list[PeerMeasured]
 ) -> str:
     """The results as a table, with the conditions of the measurement above and below it."""
-    from ..reporting.tables import Column, render
+    from ..reporting.tables import render
 
-    first = results[0]
-    theirs = {other.method: other.seconds for other in others}
-    columns = [
-        Column("method", lambda result: METHODS[result.method].title),
-        Column("weights/s", lambda result: format_count(result.weights_per_second), right=True),
-        Column("whole model", lambda result: _seconds(result.seconds), right=True),
-        Column("copies", lambda result: f"{result.seconds / result.copy_seconds:.1f}", right=True),
-        Column("bits", lambda result: f"{result.bits_per_weight:.2f}", right=True),
-        Column("SNR", lambda result: format_decibels(result.snr_db), right=True),
-    ]
-    if first.peak_bytes is not None:
-        columns.append(Column("memory", lambda result: format_bytes(result.peak_bytes), right=True))
-    if others:
-        columns.append(Column(PEER, lambda result: _peer_seconds(theirs, result), right=True))
-        columns.append(Column("ratio", lambda result: _ratio(theirs, result), right=True))
-    threads = f"{first.threads} thread{'s' if first.threads != 1 else ''}"
-    notes = [
-        f"Measured on one layer of each of {layers} shapes ({format_count(first.measured_weights)} weights), scaled to "
-        "the whole model.",
-        f"Copies: the time divided by that of np.copyto, {_seconds(first.copy_seconds)}. Bits: per weight, including "
-        "palettes and scales.",
-    ]
-    if first.peak_bytes is not None:
-        notes.append("Memory: the most that a call needed in addition to its weight, including the result.")
-    if others:
-        measured = max(other.measured_weights for other in others)
-        notes.append(f"{PEER}: scaled from {format_count(measured)} weights; excludes reading and writing packages.")
+    threads = f"{results[0].threads} thread{'s' if results[0].threads != 1 else ''}"
     return "\n".join(
         (
-            f"{model.title}: {format_count(first.weights)} weights in {len(model.layers)} layers, random values",
+            f"{model.title}: {format_count(results[0].weights)} weights in {len(model.layers)} layers, random values",
             f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['simd_level']}, {threads}",
             "",
-            render(tuple(columns), results),
+            render(tuple(_columns(results, others)), results),
             "",
-            *notes,
+            *_notes(layers, results[0], others),
         )
     )
+
+
+def _columns(results: list[Measured], others: list[PeerMeasured]) -> Iterator[Column]:
+    from ..reporting.tables import Column
+
+    theirs = {other.method: other.seconds for other in others}
+    yield Column("method", lambda result: METHODS[result.method].title)
+    yield Column("weights/s", lambda result: format_count(result.weights_per_second), right=True)
+    yield Column("whole model", lambda result: _seconds(result.seconds), right=True)
+    yield Column("copies", lambda result: f"{result.seconds / result.copy_seconds:.1f}", right=True)
+    yield Column("bits", lambda result: f"{result.bits_per_weight:.2f}", right=True)
+    yield Column("SNR", lambda result: format_decibels(result.snr_db), right=True)
+    if results[0].peak_bytes is not None:
+        yield Column("memory", lambda result: format_bytes(result.peak_bytes), right=True)
+    if others:
+        yield Column(PEER, lambda result: _peer_seconds(theirs, result), right=True)
+        yield Column("ratio", lambda result: _ratio(theirs, result), right=True)
+
+
+def _notes(layers: int, first: Measured, others: list[PeerMeasured]) -> Iterator[str]:
+    """What the columns mean."""
+    weights, copy = format_count(first.measured_weights), _seconds(first.copy_seconds)
+    yield f"Measured on one layer of each of {layers} shapes ({weights} weights), scaled to the whole model."
+    yield f"Copies: the time divided by that of np.copyto, {copy}. Bits: per weight, including palettes and scales."
+    if first.peak_bytes is not None:
+        yield "Memory: the most that a call needed in addition to its weight, including the result."
+    if others:
+        measured = format_count(max(other.measured_weights for other in others))
+        yield f"{PEER}: scaled from {measured} weights; excludes reading and writing packages."
 
 
 def _sample(sample: Sample) -> str:

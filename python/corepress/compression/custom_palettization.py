@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .._core import pack_bits
 from ..arrays import as_numbers, rounded_to
 from ..intake import INTEGERS, as_array
 from ..specs import PALETTE_BITS
@@ -61,7 +61,7 @@ def palettize_by(
     nbits = next(width for width in PALETTE_BITS if most <= 2**width)
     lut = np.array([np.pad(table, (0, 2**nbits - table.size), mode="edge") for table in tables])
     indices = np.empty(packed_size(codes.size, nbits), np.uint8)
-    _core.pack_bits(codes.reshape(-1), nbits, False, False, indices)
+    pack_bits(codes.reshape(-1), nbits, False, False, indices)
     return PalettizedTensor(array.shape, indices, lut.reshape(*group_counts, 2**nbits, 1), nbits)
 
 

@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .._core import count_nonfinite, encode_sparse, gather_codes, unpack_bits
+from .._core import palettize as palettize_native
 from ..arrays import group_layout, not_finite_count
 from ..specs import Palettize, Quantize
 from ..tensors import (
@@ -100,7 +101,7 @@ def palettize(
         raise _refusal("palettize", tensor)
     if not spec.enable_per_channel_scale:
         return replace(tensor, values=_palettize_values(tensor.values, support, spec, groups, fits.arrays))
-    nonfinite = _core.count_nonfinite(tensor.values, num_threads)
+    nonfinite = count_nonfinite(tensor.values, num_threads)
     if nonfinite:
         raise not_finite_count("palettize", nonfinite, tensor.shape)
     quotients = Quotients(tensor, (spec.channel_axis or 0) % len(tensor.shape), num_threads)
@@ -189,10 +190,10 @@ def _palettize_counted(
     luts[filled] = np.rint(tables)
     nbits = int(tables.shape[1]).bit_length() - 1
     every, layout = np.tile(values, places.count), (1, places.count, values.size)
-    (encoded,) = _core.palettize([every], [layout], nbits, "kmeans", [luts], [None])
+    (encoded,) = palettize_native([every], [layout], nbits, "kmeans", [luts], [None])
     assert encoded is not None, "codes are finite"
     index_of, indices = np.empty(every.size, np.uint8), np.zeros(packed_size(codes.size, nbits), np.uint8)
-    _core.unpack_bits(encoded[1], nbits, False, False, index_of.size, index_of)
+    unpack_bits(encoded[1], nbits, False, False, index_of.size, index_of)
     for begin, numbers in places.pieces():
         store_codes(indices, nbits, begin, index_of[_pairs(numbers, codes, begin)])
     lut = luts.astype(codes.dtype).reshape(*groups, -1, 1)
@@ -249,7 +250,7 @@ def with_integers(codes: Array, fitted: PalettizedTensor, dtype: type[Any], mode
         table = _even_integers(lowest, highest, 2**fitted.nbits).astype(codes.dtype).reshape(fitted.table.shape)
     else:
         table = np.rint(fitted.table)
-    (encoded,) = _core.palettize([codes], [layout], fitted.nbits, "kmeans", [table], [None], False)
+    (encoded,) = palettize_native([codes], [layout], fitted.nbits, "kmeans", [table], [None], False)
     assert encoded is not None, "codes are finite"
     return replace(fitted, indices=encoded[1], lut=table.astype(dtype))
 
@@ -296,7 +297,7 @@ def quantize_values(
             if part.shape != tensor.shape:
                 of_part = tuple(length // block for length, block in zip(part.shape, blocks, strict=True))
             codes = codes_of(part.dense(num_threads=num_threads), of_part)
-            yield _core.gather_codes(codes, nbits, part.mask, part.size, num_threads), part.nnz
+            yield gather_codes(codes, nbits, part.mask, part.size, num_threads), part.nnz
 
     if spec.scale_search is None and support.count and prod(counts) == 1:
         assert isinstance(tensor.values, np.ndarray)
@@ -381,7 +382,7 @@ def prune(tensor: CompressedTensor, mask: NDArray[np.uint8], num_threads: int | 
         values, kept = tensor.values, chosen_bits(mask, tensor.mask, tensor.size)
     if isinstance(values, np.ndarray):
         kept_values = np.empty(support.count, values.dtype)
-        _core.encode_sparse(values, kept, kept_values, num_threads)
+        encode_sparse(values, kept, kept_values, num_threads)
         return SparseTensor(tensor.shape, mask, kept_values)
     return SparseTensor(tensor.shape, mask, _gather(values, support, kept, num_threads))
 
@@ -396,7 +397,7 @@ def _gather(
     if isinstance(tensor.data, PalettizedTensor):
         data = _gather_indices(tensor.data, support, kept, num_threads)
     else:
-        data = _core.gather_codes(tensor.data, tensor.nbits, kept, tensor.size, num_threads)
+        data = gather_codes(tensor.data, tensor.nbits, kept, tensor.size, num_threads)
     return replace(tensor, shape=(support.count,), data=data, support=support)
 
 
@@ -405,5 +406,5 @@ def _gather_indices(
 ) -> PalettizedTensor:
     if tensor.lut.shape[-1] > 1:
         raise ValueError("prune: a palette of vectors cannot be pruned, since a mask has a bit per index")
-    indices = _core.gather_codes(tensor.indices, tensor.nbits, kept, tensor.size, num_threads)
+    indices = gather_codes(tensor.indices, tensor.nbits, kept, tensor.size, num_threads)
     return replace(tensor, shape=(support.count,), indices=indices, support=support)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .. import _core
+from .._core import sum_errors
 from ..arrays import as_threads, as_weight
 from ..tensors import CompressedTensor
 
@@ -85,7 +85,7 @@ def error(weight: Any, tensor: CompressedTensor | Any, *, num_threads: int | Non
     if isinstance(second, CompressedTensor):
         sums = second.error_sums(first, num_threads)
     else:
-        sums = _core.sum_errors(first, second, num_threads)
+        sums = sum_errors(first, second, num_threads)
     return error_of_sums(sums, first.size)
 
 

@@ -34,7 +34,7 @@ from .tables import MOST_BITS, MOST_ENTRIES, rounded_tables, width_for
 from .vector_palettization import palettize_vectors
 from .weight_data import NO_DATA, WeightData
 
-if TYPE_CHECKING:  # these are only in the stub
+if TYPE_CHECKING:  # only the stub has these
     from .._core import Layout, Noise
 
 Measured: TypeAlias = "tuple[Any, Noise | None]"

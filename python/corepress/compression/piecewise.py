@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from math import gcd
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .._core import count_bits, encode_sparse, pack_bits, unpack_bits
 from ..tensors.base import ones_of, packed_part, packed_size
+
+if TYPE_CHECKING:  # only the stub has these
+    from .._core import Layout
 
 _PIECE = 1 << 19  # a multiple of 8: elements whose places in a tensor are known at a time
 _LEAST_BATCH = 1 << 23  # values of some groups that are together in memory
@@ -39,9 +42,9 @@ def store_codes(packed: NDArray[np.uint8], nbits: int, begin: int, codes: NDArra
     stop = min(-(-(begin + size) // 8) * 8, packed.size * 8 // nbits)
     bytes_between = slice(first * nbits // 8, packed_size(stop, nbits))
     found = np.empty(stop - first, np.uint8)
-    _core.unpack_bits(packed[bytes_between], nbits, False, False, found.size, found)
+    unpack_bits(packed[bytes_between], nbits, False, False, found.size, found)
     found[begin - first : begin - first + size][chosen] = codes
-    _core.pack_bits(found, nbits, False, False, packed[bytes_between])
+    pack_bits(found, nbits, False, False, packed[bytes_between])
 
 
 def store_packed(packed: NDArray[np.uint8], nbits: int, begin: int, part: NDArray[np.uint8], count: int) -> None:
@@ -50,7 +53,7 @@ def store_packed(packed: NDArray[np.uint8], nbits: int, begin: int, part: NDArra
         packed[begin * nbits // 8 :][: part.size] = part
         return
     codes = np.empty(count, np.uint8)
-    _core.unpack_bits(part, nbits, False, False, count, codes)
+    unpack_bits(part, nbits, False, False, count, codes)
     store_codes(packed, nbits, begin, codes)
 
 
@@ -65,7 +68,7 @@ class GroupPlaces:
         Of a sparse tensor.
     """
 
-    def __init__(self, layout: _core.Layout, mask: NDArray[np.uint8] | None = None) -> None:
+    def __init__(self, layout: Layout, mask: NDArray[np.uint8] | None = None) -> None:
         outer, self.count, self._run = layout
         self._mask, self._size = mask, outer * self.count * self._run
         period = self.count * self._run
@@ -96,8 +99,8 @@ class GroupPlaces:
 def _survivors(numbers: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[Any]:
     """The elements at a mask's ones; kernels move bits, whatever these represent."""
     floats = np.dtype(f"f{numbers.itemsize}")
-    kept = np.empty(_core.count_bits(mask, numbers.size), floats)
-    _core.encode_sparse(numbers.view(floats), mask, kept, 1)
+    kept = np.empty(count_bits(mask, numbers.size), floats)
+    encode_sparse(numbers.view(floats), mask, kept, 1)
     return kept.view(numbers.dtype)
 
 
@@ -114,7 +117,7 @@ class GroupedValues:
         The positions of the values.
     """
 
-    def __init__(self, values: NDArray[Any], layout: _core.Layout, mask: NDArray[np.uint8]) -> None:
+    def __init__(self, values: NDArray[Any], layout: Layout, mask: NDArray[np.uint8]) -> None:
         self._values = values
         outer, count, run = layout
         # Consecutive groups need no search.
@@ -122,7 +125,7 @@ class GroupedValues:
         self.sizes = np.zeros(count, np.int64)
         if self._places is None:
             ends = range(run, (count + 1) * run, run)
-            self.sizes[:] = [_core.count_bits(packed_part(mask, 1, end - run, end), run) for end in ends]
+            self.sizes[:] = [count_bits(packed_part(mask, 1, end - run, end), run) for end in ends]
         else:
             for _, numbers in self._places.pieces():
                 self.sizes += np.bincount(numbers, minlength=count)
@@ -216,7 +219,7 @@ def magnitude_of_rank(pieces: Callable[[], Iterable[NDArray[Any]]], rank: int) -
 
 def chosen_bits(mask: NDArray[np.uint8], within: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """The bits of a mask of `size` bits at the ones of another one, packed."""
-    chosen = np.zeros(packed_size(_core.count_bits(within, size), 1), np.uint8)
+    chosen = np.zeros(packed_size(count_bits(within, size), 1), np.uint8)
     begin = 0
     for start in range(0, size, _PIECE):
         stop = min(start + _PIECE, size)

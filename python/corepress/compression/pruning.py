@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .._core import count_bits
+from .._core import n_m_keep as n_m_keep_native
+from .._core import prune as prune_native
 from ..arrays import (
     as_list,
     as_threads,
@@ -28,6 +30,9 @@ from ..tensors import CompressedTensor, SparseTensor
 from ..tensors.base import decoded_pieces
 from . import joint
 from .piecewise import joined, magnitude_of_rank
+
+if TYPE_CHECKING:  # only the stub has these
+    from .._core import Noise
 
 
 @overload
@@ -143,21 +148,21 @@ def prune(
 
 def prune_measured(
     weights: list[Any], spec: Prune, num_threads: int | None, *, in_list: bool, measured: bool = False
-) -> list[tuple[SparseTensor, _core.Noise | None]]:
+) -> list[tuple[SparseTensor, Noise | None]]:
     num_threads = as_threads("prune", num_threads)
     if any(isinstance(weight, CompressedTensor) for weight in weights):
         return for_each("prune", in_list, lambda weight: (_prune_tensor(weight, spec, num_threads), None), weights)
     arrays = for_each("prune", in_list, lambda weight: as_weight("prune", weight), weights)
     rules = for_each("prune", in_list, lambda array: _prune_rule(array, spec), arrays)
 
-    def tensor_of(array: NDArray[Any], pruned: tuple[Any, ...]) -> tuple[SparseTensor, _core.Noise | None]:
+    def tensor_of(array: NDArray[Any], pruned: tuple[Any, ...]) -> tuple[SparseTensor, Noise | None]:
         mask, values, noise, nonfinite = pruned
         if nonfinite:
             raise not_finite("prune", array, num_threads)
         _require_zeros(array.size - values.size, array.shape, spec)
         return SparseTensor._of_pruned(array.shape, mask, values), noise
 
-    return for_each("prune", in_list, tensor_of, arrays, _core.prune(arrays, rules, measured, num_threads))
+    return for_each("prune", in_list, tensor_of, arrays, prune_native(arrays, rules, measured, num_threads))
 
 
 def _require_zeros(zeros: int, shape: tuple[int, ...], spec: Prune) -> None:
@@ -173,7 +178,7 @@ def _prune_tensor(weight: Any, spec: Prune, num_threads: int) -> SparseTensor:
     if not isinstance(weight, CompressedTensor):
         return prune_measured([weight], spec, num_threads, in_list=False)[0][0]
     mask = _mask_of(weight, spec, num_threads)
-    _require_zeros(weight.size - _core.count_bits(mask, weight.size), weight.shape, spec)
+    _require_zeros(weight.size - count_bits(mask, weight.size), weight.shape, spec)
     return joint.prune(weight, mask, num_threads)
 
 
@@ -198,7 +203,7 @@ def _mask_of(tensor: CompressedTensor, spec: Prune, num_threads: int) -> NDArray
         nonlocal nonfinite
         for piece in pieces():
             of_piece = ("n_m", axis_layout(piece.shape, spec.axis), *rule[2:]) if rule[0] == "n_m" else rule
-            ((mask, _, _, wrong),) = _core.prune([piece], [of_piece], False, num_threads)
+            ((mask, _, _, wrong),) = prune_native([piece], [of_piece], False, num_threads)
             nonfinite += wrong
             yield mask, piece.size
 
@@ -230,7 +235,7 @@ def n_m_keep(weight: NDArray[Any], n_m_ratio: tuple[int, int], axis: int, num_th
     """Return one byte per weight: 0 for the n smallest of every m along an axis, 1 for the others."""
     if weight.size == 0:
         return np.zeros(0, np.uint8)
-    return _core.n_m_keep(weight, axis_layout(weight.shape, axis), *n_m_ratio, num_threads)
+    return n_m_keep_native(weight, axis_layout(weight.shape, axis), *n_m_ratio, num_threads)
 
 
 def threshold_rule(threshold: float, dtype: np.dtype[Any]) -> tuple[str, NDArray[Any]]:

@@ -7,7 +7,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .._core import count_nonfinite
+from .._core import quantize as quantize_native
 from ..arrays import (
     as_list,
     as_threads,
@@ -220,7 +221,7 @@ def _quantize_tensor(weight: Any, spec: Quantize, num_threads: int) -> Compresse
         if weight.size == 0:
             raise ValueError(f"quantize: weight has no elements (shape {weight.shape})")
         counts, values = block_counts(spec, weight.shape), as_weight("quantize", weight.values)
-        nonfinite = _core.count_nonfinite(values, num_threads)
+        nonfinite = count_nonfinite(values, num_threads)
         if nonfinite:
             raise not_finite_count("quantize", nonfinite, weight.shape)
         return joint.quantize_values(weight, spec, counts, fit, num_threads)
@@ -241,7 +242,7 @@ def _quantize_blocks(
     nbits, storage = QUANTIZED_DTYPES[spec.dtype]
     symmetric, is_signed = spec.mode == "linear_symmetric", storage is np.int8
     search = spec.scale_search == "mse"
-    encoded = _core.quantize(arrays, layouts, nbits, is_signed, symmetric, search, importances, measured, num_threads)
+    encoded = quantize_native(arrays, layouts, nbits, is_signed, symmetric, search, importances, measured, num_threads)
 
     def measured_tensor(array: NDArray[Any], counts: tuple[int, ...], result: Any) -> Measured:
         if result is None:

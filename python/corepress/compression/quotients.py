@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .._core import encode_sparse
+from .._core import normalize as normalize_native
 from ..arrays import axis_layout
 from ..tensors import SparseTensor
 from ..tensors.base import CompressedTensor, pieces
@@ -25,7 +26,7 @@ def normalize(array: NDArray[Any], axis: int, num_threads: int | None) -> tuple[
     quotients : numpy.ndarray
         In the array's dtype and shape, rounded once.
     """
-    scale, quotients = _core.normalize(array, axis_layout(array.shape, axis), num_threads)
+    scale, quotients = normalize_native(array, axis_layout(array.shape, axis), num_threads)
     shape = [1] * array.ndim
     shape[axis] = array.shape[axis]
     return scale.reshape(shape), quotients.reshape(array.shape)
@@ -75,7 +76,7 @@ class Quotients:
                 quotients = self._divided(array)
             if isinstance(part, SparseTensor):
                 kept = np.empty(part.nnz, quotients.dtype)
-                _core.encode_sparse(quotients, part.mask, kept, self._num_threads)
+                encode_sparse(quotients, part.mask, kept, self._num_threads)
                 yield kept
             else:
                 yield quotients.reshape(-1)

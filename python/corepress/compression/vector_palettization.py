@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .._core import palettize_vectors as palettize_vectors_native
 from ..arrays import checked_axis, item
 from ..errors import TooManyValuesError
 from ..specs import PALETTE_BITS, Palettize
@@ -70,7 +70,7 @@ def palettize_vectors(
         for array, axis, count, inner in zip(arrays, axes, groups, inners, strict=True)
     ]
     scaled = [_scaled_importance(importance) for importance in importances]
-    encoded = _core.palettize_vectors(arrays, layouts, inners, length, nbits, scaled, num_threads)
+    encoded = palettize_vectors_native(arrays, layouts, inners, length, nbits, scaled, num_threads)
     tensors = []
     for array, axis, count, (lut, indices) in zip(arrays, axes, groups, encoded, strict=True):
         counts = [1] * array.ndim

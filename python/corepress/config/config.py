@@ -311,16 +311,7 @@ def _weight_config(value: Any, where: str) -> WeightConfig:
         return value
     threshold = None
     if isinstance(value, Mapping) and (len(value) > 1 or _STEPS in value or "weight_threshold" in value):
-        value = _located(where, lambda: _steps_under(_STEPS, value))
-        unknown = [key for key in value if key not in (_STEPS, "weight_threshold")]
-        if unknown or _STEPS not in value:
-            rule = f"must have steps, or one of {', '.join(SPECS)}, and weight_threshold"
-            hint = suggestion(unknown[0], (*SPECS, _STEPS, "weight_threshold")) if unknown else ""
-            raise ValueError(f"config: {where or 'global'}: {rule}, not {list(value)}{hint}")
-        threshold = value.get("weight_threshold")
-        if threshold is not None:
-            threshold = _checked_threshold(threshold, f"config: {where}: " if where else "config: ")
-        value = value[_STEPS]
+        value, threshold = _steps_and_threshold(value, where)
         if value is None:
             return WeightConfig((), threshold)
     steps = value if isinstance(value, list | tuple) else [value]
@@ -330,6 +321,20 @@ def _weight_config(value: Any, where: str) -> WeightConfig:
         )
     parsed = tuple(_located(where, lambda step=step: _step(step)) for step in steps)  # type: ignore[misc]
     return WeightConfig(parsed, threshold)
+
+
+def _steps_and_threshold(values: Mapping[str, Any], where: str) -> tuple[Any, int | None]:
+    """The steps and the size threshold of the form that has both; the steps are not parsed yet."""
+    values = _located(where, lambda: _steps_under(_STEPS, values))
+    unknown = [key for key in values if key not in (_STEPS, "weight_threshold")]
+    if unknown or _STEPS not in values:
+        rule = f"must have steps, or one of {', '.join(SPECS)}, and weight_threshold"
+        hint = suggestion(unknown[0], (*SPECS, _STEPS, "weight_threshold")) if unknown else ""
+        raise ValueError(f"config: {where or 'global'}: {rule}, not {list(values)}{hint}")
+    threshold = values.get("weight_threshold")
+    if threshold is not None:
+        threshold = _checked_threshold(threshold, f"config: {where}: " if where else "config: ")
+    return values[_STEPS], threshold
 
 
 def _steps_under(key: str, values: Mapping[str, Any]) -> Mapping[str, Any]:

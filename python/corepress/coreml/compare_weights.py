@@ -8,9 +8,8 @@ import time
 from typing import Any
 
 from ..arrays import as_threads
-from ..compression.metrics import snr_db
 from ..sources import unchanged
-from .comparison import ComparedWeight, Comparison
+from .comparison import ComparedWeight, ComparedWeights, Comparison
 from .decoded import Undecodable, decoded_pairs, distance
 from .format.package import Package
 from .format.values import ValueReader
@@ -30,26 +29,21 @@ def compare_weights(first: StrPath, second: StrPath, *, num_threads: int | None 
     programs = program, read_renamed(packages[1], program)
     ours, theirs = (visible_weights(program) for program in programs)
     our_names, their_names = _by_name(ours), _by_name(theirs)
-    weights, signal, noise = [], [], []
+    compared = ComparedWeights()
     with ValueReader(packages[0]) as values, ValueReader(packages[1]) as others:
         for weight in ours:
             other = next((their_names[key] for key in _keys(weight) if key in their_names), None)
-            if other is None:
-                continue
-            record, sse = _compare(weight, other, values, others, num_threads)
-            weights.append(record)
-            if record.snr_db is not None and sse > 0:
-                signal.append(sse * 10 ** (record.snr_db / 10))
-                noise.append(sse)
+            if other is not None:
+                compared.add(*_compare(weight, other, values, others, num_threads))
     return Comparison(
         first=os.fspath(first),
         second=os.fspath(second),
-        weights=tuple(weights),
+        weights=tuple(compared.records),
         only_in_first=_only(ours, their_names),
         only_in_second=_only(theirs, our_names),
         bytes=packages[0].size,
         other_bytes=packages[1].size,
-        snr_db=snr_db(math.fsum(signal), math.fsum(noise)) if noise else None,
+        snr_db=compared.snr_db,
         seconds=time.perf_counter() - started,
     )
 

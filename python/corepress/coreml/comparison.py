@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ..compression.metrics import snr_db
 from ..reporting.documents import to_json
 from ..reporting.tables import Column, format_bytes, render
 from .decoded import finite, in_decibels
@@ -278,3 +279,24 @@ _LAYER_COLUMNS = (
     Column("cosine", lambda layer: f"{layer.cosine:.6f}", right=True),
     Column("largest", lambda layer: f"{layer.max_abs:.3g}", right=True),
 )
+
+
+class ComparedWeights:
+    """Records of weights, and the signal-to-noise ratio of all of them together."""
+
+    def __init__(self) -> None:
+        self.records: list[ComparedWeight] = []
+        self._signal: list[float] = []
+        self._noise: list[float] = []
+
+    def add(self, record: ComparedWeight, sse: float) -> None:
+        """Add a record, and the sum of squared differences of its weight."""
+        self.records.append(record)
+        if record.snr_db is not None and sse > 0:
+            self._signal.append(sse * 10 ** (record.snr_db / 10))
+            self._noise.append(sse)
+
+    @property
+    def snr_db(self) -> float | None:
+        """The signal-to-noise ratio in dB; None if no weights differ."""
+        return snr_db(math.fsum(self._signal), math.fsum(self._noise)) if self._noise else None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .._core import sum_errors
 from ..arrays import same_bits
 from ..compression.metrics import Error, error_of_sums
 from ..errors import Skip
@@ -91,7 +91,7 @@ def distance(pairs: Iterable[Pair], num_threads: int | None = None) -> Error:
     sums, size, same = [], 0, True
     for first, second in pairs:
         same = same and same_bits(first, second)
-        sums.append(_core.sum_errors(_comparable(first), _comparable(second), num_threads))
+        sums.append(sum_errors(_comparable(first), _comparable(second), num_threads))
         size += first.size
     return Error(0.0, 0.0, math.inf, 0.0, 1.0) if same else error_of_sums(added(sums), size)
 

@@ -132,13 +132,12 @@ def _estimated_bytes(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.
             extra += packed_size(count, 1)
             count = min(count, _expected_nnz(spec, shape))
         elif isinstance(spec, Palettize):
-            vector = spec.cluster_dim
-            entry_bytes = -(-bits // 8)
+            # Of single values: with vectors there are no joint steps but a quantized table, whose size is exact.
             nbits = spec.nbits or PALETTE_BITS[-1]
-            table_bytes += prod(group_counts(spec, shape)) * 2**nbits * vector * entry_bytes
+            table_bytes += prod(group_counts(spec, shape)) * 2**nbits * -(-bits // 8)
             if spec.enable_per_channel_scale:
                 extra += shape[(spec.channel_axis or 0) % len(shape)] * dtype.itemsize
-            count, bits = count // vector, nbits
+            bits = nbits
         elif table_bytes:
             nbits, _ = QUANTIZED_DTYPES[spec.dtype]
             table_bytes = table_bytes * nbits // (8 * dtype.itemsize)

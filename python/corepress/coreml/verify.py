@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _core
+from .._core import count_nonfinite
 from ..arrays import as_threads, same_bits
 from ..errors import FormatError
 from ..reporting.documents import to_json
@@ -388,7 +388,7 @@ class _Check:
     def _counting(self, pairs: Iterator[Pair], nonfinite: list[int]) -> Iterator[Pair]:
         """The same pairs; how many values of each became NaN or infinite is appended to a list."""
         for before, after in pairs:
-            if _core.count_nonfinite(np.ascontiguousarray(after), self._num_threads):
+            if count_nonfinite(np.ascontiguousarray(after), self._num_threads):
                 nonfinite.append(int(np.count_nonzero(~np.isfinite(after) & ~(before == after))))
             yield before, after
 

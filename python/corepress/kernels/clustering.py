@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .._core import kmeans as kmeans_native
+from .._core import kmeans1d as kmeans1d_native
 from ..arrays import as_finite_weight, as_numbers, as_threads
 from ..compression.vector_palettization import exponent_of_weights
 from ..intake import as_whole
@@ -142,7 +143,7 @@ def _kmeans1d(
     found: dict[int, Clusters] = {}
     needed = [min(k, rows.shape[1]) for k in ks]  # as many clusters as values lose nothing
     for k, (codes, centroids, inertia) in zip(
-        ks, _core.kmeans1d(rows, weights, needed, as_threads(name, num_threads)), strict=True
+        ks, kmeans1d_native(rows, weights, needed, as_threads(name, num_threads)), strict=True
     ):
         clusters = codes.astype(np.uint8) if k <= 256 else codes
         if values.ndim == 1:
@@ -206,5 +207,5 @@ def kmeans(
             raise ValueError(f"kmeans: weights must have shape {vectors.shape[:1]}, not {array.shape}")
         exponent = exponent_of_weights("kmeans", "weights", array)
         shares = np.ldexp(array, -exponent).astype(np.float32)
-    codes, centroids, inertia = _core.kmeans(vectors, k, shares, num_threads)
+    codes, centroids, inertia = kmeans_native(vectors, k, shares, num_threads)
     return (codes.astype(np.uint8) if k <= 256 else codes), centroids, float(np.ldexp(inertia, exponent))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .._core import palettize, round_to_half, unpack_bits
 from ..arrays import as_finite_weight, as_threads, contiguous
 from ..compression.tables import given_table, rounded_tables, width_for
 from ..intake import NUMBERS, as_array
@@ -48,9 +48,9 @@ def assign(values: Any, centroids: Any, *, num_threads: int | None = None) -> ND
     luts = rounded_tables(array.dtype, [table], nbits, "assign", "centroids")
     codes = np.empty(array.shape, np.uint8)
     if array.size:
-        (encoded,) = _core.palettize([array], [(1, 1, array.size)], nbits, "kmeans", [luts], [None], False, num_threads)
+        (encoded,) = palettize([array], [(1, 1, array.size)], nbits, "kmeans", [luts], [None], False, num_threads)
         assert encoded is not None, "values are finite"
-        _core.unpack_bits(encoded[1], nbits, False, False, codes.size, codes.reshape(-1), num_threads)
+        unpack_bits(encoded[1], nbits, False, False, codes.size, codes.reshape(-1), num_threads)
     return codes
 
 
@@ -76,5 +76,5 @@ def to_float16(values: Any, *, num_threads: int | None = None) -> NDArray[np.flo
     """
     array = as_array("to_float16", "values", values, NUMBERS)
     array = contiguous(array, np.float64 if array.dtype == np.float64 else np.float32)
-    halves = _core.round_to_half(array.reshape(-1), as_threads("to_float16", num_threads))
+    halves = round_to_half(array.reshape(-1), as_threads("to_float16", num_threads))
     return halves.view(np.float16).reshape(array.shape)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .._core import pack_bits as pack_bits_native
+from .._core import unpack_bits as unpack_bits_native
 from ..arrays import as_threads, contiguous
 from ..intake import BYTES, CODES, as_array, as_output, as_whole, whole
 from ..tensors import packed_size
@@ -77,7 +78,7 @@ def _pack(
     flat = contiguous(as_array(name, what, codes, CODES)).reshape(-1)
     signed = bool(flat.dtype == np.int8)
     stream = as_output(name, out, (packed_size(flat.size, nbits),), np.uint8, flat)
-    if not _core.pack_bits(flat.view(np.uint8), nbits, signed, big, stream, threads):
+    if not pack_bits_native(flat.view(np.uint8), nbits, signed, big, stream, threads):
         lowest = -(2 ** (nbits - 1)) if signed else 0
         wrong = flat[(flat < lowest) | (flat.astype(np.int16) >= lowest + 2**nbits)]
         raise ValueError(f"{name}: code {wrong[0]} does not fit {nbits} bits")
@@ -148,7 +149,7 @@ def _unpack(
             f"{name}: {count} codes of {nbits} bits are {packed_size(count, nbits)} bytes, not {stream.size}"
         )
     codes = as_output(name, out, (count,), dtype, stream)
-    _core.unpack_bits(stream, nbits, dtype == np.int8, big, count, codes.view(np.uint8), threads)
+    unpack_bits_native(stream, nbits, dtype == np.int8, big, count, codes.view(np.uint8), threads)
     return codes
 
 

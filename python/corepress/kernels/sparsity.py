@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .._core import count_bits, prune
+from .._core import decode_sparse as decode_sparse_native
+from .._core import encode_sparse as encode_sparse_native
 from ..arrays import as_finite_weight, as_threads, as_weight, checked_axis, contiguous, not_finite
 from ..compression.pruning import n_m_keep, threshold_rule
 from ..intake import MASKS, as_array, as_output, as_shape, as_whole
@@ -49,9 +51,9 @@ def encode_sparse(
     """
     weight = as_weight("encode_sparse", weight)
     packed = _packed_mask("encode_sparse", mask, weight.shape)
-    count = _core.count_bits(packed, weight.size)
+    count = count_bits(packed, weight.size)
     out = as_output("encode_sparse", out, (count,), weight.dtype, weight, packed)
-    _core.encode_sparse(weight, packed, out, as_threads("encode_sparse", num_threads))
+    encode_sparse_native(weight, packed, out, as_threads("encode_sparse", num_threads))
     return out
 
 
@@ -93,13 +95,13 @@ def decode_sparse(
     values = as_weight("decode_sparse", values, "values")
     shape = as_shape("decode_sparse", shape)
     packed = _packed_mask("decode_sparse", mask, shape)
-    count = _core.count_bits(packed, prod(shape))
+    count = count_bits(packed, prod(shape))
     if values.shape != (count,):
         raise ValueError(
             f"decode_sparse: values must be 1-D with {count} elements, one per 1 of the mask, not {values.shape}"
         )
     out = as_output("decode_sparse", out, shape, values.dtype, values, packed)
-    _core.decode_sparse(packed, values, out, as_threads("decode_sparse", num_threads))
+    decode_sparse_native(packed, values, out, as_threads("decode_sparse", num_threads))
     return out
 
 
@@ -140,7 +142,7 @@ def magnitude_mask(weight: Any, threshold: float, *, num_threads: int | None = N
     num_threads = as_threads("magnitude_mask", num_threads)
     limit = checked_threshold("magnitude_mask", threshold)
     array = as_weight("magnitude_mask", weight)
-    ((mask, _, _, nonfinite),) = _core.prune([array], [threshold_rule(limit, array.dtype)], False, num_threads)
+    ((mask, _, _, nonfinite),) = prune([array], [threshold_rule(limit, array.dtype)], False, num_threads)
     if nonfinite:
         raise not_finite("magnitude_mask", array, num_threads)
     return unpack_mask(mask, array.size).reshape(array.shape)

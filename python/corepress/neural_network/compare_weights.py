@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..arrays import as_threads
-from ..compression.metrics import snr_db
-from ..coreml.comparison import ComparedWeight, Comparison
+from ..coreml.comparison import ComparedWeight, ComparedWeights, Comparison
 from ..errors import FormatError
 from ..sources import unchanged
 from .document import Document, LayerPlace
@@ -24,39 +23,38 @@ def compare_weights(full_precision_model: Any, quantized_model: Any, *, num_thre
     """Report how far apart the weights of two neural networks are, as `neural_network.compare_models` does."""
     started = time.perf_counter()
     threads = as_threads("compare_models", num_threads)
-    weights, signal, noise = [], [], []
     with (
         open_model("compare_models", full_precision_model) as first,
         open_model("compare_models", quantized_model) as second,
     ):
-        others = _Lookup(second)
-        seen: set[tuple[str, int]] = set()
-        missing = []
-        for key, weight in _numbered(first):
-            other = others.find(key)
-            if other is None:
-                missing.append(weight.name)
-                continue
-            seen.add(key)
-            record, sse = _compare(weight, other, threads)
-            weights.append(record)
-            if record.snr_db is not None and sse > 0:
-                signal.append(sse * 10 ** (record.snr_db / 10))
-                noise.append(sse)
-        added = [key[0].rpartition("/")[2] for key in others.keys if key not in seen]
+        compared, missing, added = _compare_all(first, second, threads)
         given = (full_precision_model, first), (quantized_model, second)
         sizes = [size_of(model) if is_path(model) else document.nbytes for model, document in given]
     return Comparison(
         first=name_of(full_precision_model),
         second=name_of(quantized_model),
-        weights=tuple(weights),
+        weights=tuple(compared.records),
         only_in_first=tuple(missing),
         only_in_second=tuple(added),
         bytes=sizes[0],
         other_bytes=sizes[1],
-        snr_db=snr_db(math.fsum(signal), math.fsum(noise)) if noise else None,
+        snr_db=compared.snr_db,
         seconds=time.perf_counter() - started,
     )
+
+
+def _compare_all(first: Document, second: Document, threads: int) -> tuple[ComparedWeights, list[str], list[str]]:
+    """Compare the weights that both have; also return the names of those that only one has."""
+    compared, missing, others = ComparedWeights(), [], _Lookup(second)
+    seen: set[_Key] = set()
+    for key, weight in _numbered(first):
+        other = others.find(key)
+        if other is None:
+            missing.append(weight.name)
+        else:
+            seen.add(key)
+            compared.add(*_compare(weight, other, threads))
+    return compared, missing, [path.rpartition("/")[2] for path, number in others.keys if (path, number) not in seen]
 
 
 _Key = tuple[str, int]  # the path of a weight, and which of those with this path

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core, kernels
+from .. import kernels
+from .._core import count_nonfinite, encode_even_steps
 from ..arrays import as_numbers, not_finite
 from ..compression.palettes import kmeans_table
 from ..errors import UnsuitableWeightError
@@ -171,7 +172,7 @@ def largest_magnitude(weight: NDArray[np.float32]) -> float:
 
 
 def _require_finite(weight: NDArray[np.float32], num_threads: int | None) -> None:
-    if _core.count_nonfinite(weight, num_threads):
+    if count_nonfinite(weight, num_threads):
         raise not_finite("quantize_weights", weight, num_threads)
 
 
@@ -185,7 +186,7 @@ def _linear(
     subnormal numbers, the smallest of these is used.
     """
     layout = channel_layout(weight.shape, channel_axis)
-    found = _core.encode_even_steps(weight, layout, nbits, symmetric, num_threads)
+    found = encode_even_steps(weight, layout, nbits, symmetric, num_threads)
     if found is None:
         _require_finite(weight, num_threads)
         raise OutOfRangeError("quantize_weights: the range of the values is beyond that of float32")

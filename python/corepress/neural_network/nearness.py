@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core, kernels
+from .. import kernels
+from .._core import count_nonfinite
 from ..arrays import contiguous, same_bits
 from .modes import require_half
 from .weight_params import EncodedWeight, PackedCodes, channel_layout
@@ -67,7 +68,7 @@ def is_half(weight: NDArray[np.float32], half: NDArray[np.float16], num_threads:
 
 def has_nonfinite(weight: NDArray[np.float32], num_threads: int | None = None) -> bool:
     """Whether there are NaN or infinite values."""
-    return any(_core.count_nonfinite(piece, num_threads) for piece in _pieces(weight))
+    return any(count_nonfinite(piece, num_threads) for piece in _pieces(weight))
 
 
 def _pieces(weight: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:

@@ -251,34 +251,34 @@ def _run(
     threads = as_threads(function, num_threads)
     if is_path(model) and destination is None:
         raise ValueError(f"{function}: a model given by its path needs a destination")
+    run = Transformation(quantization, selector, threads, progress)
     with open_model(function, model) as document:
         writer = None
         if destination is not None:
             writer = open_writer(function, destination, model, overwrite=overwrite)
-        run = Transformation(quantization, selector, threads, progress)
         run.apply(function, document)
         if strict:
             run.require_all(function)
         if writer is not None:
             writer.write(document.pieces())
-        data = b"" if writer is not None else b"".join(document.pieces())
+            data, written, bytes_after = b"", str(writer.destination), size_of(writer.destination)
+        else:
+            data, written, bytes_after = b"".join(document.pieces()), "", document.size
         bytes_before = size_of(model) if is_path(model) else document.nbytes
-        bytes_after = document.size if writer is None else size_of(writer.destination)
-        version = document.root.version
     report = Report(
         source=name_of(model),
-        destination="" if writer is None else str(writer.destination),
+        destination=written,
         weights=tuple(run.records),
         bytes_before=bytes_before,
         bytes_after=bytes_after,
         seconds=time.perf_counter() - started,
         peak_memory_bytes=system.current.peak_memory(),
-        specification_version=version,
+        specification_version=document.root.version,
         notes=quantization.advice,
     )
     if on_report is not None:
         on_report(report)
-    if writer is not None:
+    if destination is not None:
         return report
     if on_report is None and run.unplanned:
         warnings.warn(f"{function}: {run.unplanned_in_words}", stacklevel=4)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core, kernels
+from .. import kernels
+from .._core import decode_even_steps, look_up, sum_errors, sum_even_step_errors, sum_palette_errors
 from ..arrays import contiguous
 from ..compression.metrics import Error, error_of_sums
 from ..errors import FormatError
@@ -74,18 +75,18 @@ class EncodedWeight:
         values = np.empty(self.codes.shape, np.float32)
         if self.lut is not None:
             count = self.codes.size
-            _core.look_up(self._bytes, ((1, count),), 8, self._byte_table, None, values.reshape(-1), num_threads)
+            look_up(self._bytes, ((1, count),), 8, self._byte_table, None, values.reshape(-1), num_threads)
         else:
-            _core.decode_even_steps(self._bytes, *self._steps, values.reshape(-1), num_threads)
+            decode_even_steps(self._bytes, *self._steps, values.reshape(-1), num_threads)
         return values
 
     def error(self, weight: NDArray[np.float32], num_threads: int | None = None) -> Error:
         """The error of `weight`, without decoding all of it at once."""
         if self.lut is not None:
             layout = (1, 1, weight.size)
-            sums = _core.sum_palette_errors(weight, self._bytes, layout, 8, self._byte_table, num_threads)
+            sums = sum_palette_errors(weight, self._bytes, layout, 8, self._byte_table, num_threads)
         else:
-            sums = _core.sum_even_step_errors(weight, self._bytes, *self._steps, num_threads)
+            sums = sum_even_step_errors(weight, self._bytes, *self._steps, num_threads)
         return error_of_sums(sums, weight.size)
 
     @property
@@ -127,7 +128,7 @@ def half_error(weight: NDArray[np.float32], half: NDArray[np.float16], num_threa
     """The error of a finite weight in half precision, without converting all of it at once."""
     values, halves = weight.reshape(-1), half.reshape(-1)
     pieces = [
-        _core.sum_errors(values[begin : begin + _PIECE], halves[begin : begin + _PIECE].astype(np.float32), num_threads)
+        sum_errors(values[begin : begin + _PIECE], halves[begin : begin + _PIECE].astype(np.float32), num_threads)
         for begin in range(0, values.size, _PIECE)
     ]
     *sums, largest = zip(*pieces, strict=True)
@@ -260,40 +261,53 @@ def read_codes(
     FormatError
         If the message does not hold such a weight.
     """
-    quantization, count = params.quantization, prod(shape)
+    quantization = params.quantization
     nbits = int(quantization.numberOfBits)
     if not 1 <= nbits <= 8:
         raise FormatError(f"numberOfBits must be 1 to 8, not {nbits}")
-    if count == 0:
+    if prod(shape) == 0:
         raise FormatError(f"holds values, but its layer's sizes require none (shape {shape})")
-    codes: NDArray[Any] | PackedCodes
+    codes = _stored_codes(params, nbits, shape)
+    form = quantization.WhichOneof("QuantizationType")
+    if form == "lookupTableQuantization":
+        return codes, _with_table(params, nbits)
+    if form == "linearQuantization":
+        return codes, _with_scales(quantization.linearQuantization, nbits, shape, channel_axis)
+    raise FormatError("quantization is neither linear nor by a lookup table")
+
+
+_NO_CODES = np.empty(0, np.uint8)
+
+
+def _stored_codes(params: Any, nbits: int, shape: tuple[int, ...]) -> NDArray[Any] | PackedCodes:
+    count = prod(shape)
     if params.int8RawValue:
         codes = np.frombuffer(params.int8RawValue, np.int8)
         if nbits != 8 or codes.size != count:
             raise FormatError(f"int8RawValue must have {count} values of 8 bits (shape {shape}), not {codes.size}")
-    else:
-        raw, size = np.frombuffer(params.rawValue, np.uint8), packed_size(count, nbits)
-        if raw.size < size:
-            raise FormatError(f"rawValue must have {size} bytes (shape {shape}, {nbits} bits), not {raw.size}")
-        codes = raw[:size] if nbits == 8 else PackedCodes(raw[:size], nbits, count)
-    form = quantization.WhichOneof("QuantizationType")
-    none = np.empty(0, np.uint8)
-    if form == "lookupTableQuantization":
-        table = np.array(quantization.lookupTableQuantization.floatValue, np.float32)
-        if table.size != 2**nbits or params.int8RawValue:
-            raise FormatError(f"a lookup table of {nbits} bits must have {2**nbits} entries, not {table.size}")
-        return codes, EncodedWeight(none, nbits, lut=table)
-    if form != "linearQuantization":
-        raise FormatError("quantization is neither linear nor by a lookup table")
-    scale = np.array(quantization.linearQuantization.scale, np.float32)
-    bias = np.array(quantization.linearQuantization.bias, np.float32)
+        return codes
+    raw, size = np.frombuffer(params.rawValue, np.uint8), packed_size(count, nbits)
+    if raw.size < size:
+        raise FormatError(f"rawValue must have {size} bytes (shape {shape}, {nbits} bits), not {raw.size}")
+    return raw[:size] if nbits == 8 else PackedCodes(raw[:size], nbits, count)
+
+
+def _with_table(params: Any, nbits: int) -> EncodedWeight:
+    table = np.array(params.quantization.lookupTableQuantization.floatValue, np.float32)
+    if table.size != 2**nbits or params.int8RawValue:
+        raise FormatError(f"a lookup table of {nbits} bits must have {2**nbits} entries, not {table.size}")
+    return EncodedWeight(_NO_CODES, nbits, lut=table)
+
+
+def _with_scales(linear: Any, nbits: int, shape: tuple[int, ...], channel_axis: int | None) -> EncodedWeight:
+    scale, bias = np.array(linear.scale, np.float32), np.array(linear.bias, np.float32)
     channels = 1 if channel_axis is None else shape[channel_axis]
     if scale.size not in (1, channels) or bias.size not in (0, scale.size):
         raise FormatError(
             f"linear quantization must have 1 or {channels} scales and as many biases or none, "
             f"not {scale.size} and {bias.size}"
         )
-    return codes, EncodedWeight(none, nbits, scale=scale, bias=bias, channel_axis=channel_axis)
+    return EncodedWeight(_NO_CODES, nbits, scale=scale, bias=bias, channel_axis=channel_axis)
 
 
 def _joined(pieces: Any) -> bytes | memoryview:

@@ -111,69 +111,99 @@ def _search_scale(
 ) -> tuple[Any, int]:
     """Return a scale and a zero point of smaller squared error than the given ones, if they are found.
 
-    Scales from 40 to 76 sixty-fourths of the given one are candidates, each with the zero points that clip about as
-    much at both ends. The three whose codes explain most of the values' squares are improved: the least-squares scale
-    for the codes gives new codes, neighbouring zero points are tried, until nothing improves.
+    The three candidates whose codes explain most of the values' squares are improved.
     """
-    lowest, highest = code_range
-    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
-    best = (_ordered_error(values, start, start_zero_point, code_range), start, start_zero_point)
-    if best[0] == 0:
+    best = _Best(values, code_range, start, start_zero_point)
+    if best.error == 0:
         return start, start_zero_point
-
-    def rounded(scale: float, zero_point: int) -> tuple[Any, int] | None:
-        with np.errstate(over="ignore"):
-            smallest = values.dtype.type(FORMATS[values.dtype.name].smallest)
-            candidate = max(round_to(np.float32(scale), values.dtype)[()], smallest)
-        ends = (lowest - zero_point, highest - zero_point)
-        usable = lowest <= zero_point <= highest and all(_decodes_finite(candidate, code) for code in ends)
-        return (candidate, zero_point) if usable else None
-
-    def consider(scale: float, zero_point: int) -> bool:
-        nonlocal best
-        candidate = rounded(scale, zero_point)
-        if candidate is None or candidate == best[1:]:
-            return False
-        error = _ordered_error(values, *candidate, code_range)
-        if error < best[0]:
-            best = (error, *candidate)
-            return True
-        return False
-
-    def consider_scale_of(moments: tuple[float, float], zero_point: int) -> bool:
-        return moments[0] > 0 and consider(moments[0] / moments[1], zero_point)
-
-    candidates = []
-    for sixty_fourths in (*range(40, 47, 2), *range(47, 74), 76):
-        scale = float(start) * sixty_fourths / 64
-        if symmetric:
-            candidates.append(rounded(scale, start_zero_point))
-        else:
-            middle = round((lowest + highest) / 2 - (low + high) / 2 / scale)
-            inside = min(max(middle, lowest), highest)
-            candidates += [rounded(scale, inside + shift) for shift in (-1, 0, 1)]
-    usable = list(filter(None, candidates))
+    candidates = _candidates(values, start, start_zero_point, code_range, symmetric)
+    lowest, highest = code_range
     fits = [
-        (_rough_moments(values, usable[0][0], scale, lowest - zero_point, highest - zero_point), zero_point)
-        for scale, zero_point in usable
+        (_rough_moments(values, candidates[0][0], scale, lowest - zero_point, highest - zero_point), zero_point)
+        for scale, zero_point in candidates
     ]
     for _ in range(3):
         explained = [product * product / square if square else 0.0 for (product, square), _ in fits]
         if max(explained, default=0.0) <= 0:
             break
         moments, zero_point = fits[explained.index(max(explained))]
-        consider_scale_of(moments, zero_point)
-        for _ in range(6):
-            centred = _codes(values, *best[1:], code_range) - best[2]
-            improved = consider_scale_of(_moments(values, centred), best[2])
-            if not symmetric:
-                _, scale, zero_point = best
-                for shift in (-1, 1):
-                    improved = consider(float(scale), zero_point + shift) or improved
-            if not improved:
-                break
+        best.consider_scale_of(moments, zero_point)
+        _improve(best, symmetric)
         fits = [fit for fit in fits if fit[0] != moments]
-    return best[1:]
+    return best.scale, best.zero_point
+
+
+def _candidates(
+    values: NDArray[Any], start: Any, start_zero_point: int, code_range: tuple[int, int], symmetric: bool
+) -> list[tuple[Any, int]]:
+    """Scales from 40 to 76 sixty-fourths of a given one, each with the zero points that clip about as much at both
+    ends."""
+    lowest, highest = code_range
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    candidates = []
+    for sixty_fourths in (*range(40, 47, 2), *range(47, 74), 76):
+        scale = float(start) * sixty_fourths / 64
+        zero_points = [start_zero_point]
+        if not symmetric:
+            middle = round((lowest + highest) / 2 - (low + high) / 2 / scale)
+            inside = min(max(middle, lowest), highest)
+            zero_points = [inside - 1, inside, inside + 1]
+        candidates += [_rounded(values.dtype, scale, zero_point, code_range) for zero_point in zero_points]
+    return list(filter(None, candidates))
+
+
+def _improve(best: _Best, symmetric: bool) -> None:
+    """The least-squares scale for the codes gives new codes, and neighbouring zero points are tried, until nothing
+    improves."""
+    for _ in range(6):
+        improved = best.consider_scale_of(best.moments(), best.zero_point)
+        if not symmetric:
+            scale, zero_point = float(best.scale), best.zero_point
+            for shift in (-1, 1):
+                improved = best.consider(scale, zero_point + shift) or improved
+        if not improved:
+            break
+
+
+class _Best:
+    """The scale and zero point of the least squared error among those that were considered."""
+
+    def __init__(self, values: NDArray[Any], code_range: tuple[int, int], scale: Any, zero_point: int) -> None:
+        self._values, self._code_range = values, code_range
+        self.scale, self.zero_point = scale, zero_point
+        self.error = _ordered_error(values, scale, zero_point, code_range)
+
+    def consider(self, scale: float, zero_point: int) -> bool:
+        """Take these if their error is smaller."""
+        candidate = _rounded(self._values.dtype, scale, zero_point, self._code_range)
+        if candidate is None or candidate == (self.scale, self.zero_point):
+            return False
+        error = _ordered_error(self._values, *candidate, self._code_range)
+        if error >= self.error:
+            return False
+        self.error, self.scale, self.zero_point = error, *candidate
+        return True
+
+    def consider_scale_of(self, moments: tuple[float, float], zero_point: int) -> bool:
+        """Take the least-squares scale of some codes if its error is smaller."""
+        return moments[0] > 0 and self.consider(moments[0] / moments[1], zero_point)
+
+    def moments(self) -> tuple[float, float]:
+        """The moments of the codes."""
+        codes = _codes(self._values, self.scale, self.zero_point, self._code_range)
+        return _moments(self._values, codes - self.zero_point)
+
+
+def _rounded(
+    dtype: np.dtype[Any], scale: float, zero_point: int, code_range: tuple[int, int]
+) -> tuple[Any, int] | None:
+    """A scale as it is stored, with its zero point; None if they cannot be used together."""
+    lowest, highest = code_range
+    with np.errstate(over="ignore"):
+        rounded = max(round_to(np.float32(scale), dtype)[()], dtype.type(FORMATS[dtype.name].smallest))
+    ends = (lowest - zero_point, highest - zero_point)
+    usable = lowest <= zero_point <= highest and all(_decodes_finite(rounded, code) for code in ends)
+    return (rounded, zero_point) if usable else None
 
 
 def _in_lanes(numbers: NDArray[np.float64]) -> float:

@@ -6,14 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from math import lcm, prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .._core import count_bits, pack_bits, sum_errors, unpack_bits
 from ..arrays import contiguous, same_bits
 from ..intake import BYTES, Dtypes, as_array, as_output, as_shape, as_whole
+
+if TYPE_CHECKING:  # only the stub has these
+    from .._core import ErrorSums
 
 PIECE = 1 << 21  # weights that are decompressed at a time where a whole tensor need not be in memory
 
@@ -30,7 +33,7 @@ def pack_codes(codes: NDArray[Any], quantized_dtype: str) -> NDArray[np.uint8]:
     """Pack integers, int8 for signed and uint8 for unsigned types, as `QuantizedTensor.data` has them."""
     nbits, _ = QUANTIZED_DTYPES[quantized_dtype]
     packed = np.empty(packed_size(codes.size, nbits), np.uint8)
-    _core.pack_bits(np.ascontiguousarray(codes).view(np.uint8).reshape(-1), nbits, False, False, packed)
+    pack_bits(np.ascontiguousarray(codes).view(np.uint8).reshape(-1), nbits, False, False, packed)
     return packed
 
 
@@ -40,21 +43,21 @@ def unpack_codes(data: NDArray[np.uint8], shape: tuple[int, ...], quantized_dtyp
     codes = data
     if nbits < 8:
         codes = np.empty(prod(shape), np.uint8)
-        _core.unpack_bits(data, nbits, storage is np.int8, False, codes.size, codes)
+        unpack_bits(data, nbits, storage is np.int8, False, codes.size, codes)
     return codes.view(storage).reshape(shape)
 
 
 def ones_of(mask: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
     """The first `count` bits of a mask as a 1-D bool array."""
     ones = np.empty(count, np.uint8)
-    _core.unpack_bits(mask, 1, False, False, count, ones)
+    unpack_bits(mask, 1, False, False, count, ones)
     return ones.view(np.bool_)
 
 
 def pack_ones(ones: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """The inverse of `ones_of`."""
     mask = np.empty(packed_size(ones.size, 1), np.uint8)
-    _core.pack_bits(np.ascontiguousarray(ones).view(np.uint8).reshape(-1), 1, False, False, mask)
+    pack_bits(np.ascontiguousarray(ones).view(np.uint8).reshape(-1), 1, False, False, mask)
     return mask
 
 
@@ -72,9 +75,9 @@ def packed_part(data: NDArray[np.uint8], nbits: int, start: int, stop: int) -> N
     if not skipped:
         return part
     codes = np.empty(skipped + stop - start, np.uint8)
-    _core.unpack_bits(part, nbits, False, False, codes.size, codes)
+    unpack_bits(part, nbits, False, False, codes.size, codes)
     packed = np.empty(packed_size(stop - start, nbits), np.uint8)
-    _core.pack_bits(codes[skipped:], nbits, False, False, packed)
+    pack_bits(codes[skipped:], nbits, False, False, packed)
     return packed
 
 
@@ -112,7 +115,7 @@ class Support:
         size = packed_size(prod(self.shape), 1)
         if self.mask.shape != (size,):
             raise ValueError(f"Support: mask must be {size} bytes, not uint8 {self.mask.shape} (shape {self.shape})")
-        object.__setattr__(self, "count", _core.count_bits(self.mask, prod(self.shape)))
+        object.__setattr__(self, "count", count_bits(self.mask, prod(self.shape)))
 
     def same_as(self, other: Support | None) -> bool:
         """Whether values are at the same positions."""
@@ -169,11 +172,10 @@ class CompressedTensor(ABC):
             `out` as an array, or a new one.
         """
 
-    def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
+    def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> ErrorSums:
         """Sums over `weight`, contiguous and of this shape and dtype, and the decompressed array; see `_core`."""
         return added(
-            _core.sum_errors(values, decoded, num_threads)
-            for values, decoded in decoded_pieces((weight, self), num_threads)
+            sum_errors(values, decoded, num_threads) for values, decoded in decoded_pieces((weight, self), num_threads)
         )
 
     def entries_together(self, axis: int) -> tuple[int, int]:
@@ -338,7 +340,7 @@ def _cuts(tensors: Sequence[Any], axis: int, most: int, least: int) -> list[tupl
     return cuts
 
 
-def added(sums: Iterable[_core.ErrorSums]) -> _core.ErrorSums:
+def added(sums: Iterable[ErrorSums]) -> ErrorSums:
     """The sums over a whole from those over its pieces, added in order."""
     parts = list(sums)
     if len(parts) == 1:

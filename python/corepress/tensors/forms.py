@@ -9,12 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .._core import (
+    count_bits,
+    decode_sparse,
+    depalettize_vectors,
+    dequantize,
+    dequantize_kept,
+    sum_palette_errors,
+    sum_quantized_errors,
+    sum_sparse_errors,
+    sum_vector_errors,
+    unpack_bits,
+)
+from .._core import look_up as look_up_native
 from ..arrays import as_threads, block_layout, find_group_layout
 from ..intake import BYTES, NUMBERS
 from ..specs import PALETTE_BITS
@@ -30,6 +42,9 @@ from .base import (
     unpack_codes,
 )
 from .blocks import blocks, fold_scale, folds, shift_scale, spread
+
+if TYPE_CHECKING:  # only the stub has these
+    from .._core import BlockLayout, ErrorSums
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -142,7 +157,7 @@ class PalettizedTensor(CompressedTensor):
     def codes(self) -> NDArray[np.uint8]:
         """Unpacked codes, uint8, in `index_shape`."""
         codes = np.empty(prod(self.index_shape), np.uint8)
-        _core.unpack_bits(self.indices, self.nbits, False, False, codes.size, codes)
+        unpack_bits(self.indices, self.nbits, False, False, codes.size, codes)
         return codes.reshape(self.index_shape)
 
     def dense(self, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> NDArray[Any]:
@@ -162,25 +177,23 @@ class PalettizedTensor(CompressedTensor):
         counts = table.shape[:-2]
         if self.vector_axis is not None:
             if self.size:
-                _core.depalettize_vectors(
-                    self.indices, *self._vector_layout(counts), self.nbits, table, out, num_threads
-                )
+                depalettize_vectors(self.indices, *self._vector_layout(counts), self.nbits, table, out, num_threads)
             return
         simple = self.support is None or prod(counts) == 1
         mask = None if simple or self.support is None else self.support.mask
         shape = self.shape if simple else self.full_shape
         layout = block_layout(shape, counts if self.support is None or not simple else (1,))
-        _core.look_up(self.indices, layout, self.nbits, table, mask, out, num_threads)
+        look_up_native(self.indices, layout, self.nbits, table, mask, out, num_threads)
 
-    def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
+    def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> ErrorSums:
         table = self._scaled_table()
         if table is None or self.support or self.size == 0:
             return super().error_sums(weight, num_threads)
         layout = None if self.vector_axis is not None else find_group_layout(self.shape, table.shape[:-2])
         if layout is None:
             blocks, inner, length = self._vector_layout(table.shape[:-2])
-            return _core.sum_vector_errors(weight, self.indices, blocks, inner, length, self.nbits, table, num_threads)
-        return _core.sum_palette_errors(weight, self.indices, layout, self.nbits, table, num_threads)
+            return sum_vector_errors(weight, self.indices, blocks, inner, length, self.nbits, table, num_threads)
+        return sum_palette_errors(weight, self.indices, layout, self.nbits, table, num_threads)
 
     def entries_together(self, axis: int) -> tuple[int, int]:
         vector = self.cluster_dim if axis == self.vector_axis else 1
@@ -206,7 +219,7 @@ class PalettizedTensor(CompressedTensor):
             support=support,
         )
 
-    def _vector_layout(self, counts: tuple[int, ...]) -> tuple[_core.BlockLayout, int, int]:
+    def _vector_layout(self, counts: tuple[int, ...]) -> tuple[BlockLayout, int, int]:
         """The codes' blocks, the distance between the elements of a vector, and their number."""
         inner = 1 if self.vector_axis is None else prod(self.shape[self.vector_axis + 1 :])
         return block_layout(self.index_shape, counts), inner, self.cluster_dim
@@ -336,21 +349,21 @@ class QuantizedTensor(CompressedTensor):
         signed, bits = storage is np.int8, None if zero_point is None else zero_point.view(np.uint8)
         if self.support is None or self.scale.size == 1:
             layout = block_layout(self.shape, self.scale.shape if self.support is None else (1,))
-            _core.dequantize(data, layout, nbits, signed, self.scale, bits, out, num_threads)
+            dequantize(data, layout, nbits, signed, self.scale, bits, out, num_threads)
         else:
             layout = block_layout(self.support.shape, self.scale.shape)
             mask = self.support.mask
-            _core.dequantize_kept(data, layout, nbits, signed, self.scale, bits, mask, out, num_threads)
+            dequantize_kept(data, layout, nbits, signed, self.scale, bits, mask, out, num_threads)
         return out
 
-    def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
+    def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> ErrorSums:
         nbits, storage = QUANTIZED_DTYPES[self.quantized_dtype]
         integer_offsets = self.zero_point is None or self.zero_point.dtype == storage
         if not isinstance(self.data, np.ndarray) or self.support or not integer_offsets:
             return super().error_sums(weight, num_threads)
         layout = block_layout(self.shape, self.scale.shape)
         offsets = None if self.zero_point is None else self.zero_point.view(np.uint8)
-        return _core.sum_quantized_errors(
+        return sum_quantized_errors(
             weight, self.data, layout, nbits, storage is np.int8, self.scale, offsets, num_threads
         )
 
@@ -407,7 +420,7 @@ class SparseTensor(CompressedTensor):
         self._require_bytes("mask", self.mask, 1)
         self._require(len(self.values.shape) == 1, f"values must be 1-D, not {self.values.shape}")
         if isinstance(self.values, np.ndarray):
-            count = _core.count_bits(self.mask, self.size)
+            count = count_bits(self.mask, self.size)
         else:
             support = self.values.support
             self._require(
@@ -453,7 +466,7 @@ class SparseTensor(CompressedTensor):
         num_threads = as_threads("dense", num_threads)
         values = self.dense_values(num_threads)
         if values.dtype.itemsize > 1:
-            _core.decode_sparse(self.mask, values, out, num_threads)
+            decode_sparse(self.mask, values, out, num_threads)
         else:
             out[...] = 0
             out.reshape(-1)[ones_of(self.mask, self.size)] = values
@@ -475,13 +488,13 @@ class SparseTensor(CompressedTensor):
             before += support.count
             yield SparseTensor(shape, support.mask, values)
 
-    def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> _core.ErrorSums:
+    def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> ErrorSums:
         if not isinstance(self.values, np.ndarray) and self.size > PIECE:
             return super().error_sums(weight, num_threads)
         values = self.dense_values(num_threads)
         if values.dtype != weight.dtype:
             return super().error_sums(weight, num_threads)
-        return _core.sum_sparse_errors(weight, self.mask, values, num_threads)
+        return sum_sparse_errors(weight, self.mask, values, num_threads)
 
     def _summary(self) -> str:
         nested = "" if isinstance(self.values, np.ndarray) else f": {self.values._summary()}"

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import _core, system
-from ..._core import MemoryGuard
+from ... import system
+from ..._core import MemoryGuard, check_stop
 from ...errors import FormatError
 from ...overlap import WriteBehind
 from ...sources import changed_error
@@ -244,7 +244,7 @@ class WeightFileReader:
         """Append a blob's data to an open file, inside the kernel where the system can."""
         start, end = record.data_offset, record.data_offset + record.size
         start = system.current.copy_range(
-            self._descriptor, descriptor, start, end, at_once=_COPY_CHUNK, before_each=_core.check_stop
+            self._descriptor, descriptor, start, end, at_once=_COPY_CHUNK, before_each=check_stop
         )
         with memoryview(self._map) as view:
             for chunk in range(start, end, _COPY_CHUNK):
@@ -269,7 +269,7 @@ def _write_all(descriptor: int, *parts: bytes | memoryview) -> None:
     for part in parts:
         view = memoryview(part)
         while view:
-            _core.check_stop()
+            check_stop()
             view = view[os.write(descriptor, view[:_COPY_CHUNK]) :]
 
 

@@ -167,7 +167,7 @@ class _Rewriter:
 
     def _patch_references(self) -> None:
         for reference in self._program.references:
-            if reference.owner not in self._edited and reference.key in self._moved:
+            if reference.key in self._moved:
                 reference.value.blobFileValue.offset = self._moved[reference.key]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -42,6 +42,8 @@ class Layer(nn.Module):
         Names of the values that it takes and makes.
     """
 
+    _anchor: Tensor
+
     def __init__(self, message: Any, layer_type: str, where: str) -> None:
         super().__init__()
         self.label = label_of(message, layer_type, where)
@@ -66,7 +68,7 @@ class Layer(nn.Module):
             raise FormatError(f"{self.label}: {error}") from error
         self._require_fitting()
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
-        self._widened = any(value is not None and value.dtype != torch.float32 for value in self._parameters.values())
+        self._is_half = any(value.dtype != torch.float32 for value in self.parameters())
 
     def _require_fitting(self) -> None:
         """Raise if the numbers of inputs or the weights are not those that the layer needs."""
@@ -79,12 +81,19 @@ class Layer(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """Compute the layer."""
-        if not self._parameters:
-            return self._run(*inputs) if inputs else self._run(self._anchor)
+        if not inputs:
+            inputs = (self._anchor,)
         weights: Any = self._parameters
-        if self._widened:
+        if not weights:
+            return self._run(*inputs)
+        if self._is_half:
             weights = {name: value.float() for name, value in weights.items()}
-        return self._run(*inputs, **weights) if inputs else self._run(self._anchor, **weights)
+        return self._run(*inputs, **weights)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Layer:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # PyTorch does not annotate it
+        self._is_half = any(value.dtype != torch.float32 for value in self.parameters())
+        return self
 
     def store(self, environment: Environment) -> None:
         """Compute the layer from named values, and store its own."""
@@ -98,12 +107,14 @@ class Layer(nn.Module):
             if isinstance(error, OperationError | torch.OutOfMemoryError):
                 raise
             raise OperationError(f"{self.label}: {str(error).strip() or type(error).__name__}") from error
+        if isinstance(result, Tensor) and len(self.outputs) == 1:
+            environment[self.outputs[0]] = _as_value(result)
+            return
         results = (result,) if isinstance(result, Tensor) else result
         if len(results) < len(self.outputs):
             raise OperationError(f"{self.label}: it has {len(results)} outputs, not {len(self.outputs)}")
         for name, value in zip(self.outputs, results, strict=False):
-            value = value if value.dtype == torch.float32 else value.float()
-            environment[name] = value if value.dim() else value.reshape(1)
+            environment[name] = _as_value(value)
 
     def run(self, environment: Environment) -> Steps:
         """Compute and store, and yield what was stored."""
@@ -125,7 +136,7 @@ class Jump(nn.Module):
         self._kind = layer_type
 
     def run(self, environment: Environment) -> Steps:
-        """Tell the loop."""
+        """Return the jump to the loop."""
         yield from ()
         return self._kind
 
@@ -262,6 +273,13 @@ def _node(message: Any, where: str) -> Node:
 def label_of(message: Any, layer_type: str, where: str) -> str:
     """A layer's name, place and type, for messages."""
     return f"layer {where}{message.name} ({layer_type})"
+
+
+def _as_value(result: Tensor) -> Tensor:
+    """What a layer computed, as the others see it: float32, with an axis at least."""
+    if result.dtype is not torch.float32:
+        result = result.float()
+    return result if result.dim() else result.reshape(1)
 
 
 def _identifier(name: str) -> str:

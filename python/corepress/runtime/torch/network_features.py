@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -16,6 +17,23 @@ _RANK5 = 0  # of both mappings
 _RGB, _BGR = 20, 30  # color spaces; the others are gray
 
 
+@dataclass(frozen=True)
+class Kind:
+    """Whether a feature is an image, and the shape of an array that has one."""
+
+    is_image: bool = False
+    shape: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, message: Any) -> Kind:
+        """Of a ``FeatureType``."""
+        kind = message.WhichOneof("Type")
+        return cls(kind == "imageType", tuple(message.multiArrayType.shape) if kind == "multiArrayType" else ())
+
+
+_ARRAY = Kind()
+
+
 class NetworkInputs:
     """Checks and prepares the inputs of a network.
 
@@ -26,7 +44,8 @@ class NetworkInputs:
     def __init__(self, network: Any, description: Any) -> None:
         self._exact_arrays = network.arrayInputShapeMapping != _RANK5
         self._rank4_images = network.imageInputShapeMapping != _RANK5
-        self._features = {feature.name: feature.type for feature in description.input}
+        self._kinds: dict[str, Kind] = {each.name: Kind.of(each.type) for each in description.input}
+        self._spaces = {feature.name: feature.type.imageType.colorSpace for feature in description.input}
         self._steps: dict[str, list[Callable[[Tensor], Tensor]]] = {}
         for step in network.preprocessing:
             name = self._preprocessed(step.featureName)
@@ -34,16 +53,15 @@ class NetworkInputs:
 
     def _preprocessed(self, name: str) -> str:
         """The input that a step is for; the only image if it names none."""
-        images: list[str] = [each for each, kind in self._features.items() if kind.WhichOneof("Type") == "imageType"]
+        images = [each for each, kind in self._kinds.items() if kind.is_image]
         if not name and len(images) == 1:
             return images[0]
-        if name not in self._features:
+        if name not in self._kinds:
             raise FormatError(f"preprocessing is for {name!r}, which is no input of the model")
         return name
 
     def _preprocessor(self, name: str, step: Any) -> Callable[[Tensor], Tensor]:
-        kind = self._features[name]
-        space = kind.imageType.colorSpace if kind.WhichOneof("Type") == "imageType" else _RGB
+        space = self._spaces[name] if self._kinds[name].is_image else _RGB
         if step.WhichOneof("preprocessor") == "meanImage":
             return _mean_subtraction(name, list(step.meanImage.meanImage))
         return _scaling(step.scaler, space)
@@ -51,7 +69,7 @@ class NetworkInputs:
     def environment(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The first values of a run."""
         found = {}
-        for name, kind in self._features.items():
+        for name, kind in self._kinds.items():
             if name not in inputs:
                 raise ValueError(f"input {name!r} is missing")
             value = inputs[name].to(torch.float32)
@@ -60,15 +78,15 @@ class NetworkInputs:
             found[name] = self._mapped(name, kind, value)
         return found
 
-    def _mapped(self, name: str, kind: Any, value: Tensor) -> Tensor:
-        if kind.WhichOneof("Type") == "imageType":
+    def _mapped(self, name: str, kind: Kind, value: Tensor) -> Tensor:
+        if kind.is_image:
             if value.dim() not in (3, 4):
                 raise ValueError(f"{name}: images have 3 or 4 axes, not {value.dim()} (shape {tuple(value.shape)})")
             value = value if value.dim() == 4 else value[None]
             return value if self._rank4_images else value[None]
         if self._exact_arrays:
             return value if value.dim() else value.reshape(1)
-        return _rank5(name, value, len(kind.multiArrayType.shape))
+        return _rank5(name, value, len(kind.shape))
 
 
 def _rank5(name: str, value: Tensor, declared_rank: int) -> Tensor:
@@ -135,8 +153,8 @@ class NetworkOutputs:
 
     def __init__(self, network: Any, description: Any) -> None:
         self._exact = network.arrayInputShapeMapping != _RANK5
-        self._features = {feature.name: feature.type for feature in description.output}
-        self.blobs = {name: name for name in self._features}
+        self._kinds = {feature.name: Kind.of(feature.type) for feature in description.output}
+        self.blobs = {name: name for name in self._kinds}
         self.class_labels: tuple[Any, ...] | None = None
         self.label_name = self.scores_name = ""
         kind = network.WhichOneof("ClassLabels")
@@ -157,19 +175,16 @@ class NetworkOutputs:
         found = {}
         for name, blob in self.blobs.items():
             if blob not in environment:
-                raise OperationError(
-                    f"no layer has computed the output {name!r}" + (f" ({blob})" if blob != name else "")
-                )
-            found[name] = self._mapped(self._features.get(name), environment[blob])
+                raise OperationError(f"no layer has computed {blob!r}, the output {name!r} of the model")
+            found[name] = self._mapped(self._kinds.get(name, _ARRAY), environment[blob])
         return found
 
-    def _mapped(self, kind: Any, value: Tensor) -> Tensor:
-        type_name = kind.WhichOneof("Type") if kind is not None else None
-        if type_name == "imageType":
+    def _mapped(self, kind: Kind, value: Tensor) -> Tensor:
+        if kind.is_image:
             return value.reshape(value.shape[-4:]) if value.dim() == 5 and value.shape[0] == 1 else value
-        declared = kind.multiArrayType.shape if type_name == "multiArrayType" else ()
+        declared = kind.shape
         if declared and len(declared) != value.dim() and prod(declared) == value.numel():
-            return value.reshape(tuple(declared))
+            return value.reshape(declared)
         if self._exact or value.dim() != 5 or value.shape[:2] != (1, 1):
             return value
         if value.shape[3:] == (1, 1) and len(declared) != 3:

@@ -51,12 +51,13 @@ def _by_channel(x: Tensor, weight: Tensor) -> Tensor:
     return weight.reshape(-1, 1, 1)
 
 
-def _prelu(x: Tensor, *, alpha: Tensor) -> Tensor:
-    return torch.where(x >= 0, x, _by_channel(x, alpha) * x)
+def _prelu(x: Tensor, *, PReLU_alpha: Tensor) -> Tensor:
+    return torch.where(x >= 0, x, _by_channel(x, PReLU_alpha) * x)
 
 
-def _parametric_softplus(x: Tensor, *, alpha: Tensor, beta: Tensor) -> Tensor:
-    return _by_channel(x, alpha) * functional.softplus(_by_channel(x, beta) * x)
+def _parametric_softplus(x: Tensor, *, parametricSoftplus_alpha: Tensor, parametricSoftplus_beta: Tensor) -> Tensor:
+    scaled = _by_channel(x, parametricSoftplus_beta) * x
+    return _by_channel(x, parametricSoftplus_alpha) * functional.softplus(scaled)
 
 
 @layer("clampedReLU")

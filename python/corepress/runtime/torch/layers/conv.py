@@ -38,13 +38,16 @@ def padding_of(params: Any, kind: str | None) -> dict[str, Any]:
 def convolution(given: Given) -> Run:
     """Of the last two axes; the weights may be the second input."""
     params = given.params
-    strides, dilations = pair(params.stride, 1), pair(params.dilationFactor, 1)
-    options = {"strides": strides, "groups": int(params.nGroups) or 1}
+    options = {
+        "strides": pair(params.stride, 1),
+        "dilations": pair(params.dilationFactor, 1),
+        "groups": int(params.nGroups) or 1,
+    }
     padding = padding_of(params, params.WhichOneof("ConvolutionPaddingType"))
     if params.isDeconvolution:
         return _deconvolution(given, [int(size) for size in params.outputShape], padding, options)
     compute = operation("conv")
-    options |= {"dilations": dilations, **padding}
+    options |= padding
     if given.inputs == 2:
         return lambda x, weights, *, bias=None: batched(lambda each: compute(each, weights, bias, **options), x)
     return lambda x, *, weights, bias=None: batched(lambda each: compute(each, weights, bias, **options), x)
@@ -57,13 +60,14 @@ def convolution3d(given: Given) -> Run:
     axes = ("Depth", "Height", "Width")
     options = {
         "strides": [getattr(params, f"stride{axis}") or 1 for axis in axes],
+        "dilations": [getattr(params, f"dilation{axis}") or 1 for axis in axes],
         "groups": params.nGroups or 1,
     }
     padding = padding_3d(params)
     if params.isDeconvolution:
         return _deconvolution(given, [int(size) for size in params.outputShape], padding, options)
     compute = operation("conv")
-    options |= {"dilations": [getattr(params, f"dilation{axis}") or 1 for axis in axes], **padding}
+    options |= padding
     return lambda x, *, weights, bias=None: compute(x, weights, bias, **options)
 
 
@@ -76,7 +80,7 @@ def padding_3d(params: Any) -> dict[str, Any]:
 
 
 def _deconvolution(given: Given, output_size: list[int], padding: dict[str, Any], options: dict[str, Any]) -> Run:
-    """A transposed convolution, without dilations; of its padding and the size of its output, the size counts."""
+    """A transposed convolution; the size of its output, if given, decides how much is cropped at the end."""
     compute, outputs = operation("conv_transpose"), int(given.params.outputChannels)
     trailing = 3 if given.layer_type == "convolution" else 4
     top_left_heavy = padding["pad_type"] == "same_lower"
@@ -89,7 +93,7 @@ def _deconvolution(given: Given, output_size: list[int], padding: dict[str, Any]
             if output_size:
                 chosen = {**padding, "output_shape": [each.shape[0], outputs, *output_size]}
             elif top_left_heavy:
-                chosen = _cropping(weights.shape[2:], options["strides"]) or padding
+                chosen = _cropping(weights.shape[2:], options) or padding
             result: Tensor = compute(each, weights, bias, **options, **chosen)
             return result
 
@@ -98,9 +102,10 @@ def _deconvolution(given: Given, output_size: list[int], padding: dict[str, Any]
     return run
 
 
-def _cropping(kernel: Sequence[int], strides: Sequence[int]) -> dict[str, Any] | None:
+def _cropping(kernel: Sequence[int], options: dict[str, Any]) -> dict[str, Any] | None:
     """The padding of a transposed convolution that crops more at the start; None if there is nothing to crop."""
-    excess = [size - stride for size, stride in zip(kernel, strides, strict=True)]
+    axes = zip(kernel, options["dilations"], options["strides"], strict=True)
+    excess = [(size - 1) * dilation + 1 - stride for size, dilation, stride in axes]
     if min(excess) < 0:
         return None
     return {"pad_type": "custom", "pad": [part for size in excess for part in (size - size // 2, size // 2)]}

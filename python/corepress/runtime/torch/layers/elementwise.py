@@ -78,16 +78,17 @@ def clip(given: Given) -> Run:
 
 @layer("unary")
 def unary(given: Given) -> Run:
-    """One of eight functions, after scaling and shifting."""
+    """One of eight functions, after scaling and shifting. The logarithm adds an epsilon only if one is given."""
     params = given.params
-    alpha, epsilon = params.alpha, params.epsilon or _EPSILON
+    alpha, given_epsilon = params.alpha, params.epsilon
+    epsilon = given_epsilon or _EPSILON
     functions: tuple[Callable[[Tensor], Tensor], ...] = (
         torch.sqrt,
         lambda x: torch.rsqrt(x + epsilon),
         lambda x: torch.reciprocal(x + epsilon),
         lambda x: torch.pow(x, alpha),
         torch.exp,
-        torch.log,
+        lambda x: torch.log(x + given_epsilon),
         torch.abs,
         lambda x: torch.clamp(x, min=alpha),
     )

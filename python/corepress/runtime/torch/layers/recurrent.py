@@ -19,6 +19,11 @@ from .registry import Given, Run, layer
 Function: TypeAlias = Callable[[Tensor], Tensor]
 
 _CLIP = 50.0  # of what activations take, and of the cell unless it says otherwise
+_FIXED: dict[str, Function] = {
+    "linear": lambda x: x,
+    "scaledTanh": torch.tanh,
+    "sigmoidHard": lambda x: (0.2 * x + 0.5).clamp(0, 1),
+}
 _GRU_GATES = ("updateGate", "resetGate", "outputGate")
 _LSTM_GATES = ("inputGate", "forgetGate", "blockInput", "outputGate")
 
@@ -27,10 +32,19 @@ def _clipped(x: Tensor) -> Tensor:
     return x.clamp(-_CLIP, _CLIP)
 
 
+def _activation(message: Any) -> Function:
+    """An activation. Those whose parameters are left out have fixed ones here."""
+    kind = message.WhichOneof("NonlinearityType")
+    values: Any = getattr(message, kind or "", None)
+    if kind in _FIXED and values.alpha == 0 and values.beta == 0:
+        return _FIXED[kind]
+    return function_of(message)
+
+
 def _activations(messages: Any, count: int) -> list[Function]:
     if len(messages) != count:
         raise ValueError(f"it must have {count} activations, not {len(messages)}")
-    return [function_of(message) for message in messages]
+    return [_activation(message) for message in messages]
 
 
 def _vectors(x: Tensor) -> Tensor:
@@ -65,7 +79,7 @@ def _joined(weights: Mapping[str, Tensor], names: Sequence[str], suffix: str) ->
 def simple_recurrent(given: Given) -> Run:
     """``y = f(W x + R y + b)``."""
     params = given.params
-    activation = function_of(params.activation)
+    activation = _activation(params.activation)
     size, whole, backwards = int(params.outputVectorSize), params.sequenceOutput, params.reverseInput
 
     def run(
@@ -120,10 +134,16 @@ def gru(given: Given) -> Run:
     return run
 
 
-def _lstm(params: Any, size: int, activations: Sequence[Function]) -> Callable[..., Any]:
+def _is_usual(messages: Any) -> bool:
+    """Whether the activations of an LSTM are those that PyTorch's own has."""
+    return [message.WhichOneof("NonlinearityType") for message in messages] == ["sigmoid", "tanh", "tanh"]
+
+
+def _lstm(params: Any, size: int, messages: Any) -> Callable[..., Any]:
     """A function that runs one direction and returns its outputs and last states."""
-    gate, block, output = activations
+    gate, block, output = _activations(messages, 3)
     limit = params.cellClipThreshold or _CLIP
+    is_usual = _is_usual(messages) and not params.coupledInputAndForgetGate and not params.hasPeepholeVectors
     forget_bias, coupled = float(params.forgetBias), params.coupledInputAndForgetGate
 
     def run(
@@ -133,7 +153,11 @@ def _lstm(params: Any, size: int, activations: Sequence[Function]) -> Callable[.
         recursion = _joined(weights, _LSTM_GATES, "RecursionMatrix")
         if matrix is None or recursion is None:
             raise ValueError("weights of its gates are missing")
-        inputs = functional.linear(sequence, matrix, _joined(weights, _LSTM_GATES, "BiasVector"))
+        bias = _joined(weights, _LSTM_GATES, "BiasVector")
+        # A cell grows by 1 at most in a step.
+        if is_usual and c is None and 0 < len(sequence) <= limit:
+            return _lstm_of_pytorch(sequence, h, (matrix, recursion, bias), forget_bias, backwards)
+        inputs = functional.linear(sequence, matrix, bias)
         peephole_i, peephole_f, peephole_o = (
             weights.get(f"{name}PeepholeVector", 0.0) for name in ("inputGate", "forgetGate", "outputGate")
         )
@@ -151,6 +175,25 @@ def _lstm(params: Any, size: int, activations: Sequence[Function]) -> Callable[.
     return run
 
 
+def _lstm_of_pytorch(
+    sequence: Tensor,
+    h: Tensor | None,
+    weights: tuple[Tensor, Tensor, Tensor | None],
+    forget_bias: float,
+    backwards: bool,
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """All steps in one kernel, which differs only where gates are saturated."""
+    matrix, recursion, bias = weights
+    size = recursion.shape[1]
+    more = torch.zeros_like(matrix[:, 0])
+    more[size : 2 * size] = forget_bias
+    state = _state(h, sequence, size)[None].contiguous()
+    parameters = [matrix, recursion, torch.zeros_like(more) if bias is None else bias, more]
+    x = sequence.flip(0) if backwards else sequence
+    y, state, cell = torch.lstm(x, (state, torch.zeros_like(state)), parameters, True, 1, 0.0, False, False, False)
+    return list(y.unbind(0)), state[0], cell[0]
+
+
 def _of_direction(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
@@ -159,7 +202,7 @@ def _of_direction(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tenso
 def lstm(given: Given) -> Run:
     """Long short-term memory, in one direction."""
     params = given.params
-    compute = _lstm(params.params, int(params.outputVectorSize), _activations(params.activations, 3))
+    compute = _lstm(params.params, int(params.outputVectorSize), params.activations)
     whole, backwards = params.params.sequenceOutput, params.reverseInput
 
     def run(x: Tensor, h: Tensor | None = None, c: Tensor | None = None, **weights: Tensor) -> Any:
@@ -174,8 +217,8 @@ def bidirectional_lstm(given: Given) -> Run:
     """Long short-term memory, in both directions."""
     params = given.params
     size, whole = int(params.outputVectorSize), params.params.sequenceOutput
-    forwards = _lstm(params.params, size, _activations(params.activationsForwardLSTM, 3))
-    backwards = _lstm(params.params, size, _activations(params.activationsBackwardLSTM, 3))
+    forwards = _lstm(params.params, size, params.activationsForwardLSTM)
+    backwards = _lstm(params.params, size, params.activationsBackwardLSTM)
 
     def run(
         x: Tensor,

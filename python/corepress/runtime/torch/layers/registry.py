@@ -44,6 +44,8 @@ class Given:
     weights: frozenset[str] = frozenset()
 
 
+CONTROL = ("branch", "loop", "loopBreak", "loopContinue")
+"""Layers that decide which others are run: the network itself runs them."""
 _BUILDERS: dict[str, Builder] = {}
 
 
@@ -65,8 +67,8 @@ def builder_of(layer_type: str) -> Builder | None:
 
 
 def layer_types() -> tuple[str, ...]:
-    """All types of layers with a builder, in alphabetic order."""
-    return tuple(sorted(_BUILDERS))
+    """All types of layers that can be run, in alphabetic order."""
+    return tuple(sorted((*_BUILDERS, *CONTROL)))
 
 
 def operation(name: str, version: int = IOS15) -> Run:

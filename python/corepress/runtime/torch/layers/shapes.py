@@ -21,9 +21,12 @@ def require_rank(x: Tensor, least: int) -> None:
 
 def batched(compute: Callable[[Tensor], Tensor], x: Tensor, trailing: int = 3) -> Tensor:
     """Compute with all axes before the last `trailing` ones as one batch."""
-    require_rank(x, trailing)
-    if x.dim() == trailing + 1:
+    rank = x.dim()
+    if rank == trailing + 1:
         return compute(x)
+    if rank == trailing + 2 and x.shape[0] == 1:
+        return compute(x.squeeze(0)).unsqueeze(0)
+    require_rank(x, trailing)
     leading = x.shape[:-trailing]
     result = compute(x.reshape(prod(leading), *x.shape[-trailing:]))
     return result.reshape(*leading, *result.shape[1:])

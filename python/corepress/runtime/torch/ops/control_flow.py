@@ -31,7 +31,7 @@ def make_list(
     elem_shape: Sequence[int | str] = (),
     dtype: str = "fp32",
 ) -> list[Tensor]:
-    """A list of zeros. A name in the shape of its elements stands for a size that only the elements tell."""
+    """A list of zeros. A name in the shape of its elements is a size that only the elements have."""
     sizes = limited(0 if isinstance(size, str) else size for size in elem_shape)
     if dtype not in _CARRIERS:
         raise ValueError(f"dtype is bool, fp16, fp32 or int32, {dtype}")

@@ -82,7 +82,7 @@ def squeeze(x: Tensor, *, axes: list[int] | None = None) -> Tensor:
 
 @implements("reshape", exact=True)
 def reshape(x: Tensor, *, shape: list[int]) -> Tensor:
-    """x in another shape: one size may be -1, and 0 stands for the size of x at the same place, counted from the end.
+    """x in another shape: one size may be -1, and 0 is the size of x at the same place, counted from the end.
 
     Before iOS 17 there are zeros only in shapes of as many axes as x has. Where x has no axis at a place, 0 means 1.
     """

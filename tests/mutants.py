@@ -1,0 +1,183 @@
+"""Make mutants of a source file, one small change each, and see whether the tests of its topic notice.
+
+python tests/mutants.py python/corepress/coreml/sizes.py [--most 40] [--seed 0] [--tests tests/coreml/test_sizes.py]
+python tests/mutants.py csrc/algo/affine/scale.cpp --build "pip install --no-build-isolation -e ." --tests tests/native
+
+The file is changed in place, and restored at the end; it must not have uncommitted changes. Without --tests, the tests
+that mention the file's module or the folder of its topic run. A mutant that lives is a missing test, a line that is
+not needed, or one whose absence changes nothing that matters; look at each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import random
+import re
+import shlex
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+TOPICS = {
+    "python/corepress/coreml": "tests/coreml",
+    "python/corepress/neural_network": "tests/neural_network",
+    "python/corepress/optimize": "tests/dropins",
+    "python/corepress/acceleration": "tests/dropins",
+    "python/corepress/cli": "tests/cli",
+    "python/corepress/demo": "tests/cli",
+    "python/corepress/benchmark": "tests/bench",
+    "python/corepress/system": "tests/system",
+    "python/corepress": "tests/kernels",
+    "csrc": "tests/kernels",
+}
+COMPARISONS = {
+    ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
+    ast.In: "not in", ast.Is: "is not", ast.IsNot: "is",
+}  # fmt: skip
+OPERATORS = {ast.Add: "-", ast.Sub: "+", ast.Mult: "//", ast.FloorDiv: "*", ast.Div: "*", ast.Mod: "//"}
+TOKENS = {" < ": " <= ", " <= ": " < ", " > ": " >= ", " >= ": " > ", " == ": " != ", " != ": " == ",
+          " && ": " || ", " || ": " && ", " + ": " - ", " - ": " + ", "true": "false", "false": "true"}  # fmt: skip
+
+
+class Mutant(NamedTuple):
+    """A change of a source: what replaces the bytes from `begin` to `end`."""
+
+    begin: int
+    end: int
+    text: str
+
+
+def mutants_of(path: Path, source: bytes) -> list[Mutant]:
+    """All mutants of a file."""
+    return list(_of_python(source) if path.suffix == ".py" else _of_cpp(source))
+
+
+def _of_python(source: bytes) -> Iterator[Mutant]:
+    starts = [0]
+    for line in source.split(b"\n"):
+        starts.append(starts[-1] + len(line) + 1)
+
+    def place(node: ast.expr | ast.stmt) -> tuple[int, int]:
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        return starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
+
+    def between(left: ast.expr, right: ast.expr, text: str) -> Iterator[Mutant]:
+        """Replace the operator between two expressions, unless parentheses are there too."""
+        begin, end = place(left)[1], place(right)[0]
+        if b"(" not in source[begin:end] and b")" not in source[begin:end]:
+            yield Mutant(begin, end, f" {text} ")
+
+    annotations = {id(each) for node in ast.walk(ast.parse(source)) for each in _annotations(node)}
+    pending: list[ast.AST] = [ast.parse(source)]
+    while pending:
+        node = pending.pop()
+        pending += [each for each in ast.iter_child_nodes(node) if id(each) not in annotations]
+        match node:
+            case ast.Compare(left=left, ops=[operator], comparators=[right]) if type(operator) in COMPARISONS:
+                yield from between(left, right, COMPARISONS[type(operator)])
+            case ast.BinOp(left=left, op=operator, right=right) if type(operator) in OPERATORS:
+                yield from between(left, right, OPERATORS[type(operator)])
+            case ast.BoolOp(op=operator, values=[left, *_, right]) if len(node.values) == 2:
+                yield from between(left, right, "or" if isinstance(operator, ast.And) else "and")
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                yield Mutant(place(node)[0], place(operand)[0], "")
+            case ast.Constant(value=bool(value)):
+                yield Mutant(*place(node), repr(not value))
+            case ast.Constant(value=int(value)):
+                yield Mutant(*place(node), repr(value + 1))
+            case ast.If(test=test) | ast.IfExp(test=test):
+                yield Mutant(*place(test), "True")
+                yield Mutant(*place(test), "False")
+            case ast.Expr(value=ast.Call()) | ast.Raise():
+                yield Mutant(*place(node), "pass")
+
+
+def _annotations(node: ast.AST) -> Iterator[ast.expr]:
+    """The type hints of a node, which no test can notice."""
+    if isinstance(node, ast.FunctionDef) and node.returns is not None:
+        yield node.returns
+    if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None:
+        yield node.annotation
+
+
+def _of_cpp(source: bytes) -> Iterator[Mutant]:
+    code = re.sub(
+        rb'//[^\n]*|/\*.*?\*/|"[^"\n]*"|#[^\n]*', lambda found: b"\0" * len(found.group()), source, flags=re.S
+    )
+    for token, text in TOKENS.items():
+        for found in re.finditer(re.escape(token.encode()), code):
+            yield Mutant(*found.span(), text)
+    for found in re.finditer(rb"(?<=[ (\[])\d+(?=[;,)\] ])", code):
+        yield Mutant(*found.span(), str(int(found.group()) + 1))
+    for found in re.finditer(rb"if \(([^{};]*?)\) ?[{\n]", code):
+        yield Mutant(*found.span(1), "true")
+        yield Mutant(*found.span(1), "false")
+
+
+def topic_tests(path: Path) -> list[str]:
+    """The tests of a file's topic: of its folder, those that mention its module; all if none do."""
+    name = path.relative_to(ROOT).as_posix()
+    folder = ROOT / next(tests for start, tests in TOPICS.items() if name.startswith(start))
+    mentions = re.compile(rf"\b{re.escape(path.stem)}\b")
+    found = [
+        str(each) for each in sorted(folder.glob("test_*.py")) if mentions.search(each.read_text(encoding="utf-8"))
+    ]
+    return found or [str(folder)]
+
+
+def run(command: list[str], seconds: float) -> bool:
+    """Whether a command ends well in time."""
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=seconds, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--tests", nargs="+", help="what pytest is given")
+    parser.add_argument("--most", type=int, default=40, help="mutants to try; a random choice if there are more")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lines", help="only mutants of these lines, such as 20-80")
+    parser.add_argument("--build", help="command that builds what the tests run, for C++")
+    parser.add_argument("--seconds", type=float, default=900, help="what takes longer counts as noticed")
+    options = parser.parse_args()
+    path = options.file.resolve()
+    source = path.read_bytes()
+    if path.is_relative_to(ROOT) and not run(["git", "diff", "--quiet", "HEAD", "--", str(path)], options.seconds):
+        parser.error(f"{options.file} has uncommitted changes, which could be lost")
+    first, last = map(int, options.lines.split("-")) if options.lines else (1, sys.maxsize)
+    made = [each for each in mutants_of(path, source) if first <= source.count(b"\n", 0, each.begin) + 1 <= last]
+    made = sorted(random.Random(options.seed).sample(made, min(options.most, len(made))))
+    chosen = options.tests or topic_tests(path)
+    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--numprocesses=0", *chosen]
+    print("tests:", *chosen, flush=True)
+    if not run(pytest, options.seconds):
+        parser.error("the tests fail, or take too long, without any change")
+    counts: Counter[str] = Counter()
+    try:
+        for mutant in made:
+            path.write_bytes(source[: mutant.begin] + mutant.text.encode() + source[mutant.end :])
+            built = options.build is None or run(shlex.split(options.build), options.seconds)
+            result = "not built" if not built else "survived" if run(pytest, options.seconds) else "killed"
+            counts[result] += 1
+            line = source.count(b"\n", 0, mutant.begin) + 1
+            old = source[mutant.begin : mutant.end].decode()
+            print(f"{result:9} {options.file}:{line}: {old.strip()!r} -> {mutant.text.strip()!r}", flush=True)
+    finally:
+        path.write_bytes(source)
+    print(
+        f"\nmade {len(made)}, killed {counts['killed']}, not built {counts['not built']}, survived {counts['survived']}"
+    )
+    return 1 if counts["survived"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
