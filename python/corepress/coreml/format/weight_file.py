@@ -216,7 +216,7 @@ class WeightFileReader:
             return memory.view(dtype)
         view, place = memory.data, record.data_offset
         while view:
-            _core.check_stop()
+            check_stop()
             count = os.preadv(self._descriptor, [view[:_COPY_CHUNK]], place)
             if not count:
                 raise changed_error(self.path, "became shorter while it was read")
