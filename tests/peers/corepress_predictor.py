@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from corepress import runtime
-from corepress.coreml.format.package import Package
-from corepress.coreml.format.schema import read_model
 
 MANIFEST = {
     "fileFormatVersion": "1.0.0",
@@ -23,13 +21,7 @@ MANIFEST = {
 def load(path_or_spec, weights_dir=None, function_name=None):
     """A model to predict with."""
     with tempfile.TemporaryDirectory() as place:
-        path = as_file(path_or_spec, weights_dir, Path(place))
-        return Predictor(path, function_name) if holds_program(path) else runtime.load(path, function_name)
-
-
-def holds_program(path):
-    """Whether the model is an ML program; all others are run as users run them."""
-    return read_model(Package.open(path).model_path if path.is_dir() else path).WhichOneof("Type") == "mlProgram"
+        return Predictor(runtime.load(as_file(path_or_spec, weights_dir, Path(place)), function_name))
 
 
 def as_file(path_or_spec, weights_dir, place):
@@ -50,43 +42,29 @@ def as_file(path_or_spec, weights_dir, place):
 
 
 class Predictor:
-    """A program by PyTorch, with the outputs that `MLModel.predict` gives."""
+    """A model as users run it, with errors in Core ML's words, which some tests look for."""
 
-    def __init__(self, path, function_name):
-        import coremltools
-
-        from corepress.runtime.torch.backend import load_program
-
-        package = Package.open(path)
-        model = read_model(package.model_path)
-        if model.WhichOneof("Type") != "mlProgram":
-            raise NotImplementedError(model.WhichOneof("Type"))
-        description = coremltools.utils.load_spec(str(path)).description
-        self.inputs = {feature.name: feature for feature in description.input}
-        self.outputs = [feature.name for feature in description.output]
-        self.model = load_program(package, model, function_name or "main")
+    def __init__(self, model):
+        self.model = model
 
     def predict(self, inputs, state=None):
         try:
-            results = self.model.predict({name: as_array(value) for name, value in inputs.items()}, state)
-        except (ValueError, RuntimeError) as error:  # tests of indices out of range expect the words of Core ML
-            raise RuntimeError(f"Unable to compute the prediction using ML Program: {error}") from error
-        return {name: as_result(value) for name, value in results.items()}
+            return self.model.predict(inputs, state)
+        except ValueError as error:
+            raise RuntimeError(next(in_their_words(self.model, inputs), str(error))) from error
 
     def make_state(self):
         return self.model.make_state()
 
 
-def as_array(value):
-    if hasattr(value, "mode"):
-        array = np.asarray(value, dtype=np.float32)
-        array = array[None, None] if array.ndim == 2 else array.transpose(2, 0, 1)[None, :3]
-        return array
-    return np.asarray(value)
-
-
-def as_result(value):
-    if isinstance(value, np.ndarray):
-        value = value.reshape(1) if value.ndim == 0 else value
-        return value.astype(np.float32) if value.dtype in (np.float16, np.bool_) else value
-    return value
+def in_their_words(model, inputs):
+    """What Core ML says of arrays whose shapes the model does not take."""
+    for each in model.inputs:
+        shape = np.shape(inputs.get(each.name))
+        if each.kind != "array" or each.accepts(shape):
+            continue
+        if each.shapes:
+            yield f"MultiArray Shape ({' x '.join(map(str, shape))}) was not in enumerated set of allowed shapes"
+        for axis, (size, (low, high)) in enumerate(zip(shape, each.ranges, strict=False)):
+            if size < low or (high is not None and size > high):
+                yield f"Size ({size}) of dimension ({axis}) is not in allowed range ({low}..{high})"

@@ -237,6 +237,7 @@ def mac(monkeypatch, image_module):
             self.seen.append((inputs, options))
             value = next(iter(inputs.values()))
             if hasattr(value, "convert"):
+                assert value.mode == "RGB"
                 return {"inverse": value.convert("RGBA")}
             return {"y": value + 1}
 

@@ -68,6 +68,8 @@ def predict(
       corepress predict Classifier.mlpackage --input image=photo.png
       corepress predict Encoder.mlpackage --input tokens=tokens.npy --output out.npz --time
     """
+    from ..extras import installed
+    from ..extras import load as import_torch
     from ..runtime.model import describe, load
 
     require_outputs()
@@ -75,6 +77,8 @@ def predict(
     description = describe(source, loading["function_name"])
     inputs = dict(_parsed(description, given))
     _require_inputs(description, inputs)
+    if timed and installed("torch"):
+        import_torch("load", "torch")  # so that the time is that of the model
     started = time.perf_counter()
     model = load(source, **loading)
     seconds = {"load": time.perf_counter() - started}

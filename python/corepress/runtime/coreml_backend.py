@@ -51,14 +51,12 @@ class CoreMLBackend:
         for each in self._description.inputs:
             if each.kind == "image":
                 assert each.color is not None
-                given[each.name] = image_from_planes(each.color, np.asarray(inputs[each.name])[0])
+                given[each.name] = _opaque(image_from_planes(each.color, np.asarray(inputs[each.name])[0]))
         outputs = dict(self._model.predict(given) if state is None else self._model.predict(given, state=state))
         for each in self._description.outputs:
             if each.kind == "image" and each.name in outputs:
                 assert each.color is not None
-                image = outputs[each.name]
-                opaque = image.convert("RGB") if image.mode == "RGBA" else image
-                outputs[each.name] = planes_of_image(f"output {each.name!r}", each.color, opaque)
+                outputs[each.name] = planes_of_image(f"output {each.name!r}", each.color, _opaque(outputs[each.name]))
         return outputs
 
     def values(self, inputs: Mapping[str, Any], state: State | None) -> Iterator[tuple[str, Any]]:
@@ -69,3 +67,8 @@ class CoreMLBackend:
         """A fresh state."""
         state: State | None = self._model.make_state() if self._description.states else None
         return state
+
+
+def _opaque(image: Any) -> Any:
+    """An image as coremltools takes it: it returns colours with opacity, and takes them without."""
+    return image.convert("RGB") if image.mode == "RGBA" else image
