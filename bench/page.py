@@ -1,4 +1,4 @@
-"""Puts the tables of docs/benchmarks.md and of the README in their places, out of the results kept beside this script.
+"""Puts the tables of some pages and of the README in their places, out of the results kept beside this script.
 
     python bench/page.py [--check]
 
@@ -20,7 +20,11 @@ from corepress.reporting.wording import format_bytes, format_count, format_decib
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-PAGES = HERE.parent / "docs" / "benchmarks.md", HERE.parent / "README.md"
+PAGES = (
+    HERE.parent / "docs" / "benchmarks.md",
+    HERE.parent / "docs" / "guides" / "checking.md",
+    HERE.parent / "README.md",
+)
 _PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -196,6 +200,21 @@ def trained(results: Path) -> str:
     return table(("", "coremltools", "corepress"), rows)
 
 
+def behaviour(results: Path) -> str:
+    """What compressed versions of a pitch tracker still do."""
+    rows = [
+        (
+            each["name"],
+            format_bytes(each["bytes"]),
+            "" if each["snr_db"] is None else format_decibels(each["snr_db"]),
+            f"{each['in_tune']:.1f} %",
+            f"{each['median_cents']:.1f}",
+        )
+        for each in read(results / "behaviour.json")["results"]
+    ]
+    return table(("weights", "package", "SNR of the output", "in tune", "median error, cents"), rows)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "machine": machine,
     "busy": busy,
@@ -206,6 +225,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "package": package,
     "arrays": arrays,
     "trained": trained,
+    "behaviour": behaviour,
 }
 
 

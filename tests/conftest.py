@@ -42,13 +42,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return 0 if named and all(named) else None
 
 
-class SkipWithoutCoremltools(MetaPathFinder):
-    """Skips the test, the fixture or the file that imports coremltools, which is not offered for every platform."""
+class SkipWithout(MetaPathFinder):
+    """Skips the test, the fixture or the file that imports a package that is not offered for every platform."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
 
     def find_spec(self, name: str, path: object, target: object = None) -> None:
-        if name == "coremltools":
-            pytest.skip("coremltools is not installed", allow_module_level=True)
+        if name == self.package:
+            pytest.skip(f"{name} is not installed", allow_module_level=True)
 
 
-if find_spec("coremltools") is None:
-    sys.meta_path.append(SkipWithoutCoremltools())
+sys.meta_path += [SkipWithout(package) for package in ("coremltools", "torch") if find_spec(package) is None]

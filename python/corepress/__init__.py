@@ -1,7 +1,8 @@
 """Native-accelerated compression of Core ML weights.
 
 Arrays: `palettize`, `quantize`, `prune`, `error`, and the building blocks in `corepress.kernels`.
-Models: ``from corepress import coreml``, and `Config` for which weights get which steps.
+Models: ``from corepress import coreml``, and `Config` for which weights get which steps; ``from corepress import
+runtime`` runs them.
 In place of coremltools: `corepress.optimize.coreml`; inside coremltools: `accelerate`.
 """
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         TooFewZerosError,
         TooManyValuesError,
         UnsuitableWeightError,
+        UnsupportedOperationError,
     )
     from .native import get_cmake_dir, get_include, get_library
     from .tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor, Support
@@ -46,6 +48,7 @@ __all__ = [
     "TooFewZerosError",
     "TooManyValuesError",
     "UnsuitableWeightError",
+    "UnsupportedOperationError",
     "__version__",
     "accelerate",
     "error",
@@ -68,7 +71,7 @@ _MODULES = {
     "compression": "palettize prune quantize",
     "config": "Config",
     "errors": "FormatError IndivisibleError MissingExtraError NonFiniteError SourceChangedError TooFewZerosError "
-    "TooManyValuesError UnsuitableWeightError",
+    "TooManyValuesError UnsuitableWeightError UnsupportedOperationError",
     "compression.metrics": "Error error",
     "native": "get_cmake_dir get_include get_library",
     "tensors": "CompressedTensor PalettizedTensor QuantizedTensor SparseTensor Support",

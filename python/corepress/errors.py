@@ -81,3 +81,10 @@ class Skip(Exception):
     def __init__(self, reason: str, *, expected: bool = False) -> None:
         super().__init__(reason)
         self.expected = expected
+
+
+class UnsupportedOperationError(NotImplementedError):
+    """A model contains an operation or a layer that cannot be run here.
+
+    Raised when the model is loaded. The message names the operation, its version, and where it is in the model.
+    """

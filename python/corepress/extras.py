@@ -23,7 +23,8 @@ class Extra:
 
 EXTRAS = {
     "coremltools": Extra("coremltools", "coremltools"),
-    "PIL": Extra("pillow", "coremltools"),
+    "PIL": Extra("pillow", "torch"),
+    "torch": Extra("torch", "torch"),
     "matplotlib": Extra("matplotlib", "plot"),
 }
 
@@ -44,6 +45,8 @@ def missing(module: str) -> str:
             f"{extra.package} is not installed, and is not available for Python {version} on {platform.system()} "
             f"{platform.machine()}; use Python 3.10 to 3.13 on macOS or on Linux x86-64"
         )
+    if module == "torch" and not _has_torch_wheel():
+        return f"{extra.package} is not installed, and is not available for macOS on {platform.machine()}"
     return f"{extra.package} is not installed; pip install 'corepress[{extra.name}]'"
 
 
@@ -74,7 +77,12 @@ def load(function: str, module: str) -> ModuleType:
         return importlib.import_module(module)
 
 
+def _has_torch_wheel() -> bool:
+    """Whether the marker of torch in ``pyproject.toml`` applies to this machine."""
+    return sys.platform != "darwin" or platform.machine() == "arm64"
+
+
 def _has_coremltools_wheel() -> bool:
-    """Whether the markers in ``pyproject.toml`` apply to this machine."""
+    """Whether the markers of coremltools in ``pyproject.toml`` apply to this machine."""
     known_system = sys.platform == "darwin" or (sys.platform == "linux" and platform.machine() == "x86_64")
     return sys.version_info < (3, 14) and known_system

@@ -7,7 +7,6 @@ import struct
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
 CONFIG = """
@@ -181,22 +180,6 @@ def test_compare_tells_how_far(shell, unet, compressed):
     values = json.loads(shell("compare", unet, compressed, "--json").out)
     assert values["note"] is None
     assert len(values["weights"]) > 200
-
-
-def test_compare_takes_inputs_from_a_file(shell, unet, compressed, tmp_path, monkeypatch):
-    from corepress import coreml
-
-    seen = []
-    real = coreml.compare
-    monkeypatch.setattr(coreml, "compare", lambda *paths, **options: seen.append(options) or real(*paths))
-    np.savez(tmp_path / "inputs.npz", sample=np.ones((2, 3), np.float32))
-    assert shell("compare", unet, compressed, "--predict", "--inputs", tmp_path / "inputs.npz").status == 0
-    assert seen[0]["predictions"] is True
-    assert np.array_equal(seen[0]["inputs"]["sample"], np.ones((2, 3), np.float32))
-    (tmp_path / "inputs.npz").write_bytes(b"not an archive")
-    outcome = shell("compare", unet, compressed, "--inputs", tmp_path / "inputs.npz")
-    assert outcome.status == 2
-    assert "not an .npz file of arrays" in outcome.err
 
 
 @pytest.mark.parametrize(

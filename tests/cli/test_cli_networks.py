@@ -143,7 +143,7 @@ _WRONG = {
     "palettize": ("palettize {net} -o o --nbits 6", "corepress quantize {net} --nbits 6 --mode kmeans_lut"),
     "prune": ("prune {net} -o o --threshold 0", "no sparse form; use 'corepress quantize {net} --nbits 8'"),
     "compress": ("compress {net} -o o --config [{{}}]", "use 'corepress quantize {net} --nbits 8'"),
-    "predict": ("compare {net} {net} --predict", "--predict of .mlmodel files needs --inputs"),
+    "function": ("compare {net} {net} --function-name f", "--function-name is for ML programs"),
     "fp16 of a package": ("fp16 {folder} -o o.mlmodel", "holds no neural network, and fp16 is only for these"),
     "nbits of a package": ("quantize {folder} -o o.mlpackage --nbits 8", "--nbits is for .mlmodel files; a package"),
     "layers of a package": ("quantize {folder} -o o.mlpackage --name a", "--name is for .mlmodel files; a package"),

@@ -221,14 +221,6 @@ def test_few_bits_of_networks_are_advised_a_palette(shell, network, tmp_path, op
     assert "loses less" not in eight.out
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="predictions are made there")
-def test_predictions_that_cannot_be_made_are_a_failure(shell, unet, palettized):
-    outcome = shell("compare", unet, palettized, "--predict")
-    assert outcome.status == 1
-    assert "predictions need macOS" in outcome.out
-    assert shell("compare", unet, palettized).status == 0
-
-
 # Signals and pictures
 
 

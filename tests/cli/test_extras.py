@@ -78,9 +78,6 @@ def test_measuring_coremltools_needs_it(shell, monkeypatch, offered):
         ("corepress.optimize.coreml", "from corepress.optimize.coreml import palettize_weights"),
         ("accelerate", "corepress.accelerate.install()"),
         ("accelerate", "with corepress.accelerate(): pass"),
-        ("compare", "coreml.compare(package, package, predictions=True)"),
-        ("compare", "coreml.compare(package, package, inputs={'x': 1})"),
-        ("compare_models", "neural_network.compare_models('a.mlmodel', 'b.mlmodel', [{'x': 1}])"),
     ],
 )
 def test_what_needs_coremltools_says_so(without, unet, needs, code):
@@ -96,6 +93,45 @@ def test_what_needs_coremltools_says_so(without, unet, needs, code):
         f"corepress.errors.MissingExtraError: {needs}: coremltools is not installed; "
         "pip install 'corepress[coremltools]'"
     )
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "runtime.load(package)",
+        "coreml.compare(package, package, predictions=True)",
+        "coreml.compare(package, package, inputs={'x': 1})",
+        "neural_network.compare_models('a.mlmodel', 'b.mlmodel', [{'x': 1}])",
+    ],
+)
+def test_what_runs_models_needs_torch(without, unet, system, code):
+    begin = (
+        "import platform; platform.machine = lambda: 'arm64'\n"
+        "from corepress import coreml, neural_network, runtime\n"
+        f"sys.platform, package = {system!r}, sys.argv[1]\n"
+    )
+    outcome = without(unet, code=begin + code)
+    assert outcome.status == 1
+    assert outcome.err.splitlines()[-1] == (
+        "corepress.errors.MissingExtraError: load: torch is not installed; pip install 'corepress[torch]'"
+    )
+
+
+def test_where_there_is_no_torch_no_command_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    with pytest.raises(MissingExtraError, match="load: torch is not installed, and is not available for macOS on x86_"):
+        extras.require("load", "torch")
+
+
+@pytest.mark.parametrize("option", [["--predict"], ["--inputs", "x.npz"], ["--layers"], ["--metric", "psnr"]])
+def test_comparing_outputs_without_torch_is_a_failure(without, unet, option):
+    outcome = without("compare", unet, unet, *option)
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err == "corepress compare: torch is not installed; pip install 'corepress[torch]'\n"
+    assert without("compare", unet, unet).status == 0
 
 
 def test_where_there_is_no_coremltools_no_command_is_named(monkeypatch):
@@ -151,8 +187,10 @@ def test_the_markers_are_those_that_messages_know(project, monkeypatch, version,
     monkeypatch.setattr(sys, "version_info", version)
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    known = extras._has_coremltools_wheel()
+    known, torch_known = extras._has_coremltools_wheel(), extras._has_torch_wheel()
     monkeypatch.undo()
+    assert requirements(optional["torch"])["torch"].marker.evaluate(described) == torch_known
+    assert torch_known == ((system, machine) != ("darwin", "x86_64"))
     assert marker.evaluate(described) == known == (version < (3, 14) and (system == "darwin" or machine == "x86_64"))
     assert known or not trained.evaluate(described)
 

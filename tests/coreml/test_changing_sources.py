@@ -16,7 +16,7 @@ VERBS = {
     "plan": "meanwhile_at(storage, 'stored_bytes'); coreml.plan(source, {'quantize': {}})",
     "inspect": "meanwhile_at(inspector, 'visible_weights'); coreml.inspect(source)",
     "verify": "meanwhile_at(verify, 'differences'); coreml.verify(source, same)",
-    "compare": "meanwhile_at(compare, 'visible_weights'); coreml.compare(source, same)",
+    "compare": "meanwhile_at(compare_weights, 'visible_weights'); coreml.compare(source, same)",
 }
 CODE = """
 import random, sys, importlib
@@ -24,8 +24,8 @@ sys.path.insert(0, sys.argv[4])
 from pathlib import Path
 from changing_sources import change
 from corepress import SourceChangedError, coreml
-storage, inspector, verify, compare = (importlib.import_module(f"corepress.coreml.{name}") for name in (
-    "plan", "inspector", "verify", "compare"))
+storage, inspector, verify, compare_weights = (importlib.import_module(f"corepress.coreml.{name}") for name in (
+    "plan", "inspector", "verify", "compare_weights"))
 source, same, output = map(Path, sys.argv[1:4])
 todo = [lambda: change(source, sys.argv[5], random.Random(0))]
 

@@ -2,13 +2,10 @@
 
 import json
 import math
-import sys
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-from coreml_helpers import constants, model_file
+from coreml_helpers import constants
 
 import corepress
 from corepress import coreml
@@ -72,67 +69,3 @@ def test_what_only_one_has_and_what_differs_in_shape(build):
     problem = {weight.name: weight.problem for weight in comparison.weights}["same_weight_0"]
     assert problem == "float32 (8, 64) and float32 (16, 64)"
     assert "only in" in comparison.totals
-
-
-def test_predictions_elsewhere_are_refused_in_one_line(trained_package):
-    if sys.platform == "darwin":
-        pytest.skip("this is macOS")
-    comparison = coreml.compare(trained_package, trained_package, predictions=True)
-    assert comparison.outputs == ()
-    assert comparison.note == "predictions need macOS, which runs Core ML; the weights are compared"
-    assert comparison.note in comparison.totals
-
-
-@pytest.fixture
-def runnable(monkeypatch, ct):
-    """A stand-in for coremltools on macOS: a model predicts its inputs, scaled by a factor of its path."""
-    from coremltools.proto import Model_pb2
-
-    made = []
-
-    class MLModel:
-        def __init__(self, path):
-            self.path, self.seen = path, []
-            made.append(self)
-
-        def get_spec(self):
-            return Model_pb2.Model.FromString(model_file(Path(self.path)).read_bytes())
-
-        def predict(self, inputs):
-            self.seen.append(inputs)
-            factor = 0.5 if "other" in str(self.path) else 1
-            values = np.concatenate([np.ravel(value) for value in inputs.values()]).astype(np.float32)
-            return {"scaled": values * factor, "text": "class"}
-
-    fake = ModuleType("coremltools")
-    fake.models = SimpleNamespace(MLModel=MLModel)
-    monkeypatch.setitem(sys.modules, "coremltools", fake)
-    monkeypatch.setattr(sys.modules["corepress.coreml.compare"], "prediction_obstacle", lambda function: None)
-    return made
-
-
-def test_predictions_on_drawn_inputs(ios18_package, tmp_path, runnable):
-    other = tmp_path / "other.mlpackage"
-    coreml.compress(ios18_package, other, Quantize())
-    (output,) = coreml.compare(ios18_package, other, predictions=True, samples=3).outputs
-    assert (output.name, output.samples) == ("scaled", 3)
-    assert output.snr_db == pytest.approx(20 * math.log10(2))
-    assert output.cosine == pytest.approx(1)
-    first, second = (model.seen for model in runnable)
-    assert len(first) == 3
-    for sample, same in zip(first, second, strict=True):
-        assert {name: value.shape for name, value in sample.items()} == {
-            "image": (1, 16, 8, 8), "flag": (1,), "ids": (2,)
-        }  # fmt: skip
-        assert sample["ids"].dtype == np.int32
-        assert all(np.array_equal(sample[name], same[name]) for name in sample)
-    again = coreml.compare(ios18_package, other, predictions=True, samples=3).outputs
-    assert again == (output,)
-
-
-def test_predictions_on_given_inputs(trained_package, runnable):
-    (output,) = coreml.compare(trained_package, trained_package, inputs={"x": np.arange(5.0)}).outputs
-    assert output.snr_db == math.inf
-    assert output.to_dict()["lossless"]
-    with pytest.raises(ValueError, match="no inputs"):
-        coreml.compare(trained_package, trained_package, inputs=[])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from code_blocks import ROOT
 from small_models import build_classifier, build_encoder, build_network, build_unet
@@ -17,16 +18,20 @@ MODELS = {
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory) -> Path:
-    """A folder with the models that the documentation takes for granted."""
+    """A folder with the models and samples that the documentation takes for granted."""
     folder = tmp_path_factory.mktemp("models")
     for name, build in MODELS.items():
         build(folder / name)
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((8, 3, 32, 32)).astype(np.float32)
+    np.save(folder / "image.npy", images[:1])
+    np.savez(folder / "samples.npz", image=images, label=rng.integers(0, 100, 8))
     return folder
 
 
 @pytest.fixture
 def workplace(models, tmp_path, monkeypatch) -> Path:
-    """A current folder with links to these models, and a copy of the examples."""
+    """A current folder with links to these, and a copy of the examples."""
     for source in models.iterdir():
         (tmp_path / source.name).symlink_to(source)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")

@@ -17,7 +17,7 @@ from foreign_files import KINDS, LFS, make_file
 from small_models import build_encoder, build_shared
 
 import corepress as cp
-from corepress import coreml, neural_network
+from corepress import coreml, neural_network, runtime
 from corepress.cli.main import main
 from corepress.coreml.format.package import Package
 from corepress.coreml.format.schema import read_model, serialize_model
@@ -53,6 +53,16 @@ def error_of(call: Callable[[], Any]) -> str:
     with pytest.raises((ValueError, TypeError, RuntimeError, ImportError)) as caught:
         call()
     return str(caught.value)
+
+
+def refused_inputs(inputs: dict[str, Any]) -> str:
+    return error_of(lambda: runtime.load("Classifier.mlpackage").predict(inputs))
+
+
+def without_torch() -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "torch", None)
+        return error_of(lambda: runtime.load("Classifier.mlpackage"))
 
 
 def reasons(package: str, config: Any) -> set[str | None]:
@@ -199,7 +209,9 @@ CASES: tuple[Callable[[], Told], ...] = (
     lambda: damaged(truncate),
     without_coremltools,
     with_an_older_coremltools,
-    lambda: coreml.compare("Encoder.mlpackage", "Encoder.mlpackage", predictions=True).note or "",
+    without_torch,
+    lambda: refused_inputs({"image": np.zeros((1, 3, 64, 64))}),
+    lambda: refused_inputs({}),
 )
 QUOTED = [block.text.strip() for block in blocks_of(ROOT / "docs" / "troubleshooting.md")]
 

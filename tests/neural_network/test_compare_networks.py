@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from network_helpers import add_layer, decode_all, network_with, new_spec
 
-from corepress.neural_network import compare_models, held_values, predictions, quantize_weights, weight_params
-from corepress.neural_network.predictions import compare_outputs
+from corepress.neural_network import compare_models, held_values, quantize_weights, weight_params
+from corepress.runtime.outputs import compare_outputs
 
 
 @pytest.fixture(scope="module", autouse=True, params=["whole layers", "values held in files, by pieces"])
@@ -60,74 +58,6 @@ def test_other_shapes_are_named():
         "shapes (8, 5) and (12, 5)",
         "shapes (8,) and (12,)",
     ]
-
-
-def test_samples_are_run_on_macos_only(monkeypatch):
-    spec = network_with("innerProduct")
-    monkeypatch.setattr(sys, "platform", "linux")
-    comparison = compare_models(spec, quantize_weights(spec, 8), [{"x": np.zeros(5)}])
-    assert "predictions need macOS" in comparison.note
-    assert comparison.outputs == ()
-    assert len(comparison.weights) == 2
-    assert "macOS" in str(comparison)
-
-
-def test_samples_are_run_on_both_models(monkeypatch):
-    spec = network_with("innerProduct")
-    quantized = quantize_weights(spec, 8)
-
-    def model(given, compute_units):
-        assert compute_units == "cpu"
-        scale = 1.0 if given == spec else 1.01
-        return SimpleNamespace(predict=lambda inputs: {"y": scale * inputs["x"]}, get_spec=lambda: given)
-
-    fake = SimpleNamespace(models=SimpleNamespace(MLModel=model), ComputeUnit=SimpleNamespace(CPU_ONLY="cpu"))
-    monkeypatch.setitem(sys.modules, "coremltools", fake)
-    monkeypatch.setattr("corepress.neural_network.compare.prediction_obstacle", lambda function: None)
-    samples = [{"x": np.array([1.0, -2.0])}, {"x": np.array([0.5, 0.0])}]
-    (output,) = compare_models(spec, quantized, samples).outputs
-    assert (output.name, output.samples) == ("y", 2)
-    assert output.snr_db == pytest.approx(40)
-    assert output.psnr_db == pytest.approx(10 * math.log10(4 / (5.25e-4 / 4)))
-    assert output.max_abs == pytest.approx(0.02)
-    assert "output y: 40.0 dB" in str(output)
-
-
-@pytest.mark.parametrize(
-    ("samples", "error", "message"),
-    [
-        ([], TypeError, "must be a list of dicts"),
-        ([1], TypeError, "must be a list of dicts"),
-        (3, TypeError, "must be a list of dicts"),
-        ("no/such/folder", FileNotFoundError, "no such folder"),
-    ],
-)
-def test_what_is_no_sample_is_refused(samples, error, message):
-    spec = network_with("innerProduct")
-    with pytest.raises(error, match=message):
-        compare_models(spec, spec, samples)
-
-
-def test_a_folder_without_images_is_refused(tmp_path):
-    spec = network_with("innerProduct")
-    with pytest.raises(ValueError, match="has no images"):
-        compare_models(spec, spec, tmp_path)
-
-
-def test_folders_of_images_become_inputs(tmp_path):
-    image = pytest.importorskip("PIL.Image")
-    spec = new_spec()
-    feature = spec.description.input.add(name="photo")
-    feature.type.imageType.width, feature.type.imageType.height = 4, 6
-    image.new("RGB", (20, 20), (255, 0, 0)).save(tmp_path / "b.png")
-    image.new("RGB", (20, 20), (0, 255, 0)).save(tmp_path / "a.png")
-    (tmp_path / "notes.txt").write_text("no image")
-    inputs = list(predictions._images(tmp_path, spec))
-    assert [np.asarray(each["photo"]).shape for each in inputs] == [(6, 4, 3)] * 2
-    assert np.asarray(inputs[0]["photo"])[0, 0].tolist() == [0, 255, 0]
-    feature.type.multiArrayType.SetInParent()
-    with pytest.raises(ValueError, match="only input is an image"):
-        list(predictions._images(tmp_path, spec))
 
 
 def test_outputs_of_all_kinds():

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .networks import is_network
-from .options import display_options, plot_option, source_argument, thread_option
+from .options import display_options, offers, plot_option, runtime_options, source_argument, thread_option
 from .running import require_outputs
 
 WORST_SHOWN = 10
+LAYERS_SHOWN = 40
+
+
+def _metrics() -> list[str]:
+    from ..runtime.metrics import BUILT_IN
+
+    return list(BUILT_IN)
+
+
 _other_argument = click.argument("other", metavar="OTHER", type=click.Path(path_type=Path))
 
 
@@ -81,16 +91,25 @@ def verify(
 @click.command()
 @source_argument
 @_other_argument
-@click.option("--predict", is_flag=True, help="Also run both models and compare their outputs; needs macOS.")
+@click.option("--predict", is_flag=True, help="Also run both models and compare their outputs.")
 @click.option(
     "--inputs",
-    metavar="FILE.npz",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="With --predict: arrays by input name, instead of random ones.",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Samples to run them on: an .npz file, or a folder of .npz files or images. Implies --predict, which draws "
+    "inputs otherwise.",
 )
 @click.option(
-    "--samples", metavar="N", type=click.IntRange(min=1), default=4, show_default=True, help="Number of random inputs."
+    "--draw", metavar="N", type=click.IntRange(min=1), default=4, show_default=True, help="Number of drawn inputs."
 )
+@click.option(
+    "--metric",
+    metavar="METRIC",
+    shell_complete=offers(_metrics),
+    help="Also measure snr, psnr, cosine, max, top1, top5, kl, or FILE.py:function. Implies --predict.",
+)
+@click.option("--layers", is_flag=True, help="Also compare the result of every operation. Implies --predict.")
+@runtime_options
 @plot_option
 @thread_option
 @display_options
@@ -104,47 +123,39 @@ def compare(
     as_json: bool,
     quiet: bool,
     **options: Any,
-) -> int:
-    """Compare two models, weight by weight.
+) -> None:
+    """Compare two models by weights and by outputs.
 
     Reports the signal-to-noise ratio and the cosine of each weight of OTHER relative to SOURCE; both may be compressed.
-    Predictions need macOS; on other systems only the weights are compared, and --predict makes the exit code 1.
+    With --inputs or --predict runs both models on this machine, and with --layers shows where their results part.
 
     \b
     Examples:
       corepress compare UNet.mlpackage UNet-4bit.mlpackage
-      corepress compare UNet-8bit.mlpackage UNet-4bit.mlpackage --plot distance.png
+      corepress compare UNet.mlpackage UNet-4bit.mlpackage --inputs samples/ --metric psnr
+      corepress compare UNet-8bit.mlpackage UNet-4bit.mlpackage --predict --layers --plot layers.png
     """
     from .. import coreml, neural_network
+    from .progress import sample_progress
 
     require_outputs()
-    given = None if inputs is None else _arrays(inputs)
-    if is_network(source):
-        if predict and given is None:
-            raise click.UsageError("--predict of .mlmodel files needs --inputs")
-        samples = None if given is None else [given]
-        comparison = neural_network.compare_models(source, other, samples, num_threads=options["num_threads"])
-    else:
-        comparison = coreml.compare(source, other, predictions=predict, inputs=given, **options)
+    with sample_progress("compare", quiet) as progress:
+        if is_network(source):
+            if options.pop("function_name") is not None:
+                raise click.UsageError("--function-name is for ML programs; a neural network has one function")
+            comparison = neural_network.compare_models(
+                source, other, inputs, predictions=predict, progress=progress, **options
+            )
+        else:
+            comparison = coreml.compare(source, other, predictions=predict, inputs=inputs, progress=progress, **options)
     if plot_file is not None:
-        from .plots import plot_comparison
+        from .plots import plot_comparison, plot_layers
 
-        plot_comparison(comparison, plot_file)
+        (plot_layers if comparison.layers else plot_comparison)(comparison, plot_file)
     if as_json:
         click.echo(comparison.to_json())
     elif not quiet:
         click.echo(str(comparison) if verbose else _worst(comparison))
-    return 1 if predict and comparison.note else 0
-
-
-def _arrays(path: Path) -> dict[str, Any]:
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (ValueError, AttributeError) as error:
-        raise click.UsageError(f"{path}: not an .npz file of arrays ({error})") from error
 
 
 def _worst(comparison: Any) -> str:
@@ -154,4 +165,17 @@ def _worst(comparison: Any) -> str:
         lines.append(f"furthest apart, in dB{'' if len(measured) <= WORST_SHOWN else ' (--verbose shows all)'}:")
         lines += [f"  {snr:7.1f}  {name}" for snr, name in sorted(measured)[:WORST_SHOWN]]
     lines += [f"  {weight.name}: {weight.problem}" for weight in comparison.weights if weight.problem]
+    if comparison.layers:
+        lines += ["", _layers(comparison)]
     return "\n".join(lines)
+
+
+def _layers(comparison: Any) -> str:
+    """The results of operations as a table: of many, only those furthest apart, in the order of computation."""
+    if len(comparison.layers) <= LAYERS_SHOWN:
+        return str(comparison.layer_table)
+    lowest = sorted(comparison.layers, key=lambda layer: layer.snr_db)[: LAYERS_SHOWN // 2]
+    kept = {id(layer) for layer in (*lowest, *comparison.layers[: LAYERS_SHOWN // 2])}
+    shown = tuple(layer for layer in comparison.layers if id(layer) in kept)
+    table = dataclasses.replace(comparison, layers=shown).layer_table
+    return f"{table}\nthe first and the furthest apart of {len(comparison.layers)} (--verbose shows all)"

@@ -34,6 +34,7 @@ from .options import (
     thread_option,
     together,
 )
+from .predict_command import predict
 from .running import require_output, run, run_compression
 
 if TYPE_CHECKING:
@@ -184,4 +185,4 @@ def demo(output: Path, overwrite: bool, verbose: bool, as_json: bool, quiet: boo
     run_demo(output, overwrite=overwrite, verbose=verbose, as_json=as_json, quiet=quiet)
 
 
-COMMANDS = (demo, palettize, quantize, prune, fp16, compress, decompress, inspect, verify, compare, bench)
+COMMANDS = (demo, palettize, quantize, prune, fp16, compress, decompress, inspect, verify, compare, predict, bench)

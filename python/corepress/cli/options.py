@@ -119,6 +119,31 @@ plot_option = click.option(
     callback=_require_picture,
     help="Plot the result to FILE.png, FILE.svg or FILE.html.",
 )
+# How a model is run.
+runtime_options = together(
+    click.option(
+        "--precision",
+        type=click.Choice(("float16", "float32")),
+        default="float16",
+        show_default=True,
+        help="Round results to float16 where the program says so, as devices do, or compute in float32.",
+    ),
+    click.option("--function-name", metavar="NAME", help="The function to run, for a model with several."),
+    click.option(
+        "--backend",
+        type=click.Choice(("auto", "torch", "coreml")),
+        default="auto",
+        show_default=True,
+        help="PyTorch, or on macOS Core ML itself.",
+    ),
+    click.option(
+        "--device",
+        metavar="NAME",
+        default="cpu",
+        show_default=True,
+        help="Device of PyTorch, such as cuda or mps; for Core ML cpu, gpu, ane or all.",
+    ),
+)
 # What every command has.
 display_options = together(
     click.option("-v", "--verbose", is_flag=True, help="Print one line per weight."),

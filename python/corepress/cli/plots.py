@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..coreml.comparison import DIVERGED
 from ..reporting.charts import BLUE, FAINT, GRID, INK, ORANGE, ORIGINAL_COLOUR, new_figure, save_figure, style
 from ..reporting.wording import format_bytes, shorten
 
@@ -56,12 +57,45 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     _widen(order.xaxis, 4)
     _widen(order.yaxis, LEAST_DECIBELS)
     shown = measured[:LARGEST_SHOWN]
-    # By number, as shortened names may be equal.
-    bars = worst.barh(range(len(shown)), [snr for snr, _ in shown], color=ORANGE, height=0.62)
-    worst.bar_label(bars, [f"{snr:.1f} dB" for snr, _ in shown], padding=4, fontsize=9, color=INK)
-    worst.set_yticks(range(len(shown)), [shorten(name, LONGEST_NAME) for _, name in shown])
-    _style_bars(worst, "Lowest signal-to-noise ratios", max([snr for snr, _ in shown], default=1))
+    _draw_lowest(worst, shown)
     save_figure(figure, path)
+
+
+def plot_layers(comparison: Comparison, path: Path) -> None:
+    """How far apart the results of operations are: all in the order of computation, and the furthest by name."""
+    title = f"{Path(comparison.second).name} against {Path(comparison.first).name}: results of operations"
+    figure = new_figure(title, (13, 6.2))
+    order, worst = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    points = [(place, each) for place, each in enumerate(comparison.layers, 1) if math.isfinite(each.snr_db)]
+    order.plot([place for place, _ in points], [each.snr_db for _, each in points], "-", color=BLUE, linewidth=1.5)
+    parted = comparison.first_diverging_layer
+    order.axhline(DIVERGED, color=FAINT, linewidth=1, linestyle="--")
+    for place, each in points:
+        if each is parted:
+            order.plot([place], [each.snr_db], "o", color=ORANGE, markersize=8)
+            order.annotate(
+                f"first below {DIVERGED:.0f} dB: {shorten(each.name, LONGEST_NAME)}",
+                (place, each.snr_db),
+                xytext=(8, 8),
+                textcoords="offset points",
+                fontsize=9,
+                color=INK,
+            )
+    style(order, "In the order of computation" if points else "No result differs")
+    _label(order, "operation", "signal-to-noise ratio, dB")
+    _widen(order.xaxis, 4)
+    _widen(order.yaxis, LEAST_DECIBELS)
+    lowest = sorted((each.snr_db, each.name) for _, each in points)[:LARGEST_SHOWN]
+    _draw_lowest(worst, lowest)
+    save_figure(figure, path)
+
+
+def _draw_lowest(axes: Any, shown: Sequence[tuple[float, str]]) -> None:
+    # By number, as shortened names may be equal.
+    bars = axes.barh(range(len(shown)), [max(snr, 0.0) for snr, _ in shown], color=ORANGE, height=0.62)
+    axes.bar_label(bars, [f"{snr:.1f} dB" for snr, _ in shown], padding=4, fontsize=9, color=INK)
+    axes.set_yticks(range(len(shown)), [shorten(name, LONGEST_NAME) for _, name in shown])
+    _style_bars(axes, "Lowest signal-to-noise ratios", max([snr for snr, _ in shown], default=1))
 
 
 def _draw_quality(axes: Any, points: Sequence[tuple[float, float, int]]) -> None:

@@ -41,7 +41,27 @@ def progress_bar(title: str, quiet: bool, *, rates: bool = True) -> Iterator[Cal
             elapsed = bar.tasks[0].elapsed or 0.0
             rate = f"{format_count(progress.done_weights / elapsed)} weights/s" if rates and elapsed > 0.2 else ""
             bar.update(
-                task, total=progress.total_weights, completed=progress.done_weights, rate=rate, weight=progress.name
+                task,
+                total=progress.total_weights or None,
+                completed=progress.done_weights,
+                rate=rate,
+                weight=progress.name,
             )
 
         yield show
+
+
+@contextmanager
+def sample_progress(title: str, quiet: bool) -> Iterator[Callable[[int, int | None], None] | None]:
+    """The callback for what runs models on samples, or None if no bar is wanted."""
+    from ..coreml import Progress
+
+    with progress_bar(title, quiet, rates=False) as show:
+        if show is None:
+            yield None
+            return
+
+        def tell(done: int, total: int | None) -> None:
+            show(Progress(f"sample {done + 1}" if done != total else "", done, total or 0, 0, 0))
+
+        yield tell

@@ -16,13 +16,20 @@ _WHOLE = ("activation", "layerNormalization", "custom")
 
 
 class HeldValues:
-    """The values that were taken out of a layer, by their digests."""
+    """The values that were taken out of a layer, by their digests.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    comparable : bool
+        Whether the digests of equal values are equal, which takes reading them; else each is unique.
+    """
+
+    def __init__(self, *, comparable: bool = True) -> None:
         self._views: dict[bytes, memoryview] = {}
+        self._comparable = comparable
 
     def take_out(self, source: Source, begin: int, end: int, message: Any) -> bytes:
-        """A serialized message with digests in place of large values, which are equal if the values are.
+        """A serialized message with digests in place of large values.
 
         Parameters
         ----------
@@ -53,8 +60,11 @@ class HeldValues:
 
     def _hold(self, source: Source, begin: int, end: int) -> bytes:
         digest = hashlib.sha256()
-        for start in range(begin, end, _READ_AT_ONCE):
-            digest.update(source.read(start, min(start + _READ_AT_ONCE, end)))
+        if self._comparable:
+            for start in range(begin, end, _READ_AT_ONCE):
+                digest.update(source.read(start, min(start + _READ_AT_ONCE, end)))
+        else:
+            digest.update(begin.to_bytes(8, "big"))
         held = _MARK + varint(end - begin) + digest.digest()
         self._views[held] = source.view(begin, end)
         return held

@@ -244,7 +244,7 @@ def _all_params(message: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         if hasattr(value, "__len__"):
             values = [(f"{prefix}{field.name}[{index}]", each) for index, each in enumerate(value)]
         for name, each in values:
-            if isinstance(each, WeightParams):
+            if each.DESCRIPTOR.name == WeightParams.DESCRIPTOR.name:  # of this table, or of that with all fields
                 yield name, each
             else:
                 yield from _all_params(each, f"{name}.")

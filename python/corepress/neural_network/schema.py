@@ -15,7 +15,7 @@ def _numbered(names: tuple[str, ...], suffix: str, first: int) -> str:
 
 # Float values are declared as bytes, which look the same in a file: 40 million numbers need not become Python's. Files
 # may cut them into several pieces, hence "repeated". The three kinds of networks differ in fields that are not edited.
-_SCHEMA = {
+SCHEMA = {
     "Opaque": "",
     "Model": """
         int32 specificationVersion = 1
@@ -193,7 +193,7 @@ _SCHEMA = {
         NeuralNetwork conditionNetwork = 3
         NeuralNetwork bodyNetwork = 4""",
 }
-_CLASSES = message_classes(_SCHEMA, "corepress.neural_network")
+_CLASSES = message_classes(SCHEMA, "corepress.neural_network")
 Model = _CLASSES["Model"]
 NeuralNetworkLayer = _CLASSES["NeuralNetworkLayer"]
 WeightParams = _CLASSES["WeightParams"]

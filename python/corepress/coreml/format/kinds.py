@@ -87,24 +87,31 @@ _FOLDERS = (
 )
 
 
-def obstacle_at(path: Path) -> str | None:
+def obstacle_at(path: Path, *, of_any_kind: bool = False) -> str | None:
     """Why neither a package nor a neural network can be read at a path, and what to do; None if one may be there.
 
     Only a bounded part of a file is read. Damaged contents are left to its readers.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file or folder.
+    of_any_kind : bool
+        Whether files of all kinds of Core ML's models are accepted, and not only those with neural networks.
     """
     try:
         if path.is_dir():
             return _of_folder(path)
         if path.is_file():
-            return _of_file(path)
+            return _of_file(path, of_any_kind)
         return "is neither a file nor a folder" if path.exists() else None
     except OSError:
         return None
 
 
-def refuse_foreign(path: Path) -> None:
-    """Raise `FormatError` if a path holds something that functions for models do not accept."""
-    obstacle = obstacle_at(path)
+def refuse_foreign(path: Path, *, of_any_kind: bool = False) -> None:
+    """Raise `FormatError` if a path holds something that functions for models do not accept; see `obstacle_at`."""
+    obstacle = obstacle_at(path, of_any_kind=of_any_kind)
     if obstacle is not None:
         raise FormatError(f"{path} {obstacle}")
 
@@ -153,7 +160,7 @@ def _of_folder(path: Path) -> str | None:
     )
 
 
-def _of_file(path: Path) -> str | None:
+def _of_file(path: Path, of_any_kind: bool) -> str | None:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         prefix = file.read(_PREFIX)
@@ -172,6 +179,8 @@ def _of_file(path: Path) -> str | None:
         return None
     if "mlProgram" in _names(types):
         return f"is a part of an ML program, without its weights; give {package or 'the .mlpackage folder'}"
+    if of_any_kind:
+        return None
     return f"is {_in_words(types)}, which holds no neural network weights to compress"
 
 

@@ -55,10 +55,14 @@ _SCHEMA = {
         ValueType type = 2""",
     "ValueType": """
         type/ TensorType tensorType = 1
-        type/ Opaque listType = 2
+        type/ ListType listType = 2
         type/ Opaque tupleType = 3
         type/ Opaque dictionaryType = 4
-        type/ Opaque stateType = 5""",
+        type/ StateType stateType = 5""",
+    "ListType": """
+        ValueType type = 1
+        Dimension length = 2""",
+    "StateType": "ValueType wrappedType = 1",
     "TensorType": """
         int32 dataType = 1
         int64 rank = 2

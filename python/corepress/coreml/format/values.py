@@ -171,12 +171,12 @@ class ValueReader:
             raise FormatError(f"{where}: shape {shape} needs {count} elements, but {stored} are stored")
         return declared
 
-    def read(self, value: Any, where: str) -> Tensor:
-        """A tensor value; of a blob, a read-only view of the file."""
+    def read(self, value: Any, where: str, *, allocate: Callable[[int], NDArray[np.uint8]] | None = None) -> Tensor:
+        """A tensor value; of a blob, a read-only view of the file, or a copy in what `allocate` gives for its bytes."""
         data_type, shape = self.check(value, where)
         if value.WhichOneof("value") == "blobFileValue":
             file, record = self.record(value)
-            data = file.array(record)
+            data = file.read_into(record, allocate(record.size)) if allocate else file.array(record)
         else:
             values = getattr(value.immediateValue.tensor, data_type.inline_field or "").values
             if isinstance(values, bytes):

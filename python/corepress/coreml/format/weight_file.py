@@ -208,6 +208,21 @@ class WeightFileReader:
         view = np.frombuffer(self._map, dtype, record.size // dtype.itemsize, record.data_offset)
         return view if view.flags.aligned else view.copy()
 
+    def read_into(self, record: BlobRecord, memory: NDArray[np.uint8]) -> NDArray[Any]:
+        """What `array` gives, in `memory` of as many bytes; for a whole file, faster than copying what is mapped."""
+        dtype = record.data_type.dtype or np.dtype(np.uint8)
+        if not hasattr(os, "preadv"):
+            memory[:] = self.array(record).view(np.uint8)
+            return memory.view(dtype)
+        view, place = memory.data, record.data_offset
+        while view:
+            check_stop()
+            count = os.preadv(self._descriptor, [view[:_COPY_CHUNK]], place)
+            if not count:
+                raise changed_error(self.path, "became shorter while it was read")
+            view, place = view[count:], place + count
+        return memory.view(dtype)
+
     def prefetch(self, record: BlobRecord) -> None:
         """Let the system begin to read this blob."""
         start = record.data_offset // mmap.PAGESIZE * mmap.PAGESIZE

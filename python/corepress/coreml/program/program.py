@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections import ChainMap, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from ...errors import FormatError
 from ..format.data_types import DataType
@@ -17,8 +16,19 @@ from ..format.package import Package
 from ..format.schema import Model, read_model, serialize_model
 from ..format.values import nested_values, tensor_type
 from ..format.versions import IOS18
+from .graph import (
+    Argument,
+    Block,
+    Function,
+    Literal,
+    Operation,
+    Value,
+    function_graphs,
+    is_definition,
+    label_of,
+    opset_version,
+)
 
-_OPSET = re.compile(r"CoreML(\d{1,4})")
 _PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
 
 
@@ -157,36 +167,6 @@ class Reference:
     owner: Definition | None
 
 
-def is_definition(operation: Any) -> bool:
-    """Whether an operation yields a constant."""
-    return bool(operation.type == "const" or operation.type.startswith("constexpr_"))
-
-
-_Scope: TypeAlias = "ChainMap[str, Operand | None]"  # values by name; None for what is no constant
-
-
-class _Place(NamedTuple):
-    """The current position of the walk: model, function, and path of the block."""
-
-    part: Part
-    function: str
-    path: str
-
-
-def nested_path(path: str, operation: Any, index: int) -> str:
-    """The path of a block that an operation holds."""
-    return f"{path}/{label_of(operation)}[{index}]"
-
-
-def label_of(operation: Any) -> str:
-    """The name that coremltools gives an operation: its label, or else the name of its first output."""
-    if "name" in operation.attributes:
-        values = operation.attributes["name"].immediateValue.tensor.strings.values
-        if len(values) == 1:
-            return str(values[0])
-    return str(operation.outputs[0].name) if operation.outputs else ""
-
-
 def programs_of(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The models with an ML program: the model itself, or those of a pipeline at any depth.
 
@@ -233,6 +213,8 @@ class Program:
         Specification version whose operations the program may use; of several programs, the lowest.
     functions : tuple of str
         Names of its functions, sorted.
+    graphs : dict of str to list of Function
+        All operations of each part, by the part's prefix; the definitions are its constants.
     definitions : list of Definition
         All constants, in program order.
     references : list of Reference
@@ -254,7 +236,9 @@ class Program:
         self._package = package
         self.model = read_model(package.model_path) if model is None else model
         self.specification_version = int(self.model.specificationVersion)
+        self.graphs: dict[str, list[Function]] = {}
         self.definitions: list[Definition] = []
+        self._operands: dict[Value, Operand] = {}
         self.references: list[Reference] = []
         self.file_names: dict[str, Path] = {}
         self.names: dict[str, set[str]] = defaultdict(set)
@@ -280,8 +264,7 @@ class Program:
         """The specification version whose forms all blocks of a program may use."""
         default = int(model.specificationVersion)
         opsets = [opset for function in model.mlProgram.functions.values() for opset in function.block_specializations]
-        matches = map(_OPSET.fullmatch, opsets)
-        versions = {int(match.group(1)) + 1 if match else default for match in matches}
+        versions = {opset_version(opset, default) for opset in opsets}
         version = min(versions, default=default)
         if version < IOS18 <= max(versions, default=version):
             names = ", ".join(f"CoreML{each - 1}" for each in sorted(versions))
@@ -289,49 +272,45 @@ class Program:
         return version
 
     def _walk_program(self, part: Part) -> None:
-        prefix, program = part.prefix, part.model.mlProgram
+        program = part.model.mlProgram
         self._refer(program.attributes, None)
-        for name in sorted(program.functions):
-            function = program.functions[name]
-            self._refer(function.attributes, None)
-            self.names[f"{prefix}{name}"].update(item.name for item in function.inputs)
-            if function.opset not in function.block_specializations:
-                raise FormatError(
-                    f"{self._package.model_path}: function {prefix}{name} has no block for opset {function.opset!r}"
-                )
-            for opset, block in sorted(function.block_specializations.items()):
-                self._walk_block(_Place(part, f"{prefix}{name}", f"{prefix}{name}/{opset}"), block, ChainMap())
+        try:
+            graphs = self.graphs[part.prefix] = list(function_graphs(part.model, part.prefix))
+        except FormatError as error:
+            raise FormatError(f"{self._package.model_path}: {error}") from error
+        for graph in graphs:
+            name = f"{part.prefix}{graph.name}"
+            self._refer(graph.message.attributes, None)
+            self._walk_block(part, name, graph.block)
 
-    def _walk_block(self, place: _Place, block: Any, scope: _Scope) -> None:
-        self._refer(block.attributes, None)
-        inputs = {item.name: None for item in block.inputs}
-        scope.update(inputs)
-        self.names[place.function].update(inputs)
+    def _walk_block(self, part: Part, function: str, block: Block) -> None:
+        self._refer(block.message.attributes, None)
+        names = self.names[function]
+        names.update(value.name for value in block.inputs)
         for operation in block.operations:
-            definition = self._define(place, operation, block) if is_definition(operation) else None
+            definition = None
+            if is_definition(operation.message):
+                definition = self._define(part, function, operation, block)
             if definition:
                 self.definitions.append(definition)
-            self._bind_operands(operation, definition, scope)
-            for index, nested in enumerate(operation.blocks):
-                path = nested_path(place.path, operation, index)
-                self._walk_block(place._replace(path=path), nested, scope.new_child())
-            outputs: dict[str, Operand | None] = {}
-            for index, output in enumerate(operation.outputs):
-                outputs.setdefault(output.name, Operand(definition, index) if definition else None)
-            scope.update(outputs)
-            self.names[place.function].update(outputs)
-        for name in block.outputs:
-            source = scope.get(name)
+                for index, value in enumerate(operation.outputs):
+                    self._operands[value] = Operand(definition, index)
+            self._bind_operands(operation, definition)
+            for nested in operation.blocks:
+                self._walk_block(part, function, nested)
+            names.update(value.name for value in operation.outputs)
+        for output in block.outputs:
+            source = self._operand(output)
             if source:
                 source.definition.feeds_output = True
 
-    def _define(self, place: _Place, operation: Any, block: Any) -> Definition | None:
-        if not operation.outputs:
-            raise FormatError(
-                f"{self._package.model_path}: function {place.function}: {operation.type} without an output"
-            )
-        output = operation.outputs[0]
-        where = f"{self._package.model_path}: function {place.function}: {operation.type} {output.name}"
+    def _define(self, part: Part, function: str, operation: Operation, block: Block) -> Definition | None:
+        message = operation.message
+        if not message.outputs:
+            where = f"{self._package.model_path}: function {function}"
+            raise FormatError(f"{where}: {operation.type} without an output")
+        output = message.outputs[0]
+        where = f"{self._package.model_path}: function {function}: {operation.type} {output.name}"
         declared = tensor_type(output.type, where)
         if operation.type == "const":
             if operation.inputs or operation.blocks or "val" not in operation.attributes:
@@ -340,26 +319,29 @@ class Program:
                 raise FormatError(f"{where}: its value is of another type than its output")
         if declared is None:
             return None
-        name = f"{place.part.prefix}{output.name}"
-        return Definition(name, place.function, place.path, place.part, operation, block, *declared)
+        name = f"{part.prefix}{output.name}"
+        return Definition(name, function, operation.place, part, message, block.message, *declared)
 
-    def _bind_operands(self, operation: Any, definition: Definition | None, scope: _Scope) -> None:
+    def _bind_operands(self, operation: Operation, definition: Definition | None) -> None:
         self._refer(operation.attributes, definition)
-        for operand, argument in sorted(operation.inputs.items()):
-            for binding in argument.arguments:
-                if binding.WhichOneof("binding") == "value":
-                    self._refer({operand: binding.value}, definition)
+        for operand, arguments in sorted(operation.inputs.items()):
+            for argument in arguments:
+                if isinstance(argument, Literal):
+                    self._refer({operand: argument.message}, definition)
                     continue
-                source = scope.get(binding.name)
-                if source and is_definition(operation):
+                source = self._operand(argument)
+                if source and is_definition(operation.message):
                     source.definition.users.append(definition)
                     if definition:
                         definition.operands[operand] = source
                 elif source:
-                    axes = channel_axes(operation, operand, len(source.definition.shape), scope)
-                    groups = convolution_groups(operation, operand, scope)
-                    consumer = Consumer(operation.type, operand, *axes, label_of(operation), groups)
+                    axes = channel_axes(operation, operand, len(source.definition.shape))
+                    groups = convolution_groups(operation, operand)
+                    consumer = Consumer(operation.type, operand, *axes, operation.name, groups)
                     source.definition.consumers.append(consumer)
+
+    def _operand(self, argument: Argument) -> Operand | None:
+        return self._operands.get(argument) if isinstance(argument, Value) else None
 
     def _refer(self, values: Any, owner: Definition | None) -> None:
         for parameter in sorted(values):
@@ -394,37 +376,35 @@ class Program:
         return data
 
 
-def _scalar(operation: Any, operand: str, field: str, absent: Any, scope: _Scope) -> Any:
+def _scalar(operation: Operation, operand: str, field: str, absent: Any) -> Any:
     """An operand of one element; None if it is not known beforehand."""
-    bindings = operation.inputs[operand].arguments if operand in operation.inputs else ()
-    for binding in bindings:
-        if binding.WhichOneof("binding") == "value":
-            value = binding.value
+    for argument in operation.inputs.get(operand, ()):
+        if isinstance(argument, Literal):
+            value = argument.message
+        elif isinstance(argument, Value) and argument.producer is not None and argument.producer.type == "const":
+            value = argument.producer.attributes["val"]
         else:
-            source = scope.get(binding.name)
-            if source is None or source.definition.operation.type != "const":
-                return None
-            value = source.definition.operation.attributes["val"]
+            return None
         values = getattr(value.immediateValue.tensor, field).values
         return values[0] if len(values) == 1 else None
     return absent
 
 
-def convolution_groups(operation: Any, operand: str, scope: _Scope) -> int | None:
+def convolution_groups(operation: Operation, operand: str) -> int | None:
     """Into how many groups a convolution divides axis 0 of its weight; 1 for other operands."""
     if operation.type not in ("conv", "conv_transpose") or operand != "weight":
         return 1
-    groups = _scalar(operation, "groups", "ints", 1, scope)
+    groups = _scalar(operation, "groups", "ints", 1)
     return groups if groups is None or groups >= 1 else None
 
 
-def channel_axes(operation: Any, operand: str, rank: int, scope: _Scope) -> tuple[int | None, int | None]:
+def channel_axes(operation: Operation, operand: str, rank: int) -> tuple[int | None, int | None]:
     """Which axes of an operand of this rank are its output and input channel axes, by coremltools' rule."""
     axes = (0, 1)
     if operation.type == "conv_transpose":
         axes = (1, 0)
     elif operation.type == "matmul" and operand in ("x", "y"):
-        transposed = _scalar(operation, f"transpose_{operand}", "bools", False, scope)
+        transposed = _scalar(operation, f"transpose_{operand}", "bools", False)
         if transposed is None:
             return None, None
         axes = (rank - 1, rank - 2) if (operand == "y") != transposed else (rank - 2, rank - 1)

@@ -16,7 +16,8 @@ from ...errors import FormatError
 from ..format.schema import Operation
 from ..format.values import Tensor, inline_value, tensor_type
 from ..operations import FIRST_VERSION, RAISABLE_VERSION
-from .program import Part, Program, label_of, pipeline_of
+from .graph import label_of
+from .program import Part, Program, pipeline_of
 
 OPSET, RAISED_OPSET = f"CoreML{RAISABLE_VERSION - 1}", f"CoreML{FIRST_VERSION - 1}"
 

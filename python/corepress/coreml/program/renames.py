@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..format.package import Package
-from .program import Program, is_definition, programs_of
+from .graph import is_definition
+from .program import Program, programs_of
 
 
 def blocks_of(function: Any) -> Iterator[Any]:

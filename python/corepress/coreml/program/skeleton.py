@@ -9,7 +9,8 @@ from ...errors import FormatError
 from ..format.messages import parse_message
 from ..format.schema import DescribedModel, Model
 from ..format.values import nested_values, tensor_type
-from .program import is_definition, label_of, nested_path, programs_of
+from .graph import is_definition, label_of, nested_path
+from .program import programs_of
 
 
 def differences(first: Any, second: Any) -> Iterator[str]:

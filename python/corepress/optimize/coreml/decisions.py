@@ -16,7 +16,8 @@ from ...coreml.format.data_types import FLOATS
 from ...coreml.format.values import MINIMUM_BLOB_COUNT, tensor_type
 from ...coreml.format.versions import IOS18
 from ...coreml.operations import check_steps
-from ...coreml.program.program import Consumer, Definition, Program, Weight, label_of
+from ...coreml.program.graph import label_of
+from ...coreml.program.program import Consumer, Definition, Program, Weight
 from ...coreml.program.storage import is_compressed, steps
 from ...coreml.resolution import require_half_axes
 from ...coreml.selection import expected_skip, select

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from ...coreml.format.package import Package
 from ...coreml.format.values import ValueReader
-from ...coreml.program.program import Definition, Program, label_of
+from ...coreml.program.graph import label_of
+from ...coreml.program.program import Definition, Program
 from .models import package_of, require_program
 
 _SMALL = 1e-12  # magnitudes that count as zero

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ...coreml.program.program import Definition, Program, label_of
+from ...coreml.program.graph import label_of
+from ...coreml.program.program import Definition, Program
 from ...coreml.program.renames import names_made, replace_names
 
 

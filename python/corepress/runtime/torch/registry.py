@@ -31,8 +31,12 @@ class Implementation:
         The specification version from which on the operation is what this function computes.
     exact : bool
         Whether its results are values that it was given, so that they need no rounding.
-    values, options : frozenset of str
-        Its parameters: those that are tensors, and those that are plain Python values.
+    stored_weights : bool
+        Whether it takes float16 weights as they are stored, and widens what it needs of them itself.
+    values : dict of str to object
+        Its parameters that are tensors, in order, with their defaults.
+    options : frozenset of str
+        Its parameters that are plain Python values.
     required : tuple of str
         Parameters without a default.
     """
@@ -40,7 +44,8 @@ class Implementation:
     function: Callable[..., Any]
     since: int
     exact: bool
-    values: frozenset[str]
+    stored_weights: bool
+    values: dict[str, Any]
     options: frozenset[str]
     required: tuple[str, ...]
 
@@ -48,7 +53,9 @@ class Implementation:
 _IMPLEMENTATIONS: dict[str, list[Implementation]] = {}
 
 
-def implements(*operations: str, since: int = IOS15, exact: bool = False) -> Callable[[Function], Function]:
+def implements(
+    *operations: str, since: int = IOS15, exact: bool = False, stored_weights: bool = False
+) -> Callable[[Function], Function]:
     """Register a function for operations, from a specification version on.
 
     Parameters
@@ -59,6 +66,8 @@ def implements(*operations: str, since: int = IOS15, exact: bool = False) -> Cal
         The specification version; functions of older versions stay in use below it.
     exact : bool
         Whether its results are values that it was given, unchanged.
+    stored_weights : bool
+        Whether it takes float16 weights as they are stored; others get them in float32.
     """
 
     def register(function: Function) -> Function:
@@ -67,7 +76,8 @@ def implements(*operations: str, since: int = IOS15, exact: bool = False) -> Cal
             function,
             since,
             exact,
-            values=frozenset(each.name for each in parameters if each.kind is not each.KEYWORD_ONLY),
+            stored_weights,
+            values={each.name: each.default for each in parameters if each.kind is not each.KEYWORD_ONLY},
             options=frozenset(each.name for each in parameters if each.kind is each.KEYWORD_ONLY),
             required=tuple(each.name for each in parameters if each.default is each.empty),
         )
@@ -87,6 +97,6 @@ def implementation_of(operation: str, version: int) -> Implementation | None:
     return found[-1] if found else None
 
 
-def implemented_operations() -> dict[str, tuple[int, ...]]:
-    """All operations that can be run, in alphabetic order, with the versions at which they change."""
-    return {name: tuple(each.since for each in found) for name, found in sorted(_IMPLEMENTATIONS.items())}
+def implemented_operations() -> dict[str, tuple[Implementation, ...]]:
+    """The implementations of all operations, by name and in order of versions."""
+    return {name: tuple(found) for name, found in sorted(_IMPLEMENTATIONS.items())}

@@ -1,4 +1,4 @@
-"""How far apart two neural networks are: by their weights and, where they can be run, by their outputs."""
+"""How far apart two neural networks are, weight by weight."""
 
 from __future__ import annotations
 
@@ -8,60 +8,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..arrays import as_threads
-from ..coreml.compare import ComparedWeight, ComparedWeights, Comparison
-from ..coreml.predictions import ComparedOutput, prediction_obstacle
+from ..coreml.comparison import ComparedWeight, ComparedWeights, Comparison
 from ..errors import FormatError
 from ..sources import unchanged
 from .document import Document, LayerPlace
 from .layers import apart
 from .model_io import is_path, name_of, open_model, size_of
 from .network import NetworkWeight, naming, read_weights
-from .predictions import check_samples, compare_outputs, predict_both
 from .weight_params import describe, stored_bytes
 
 
 @unchanged("full_precision_model", "quantized_model")
-def compare_models(
-    full_precision_model: Any,
-    quantized_model: Any,
-    sample_data: Any = None,
-    *,
-    num_threads: int | None = None,
-) -> Comparison:
-    """Report how far apart two neural networks are.
-
-    Parameters
-    ----------
-    full_precision_model, quantized_model : path-like, spec or MLModel
-        The models; distances are relative to the first.
-    sample_data : list of dict, or path-like, optional
-        Inputs by name, to run both models on; or a folder of images, for models whose only input is one. This needs
-        macOS and coremltools; on other systems `Comparison.note` says so, and only weights are compared.
-    num_threads : int, optional
-        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
-
-    Returns
-    -------
-    Comparison
-        One record per weight that both models have; in `outputs`, for each output, signal-to-noise ratios and the
-        agreement of the best classes.
-
-    Raises
-    ------
-    TypeError
-        If the samples are invalid.
-    ValueError
-        If a model holds no neural network.
-    FormatError
-        If a model is damaged.
-    MissingExtraError
-        If `sample_data` is given on a Mac without coremltools.
-    """
+def compare_weights(full_precision_model: Any, quantized_model: Any, *, num_threads: int | None = None) -> Comparison:
+    """Report how far apart the weights of two neural networks are, as `neural_network.compare_models` does."""
     started = time.perf_counter()
     threads = as_threads("compare_models", num_threads)
-    if sample_data is not None:
-        check_samples(sample_data)
-    note = prediction_obstacle("compare_models") if sample_data is not None else None
     with (
         open_model("compare_models", full_precision_model) as first,
         open_model("compare_models", quantized_model) as second,
@@ -69,9 +30,6 @@ def compare_models(
         compared, missing, added = _compare_all(first, second, threads)
         given = (full_precision_model, first), (quantized_model, second)
         sizes = [size_of(model) if is_path(model) else document.nbytes for model, document in given]
-    outputs: tuple[ComparedOutput, ...] = ()
-    if sample_data is not None and note is None:
-        outputs = compare_outputs(predict_both(full_precision_model, quantized_model, sample_data))
     return Comparison(
         first=name_of(full_precision_model),
         second=name_of(quantized_model),
@@ -81,8 +39,6 @@ def compare_models(
         bytes=sizes[0],
         other_bytes=sizes[1],
         snr_db=compared.snr_db,
-        outputs=outputs,
-        note=note,
         seconds=time.perf_counter() - started,
     )
 

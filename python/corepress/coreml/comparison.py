@@ -1,28 +1,18 @@
-"""How far apart two packages are: weight by weight and, where Core ML can run them, by their predictions."""
+"""Records of a comparison of two models: of weights, of outputs, and of the values in between."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..arrays import as_threads
 from ..compression.metrics import snr_db
 from ..reporting.documents import to_json
 from ..reporting.tables import Column, format_bytes, render
-from ..sources import unchanged
-from .decoded import Undecodable, decoded_pairs, distance, finite, in_decibels
-from .format.package import Package
-from .format.values import ValueReader
-from .predictions import ComparedOutput, compare_predictions, prediction_obstacle
-from .program.program import Definition, Program, Weight
-from .program.renames import read_renamed
-from .program.storage import describe_storage, stored_bytes, visible_weights
-from .rewrite.driver import StrPath
+from .decoded import finite, in_decibels
+
+DIVERGED = 20.0  # dB: an error of a tenth of the values
 
 
 @dataclass(frozen=True)
@@ -66,6 +56,69 @@ class ComparedWeight:
         return values | {name: finite(values[name]) for name in ("snr_db", "cosine", "max_abs")}
 
 
+@dataclass(frozen=True)
+class ComparedOutput:
+    """How far apart an output of two models is, over all samples.
+
+    Attributes
+    ----------
+    name : str
+        Name of the output.
+    samples : int
+        Number of predictions.
+    snr_db : float
+        Signal-to-noise ratio of the second model's output relative to the first's; infinite if they are equal.
+    cosine : float
+        Cosine of the angle between them as vectors.
+    max_abs : float
+        Largest difference.
+    """
+
+    name: str
+    samples: int
+    snr_db: float
+    cosine: float
+    max_abs: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON; equal outputs have ``snr_db`` None and ``lossless`` True."""
+        values = {
+            name: finite(value) if isinstance(value, float) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+        return values | {"lossless": self.snr_db == math.inf}
+
+    def __str__(self) -> str:
+        ratio = "exact" if self.snr_db == math.inf else f"{self.snr_db:.1f} dB"
+        return f"output {self.name}: {ratio}, cosine {self.cosine:.6f}, largest difference {self.max_abs:.3g}"
+
+
+@dataclass(frozen=True)
+class ComparedValue:
+    """How far apart an intermediate result of two models is, over all samples.
+
+    Attributes
+    ----------
+    name : str
+        Name of the operation's output, which both models have.
+    shape : tuple of int
+        Shape in the first sample.
+    snr_db, cosine, max_abs : float
+        As for `ComparedOutput`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    snr_db: float
+    cosine: float
+    max_abs: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON; equal values have ``snr_db`` None and ``lossless`` True."""
+        values = {name: finite(getattr(self, name)) for name in ("snr_db", "cosine", "max_abs")}
+        return {"name": self.name, "shape": list(self.shape), **values, "lossless": self.snr_db == math.inf}
+
+
 @dataclass(frozen=True, repr=False)
 class Comparison:
     """How far apart two packages are.
@@ -82,12 +135,24 @@ class Comparison:
         Bytes of all files of the packages.
     snr_db : float or None
         Signal-to-noise ratio of all constants that differ, taken together; None if none does.
+    seconds : float
+        Duration.
     outputs : tuple of ComparedOutput
         How far apart the predictions are; empty if none were made.
     note : str or None
         Why no predictions were made.
-    seconds : float
-        Duration.
+    backend, precision : str or None
+        What made the predictions, and how precisely.
+    drawn : int
+        Number of inputs that were drawn, for lack of samples.
+    metric : str or None
+        Name of the metric that was asked for.
+    scores : tuple of float
+        Its value, higher is better: one for a metric that compares the models, else those of the first and the second.
+    layers : tuple of ComparedValue
+        How far apart intermediate results are that both models have, in the order in which the first computes them.
+    unmatched_layers : int
+        Number of intermediate results that only one of them has.
     """
 
     first: str
@@ -98,9 +163,16 @@ class Comparison:
     bytes: int
     other_bytes: int
     snr_db: float | None
-    outputs: tuple[ComparedOutput, ...]
-    note: str | None
     seconds: float
+    outputs: tuple[ComparedOutput, ...] = ()
+    note: str | None = None
+    backend: str | None = None
+    precision: str | None = None
+    drawn: int = 0
+    metric: str | None = None
+    scores: tuple[float, ...] = ()
+    layers: tuple[ComparedValue, ...] = ()
+    unmatched_layers: int = 0
 
     @property
     def different(self) -> tuple[ComparedWeight, ...]:
@@ -116,6 +188,8 @@ class Comparison:
             "only_in_second": list(self.only_in_second),
             "weights": [weight.to_dict() for weight in self.weights],
             "outputs": [output.to_dict() for output in self.outputs],
+            "scores": [finite(score) for score in self.scores],
+            "layers": [layer.to_dict() for layer in self.layers],
         }
 
     def to_json(self) -> str:
@@ -134,12 +208,55 @@ class Comparison:
         for which, names in ((self.first, self.only_in_first), (self.second, self.only_in_second)):
             if names:
                 lines.append(f"only in {which}: {', '.join(names)}")
+        if self.drawn:
+            lines.append(
+                f"outputs for {self.drawn} inputs drawn from a normal distribution, which no model was trained on; "
+                "give samples for a measure that counts"
+            )
         lines += [str(output) for output in self.outputs]
+        if self.metric is not None:
+            lines.append(f"metric {self.metric}: {' and '.join(f'{score:.6g}' for score in self.scores)}")
+        lines += self._parting()
+        if self.backend is not None:
+            how = "" if self.precision is None else f" in {self.precision}"
+            lines.append(f"run by {self.backend}{how}")
         lines += [self.note] if self.note else []
         return "\n".join(lines)
 
+    @property
+    def first_different_layer(self) -> ComparedValue | None:
+        """The first intermediate result that differs."""
+        return next((layer for layer in self.layers if layer.snr_db != math.inf), None)
+
+    @property
+    def first_diverging_layer(self) -> ComparedValue | None:
+        """The first intermediate result whose signal-to-noise ratio is below `DIVERGED`."""
+        return next((layer for layer in self.layers if layer.snr_db < DIVERGED), None)
+
+    def _parting(self) -> list[str]:
+        if not self.layers:
+            return []
+        first, diverging = self.first_different_layer, self.first_diverging_layer
+        others = f"; {self.unmatched_layers} are in one model only" if self.unmatched_layers else ""
+        lines = [f"{len(self.layers)} intermediate results in both{others}"]
+        if first is None:
+            return [*lines, "none differs"]
+        lines.append(f"the first that differs: {first.name}, {in_decibels(first.snr_db)} dB")
+        if diverging is not None:
+            lines.append(f"the first below {DIVERGED:.0f} dB: {diverging.name}, {in_decibels(diverging.snr_db)} dB")
+        else:
+            lowest = min(self.layers, key=lambda layer: layer.snr_db)
+            lines.append(f"none is below {DIVERGED:.0f} dB; the lowest: {lowest.name}, {in_decibels(lowest.snr_db)} dB")
+        return lines
+
+    @property
+    def layer_table(self) -> str:
+        """The intermediate results as a table, in the order of computation."""
+        return render(_LAYER_COLUMNS, self.layers)
+
     def __str__(self) -> str:
-        return f"{render(_COLUMNS, self.weights)}\n{self.totals}"
+        layers = f"\n{self.layer_table}" if self.layers else ""
+        return f"{render(_COLUMNS, self.weights)}{layers}\n{self.totals}"
 
     def __repr__(self) -> str:
         return f"<Comparison of {self.first} and {self.second}: {len(self.different)} of {len(self.weights)} differ>"
@@ -154,6 +271,13 @@ _COLUMNS = (
     Column("SNR dB", lambda weight: in_decibels(weight.snr_db), right=True),
     Column("cosine", lambda weight: "-" if weight.cosine is None else f"{weight.cosine:.6f}", right=True),
     Column("largest", lambda weight: "-" if weight.max_abs is None else f"{weight.max_abs:.3g}", right=True),
+)
+_LAYER_COLUMNS = (
+    Column("result", lambda layer: layer.name),
+    Column("shape", lambda layer: "x".join(map(str, layer.shape))),
+    Column("SNR dB", lambda layer: in_decibels(layer.snr_db), right=True),
+    Column("cosine", lambda layer: f"{layer.cosine:.6f}", right=True),
+    Column("largest", lambda layer: f"{layer.max_abs:.3g}", right=True),
 )
 
 
@@ -176,121 +300,3 @@ class ComparedWeights:
     def snr_db(self) -> float | None:
         """The signal-to-noise ratio in dB; None if no weights differ."""
         return snr_db(math.fsum(self._signal), math.fsum(self._noise)) if self._noise else None
-
-
-@unchanged("first", "second")
-def compare(
-    first: StrPath,
-    second: StrPath,
-    *,
-    predictions: bool = False,
-    inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
-    samples: int = 4,
-    num_threads: int | None = None,
-) -> Comparison:
-    """Report how far apart two packages are.
-
-    Parameters
-    ----------
-    first, second : path-like
-        The packages; distances are relative to the first.
-    predictions : bool
-        Also run both models and compare their outputs, which needs macOS and coremltools; on other systems
-        `Comparison.note` says so.
-    inputs : dict or list of dict, optional
-        Inputs by name for the predictions; None uses fixed samples of a normal distribution.
-    samples : int
-        Number of samples.
-    num_threads : int, optional
-        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
-
-    Returns
-    -------
-    Comparison
-        One record per constant that both packages have, and totals.
-
-    Raises
-    ------
-    FormatError
-        If a package is damaged.
-    MissingExtraError
-        If predictions are asked for on a Mac without coremltools.
-    """
-    num_threads = as_threads("compare", num_threads)
-    note = prediction_obstacle("compare") if predictions or inputs is not None else None
-    started = time.perf_counter()
-    packages = Package.open(first), Package.open(second)
-    program = Program(packages[0])
-    programs = program, read_renamed(packages[1], program)
-    ours, theirs = (visible_weights(program) for program in programs)
-    our_names, their_names = _by_name(ours), _by_name(theirs)
-    compared = ComparedWeights()
-    with ValueReader(packages[0]) as values, ValueReader(packages[1]) as others:
-        for weight in ours:
-            other = next((their_names[key] for key in _keys(weight) if key in their_names), None)
-            if other is not None:
-                compared.add(*_compare(weight, other, values, others, num_threads))
-    outputs: tuple[ComparedOutput, ...] = ()
-    if (predictions or inputs is not None) and note is None:
-        outputs = compare_predictions(packages[0].root, packages[1].root, inputs, samples)
-    return Comparison(
-        first=os.fspath(first),
-        second=os.fspath(second),
-        weights=tuple(compared.records),
-        only_in_first=_only(ours, their_names),
-        only_in_second=_only(theirs, our_names),
-        bytes=packages[0].size,
-        other_bytes=packages[1].size,
-        snr_db=compared.snr_db,
-        outputs=outputs,
-        note=note,
-        seconds=time.perf_counter() - started,
-    )
-
-
-_Key = tuple[str, str]
-
-
-def _keys(weight: Weight) -> list[_Key]:
-    return [(definition.function, definition.name) for definition in weight.definitions]
-
-
-def _by_name(weights: list[Weight]) -> dict[_Key, Weight]:
-    return {key: weight for weight in weights for key in _keys(weight)}
-
-
-def _only(weights: list[Weight], others: dict[_Key, Weight]) -> tuple[str, ...]:
-    return tuple(weight.first.name for weight in weights if not any(key in others for key in _keys(weight)))
-
-
-def _compare(
-    weight: Weight, other: Weight, values: ValueReader, others: ValueReader, num_threads: int | None
-) -> tuple[ComparedWeight, float]:
-    """The record of a constant, and its sum of squared differences."""
-    found: dict[str, Any] = {}
-    sse = 0.0
-    first, second = weight.first, other.first
-    try:
-        _require_alike(first, second)
-        error = distance(decoded_pairs((first, values), (second, others), num_threads), num_threads)
-        sse = 0.0 if math.isnan(error.sse) else error.sse
-        found = {"snr_db": error.snr_db, "cosine": error.cosine, "max_abs": error.max_abs}
-    except Undecodable as reason:
-        found = {"problem": str(reason)}
-    record = ComparedWeight(
-        name=first.name,
-        function=first.function,
-        shape=first.shape,
-        storage=describe_storage(weight),
-        other_storage=describe_storage(other),
-        bytes=stored_bytes(weight),
-        other_bytes=stored_bytes(other),
-        **found,
-    )
-    return record, sse
-
-
-def _require_alike(first: Definition, second: Definition) -> None:
-    if (first.data_type, first.shape) != (second.data_type, second.shape):
-        ours, theirs = (f"{each.data_type.name} {each.shape}" for each in (first, second))
-        raise Undecodable(f"{ours} and {theirs}")

@@ -1,0 +1,117 @@
+"""ML programs by PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...coreml.format.package import Package
+from ...coreml.program.graph import TensorType, Value
+from ...coreml.program.program import Program
+from ..backend import State
+from . import ops  # noqa: F401  registers the operations
+from .binding import BoundFunction
+from .constants import Constants
+from .dtypes import array_of, tensor_of
+from .module import ModuleState, ProgramModule
+
+PRECISIONS = ("float16", "float32")
+
+
+def load_program(
+    package: Package,
+    model: Any,
+    function_name: str = "main",
+    precision: str = "float16",
+    device: str = "cpu",
+) -> TorchBackend:
+    """An ML program, ready to run.
+
+    Parameters
+    ----------
+    package : Package
+        The package, for its weight files.
+    model : message
+        The model with the program: the package's own, or one of its pipeline.
+    function_name : str
+        The function to run.
+    precision : str
+        "float16" rounds each result once where the program declares float16; "float32" never rounds.
+    device : str
+        A PyTorch device.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        If the program has an operation that cannot be run.
+    """
+    program = Program(package, model)
+    function = next(
+        (
+            each
+            for graphs in program.graphs.values()
+            for each in graphs
+            if each.is_default and each.name == function_name
+        ),
+        None,
+    )
+    if function is None:
+        raise ValueError(f"load: there is no function {function_name!r}; the model has {', '.join(program.functions)}")
+    constants = Constants(package, program)
+    try:
+        bound = BoundFunction(function, constants, rounded=precision == "float16")
+    finally:
+        constants.close()
+    return TorchBackend(ProgramModule(bound).to(device), bound)
+
+
+class TorchBackend:
+    """A loaded ML program; see `corepress.runtime.backend.Backend`."""
+
+    name = "torch"
+
+    def __init__(self, module: ProgramModule, bound: BoundFunction) -> None:
+        self.module = module
+        self._inputs, self._outputs = bound.inputs, bound.outputs
+
+    def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
+        """Run once."""
+        with torch.inference_mode():
+            results = self.module(self._tensors(inputs), state)
+        return {name: _array(result, self._outputs[name]) for name, result in results.items()}
+
+    def values(self, inputs: Mapping[str, Any], state: State | None = None) -> Iterator[tuple[str, Any]]:
+        """Run once, and yield every intermediate result."""
+        assert state is None or isinstance(state, ModuleState)
+        results = self.module.values(self._tensors(inputs), state)
+        while True:
+            with torch.inference_mode():  # not while the caller looks at a result
+                value, result = next(results, (None, None))
+            if value is None:
+                return
+            if isinstance(result, Tensor):
+                yield value.name, _array(result, value)
+
+    def make_state(self) -> ModuleState | None:
+        """A fresh state; None for a program without states."""
+        return self.module.make_state() if self.module.states else None
+
+    def _tensors(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        tensors = {}
+        for name, value in self._inputs.items():
+            if name in inputs and isinstance(value.type, TensorType):
+                array = np.asarray(inputs[name])
+                if value.type.shape == () and array.shape == (1,):  # descriptions have no rank 0
+                    array = array.reshape(())
+                tensors[name] = tensor_of(array, value.type.data_type).to(self.module.device)
+        return tensors
+
+
+def _array(result: Any, value: Value) -> Any:
+    if isinstance(result, Tensor) and isinstance(value.type, TensorType):
+        return array_of(result, value.type.data_type)
+    return result
