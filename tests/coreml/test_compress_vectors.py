@@ -143,3 +143,16 @@ def test_tables_for_blocks_along_several_axes_are_read_as_coremltools_reads_them
     package, plain = build(body, {"x": ((2, 12), np.float32)}, 9), tmp_path / "plain.mlpackage"
     coreml.decompress(package, plain)
     assert_same_bits(constants(plain)["blocks"], constants(package)["blocks"])
+
+
+def test_vectors_span_no_groups_of_a_transposed_convolution(build, tmp_path):
+    """Its groups divide axis 0, the input channels: 48 in 2 groups have 24 each, which vectors of 16 do not divide."""
+    weight = np.random.default_rng(0).standard_normal((48, 8, 4, 4)).astype(np.float32)
+
+    def body(mb, image):
+        return mb.conv_transpose(x=image, weight=weight, groups=2, name="up")
+
+    package = build(body, {"image": ((1, 48, 4, 4), np.float32)})
+    for cluster_dim, reason in [(16, "cluster_dim 16 does not divide axis 0 of length 48 in 2 groups"), (8, None)]:
+        plan = coreml.plan(package, Palettize(nbits=1, cluster_dim=cluster_dim, channel_axis=0))
+        assert [each.reason for each in plan.weights if each.shape == weight.shape] == [reason]

@@ -9,6 +9,7 @@ import pytest
 from coreml_helpers import model_file, operations_of, quiet, read_spec, weight_file
 
 from corepress import coreml
+from corepress.coreml.format import schema
 from corepress.coreml.format.weight_file import WeightFileReader
 from corepress.specs import Palettize, Prune, Quantize
 
@@ -262,3 +263,22 @@ def test_every_block_specialization_is_looked_at(ios18_package, tmp_path):
     _edit(compressed, change)
     (problem,) = coreml.verify(source, compressed).all_problems
     assert problem == "block main/CoreML9: operation conv conv"
+
+
+def test_operands_of_joint_forms_are_compared(ios18_package, tmp_path):
+    """Another use of the same parameters is another weight, even if all that is stored is the same."""
+    joint, swapped = tmp_path / "joint.mlpackage", tmp_path / "swapped.mlpackage"
+    coreml.compress(ios18_package, joint, [Prune(target_sparsity=0.5), Palettize(nbits=4)])
+    assert {each.status for each in coreml.verify(joint, joint).weights} == {"identical"}
+    shutil.copytree(joint, swapped)
+    model = schema.read_model(model_file(swapped))
+    (block,) = model.mlProgram.functions["main"].block_specializations.values()
+    name, inputs = next(
+        (each.outputs[0].name, each.inputs) for each in block.operations if each.type == "constexpr_sparse_to_dense"
+    )
+    mask, values = (inputs[key].arguments[0].name for key in ("mask", "nonzero_data"))
+    inputs["mask"].arguments[0].name, inputs["nonzero_data"].arguments[0].name = values, mask
+    model_file(swapped).write_bytes(schema.serialize_model(model))
+    records = {each.name: each for each in coreml.verify(joint, swapped).weights}
+    assert records[name].problem is not None
+    assert [each.name for each in records.values() if each.problem] == [name]

@@ -356,7 +356,7 @@ class _Check:
             if step.operation.type != same.operation.type or parameters.keys() != others.keys():
                 return False
             wiring = [
-                {name: (chain.index(operand.definition), operand.index) for name, operand in each.operands.items()}
+                {name: (chain.index(operand.definition), operand.output) for name, operand in each.operands.items()}
                 for chain, each in ((ours, step), (theirs, same))
             ]
             if wiring[0] != wiring[1]:

@@ -189,8 +189,8 @@ class WeightFileReader:
             self._follow(start, found)
         records = [found[offset] for offset in sorted(found)]
         for before, record in pairwise(records):
-            end = max(before.offset + _RECORD.size, before.data_offset + before.size)
-            if record.offset < end or record.data_offset < end:
+            # Data comes after its own record, so that it need not be compared.
+            if record.offset < max(before.offset + _RECORD.size, before.data_offset + before.size):
                 raise self._error(record.offset, f"overlaps the blob whose record is at offset {before.offset}")
         return records
 
