@@ -1,7 +1,8 @@
-"""Products with weights in float16, which are widened to float32 in parts that stay in the processor's cache.
+"""Products with weights in float16, of which large ones are widened to float32 in parts.
 
-A weight that is widened at once is written to memory and read again, and the memory has to be found first: for a large
-convolution that takes half as long as the convolution itself.
+Memory for a large weight in float32 would have to be found anew for each product, which takes longer than to widen it,
+and a language model's output layer would need gigabytes. Parts that are much smaller would make threads wait for each
+other more often than they compute.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_PART = 1 << 18  # elements: 1 MiB of float32
+_PART = 1 << 22  # elements: 16 MiB of float32
 _ROWS = 16  # parts have a multiple of these, which kernels compute together
 
 
@@ -38,7 +39,7 @@ def by_outputs(
         bias = widened(bias)
     whole = (
         weight.dtype is not torch.float16
-        or weight.numel() <= 2 * _PART
+        or weight.numel() <= _PART
         or weight.device.type != "cpu"
         or torch.compiler.is_compiling()
         or (torch.is_grad_enabled() and weight.requires_grad)
