@@ -283,6 +283,33 @@ def test_functions_share_weights_by_the_first_name(mb, save, load, rng):
     assert first.keys() == second.keys()
 
 
+def test_weights_of_one_name_in_two_blocks_are_two(mb, save, load, rng):
+    first, second = (rng.standard_normal((40, 32)).astype(np.float32) for _ in range(2))
+
+    def body(x):
+        def branch(weight):
+            return lambda: mb.linear(x=x, weight=mb.const(val=weight), name="branch")
+
+        positive = mb.greater(x=mb.reduce_sum(x=x, axes=[0, 1]), y=np.float32(0))
+        return mb.cond(pred=positive, _true_fn=branch(first), _false_fn=branch(second), name="y")
+
+    path = save(body, inputs=WIDE)
+
+    def rename(block):
+        for operation in (each for nested in block.operations[-1].blocks for each in nested.operations):
+            if operation.type == "linear":
+                operation.inputs["weight"].arguments[0].name = "weight"
+            elif len(operation.outputs[0].type.tensorType.dimensions) == 2:
+                operation.outputs[0].name = "weight"
+
+    damage(path, rename)
+    model = load(path)
+    assert {"weight", "weight_1"} <= set(dict(model.module.named_parameters()))
+    for sign, weight in ((1, first), (-1, second)):
+        x = np.full((4, 32), sign, np.float32)
+        np.testing.assert_allclose(model.predict({"x": x})["y"], x @ weight.T, rtol=1e-4)
+
+
 FORMS = {
     "palette": {"palettize": {"nbits": 4}},
     "groups": {"palettize": {"nbits": 2, "granularity": "per_grouped_channel", "group_size": 8}},

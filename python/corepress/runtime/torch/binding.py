@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ class BoundFunction:
     template : list
         The values before a run: constants; None where a run stores its own.
     weights : dict of int to str
-        Slots of weights, whose values the module holds, and their names.
+        Slots of weights, whose values the module holds, and their names; weights that share data have one name.
     tensors : dict of str to torch.Tensor
         The weights by name, in their stored type.
     inputs : dict of str to Value
@@ -62,6 +63,7 @@ class BoundFunction:
         self.template: Values = [None] * (OBSERVER + 1)
         self.weights: dict[int, str] = {}
         self.tensors: dict[str, Tensor] = {}
+        self._names: dict[Tensor, str] = {}
         self.inputs = {value.name: value for value in function.block.inputs}
         self.outputs = {value.name: value for value in map(_resolved, function.block.outputs)}
         self.schedule, _ = self._bind_block(function.block)
@@ -79,11 +81,16 @@ class BoundFunction:
     def _load(self, value: Value) -> None:
         slot = self._slots[value]
         if self._constants.is_weight(value):
-            tensor, name = self._constants.weight(value)
-            self.weights[slot] = name
-            self.tensors[name] = tensor
+            tensor = self._constants.weight(value)
+            self.weights[slot] = self._names.setdefault(tensor, self._free_name(value.name))
+            self.tensors[self.weights[slot]] = tensor
         else:
             self.template[slot] = self._constants.tensor(value)
+
+    def _free_name(self, name: str) -> str:
+        """The name of a constant, numbered where another one in another block has it too."""
+        names = (f"{name}_{number}" if number else name for number in itertools.count())
+        return next(each for each in names if each not in self.tensors)
 
     def _bind_block(self, block: Block) -> tuple[Schedule, list[set[int]]]:
         schedule = Schedule(inputs=tuple(map(self.slot, block.inputs)))

@@ -55,13 +55,12 @@ class Constants:
             return False
         return bool(kind.shape) and int(np.prod([size or 0 for size in kind.shape])) >= MINIMUM_BLOB_COUNT
 
-    def weight(self, value: Value) -> tuple[Tensor, str]:
-        """A constant in its stored type, and the name of the first constant that shares its data."""
-        definition = self._definition(value)
-        original = definition.original
+    def weight(self, value: Value) -> Tensor:
+        """A constant in its stored type; the same tensor for all constants that share its data."""
+        original = self._definition(value).original
         if original not in self._tensors:
             self._tensors[original] = torch.from_numpy(self._array(original))
-        return self._tensors[original], original.output_name
+        return self._tensors[original]
 
     def tensor(self, argument: Argument) -> Any:
         """A constant as the tensor that carries it in a run; text and lists as Python values."""
