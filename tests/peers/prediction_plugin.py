@@ -1,8 +1,8 @@
 """A pytest plugin: coremltools' own tests predict, with corepress in the place of Core ML.
 
-coremltools believes that it is on a Mac, and ``_MLModelProxy``, through which it reaches Core ML, is `Proxy`. Only some
-of the tests are run if ``COREPRESS_PEERS_SAMPLE`` is ``k`` or ``k:offset``: those whose name has the checksum ``offset``
-modulo ``k``. Outcomes go to the file ``COREPRESS_PEERS_RESULTS`` as JSON.
+coremltools believes that it is on a Mac, and ``_MLModelProxy``, through which it reaches Core ML, is `Proxy`. With
+``COREPRESS_PEERS_SAMPLE=k`` or ``k:offset`` only a part of the tests is run: those whose name has the checksum
+``offset`` modulo ``k``. Outcomes go to the file ``COREPRESS_PEERS_RESULTS`` as JSON.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Proxy:
         return self._model.make_state()
 
 
-def pytest_configure(config):
+def stand_in():
+    """Put a module of ours in the place of coremltools' native part, before anything imports coremltools."""
     native = types.ModuleType("coremltools.libcoremlpython")
     native._MLModelProxy = Proxy
     for name in ("_MLModelAssetProxy", "_MLComputePlanProxy"):
@@ -63,7 +64,13 @@ def pytest_configure(config):
     for name in ("_MLCPUComputeDeviceProxy", "_MLGPUComputeDeviceProxy", "_MLNeuralEngineComputeDeviceProxy"):
         setattr(native, name, type(name, (), {}))
     sys.modules["coremltools.libcoremlpython"] = native
-    import coremltools.models.utils as utils
+
+
+stand_in()
+
+
+def pytest_configure(config):
+    from coremltools.models import utils
 
     believed = {"_is_macos": lambda: True, "_macos_version": lambda: MACOS, "_IS_MACOS": True}
     utils._is_macos, utils._macos_version = believed["_is_macos"], believed["_macos_version"]

@@ -31,7 +31,8 @@ PLACES = ("/proc", "/dev", "/sys", "/tmp", "/etc", "/usr", "C:\\")
 EXCEPTIONS = {
     ("coreml/format/package.py", "os.readlink"),  # of what is a symbolic link
     ("coreml/format/package_writer.py", "os.readlink"),
-    ("coreml/format/weight_file.py", "os.pread"),  # asked for by hasattr
+    ("coreml/format/weight_file.py", "os.pread"),  # asked for by hasattr, as the next one
+    ("coreml/format/weight_file.py", "os.preadv"),
     ("optimize/coreml/models.py", "os.link"),  # or a copy
 }
 

@@ -1,18 +1,20 @@
-"""Products with weights in float16, which are widened to float32 in parts that stay in the processor's cache.
+"""Products with weights in float16, which are widened to float32 a part at a time, always in the same memory.
 
-A weight that is widened at once is written to memory and read again, and the memory has to be found first: for a large
-convolution that takes half as long as the convolution itself.
+New memory for each weight takes longer to get than it takes to widen the weight, and a language model's output layer
+would need gigabytes. Parts that are much smaller would make threads wait for each other more often than they compute.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-_PART = 1 << 18  # elements: 1 MiB of float32
+_PART = 1 << 20  # elements for each thread: 4 MiB of float32, which stay in its cache
 _ROWS = 16  # parts have a multiple of these, which kernels compute together
+_memory = threading.local()
 
 
 def widened(weight: Tensor) -> Tensor:
@@ -36,22 +38,28 @@ def by_outputs(
     """
     if bias is not None:
         bias = widened(bias)
-    whole = (
+    if (
         weight.dtype is not torch.float16
-        or weight.numel() <= 2 * _PART
+        or torch.is_grad_enabled()  # which keeps weights for later
         or weight.device.type != "cpu"
         or torch.compiler.is_compiling()
-        or (torch.is_grad_enabled() and weight.requires_grad)
-    )
-    if whole:
+    ):
         return compute(widened(weight), bias)
-    each = weight.numel() // weight.shape[0]
-    rows = max(_ROWS, _PART // each // _ROWS * _ROWS)
-    buffer = torch.empty(rows * each)
+    each = weight.numel() // max(1, weight.shape[0])
+    rows = max(_ROWS, _PART * torch.get_num_threads() // max(1, each) // _ROWS * _ROWS)
+    if weight.shape[0] <= rows:
+        return compute(_in_scratch(weight), bias)
     results = []
     for start in range(0, weight.shape[0], rows):
-        part = weight[start : start + rows]
-        wide = buffer[: part.numel()].view(part.shape)
-        wide.copy_(part)
-        results.append(compute(wide, None if bias is None else bias[start : start + rows]))
+        part = _in_scratch(weight[start : start + rows])
+        results.append(compute(part, None if bias is None else bias[start : start + rows]))
     return torch.cat(results, axis)
+
+
+def _in_scratch(weight: Tensor) -> Tensor:
+    """A weight as float32, in memory of this thread that the next one is written to."""
+    scratch = getattr(_memory, "scratch", None)
+    if scratch is None or scratch.numel() < weight.numel():
+        with torch.inference_mode(False):  # in whose tensors nothing else could be written
+            scratch = _memory.scratch = torch.empty(max(weight.numel(), _PART))
+    return scratch[: weight.numel()].view(weight.shape).copy_(weight)
