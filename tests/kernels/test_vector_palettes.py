@@ -388,3 +388,15 @@ def test_importance_of_any_size_gives_the_same_palette(exponent):
     scaled = np.ldexp(importance, exponent - 6)
     assert np.array_equal(np.ldexp(scaled, 6 - exponent), importance)
     assert cp.palettize(weight, nbits=3, cluster_dim=2, importance=scaled) == expected
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_tables_of_integers_decode_to_their_integers(dtype):
+    rng, limits = np.random.default_rng(0), np.iinfo(dtype)
+    lut = rng.integers(limits.min, limits.max + 1, (2, 1, 4, 3)).astype(dtype)
+    lut[0, 0, 0] = limits.min, limits.max, limits.max
+    codes = rng.integers(0, 4, (4, 6)).astype(np.uint8)
+    codes[0, 0] = 0
+    tensor = cp.PalettizedTensor((4, 18), kernels.pack_bits(codes, 2), lut, 2, 1)
+    expected = lut[np.repeat([0, 1], 2)[:, None], 0, codes].reshape(4, 18)
+    assert_same_bits(tensor.dense(), expected)

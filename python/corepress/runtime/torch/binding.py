@@ -23,7 +23,8 @@ from ...coreml.program.graph import (
     is_definition,
 )
 from ...errors import FormatError, UnsupportedOperationError
-from .constants import CAST, Constants, describe_operation
+from .constants import Constants, describe_operation
+from .constexpr import CAST
 from .dtypes import carrier_of
 from .registry import Implementation, implementation_of
 from .schedule import OBSERVER, Schedule, Step, Values, slots_read

@@ -14,12 +14,10 @@ from ...coreml.format.package import Package
 from ...coreml.format.values import MINIMUM_BLOB_COUNT, ValueReader
 from ...coreml.program.graph import Argument, Literal, Operation, TensorType, Value, is_definition
 from ...coreml.program.program import Definition, Program
-from ...errors import UnsupportedOperationError
+from ...errors import FormatError
 from ...tensors import CompressedTensor
+from .constexpr import CAST, elements, evaluate
 from .dtypes import tensor_of
-
-CAST = "constexpr_cast"  # stored in one type, used in another; not compression, so that only here anybody reads it
-_CAST_TYPES = {"fp16": np.float16, "fp32": np.float32}
 
 
 class Constants:
@@ -36,7 +34,7 @@ class Constants:
     def __init__(self, package: Package, program: Program) -> None:
         self._values = ValueReader(package)
         self._definitions = {(each.place, each.output_name): each for each in reversed(program.definitions)}
-        self._tensors: dict[Definition, Tensor] = {}
+        self._tensors: dict[tuple[Definition, int], Tensor] = {}
 
     def close(self) -> None:
         """Close the weight files."""
@@ -57,10 +55,11 @@ class Constants:
 
     def weight(self, value: Value) -> Tensor:
         """A constant in its stored type; the same tensor for all constants that share its data."""
-        original = self._definition(value).original
-        if original not in self._tensors:
-            self._tensors[original] = torch.from_numpy(self._array(original))
-        return self._tensors[original]
+        definition, output = self._definition(value)
+        original = definition.original
+        if (original, output) not in self._tensors:
+            self._tensors[original, output] = torch.from_numpy(self._array(original, output))
+        return self._tensors[original, output]
 
     def tensor(self, argument: Argument) -> Any:
         """A constant as the tensor that carries it in a run; text and lists as Python values."""
@@ -69,12 +68,12 @@ class Constants:
             return plain(message)
         if message is not None:
             tensor = self._values.read(message, _name(argument))
-            if tensor.data_type.dtype is None or tensor.data_type.name == "string":
+            if tensor.data_type.name == "string":
                 return plain(message)
-            return tensor_of(tensor.data, tensor.data_type)
+            return tensor_of(*elements(tensor, _name(argument)))
         assert isinstance(argument, Value)
         assert isinstance(argument.type, TensorType)
-        return tensor_of(self._array(self._definition(argument)), argument.type.data_type)
+        return tensor_of(self._array(*self._definition(argument)), argument.type.data_type)
 
     def option(self, argument: Argument) -> Any:
         """A constant as a plain Python value: a number or text, or nested lists of these."""
@@ -91,29 +90,31 @@ class Constants:
             return None, False
         return message, message.type.WhichOneof("type") == "tensorType"
 
-    def _definition(self, value: Value) -> Definition:
+    def _definition(self, value: Value) -> tuple[Definition, int]:
+        """The operation that yields a constant, and which of its outputs it is."""
         producer = value.producer
         assert producer is not None
-        if value is not producer.outputs[0]:
-            raise UnsupportedOperationError(f"{producer.where}: its second output is used by another operation")
-        return self._definitions[producer.place, value.name]
+        return self._definitions[producer.place, producer.outputs[0].name], producer.outputs.index(value)
 
-    def _array(self, definition: Definition) -> NDArray[Any]:
+    def _array(self, definition: Definition, output: int) -> NDArray[Any]:
         """A constant as an array that nothing else refers to."""
-        kind, parameters = definition.operation.type, definition.parameters
-        if kind == CAST:
-            stored = self._values.read(parameters["source_val"], definition.where)
-            return stored.data.astype(_CAST_TYPES[plain(parameters["output_dtype"])])
+        found = self._decompressed(definition)
+        if found is None:
+            found = np.ascontiguousarray(evaluate(definition, self._values)[output].array)
+        return found if found.flags.writeable else found.copy()
+
+    def _decompressed(self, definition: Definition) -> NDArray[Any] | None:
+        """A plain constant, or what decompresses as one tensor; None for other forms, and for what is damaged."""
+        kind = definition.operation.type
+        if kind == "const" and definition.data_type.dtype is not None:
+            return self._values.read(definition.parameters["val"], definition.where, allocate=_allocate).data
+        if kind == CAST or len(definition.operation.outputs) > 1:
+            return None
         try:
-            found = (
-                self._values.read(parameters["val"], definition.where, allocate=_allocate).data
-                if kind == "const" and definition.data_type.dtype is not None
-                else stored_form(definition, self._values)
-            )
-        except Undecodable as reason:
-            raise UnsupportedOperationError(f"{definition.where}: {reason}") from reason
-        array = found.dense() if isinstance(found, CompressedTensor) else found
-        return array if array.flags.writeable else array.copy()
+            found = stored_form(definition, self._values)
+        except (Undecodable, FormatError):
+            return None
+        return found.dense() if isinstance(found, CompressedTensor) else found
 
 
 def _allocate(size: int) -> NDArray[np.uint8]:
