@@ -75,7 +75,7 @@ def both_ways(path, name):
     )
     with ValueReader(package) as values:
         (by_definition,) = evaluate(definition, values)
-    weight, _ = constants.weight(value)
+    weight = constants.weight(value)
     constants.close()
     return weight.numpy(), by_definition.array
 
