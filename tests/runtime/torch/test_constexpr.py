@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from corepress import FormatError
+from corepress.coreml.format.data_types import BY_NAME
 from corepress.coreml.format.package import Package
 from corepress.coreml.format.schema import read_model, serialize_model
 from corepress.coreml.format.values import ValueReader
 from corepress.coreml.program.program import Program
 from corepress.errors import UnsupportedOperationError
 from corepress.runtime.torch.constants import Constants
-from corepress.runtime.torch.constexpr import evaluate
+from corepress.runtime.torch.constexpr import OPERATIONS, Constant, evaluate
 
 X = {"x": ((2, 3), "float32")}
 MASK = np.array([[1, 0, 1, 1], [0, 0, 1, 0]])  # four ones
@@ -268,6 +269,17 @@ def test_vectors_of_integers_and_long_ones(mb, narrow, constants):
     assert integers.tolist() == [3, 4, -1, 2, 3, 4]
     assert integers.dtype is torch.int8
     np.testing.assert_array_equal(long, np.concatenate([np.arange(300, 600), np.arange(300), np.arange(300, 600)]))
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_small_file_cannot_ask_for_all_memory(sparse):
+    ones, codes = (Constant(np.broadcast_to(np.uint8(each), (1 << 20,)), BY_NAME["uint1"]) for each in (1, 0))
+    lut = Constant(np.broadcast_to(np.float32(0), (1, 2, 1 << 12)), BY_NAME["float32"])
+    axis = Constant(np.int32(0), BY_NAME["int32"])
+    given = {"indices_mask": ones, "indices_nonzero_data": codes} if sparse else {"indices": codes}
+    look_up = OPERATIONS[f"constexpr_lut_to_{'sparse' if sparse else 'dense'}"]
+    with pytest.raises(ValueError, match="the limit is"):
+        look_up({**given, "lut": lut, "vector_axis": axis})
 
 
 ORDINARY = {

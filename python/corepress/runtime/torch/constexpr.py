@@ -21,6 +21,7 @@ from ...errors import FormatError, UnsupportedOperationError
 from ...kernels import unpack_bits
 from ...tensors import packed_size
 from ...tensors.blocks import blocks, refine, require_divisors, shift_scale, spread
+from .limits import limited
 
 CAST = "constexpr_cast"  # stored in one type, used in another; not compression, so that only here anybody reads it
 _CAST_TYPES = {"fp16": np.float16, "fp32": np.float32}
@@ -71,7 +72,7 @@ def evaluate(definition: Definition, values: ValueReader) -> tuple[Constant, ...
     """
     found: dict[Definition, tuple[Constant, ...]] = {}
     for step in steps(definition):
-        if step.operation.type not in _OPERATIONS:
+        if step.operation.type not in OPERATIONS:
             raise UnsupportedOperationError(f"{step.where}: its type is not supported by this version")
         given: dict[str, Constant] = {}
         for name, value in step.parameters.items():
@@ -80,7 +81,7 @@ def evaluate(definition: Definition, values: ValueReader) -> tuple[Constant, ...
         for name, (producer, index) in step.operands.items():
             given[name] = found[producer][index]
         try:
-            found[step] = _OPERATIONS[step.operation.type](given)
+            found[step] = OPERATIONS[step.operation.type](given)
         except (FormatError, ValueError) as error:
             raise FormatError(f"{step.where}: {error}") from error
         _require_declared(step, found[step])
@@ -202,6 +203,8 @@ def _tables(lut: NDArray[Any], codes: Constant, shape: tuple[int, ...]) -> tuple
     if lut.ndim != len(shape) + 2 or lut.shape[-2] != 1 << nbits:
         raise FormatError(f"its lut has shape {lut.shape}, for indices of {nbits} bits (shape {shape})")
     require_divisors(shape, counts)
+    if lut.shape[-1] > 1:  # a bit of the file may stand for a whole vector
+        limited((*shape, lut.shape[-1]))
     return lut.reshape(prod(counts), *lut.shape[-2:]), np.arange(prod(counts)).reshape(counts)
 
 
@@ -268,7 +271,7 @@ def _shape(given: _Given) -> tuple[int, ...]:
     return tuple(map(int, given["shape"].array.reshape(-1)))
 
 
-_OPERATIONS: dict[str, Callable[[_Given], tuple[Constant, ...]]] = {
+OPERATIONS: dict[str, Callable[[_Given], tuple[Constant, ...]]] = {
     "const": _const,
     CAST: _cast,
     "constexpr_affine_dequantize": _affine_dequantize,
