@@ -30,7 +30,7 @@ _KINDS = {
     "sequenceType": "sequence",
 }
 Range = tuple[int, int | None]
-_MOST_ELEMENTS = 1 << 31  # of an input that a user did not make
+_MOST_ELEMENTS = 1 << 28  # of an input that a user did not make
 
 
 @dataclass(frozen=True)

@@ -290,7 +290,7 @@ def _torch_backend(
         message = parse_message(part.data(), ProgramModel)
         names = sorted(message.mlProgram.functions)
         chosen = function or ("main" if "main" in names or not names else names[0])
-        return load_program(opened.package, message, chosen, precision, device)
+        return load_program(opened.package, message, chosen, precision, device, part.describe(function))
     if part.kind in NETWORKS:
         from .torch.network_backend import load_network
 

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from ...coreml.format.package import Package
-from ...coreml.program.graph import TensorType, Value
+from ...coreml.program.graph import StateType, TensorType, Value
 from ...coreml.program.program import Program
+from ...errors import FormatError
 from ..backend import State
+from ..features import Description
 from . import ops  # noqa: F401  registers the operations
 from .binding import BoundFunction
 from .constants import Constants
-from .dtypes import array_of, tensor_of
+from .dtypes import array_of, carrier_of, tensor_of
 from .module import ModuleState, ProgramModule
 
 PRECISIONS = ("float16", "float32")
@@ -28,6 +30,7 @@ def load_program(
     function_name: str = "main",
     precision: str = "float16",
     device: str = "cpu",
+    description: Description | None = None,
 ) -> TorchBackend:
     """An ML program, ready to run.
 
@@ -43,9 +46,13 @@ def load_program(
         "float16" rounds each result once where the program declares float16; "float32" never rounds.
     device : str
         A PyTorch device.
+    description : Description, optional
+        What the model says that the function takes and returns, to be compared with the program.
 
     Raises
     ------
+    FormatError
+        If the program is damaged, or the description is not that of it.
     UnsupportedOperationError
         If the program has an operation that cannot be run.
     """
@@ -66,7 +73,42 @@ def load_program(
         bound = BoundFunction(function, constants, rounded=precision == "float16")
     finally:
         constants.close()
+    _require_types(bound)
+    if description is not None:
+        _require_description(bound, description)
     return TorchBackend(ProgramModule(bound).to(device), bound)
+
+
+_NUMBERS = ("array", "image", "int64", "double")  # kinds of features that are tensors in a program
+
+
+def _require_types(bound: BoundFunction) -> None:
+    """Raise FormatError if a function takes what is neither a tensor of numbers nor a state of these."""
+    for name, value in bound.inputs.items():
+        kind = value.type.wrapped if isinstance(value.type, StateType) else value.type
+        if not isinstance(kind, TensorType) or carrier_of(kind.data_type) is None:
+            raise FormatError(f"the program's input {name!r} must be a tensor of numbers, or a state")
+
+
+def _require_description(bound: BoundFunction, description: Description) -> None:
+    """Raise FormatError if a function takes or returns other things than its description says."""
+    kinds = {each.name: each.kind for each in description.inputs}
+    states = [each.name for each in description.states]
+    for name, value in bound.inputs.items():
+        is_state = isinstance(value.type, StateType)
+        if name not in (states if is_state else kinds):
+            what = "state" if is_state else "input"
+            raise FormatError(f"the program has the {what} {name!r}, which the model's description lacks")
+        if not is_state and kinds[name] not in _NUMBERS:
+            raise FormatError(f"input {name!r} is described as {kinds[name]}, but the program takes a tensor")
+    for each in description.outputs:
+        if each.name not in bound.outputs:
+            computed = ", ".join(bound.outputs) or "none"
+            raise FormatError(f"the model describes an output {each.name!r}, but computes {computed}")
+        is_tensor = isinstance(bound.outputs[each.name].type, TensorType)
+        if is_tensor != (each.kind not in ("dictionary", "sequence")):
+            found = "a tensor" if is_tensor else "something else"
+            raise FormatError(f"output {each.name!r} is described as {each.kind}, but the program computes {found}")
 
 
 class TorchBackend:

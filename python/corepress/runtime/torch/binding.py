@@ -17,6 +17,7 @@ from ...coreml.program.graph import (
     Function,
     Literal,
     Operation,
+    StateType,
     TensorType,
     Unresolved,
     Value,
@@ -27,12 +28,12 @@ from .constants import Constants, describe_operation
 from .constexpr import CAST
 from .dtypes import carrier_of
 from .registry import Implementation, implementation_of
-from .schedule import OBSERVER, Schedule, Step, Values, slots_read
+from .schedule import ITERATIONS, RESERVED, Schedule, Step, Values, slots_read
 
 # Inputs that take any number of values, where one value cannot be told from a tuple of one.
 _TUPLES = frozenset({"values", "loop_vars", "ref_tensors", "begins", "ends", "end_masks", "elem_shape"})
 _TUPLED_OPERATIONS = frozenset({"concat", "stack", "einsum", "while_loop", "reshape_like", "make_list"})
-MOST_ITERATIONS = 1_000_000  # of a loop, which then must be one that never ends
+MOST_ITERATIONS = 1_000_000  # of all loops in a run, one of which then must be without end
 
 Getter = Callable[[Values], Any]
 
@@ -61,10 +62,11 @@ class BoundFunction:
         self._constants = constants
         self._rounded = rounded
         self._slots: dict[Value, int] = {}
-        self.template: Values = [None] * (OBSERVER + 1)
+        self.template: Values = [None] * RESERVED
         self.weights: dict[int, str] = {}
         self.tensors: dict[str, Tensor] = {}
         self._names: dict[Tensor, str] = {}
+        self.template[ITERATIONS] = 0
         self.inputs = {value.name: value for value in function.block.inputs}
         self.outputs = {value.name: value for value in map(_resolved, function.block.outputs)}
         self.schedule, _ = self._bind_block(function.block)
@@ -107,6 +109,7 @@ class BoundFunction:
         return schedule, reads
 
     def _bind(self, operation: Operation) -> tuple[Step, set[int]]:
+        _require_kinds(operation)
         slots = {
             name: tuple(self.slot(each) for each in arguments if not isinstance(each, Literal))
             for name, arguments in operation.inputs.items()
@@ -196,6 +199,21 @@ class BoundFunction:
     def _finish(self, operation: Operation, exact: bool) -> list[Callable[[Any], Any]]:
         """For each output, its conversion to the declared type."""
         return [_conversion(value, self._rounded and not exact) for value in operation.outputs]
+
+
+def _require_kinds(operation: Operation) -> None:
+    """Raise FormatError if an operation takes a state as a tensor, or a tensor as a state."""
+    for name, arguments in operation.inputs.items():
+        takes_state = name == "input" and operation.type in ("read_state", "write_state")
+        for each in arguments:
+            is_state = isinstance(each, Value) and isinstance(each.type, StateType)
+            if is_state != takes_state and not isinstance(each, Unresolved):
+                what = "a state" if takes_state else "a tensor"
+                raise FormatError(f"{operation.where}: its input {name!r} must be {what}; {_name(each)} is not")
+
+
+def _name(argument: Argument) -> str:
+    return repr(argument.name) if isinstance(argument, Value) else "a constant"
 
 
 def _resolved(argument: Argument) -> Value:
@@ -343,7 +361,7 @@ def _bind_while_loop(
 
     def run(values: Values) -> None:
         variables = [getter(values) for getter in initial]
-        for _ in range(MOST_ITERATIONS):
+        while True:
             _assign(values, condition.inputs, variables)
             condition.run(values)
             if not bool(values[condition.outputs[0]]):
@@ -351,8 +369,9 @@ def _bind_while_loop(
             _assign(values, body.inputs, variables)
             body.run(values)
             variables = [_widened_value(values[slot]) for slot in body.outputs]
-        else:
-            raise ValueError(f"has not ended after {MOST_ITERATIONS} iterations; it must be a loop without end")
+            values[ITERATIONS] += 1
+            if values[ITERATIONS] >= MOST_ITERATIONS:
+                raise ValueError(f"has not ended after {MOST_ITERATIONS} iterations; it must be a loop without end")
         _assign(values, outputs, variables)
 
     return run

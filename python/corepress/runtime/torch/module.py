@@ -11,14 +11,18 @@ from torch import Tensor, nn
 from ...coreml.program.graph import Operation, StateType, TensorType, Value
 from .binding import BoundFunction
 from .dtypes import array_of, carrier_of, to_carrier
+from .limits import limited
 from .schedule import OBSERVER, Observer, Step, Values
 
 
 class StateCell:
     """The current value of one state."""
 
-    def __init__(self, kind: TensorType, device: torch.device) -> None:
-        shape = [size or 1 for size in kind.shape or ()]
+    def __init__(self, name: str, kind: TensorType, device: torch.device) -> None:
+        try:
+            shape = limited(size or 1 for size in kind.shape or ())
+        except ValueError as error:
+            raise ValueError(f"state {name!r}: {error}") from None
         self.type = kind
         self.value = torch.zeros(shape, dtype=carrier_of(kind.data_type), device=device)
 
@@ -27,7 +31,7 @@ class ModuleState:
     """The states of a program between runs; all zeros at first."""
 
     def __init__(self, kinds: Mapping[str, StateType], device: torch.device) -> None:
-        self.cells = {name: StateCell(kind.wrapped, device) for name, kind in kinds.items()}
+        self.cells = {name: StateCell(name, kind.wrapped, device) for name, kind in kinds.items()}
 
     def read_state(self, name: str) -> Any:
         """A copy of a state, as an array of its type."""

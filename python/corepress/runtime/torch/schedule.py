@@ -12,6 +12,8 @@ from ...coreml.program.graph import Operation
 Values: TypeAlias = list[Any]
 Observer: TypeAlias = "Callable[[Step, Values], None]"
 OBSERVER = 0
+ITERATIONS = 1  # holds how many iterations all loops of the run have had
+RESERVED = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +109,8 @@ class Schedule:
                 values[slot] = None
 
 
-_ERRORS = (ValueError, RuntimeError, IndexError, TypeError, ZeroDivisionError, OverflowError)
+# An AttributeError comes of a list where a program says that it is a tensor.
+_ERRORS = (ValueError, RuntimeError, IndexError, TypeError, AttributeError, ZeroDivisionError, OverflowError)
 
 
 class OperationError(RuntimeError):

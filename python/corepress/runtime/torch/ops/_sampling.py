@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..limits import limited
+
 SAMPLING_MODES = ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS", "UNALIGN_CORNERS")
 
 
@@ -61,6 +63,7 @@ def _check_sizes(x: Tensor, sizes: Sequence[int]) -> None:
         raise ValueError(f"sizes of a resized image must be positive, got {list(sizes)}")
     if 0 in x.shape[x.dim() - len(sizes) :]:
         raise ValueError(f"axes of an image to be resized must not be empty, got shape {list(x.shape)}")
+    limited((*x.shape[: x.dim() - len(sizes)], *sizes))
 
 
 def resized_linear(x: Tensor, sizes: Sequence[int], sampling_mode: str) -> Tensor:
@@ -90,12 +93,12 @@ def resized_nearest(
     x: Tensor, sizes: Sequence[int], *, half_pixel_centers: bool, sampling_mode: str = "DEFAULT"
 ) -> Tensor:
     """The last axes with other sizes, whose elements are those of the input."""
+    _check_sizes(x, sizes)
     if len(sizes) == 2 and x.dim() == 4 and sampling_mode == "DEFAULT" and x.is_floating_point():
         height, width = x.shape[2:]
         # PyTorch's kernel multiplies indices by an inexact inverse of other factors.
-        if height and width and all(each in (1, 2, 4, 8) for each in (sizes[0] / height, sizes[1] / width)):
+        if all(each in (1, 2, 4, 8) for each in (sizes[0] / height, sizes[1] / width)):
             return F.interpolate(x, sizes, mode="nearest")
-    _check_sizes(x, sizes)
     axes = range(x.dim() - len(sizes), x.dim())
     for axis, count in zip(axes, sizes, strict=True):
         size = x.shape[axis]
@@ -180,6 +183,7 @@ def sampled(
         )
     if sampling_mode not in ("bilinear", "nearest"):
         raise ValueError(f"sampling_mode must be bilinear or nearest, got {sampling_mode!r}")
+    limited((*x.shape[:2], *coordinates.shape[1:3]))
     coordinates = coordinates.to(x.dtype)
     if coordinates_mode == "normalized_minus_one_to_one" and x.numel():
         of_pytorch = {"border": "border", "symmetric" if not align_corners else "reflection": "reflection"}
@@ -233,6 +237,7 @@ class Boxes:
         """Boxes ``[N, 4]`` of the images of these indices, as ``[N, channels, height, width]``."""
         if x.dim() != 4:
             raise ValueError(f"x must have rank 4, got {x.dim()}")
+        limited((len(boxes), x.shape[1], *self.target))
         images = images.long().clamp(0, len(x) - 1).view(-1, 1, 1)
         ends = self._ends(boxes.to(x.dtype) * self.spatial_scale)
         rows, columns = (

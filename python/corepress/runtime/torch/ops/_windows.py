@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
+from ..limits import limited
+
 PAD_TYPES = ("valid", "custom", "same", "same_lower")
 
 
@@ -38,6 +42,13 @@ def pads_of(
         smaller.append(total // 2)
         larger.append(total - total // 2)
     return (smaller, larger) if pad_type == "same" else (larger, smaller)
+
+
+def limit_padded(x: Tensor, channels: int, before: Sequence[int] | int, after: Sequence[int] | int) -> None:
+    """Raise ValueError if an image, padded and with other channels, would be too large."""
+    first, last = (([each] * (x.dim() - 2) if isinstance(each, int) else each) for each in (before, after))
+    sizes = (size + low + high for size, low, high in zip(x.shape[2:], first, last, strict=True))
+    limited((x.shape[0], max(channels, x.shape[1]), *sizes))
 
 
 def last_axis_first(before: Sequence[int], after: Sequence[int]) -> list[int]:

@@ -6,13 +6,21 @@ zeros; where their size is known at run time only, they have the size of the ele
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..limits import LIST_LIMIT, limited
+from ..limits import ELEMENT_LIMIT, LIST_LIMIT, limit_broadcast, limit_joined, limited
 from ..registry import implements
+
+
+class TensorList(list[Tensor]):
+    """A list of tensors that knows how many elements they have: counted anew, many writes would take for ever."""
+
+    elements = 0
+
 
 _CARRIERS = {"bool": torch.bool, "int32": torch.int32, "fp16": torch.float32, "fp32": torch.float32}
 
@@ -20,7 +28,11 @@ _CARRIERS = {"bool": torch.bool, "int32": torch.int32, "fp16": torch.float32, "f
 @implements("select", exact=True)
 def select(cond: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
     """a where the condition is true and b elsewhere; without them, the coordinates at which it is true."""
-    return torch.nonzero(cond) if a is None or b is None else torch.where(cond, a, b)
+    if a is None or b is None:
+        return torch.nonzero(cond)
+    if cond.numel() * a.numel() * b.numel() > ELEMENT_LIMIT:
+        limit_broadcast(cond.shape, a.shape, b.shape)
+    return torch.where(cond, a, b)
 
 
 @implements("make_list", exact=True)
@@ -35,7 +47,10 @@ def make_list(
     sizes = limited(0 if isinstance(size, str) else size for size in elem_shape)
     if dtype not in _CARRIERS:
         raise ValueError(f"dtype is bool, fp16, fp32 or int32, {dtype}")
-    return [torch.zeros((), dtype=_CARRIERS[dtype]).expand(sizes)] * _checked(init_length)
+    limited((_checked(init_length), *sizes))
+    found = TensorList([torch.zeros((), dtype=_CARRIERS[dtype]).expand(sizes)] * init_length)
+    found.elements = init_length * math.prod(sizes)
+    return found
 
 
 @implements("list_length", exact=True)
@@ -59,6 +74,7 @@ def list_write(ls: list[Tensor], value: Tensor, *, index: int) -> list[Tensor]:
 def list_gather(ls: list[Tensor], *, indices: Sequence[int]) -> Tensor:
     """Elements along a new first axis; the nearest ones where an index is outside of the list."""
     elements = _elements(ls, indices)
+    limit_joined(elements)
     return torch.stack(elements) if elements else ls[0].new_zeros((0, *ls[0].shape)) if ls else torch.zeros(0)
 
 
@@ -88,10 +104,15 @@ def _elements(ls: list[Tensor], indices: Sequence[int]) -> list[Tensor]:
 
 
 def _written(ls: list[Tensor], indices: Sequence[int], values: Sequence[Tensor]) -> list[Tensor]:
-    result = list(ls)
+    result = TensorList(ls)
+    result.elements = ls.elements if isinstance(ls, TensorList) else sum(each.numel() for each in ls)
     for index, value in zip(indices, values, strict=True):
         index = max(index, 0)
         if index >= len(result):
-            result += [torch.zeros_like(value)] * (_checked(index + 1) - len(result))
+            more = _checked(index + 1) - len(result)
+            result += [torch.zeros_like(value)] * more
+            result.elements += more * value.numel()
+        result.elements += value.numel() - result[index].numel()
+        limited([result.elements])
         result[index] = value
     return result

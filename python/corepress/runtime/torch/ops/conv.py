@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..limits import limited
 from ..registry import implements
 from ._weights import by_outputs, widened
-from ._windows import last_axis_first, pads_of
+from ._windows import last_axis_first, limit_padded, pads_of
 
 _CONVOLUTIONS: dict[int, Callable[..., Any]] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 _TRANSPOSED: dict[int, Callable[..., Any]] = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}
@@ -37,6 +38,7 @@ def conv(
     groups: int = 1,
 ) -> Tensor:
     """``pad`` counts for ``pad_type="custom"`` only; with ``same`` the odd pixel is added after an axis."""
+    function = _of_rank(_CONVOLUTIONS, x)
     padding: Sequence[int] | int = 0
     if pad_type == "custom" and pad and pad[::2] == pad[1::2]:
         padding = pad[::2]
@@ -45,8 +47,9 @@ def conv(
         if before == after:
             padding = before
         else:
+            limit_padded(x, weight.shape[0], before, after)
             x = F.pad(x, last_axis_first(before, after))
-    function = _of_rank(_CONVOLUTIONS, x)
+    limit_padded(x, weight.shape[0], padding, padding)
     if groups != 1:
         added = None if bias is None else widened(bias)
         result: Tensor = function(x, widened(weight), added, strides or 1, padding, dilations or 1, groups)
@@ -110,16 +113,17 @@ def conv_transpose(
     (and the bias, which is added last).
     """
     function = _of_rank(_TRANSPOSED, x)
-    symmetric = pad_type == "custom" and pad and pad[::2] == pad[1::2]
-    if output_shape is None and (symmetric or pad_type == "valid"):
-        padding = pad[::2] if symmetric and pad else 0
-        result: Tensor = function(x, weight, bias, strides or 1, padding, 0, groups, dilations or 1)
-        return result
     spatial = x.dim() - 2
     strides = strides or [1] * spatial
     dilations = dilations or [1] * spatial
     kernel, sizes = weight.shape[2:], x.shape[2:]
     full = [(sizes[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 for i in range(spatial)]
+    limited((x.shape[0], groups * weight.shape[1], *(max(each, 0) for each in full)))
+    symmetric = pad_type == "custom" and pad and pad[::2] == pad[1::2]
+    if output_shape is None and (symmetric or pad_type == "valid"):
+        padding = pad[::2] if symmetric and pad else 0
+        result: Tensor = function(x, weight, bias, strides, padding, 0, groups, dilations)
+        return result
     before, after = [0] * spatial, [0] * spatial
     if pad_type == "custom":
         before, after = pads_of(pad_type, pad, sizes, kernel, strides)
@@ -130,6 +134,7 @@ def conv_transpose(
         wanted = list(output_shape[-spatial:])
     elif pad_type == "same":
         wanted = [sizes[i] * strides[i] for i in range(spatial)]
+    limited((x.shape[0], groups * weight.shape[1], *wanted))
     if pad_type == "same":
         before = [max(full[i] - wanted[i], 0) // 2 for i in range(spatial)]
     beyond = [wanted[i] - (full[i] - 2 * before[i]) for i in range(spatial)]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....coreml.format.versions import IOS16, IOS17
+from ..limits import limited
 from ..registry import implements
 from ._sampling import Boxes, resized_linear, resized_nearest, sampled
 
@@ -131,6 +132,7 @@ def affine(
     if coordinates_mode.lower() != "normalized_minus_one_to_one":
         raise ValueError(f"coordinates_mode must be normalized_minus_one_to_one, got {coordinates_mode!r}")
     matrices = transform_matrix.reshape(-1, 2, 3).expand(x.shape[0], 2, 3)
+    limited((x.shape[0], max(x.shape[1], 2), output_height, output_width))
     grid = F.affine_grid(matrices, [*x.shape[:2], output_height, output_width], align_corners)
     return sampled(x, grid, sampling_mode, padding_mode, padding_value, coordinates_mode, align_corners)
 
@@ -160,6 +162,7 @@ def _crop_resize_rois(x: Tensor, roi: Tensor, boxes: Boxes) -> Tensor:
     if rows.shape[1] == 5:
         return boxes.sample(x, rows[:, 1:], rows[:, 0]).unsqueeze(1)
     count, batch = len(rows), x.shape[0]
+    limited((count, batch, x.shape[1], *boxes.target))
     images = torch.arange(batch, device=x.device).repeat(count)
     return boxes.sample(x, rows.repeat_interleave(batch, 0), images).reshape(count, batch, x.shape[1], *boxes.target)
 

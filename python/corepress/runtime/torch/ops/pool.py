@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..registry import implements
-from ._windows import last_axis_first, pads_of
+from ._windows import last_axis_first, limit_padded, pads_of
 
 _MAXIMA: dict[int, Callable[..., Any]] = {3: torch.max_pool1d, 4: torch.max_pool2d, 5: torch.max_pool3d}
 _MEANS: dict[int, Callable[..., Any]] = {3: F.avg_pool1d, 4: F.avg_pool2d, 5: F.avg_pool3d}
@@ -35,6 +35,7 @@ def _pads(
         none = [0] * len(kernel)
         return none, none, True
     before, after = pads_of(pad_type, pad, x.shape[2:], kernel, strides)
+    limit_padded(x, x.shape[1], before, after)
     if ceil_mode and before != after:
         raise ValueError(f"pad must be symmetric with ceil_mode, got {before} before and {after} after the axes")
     usual = before == after and all(2 * each <= size for each, size in zip(before, kernel, strict=True))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..limits import limited
 from ..registry import implements
 
 
@@ -18,7 +19,7 @@ def _generator(seed: int, device: torch.device) -> torch.Generator | None:
 
 def _uniform(shape: Tensor, seed: int) -> Tensor:
     device = shape.device
-    return torch.rand(shape.tolist(), generator=_generator(seed, device), device=device)
+    return torch.rand(limited(shape.tolist()), generator=_generator(seed, device), device=device)
 
 
 @implements("random_bernoulli")
@@ -36,7 +37,7 @@ def random_uniform(shape: Tensor, *, low: float = 0.0, high: float = 1.0, seed: 
 @implements("random_normal")
 def random_normal(shape: Tensor, *, mean: float = 0.0, stddev: float = 1.0, seed: int = -1) -> Tensor:
     device = shape.device
-    return mean + stddev * torch.randn(shape.tolist(), generator=_generator(seed, device), device=device)
+    return mean + stddev * torch.randn(limited(shape.tolist()), generator=_generator(seed, device), device=device)
 
 
 @implements("random_categorical")
@@ -44,6 +45,7 @@ def random_categorical(x: Tensor, *, mode: str = "logits", size: int = 1, seed: 
     """Indices, of the type of ``x``, drawn with replacement from each distribution of the last axis."""
     if mode not in ("logits", "probs"):
         raise ValueError(f"mode must be logits or probs, got {mode!r}")
+    limited((*x.shape[:-1], size))
     probabilities = torch.softmax(x, -1) if mode == "logits" else x
     rows = probabilities.reshape(-1, x.shape[-1])
     drawn = torch.multinomial(rows, size, replacement=True, generator=_generator(seed, x.device))

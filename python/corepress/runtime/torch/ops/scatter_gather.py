@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ....coreml.format.versions import IOS17
+from ..limits import ELEMENT_LIMIT, limited
 from ..registry import implements
 from .elementwise_binary import real_div
 
@@ -176,6 +177,8 @@ def _gather(x: Tensor, indices: Tensor, axis: int, batch_dims: int, repair: Call
     if indices.dtype is not torch.int32 and indices.dtype is not torch.int64:
         indices = indices.long()
     size = x.shape[axis]
+    if x.numel() * indices.numel() > ELEMENT_LIMIT:
+        limited((*x.shape[: axis % x.ndim], *indices.shape[batch_dims:], *x.shape[axis % x.ndim + 1 :]))
     if not batch_dims:
         if indices.ndim == 1:
             return _picked(partial(torch.index_select, x, axis), x, indices, size, repair)
@@ -202,6 +205,7 @@ def _linear(coordinates: Sequence[Tensor], sizes: Sequence[int], like: Tensor) -
 
 def _gather_at(x: Tensor, coordinates: list[Tensor], indices: Tensor, batch_dims: int) -> Tensor:
     places = batch_dims + len(coordinates)
+    limited((*indices.shape[:-1], *x.shape[places:]))
     batch = math.prod(x.shape[:batch_dims])
     index = _linear(coordinates, x.shape[batch_dims:places], indices).expand(indices.shape[:-1])
     if batch_dims:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ....coreml.format.versions import IOS16, IOS17
-from ..limits import ELEMENT_LIMIT, limited
+from ..limits import ELEMENT_LIMIT, limit_joined, limited
 from ..registry import implements
 
 
@@ -30,6 +30,7 @@ def band_part(x: Tensor, *, lower: int = -1, upper: int = -1) -> Tensor:
 @implements("concat", exact=True)
 def concat(values: list[Tensor], *, axis: int, interleave: bool = False) -> Tensor:
     """Tensors joined along an axis, or interleaved along it: first slices first, then second slices."""
+    limit_joined(values)
     if not values[0].ndim:
         return torch.stack(values)
     if not interleave:
@@ -99,6 +100,7 @@ def non_maximum_suppression(
     boxes, scores, indices, number of boxes
         Of shapes (n, max_boxes, 4), (n, max_boxes, classes), (n, max_boxes) and (n,).
     """
+    limited((*boxes.shape[:1], max_boxes, max(boxes.shape[-1], scores.shape[-1])))
     picked = [
         _suppress(each, score, iou_threshold, score_threshold, max_boxes, per_class_suppression)
         for each, score in zip(boxes.detach().cpu(), scores.detach().cpu(), strict=True)
@@ -237,7 +239,7 @@ def range_1d(start: Tensor, *, end: float, step: float) -> Tensor:
         raise ValueError(f"step is not 0, {step}")
     count = (end - first) / step
     if count > ELEMENT_LIMIT:
-        raise ValueError(f"a range of {count:.0f} numbers is too long; the limit is {ELEMENT_LIMIT}")
+        raise ValueError(f"a range of {count:.4g} numbers is too long; the limit is {ELEMENT_LIMIT} on this machine")
     if not count > 0:
         return start.new_zeros(0)
     return torch.arange(first, end, step, dtype=start.dtype, device=start.device)
@@ -263,6 +265,7 @@ def split(
 
 @implements("stack", exact=True)
 def stack(values: list[Tensor], *, axis: int) -> Tensor:
+    limit_joined(values)
     return torch.stack(values, axis)
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....coreml.format.versions import IOS16, IOS18
+from ..limits import limited
 from ..registry import implements
 
 Index = tuple["int | slice", ...]
@@ -29,6 +30,7 @@ def space_to_batch(x: Tensor, *, block_shape: Sequence[int], paddings: Sequence[
     """The last two axes, padded with zeros, in blocks; the place in a block is the slow part of the batch axis."""
     rows, columns = block_shape
     (top, bottom), (left, right) = paddings
+    limited((*x.shape[:2], x.shape[2] + top + bottom, x.shape[3] + left + right))
     x = F.pad(x, (left, right, top, bottom))
     n, c, h, w = x.shape
     x = x.reshape(n, c, h // rows, rows, w // columns, columns).permute(3, 5, 0, 1, 2, 4)
@@ -218,6 +220,8 @@ def slice_by_size(x: Tensor, *, begin: Sequence[int], size: Sequence[int]) -> Te
 def sliding_windows(x: Tensor, *, axis: int, size: int, stride: int = 1) -> Tensor:
     """All windows along an axis; the axis of a window's elements follows that of the windows."""
     axis %= x.ndim
+    windows = max(0, (x.shape[axis] - size) // stride + 1) if stride > 0 else 0
+    limited((*x.shape[:axis], windows, size, *x.shape[axis + 1 :]))
     return x.unfold(axis, size, stride).movedim(-1, axis + 1)
 
 
