@@ -172,6 +172,11 @@ class BoundFunction:
         """How a run gets the values of a tuple."""
         return [self.getter(each) for each in operation.inputs.get(name, ())]
 
+    def only_getter(self, operation: Operation, name: str) -> Getter:
+        """How a run gets an argument that is one value."""
+        getter: Getter = _only(operation, name, self.getters(operation, name))
+        return getter
+
     def _values(self, operation: Operation, found: Implementation) -> list[Any]:
         """For each parameter up to the last one that is given: its slot, or how to get it."""
         bound: list[Any] = []
@@ -298,6 +303,8 @@ def _compose(
     def run_several(values: Values) -> None:
         arguments = [getter(values) for getter in getters]
         results = call_computed(values, *arguments) if computed else call(*arguments)
+        if len(results) != len(outputs):
+            raise ValueError(f"it has {len(results)} results, but the program names {len(outputs)}")
         for output, convert, result in zip(outputs, finish, results, strict=True):
             values[output] = convert(result)
 
@@ -335,7 +342,7 @@ def _simple(
 def _bind_cond(
     function: BoundFunction, operation: Operation, blocks: list[Schedule], outputs: tuple[int, ...]
 ) -> Callable[[Values], None]:
-    (predicate,) = function.getters(operation, "pred")
+    predicate = function.only_getter(operation, "pred")
     if len(blocks) != 2 or any(len(block.outputs) != len(outputs) for block in blocks):
         raise FormatError(f"{operation.where}: needs two blocks with as many outputs as it has")
 
@@ -389,7 +396,7 @@ def _assign(values: Values, slots: tuple[int, ...], given: list[Any]) -> None:
 def _bind_read_state(
     function: BoundFunction, operation: Operation, blocks: list[Schedule], outputs: tuple[int, ...]
 ) -> Callable[[Values], None]:
-    (state,) = function.getters(operation, "input")
+    state = function.only_getter(operation, "input")
     (output,) = outputs
 
     def run(values: Values) -> None:
@@ -401,7 +408,7 @@ def _bind_read_state(
 def _bind_write_state(
     function: BoundFunction, operation: Operation, blocks: list[Schedule], outputs: tuple[int, ...]
 ) -> Callable[[Values], None]:
-    (state,), (data,) = (function.getters(operation, name) for name in ("input", "data"))
+    state, data = (function.only_getter(operation, name) for name in ("input", "data"))
 
     def run(values: Values) -> None:
         state(values).value = data(values)

@@ -55,4 +55,5 @@ def broadcasting(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tens
             limit_broadcast(x.shape, y.shape)
         return function(x, y)
 
+    del compute.__wrapped__  # whose signature is asked for; built-in functions have none
     return compute

@@ -19,16 +19,21 @@ from . import layers  # noqa: F401  registers the layers
 from .layers.registry import Given, builder_of
 from .layers.shapes import integer
 from .network_features import NetworkInputs, NetworkOutputs
-from .schedule import OperationError
+from .schedule import ERRORS, OperationError, reason_of
 
-Environment: TypeAlias = dict[str, Tensor]
+
+class Environment(dict[str, Tensor]):
+    """The values of a run by name, and how many iterations all its loops have had."""
+
+    iterations = 0
+
+
 Steps: TypeAlias = "Generator[tuple[str, Tensor], None, str | None]"
 
 ITERATION_LIMIT = 1_000_000
-"""Iterations of one loop, in one run."""
+"""Iterations of all loops in one run."""
 _FALSE = 1e-6  # absolute values up to this are false
 _JUMPS = ("loopBreak", "loopContinue")
-_ERRORS = (ValueError, RuntimeError, IndexError, TypeError, ZeroDivisionError, OverflowError)
 
 
 class Layer(nn.Module):
@@ -103,10 +108,10 @@ class Layer(nn.Module):
             if error.args and error.args[0] in self.inputs:
                 raise OperationError(f"{self.label}: no layer has computed its input {error.args[0]!r}") from None
             raise
-        except _ERRORS as error:
+        except ERRORS as error:
             if isinstance(error, OperationError | torch.OutOfMemoryError):
                 raise
-            raise OperationError(f"{self.label}: {str(error).strip() or type(error).__name__}") from error
+            raise OperationError(f"{self.label}: {reason_of(error)}") from error
         if isinstance(result, Tensor) and len(self.outputs) == 1:
             environment[self.outputs[0]] = _as_value(result)
             return
@@ -200,7 +205,8 @@ class Loop(nn.Module):
                 yield from self.conditionNetwork.run(environment)
                 if not is_true(environment, self._condition_name, self.label):
                     break
-            if iterations >= ITERATION_LIMIT:
+            environment.iterations += 1
+            if environment.iterations > ITERATION_LIMIT:
                 raise OperationError(f"{self.label}: it has not ended after {ITERATION_LIMIT} iterations, the limit")
             if (yield from self.bodyNetwork.run(environment)) == "loopBreak":
                 break
@@ -376,7 +382,7 @@ class NetworkModule(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the outputs by name."""
-        environment = self._features_in.environment(inputs)
+        environment = Environment(self._features_in.environment(inputs))
         if self._is_plain:
             for node, names in zip(self.layers.steps(), self._frees, strict=True):
                 assert isinstance(node, Layer)
@@ -389,7 +395,7 @@ class NetworkModule(nn.Module):
 
     def values(self, inputs: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Run, and yield each value and its name as it is computed, those of loops and branches included."""
-        return self._run(self._features_in.environment(inputs))
+        return self._run(Environment(self._features_in.environment(inputs)))
 
     def _run(self, environment: Environment) -> Iterator[tuple[str, Tensor]]:
         for node, names in zip(self.layers.steps(), self._frees, strict=True):

@@ -94,7 +94,7 @@ class Schedule:
             else:
                 for each in self.run_observed(values):
                     step = each
-        except _ERRORS as error:
+        except ERRORS as error:
             raise _named(error, step) from error
 
     def run_observed(self, values: Values) -> Iterator[Step]:
@@ -110,7 +110,16 @@ class Schedule:
 
 
 # An AttributeError comes of a list where a program says that it is a tensor.
-_ERRORS = (ValueError, RuntimeError, IndexError, TypeError, AttributeError, ZeroDivisionError, OverflowError)
+ERRORS = (
+    ValueError,
+    RuntimeError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    ZeroDivisionError,
+    OverflowError,
+    MemoryError,
+)
 
 
 class OperationError(RuntimeError):
@@ -120,7 +129,12 @@ class OperationError(RuntimeError):
 def _named(error: Exception, step: Step | None) -> Exception:
     if isinstance(error, OperationError) or step is None:
         return error
-    return OperationError(f"{step.operation.where}: {str(error).strip() or type(error).__name__}")
+    return OperationError(f"{step.operation.where}: {reason_of(error)}")
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, without the places in PyTorch's code that some of its errors list."""
+    return str(error).partition("\nException raised from")[0].strip() or type(error).__name__
 
 
 def slots_read(schedules: Iterable[Schedule], reads: Iterable[set[int]]) -> set[int]:

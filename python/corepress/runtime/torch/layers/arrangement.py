@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from ..limits import limit_joined
 from .registry import Given, Run, layer, operation
 from .shapes import CHANNEL, SEQUENCE, axis_of, batched, integers, limited, require_rank
 
@@ -102,6 +103,7 @@ def concat(given: Given) -> Run:
 
     def run(*values: Tensor) -> Tensor:
         require_rank(values[0], -axis)
+        limit_joined(values)
         return torch.cat(values, axis)
 
     return run
@@ -113,6 +115,7 @@ def concat_nd(given: Given) -> Run:
     axis, interleave = given.params.axis, given.params.interleave
 
     def run(*values: Tensor) -> Tensor:
+        limit_joined(values)
         if not interleave:
             return torch.cat(values, axis)
         place = axis_of(axis, values[0].dim())
@@ -124,8 +127,8 @@ def concat_nd(given: Given) -> Run:
 @layer("stack")
 def stack(given: Given) -> Run:
     """Along a new axis."""
-    axis = given.params.axis
-    return lambda *values: torch.stack(values, axis)
+    compute, axis = operation("stack"), given.params.axis
+    return lambda *values: compute(values, axis=axis)
 
 
 @layer("sequenceRepeat")

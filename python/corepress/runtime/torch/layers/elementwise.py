@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from functools import reduce
 
@@ -10,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..limits import ELEMENT_LIMIT, broadcasting, limit_broadcast
 from .registry import Given, Run, layer, operation
 from .shapes import CHANNEL, require_rank
 
 _EPSILON = 1e-6
+_add, _multiply = broadcasting(torch.add), broadcasting(torch.mul)
 _LIKE_OPERATIONS = {
     "ceil": "ceil",
     "floor": "floor",
@@ -106,14 +107,13 @@ def comparison(given: Given) -> Run:
     compute, alpha = _COMPARISONS[given.layer_type], given.params.alpha
     if given.inputs == 1:
         return lambda x: compute(x, alpha)
-    return lambda x, y: compute(x, y)
+    return broadcasting(compute)
 
 
 @layer(*_LOGICAL)
 def logical(given: Given) -> Run:
     """Of two tensors, whose zeros are false."""
-    compute = _LOGICAL[given.layer_type]
-    return lambda x, y: compute(x, y)
+    return broadcasting(_LOGICAL[given.layer_type])
 
 
 @layer("logicalNot")
@@ -128,7 +128,7 @@ def add(given: Given) -> Run:
     if given.inputs == 1:
         alpha = given.params.alpha
         return lambda x: x + alpha
-    return lambda *values: reduce(operator.add, values)
+    return lambda *values: reduce(_add, values)
 
 
 @layer("multiply")
@@ -137,19 +137,19 @@ def multiply(given: Given) -> Run:
     if given.inputs == 1:
         alpha = given.params.alpha
         return lambda x: x * alpha
-    return lambda *values: reduce(operator.mul, values)
+    return lambda *values: reduce(_multiply, values)
 
 
 @layer("average")
 def average(given: Given) -> Run:
     """The mean of all inputs."""
-    return lambda *values: reduce(operator.add, values) / len(values)
+    return lambda *values: reduce(_add, values) / len(values)
 
 
 @layer("max", "min")
 def extremum(given: Given) -> Run:
     """The largest or smallest of all inputs."""
-    compute = torch.maximum if given.layer_type == "max" else torch.minimum
+    compute = broadcasting(torch.maximum if given.layer_type == "max" else torch.minimum)
     return lambda *values: reduce(compute, values)
 
 
@@ -160,6 +160,8 @@ def dot(given: Given) -> Run:
 
     def run(x: Tensor, y: Tensor) -> Tensor:
         require_rank(x, 3)
+        if x.numel() * y.numel() > ELEMENT_LIMIT:
+            limit_broadcast(x.shape, y.shape)
         if cosine:
             return functional.cosine_similarity(x, y, CHANNEL).unsqueeze(CHANNEL)
         return (x * y).sum(CHANNEL, keepdim=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..limits import limited
 from .registry import Given, Run, layer, operation
 from .shapes import require_rank
 
@@ -18,6 +19,11 @@ def _quantized(x: Tensor) -> Tensor:
     """Rounded as the layer does it in a run: to 8 bits, symmetric, with one scale for the whole tensor."""
     scale = x.detach().abs().amax() / _LARGEST_CODE if x.numel() else x.new_ones(())
     return torch.where(scale > 0, torch.round(x / scale) * scale, x)
+
+
+def _product(x: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
+    limited((*x.shape[:-1], weights.shape[0]))
+    return functional.linear(x, weights, bias)
 
 
 def _rounding(given: Given) -> Callable[[Tensor], Tensor]:
@@ -31,9 +37,9 @@ def inner_product(given: Given) -> Run:
 
     def run(x: Tensor, *, weights: Tensor, bias: Tensor | None = None) -> Tensor:
         if x.dim() <= 3:
-            return functional.linear(rounded(x), weights, bias)
+            return _product(rounded(x), weights, bias)
         flat = x.reshape(*x.shape[:-3], x.shape[-3] * x.shape[-2] * x.shape[-1])
-        return functional.linear(rounded(flat), weights, bias)[..., None, None]
+        return _product(rounded(flat), weights, bias)[..., None, None]
 
     return run
 
@@ -44,7 +50,7 @@ def batched_matmul(given: Given) -> Run:
     params = given.params
     if given.inputs == 1:
         rounded = _rounding(given)
-        return lambda x, *, weights, bias=None: functional.linear(rounded(x), weights, bias)
+        return lambda x, *, weights, bias=None: _product(rounded(x), weights, bias)
     compute, transpose_x, transpose_y = operation("matmul"), params.transposeA, params.transposeB
 
     def run(x: Tensor, y: Tensor) -> Tensor:
@@ -56,6 +62,7 @@ def batched_matmul(given: Given) -> Run:
 
 def _rows(table: Tensor, numbers: Tensor, bias: Tensor | None) -> Tensor:
     """Columns of the matrix, by number; numbers outside of it are clamped."""
+    limited((*numbers.shape, table.shape[0]))
     rows = functional.embedding(numbers.long().clamp(0, table.shape[1] - 1), table.t())
     return rows if bias is None else rows + bias
 

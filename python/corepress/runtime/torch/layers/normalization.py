@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .registry import Given, Run, layer, operation
-from .shapes import CHANNEL, batched, require_rank
+from .shapes import CHANNEL, batched, limited, require_rank
 
 _EPSILON = 1e-6
 _BATCHNORM_EPSILON = 1e-5
@@ -82,7 +82,12 @@ def local_response(given: Given) -> Run:
     size, alpha, beta, k = int(params.localSize), params.alpha, params.beta, params.k or 1.0
     if size < 1:
         raise ValueError(f"localSize must be 1 at least, not {size}")
-    return lambda x: batched(lambda each: functional.local_response_norm(each, size, alpha, beta, k), x)
+
+    def normalized(x: Tensor) -> Tensor:
+        limited((x.shape[0], x.shape[1] + size, *x.shape[2:]))
+        return functional.local_response_norm(x, size, alpha, beta, k)
+
+    return lambda x: batched(normalized, x)
 
 
 @layer("layerNormalization")

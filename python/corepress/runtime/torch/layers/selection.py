@@ -74,7 +74,8 @@ def where_non_zero(given: Given) -> Run:
 @layer("whereBroadcastable")
 def where(given: Given) -> Run:
     """Of the second input where the first is not 0, else of the third."""
-    return lambda condition, x, y: torch.where(condition != 0, x, y)
+    compute = operation("select")
+    return lambda condition, x, y: compute(condition != 0, x, y)
 
 
 @layer("matrixBandPart")

@@ -85,11 +85,8 @@ def sliding_windows(given: Given) -> Run:
     """All windows along an axis."""
     axis, size, step = given.params.axis, int(given.params.windowSize), int(given.params.step) or 1
 
-    def run(x: Tensor) -> Tensor:
-        place = axis_of(axis, x.dim())
-        return x.unfold(place, size, step).movedim(-1, place + 1)
-
-    return run
+    compute = operation("sliding_windows")
+    return lambda x: compute(x, axis=axis_of(axis, x.dim()), size=size, stride=step)
 
 
 @layer("crop")
