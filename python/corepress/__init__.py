@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         IndivisibleError,
         MissingExtraError,
         NonFiniteError,
+        OperationError,
         SourceChangedError,
         TooFewZerosError,
         TooManyValuesError,
@@ -40,6 +41,7 @@ __all__ = [
     "IndivisibleError",
     "MissingExtraError",
     "NonFiniteError",
+    "OperationError",
     "PalettizedTensor",
     "QuantizedTensor",
     "SourceChangedError",
@@ -70,8 +72,8 @@ _MODULES = {
     "acceleration": "accelerate",
     "compression": "palettize prune quantize",
     "config": "Config",
-    "errors": "FormatError IndivisibleError MissingExtraError NonFiniteError SourceChangedError TooFewZerosError "
-    "TooManyValuesError UnsuitableWeightError UnsupportedOperationError",
+    "errors": "FormatError IndivisibleError MissingExtraError NonFiniteError OperationError SourceChangedError "
+    "TooFewZerosError TooManyValuesError UnsuitableWeightError UnsupportedOperationError",
     "compression.metrics": "Error error",
     "native": "get_cmake_dir get_include get_library",
     "tensors": "CompressedTensor PalettizedTensor QuantizedTensor SparseTensor Support",

@@ -83,6 +83,13 @@ class Skip(Exception):
         self.expected = expected
 
 
+class OperationError(RuntimeError):
+    """An operation or a layer of a model cannot be computed for the values that a run gives it.
+
+    The message names the operation and where it is in the model.
+    """
+
+
 class UnsupportedOperationError(NotImplementedError):
     """A model contains an operation or a layer that cannot be run here.
 

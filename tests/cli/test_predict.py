@@ -146,6 +146,8 @@ def test_images(shell, models, tmp_path):
         (["--input", "x=1", "-o", "no/out.npz"], 2, "--output no/out.npz is in the folder"),
         (["--input", "x=1", "--function-name", "f"], 1, "--function-name is 'f', but the model has only one function"),
         (["--input", "x=1", "--backend", "coreml"], 1, "needs macOS"),
+        (["--input", "x=1", "--input", "x=2"], 2, "--input x is given twice; give it once"),
+        (["--input", f"x={[1] * 40}", "--device", "banana"], 1, "device is 'banana', which PyTorch cannot use here"),
     ],
 )
 def test_wrong_usage_is_told(shell, models, options, status, message, tmp_path, monkeypatch):
@@ -154,6 +156,31 @@ def test_wrong_usage_is_told(shell, models, options, status, message, tmp_path, 
     assert (outcome.status, outcome.out) == (status, "")
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_the_output_is_no_input(shell, models, tmp_path):
+    file = tmp_path / "x.npz"
+    np.savez(file, x=np.zeros((1, 40), np.float32))
+    before = file.read_bytes()
+    outcome = shell("predict", models / "Product.mlpackage", "--input", f"x={file}", "-o", file)
+    assert outcome.status == 2
+    assert "is the file of an input; name another file" in outcome.err
+    assert file.read_bytes() == before
+
+
+def test_what_a_run_refuses_is_expected(shell, models, monkeypatch):
+    from corepress import OperationError, UnsupportedOperationError
+    from corepress.runtime.model import Model
+
+    for error in (OperationError, UnsupportedOperationError):
+
+        def refuse(*arguments, error=error):
+            raise error("main: linear product: a shape of [1] is too large; give smaller inputs")
+
+        monkeypatch.setattr(Model, "predict", refuse)
+        outcome = shell("predict", models / "Product.mlpackage", "--input", f"x={[1] * 40}")
+        message = "corepress predict: main: linear product: a shape of [1] is too large; give smaller inputs\n"
+        assert (outcome.status, outcome.err) == (1, message)
 
 
 def test_an_image_needs_an_output_that_is_one(shell, models, tmp_path):

@@ -103,6 +103,7 @@ def test_metrics_of_a_file(tmp_path):
         "def text(samples, outputs): return 'high'\n"
         "def alone(samples): return 1\n"
         "number = 3\n"
+        "def wrong(samples, outputs): return 1 / 0\n"
     )
     path = tmp_path / "score.py"
     metric = Metric.of("compare", f"{path}:accuracy")
@@ -118,6 +119,11 @@ def test_metrics_of_a_file(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             Metric.of("compare", f"{path}:{name}")
+    with pytest.raises(ValueError, match=r"raised ZeroDivisionError in line 8 of .*score.py: division by zero"):
+        evaluate(f"{path}:wrong", [], [])
+    (tmp_path / "syntax.py").write_text("def x(:\n")
+    with pytest.raises(ValueError, match=r"syntax.py:x' raised SyntaxError: invalid syntax"):
+        Metric.of("compare", f"{tmp_path}/syntax.py:x")
     with pytest.raises(FileNotFoundError, match="there is no file"):
         Metric.of("compare", f"{tmp_path}/other.py:accuracy")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -73,7 +74,7 @@ def predict(
     from ..runtime.model import describe, load
 
     require_outputs()
-    _check_suffix(output_file)
+    _check_output(output_file, given)
     description = describe(source, loading["function_name"])
     inputs = dict(_parsed(description, given))
     _require_inputs(description, inputs)
@@ -93,14 +94,19 @@ def predict(
         click.echo("\n".join(_text(model, outputs, seconds if timed else None, output_file, verbose)))
 
 
-def _check_suffix(path: Path | None) -> None:
+def _check_output(path: Path | None, given: tuple[str, ...]) -> None:
     allowed = (*_DOCUMENTS, *_PICTURES)
     if path is not None and path.suffix.lower() not in allowed:
         raise click.UsageError(f"--output {path} must end with {', '.join(allowed[:-1])} or {allowed[-1]}")
+    for each in given:
+        file = each.partition("=")[2]
+        if path is not None and path.exists() and os.path.isfile(file) and path.samefile(file):
+            raise click.UsageError(f"--output {path} is the file of an input; name another file")
 
 
 def _parsed(description: Description, given: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     features = {each.name: each for each in description.inputs}
+    seen = set()
     for each in given:
         name, equals, text = each.partition("=")
         if not equals:
@@ -108,6 +114,9 @@ def _parsed(description: Description, given: tuple[str, ...]) -> Iterator[tuple[
         if name not in features:
             inputs = "; ".join(map(str, description.inputs)) or "none"
             raise click.UsageError(f"the model has no input {name!r}{suggestion(name, features)}; its inputs: {inputs}")
+        if name in seen:
+            raise click.UsageError(f"--input {name} is given twice; give it once")
+        seen.add(name)
         yield name, _value(features[name], text)
 
 

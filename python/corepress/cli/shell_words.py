@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import click
 
-from ..errors import MissingExtraError
+from ..errors import MissingExtraError, OperationError, UnsupportedOperationError
 
 # What messages of the library begin with; some begin with the name of a weight instead.
 _FUNCTION = re.compile(
@@ -55,16 +55,19 @@ def without_function(text: str) -> str:
     return text[match.end() :] if match else text
 
 
+_EXPECTED = (ValueError, TypeError, OSError, MissingExtraError, OperationError, UnsupportedOperationError)
+
+
 def describe_error(error: Exception, flags: Mapping[str, str]) -> str:
     """One line that says what went wrong and what to do, with the command's flags in place of parameters."""
     if isinstance(error, MemoryError):
-        return "not enough memory; try fewer threads with --num-threads"
+        return "not enough memory" + ("; try fewer threads with --num-threads" if "num_threads" in flags else "")
     if isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
         if isinstance(error, FileExistsError):
             text += "; choose another -o or pass --overwrite"
         return text
     of_native_module = isinstance(error, ImportError) and error.name is None  # a wrong COREPRESS_SIMD, say
-    if (isinstance(error, (ValueError, TypeError, OSError, MissingExtraError)) or of_native_module) and str(error):
+    if (isinstance(error, _EXPECTED) or of_native_module) and str(error):
         return in_shell_words(without_function(str(error)), flags)
     return f"unexpected {type(error).__name__}: {error}; --debug shows the traceback to report"

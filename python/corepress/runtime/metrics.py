@@ -7,7 +7,9 @@ import inspect
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -259,14 +261,33 @@ def _function_of(caller: str, given: str) -> Score:
     path = user_path(name)
     if not path.is_file():
         raise FileNotFoundError(f"{caller}: metric {given!r}: there is no file {path}")
-    found = getattr(_module_of(path), attribute, None)
+    where = f"{caller}: metric {given!r}"
+    with _of_user(where):
+        module = _module_of(path)
+    found = getattr(module, attribute, None)
     if not callable(found):
         raise ValueError(f"{caller}: metric {given!r}: {path} has no function {attribute!r}")
     try:
         inspect.signature(found).bind([], [])
     except TypeError as error:
         raise ValueError(f"{caller}: metric {given!r} must take samples and outputs ({error})") from error
-    return found  # type: ignore[no-any-return]
+
+    def score(samples: Any, outputs: Any) -> Any:
+        with _of_user(where):
+            return found(samples, outputs)
+
+    return score
+
+
+@contextmanager
+def _of_user(where: str) -> Iterator[None]:
+    """Say of what fails in a user's file where it is; the error itself is kept as the cause."""
+    try:
+        yield
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f" in line {frames[-1].lineno} of {frames[-1].filename}" if not isinstance(error, SyntaxError) else ""
+        raise ValueError(f"{where} raised {type(error).__name__}{place}: {error}") from error
 
 
 def _module_of(path: Path) -> Any:

@@ -97,8 +97,8 @@ class Model:
         ----------
         inputs : dict or list of dict
             Values by the names of the inputs: arrays, lists, numbers, text, dictionaries, or images. Inputs that are
-            optional may be left out. Arrays of another type are converted: fractions are rounded, and all other values
-            must be kept.
+            optional may be left out. Arrays of another type are converted: numbers are rounded to the precision of
+            floating-point inputs; other types must have the values.
         state : State, optional
             What `make_state` returned; a run changes it. Several inputs are run one after another.
 
@@ -229,6 +229,9 @@ def load(
             given = opened.path if opened.path is not None else path
             runner: Backend = CoreMLBackend(given, description, function, device)
         else:
+            from .torch.backend import require_device
+
+            require_device(device)
             runner = _torch_backend(opened, root, name, function, precision, device)
         return Model(
             root,

@@ -24,6 +24,15 @@ from .module import ModuleState, ProgramModule
 PRECISIONS = ("float16", "float32")
 
 
+def require_device(device: str) -> None:
+    """Raise ValueError if PyTorch cannot use a device here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise ValueError(f"load: device is {device!r}, which PyTorch cannot use here ({reason}); use 'cpu'") from error
+
+
 def load_program(
     package: Package,
     model: Any,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from ...coreml.program.graph import Operation
+from ...errors import OperationError as OperationError
 
 # The results of a run by slot. What `OBSERVER` holds, unless None, is called with each step and the results after it.
 Values: TypeAlias = list[Any]
@@ -120,10 +121,6 @@ ERRORS = (
     OverflowError,
     MemoryError,
 )
-
-
-class OperationError(RuntimeError):
-    """An operation cannot be computed for the values it was given; the message names the operation."""
 
 
 def _named(error: Exception, step: Step | None) -> Exception:
