@@ -12,7 +12,7 @@ from torch import Tensor
 from ...system import current
 
 _LEAST, _MOST = 2**28, 2**31
-_PART_OF_MEMORY = 32  # bytes for each element: operations have several tensors at a time, some of them of 8 bytes
+_PART_OF_MEMORY = 16  # bytes for each element: operations have several tensors at a time, some of them of 8 bytes
 ELEMENT_LIMIT = max(_LEAST, min(_MOST, (current.memory_bytes() or 0) // _PART_OF_MEMORY))
 """Elements of one tensor, and of all tensors of a list."""
 LIST_LIMIT = 2**16  # elements of a list of tensors
