@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from fnmatch import fnmatch
 from importlib.abc import MetaPathFinder
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of PyTorch: each worker has one CPU, and waiting threads take it too
 
 # How long an example takes tells of the machine's other work, not of ours.
 settings.register_profile("no deadline", deadline=None)
