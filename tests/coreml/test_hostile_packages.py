@@ -91,8 +91,7 @@ def test_a_chain_of_many_paths_takes_no_time(copy):
     with limits():
         for run in _runs(package):
             run()
-        (problem,) = coreml.verify(package, package).all_problems
-    assert problem.endswith("of plain values is not supported by this version")
+        assert not coreml.verify(package, package).all_problems  # a form that is not known, but the same in both
 
 
 def test_a_chain_of_many_steps_is_refused(copy):

@@ -1,4 +1,4 @@
-"""Run coremltools' own tests, which its wheel brings, and predict in them with corepress in the place of Core ML.
+"""Run coremltools' own tests, which its wheel brings, and predict in them with corepress in place of Core ML.
 
     python tests/peers/predict.py                          # everything: 64,000 tests, several hours
     python tests/peers/predict.py ops nn --sample 100      # one test in a hundred

@@ -1,4 +1,4 @@
-"""A pytest plugin: coremltools' own tests predict, with corepress in the place of Core ML.
+"""A pytest plugin: coremltools' own tests predict, with corepress in place of Core ML.
 
 coremltools believes that it is on a Mac, and ``_MLModelProxy``, through which it reaches Core ML, is `Proxy`. With
 ``COREPRESS_PEERS_SAMPLE=k`` or ``k:offset`` only a part of the tests is run: those whose name has the checksum
@@ -56,7 +56,7 @@ class Proxy:
 
 
 def stand_in():
-    """Put a module of ours in the place of coremltools' native part, before anything imports coremltools."""
+    """Put a module of ours in place of coremltools' native part, before anything imports coremltools."""
     native = types.ModuleType("coremltools.libcoremlpython")
     native._MLModelProxy = Proxy
     for name in ("_MLModelAssetProxy", "_MLComputePlanProxy"):

@@ -251,11 +251,11 @@ def _run(
     threads = as_threads(function, num_threads)
     if is_path(model) and destination is None:
         raise ValueError(f"{function}: a model given by its path needs a destination")
-    run = Transformation(quantization, selector, threads, progress)
     with open_model(function, model) as document:
         writer = None
         if destination is not None:
             writer = open_writer(function, destination, model, overwrite=overwrite)
+        run = Transformation(quantization, selector, threads, progress)
         run.apply(function, document)
         if strict:
             run.require_all(function)
