@@ -270,7 +270,7 @@ def _unchanged(result: Any) -> Any:
 
 
 def _rounded(result: Tensor) -> Tensor:
-    return result.to(torch.float16).to(torch.float32)
+    return result.half().float()
 
 
 def _compose(

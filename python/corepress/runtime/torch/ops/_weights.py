@@ -12,14 +12,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_PART = 1 << 20  # elements for each thread: 4 MiB of float32, which stay in its cache
+_PART = 1 << 19  # elements for each thread: 2 MiB of float32, which stay in its cache
+_SMALL = 1 << 16  # for which memory is found at once
 _ROWS = 16  # parts have a multiple of these, which kernels compute together
 _memory = threading.local()
 
 
 def widened(weight: Tensor) -> Tensor:
     """A weight as it is computed with: float16 as float32."""
-    return weight.to(torch.float32) if weight.dtype is torch.float16 else weight
+    return weight.float() if weight.dtype is torch.float16 else weight
 
 
 def by_outputs(
@@ -40,6 +41,7 @@ def by_outputs(
         bias = widened(bias)
     if (
         weight.dtype is not torch.float16
+        or weight.numel() <= _SMALL
         or torch.is_grad_enabled()  # which keeps weights for later
         or weight.device.type != "cpu"
         or torch.compiler.is_compiling()
