@@ -73,11 +73,12 @@ def _of_python(source: bytes) -> Iterator[Mutant]:
         if b"(" not in source[begin:end] and b")" not in source[begin:end]:
             yield Mutant(begin, end, f" {text} ")
 
-    annotations = {id(each) for node in ast.walk(ast.parse(source)) for each in _annotations(node)}
-    pending: list[ast.AST] = [ast.parse(source)]
+    tree = ast.parse(source)
+    annotations = {each for node in ast.walk(tree) for each in _annotations(node)}
+    pending: list[ast.AST] = [tree]
     while pending:
         node = pending.pop()
-        pending += [each for each in ast.iter_child_nodes(node) if id(each) not in annotations]
+        pending += [each for each in ast.iter_child_nodes(node) if each not in annotations]
         match node:
             case ast.Compare(left=left, ops=[operator], comparators=[right]) if type(operator) in COMPARISONS:
                 yield from between(left, right, COMPARISONS[type(operator)])
