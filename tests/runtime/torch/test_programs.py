@@ -380,3 +380,14 @@ def test_errors_of_a_run_name_the_operation(mb, save, load):
     path = save(lambda x: mb.matmul(x=x, y=np.ones((3, 2), np.float32), name="product"), inputs=X)
     with pytest.raises(OperationError, match=r"main/CoreML8: matmul product: "):
         load(path).module({"x": torch.ones(2, 5)})
+
+
+def test_errors_of_an_observed_run_name_the_operation_that_failed(mb, save, load):
+    def body(x):
+        return mb.matmul(x=mb.relu(x=x, name="before"), y=np.ones((3, 2), np.float32), name="product")
+
+    module = load(save(body, inputs=X)).module
+    wrong = {"x": torch.ones(2, 5)}
+    for run in (lambda: list(module.values(wrong)), lambda: module.observe(lambda step, values: None, wrong)):
+        with pytest.raises(OperationError, match=r"main/CoreML8: matmul product: "):
+            run()

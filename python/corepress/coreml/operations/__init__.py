@@ -25,7 +25,6 @@ from .palettized import MOST_WEIGHTS_PER_BYTE
 
 __all__ = [
     "FIRST_VERSION",
-    "LIFTABLE",
     "MOST_WEIGHTS_PER_BYTE",
     "RAISABLE_VERSION",
     "OperationForm",
@@ -61,7 +60,6 @@ _LIFT: dict[str, Callable[[Parameters], CompressedTensor | Tensor]] = {
     quantized.SPARSE_BLOCKWISE_SHIFT_SCALE: quantized.lift_sparse,
     sparse.SPARSE_TO_DENSE: sparse.lift,
 }
-LIFTABLE = tuple(sorted(_LIFT))  # operations of compressed constants that this version reads
 # Operations whose first output is a mask and whose second one are the values, and all that may have no values.
 _TWO_OUTPUTS = (palettized.LUT_TO_SPARSE, quantized.SPARSE_BLOCKWISE_SHIFT_SCALE)
 _MAY_BE_EMPTY = (*_TWO_OUTPUTS, sparse.SPARSE_TO_DENSE)

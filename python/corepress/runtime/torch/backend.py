@@ -21,8 +21,6 @@ from .constants import Constants
 from .dtypes import array_of, carrier_of, tensor_of
 from .module import ModuleState, ProgramModule
 
-PRECISIONS = ("float16", "float32")
-
 
 def require_device(device: str) -> None:
     """Raise ValueError if PyTorch cannot use a device here."""

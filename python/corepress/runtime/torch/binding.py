@@ -7,10 +7,8 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ...coreml.operations import LIFTABLE
 from ...coreml.program.graph import (
     Argument,
     Block,
@@ -25,8 +23,9 @@ from ...coreml.program.graph import (
 )
 from ...errors import FormatError, UnsupportedOperationError
 from .constants import Constants, describe_operation
-from .constexpr import CAST
-from .dtypes import carrier_of
+from .constexpr import OPERATIONS
+from .dtypes import carrier_of, widened
+from .dtypes import rounded as rounded_to_float16
 from .registry import Implementation, implementation_of
 from .schedule import ITERATIONS, RESERVED, Schedule, Step, Values, slots_read
 
@@ -165,7 +164,7 @@ class BoundFunction:
             return lambda values: constant
         slot = self.slot(argument)
         if slot in self.weights:
-            return lambda values: _widened(values[slot])
+            return lambda values: widened(values[slot])
         return lambda values: values[slot]
 
     def getters(self, operation: Operation, name: str) -> list[Getter]:
@@ -242,10 +241,6 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor) else value
 
 
-def _widened(weight: Tensor) -> Tensor:
-    return weight.float() if weight.dtype is torch.float16 else weight
-
-
 def _conversion(value: Value, rounded: bool) -> Callable[[Any], Any]:
     kind = value.type
     if not isinstance(kind, TensorType):
@@ -254,7 +249,7 @@ def _conversion(value: Value, rounded: bool) -> Callable[[Any], Any]:
     if dtype is None:
         return _unchanged
     if rounded and kind.data_type.name == "float16":
-        return _rounded
+        return rounded_to_float16
 
     def convert(result: Tensor) -> Tensor:
         return result if result.dtype is dtype else result.to(dtype)
@@ -267,10 +262,6 @@ def _conversion(value: Value, rounded: bool) -> Callable[[Any], Any]:
 
 def _unchanged(result: Any) -> Any:
     return result
-
-
-def _rounded(result: Tensor) -> Tensor:
-    return result.half().float()
 
 
 def _compose(
@@ -385,7 +376,7 @@ def _bind_while_loop(
 
 
 def _widened_value(value: Any) -> Any:
-    return _widened(value) if isinstance(value, Tensor) else value
+    return widened(value) if isinstance(value, Tensor) else value
 
 
 def _assign(values: Values, slots: tuple[int, ...], given: list[Any]) -> None:
@@ -417,7 +408,7 @@ def _bind_write_state(
 
 
 # Operations that the schedule itself runs, and those whose results are read when a model is loaded.
-CONSTANTS = ("const", CAST, *LIFTABLE)
+CONSTANTS = tuple(OPERATIONS)
 STRUCTURES: dict[str, Callable[..., Callable[[Values], None]]] = {
     "cond": _bind_cond,
     "while_loop": _bind_while_loop,

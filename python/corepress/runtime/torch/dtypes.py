@@ -39,10 +39,20 @@ def carrier_of(data_type: DataType) -> torch.dtype | None:
     return _CARRIERS.get(data_type.name)
 
 
+def widened(weight: Tensor) -> Tensor:
+    """A weight as it is computed with: float16 as float32."""
+    return weight.float() if weight.dtype is torch.float16 else weight
+
+
+def rounded(result: Tensor) -> Tensor:
+    """Float32, rounded to what float16 can hold."""
+    return result.half().float()
+
+
 def to_carrier(tensor: Tensor, data_type: DataType) -> Tensor:
     """A tensor of a function as the carrier of a type; float16 is rounded to."""
     if data_type.name == "float16":
-        return tensor.to(torch.float16).to(torch.float32)
+        return rounded(tensor)
     dtype = carrier_of(data_type)
     return tensor if dtype is None else tensor.to(dtype)
 

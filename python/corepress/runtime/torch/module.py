@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...coreml.program.graph import Operation, StateType, TensorType, Value
+from ...coreml.program.graph import StateType, TensorType, Value
 from .binding import BoundFunction
-from .dtypes import array_of, carrier_of, to_carrier
+from .dtypes import array_of, carrier_of, to_carrier, widened
 from .limits import limited
 from .schedule import OBSERVER, Observer, Step, Values
 
@@ -117,10 +117,6 @@ class ProgramModule(nn.Module):
             yield from found
             found.clear()
 
-    def operations(self) -> Iterator[Operation]:
-        """The operations that a run computes, in order, those of nested blocks not included."""
-        yield from (step.operation for step in self._bound.schedule.steps)
-
     def make_state(self) -> ModuleState:
         """States of zeros."""
         return ModuleState(self.states, self.device)
@@ -143,7 +139,7 @@ class ProgramModule(nn.Module):
         return values
 
     def _result(self, value: Any) -> Any:
-        return value.float() if isinstance(value, Tensor) and value.dtype is torch.float16 else value
+        return widened(value) if isinstance(value, Tensor) else value
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ProgramModule:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # PyTorch does not annotate it

@@ -85,23 +85,26 @@ class Schedule:
         ValueError, RuntimeError
             If an operation cannot be computed; the message begins with the operation.
         """
+        if values[OBSERVER] is not None:
+            for _ in self.run_observed(values):
+                pass
+            return
         step: Step | None = None
         try:
-            if values[OBSERVER] is None:
-                for step, last_uses in zip(self.steps, self.last_uses, strict=True):
-                    step.run(values)
-                    for slot in last_uses:
-                        values[slot] = None
-            else:
-                for each in self.run_observed(values):
-                    step = each
+            for step, last_uses in zip(self.steps, self.last_uses, strict=True):
+                step.run(values)
+                for slot in last_uses:
+                    values[slot] = None
         except ERRORS as error:
             raise _named(error, step) from error
 
     def run_observed(self, values: Values) -> Iterator[Step]:
-        """Compute step by step, and call the observer after each."""
+        """Compute step by step, and call the observer after each; errors are those of `run`."""
         for step, last_uses in zip(self.steps, self.last_uses, strict=True):
-            step.run(values)
+            try:
+                step.run(values)
+            except ERRORS as error:
+                raise _named(error, step) from error
             observe = values[OBSERVER]
             if observe is not None:
                 observe(step, values)

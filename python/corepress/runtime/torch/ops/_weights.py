@@ -12,15 +12,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..dtypes import widened
+
 _PART = 1 << 19  # elements for each thread: 2 MiB of float32, which stay in its cache
 _SMALL = 1 << 16  # for which memory is found at once
 _ROWS = 16  # parts have a multiple of these, which kernels compute together
 _memory = threading.local()
-
-
-def widened(weight: Tensor) -> Tensor:
-    """A weight as it is computed with: float16 as float32."""
-    return weight.float() if weight.dtype is torch.float16 else weight
 
 
 def by_outputs(

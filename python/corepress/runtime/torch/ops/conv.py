@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..dtypes import widened
 from ..limits import limited
 from ..registry import implements
-from ._weights import by_outputs, widened
+from ._weights import by_outputs
 from ._windows import last_axis_first, limit_padded, pads_of
 
 _CONVOLUTIONS: dict[int, Callable[..., Any]] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
