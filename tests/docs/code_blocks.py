@@ -26,7 +26,8 @@ NOT_RUN_HERE = ("pip install", "# needs")
 
 # Files are included in blocks with braces, ```{.python title="…"}, which formatters of code leave alone.
 _FENCE = re.compile(r"^```(?:\{\.)?(\w*)(?: title=\"([^\"]+)\")?\}?$(.*?)^```$", re.DOTALL | re.MULTILINE)
-_MEASURED = re.compile(r"\d[\d.,]*(?= ?(?:[kMG] )?(?:s\b|ms\b|weights/s|MB peak memory|GB peak memory))")
+# Numbers with their units, which a slow or a fresh machine may change too.
+_MEASURED = re.compile(r"\d[\d.,]* ?(?:(?:min \d+ )?m?s\b|[kMG]? ?weights/s|[kMG]?B peak memory)")
 
 
 @dataclass(frozen=True)

@@ -508,4 +508,6 @@ def test_a_host_is_asked_in_every_pass(library):
     finally:
         library.corepress_set_cancel(None, None)
     assert status == OK
-    assert np.diff(moments).max() < 0.2
+    waits = np.diff(moments)
+    assert waits.size > 20
+    assert waits.max() < 0.25 * waits.sum(), "no part of the call is without a question"
