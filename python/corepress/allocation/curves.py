@@ -51,6 +51,10 @@ class Curve:
     errors: tuple[float, ...]
     relative: tuple[float, ...]
 
+    def losses(self) -> dict[Option, tuple[float, float]]:
+        """Error and relative error by option."""
+        return dict(zip(self.options, zip(self.errors, self.relative, strict=True), strict=True))
+
 
 class ErrorModel(Protocol):
     """What is to be small.
@@ -178,9 +182,7 @@ def _curve(free: FreeWeight, stored: Stored, model: ErrorModel, threads: int) ->
     return Curve(options, (math.nan,) * len(options) if errors is None else errors, relative)
 
 
-def _made(
-    free: FreeWeight, options: Sequence[Option], stored: Stored, threads: int
-) -> list[tuple[Option, float]]:
+def _made(free: FreeWeight, options: Sequence[Option], stored: Stored, threads: int) -> list[tuple[Option, float]]:
     """The options that can store a weight, each with what is lost, relative to the weight's power."""
     widths = [_width(each.steps) for each in options]
     found: dict[int, float] = {}
@@ -309,4 +311,3 @@ def _pieces(flat: NDArray[Any]) -> Iterator[NDArray[Any]]:
 def _require_finite(values: NDArray[Any]) -> None:
     if not np.isfinite(values).all():
         raise Skip("has values that are not finite")
-

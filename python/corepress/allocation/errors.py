@@ -22,7 +22,7 @@ class Sensitivity(Protocol):
 
 
 class WeightErrors:
-    """Sums of squared errors over the weight's own sum of squares: all weights are as sensitive, relative to their size.
+    """Sums of squared errors over the weight's own sum of squares: the same loss of any weight counts the same.
 
     Without data there is no better measure that is as cheap: plain squared errors would give the bits to the weights
     with the largest values, whatever follows them.

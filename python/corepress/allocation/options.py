@@ -129,9 +129,7 @@ class _Chosen:
     description = "chosen by the allocation"
 
 
-def survey(
-    program: Program, config: Config, candidates: Sequence[Steps], *, strict: bool, drop_inexpressible: bool
-) -> Survey:
+def survey(program: Program, config: Config, candidates: Sequence[Steps], *, strict: bool, named: bool) -> Survey:
     """Find what can be done to each weight.
 
     Parameters
@@ -144,8 +142,9 @@ def survey(
         What to choose from.
     strict : bool
         Raise for rules that match nothing, as `compress` does.
-    drop_inexpressible : bool
-        Leave out candidates that the program's specification version cannot express, instead of raising.
+    named : bool
+        Whether the candidates are those of a set; then those that the program's specification version cannot express
+        are left out.
 
     Raises
     ------
@@ -160,7 +159,7 @@ def survey(
     decisions = Decisions(config, strict=strict)
     decisions.prepare(program)
     bound, notes, _ = bind_rules(config, program)
-    possible, reasons = _expressible(program, candidates, drop=drop_inexpressible)
+    possible, reasons = _expressible(program, candidates, drop=named)
     open_config = replace(
         bound,
         global_config=WeightConfig((_Chosen(),), config.global_config.weight_threshold),  # type: ignore[arg-type]
@@ -206,19 +205,27 @@ def _expressible(program: Program, candidates: Sequence[Steps], *, drop: bool) -
         if reason is not None:
             raise ValueError(f"allocate: {reason}")
     for steps in candidates:
-        try:
-            for part in program.parts if steps else ():
-                check_steps(steps, part.version, part.model.specificationVersion)
-        except ValueError as failure:
-            if not drop:
-                raise
-            notes.append(f"not among the candidates: {describe_candidate(steps)} ({failure})")
-        else:
+        failure = _inexpressible(program, steps)
+        if failure is None:
             possible.append(steps)
+        elif not drop:
+            raise failure
+        else:
+            notes.append(f"not among the candidates: {describe_candidate(steps)} ({failure})")
     if not any(possible):
         reason = notes[0] if notes else "all candidates leave weights unchanged"
         raise ValueError(f"allocate: no candidates are left: {reason}")
     return possible, notes
+
+
+def _inexpressible(program: Program, steps: Steps) -> ValueError | None:
+    """Why a part of a program cannot express a candidate."""
+    try:
+        for part in program.parts if steps else ():
+            check_steps(steps, part.version, part.model.specificationVersion)
+    except ValueError as failure:
+        return failure
+    return None
 
 
 def _free(weight: Weight, candidates: Sequence[Steps]) -> FreeWeight | None:
@@ -313,5 +320,3 @@ def _units(weights: Sequence[Weight]) -> tuple[tuple[int, ...], ...]:
     for number in range(len(weights)):
         found.setdefault(root(number), []).append(number)
     return tuple(map(tuple, found.values()))
-
-

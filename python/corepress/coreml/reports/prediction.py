@@ -60,6 +60,8 @@ class Prediction:
         What was chosen.
     uniform : Expected or None
         The best single candidate for all weights within the same target; None if none fits.
+    beyond : Expected or None
+        The smallest single candidate that is better and larger, for comparison.
     is_uniform : bool
         Whether that is what was chosen, since no mixture is expected to be better, or was on kept samples.
     gap_db : float
@@ -77,6 +79,7 @@ class Prediction:
     measure: str
     recipe: Expected
     uniform: Expected | None
+    beyond: Expected | None
     is_uniform: bool
     gap_db: float
     is_optimal: bool
@@ -87,10 +90,9 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        uniform = None if self.uniform is None else self.uniform.to_dict()
+        recipes = (("recipe", self.recipe), ("uniform", self.uniform), ("beyond", self.beyond))
         return values | {
-            "recipe": self.recipe.to_dict(),
-            "uniform": uniform,
+            **{name: None if each is None else each.to_dict() for name, each in recipes},
             "counts": dict(self.counts),
             "gap_db": _plain(self.gap_db),
         }
@@ -98,12 +100,11 @@ class Prediction:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Prediction:
         """The reverse of `to_dict`."""
-        uniform = values["uniform"]
+        recipes = {name: values[name] for name in ("recipe", "uniform", "beyond")}
         return cls(
             **{
                 **values,
-                "recipe": Expected.from_dict(values["recipe"]),
-                "uniform": None if uniform is None else Expected.from_dict(uniform),
+                **{name: None if each is None else Expected.from_dict(each) for name, each in recipes.items()},
                 "gap_db": math.inf if values["gap_db"] is None else values["gap_db"],
             }
         )
@@ -112,8 +113,9 @@ class Prediction:
         """A heading and a text for each fact."""
         yield "chosen for", self.target
         yield "recipe", self._in_words(self.recipe)
-        if self.uniform is not None:
-            yield "uniform", f"{self._in_words(self.uniform)} ({self.uniform.description})"
+        for heading, uniform in (("uniform", self.uniform), ("next larger", self.beyond)):
+            if uniform is not None:
+                yield heading, f"{self._in_words(uniform)} ({uniform.description})"
         for description, count in self.counts.items():
             yield "", f"{count:5d}  {description}"
         if self.is_uniform:
