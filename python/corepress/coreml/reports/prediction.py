@@ -121,6 +121,10 @@ class Prediction:
         if self.is_uniform:
             yield "note", "uniform is what you get: no mixture of this size is expected to lose less"
         yield "gap", self.gap_in_words
+        yield (
+            "time to choose",
+            f"{self.seconds:.2f} s, {self.sweep_seconds:.2f} s of them for the pass over the weights",
+        )
 
     @property
     def gap_in_words(self) -> str:
