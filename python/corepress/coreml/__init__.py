@@ -11,26 +11,32 @@ from .compressor import compress
 from .decompressor import decompress
 from .inspector import Inspection, StoredWeight, inspect
 from .plan import Plan, PlannedWeight, plan
+from .reports.prediction import Expected, Prediction
 from .reports.report import Progress, Report, WeightRecord
 from .reports.targets import TargetWarning
 from .verify import Verification, VerifiedWeight, verify
 
 if TYPE_CHECKING:
+    from ..allocation.allocate import AllocatedWeight, Allocation, allocate
     from ..calibration.collect import calibrate
     from ..calibration.progress import CalibrationProgress
     from ..calibration.statistics import Sensitivity, Statistics, WeightStatistics
     from ..runtime.compare import compare
 
 __all__ = [
+    "AllocatedWeight",
+    "Allocation",
     "CalibrationProgress",
     "ComparedOutput",
     "ComparedValue",
     "ComparedWeight",
     "Comparison",
+    "Expected",
     "FormatError",
     "Inspection",
     "Plan",
     "PlannedWeight",
+    "Prediction",
     "Progress",
     "Report",
     "Sensitivity",
@@ -41,6 +47,7 @@ __all__ = [
     "VerifiedWeight",
     "WeightRecord",
     "WeightStatistics",
+    "allocate",
     "calibrate",
     "compare",
     "compress",
@@ -51,23 +58,26 @@ __all__ = [
 ]
 
 
-# What runs models, or is about running them, is imported when it is used.
-_MODULE_OF = {
-    "CalibrationProgress": "..calibration.progress",
-    "Sensitivity": "..calibration.statistics",
-    "Statistics": "..calibration.statistics",
-    "WeightStatistics": "..calibration.statistics",
-    "calibrate": "..calibration.collect",
-    "compare": "..runtime.compare",
+_ABOVE = {
+    "AllocatedWeight": "allocation.allocate",
+    "Allocation": "allocation.allocate",
+    "CalibrationProgress": "calibration.progress",
+    "Sensitivity": "calibration.statistics",
+    "Statistics": "calibration.statistics",
+    "WeightStatistics": "calibration.statistics",
+    "allocate": "allocation.allocate",
+    "calibrate": "calibration.collect",
+    "compare": "runtime.compare",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    if name not in _MODULE_OF:
+    """What is above this package is imported when it is used."""
+    if name not in _ABOVE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULE_OF[name], __name__), name)
-    return value
+    found = getattr(import_module(f"..{_ABOVE[name]}", __name__), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

@@ -22,16 +22,24 @@ from ..tensors import CompressedTensor
 from ..tensors.base import decoded_pieces
 from .decoded import distance
 from .decompressor import lift_definition
+from .format.package import Package
+from .format.package_writer import PackageWriter
 from .format.values import ValueReader
 from .operations import OperationForm, check_steps, lower
 from .program.program import Part, Program, Weight
 from .program.raising import obstacle
 from .program.storage import is_compressed, stored_bytes, visible_weights
+from .reports.prediction import Prediction
 from .reports.report import Report
 from .reports.targets import Encoding, TargetLint, TargetWarning
 from .resolution import resolve
 from .rewrite.driver import Outcome, ProgressCallback, StrPath, Work, transform
 from .selection import bind_rules, select
+
+UNCALIBRATED = (
+    "the config's steps were chosen with calibration, but are applied without: errors are larger than was predicted; "
+    "pass the same calibration"
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,8 @@ class Decisions:
             part = min(program.parts, key=lambda part: part.version)
             check_steps(self._config.global_config.steps, part.version, part.model.specificationVersion)
         self._config, self.notes, self.unmatched_rules = bind_rules(self._config, program)
+        if self._config.calibrated:
+            self.notes += (UNCALIBRATED,)
         if self._strict and self.unmatched_rules:
             raise ValueError(f"config: no weight matches {'; '.join(self.unmatched_rules)}")
         self._lint.check_version(program.specification_version)
@@ -178,8 +188,12 @@ def decisions_of(
 def compress(
     src: StrPath,
     dst: StrPath,
-    config: ConfigLike,
+    config: ConfigLike | None = None,
     *,
+    target_size: int | str | None = None,
+    target_bits: float | None = None,
+    target_snr: float | None = None,
+    candidates: Any = None,
     progress: ProgressCallback | None = None,
     overwrite: bool = False,
     strict: bool = False,
@@ -202,7 +216,12 @@ def compress(
         The package to read and the package to write.
     config : Config, dict, list, spec, path or coremltools.optimize.coreml.OptimizationConfig
         What to do: ``{"palettize": {"nbits": 4}}`` for all weights, a list of steps in order, or a `corepress.Config`
-        with rules by operation type and weight name, as an object, a dict, or the path of a YAML or JSON file.
+        with rules by operation type and weight name, as an object, a dict, or the path of a YAML or JSON file; or what
+        `allocate` returned. Optional with a target: its rules are for the weights that they match, and the steps of all
+        others are chosen.
+    target_size, target_bits, target_snr, candidates : optional
+        Choose the steps for each weight as `allocate` does, for bytes of the package, bits per weight or a
+        signal-to-noise ratio. At most one target.
     progress : callable, optional
         Called with a `Progress` at the start and after each weight.
     overwrite : bool
@@ -236,17 +255,96 @@ def compress(
     Raises
     ------
     ValueError
-        If the config is invalid, or the package's specification version cannot express it, or with `strict`; if
+        If the config is invalid, or the package's specification version cannot express it, or with `strict`; if a
+        target cannot be reached; if there is neither a config nor a target; if
         `importance` has a name that no weight has, does not fit its weight, or the weight's first step has no use for
         it.
     FormatError
         If the package is damaged.
     """
     num_threads = as_threads("compress", num_threads)
-    decisions = decisions_of(
-        config, strict, weight_threshold, target, joint_compression, keep_position_tables, importance
+    targets = {"target_size": target_size, "target_bits": target_bits, "target_snr": target_snr}
+    if any(each is not None for each in targets.values()):
+        require_destination(src, dst, overwrite=overwrite)
+    chosen = choose(
+        "compress",
+        src,
+        config,
+        targets,
+        candidates=candidates,
+        target=target,
+        weight_threshold=weight_threshold,
+        joint_compression=joint_compression,
+        keep_position_tables=keep_position_tables,
+        strict=strict,
+        progress=progress,
+        num_threads=num_threads,
     )
-    return compress_as_decided(src, dst, decisions, progress=progress, overwrite=overwrite, num_threads=num_threads)
+    decisions = decisions_of(
+        chosen.config, strict, weight_threshold, target, joint_compression, keep_position_tables, importance
+    )
+    report = compress_as_decided(src, dst, decisions, progress=progress, overwrite=overwrite, num_threads=num_threads)
+    return dataclasses.replace(report, predicted=chosen.predicted, notes=(*chosen.notes, *report.notes))
+
+
+def require_destination(src: StrPath, dst: StrPath, *, overwrite: bool) -> None:
+    """Raise, before anything is read, the error for a destination that cannot be written."""
+    PackageWriter(Package.open(src), dst, overwrite=overwrite)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The config of a call, and what is expected of it if it was chosen for a target."""
+
+    config: ConfigLike
+    predicted: Prediction | None = None
+    notes: tuple[str, ...] = ()
+
+
+def choose(
+    function: str,
+    src: StrPath,
+    config: ConfigLike | None,
+    targets: Mapping[str, Any],
+    *,
+    candidates: Any,
+    **options: Any,
+) -> Choice:
+    """The config of a call: the one that is given, or for a target the one that `allocate` finds.
+
+    Parameters
+    ----------
+    function : str
+        The caller, for messages.
+    src : path-like
+        The package.
+    config : Config or what becomes one, or None
+        What was given.
+    targets : dict of str to object
+        The targets, None for those that were not given.
+    candidates : str, list or None
+        As for `allocate`.
+    **options
+        Others of `allocate`.
+
+    Raises
+    ------
+    ValueError
+        If there is neither a config nor a target, or candidates without a target.
+    """
+    if all(each is None for each in targets.values()):
+        if config is None:
+            raise ValueError(f"{function}: give a config, or one of {', '.join(targets)}")
+        if candidates is not None:
+            raise ValueError(f"{function}: candidates are for a target; give one of {', '.join(targets)}")
+        predicted = getattr(config, "predicted", None)  # of an allocation
+        if isinstance(predicted, Prediction):
+            return Choice(config, predicted, tuple(getattr(config, "notes", ())))
+        return Choice(config)
+    from . import allocate  # what this package offers of those above it
+
+    found = allocate(src, **targets, config=config, candidates=candidates, **options)
+    return Choice(found.config, found.predicted, found.notes)
 
 
 def compress_as_decided(
