@@ -72,14 +72,19 @@ class Decisions:
         Raise if a weight that the config matches cannot be compressed, and for rules that match no weight.
     importance : mapping of str to array_like, optional
         How much the squared error of each element counts, by names of weights.
+    calibration : Statistics, optional
+        What calibration found.
     """
 
-    def __init__(self, config: Config, *, strict: bool, importance: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, config: Config, *, strict: bool, importance: Mapping[str, Any] | None = None, calibration: Any = None
+    ) -> None:
         if importance is not None and not isinstance(importance, Mapping):
             raise TypeError(
                 f"compress: importance must be a dict of arrays by weight name, not {type(importance).__name__}"
             )
         self._config, self._strict, self._importance = config, strict, importance or {}
+        self._calibration = calibration
         self._lint = TargetLint(config.target)
         self._obstacles: dict[str, str | None] = {}
         self.notes: tuple[str, ...] = ()
@@ -91,7 +96,7 @@ class Decisions:
             part = min(program.parts, key=lambda part: part.version)
             check_steps(self._config.global_config.steps, part.version, part.model.specificationVersion)
         self._config, self.notes, self.unmatched_rules = bind_rules(self._config, program)
-        if self._config.calibrated:
+        if self._config.calibrated and self._calibration is None:
             self.notes += (UNCALIBRATED,)
         if self._strict and self.unmatched_rules:
             raise ValueError(f"config: no weight matches {'; '.join(self.unmatched_rules)}")
@@ -173,6 +178,7 @@ def decisions_of(
     joint_compression: bool | None,
     keep_position_tables: bool | None,
     importance: Mapping[str, Any] | None = None,
+    calibration: Any = None,
 ) -> Decisions:
     """The decisions for a call of `compress` or `plan`."""
     given = as_config(
@@ -182,7 +188,7 @@ def decisions_of(
         joint_compression=joint_compression,
         keep_position_tables=keep_position_tables,
     )
-    return Decisions(given, strict=strict, importance=importance)
+    return Decisions(given, strict=strict, importance=importance, calibration=calibration)
 
 
 def compress(
@@ -202,6 +208,7 @@ def compress(
     joint_compression: bool | None = None,
     keep_position_tables: bool | None = None,
     importance: Mapping[str, Any] | None = None,
+    calibration: Any = None,
     num_threads: int | None = None,
 ) -> Report:
     """Compress the weights of an ``.mlpackage``.
@@ -243,6 +250,8 @@ def compress(
         How much the squared error of each element of a weight counts, by the weight's name in the report or any other
         of its names; as for `palettize` and `quantize`, whose steps use it. Weights without an entry, or with None,
         have equal importance.
+    calibration : Statistics or path-like, optional
+        What `calibrate` returned; with a target, errors are then those of the outputs.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`. The result does not
         depend on it.
@@ -272,6 +281,7 @@ def compress(
         config,
         targets,
         candidates=candidates,
+        calibration=calibration,
         target=target,
         weight_threshold=weight_threshold,
         joint_compression=joint_compression,
@@ -281,7 +291,14 @@ def compress(
         num_threads=num_threads,
     )
     decisions = decisions_of(
-        chosen.config, strict, weight_threshold, target, joint_compression, keep_position_tables, importance
+        chosen.config,
+        strict,
+        weight_threshold,
+        target,
+        joint_compression,
+        keep_position_tables,
+        importance,
+        calibration,
     )
     report = compress_as_decided(src, dst, decisions, progress=progress, overwrite=overwrite, num_threads=num_threads)
     return dataclasses.replace(report, predicted=chosen.predicted, notes=(*chosen.notes, *report.notes))

@@ -254,6 +254,7 @@ def plan(
     joint_compression: bool | None = None,
     keep_position_tables: bool | None = None,
     importance: Mapping[str, Any] | None = None,
+    calibration: Any = None,
     expect_snr: bool = False,
     num_threads: int | None = None,
 ) -> Plan:
@@ -264,7 +265,7 @@ def plan(
     src : path-like
         The package.
     config, target_size, target_bits, target_snr, candidates, progress, strict, weight_threshold, target, \
-    joint_compression, keep_position_tables, importance
+    joint_compression, keep_position_tables, importance, calibration
         As for `compress`.
     expect_snr : bool
         Compress some rows of each weight, to estimate the signal-to-noise ratio.
@@ -293,6 +294,7 @@ def plan(
         config,
         {"target_size": target_size, "target_bits": target_bits, "target_snr": target_snr},
         candidates=candidates,
+        calibration=calibration,
         target=target,
         weight_threshold=weight_threshold,
         joint_compression=joint_compression,
@@ -304,7 +306,14 @@ def plan(
     package = Package.open(src)
     program = Program(package)
     decisions = decisions_of(
-        chosen.config, strict, weight_threshold, target, joint_compression, keep_position_tables, importance
+        chosen.config,
+        strict,
+        weight_threshold,
+        target,
+        joint_compression,
+        keep_position_tables,
+        importance,
+        calibration,
     )
     decisions.prepare(program)
     weights = visible_weights(program)
