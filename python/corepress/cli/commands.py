@@ -36,6 +36,7 @@ from .options import (
 )
 from .predict_command import predict
 from .running import require_output, run, run_compression
+from .tradeoff_command import tradeoff
 
 if TYPE_CHECKING:
     from ..coreml import Progress, Report
@@ -185,4 +186,18 @@ def demo(output: Path, overwrite: bool, verbose: bool, as_json: bool, quiet: boo
     run_demo(output, overwrite=overwrite, verbose=verbose, as_json=as_json, quiet=quiet)
 
 
-COMMANDS = (demo, palettize, quantize, prune, fp16, compress, decompress, inspect, verify, compare, predict, bench)
+COMMANDS = (
+    demo,
+    palettize,
+    quantize,
+    prune,
+    fp16,
+    compress,
+    decompress,
+    inspect,
+    verify,
+    compare,
+    predict,
+    tradeoff,
+    bench,
+)

@@ -18,6 +18,8 @@ from .verify import Verification, VerifiedWeight, verify
 
 if TYPE_CHECKING:
     from ..allocation.allocate import AllocatedWeight, Allocation, allocate
+    from ..allocation.tradeoff import TradeoffProgress, tradeoff
+    from ..allocation.tradeoff_table import Tradeoff, TradeoffRow
     from ..calibration.collect import calibrate
     from ..calibration.progress import CalibrationProgress
     from ..calibration.statistics import Sensitivity, Statistics, WeightStatistics
@@ -43,6 +45,9 @@ __all__ = [
     "Statistics",
     "StoredWeight",
     "TargetWarning",
+    "Tradeoff",
+    "TradeoffProgress",
+    "TradeoffRow",
     "Verification",
     "VerifiedWeight",
     "WeightRecord",
@@ -54,6 +59,7 @@ __all__ = [
     "decompress",
     "inspect",
     "plan",
+    "tradeoff",
     "verify",
 ]
 
@@ -65,10 +71,14 @@ _MODULE_OF = {
     "CalibrationProgress": "..calibration.progress",
     "Sensitivity": "..calibration.statistics",
     "Statistics": "..calibration.statistics",
+    "Tradeoff": "..allocation.tradeoff_table",
+    "TradeoffProgress": "..allocation.tradeoff",
+    "TradeoffRow": "..allocation.tradeoff_table",
     "WeightStatistics": "..calibration.statistics",
     "allocate": "..allocation.allocate",
     "calibrate": "..calibration.collect",
     "compare": "..runtime.compare",
+    "tradeoff": "..allocation.tradeoff",
 }
 
 

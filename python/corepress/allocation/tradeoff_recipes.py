@@ -1,0 +1,111 @@
+"""The recipes that a trade-off table measures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import as_config
+from ..specs import PALETTE_BITS
+from ..suggestions import suggestion
+
+DEFAULT_BITS = (2.5, 3, 4, 6, 8)
+_PALETTES = {f"palettes of {bits} bits": {"palettize": {"nbits": bits}} for bits in (8, 6, 4, 2)}
+_PRUNED = {f"{sparsity:.0%} pruned": {"prune": {"target_sparsity": sparsity}} for sparsity in (0.1, 0.25, 0.5, 0.75)}
+PRESETS: dict[str, Mapping[str, Any]] = {
+    "demonstration": {**_PRUNED, **_PALETTES},
+    "sizes": {"int8": {"quantize": {}}, **_PALETTES, "palettes of 1 bit": {"palettize": {"nbits": 1}}},
+}
+"""Tables by name: 10 to 75 % of the weights pruned and palettes of 8 to 2 bits; and what each width takes."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One row of a table before it is measured.
+
+    Attributes
+    ----------
+    name : str
+        The recipe in words.
+    kind : str
+        As `TradeoffRow.kind`.
+    calibrated : bool
+        Whether calibration is used.
+    config : object
+        What to do to the weights, or None.
+    target_bits : float or None
+        What to choose the steps for.
+    """
+
+    name: str
+    kind: str
+    calibrated: bool
+    config: Any = None
+    target_bits: float | None = None
+
+    @property
+    def key(self) -> str:
+        """What identifies it in a file."""
+        config = None if self.config is None else as_config(self.config).to_dict()
+        return json.dumps([self.kind, self.calibrated, config, self.target_bits], sort_keys=True)
+
+
+def recipes_of(
+    bits: Iterable[float], preset: str | None, recipes: Mapping[str, Any] | None, *, allocated: bool
+) -> tuple[Recipe, ...]:
+    """The recipes that a user asks for, each without and with calibration.
+
+    Parameters
+    ----------
+    bits : iterable of float
+        Bits per weight: uniform palettes where there are some of that width, and an allocation.
+    preset : str or None
+        Name of a table of `PRESETS`, in place of these.
+    recipes : mapping of str to config, or None
+        Recipes by name, after the others.
+    allocated : bool
+        Whether steps are also chosen for each weight.
+
+    Raises
+    ------
+    ValueError
+        If there is no such preset, or bits are not positive numbers up to 16.
+    TypeError
+        If `recipes` is no mapping.
+    """
+    if recipes is not None and not isinstance(recipes, Mapping):
+        raise TypeError(f"tradeoff: recipes must be a dict of configs by name, not {type(recipes).__name__}")
+    own: list[tuple[str, Any]] = list((recipes or {}).items())
+    found = list(_by_bits(bits, allocated)) if preset is None else []
+    if preset is not None:
+        if preset not in PRESETS:
+            raise ValueError(
+                f"tradeoff: no preset {preset!r}; there are {', '.join(PRESETS)}{suggestion(preset, PRESETS)}"
+            )
+        own = [*PRESETS[preset].items(), *own]
+    found += [Recipe(name, "recipe", calibrated, config) for name, config in own for calibrated in (False, True)]
+    if not found:
+        raise ValueError("tradeoff: there is nothing to measure; give bits, a preset or recipes")
+    for each in found:
+        _ = each.key  # what is no config is refused before work starts
+    return tuple(found)
+
+
+def _by_bits(bits: Iterable[float], allocated: bool) -> Iterable[Recipe]:
+    for each in _checked(bits):
+        if each in PALETTE_BITS:
+            config = {"palettize": {"nbits": int(each)}}
+            for calibrated in (False, True):
+                yield Recipe(f"palettes of {each:g} bits", "uniform", calibrated, config)
+        for calibrated in (False, True) if allocated else ():
+            yield Recipe(f"allocated, {each:g} bits", "allocated", calibrated, target_bits=each)
+
+
+def _checked(bits: Iterable[float]) -> Sequence[float]:
+    found = list(bits) if isinstance(bits, Iterable) and not isinstance(bits, str) else [bits]
+    for each in found:
+        if isinstance(each, bool) or not isinstance(each, int | float) or not 0 < each <= 16:
+            raise ValueError(f"tradeoff: bits are numbers above 0 and up to 16, not {each!r}")
+    return sorted({float(each) for each in found})
