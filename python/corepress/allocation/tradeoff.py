@@ -20,6 +20,7 @@ from ..calibration.collect import calibrate
 from ..calibration.statistics import Statistics
 from ..coreml.compressor import compress
 from ..coreml.inspector import inspect
+from ..coreml.plan import plan
 from ..outputs import write_output
 from ..paths import user_path
 from ..runtime.metrics import Comparing, Metric, MetricLike
@@ -76,9 +77,10 @@ def tradeoff(
 ) -> Tradeoff:
     """Measure what recipes for a model cost and what its outputs keep: one row for each.
 
-    For each number of bits there are uniform palettes, and steps that are chosen for each weight, both without samples
-    and with calibration. Every fourth sample, from the first on, is for the test, which is what the rows are measured
-    on; calibration sees the others. With fewer than eight samples all are used for both, and a note says so.
+    For each number of bits there are uniform palettes and, of the same size, steps that are chosen for each weight,
+    both without samples and with calibration. Every fourth sample, from the first on, is for the test: rows are
+    measured on these, and calibration sees the others. With fewer than eight samples all are used for both, and a note
+    says so.
 
     Parameters
     ----------
@@ -282,12 +284,14 @@ def _measured(
     evaluation: _Evaluation,
 ) -> TradeoffRow:
     started = time.perf_counter()
+    size = None if recipe.size_of is None else plan(src, recipe.size_of, **options).bytes_after
     report = compress(
         src,
         package,
         recipe.config,
         target_bits=recipe.target_bits,
-        candidates=candidates if recipe.target_bits is not None else None,
+        target_size=size,
+        candidates=candidates if recipe.kind == "allocated" else None,
         calibration=known if recipe.calibrated else None,
         overwrite=True,
         **options,

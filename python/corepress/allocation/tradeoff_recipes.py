@@ -36,7 +36,9 @@ class Recipe:
     config : object
         What to do to the weights, or None.
     target_bits : float or None
-        What to choose the steps for.
+        What to choose the steps for: bits per weight.
+    size_of : object
+        Or the size of the package that this config makes.
     """
 
     name: str
@@ -44,12 +46,13 @@ class Recipe:
     calibrated: bool
     config: Any = None
     target_bits: float | None = None
+    size_of: Any = None
 
     @property
     def key(self) -> str:
         """What identifies it in a file."""
-        config = None if self.config is None else as_config(self.config).to_dict()
-        return json.dumps([self.kind, self.calibrated, config, self.target_bits], sort_keys=True)
+        configs = [None if each is None else as_config(each).to_dict() for each in (self.config, self.size_of)]
+        return json.dumps([self.kind, self.calibrated, configs, self.target_bits], sort_keys=True)
 
 
 def recipes_of(
@@ -60,7 +63,7 @@ def recipes_of(
     Parameters
     ----------
     bits : iterable of float
-        Bits per weight: uniform palettes where there are some of that width, and an allocation.
+        Bits per weight: uniform palettes where there are some of that width, and an allocation of the same size.
     preset : str or None
         Name of a table of `PRESETS`, in place of these.
     recipes : mapping of str to config, or None
@@ -95,12 +98,14 @@ def recipes_of(
 
 def _by_bits(bits: Iterable[float], allocated: bool) -> Iterable[Recipe]:
     for each in _checked(bits):
-        if each in PALETTE_BITS:
-            config = {"palettize": {"nbits": int(each)}}
-            for calibrated in (False, True):
-                yield Recipe(f"palettes of {each:g} bits", "uniform", calibrated, config)
+        config = {"palettize": {"nbits": int(each)}} if each in PALETTE_BITS else None
+        for calibrated in (False, True) if config is not None else ():
+            yield Recipe(f"palettes of {each:g} bits", "uniform", calibrated, config)
         for calibrated in (False, True) if allocated else ():
-            yield Recipe(f"allocated, {each:g} bits", "allocated", calibrated, target_bits=each)
+            if config is None:
+                yield Recipe(f"chosen, {each:g} bits", "allocated", calibrated, target_bits=each)
+            else:  # tables take some space too: at equal bytes the two can be compared
+                yield Recipe(f"chosen, size of {each:g} bits", "allocated", calibrated, size_of=config)
 
 
 def _checked(bits: Iterable[float]) -> Sequence[float]:

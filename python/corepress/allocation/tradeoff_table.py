@@ -129,7 +129,15 @@ class Tradeoff:
         )
         if self.metric is None:
             return columns
-        return (*columns, Column(self.metric, lambda row: "-" if row.score is None else f"{row.score:.4g}", right=True))
+        return (
+            *columns,
+            Column(self._metric_name, lambda row: "-" if row.score is None else f"{row.score:.4g}", right=True),
+        )
+
+    @property
+    def _metric_name(self) -> str:
+        """Of a function in a file only its own name."""
+        return (self.metric or "").rpartition(":")[2]
 
     def to_markdown(self) -> str:
         """As a Markdown table, with a heading and notes."""
@@ -185,7 +193,7 @@ class Tradeoff:
         axes = figure.subplots(1, panels, squeeze=False)[0]
         self._draw(axes[0], "snr_db", "signal-to-noise ratio of the outputs, dB")
         if panels == 2:
-            self._draw(axes[1], "score", self.metric or "")
+            self._draw(axes[1], "score", self._metric_name)
             axes[1].axhline(self.rows[0].score, color=ORIGINAL_COLOUR, linewidth=1, linestyle=":")
         axes[0].legend(frameon=False, labelcolor=INK, loc="lower right")
         return figure
