@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import zipfile
 
@@ -28,7 +29,7 @@ def package(tmp_path_factory):
         (rng.standard_normal((rows, columns)) / np.sqrt(columns) * np.exp(rng.standard_normal((rows, 1)) / 2)).astype(
             np.float32
         )
-        for columns, rows in zip(WIDTHS, WIDTHS[1:], strict=False)
+        for columns, rows in itertools.pairwise(WIDTHS)
     ]
     path = tmp_path_factory.mktemp("tradeoff") / "Layers.mlpackage"
     with quiet():

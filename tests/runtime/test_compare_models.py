@@ -164,3 +164,8 @@ def test_samples_that_do_not_fit_are_refused(linear):
         coreml.compare(linear, linear, inputs=[])
     with pytest.raises(ValueError, match="compare: metric is 'good'"):
         coreml.compare(linear, linear, metric="good")
+
+
+def test_an_error_says_which_model_does_not_take_the_samples(linear, photo_package):
+    with pytest.raises(ValueError, match=f"{photo_package}: predict: .*is missing"):
+        coreml.compare(linear, photo_package, inputs={"x": X})

@@ -190,6 +190,8 @@ class _Run:
         try:
             first = load(paths[0], *loading)
             self._models = first, load(paths[1], *loading)
+            pairs = zip(paths, self._models, strict=True)
+            self._names = [os.fspath(p) if isinstance(p, str | os.PathLike) else model.name for p, model in pairs]
         except UnsupportedOperationError as error:
             if samples is not None:
                 raise
@@ -220,7 +222,8 @@ class _Run:
             others = [model.make_state() if model.states else None for model in models]
             for step in steps_of(sample):
                 inputs = self._samples.inputs_of(step)
-                first, second = (model.predict(inputs, state) for model, state in zip(models, states, strict=True))
+                runs = zip(self._names, models, states, strict=True)
+                first, second = (_predict(name, model, inputs, state) for name, model, state in runs)
                 tally.add(first, second)
                 if comparing is not None:
                     comparing.add(first, second)
@@ -246,6 +249,14 @@ class _Run:
             "layers": layers.records,
             "unmatched_layers": layers.unmatched,
         }
+
+
+def _predict(name: str, model: Model, inputs: dict[str, Any], state: Any) -> dict[str, Any]:
+    """Run a model; an error says which one it was."""
+    try:
+        return model.predict(inputs, state)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _drawn(function: str, model: Model, count: int) -> Iterator[dict[str, Any]]:
