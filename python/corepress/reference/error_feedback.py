@@ -1,0 +1,197 @@
+"""Error feedback in NumPy, one column after another: what `corepress._core.feed_back` computes, bit for bit.
+
+With second moments H = E[x x^T] of a layer's inputs, the error of its outputs is tr(E H E^T), E the errors of the
+weights. H = M D M^T with M upper triangular, 1 on its diagonal, makes this a sum over the columns in order,
+
+    sum_j D_j ||(E M)_j||^2,   (E M)_j = E_j + sum_{k<j} E_k M_kj,
+
+so the best a column can do, given the errors of the columns before it, is to round w_j + sum_{k<j} (w_k - q_k) M_kj
+instead of w_j. This is GPTQ (Frantar et al., arXiv:2210.17323), which multiplies by the Cholesky factor of the inverse
+of H, without an inverse (as LDLQ: Chee et al., arXiv:2307.13304). D_j is 1 / [H^-1]_jj of the columns from j on, by which
+SparseGPT (arXiv:2301.00774) ranks weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .rounding import rounded
+
+Array = NDArray[Any]
+
+_LEAST_PIVOT = 2.0**-40  # of the largest number of the diagonal: below it nothing is left but rounding
+
+
+class Rounding(Protocol):
+    """How the weights of one column become codes."""
+
+    def encode(self, column: Array, tables: Array) -> tuple[Array, Array]:
+        """The codes of a column and what they decode to; `tables` numbers the table or the scale of each row."""
+
+
+@dataclass(frozen=True)
+class NearestEntry:
+    """The nearest entry of a palette, the lower of two; for vectors, of consecutive rows.
+
+    Attributes
+    ----------
+    tables : numpy.ndarray of float64, shape (tables, entries, cluster_dim)
+        Ascending.
+    """
+
+    tables: Array
+
+    def encode(self, column: Array, tables: Array) -> tuple[Array, Array]:
+        length = self.tables.shape[2]
+        if length == 1:
+            entries = self.tables[tables, :, 0]
+            middles = (entries[:, :-1] + entries[:, 1:]) * 0.5
+            codes = (column[:, None] > middles).sum(axis=1)
+            return codes, entries[np.arange(codes.size), codes]
+        vectors, entries = column.reshape(-1, 1, length), self.tables[tables[::length]]
+        distances = np.zeros(entries.shape[:2])
+        for component in range(length):
+            differences = vectors[:, :, component] - entries[:, :, component]
+            distances += differences * differences
+        codes = distances.argmin(axis=1)
+        return codes, entries[np.arange(codes.size), codes].reshape(-1)
+
+
+@dataclass(frozen=True)
+class NearestInteger:
+    """The nearest code of an affine grid, the even one of two.
+
+    Attributes
+    ----------
+    scales, zero_points : numpy.ndarray of float64, one for each table
+    lowest, highest : int
+        The range of codes.
+    dtype : numpy.dtype
+        Of the weight, to which decoded values are rounded.
+    """
+
+    scales: Array
+    zero_points: Array
+    lowest: int
+    highest: int
+    dtype: np.dtype[Any]
+
+    def encode(self, column: Array, tables: Array) -> tuple[Array, Array]:
+        scales, zero_points = self.scales[tables], self.zero_points[tables]
+        steps = np.rint(np.clip(column / scales, self.lowest - zero_points, self.highest - zero_points))
+        return steps + zero_points, rounded(steps * scales, self.dtype)
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """Values of the weight's dtype: weights that pruning keeps."""
+
+    dtype: np.dtype[Any]
+
+    def encode(self, column: Array, tables: Array) -> tuple[Array, Array]:
+        values = rounded(column, self.dtype)
+        return values, values
+
+
+def factors(hessian: Array, dampening: float) -> tuple[Array, Array, Array]:
+    """Factorize the second moments of some columns, by falling diagonal.
+
+    Parameters
+    ----------
+    hessian : numpy.ndarray, shape (columns, columns)
+        E[x x^T].
+    dampening : float
+        How many times the mean of the diagonal is added to the diagonal.
+
+    Returns
+    -------
+    order : numpy.ndarray of int
+        The columns in the order in which they are to be rounded.
+    multipliers : numpy.ndarray of float64, shape (columns, columns)
+        M: row k has what the error of the k-th column of the order, original less rounded, adds to those after it.
+    pivots : numpy.ndarray of float64
+        D.
+    """
+    moments = hessian.astype(np.float64)
+    moments = (moments + moments.T) * 0.5
+    diagonal = moments.diagonal().copy()
+    order = np.argsort(-diagonal, kind="stable")
+    damp = dampening * (np.cumsum(diagonal)[-1] / diagonal.size)
+    # The last column is eliminated first, from all others.
+    remaining = moments[np.ix_(order[::-1], order[::-1])]
+    remaining[np.diag_indices_from(remaining)] += damp
+    least = _LEAST_PIVOT * remaining.diagonal().max()
+    rows = np.zeros_like(remaining)
+    pivots = np.empty(diagonal.size)
+    for j in range(diagonal.size):
+        pivots[j] = max(remaining[j, j], least)
+        if remaining[j, j] > least:
+            rows[j, j + 1 :] = remaining[j, j + 1 :] / remaining[j, j]
+        remaining[j + 1 :, j + 1 :] -= rows[j, j + 1 :, None] * remaining[j, None, j + 1 :]
+    return order, rows[::-1, ::-1].T, pivots[::-1]
+
+
+def feed_back(
+    weight: Array,
+    hessian: Array,
+    rounding: Rounding,
+    *,
+    dampening: float = 0.01,
+    row_tables: Array | None = None,
+    column_tables: Array | None = None,
+    mask: Array | None = None,
+) -> tuple[Array, float]:
+    """Round matrices so that their products with inputs change little.
+
+    Parameters
+    ----------
+    weight : numpy.ndarray, shape (groups, rows, columns)
+        The matrices.
+    hessian : numpy.ndarray, shape (groups or 1, blocks, c, c)
+        Second moments of the inputs, block by block of `c` consecutive columns; moments beyond the columns are ignored.
+    rounding : Rounding
+        What rounds a column.
+    dampening : float
+        As for `factors`.
+    row_tables, column_tables : numpy.ndarray of int, shapes (groups, rows) and (groups, columns)
+        The number of a weight's table is the sum of its row's and its column's; None for zeros.
+    mask : numpy.ndarray of bool, shape (groups, rows, columns)
+        False where weights become zero.
+
+    Returns
+    -------
+    codes : numpy.ndarray, shape (groups, rows // cluster_dim, columns)
+        As `rounding` makes them; 0 where the mask is False.
+    error : float
+        tr(E H E^T) over all groups and blocks, with the dampened H.
+    """
+    groups, rows, columns = weight.shape
+    length = rounding.tables.shape[2] if isinstance(rounding, NearestEntry) else 1
+    row_tables = np.zeros((groups, rows), int) if row_tables is None else row_tables
+    column_tables = np.zeros((groups, columns), int) if column_tables is None else column_tables
+    codes = np.zeros((groups, rows // length, columns))
+    errors = []
+    for group in range(groups):
+        moments = hessian[group % hessian.shape[0]]
+        for block, begin in enumerate(range(0, columns, moments.shape[1])):
+            count = min(moments.shape[1], columns - begin)
+            order, multipliers, pivots = factors(moments[block, :count, :count], dampening)
+            places = begin + order
+            original = weight[group][:, places].astype(np.float64)
+            adjusted, of_rows = original.copy(), np.zeros(rows)
+            for j, place in enumerate(places):
+                column, tables = adjusted[:, j], row_tables[group] + column_tables[group, place]
+                codes[group, :, place], values = rounding.encode(column, tables)
+                if mask is not None:
+                    values = np.where(mask[group, :, place], values, 0)
+                    codes[group, ~mask[group, :, place], place] = 0
+                missed = column - values
+                of_rows += pivots[j] * (missed * missed)
+                change = values - original[:, j]
+                adjusted[:, j + 1 :] -= change[:, None] * multipliers[j, None, j + 1 :]
+            errors.append(of_rows)
+    return codes, float(np.cumsum(np.concatenate(errors))[-1])
