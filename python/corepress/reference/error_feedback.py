@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .rounding import rounded
+from .rounding import round_to
 
 Array = NDArray[Any]
 
@@ -83,7 +83,7 @@ class NearestInteger:
     def encode(self, column: Array, tables: Array) -> tuple[Array, Array]:
         scales, zero_points = self.scales[tables], self.zero_points[tables]
         steps = np.rint(np.clip(column / scales, self.lowest - zero_points, self.highest - zero_points))
-        return steps + zero_points, rounded(steps * scales, self.dtype)
+        return steps + zero_points, round_to(steps * scales, self.dtype).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ class Unchanged:
     dtype: np.dtype[Any]
 
     def encode(self, column: Array, tables: Array) -> tuple[Array, Array]:
-        values = rounded(column, self.dtype)
+        largest = float(np.finfo(self.dtype).max)
+        values = round_to(np.clip(column, -largest, largest), self.dtype).astype(np.float64)
         return values, values
 
 
