@@ -16,7 +16,7 @@ from ..coreml.reports.prediction import Expected
 from ..reporting.wording import format_bytes, format_decibels
 from .curves import Curve
 from .goals import Goal
-from .options import Option, Survey
+from .options import FreeWeight, Option, Survey
 from .solver import Choices, InfeasibleError, Solution, ratio_db, solve
 from .units import Units
 
@@ -124,7 +124,30 @@ class Search:
         ValueError
             If the target cannot be reached after all.
         """
-        units = Units(self._found, curves)
+        return self._result(Units(self._found, curves))
+
+    def instead(self, result: Result, curves: Sequence[Curve | None]) -> Recipe:
+        """The best choice by other errors, with what is expected of it by those of a result."""
+        other = self.run(curves).mixed
+        options = tuple(result.units.option(number, option.candidate) for number, option in enumerate(other.options))
+        return self._recipe(result.units, options)
+
+    def stricter(self, shortfall: float) -> Search:
+        """A search for a signal-to-noise ratio that is this much higher."""
+        goal = replace(self._goal, value=self._goal.value + shortfall)
+        return Search(self._found, goal, outputs=self._outputs, count=self._count)
+
+    @property
+    def free(self) -> tuple[FreeWeight, ...]:
+        """The weights."""
+        return self._found.free
+
+    @property
+    def goal(self) -> Goal:
+        """The target."""
+        return self._goal
+
+    def _result(self, units: Units) -> Result:
         if self._goal.kind == "target_bits":
             return self._for_bits(units)
         if self._goal.kind == "target_size":
