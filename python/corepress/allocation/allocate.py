@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..arrays import as_threads
@@ -15,7 +16,7 @@ from ..calibration.statistics import Statistics
 from ..config import Config, ConfigLike, as_config
 from ..config.candidates import UNCHANGED, candidate_of, parse_candidates
 from ..coreml.format.package import Package
-from ..coreml.plan import plan
+from ..coreml.plan import counted_bytes
 from ..coreml.program.program import Program
 from ..coreml.reports.prediction import Prediction
 from ..coreml.rewrite.driver import ProgressCallback, StrPath
@@ -233,10 +234,7 @@ def allocate(
         choices = (*map(candidate_of, statistics.candidates), UNCHANGED)
     found = survey(program, rules, choices, strict=strict, named=candidates is None or isinstance(candidates, str))
 
-    def count(config: Config) -> int:
-        return plan(src, config, num_threads=threads).bytes_after
-
-    search = Search(found, goal, outputs=model.measure == "outputs", count=count)
+    search = Search(found, goal, outputs=model.measure == "outputs", count=partial(counted_bytes, src))
     search.require_possible()
     if statistics is not None:
         statistics.require_model(program)
