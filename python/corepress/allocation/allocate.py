@@ -288,8 +288,8 @@ def _lossy(found: Survey, curves: Sequence[Curve | None]) -> Iterator[str]:
     """The weights that no candidate can store."""
     names = [free.name for free, curve in zip(found.free, curves, strict=True) if curve is None]
     if names:
-        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-        yield f"left unchanged, since they are not finite: {', '.join(names[:_LISTED])}{more}"
+        listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+        yield f"left unchanged, since they are not finite or no candidate makes them smaller: {listed}"
 
 
 def _counts(result: Result) -> dict[str, int]:
