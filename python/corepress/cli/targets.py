@@ -101,7 +101,8 @@ def compress_for_target(
         from .. import coreml
 
         shared = {name: rest[name] for name in _SHARED}
-        found = coreml.allocate(source, **targets, config=config, candidates=given, progress=progress, **shared)
+        shared |= {"config": config, "candidates": given, "calibration": rest["calibration"]}
+        found = coreml.allocate(source, **targets, progress=progress, **shared)
         if save_config is not None:
             found.save(save_config)
         return found
