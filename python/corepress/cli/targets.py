@@ -94,7 +94,7 @@ def compress_for_target(
     **options: Any,
 ) -> None:
     """Choose the steps for each weight, and compress the package or show what that would do."""
-    given = _candidates(candidates)
+    given = parsed_candidates(candidates)
     destination = None if dry_run else require_output(source, output, "compressed")
 
     def choose(progress: Callable[[Progress], None] | None, rest: dict[str, Any]) -> Any:
@@ -131,7 +131,7 @@ def compress_for_target(
     tell_plan(plan, **options)
 
 
-def _candidates(text: str | None) -> Any:
+def parsed_candidates(text: str | None) -> Any:
     """What a user wrote for ``--candidates``."""
     if text is None:
         return None
