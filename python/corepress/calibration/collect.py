@@ -63,7 +63,7 @@ def calibrate(
         `corepress.runtime.Samples`. A list of dicts inside an iterable is one sequence whose runs share a state;
         gradients go back through 16 of its runs. Samples are read several times, so that an iterator is held in memory.
     output : path-like, optional
-        A file to write the statistics to. What is done so far is then in a folder beside it, named after it with
+        A file to write the statistics to. What is done so far is then in a folder next to it, named after it with
         ``.unfinished``, and an interrupted calibration continues when it is called again.
     function_name : str, optional
         The function to run, for a model with several; None for its default. `Statistics.merge` joins those of several.
@@ -80,7 +80,7 @@ def calibrate(
     block_columns : int
         Largest block of second moments, in columns; correlations between blocks are not known to error feedback.
     memory_limit : int, optional
-        Bytes for second moments, and for candidates, beside the model and what a run needs; more takes fewer passes
+        Bytes for second moments, and for candidates, in addition to the model and a run; more takes fewer passes
         over the samples. None for a quarter of the machine's memory, at most 2 GiB.
     seed : int
         For the probes.
