@@ -40,7 +40,7 @@ from .unfinished import Unfinished
 from .uses import NoView, Use, uses_of
 
 CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 20.0, 20  # between two, at least; and of the time that the last one took
-_VECTORS, _VECTORS_OF_COLUMN = 1024, 16  # taken from each run at least, and in all for each column of a block
+_VECTORS, _VECTORS_OF_COLUMN = 1024, 8  # taken from each run at least, and in all for each column of a block
 GRADIENTS, GRADIENTS_OF_LARGE, LARGE = 48, 16, 50_000_000
 STEPS_TOGETHER = 16  # of a sequence, through which gradients go back
 
