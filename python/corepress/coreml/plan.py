@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import as_threads
+from ..compression.weight_data import NO_DATA
 from ..config import ConfigLike
 from ..errors import NonFiniteError, Skip
 from ..overlap import Result, Task
@@ -22,6 +23,7 @@ from ..reporting.documents import to_json
 from ..reporting.tables import Column, format_bytes, render
 from ..sources import unchanged
 from ..specs import Palettize
+from .calibrated import DAMPENING, CalibrationData, as_calibration
 from .compressor import Decision, Decisions, choose, compress_stored, decisions_of, stored_values
 from .decoded import finite, in_decibels
 from .decompressor import release
@@ -40,6 +42,9 @@ from .rewrite.driver import ProgressCallback, StrPath
 from .rewrite.rewriter import Edit, rewrite
 from .sampling import sample_rows
 from .sizes import StoredSize, stored_size
+
+if TYPE_CHECKING:
+    from . import Statistics
 
 
 @dataclass(frozen=True)
@@ -275,7 +280,9 @@ def plan(
     joint_compression: bool | None = None,
     keep_position_tables: bool | None = None,
     importance: Mapping[str, Any] | None = None,
-    calibration: Any = None,
+    calibration: Statistics | StrPath | None = None,
+    calibration_use: str = "error_feedback",
+    dampening: float = DAMPENING,
     expect_snr: bool = False,
     num_threads: int | None = None,
 ) -> Plan:
@@ -286,7 +293,7 @@ def plan(
     src : path-like
         The package.
     config, target_size, target_bits, target_snr, candidates, progress, strict, weight_threshold, target, \
-    joint_compression, keep_position_tables, importance, calibration
+    joint_compression, keep_position_tables, importance, calibration, calibration_use, dampening
         As for `compress`.
     expect_snr : bool
         Compress some rows of each weight, to estimate the signal-to-noise ratio.
@@ -309,13 +316,13 @@ def plan(
     (pruning, palettes of quantized weights, ``mode="unique"`` or ``"custom"``) are estimates and marked so.
     """
     started = time.perf_counter()
+    statistics = as_calibration("plan", calibration)
     chosen = choose(
         "plan",
         src,
         config,
         {"target_size": target_size, "target_bits": target_bits, "target_snr": target_snr},
         candidates=candidates,
-        calibration=calibration,
         target=target,
         weight_threshold=weight_threshold,
         joint_compression=joint_compression,
@@ -323,6 +330,7 @@ def plan(
         strict=strict,
         progress=progress,
         num_threads=num_threads,
+        calibration=statistics,
     )
     package = Package.open(src)
     program = Program(package)
@@ -334,7 +342,7 @@ def plan(
         joint_compression,
         keep_position_tables,
         importance,
-        calibration,
+        None if statistics is None else CalibrationData(statistics, calibration_use, dampening),
     )
     decisions.prepare(program)
     weights = visible_weights(program)
@@ -383,7 +391,9 @@ def _expected_snr_db(weight: Weight, decision: Decision, values: ValueReader, th
         return None
     stored = stored_values(weight, values)
     rows = sample_rows(stored, decision.steps) if isinstance(stored, np.ndarray) else None
-    data = decision.data.mapped(lambda array: sample_rows(array, decision.steps))
+    # Error feedback is between all columns of a row: the loss in a weight is then that of its nearest values, or more.
+    known = decision.data if decision.data.importance is not None else NO_DATA
+    data = known.mapped(lambda array: sample_rows(array, decision.steps))
     try:
         return None if rows is None else compress_stored(rows, decision.steps, weight.first.version, threads, data)[1]
     except (Skip, NonFiniteError):
