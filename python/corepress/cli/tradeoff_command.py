@@ -15,7 +15,7 @@ from ..config.candidates import CANDIDATE_SETS
 from .networks import is_network
 from .options import display_options, offers, runtime_options, source_argument, thread_option
 from .running import require_outputs
-from .targets import read_candidates
+from .targets import parsed_candidates
 
 if TYPE_CHECKING:
     from ..allocation.tradeoff import TradeoffProgress
@@ -135,7 +135,7 @@ def tradeoff(
     if is_network(source):
         raise click.UsageError("tradeoff is for packages (.mlpackage) that hold an ML program")
     require_outputs()
-    given = read_candidates(candidates)
+    given = parsed_candidates(candidates)
     folder = None if output_file is None else output_file.with_name(f"{output_file.name}.unfinished")
     with _progress(quiet) as progress:
         table = measure(source, inputs, candidates=given, folder=folder, progress=progress, **options)
