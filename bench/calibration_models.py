@@ -26,6 +26,7 @@ import shutil
 import string
 import unicodedata
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -300,26 +301,43 @@ def draw_tones() -> Arrays:
 
 
 def face_module() -> nn.Module:
+    """RNet of "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks"."""
     import torch
     from torch import Tensor, nn
 
-    class RNet(nn.Module):
+    class Rows(nn.Module):
+        def forward(self, found: Tensor) -> Tensor:
+            return found.permute(0, 3, 2, 1).reshape(-1, 576)
+
+    class Bends(nn.PReLU):
+        def forward(self, found: Tensor) -> Tensor:
+            return super().forward(found[..., None, None])[..., 0, 0]  # conversion wants four axes
+
+    class Answers(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.conv1, self.conv2, self.conv3 = nn.Conv2d(3, 28, 3), nn.Conv2d(28, 48, 3), nn.Conv2d(48, 64, 2)
-            self.prelu1, self.prelu2, self.prelu3, self.prelu4 = (nn.PReLU(width) for width in (28, 48, 64, 128))
-            self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
-            self.dense4, self.dense5_1, self.dense5_2 = nn.Linear(576, 128), nn.Linear(128, 2), nn.Linear(128, 4)
+            self.dense5_1, self.dense5_2 = nn.Linear(128, 2), nn.Linear(128, 4)
 
-        def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-            found = self.pool(self.prelu1(self.conv1(image)))
-            found = self.pool(self.prelu2(self.conv2(found)))
-            found = self.prelu3(self.conv3(found)).permute(0, 3, 2, 1).reshape(-1, 576)
-            found = self.prelu4(self.dense4(found)[..., None, None])[..., 0, 0]  # conversion wants four axes
+        def forward(self, found: Tensor) -> tuple[Tensor, Tensor]:
             return self.dense5_2(found), self.dense5_1(found).softmax(1)
 
-    network = RNet()
-    network.load_state_dict(torch.load(folder_of("facenet_pytorch") / "data" / "rnet.pt", weights_only=True))
+    layers = {
+        "conv1": nn.Conv2d(3, 28, 3),
+        "prelu1": nn.PReLU(28),
+        "pool1": nn.MaxPool2d(3, 2, ceil_mode=True),
+        "conv2": nn.Conv2d(28, 48, 3),
+        "prelu2": nn.PReLU(48),
+        "pool2": nn.MaxPool2d(3, 2, ceil_mode=True),
+        "conv3": nn.Conv2d(48, 64, 2),
+        "prelu3": nn.PReLU(64),
+        "rows": Rows(),
+        "dense4": nn.Linear(576, 128),
+        "prelu4": Bends(128),
+        "answers": Answers(),
+    }
+    network = nn.Sequential(OrderedDict(layers))
+    weights = torch.load(folder_of("facenet_pytorch") / "data" / "rnet.pt", weights_only=True)
+    network.load_state_dict({name.replace("dense5", "answers.dense5"): value for name, value in weights.items()})
     return settled(network)
 
 
@@ -345,19 +363,20 @@ def digits_module() -> nn.Module:
     from torch import nn
 
     torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(64, 64, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(1024, 128),
-        nn.ReLU(),
-        nn.Linear(128, 10),
-    )
+    layers = {
+        "conv1": nn.Conv2d(1, 32, 3, padding=1),
+        "relu1": nn.ReLU(),
+        "conv2": nn.Conv2d(32, 64, 3, padding=1),
+        "relu2": nn.ReLU(),
+        "conv3": nn.Conv2d(64, 64, 3, padding=1),
+        "relu3": nn.ReLU(),
+        "pool": nn.MaxPool2d(2),
+        "rows": nn.Flatten(),
+        "dense1": nn.Linear(1024, 128),
+        "relu4": nn.ReLU(),
+        "dense2": nn.Linear(128, 10),
+    }
+    network = nn.Sequential(OrderedDict(layers))
     drawn = draw_digits()
     seen = ~drawn["is_test"]
     images, labels = torch.from_numpy(drawn["image"][seen]), torch.from_numpy(drawn["digit"][seen]).long()
