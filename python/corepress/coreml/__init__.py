@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FormatError
@@ -10,29 +11,44 @@ from .compressor import compress
 from .decompressor import decompress
 from .inspector import Inspection, StoredWeight, inspect
 from .plan import Plan, PlannedWeight, plan
+from .reports.prediction import Expected, Prediction
 from .reports.report import Progress, Report, WeightRecord
 from .reports.targets import TargetWarning
 from .verify import Verification, VerifiedWeight, verify
 
 if TYPE_CHECKING:
+    from ..allocation.allocate import AllocatedWeight, Allocation, allocate
+    from ..calibration.collect import calibrate
+    from ..calibration.progress import CalibrationProgress
+    from ..calibration.statistics import Sensitivity, Statistics, WeightStatistics
     from ..runtime.compare import compare
 
 __all__ = [
+    "AllocatedWeight",
+    "Allocation",
+    "CalibrationProgress",
     "ComparedOutput",
     "ComparedValue",
     "ComparedWeight",
     "Comparison",
+    "Expected",
     "FormatError",
     "Inspection",
     "Plan",
     "PlannedWeight",
+    "Prediction",
     "Progress",
     "Report",
+    "Sensitivity",
+    "Statistics",
     "StoredWeight",
     "TargetWarning",
     "Verification",
     "VerifiedWeight",
     "WeightRecord",
+    "WeightStatistics",
+    "allocate",
+    "calibrate",
     "compare",
     "compress",
     "decompress",
@@ -42,14 +58,26 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """What needs the runtime is imported when it is used."""
-    if name != "compare":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ..runtime.compare import compare
+_ABOVE = {
+    "AllocatedWeight": "allocation.allocate",
+    "Allocation": "allocation.allocate",
+    "CalibrationProgress": "calibration.progress",
+    "Sensitivity": "calibration.statistics",
+    "Statistics": "calibration.statistics",
+    "WeightStatistics": "calibration.statistics",
+    "allocate": "allocation.allocate",
+    "calibrate": "calibration.collect",
+    "compare": "runtime.compare",
+}
 
-    globals()[name] = compare
-    return compare
+
+def __getattr__(name: str) -> Any:
+    """What is above this package is imported when it is used."""
+    if name not in _ABOVE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"..{_ABOVE[name]}", __name__), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

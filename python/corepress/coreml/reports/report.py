@@ -12,6 +12,7 @@ from ...outputs import write_output
 from ...paths import user_path
 from ...reporting.documents import from_json, to_json
 from ...reporting.tables import Column, format_bytes, render
+from .prediction import Prediction
 from .records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, unchanged_by_reason
 from .remarks import remarks
 from .targets import TargetWarning
@@ -96,6 +97,8 @@ class Report:
         Rules of the config that match no weight of the package.
     warnings : tuple of TargetWarning
         Known problems of the new encodings on the config's target.
+    predicted : Prediction or None
+        What was expected of a recipe that was chosen for a target, and of uniform bits of the same size.
     """
 
     source: str
@@ -110,6 +113,7 @@ class Report:
     notes: tuple[str, ...] = ()
     unmatched_rules: tuple[str, ...] = ()
     warnings: tuple[TargetWarning, ...] = ()
+    predicted: Prediction | None = None
 
     @property
     def compressed(self) -> int:
@@ -167,6 +171,7 @@ class Report:
             "unmatched_rules": list(self.unmatched_rules),
             "warnings": [warning.to_dict() for warning in self.warnings],
             "unchanged": [vars(total) for total in self.unchanged],
+            "predicted": None if self.predicted is None else self.predicted.to_dict(),
             "weights": [record.to_dict() for record in self.weights],
         }
 
@@ -177,7 +182,9 @@ class Report:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Report:
         """The reverse of `to_dict`; totals are computed again."""
-        given = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+        given = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
+        if given.get("predicted") is not None:
+            given["predicted"] = Prediction.from_dict(given["predicted"])
         given["weights"] = tuple(map(WeightRecord.from_dict, values["weights"]))
         given["warnings"] = tuple(map(TargetWarning.from_dict, values["warnings"]))
         given |= {name: tuple(values[name]) for name in ("notes", "unmatched_rules")}
@@ -206,7 +213,8 @@ class Report:
             f"{self.bits_per_weight:.2f} bits/weight; {self.seconds:.2f} s, {speed:.1f} M weights/s"
         )
         kept = (f"unchanged: {total}" for total in self.unchanged)
-        return "\n".join((table, totals, *kept, *(text for _, text in remarks(self))))
+        predicted = () if self.predicted is None else map(" ".join, self.predicted.lines())
+        return "\n".join((table, totals, *predicted, *kept, *(text for _, text in remarks(self))))
 
     def __repr__(self) -> str:
         return (
