@@ -6,13 +6,14 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..arrays import as_threads
+from ..calibration.statistics import Statistics
 from ..config import Config, ConfigLike, as_config
-from ..config.candidates import parse_candidates
+from ..config.candidates import UNCHANGED, candidate_of, parse_candidates
 from ..coreml.format.package import Package
 from ..coreml.plan import plan
 from ..coreml.program.program import Program
@@ -22,7 +23,8 @@ from ..reporting.documents import to_json
 from ..reporting.tables import Column, format_bytes, render
 from ..reporting.wording import format_decibels
 from ..sources import unchanged
-from .curves import ErrorModel, measure
+from .check import check as run_check
+from .curves import Curve, ErrorModel, measure
 from .errors import OutputErrors, WeightErrors
 from .goals import Goal
 from .options import Survey, survey
@@ -125,6 +127,7 @@ class Allocation:
         )
 
 
+_LISTED = 8
 _COLUMNS = (
     Column("weight", lambda weight: weight.name),
     Column("shape", lambda weight: "x".join(map(str, weight.shape))),
@@ -150,6 +153,7 @@ def allocate(
     joint_compression: bool | None = None,
     keep_position_tables: bool | None = None,
     strict: bool = False,
+    check: bool = True,
     progress: ProgressCallback | None = None,
     num_threads: int | None = None,
 ) -> Allocation:
@@ -178,7 +182,10 @@ def allocate(
         unchanged. None for the set of the target "ane" or "gpu", otherwise the default; of these, what the package's
         specification version cannot express is left out.
     calibration : Statistics or path-like, optional
-        What `calibrate` returned: errors are those of the outputs.
+        What `calibrate` returned: errors are those of the outputs, and the default candidates those that it measured.
+    check : bool
+        With calibration, also run the model on the samples that it kept, with the recipe and with uniform bits, and
+        keep the better.
     target, weight_threshold, joint_compression, keep_position_tables, strict
         As for `compress`.
     progress : callable, optional
@@ -196,7 +203,7 @@ def allocate(
     ------
     ValueError
         If there is not exactly one target; if it cannot be reached, with the range that can be; if the config has steps
-        for all weights, or nothing is left to choose.
+        for all weights, or nothing is left to choose; if the calibration is of another model.
     FormatError
         If the package is damaged.
 
@@ -217,10 +224,13 @@ def allocate(
         "keep_position_tables": keep_position_tables,
     }
     rules = as_config(Config() if config is None else config, **options)
-    choices = parse_candidates(candidates, rules.target)
     package = Package.open(src)
     program = Program(package)
-    model = _model(calibration, program)
+    statistics = _statistics(calibration)
+    model, notes = _model(statistics)
+    choices = parse_candidates(candidates, rules.target)
+    if candidates is None and rules.target is None and statistics is not None and statistics.candidates:
+        choices = (*map(candidate_of, statistics.candidates), UNCHANGED)
     found = survey(program, rules, choices, strict=strict, named=candidates is None or isinstance(candidates, str))
 
     def count(config: Config) -> int:
@@ -228,11 +238,17 @@ def allocate(
 
     search = Search(found, goal, outputs=model.measure == "outputs", count=count)
     search.require_possible()
+    if statistics is not None:
+        statistics.require_model(program)
     sweep_started = time.perf_counter()
     curves = measure(package, found.free, model, progress=progress, num_threads=threads)
     sweep_seconds = time.perf_counter() - sweep_started
     result = search.run(curves)
-    config = dataclasses.replace(search.config(result.chosen.options), calibrated=calibration is not None)
+    notes = (*found.notes, *notes, *_lossy(found, curves))
+    if statistics is not None and check:
+        result, checked = _checked(src, statistics, found, result, threads)
+        notes += checked
+    config = dataclasses.replace(search.config(result.chosen.options), calibrated=statistics is not None)
     predicted = Prediction(
         target=str(goal),
         measure=model.measure,
@@ -246,14 +262,55 @@ def allocate(
         sweep_seconds=sweep_seconds,
         seconds=time.perf_counter() - started,
     )
-    return Allocation(config, tuple(_weights(found, result)), predicted, found.notes)
+    return Allocation(config, tuple(_weights(found, result)), predicted, notes)
 
 
-def _model(calibration: Any, program: Program) -> ErrorModel:
-    """What is to be small."""
-    if calibration is None:
-        return WeightErrors()
-    return OutputErrors(calibration)
+def _statistics(calibration: Any) -> Statistics | None:
+    """What a user gives for `calibration`."""
+    if calibration is None or isinstance(calibration, Statistics):
+        return calibration
+    if isinstance(calibration, str | os.PathLike):
+        return Statistics.load(calibration)
+    kind = type(calibration).__name__
+    raise TypeError(f"allocate: calibration must be what calibrate returns, or the path of its file, not {kind}")
+
+
+def _model(statistics: Statistics | None) -> tuple[ErrorModel, tuple[str, ...]]:
+    """What is to be small, and what a user should know of that."""
+    if statistics is None:
+        return WeightErrors(), ()
+    if not statistics.candidates:
+        return WeightErrors(), (
+            "the calibration has no sensitivities: bits are chosen by errors of the weights; calibrate with candidates",
+        )
+    return OutputErrors(statistics), ()
+
+
+def _lossy(found: Survey, curves: Sequence[Curve | None]) -> Iterator[str]:
+    """The weights that no candidate can store."""
+    names = [free.name for free, curve in zip(found.free, curves, strict=True) if curve is None]
+    if names:
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        yield f"left unchanged, since they are not finite: {', '.join(names[:_LISTED])}{more}"
+
+
+def _checked(
+    src: StrPath, statistics: Statistics, found: Survey, result: Result, num_threads: int
+) -> tuple[Result, tuple[str, ...]]:
+    """The result with what both recipes reach on the samples that calibration kept; the better one is chosen."""
+    recipes = [result.mixed] + ([] if result.uniform is None else [result.uniform])
+    checked = run_check(src, statistics, found.free, [each.options for each in recipes], num_threads)
+    if checked.note is not None:
+        return result, (checked.note,)
+    measured = [
+        dataclasses.replace(each, expected=dataclasses.replace(each.expected, measured_snr_db=snr_db))
+        for each, snr_db in zip(recipes, checked.snr_db, strict=True)
+    ]
+    mixed, uniform = measured[0], measured[1] if len(measured) > 1 else None
+    is_uniform = result.is_uniform
+    if uniform is not None and result.picks_by_error:
+        is_uniform = checked.snr_db[1] >= checked.snr_db[0]
+    return dataclasses.replace(result, mixed=mixed, uniform=uniform, is_uniform=is_uniform), ()
 
 
 def _counts(result: Result) -> dict[str, int]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ..config.candidates import candidate_key
+from ..config.candidates import candidate_key, candidate_of
 from ..coreml.resolution import resolve_all
 from ..errors import Skip
-from ..specs import spec_from_dict
 from .curves import Stored, relative_error
 from .options import FreeWeight, Option
 
@@ -60,8 +58,10 @@ class OutputErrors:
         self, free: FreeWeight, options: Sequence[Option], relative: Sequence[float], stored: Stored, num_threads: int
     ) -> tuple[float, ...] | None:
         """The error of each option; None for weights that no sample reached. See `curves.ErrorModel`."""
-        known = next((self._weights[name] for name in free.weight.names if name in self._weights), None)
-        measured: Mapping[str, Sensitivity] = {} if known is None else known.sensitivities
+        known = self._weights.get(free.key)
+        if known is None or known.shape != free.weight.first.shape or not known.reached:
+            return None
+        measured: Mapping[str, Sensitivity] = known.sensitivities
         if not measured:
             return None
         losses = {option.key: loss for option, loss in zip(options, relative, strict=True)}
@@ -87,7 +87,7 @@ class OutputErrors:
             loss = losses.get(key)
             if loss is None:
                 try:
-                    steps = resolve_all([spec_from_dict(each) for each in json.loads(key)], free.weight)
+                    steps = resolve_all(candidate_of(key), free.weight)
                     loss = relative_error(stored, steps, free.weight.first.version, num_threads)
                 except (Skip, ValueError):
                     continue

@@ -13,6 +13,7 @@ from ..coreml.compressor import Decisions
 from ..coreml.format.values import Tensor, blob_value, inline_value, tensor_type
 from ..coreml.format.weight_file import WeightFileLayout
 from ..coreml.operations import OperationForm, check_steps
+from ..coreml.program.identity import weight_keys
 from ..coreml.program.program import Program, Weight
 from ..coreml.program.raising import obstacle
 from ..coreml.program.storage import steps as definitions_of
@@ -73,11 +74,14 @@ class FreeWeight:
         What may be done to it.
     unchanged : Option
         What it takes now, whether or not that may be chosen.
+    key : str
+        Its name in files of calibration.
     """
 
     weight: Weight
     options: tuple[Option, ...]
     unchanged: Option
+    key: str = ""
 
     @property
     def name(self) -> str:
@@ -166,13 +170,14 @@ def survey(program: Program, config: Config, candidates: Sequence[Steps], *, str
     )
     free: list[FreeWeight] = []
     fixed_bytes = fixed_size = 0
-    for weight in visible_weights(program):
+    keys = weight_keys(visible_weights(program))
+    for weight in keys:
         try:
             chosen = select(open_config, weight).steps
         except Skip:
             continue
         if isinstance(chosen[0], _Chosen):
-            found = _free(weight, possible)
+            found = _free(weight, possible, keys[weight])
             if found is not None:
                 free.append(found)
             continue
@@ -228,7 +233,7 @@ def _inexpressible(program: Program, steps: Steps) -> ValueError | None:
     return None
 
 
-def _free(weight: Weight, candidates: Sequence[Steps]) -> FreeWeight | None:
+def _free(weight: Weight, candidates: Sequence[Steps], key: str) -> FreeWeight | None:
     """What may be done to a weight; None if nothing makes it smaller."""
     now = stored_bytes(weight)
     unchanged = Option(UNCHANGED, (), now, _bytes_now(weight))
@@ -247,7 +252,7 @@ def _free(weight: Weight, candidates: Sequence[Steps]) -> FreeWeight | None:
             options.append(Option(candidate, steps, size.nbytes, in_package, size.exact))
     if not any(option.candidate for option in options):
         return None
-    return FreeWeight(weight, tuple(options), unchanged)
+    return FreeWeight(weight, tuple(options), unchanged, key)
 
 
 def package_bytes(weight: Weight, form: OperationForm) -> int:

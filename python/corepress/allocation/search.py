@@ -47,6 +47,8 @@ class Result:
         The smallest one that is better and larger, for comparison.
     is_uniform : bool
         Whether that is at least as good.
+    picks_by_error : bool
+        Whether the better one is that with the smaller error, not that with fewer bytes.
     bound : float
         No choice within the target has a smaller error.
     is_optimal : bool
@@ -62,6 +64,7 @@ class Result:
     bound: float
     is_optimal: bool
     units: Units
+    picks_by_error: bool = True
 
     @property
     def chosen(self) -> Recipe:
@@ -187,7 +190,7 @@ class Search:
             return units.lowest_snr_db(enumerate(options)) >= self._goal.value
 
         uniform, _ = self._uniform(units, suits, by_bytes=True)
-        return Result(mixed, uniform, None, _as_small(uniform, mixed), mixed.error, True, units)
+        return Result(mixed, uniform, None, _as_small(uniform, mixed), mixed.error, True, units, False)
 
     def _for_outputs(self, units: Units) -> Result:
         """The fewest bytes for an error, and then the smallest error for these bytes."""
@@ -205,7 +208,7 @@ class Search:
         mixed = self._recipe(units, units.options(solution.choices))
         uniform, _ = self._uniform(units, lambda options: units.error(options) <= limit, by_bytes=True)
         is_optimal = solution.is_optimal and smallest.is_optimal
-        return Result(mixed, uniform, None, _as_small(uniform, mixed), solution.bound, is_optimal, units)
+        return Result(mixed, uniform, None, _as_small(uniform, mixed), solution.bound, is_optimal, units, False)
 
     def _starts(self, units: Units) -> list[Choices]:
         """One candidate for all, as often as there are any."""

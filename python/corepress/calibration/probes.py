@@ -137,9 +137,7 @@ class Probing:
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
-    def add(
-        self, key: str, parameter: str, stored: NDArray[Any], references: dict[str, CompressedTensor]
-    ) -> None:
+    def add(self, key: str, parameter: str, stored: NDArray[Any], references: dict[str, CompressedTensor]) -> None:
         """Judge the candidates of a weight, which is a parameter of the module."""
         self._keys[parameter].append(key)
         self._stored[key], self._references[key] = stored, references

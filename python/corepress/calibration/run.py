@@ -351,7 +351,10 @@ class Calibration:
         else:
             self._work.add(runs * (1 + 2 * probes), skipped=True)
         arrays, document = kept
-        found = {key: {name: Sensitivity.of(each) for name, each in squares.items() if each} for key, squares in document.items()}
+        found = {
+            key: {name: Sensitivity.of(each) for name, each in squares.items() if each}
+            for key, squares in document.items()
+        }
         return found, dict(arrays)
 
     def _probing(self, group: Sequence[_Known], moments: Any) -> Probing:
@@ -368,9 +371,7 @@ class Calibration:
                 probing.add(each.key, each.parameter, np.array(stored), references)
         return probing
 
-    def _backpropagate(
-        self, name: str, probing: Probing, unfinished: Unfinished, runs: int, probes: int
-    ) -> bool:
+    def _backpropagate(self, name: str, probing: Probing, unfinished: Unfinished, runs: int, probes: int) -> bool:
         """Probe the outputs for all samples that judge; False if no output can be probed."""
         self._work.begin("sensitivities")
         checkpoint, done = f"{name}-begun", 0

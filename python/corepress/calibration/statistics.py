@@ -61,9 +61,7 @@ class Sensitivity:
         """Of the gradients of both."""
         count = self.gradients + other.gradients
         mean = (self.gradients * self.mean + other.gradients * other.mean) / count
-        spread = sum(
-            each._squared_deviations() + each.gradients * (each.mean - mean) ** 2 for each in (self, other)
-        )
+        spread = sum(each._squared_deviations() + each.gradients * (each.mean - mean) ** 2 for each in (self, other))
         return Sensitivity(mean, math.sqrt(spread / (count - 1) / count), count)
 
     def _squared_deviations(self) -> float:
@@ -356,7 +354,9 @@ class Statistics:
         }
 
     def __repr__(self) -> str:
-        return f"<Statistics of {self.sample_count} samples: {len(self.reached)} of {len(self.weights)} weights reached>"
+        return (
+            f"<Statistics of {self.sample_count} samples: {len(self.reached)} of {len(self.weights)} weights reached>"
+        )
 
 
 def bounded(samples: Sequence[Any]) -> list[Any]:

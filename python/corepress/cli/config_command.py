@@ -92,7 +92,7 @@ def compress(
     if targets:
         compress_for_target(source, output, config, targets, **values)
         return
-    del values["candidates"], values["save_config"]
+    del values["candidates"], values["save_config"]  # which are None
     run_compression("compress", source, output, "compressed", config, **values)
 
 

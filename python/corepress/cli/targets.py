@@ -60,6 +60,12 @@ target_options = together(
         "steps as inline JSON or in a file.",
     ),
     click.option(
+        "--calibration",
+        metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="What 'corepress calibrate' wrote for this model: errors are then those of the outputs.",
+    ),
+    click.option(
         "--save-config",
         metavar="FILE",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -89,6 +95,7 @@ def compress_for_target(
     targets: dict[str, Any],
     *,
     candidates: str | None,
+    calibration: Path | None,
     save_config: Path | None,
     dry_run: bool,
     **options: Any,
@@ -101,7 +108,8 @@ def compress_for_target(
         from .. import coreml
 
         shared = {name: rest[name] for name in _SHARED}
-        found = coreml.allocate(source, **targets, config=config, candidates=given, progress=progress, **shared)
+        shared |= {"config": config, "candidates": given, "calibration": calibration}
+        found = coreml.allocate(source, **targets, progress=progress, **shared)
         if save_config is not None:
             found.save(save_config)
         return found
@@ -113,7 +121,7 @@ def compress_for_target(
         assert destination is not None
         require_destination(source, destination, overwrite=rest["overwrite"])
         found = choose(progress, rest)
-        return coreml.compress(source, destination, found, progress=progress, **rest)
+        return coreml.compress(source, destination, found, calibration=calibration, progress=progress, **rest)
 
     if not dry_run:
         run("compress", compress, **options)
@@ -125,7 +133,7 @@ def compress_for_target(
 
         with progress_bar("compress", options["quiet"]) as progress:
             found = choose(progress, rest)
-        return coreml.plan(source, found, expect_snr=True, **rest)
+        return coreml.plan(source, found, calibration=calibration, expect_snr=True, **rest)
 
     tell_plan(plan, **options)
 
