@@ -171,9 +171,8 @@ class Evaluation:
 
     def _outputs(self, package: Path) -> list[dict[str, Any]]:
         model = runtime.load(package, precision="float32")
-        names = [each.name for each in model.inputs]
-        count = len(self._test[names[0]])
-        return model.predict([{name: self._test[name][row : row + 1] for name in names} for row in range(count)])
+        samples = runtime.Samples("calibration", self._test, model.description)
+        return model.predict([samples.inputs_of(each) for each in samples])
 
 
 def interleaved(parts: dict[str, Arrays], names: Sequence[str]) -> Arrays:

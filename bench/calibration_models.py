@@ -294,7 +294,8 @@ def draw_tones() -> Arrays:
     noise = frames.std(1, keepdims=True) * 10 ** (-rng.uniform(0, 30, (count, 1)) / 20)
     frames += noise * rng.standard_normal(frames.shape)
     frames = (frames - frames.mean(1, keepdims=True)) / frames.std(1, keepdims=True)
-    return {"frames": frames.astype(np.float32), "cents": 1200 * np.log2(pitch / 10)}
+    # Its batch is flexible: without an axis in front, all frames would be one sample.
+    return {"frames": frames[:, None].astype(np.float32), "cents": 1200 * np.log2(pitch / 10)}
 
 
 # The face network.
