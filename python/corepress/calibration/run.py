@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ..arrays import as_threads
 from ..compression.matrix_view import MatrixView
-from ..compression.weight_data import NO_DATA, WeightData
 from ..config.candidates import Steps
+from ..coreml.calibrated import feedback_data
 from ..coreml.compressor import stored_values
 from ..coreml.format.values import ValueReader
 from ..coreml.program.graph import Function, Operation
@@ -365,7 +365,7 @@ class Calibration:
                 stored = stored_values(each.weight, values)
                 assert isinstance(stored, np.ndarray)
                 hessian, _ = moments.get(each.key, (None, 0))
-                data = data_of(hessian, each.view)
+                data = feedback_data(hessian, each.view)
                 references = references_of(each.weight, stored, self._settings.candidates, data, self._threads)
                 assert each.parameter is not None
                 probing.add(each.key, each.parameter, np.array(stored), references)
@@ -437,13 +437,6 @@ class Checkpoints:
         if is_due:
             ended = time.monotonic()
             self._next = ended + max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (ended - started))
-
-
-def data_of(hessian: NDArray[np.float32] | None, view: MatrixView | None) -> WeightData:
-    """What a compression step is told of a weight."""
-    if hessian is None or view is None or "hessian" not in WeightData.__dataclass_fields__:
-        return NO_DATA
-    return WeightData(hessian=hessian, view=view)
 
 
 def _moments_of(known: _Known) -> Moments:

@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 from ..config import Config
 from .networks import instead_of, require_package
 from .options import (
+    calibration_options,
     compress_options,
     display_options,
     flag,
@@ -40,6 +41,7 @@ from .targets import TARGETS, compress_for_target, take_targets, target_options
     help="The recipe to use from a mixed-bit recipe file with several: its key, or its bits per weight.",
 )
 @target_options
+@calibration_options
 @compress_options
 @thread_option
 @report_option

@@ -60,12 +60,6 @@ target_options = together(
         "steps as inline JSON or in a file.",
     ),
     click.option(
-        "--calibration",
-        metavar="FILE",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="What 'corepress calibrate' wrote for this model: errors are then those of the outputs.",
-    ),
-    click.option(
         "--save-config",
         metavar="FILE",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -95,20 +89,19 @@ def compress_for_target(
     targets: dict[str, Any],
     *,
     candidates: str | None,
-    calibration: Path | None,
     save_config: Path | None,
     dry_run: bool,
     **options: Any,
 ) -> None:
     """Choose the steps for each weight, and compress the package or show what that would do."""
-    given = _candidates(candidates)
+    given = parsed_candidates(candidates)
     destination = None if dry_run else require_output(source, output, "compressed")
 
     def choose(progress: Callable[[Progress], None] | None, rest: dict[str, Any]) -> Any:
         from .. import coreml
 
         shared = {name: rest[name] for name in _SHARED}
-        shared |= {"config": config, "candidates": given, "calibration": calibration}
+        shared |= {"config": config, "candidates": given, "calibration": rest["calibration"]}
         found = coreml.allocate(source, **targets, progress=progress, **shared)
         if save_config is not None:
             found.save(save_config)
@@ -121,7 +114,7 @@ def compress_for_target(
         assert destination is not None
         require_destination(source, destination, overwrite=rest["overwrite"])
         found = choose(progress, rest)
-        return coreml.compress(source, destination, found, calibration=calibration, progress=progress, **rest)
+        return coreml.compress(source, destination, found, progress=progress, **rest)
 
     if not dry_run:
         run("compress", compress, **options)
@@ -133,12 +126,12 @@ def compress_for_target(
 
         with progress_bar("compress", options["quiet"]) as progress:
             found = choose(progress, rest)
-        return coreml.plan(source, found, calibration=calibration, expect_snr=True, **rest)
+        return coreml.plan(source, found, expect_snr=True, **rest)
 
     tell_plan(plan, **options)
 
 
-def _candidates(text: str | None) -> Any:
+def parsed_candidates(text: str | None) -> Any:
     """What a user wrote for ``--candidates``."""
     if text is None:
         return None

@@ -58,26 +58,26 @@ __all__ = [
 ]
 
 
-_ABOVE = {
-    "AllocatedWeight": "allocation.allocate",
-    "Allocation": "allocation.allocate",
-    "CalibrationProgress": "calibration.progress",
-    "Sensitivity": "calibration.statistics",
-    "Statistics": "calibration.statistics",
-    "WeightStatistics": "calibration.statistics",
-    "allocate": "allocation.allocate",
-    "calibrate": "calibration.collect",
-    "compare": "runtime.compare",
+# What runs models, or is above what does, is imported when it is used.
+_MODULE_OF = {
+    "AllocatedWeight": "..allocation.allocate",
+    "Allocation": "..allocation.allocate",
+    "CalibrationProgress": "..calibration.progress",
+    "Sensitivity": "..calibration.statistics",
+    "Statistics": "..calibration.statistics",
+    "WeightStatistics": "..calibration.statistics",
+    "allocate": "..allocation.allocate",
+    "calibrate": "..calibration.collect",
+    "compare": "..runtime.compare",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """What is above this package is imported when it is used."""
-    if name not in _ABOVE:
+    """Import a public name when it is first used."""
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"..{_ABOVE[name]}", __name__), name)
-    globals()[name] = found
-    return found
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name], __name__), name)
+    return value
 
 
 def __dir__() -> list[str]:

@@ -122,7 +122,7 @@ class CalibrationData:
         elif self._way == "diagonal":
             data = WeightData(importance=known.diagonal())
         else:
-            data = WeightData(hessian=known.hessian, view=known.view, dampening=self._dampening)
+            data = feedback_data(known.hessian, known.view, self._dampening)
         try:
             data.check("compress", weight.first.name, weight.first.shape)
             for step in steps[: 1 if data.importance is not None else None]:
@@ -138,3 +138,12 @@ class CalibrationData:
             more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
             count = f"{len(names)} weight{'' if len(names) == 1 else 's'}"
             yield f"compressed without calibration: {count}, {', '.join(names[:_LISTED])}{more}: {reason}"
+
+
+def feedback_data(
+    hessian: NDArray[np.float32] | None, view: MatrixView | None, dampening: float = DAMPENING
+) -> WeightData:
+    """What error feedback is told of a weight; nothing if nothing is known."""
+    if hessian is None or view is None or "hessian" not in WeightData.__dataclass_fields__:
+        return NO_DATA
+    return WeightData(hessian=hessian, view=view, dampening=dampening)
