@@ -243,9 +243,7 @@ class Study:
         tell(f"seed {seed}: CPU seconds: " + ", ".join(f"{what} {each:.1f}" for what, each in seconds.items()))
         return statistics
 
-    def _measure(
-        self, recipe: Recipe, seed: int, statistics: coreml.Statistics, evaluation: Evaluation
-    ) -> Measured:
+    def _measure(self, recipe: Recipe, seed: int, statistics: coreml.Statistics, evaluation: Evaluation) -> Measured:
         target = self._scratch / f"{self.name}.mlpackage"
         options: dict[str, Any] = {"calibration": statistics} if recipe.calibrated else {}
         started, predicted = time.process_time(), None

@@ -44,7 +44,8 @@ GPTQ, SPARSE = {"algorithm": "gptq"}, {"algorithm": "sparse_gpt"}
 THEIRS = {
     f"{bits} bits": {
         f"GPTQ, {bits} bits per channel": GPTQ | {"weight_dtype": f"uint{bits}"},
-        f"GPTQ, {bits} bits per channel, affine": GPTQ | {"weight_dtype": f"uint{bits}", "quantization_scheme": "affine"},
+        f"GPTQ, {bits} bits per channel, affine": GPTQ
+        | {"weight_dtype": f"uint{bits}", "quantization_scheme": "affine"},
         f"GPTQ, {bits} bits per tensor, affine": GPTQ
         | {"weight_dtype": f"uint{bits}", "quantization_scheme": "affine", "granularity": "per_tensor"},
         f"GPTQ, {bits} bits per channel, NormalFloat": GPTQ
@@ -53,7 +54,9 @@ THEIRS = {
         | {"weight_dtype": f"uint{bits}", "use_activation_order_heuristic": True},
     }
     for bits in (4, 3)
-} | {"half pruned": {"SparseGPT": SPARSE | {"target_sparsity": 0.5}, "SparseGPT, 2 of 4": SPARSE | {"n_m_ratio": [2, 4]}}}
+} | {
+    "half pruned": {"SparseGPT": SPARSE | {"target_sparsity": 0.5}, "SparseGPT, 2 of 4": SPARSE | {"n_m_ratio": [2, 4]}}
+}
 GROUPS = {"granularity": "per_grouped_channel", "group_size": 16}
 OURS: dict[str, dict[str, dict[str, Any]]] = {
     f"{bits} bits": {
