@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FormatError
@@ -15,9 +16,13 @@ from .reports.targets import TargetWarning
 from .verify import Verification, VerifiedWeight, verify
 
 if TYPE_CHECKING:
+    from ..calibration.collect import calibrate
+    from ..calibration.progress import CalibrationProgress
+    from ..calibration.statistics import Sensitivity, Statistics, WeightStatistics
     from ..runtime.compare import compare
 
 __all__ = [
+    "CalibrationProgress",
     "ComparedOutput",
     "ComparedValue",
     "ComparedWeight",
@@ -28,11 +33,15 @@ __all__ = [
     "PlannedWeight",
     "Progress",
     "Report",
+    "Sensitivity",
+    "Statistics",
     "StoredWeight",
     "TargetWarning",
     "Verification",
     "VerifiedWeight",
     "WeightRecord",
+    "WeightStatistics",
+    "calibrate",
     "compare",
     "compress",
     "decompress",
@@ -42,14 +51,23 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """What needs the runtime is imported when it is used."""
-    if name != "compare":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ..runtime.compare import compare
+# What runs models, or is about running them, is imported when it is used.
+_MODULE_OF = {
+    "CalibrationProgress": "..calibration.progress",
+    "Sensitivity": "..calibration.statistics",
+    "Statistics": "..calibration.statistics",
+    "WeightStatistics": "..calibration.statistics",
+    "calibrate": "..calibration.collect",
+    "compare": "..runtime.compare",
+}
 
-    globals()[name] = compare
-    return compare
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name], __name__), name)
+    return value
 
 
 def __dir__() -> list[str]:

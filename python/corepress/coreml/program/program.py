@@ -205,6 +205,8 @@ class Program:
 
     Attributes
     ----------
+    package : Package
+        The package.
     model : message
         The model.
     parts : tuple of Part
@@ -233,7 +235,7 @@ class Program:
     """
 
     def __init__(self, package: Package, model: Any = None) -> None:
-        self._package = package
+        self.package = package
         self.model = read_model(package.model_path) if model is None else model
         self.specification_version = int(self.model.specificationVersion)
         self.graphs: dict[str, list[Function]] = {}
@@ -268,7 +270,7 @@ class Program:
         version = min(versions, default=default)
         if version < IOS18 <= max(versions, default=version):
             names = ", ".join(f"CoreML{each - 1}" for each in sorted(versions))
-            raise ValueError(f"{self._package.root}: opsets {names} in one program need different forms of one weight")
+            raise ValueError(f"{self.package.root}: opsets {names} in one program need different forms of one weight")
         return version
 
     def _walk_program(self, part: Part) -> None:
@@ -277,7 +279,7 @@ class Program:
         try:
             graphs = self.graphs[part.prefix] = list(function_graphs(part.model, part.prefix))
         except FormatError as error:
-            raise FormatError(f"{self._package.model_path}: {error}") from error
+            raise FormatError(f"{self.package.model_path}: {error}") from error
         for graph in graphs:
             name = f"{part.prefix}{graph.name}"
             self._refer(graph.message.attributes, None)
@@ -307,10 +309,10 @@ class Program:
     def _define(self, part: Part, function: str, operation: Operation, block: Block) -> Definition | None:
         message = operation.message
         if not message.outputs:
-            where = f"{self._package.model_path}: function {function}"
+            where = f"{self.package.model_path}: function {function}"
             raise FormatError(f"{where}: {operation.type} without an output")
         output = message.outputs[0]
-        where = f"{self._package.model_path}: function {function}: {operation.type} {output.name}"
+        where = f"{self.package.model_path}: function {function}: {operation.type} {output.name}"
         declared = tensor_type(output.type, where)
         if operation.type == "const":
             if operation.inputs or operation.blocks or "val" not in operation.attributes:
@@ -350,7 +352,7 @@ class Program:
                     continue
                 name = value.blobFileValue.fileName
                 if name not in self.file_names:
-                    self.file_names[name] = self._package.locate(name)
+                    self.file_names[name] = self.package.locate(name)
                 key = BlobKey(self.file_names[name], value.blobFileValue.offset)
                 reference = Reference(key, value, parameter, owner)
                 self.references.append(reference)
@@ -370,7 +372,7 @@ class Program:
             parse_message(data, Model)
         except FormatError as error:
             raise ValueError(
-                f"{self._package.root}: the result could not be read back ({error}); leave the weights of its "
+                f"{self.package.root}: the result could not be read back ({error}); leave the weights of its "
                 "innermost blocks out"
             ) from error
         return data

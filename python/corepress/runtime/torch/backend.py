@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...coreml.format.package import Package
-from ...coreml.program.graph import StateType, TensorType, Value
+from ...coreml.program.graph import Function, StateType, TensorType, Value
 from ...coreml.program.program import Program
 from ...errors import FormatError
 from ..backend import State
@@ -38,6 +38,7 @@ def load_program(
     precision: str = "float16",
     device: str = "cpu",
     description: Description | None = None,
+    program: Program | None = None,
 ) -> TorchBackend:
     """An ML program, ready to run.
 
@@ -55,6 +56,8 @@ def load_program(
         A PyTorch device.
     description : Description, optional
         What the model says that the function takes and returns, to be compared with the program.
+    program : Program, optional
+        The program of the model, if it has been read already.
 
     Raises
     ------
@@ -63,16 +66,8 @@ def load_program(
     UnsupportedOperationError
         If the program has an operation that cannot be run.
     """
-    program = Program(package, model)
-    function = next(
-        (
-            each
-            for graphs in program.graphs.values()
-            for each in graphs
-            if each.is_default and each.name == function_name
-        ),
-        None,
-    )
+    program = Program(package, model) if program is None else program
+    function = function_of(program, function_name)
     if function is None:
         raise ValueError(f"load: there is no function {function_name!r}; the model has {', '.join(program.functions)}")
     constants = Constants(package, program)
@@ -84,6 +79,12 @@ def load_program(
     if description is not None:
         _require_description(bound, description)
     return TorchBackend(ProgramModule(bound).to(device), bound)
+
+
+def function_of(program: Program, name: str) -> Function | None:
+    """The function of this name, in the opset that it is defined for; None if there is none."""
+    functions = (each for graphs in program.graphs.values() for each in graphs)
+    return next((each for each in functions if each.is_default and each.name == name), None)
 
 
 _NUMBERS = ("array", "image", "int64", "double")  # kinds of features that are tensors in a program
@@ -124,19 +125,19 @@ class TorchBackend:
     name = "torch"
 
     def __init__(self, module: ProgramModule, bound: BoundFunction) -> None:
-        self.module = module
+        self.module, self.bound = module, bound
         self._inputs, self._outputs = bound.inputs, bound.outputs
 
     def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
         """Run once."""
         with torch.inference_mode():
-            results = self.module(self._tensors(inputs), state)
+            results = self.module(self.tensors(inputs), state)
         return {name: _array(result, self._outputs[name]) for name, result in results.items()}
 
     def values(self, inputs: Mapping[str, Any], state: State | None = None) -> Iterator[tuple[str, Any]]:
         """Run once, and yield every intermediate result."""
         assert state is None or isinstance(state, ModuleState)
-        results = self.module.values(self._tensors(inputs), state)
+        results = self.module.values(self.tensors(inputs), state)
         while True:
             with torch.inference_mode():  # not while the caller looks at a result
                 value, result = next(results, (None, None))
@@ -149,7 +150,8 @@ class TorchBackend:
         """A fresh state; None for a program without states."""
         return self.module.make_state() if self.module.states else None
 
-    def _tensors(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    def tensors(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The tensors that the module takes, of arrays by name."""
         tensors = {}
         for name, value in self._inputs.items():
             if name in inputs and isinstance(value.type, TensorType):

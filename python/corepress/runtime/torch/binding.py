@@ -80,6 +80,10 @@ class BoundFunction:
                 self._load(value)
         return self._slots[value]
 
+    def weight_name(self, value: Value) -> str | None:
+        """The name of the module's parameter that a constant is; None for constants that are none, or not used."""
+        return self.weights.get(self._slots.get(value, -1))
+
     def _load(self, value: Value) -> None:
         slot = self._slots[value]
         if self._constants.is_weight(value):

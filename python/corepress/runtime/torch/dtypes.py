@@ -31,6 +31,8 @@ _CARRIERS = {
     # Parts of a byte occur only as results of constant operations.
     **dict.fromkeys(("int4", "uint1", "uint2", "uint3", "uint4", "uint6"), torch.int8),
 }
+# The attribute of a parameter with a function that widens it in place of `widened`, where gradients are computed.
+WATCHED = "corepress_watched"
 _ARRAYS = {"bool": np.bool_, "uint16": np.uint16, "uint32": np.uint32, "uint64": np.uint64, "float16": np.float16}
 
 
@@ -41,6 +43,10 @@ def carrier_of(data_type: DataType) -> torch.dtype | None:
 
 def widened(weight: Tensor) -> Tensor:
     """A weight as it is computed with: float16 as float32."""
+    watched = getattr(weight, WATCHED, None)
+    if watched is not None and torch.is_grad_enabled():
+        use: Tensor = watched(weight)
+        return use
     return weight.float() if weight.dtype is torch.float16 else weight
 
 

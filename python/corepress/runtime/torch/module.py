@@ -97,11 +97,14 @@ class ProgramModule(nn.Module):
         self._bound.schedule.run(values)
         return {name: self._result(values[slot]) for name, slot in self._outputs}
 
-    def observe(self, observer: Observer, inputs: Mapping[str, Tensor], state: ModuleState | None = None) -> None:
-        """Run, and call a function with each step and the values after it, nested ones included."""
+    def observe(
+        self, observer: Observer, inputs: Mapping[str, Tensor], state: ModuleState | None = None
+    ) -> dict[str, Any]:
+        """Like `forward`, but call a function with each step and the values after it, nested ones included."""
         values = self._start(inputs, state)
         values[OBSERVER] = observer
         self._bound.schedule.run(values)
+        return {name: self._result(values[slot]) for name, slot in self._outputs}
 
     def values(self, inputs: Mapping[str, Tensor], state: ModuleState | None = None) -> Iterator[tuple[Value, Any]]:
         """Run, and yield each result as it is computed, those of nested blocks included."""

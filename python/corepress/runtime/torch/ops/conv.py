@@ -13,7 +13,7 @@ from ..dtypes import widened
 from ..limits import limited
 from ..registry import implements
 from ._weights import by_outputs
-from ._windows import last_axis_first, limit_padded, pads_of
+from .windows import last_axis_first, limit_padded, pads_of
 
 _CONVOLUTIONS: dict[int, Callable[..., Any]] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 _TRANSPOSED: dict[int, Callable[..., Any]] = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}

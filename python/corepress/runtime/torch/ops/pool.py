@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..registry import implements
-from ._windows import last_axis_first, limit_padded, pads_of
+from .windows import last_axis_first, limit_padded, pads_of
 
 _MAXIMA: dict[int, Callable[..., Any]] = {3: torch.max_pool1d, 4: torch.max_pool2d, 5: torch.max_pool3d}
 _MEANS: dict[int, Callable[..., Any]] = {3: F.avg_pool1d, 4: F.avg_pool2d, 5: F.avg_pool3d}

@@ -1,0 +1,191 @@
+"""Random probes of the outputs: the error of the outputs that an error of a weight causes, to second order.
+
+For v ~ N(0, I) and g the gradient of ``<v, f(x)>`` with respect to a weight, the expectation of ``<E, g>^2`` is the
+squared change of the outputs for a small change E of the weight (Hutchinson's estimator of the Gauss-Newton form). It
+needs no labels, no loss, and one backward pass for a whole batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..runtime.features import Description
+from ..runtime.torch.backend import TorchBackend
+from ..runtime.torch.gradients import watched
+from ..runtime.torch.module import ProgramModule
+from ..runtime.torch.schedule import Step, Values
+from ..tensors import CompressedTensor
+from .references import error_of
+
+_CLASSES = "classify"
+_LEAST_PROBABILITY = 1e-12
+_NOT_ONE = 1e-3  # of the sum of what are called probabilities
+
+
+class Outputs:
+    """The floating-point outputs of a function: their power, and random vectors that weigh them alike.
+
+    Parameters
+    ----------
+    backend : TorchBackend
+        The function.
+    description : Description
+        What it returns.
+
+    Attributes
+    ----------
+    powers : dict of str to float
+        Mean sum of squares of each output in a run.
+    """
+
+    def __init__(self, backend: TorchBackend, description: Description) -> None:
+        self._names = [each.name for each in description.outputs]
+        self.powers: dict[str, float] = {}
+        self._sums: dict[str, float] = defaultdict(float)
+        self._runs = 0
+        self._probabilities: list[Tensor] = []
+
+    def observe(self, step: Step, values: Values) -> None:
+        """Note the probabilities of a classifier, whose output is a dictionary."""
+        if step.operation.type == _CLASSES:
+            slots = step.inputs.get("probabilities", ())
+            if slots and isinstance(values[slots[0]], Tensor):
+                self._probabilities.append(values[slots[0]])
+
+    def tensors(self, outputs: Mapping[str, Any]) -> list[tuple[Tensor, str]]:
+        """The outputs of a run that can be probed, each with the name of its metric."""
+        found = [
+            (outputs[name], name)
+            for name in self._names
+            if isinstance(outputs.get(name), Tensor) and outputs[name].is_floating_point() and outputs[name].numel()
+        ]
+        found += [(each, _CLASSES) for each in self._probabilities]
+        self._probabilities = []
+        return found
+
+    def add_power(self, outputs: Mapping[str, Any]) -> None:
+        """Add the power of the outputs."""
+        for tensor, name in self.tensors(outputs):
+            value = 1.0 if name == _CLASSES and _are_probabilities(tensor) else float(tensor.double().square().sum())
+            self._sums[name] += value
+
+    def end_of_run(self) -> None:
+        """Count a run, or the part of a sequence through which gradients go back."""
+        self._runs += 1
+
+    def mean_powers(self) -> dict[str, float]:
+        """The mean power of each output in a run so far."""
+        return {name: value / self._runs for name, value in self._sums.items()}
+
+    def state(self) -> dict[str, Any]:
+        """The sums so far."""
+        return {"runs": self._runs, "sums": dict(self._sums)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from sums that `state` returned."""
+        self._runs = int(state["runs"])
+        self._sums = defaultdict(float, state["sums"])
+
+    def vector(self, tensor: Tensor, name: str, generator: torch.Generator) -> Tensor:
+        """A random vector for an output, such that a change counts by the output's own power."""
+        drawn = torch.randn(tensor.shape, generator=generator).to(tensor.device)
+        if name == _CLASSES and _are_probabilities(tensor):
+            # Through a softmax this is (diag(p) - p p^T)^(1/2) z on its inputs: the metric of Kullback and Leibler.
+            return drawn / tensor.detach().clamp(min=_LEAST_PROBABILITY).sqrt()
+        power = self.powers.get(name, 0.0)
+        return drawn / math.sqrt(power) if 0 < power < math.inf else torch.zeros_like(tensor)
+
+
+def _are_probabilities(tensor: Tensor) -> bool:
+    values = tensor.detach()
+    return bool((values >= 0).all()) and abs(float(values.double().sum()) - 1) < _NOT_ONE
+
+
+class Probing:
+    """Judges candidates by gradients as these arrive.
+
+    Parameters
+    ----------
+    fisher : bool
+        Whether squares of the gradients are added up too.
+    num_threads : int
+        Threads for decoding candidates.
+
+    Attributes
+    ----------
+    squares : dict of str to dict of str to list of float
+        For each weight and candidate, what each gradient gave.
+    """
+
+    def __init__(self, fisher: bool, num_threads: int) -> None:
+        self._fisher, self._threads = fisher, num_threads
+        self._stored: dict[str, NDArray[Any]] = {}
+        self._references: dict[str, dict[str, CompressedTensor]] = {}
+        self._keys: dict[str, list[str]] = defaultdict(list)
+        self.squares: dict[str, dict[str, list[float]]] = {}
+        self._products: dict[tuple[str, str], float] = defaultdict(float)
+        self._gradients: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(
+        self, key: str, parameter: str, stored: NDArray[Any], references: dict[str, CompressedTensor]
+    ) -> None:
+        """Judge the candidates of a weight, which is a parameter of the module."""
+        self._keys[parameter].append(key)
+        self._stored[key], self._references[key] = stored, references
+        self.squares[key] = {name: [] for name in references}
+        if self._fisher:
+            self._sums[key] = torch.zeros(stored.size)
+
+    @contextmanager
+    def watching(self, module: ProgramModule) -> Iterator[None]:
+        """Run the module and go back through it in this context, ending each gradient with `end_of_gradient`."""
+        with watched(module, self._keys, self._receive):
+            yield
+
+    def _receive(self, parameter: str, gradient: Tensor) -> None:
+        flat = gradient.detach().reshape(-1).cpu()
+        for key in self._keys[parameter]:
+            for name, tensor in self._references[key].items():
+                error = torch.from_numpy(error_of(tensor, self._stored[key], self._threads))
+                self._products[key, name] += float(torch.dot(error, flat))
+            if self._fisher:
+                self._gradients[key] = self._gradients[key] + flat if key in self._gradients else flat
+
+    def end_of_gradient(self) -> None:
+        """Square what all uses of each weight have given together."""
+        for key, squares in self.squares.items():
+            for name, found in squares.items():
+                found.append(self._products.pop((key, name), 0.0) ** 2)
+        for key, gradient in self._gradients.items():
+            self._sums[key] += gradient.square()
+        self._gradients.clear()
+        self._count += 1
+
+    def fisher_sums(self) -> dict[str, NDArray[np.float32]]:
+        """The sums of squares of gradients so far, by weight."""
+        return {key: each.numpy() for key, each in self._sums.items()}
+
+    def fishers(self) -> dict[str, NDArray[np.float32]]:
+        """Their mean, in each weight's shape."""
+        count = max(1, self._count)
+        return {key: (each / count).numpy().reshape(self._stored[key].shape) for key, each in self._sums.items()}
+
+    def restore(
+        self, squares: Mapping[str, Mapping[str, list[float]]], sums: Mapping[str, NDArray[np.float32]]
+    ) -> None:
+        """Continue where a run was interrupted."""
+        self.squares = {key: {name: list(each) for name, each in found.items()} for key, found in squares.items()}
+        for key in self._sums:
+            self._sums[key] = torch.from_numpy(np.array(sums[key]))
+        self._count = max((len(each) for found in self.squares.values() for each in found.values()), default=0)

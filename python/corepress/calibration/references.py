@@ -1,0 +1,71 @@
+"""Weights as candidates store them, to judge the error of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import compression
+from ..compression.weight_data import NO_DATA, WeightData
+from ..config.candidates import Steps, candidate_key
+from ..coreml.program.program import Weight
+from ..coreml.resolution import resolve_all
+from ..errors import Skip, UnsuitableWeightError
+from ..specs import Spec
+from ..tensors import CompressedTensor
+
+
+def references_of(
+    weight: Weight, stored: NDArray[Any], candidates: Sequence[Steps], data: WeightData, num_threads: int
+) -> dict[str, CompressedTensor]:
+    """A weight as each candidate stores it, by the candidate's key; candidates that do not fit it are left out.
+
+    Parameters
+    ----------
+    weight, stored
+        The weight and its values.
+    candidates : sequence of tuple of Spec
+        The candidates.
+    data : WeightData
+        What is known of it; candidates that have no use for this are made without.
+    num_threads : int
+        Threads to use.
+    """
+    found = {}
+    for steps in candidates:
+        try:
+            resolved = resolve_all(steps, weight)
+            found[candidate_key(steps)] = _compressed(stored, resolved, data, num_threads)
+        except (Skip, UnsuitableWeightError):
+            continue
+    return found
+
+
+def _compressed(
+    stored: NDArray[Any], steps: Sequence[Spec], data: WeightData, num_threads: int
+) -> CompressedTensor:
+    tensor: Any = stored
+    for step in steps:
+        tensor = compression.apply(tensor, step, data=usable(data, step), num_threads=num_threads)
+        data = data if data.importance is None else NO_DATA
+    result: CompressedTensor = tensor
+    return result
+
+
+def usable(data: WeightData, step: Spec) -> WeightData:
+    """The data, or none if a step has no use for it."""
+    try:
+        data.require_use(step)
+    except ValueError:
+        return NO_DATA
+    return data
+
+
+def error_of(tensor: CompressedTensor, stored: NDArray[Any], num_threads: int) -> NDArray[np.float32]:
+    """What a candidate changes, in float32, one after another."""
+    dense: NDArray[np.float32] = tensor.dense(num_threads=num_threads).astype(np.float32).reshape(-1)
+    dense -= stored.reshape(-1)
+    return dense

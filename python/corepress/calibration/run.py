@@ -1,0 +1,504 @@
+"""One calibration: the model run on samples, forward for second moments, then backward for sensitivities."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..arrays import as_threads
+from ..compression.matrix_view import MatrixView
+from ..compression.weight_data import NO_DATA, WeightData
+from ..config.candidates import Steps
+from ..coreml.compressor import stored_values
+from ..coreml.format.values import ValueReader
+from ..coreml.program.graph import Function, Operation
+from ..coreml.program.identity import stored_digest, weight_keys
+from ..coreml.program.program import Program, Weight
+from ..coreml.program.storage import is_compressed, visible_weights
+from ..runtime.features import Description
+from ..runtime.torch.backend import TorchBackend
+from ..runtime.torch.constants import Constants
+from ..runtime.torch.schedule import Step, Values
+from .moments import Moments, block_columns
+from .observers import InputObserver, Options
+from .probes import Outputs, Probing
+from .progress import Work
+from .references import references_of
+from .samples import DividedSamples
+from .statistics import Sensitivity, Statistics, WeightStatistics
+from .unfinished import Unfinished
+from .uses import NoView, Use, uses_of
+
+CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 20.0, 20  # between two, at least; and of the time that the last one took
+_VECTORS, _VECTORS_OF_COLUMN = 1024, 16  # taken from each run at least, and in all for each column of a block
+GRADIENTS, GRADIENTS_OF_LARGE, LARGE = 48, 16, 50_000_000
+STEPS_TOGETHER = 16  # of a sequence, through which gradients go back
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a calibration is done; see `corepress.coreml.calibrate`."""
+
+    candidates: tuple[Steps, ...]
+    probes: int | None
+    importance: bool
+    block_columns: int
+    memory_limit: int
+    weight_threshold: int
+    seed: int
+    num_threads: int | None
+
+
+@dataclass
+class _Known:
+    """A weight, and what is known of it."""
+
+    key: str
+    weight: Weight
+    digest: str
+    uses: list[Use]
+    parameter: str | None = None
+    view: MatrixView | None = None
+    size: int = 0  # columns of a block
+    reason: str | None = None
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.weight.first.shape)
+
+    @property
+    def moment_bytes(self) -> int:
+        assert self.view is not None
+        return Moments.bytes_of(self.view.groups, self.view.columns, self.size)
+
+
+class Calibration:
+    """A model, its samples, and the weights to look at.
+
+    Parameters
+    ----------
+    program, function : Program, Function
+        The program and the function that is run.
+    backend : TorchBackend
+        The function, loaded in float32.
+    description : Description
+        What it takes and returns.
+    samples : DividedSamples
+        The samples.
+    settings : Settings
+        How it is done.
+    work : Work
+        Counts what is done.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        function: Function,
+        backend: TorchBackend,
+        description: Description,
+        samples: DividedSamples,
+        settings: Settings,
+        work: Work,
+    ) -> None:
+        self._program, self._backend, self._description = program, backend, description
+        self._samples, self._settings, self._work = samples, settings, work
+        self._function = function
+        self._threads = as_threads("calibrate", settings.num_threads)
+        self._outputs = Outputs(backend, description)
+        constants = Constants(program.package, program)
+        self._options = Options(constants)
+        with ValueReader(program.package) as values:
+            self._weights = list(self._find(values))
+        constants.close()
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of each weight, by name."""
+        return {each.key: each.digest for each in self._weights}
+
+    def _find(self, values: ValueReader) -> Iterator[_Known]:
+        keys = weight_keys(visible_weights(self._program))
+        chosen = {weight: key for weight, key in keys.items() if _is_candidate(weight, self._settings.weight_threshold)}
+        by_weight: dict[Weight, list[Use]] = defaultdict(list)
+        for use in uses_of(self._program, self._function, list(chosen), self._options):
+            by_weight[use.weight].append(use)
+        for weight, key in chosen.items():
+            known = _Known(key, weight, stored_digest(weight, values), by_weight[weight])
+            self._settle(known)
+            yield known
+
+    def _settle(self, known: _Known) -> None:
+        """Find how a weight is read, and which parameter of the module it is."""
+        uses = known.uses
+        if not uses:
+            known.reason = f"function {self._function.name} does not use it"
+            return
+        known.parameter = next(filter(None, (self._backend.bound.weight_name(use.constant) for use in uses)), None)
+        reasons = [use.reason for use in uses if use.view is None]
+        views = {use.view for use in uses}
+        if known.weight.feeds_output:
+            known.reason = "it is an output of a block"
+        elif reasons:
+            known.reason = reasons[0]
+        elif len(views) > 1:
+            known.reason = "the operations that use it read it in different ways"
+        else:
+            (known.view,) = views
+            assert known.view is not None
+            of_channel = math.prod(max(use.kernel for use in uses))
+            known.size = block_columns(known.view.columns, of_channel, self._settings.block_columns)
+            try:
+                for use in uses:
+                    InputObserver(use, Moments(1, 1, 1), 1, self._options)
+            except NoView as reason:
+                known.reason, known.view = str(reason), None
+
+    def run(self, unfinished: Unfinished) -> Statistics:
+        """Do it; what is finished is kept as it is finished."""
+        notes = []
+        if not self._samples.kept_count:
+            notes.append(
+                f"only {self._samples.count} samples, of which none is kept for choices: sensitivities are those of "
+                "the samples that error feedback knows; give at least 4"
+            )
+        observed = [each for each in self._weights if each.view is not None]
+        groups = _within(observed, self._settings.memory_limit, lambda each: each.moment_bytes)
+        fit_count = self._samples.count - self._samples.kept_count
+        judged = [each for each in self._weights if each.parameter is not None and not is_compressed(each.weight)]
+        wanted = bool(self._settings.candidates) or self._settings.importance
+        probing_groups = _within(judged, self._settings.memory_limit, self._reference_bytes) if wanted else []
+        runs, probes = self._plan_probes(sum(each.count for each in judged))
+        self._work.total = max(1, len(groups)) * fit_count + len(probing_groups) * runs * (1 + 2 * probes)
+        moments: dict[str, tuple[NDArray[np.float32] | None, int]] = {}
+        for number, group in enumerate(groups or [[]]):
+            found = self._moments(f"moments-{number:04}", group, unfinished, measures_outputs=number == 0)
+            moments |= found
+        sensitivities: dict[str, dict[str, Sensitivity]] = {}
+        fishers: dict[str, NDArray[np.float32]] = {}
+        for number, group in enumerate(probing_groups):
+            found_group = self._probe(f"probes-{number:04}", group, moments, unfinished, runs, probes)
+            if found_group is None:
+                notes.append("no output is a floating-point number, so that sensitivities could not be measured")
+                break
+            sensitivities |= found_group[0]
+            fishers |= found_group[1]
+        return Statistics(
+            weights={each.key: self._statistics(each, moments, sensitivities, fishers) for each in self._weights},
+            function_name=self._function.name,
+            library=_library(self._backend),
+            sample_count=self._samples.count,
+            kept=self._samples.kept,
+            notes=tuple(notes),
+        )
+
+    def _statistics(
+        self,
+        known: _Known,
+        moments: dict[str, tuple[NDArray[np.float32] | None, int]],
+        sensitivities: dict[str, dict[str, Sensitivity]],
+        fishers: dict[str, NDArray[np.float32]],
+    ) -> WeightStatistics:
+        hessian, count = moments.get(known.key, (None, 0))
+        reason = known.reason
+        if hessian is None and reason is None:
+            reason = "its inputs were not finite" if count else "no sample reached it"
+        return WeightStatistics(
+            digest=known.digest,
+            shape=known.weight.first.shape,
+            view=None if hessian is None else known.view,
+            count=count,
+            hessian=hessian,
+            fisher=fishers.get(known.key),
+            sensitivities=sensitivities.get(known.key, {}),
+            reason=None if hessian is not None else reason,
+        )
+
+    def _plan_probes(self, count: int) -> tuple[int, int]:
+        """How many of the samples are probed, and how often each."""
+        available = self._samples.kept_count or self._samples.count
+        if self._settings.probes is not None:
+            return available, self._settings.probes
+        wanted = GRADIENTS if count <= LARGE else GRADIENTS_OF_LARGE
+        return min(available, wanted), max(1, -(-wanted // available))
+
+    # Second moments
+
+    def _moments(
+        self, name: str, group: Sequence[_Known], unfinished: Unfinished, *, measures_outputs: bool
+    ) -> dict[str, tuple[NDArray[np.float32] | None, int]]:
+        """The second moments of some weights, and how many vectors they are of; the first time the outputs' power."""
+        fit_count = self._samples.count - self._samples.kept_count
+        kept = unfinished.read(name)
+        if kept is None:
+            self._sum_up(name, group, unfinished, fit_count, measures_outputs)
+            kept = unfinished.read(name)
+            assert kept is not None
+        else:
+            self._work.add(fit_count, skipped=True)
+        arrays, document = kept
+        if measures_outputs:
+            self._outputs.powers = document["powers"]
+        return {key: (arrays.get(key), count) for key, count in document["counts"].items()}
+
+    def _sum_up(
+        self, name: str, group: Sequence[_Known], unfinished: Unfinished, fit_count: int, measures_outputs: bool
+    ) -> None:
+        sums = {each.key: _moments_of(each) for each in group}
+        observers: dict[Operation, list[InputObserver]] = defaultdict(list)
+        for each in group:
+            most = max(_VECTORS, -(-_VECTORS_OF_COLUMN * each.size // fit_count))
+            for use in each.uses:
+                observers[use.operation].append(InputObserver(use, sums[each.key], most, self._options))
+
+        def observe(step: Step, values: Values) -> None:
+            for observer in observers.get(step.operation, ()):
+                observer(step, values)
+            if measures_outputs:
+                self._outputs.observe(step, values)
+
+        self._work.begin("second moments")
+        checkpoint = f"{name}-begun"
+        done = self._continue(checkpoint, sums, unfinished) if unfinished.folder is not None else 0
+        self._work.add(done, skipped=True)
+        due = Checkpoints(unfinished)
+        for number, steps in enumerate(self._samples.fitted()):
+            if number < done:
+                continue
+            with torch.no_grad():
+                self._forward(steps, observe, measures_outputs)
+            done = number + 1
+            self._work.add(1)
+            with due.now() as is_due:
+                if is_due and done < fit_count:
+                    self._begun(checkpoint, sums, done, unfinished)
+        powers = self._outputs.mean_powers() if measures_outputs else {}
+        arrays = {}
+        for key in list(sums):
+            if sums[key].count and sums[key].is_finite:
+                arrays[key] = sums[key].mean()
+        counts = {key: each.count for key, each in sums.items()}
+        unfinished.write(name, arrays, {"counts": counts, "powers": powers})
+        unfinished.forget(checkpoint)
+
+    def _begun(self, name: str, sums: dict[str, Moments], done: int, unfinished: Unfinished) -> None:
+        arrays = {f"{key}/{part}": array for key, each in sums.items() for part, array in each.state().items()}
+        document = {
+            "done": done,
+            "counts": {key: each.count for key, each in sums.items()},
+            "sums_of_outputs": self._outputs.state(),
+        }
+        unfinished.write(name, arrays, document)
+
+    def _continue(self, name: str, sums: dict[str, Moments], unfinished: Unfinished) -> int:
+        """Take up what an interrupted run had summed up, and return how many samples that are."""
+        kept = unfinished.read(name)
+        if kept is None:
+            return 0
+        arrays, document = kept
+        for key, each in sums.items():
+            state = {part: np.asarray(arrays[f"{key}/{part}"]) for part in each.state()}
+            each.restore(state, document["counts"][key])
+        self._outputs.restore(document["sums_of_outputs"])
+        return int(document["done"])
+
+    def _forward(self, steps: Sequence[Any], observe: Any, measures_outputs: bool) -> None:
+        state = self._backend.make_state()
+        for start in range(0, len(steps), STEPS_TOGETHER):
+            for step in steps[start : start + STEPS_TOGETHER]:
+                arguments = self._description.arguments("calibrate", step)
+                outputs = self._backend.module.observe(observe, self._backend.tensors(arguments), state)
+                if measures_outputs:
+                    self._outputs.add_power(outputs)
+            if measures_outputs:
+                self._outputs.end_of_run()
+
+    # Sensitivities
+
+    def _reference_bytes(self, known: _Known) -> int:
+        bits = sum(min((getattr(step, "nbits", 8) or 8) for step in steps) for steps in self._settings.candidates)
+        return known.count * (bits + (32 if self._settings.importance else 0)) // 8
+
+    def _probe(
+        self,
+        name: str,
+        group: Sequence[_Known],
+        moments: dict[str, tuple[NDArray[np.float32] | None, int]],
+        unfinished: Unfinished,
+        runs: int,
+        probes: int,
+    ) -> tuple[dict[str, dict[str, Sensitivity]], dict[str, NDArray[np.float32]]] | None:
+        """The sensitivities of some weights, and their Fisher diagonals; None if there is no output to judge by."""
+        kept = unfinished.read(name)
+        if kept is None:
+            probing = self._probing(group, moments)
+            if not self._backpropagate(name, probing, unfinished, runs, probes):
+                return None
+            unfinished.write(name, probing.fishers(), probing.squares)
+            unfinished.forget(f"{name}-begun")
+            kept = unfinished.read(name)
+            assert kept is not None
+        else:
+            self._work.add(runs * (1 + 2 * probes), skipped=True)
+        arrays, document = kept
+        found = {key: {name: Sensitivity.of(each) for name, each in squares.items() if each} for key, squares in document.items()}
+        return found, dict(arrays)
+
+    def _probing(self, group: Sequence[_Known], moments: Any) -> Probing:
+        self._work.begin("candidates")
+        probing = Probing(self._settings.importance, self._threads)
+        with ValueReader(self._program.package) as values:
+            for each in group:
+                stored = stored_values(each.weight, values)
+                assert isinstance(stored, np.ndarray)
+                hessian, _ = moments.get(each.key, (None, 0))
+                data = data_of(hessian, each.view)
+                references = references_of(each.weight, stored, self._settings.candidates, data, self._threads)
+                assert each.parameter is not None
+                probing.add(each.key, each.parameter, np.array(stored), references)
+        return probing
+
+    def _backpropagate(
+        self, name: str, probing: Probing, unfinished: Unfinished, runs: int, probes: int
+    ) -> bool:
+        """Probe the outputs for all samples that judge; False if no output can be probed."""
+        self._work.begin("sensitivities")
+        checkpoint, done = f"{name}-begun", 0
+        begun = unfinished.read(checkpoint) if unfinished.folder is not None else None
+        if begun is not None:
+            done = begun[1]["done"]
+            probing.restore(begun[1]["squares"], begun[0])
+            self._work.add(done * (1 + 2 * probes), skipped=True)
+        due = Checkpoints(unfinished)
+        for number, steps in enumerate(self._samples.judging(runs)):
+            if number < done:
+                continue
+            state = self._backend.make_state()
+            for start in range(0, len(steps), STEPS_TOGETHER):
+                _detach(state)
+                seed = (self._settings.seed, number, start)
+                if not self._probe_run(probing, steps[start : start + STEPS_TOGETHER], state, seed, probes):
+                    return False
+            done = number + 1
+            self._work.add(1 + 2 * probes)
+            with due.now() as is_due:
+                if is_due and done < runs:
+                    document = {"done": done, "squares": probing.squares}
+                    unfinished.write(checkpoint, probing.fisher_sums(), document)
+        return True
+
+    def _probe_run(
+        self, probing: Probing, steps: Sequence[Any], state: Any, seed: tuple[int, ...], probes: int
+    ) -> bool:
+        module = self._backend.module
+        with probing.watching(module):
+            found = []
+            for step in steps:
+                arguments = self._description.arguments("calibrate", step)
+                outputs = module.observe(self._outputs.observe, self._backend.tensors(arguments), state)
+                found += self._outputs.tensors(outputs)
+            if not found:
+                return False
+            reached = [(tensor, metric) for tensor, metric in found if tensor.requires_grad]
+            for probe in range(probes):
+                if reached:
+                    generator = torch.Generator().manual_seed(_seed(*seed, probe))
+                    vectors = [self._outputs.vector(tensor, metric, generator) for tensor, metric in reached]
+                    tensors = [tensor for tensor, _ in reached]
+                    torch.autograd.backward(tensors, vectors, retain_graph=probe + 1 < probes)
+                probing.end_of_gradient()
+        return True
+
+
+class Checkpoints:
+    """When to write what is done so far: not more often than its cost allows."""
+
+    def __init__(self, unfinished: Unfinished) -> None:
+        self._wanted = unfinished.folder is not None
+        self._next = time.monotonic() + CHECKPOINT_SECONDS
+
+    @contextmanager
+    def now(self) -> Iterator[bool]:
+        """Whether it is time; what is done in this context is what it costs."""
+        started = time.monotonic()
+        is_due = self._wanted and started >= self._next
+        yield is_due
+        if is_due:
+            ended = time.monotonic()
+            self._next = ended + max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (ended - started))
+
+
+def data_of(hessian: NDArray[np.float32] | None, view: MatrixView | None) -> WeightData:
+    """What a compression step is told of a weight."""
+    if hessian is None or view is None or "hessian" not in WeightData.__dataclass_fields__:
+        return NO_DATA
+    return WeightData(hessian=hessian, view=view)
+
+
+def _moments_of(known: _Known) -> Moments:
+    assert known.view is not None
+    return Moments(known.view.groups, known.view.columns, known.size)
+
+
+def _is_candidate(weight: Weight, threshold: int) -> bool:
+    """Whether compression would look at a weight."""
+    first = weight.first
+    return bool(
+        first.data_type.name in ("float16", "float32")
+        and len(first.shape) >= 2
+        and math.prod(first.shape) > threshold
+        and weight.consumers
+        and not weight.feeds_definition
+    )
+
+
+def _within(items: Sequence[_Known], limit: int, size_of: Any) -> list[list[_Known]]:
+    """Items in order, in as few lists as keep the sum of their sizes within a limit."""
+    groups: list[list[_Known]] = []
+    room = 0
+    for each in items:
+        size = size_of(each)
+        if not groups or size > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(each)
+        room -= size
+    return groups
+
+
+def _detach(state: Any) -> None:
+    if state is not None:
+        for cell in state.cells.values():
+            cell.value = cell.value.detach()
+
+
+def _seed(*numbers: int) -> int:
+    """A seed of several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _library(backend: TorchBackend) -> str:
+    """What runs the model."""
+    return f"torch {torch.__version__} on {backend.module.device.type} ({platform.machine()})"
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let PyTorch use this many threads for a while; None for as many as it is set to."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
