@@ -16,6 +16,7 @@ from .reports.targets import TargetWarning
 from .verify import Verification, VerifiedWeight, verify
 
 if TYPE_CHECKING:
+    from ..calibration.activations import quantize_activations
     from ..calibration.collect import calibrate
     from ..calibration.progress import CalibrationProgress
     from ..calibration.statistics import Sensitivity, Statistics, WeightStatistics
@@ -47,6 +48,7 @@ __all__ = [
     "decompress",
     "inspect",
     "plan",
+    "quantize_activations",
     "verify",
 ]
 
@@ -59,6 +61,7 @@ _MODULE_OF = {
     "WeightStatistics": "..calibration.statistics",
     "calibrate": "..calibration.collect",
     "compare": "..runtime.compare",
+    "quantize_activations": "..calibration.activations",
 }
 
 
