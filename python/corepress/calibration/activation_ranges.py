@@ -265,7 +265,20 @@ def _parameters(low: float, high: float, dtype: str, mode: Mode, target: str) ->
         zero_point = highest // 2 if target == "uint8" else None
     else:
         zero_point = int(np.clip(np.round(lowest - low / scale), lowest, highest))
-    return PairParameters(scale, zero_point, target)
+    return without_zero_point(PairParameters(scale, zero_point, target))
+
+
+def without_zero_point(parameters: PairParameters) -> PairParameters:
+    """The same levels under another type where that needs no zero point, which Core ML runs faster.
+
+    As coremltools' pass ``nullify_redundant_quantization_zero_point``: what is never negative becomes uint8.
+    """
+    if parameters.zero_point == 0:
+        return PairParameters(parameters.scale, None, parameters.dtype)
+    for dtype, zero_point, other in (("int8", -128, "uint8"), ("uint8", 128, "int8")):
+        if (parameters.dtype, parameters.zero_point) == (dtype, zero_point):
+            return PairParameters(parameters.scale, None, other)
+    return parameters
 
 
 def _representable(scale: float, dtype: str) -> float:

@@ -14,6 +14,7 @@ from ..coreml.format.package import Package
 from ..coreml.program.graph import Function, Operation, Value
 from ..coreml.program.program import Program, Weight
 from ..coreml.program.quantize_pairs import (
+    ALREADY_QUANTIZED,
     ActivationRecord,
     NoParameters,
     PairInsertion,
@@ -118,7 +119,7 @@ def quantize_activations(
     if (calibration is None) == (samples is None):
         raise ValueError("quantize_activations: give either calibration or samples")
     chosen = activation_config(config, mode=mode, range=range, operations=operations)
-    decisions = _NoDecisions() if weights is None else decisions_of(weights, False, None, None, None, None)
+    decisions = None if weights is None else decisions_of(weights, False, None, None, None, None)
     program = Program(Package.open(src))
     name = _require_possible(program, function_name, src)
     if calibration is not None:
@@ -127,11 +128,32 @@ def quantize_activations(
         ranges = collect_ranges(
             src, samples, function_name=function_name, num_threads=num_threads, progress=sample_progress
         )
-    quantization = ActivationQuantization(name, ranges, chosen)
+    return write_quantized(
+        src,
+        dst,
+        ActivationQuantization(name, ranges, chosen),
+        decisions,
+        progress=progress,
+        overwrite=overwrite,
+        num_threads=num_threads,
+    )
+
+
+def write_quantized(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    quantization: ActivationQuantization,
+    decisions: Decisions | None = None,
+    *,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+    num_threads: int | None = None,
+) -> Report:
+    """Write a package with quantized activations, its weights stored as decided; None leaves them unchanged."""
     report = compress_as_decided(
         src,
         dst,
-        decisions,
+        _NoDecisions() if decisions is None else decisions,
         progress=progress,
         overwrite=overwrite,
         num_threads=num_threads,
@@ -170,6 +192,8 @@ class ActivationQuantization:
         By the name of the value.
     config : ActivationConfig
         What is quantized, and how.
+    required : bool
+        Raise if there is nothing to quantize.
 
     Attributes
     ----------
@@ -181,8 +205,16 @@ class ActivationQuantization:
         What a user should know.
     """
 
-    def __init__(self, function_name: str, ranges: Mapping[str, ActivationRange], config: ActivationConfig) -> None:
+    def __init__(
+        self,
+        function_name: str,
+        ranges: Mapping[str, ActivationRange],
+        config: ActivationConfig,
+        *,
+        required: bool = True,
+    ) -> None:
         self._name, self._ranges, self._config = function_name, ranges, config
+        self._required = required
         self.records: tuple[ActivationRecord, ...] = ()
         self.raised_from: int | None = None
         self.notes: tuple[str, ...] = ()
@@ -215,7 +247,8 @@ class ActivationQuantization:
         path = f"{part.prefix}{self._name}"
         insertion = PairInsertion(function, self._config.reason_against, parameters, program.names[path], path)
         self.records = insertion.insert()
-        if not any(record.status == "quantized" or record.reason == "already quantized" for record in self.records):
+        found = any(record.status == "quantized" or record.reason == ALREADY_QUANTIZED for record in self.records)
+        if self._required and not found:
             reasons = sorted({f"{record.type}: {record.reason}" for record in self.records})
             why = "; ".join(reasons[:6]) if reasons else "it has none that may be"
             raise ValueError(f"quantize_activations: no operation of function {path} can be quantized ({why})")

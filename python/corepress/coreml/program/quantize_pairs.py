@@ -38,6 +38,7 @@ _WITH_RESULT = (*DEFAULT_OPERATIONS, "conv_transpose")
 # Followed by one of these, the result of that is quantized instead.
 ACTIVATIONS = ("leaky_relu", "tanh", "scaled_tanh", "sigmoid", "hard_sigmoid", "relu", "relu6")
 _ALL_OF_THEM = ("add", "scaled_dot_product_attention")  # operations that need all their inputs computed by the run
+ALREADY_QUANTIZED = "already quantized"
 _FLOATS = ("float16", "float32")
 
 
@@ -116,7 +117,6 @@ class _Pair:
 
     value: Value
     parameters: PairParameters
-    base: str  # of its names
 
 
 class PairInsertion:
@@ -181,7 +181,7 @@ class PairInsertion:
             return self._record(operation, str(failure))
         self._before |= {(operation, name): pair for name, pair in pairs.items() if pair is not None}
         found = {pair.value.name: pair.parameters for pair in pairs.values() if pair is not None}
-        return self._record(operation, None if found else "already quantized", inputs=found)
+        return self._record(operation, None if found else ALREADY_QUANTIZED, inputs=found)
 
     def _pairs_before(self, operation: Operation) -> Iterator[tuple[str, _Pair | None]]:
         """The pairs of its inputs; None for inputs that are quantized already."""
@@ -205,14 +205,14 @@ class PairInsertion:
                 parameters = self._parameters(operation, argument)
             except NoParameters as failure:
                 raise NoParameters(f"{argument.name} {failure}") from None
-            yield name, _Pair(argument, parameters, f"{_label(operation)}_{name}")
+            yield name, _Pair(argument, parameters)
         if not computed:
             raise NoParameters("its inputs are constants")
 
     def _is_quantized(self, operation: Operation) -> bool:
         """Whether its inputs come from a `dequantize`, in the end or from the beginning."""
         record = self._records[operation]
-        return record.status == "quantized" or record.reason == "already quantized"
+        return record.status == "quantized" or record.reason == ALREADY_QUANTIZED
 
     def _plan_after(self, operation: Operation) -> None:
         if operation.type not in _WITH_RESULT or len(operation.outputs) != 1:
@@ -236,7 +236,7 @@ class PairInsertion:
             parameters = self._parameters(operation, value)
         except NoParameters:
             return
-        self._after[value] = _Pair(value, parameters, value.name)
+        self._after[value] = _Pair(value, parameters)
         values = vars(self._records[operation])
         self._records[operation] = ActivationRecord(
             **values | {"output": value.name, "output_parameters": parameters}
@@ -259,12 +259,11 @@ def _is_constant(value: Value) -> bool:
     return value.producer is not None and is_definition(value.producer.message)
 
 
-def _label(operation: Operation) -> str:
-    return operation.outputs[0].name if operation.outputs else operation.name
-
-
 class _Edit:
-    """Adds the operations of pairs to the blocks of a function, and lets those that take the values take them."""
+    """Adds the operations of pairs to the blocks of a function, and lets those that take the values take them.
+
+    What takes a value with the same parameters shares one pair, as after coremltools' pass ``remove_redundant_ops``.
+    """
 
     def __init__(
         self,
@@ -275,54 +274,37 @@ class _Edit:
         taken: set[str],
     ) -> None:
         self._function, self._taken = function, taken
-        self._pre: dict[int, list[Any]] = defaultdict(list)
-        self._post: dict[int, list[Any]] = defaultdict(list)
-        self._quantized: dict[Value, tuple[str, _Constants, PairParameters]] = {}
+        self._behind: dict[int, list[Any]] = defaultdict(list)  # by the operation's or block's message
+        self._pairs: dict[tuple[str, PairParameters], str] = {}
         self._consumers, self._before, self._after = consumers, before, after
+        self._blocks = {value: block for block in _blocks(function.block) for value in block.inputs}
 
     def run(self) -> None:
         """Change the messages."""
-        for value, pair in self._after.items():
-            self._add_after(value, pair)
-        for (operation, name), pair in self._before.items():
-            self._add_before(operation, name, pair)
+        values = dict.fromkeys((*self._after, *(pair.value for pair in self._before.values())))
+        for value in values:
+            after = self._after.get(value)
+            for consumer in self._consumers[value]:
+                pair = self._before.get(consumer, after)
+                if pair is None:
+                    continue
+                source = value.name
+                if after is not None and pair.parameters != after.parameters:
+                    source = self._dequantized(value, source, after.parameters)
+                name = self._dequantized(value, source, pair.parameters)
+                _rebind(*consumer, value.name, name)
         self._rebuild(self._function.block)
 
-    def _add_after(self, value: Value, pair: _Pair) -> None:
-        assert value.producer is not None
-        made = self._post[id(value.producer.message)]
-        constants = _Constants(pair, self._name(f"{pair.base}_quantized"))
-        quantized = constants.quantize(value)
-        self._taken.update(constants.names)
-        made += [*constants.operations, quantized]
-        self._quantized[value] = constants.name, constants, pair.parameters
-        rest = [each for each in self._consumers[value] if each not in self._before]
-        unequal = [
-            self._before[each]
-            for each in self._consumers[value]
-            if each in self._before and self._before[each].parameters != pair.parameters
-        ]
-        if not rest and not unequal:
-            return
-        name = self._name(f"{pair.base}_dequantized")
-        made.append(constants.dequantize(value, name))
-        for operation, operand in rest:
-            _rebind(operation, operand, value.name, name)
-        for other in unequal:
-            other.value = Value(name, value.type, value.producer)
-
-    def _add_before(self, operation: Operation, operand: str, pair: _Pair) -> None:
-        made = self._pre[id(operation.message)]
-        source, (known, constants, parameters) = pair.value, self._quantized.get(pair.value, (None, None, None))
-        original = operation.inputs[operand][0]
-        assert isinstance(original, Value)
-        if known is None or constants is None or parameters != pair.parameters:
-            constants = _Constants(pair, self._name(f"{pair.base}_quantized"))
+    def _dequantized(self, value: Value, source: str, parameters: PairParameters) -> str:
+        """The name of a value after a pair, which is made if there is none yet."""
+        key = source, parameters
+        if key not in self._pairs:
+            owner = self._blocks[value].message if value.producer is None else value.producer.message
+            constants = _Constants(value, parameters, self._name(f"{value.name}_quantized"))
             self._taken.update(constants.names)
-            made += [*constants.operations, constants.quantize(source)]
-        name = self._name(f"{pair.base}_dequantized")
-        made.append(constants.dequantize(source, name))
-        _rebind(operation, operand, original.name, name)
+            self._pairs[key] = name = self._name(f"{value.name}_dequantized")
+            self._behind[id(owner)] += [*constants.operations, constants.quantize(source), constants.dequantize(name)]
+        return self._pairs[key]
 
     def _name(self, base: str) -> str:
         """A name that no value of the function has, nor those of its constants."""
@@ -338,13 +320,20 @@ class _Edit:
             for nested in operation.blocks:
                 self._rebuild(nested)
         message = block.message
-        changed = []
+        changed = list(self._behind[id(message)])
         for each in message.operations:
-            changed += [*self._pre[id(each)], each, *self._post[id(each)]]
+            changed += [each, *self._behind[id(each)]]
         if len(changed) > len(message.operations):  # at once, since to insert each would move all that follow
             copies = [_copy(each) for each in changed]
             del message.operations[:]
             message.operations.extend(copies)
+
+
+def _blocks(block: Block) -> Iterator[Block]:
+    yield block
+    for operation in block.operations:
+        for nested in operation.blocks:
+            yield from _blocks(nested)
 
 
 class _Constants:
@@ -352,10 +341,10 @@ class _Constants:
 
     parts = ("scale", "zero_point", "output_dtype")
 
-    def __init__(self, pair: _Pair, name: str) -> None:
-        self.name, parameters, kind = name, pair.parameters, pair.value.type
-        assert isinstance(kind, TensorType)
-        values = {"scale": _scalar(parameters.scale, kind.data_type.name)}
+    def __init__(self, value: Value, parameters: PairParameters, name: str) -> None:
+        assert isinstance(value.type, TensorType)
+        self.name, self._type = name, value.type
+        values = {"scale": _scalar(parameters.scale, value.type.data_type.name)}
         if parameters.zero_point is not None:
             values["zero_point"] = _scalar(parameters.zero_point, parameters.dtype)
         values["output_dtype"] = text_value(parameters.dtype)
@@ -368,21 +357,19 @@ class _Constants:
         """Names of the constants."""
         return tuple(self._names.values())
 
-    def quantize(self, value: Value) -> Any:
+    def quantize(self, given: str) -> Any:
         """The operation that yields the levels of a value, under the name of the pair."""
-        return self._operation("quantize", value.name, self.name, value, self._levels.program_number)
+        return self._operation("quantize", given, self.name, self._levels.program_number)
 
-    def dequantize(self, value: Value, name: str) -> Any:
-        """An operation that yields such a value again."""
-        assert isinstance(value.type, TensorType)
-        return self._operation("dequantize", self.name, name, value, value.type.data_type.program_number)
+    def dequantize(self, name: str) -> Any:
+        """The operation that yields such a value again."""
+        return self._operation("dequantize", self.name, name, self._type.data_type.program_number)
 
-    def _operation(self, kind: str, given: str, name: str, like: Value, data_type: int) -> Any:
+    def _operation(self, kind: str, given: str, name: str, data_type: int) -> Any:
         message = OperationMessage(type=kind)
         output = message.outputs.add(name=name).type.tensorType
         output.dataType = data_type
-        assert isinstance(like.type, TensorType)
-        shape = like.type.shape
+        shape = self._type.shape
         output.rank = -1 if shape is None else len(shape)
         for size in shape or ():
             dimension = output.dimensions.add()
