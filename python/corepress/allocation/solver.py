@@ -1,8 +1,8 @@
 """One option for each weight: the least error within a budget, with a bound of how far from the optimum it is.
 
-This is the multiple-choice knapsack problem (Sinha and Zoltners, 1979). Its Lagrangian relaxation is solved by the lower
-convex hulls of the weights' options, whose steps are taken in the order of their slopes (Everett, 1963); the rest of
-the budget is filled, options are exchanged in pairs, and where few options remain that a better solution could have,
+This is the multiple-choice knapsack problem (Sinha and Zoltners, 1979). Its Lagrangian relaxation is solved by the
+lower convex hulls of the weights' options, whose steps are taken in the order of their slopes (Everett, 1963); the rest
+of the budget is filled, options are exchanged in pairs, and where few options remain that a better solution could have,
 dynamic programming over these finds the optimum (Pisinger, 1995).
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,7 +117,8 @@ class _Problem:
             raise ValueError("solve: a weight has not as many costs as errors")
         self._budget = budget
         self._rows = np.arange(len(costs))
-        self._cheapest = np.array([np.lexsort(pair)[0] for pair in zip(self._errors, self._costs, strict=True)], np.intp)
+        pairs = zip(self._errors, self._costs, strict=True)
+        self._cheapest = np.array([np.lexsort(pair)[0] for pair in pairs], np.intp)
         cheapest = self._sum(self._costs, self._cheapest)
         if cheapest > budget:
             raise InfeasibleError(f"solve: the budget is {budget:g}, but the cheapest options cost {cheapest:g}")
@@ -148,14 +150,14 @@ class _Problem:
         steps = [
             (weight, *pair)
             for weight, (costs, errors) in enumerate(zip(self._costs, self._errors, strict=True))
-            for pair in _pairs_of(_hull(costs, errors))
+            for pair in pairwise(_hull(costs, errors))
         ]
         weights, starts, ends = (np.array([step[part] for step in steps], np.intp) for part in range(3))
         costs = self._costs[weights, ends] - self._costs[weights, starts]
         gains = self._errors[weights, starts] - self._errors[weights, ends]
         slopes = gains / costs
         order = np.argsort(-slopes, kind="stable")
-        return _Hulls(*(each[order] for each in (weights, starts, ends, costs, gains, slopes)))
+        return _Hulls(weights[order], starts[order], ends[order], costs[order], gains[order], slopes[order])
 
     def _relaxed(self, hulls: _Hulls) -> tuple[float, float, int]:
         """The bound by the relaxation, the price of a unit of cost there, and the number of whole steps it takes."""
@@ -243,7 +245,7 @@ class _Problem:
             costs = (states[:, None] + self._costs[weight, options]).reshape(-1)
             lost_here = (losses[:, None] + worse[weight, options]).reshape(-1)
             kept = np.flatnonzero((costs + least[place + 1] <= self._budget) & (lost_here < gap))
-            kept = kept[_undominated(costs[kept] , lost_here[kept] - price * costs[kept])]
+            kept = kept[_undominated(costs[kept], lost_here[kept] - price * costs[kept])]
             in_all += len(kept)
             if len(kept) > _MOST_STATES or in_all > _MOST_STATES_IN_ALL:
                 return best, False
@@ -320,10 +322,6 @@ def _hull(costs: NDArray[np.float64], errors: NDArray[np.float64]) -> list[int]:
             points.pop()
         points.append(option)
     return points
-
-
-def _pairs_of(points: list[int]) -> list[tuple[int, int]]:
-    return list(zip(points[:-1], points[1:], strict=True))
 
 
 def _undominated(costs: NDArray[np.float64], errors: NDArray[np.float64]) -> Choices:

@@ -44,9 +44,7 @@ def references_of(
     return found
 
 
-def _compressed(
-    stored: NDArray[Any], steps: Sequence[Spec], data: WeightData, num_threads: int
-) -> CompressedTensor:
+def _compressed(stored: NDArray[Any], steps: Sequence[Spec], data: WeightData, num_threads: int) -> CompressedTensor:
     tensor: Any = stored
     for step in steps:
         tensor = compression.apply(tensor, step, data=usable(data, step), num_threads=num_threads)

@@ -35,7 +35,9 @@ _LENGTH = 8  # bytes that hold that of the header
 _PIECE = 1 << 24
 
 
-def write_tensors(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
+def write_tensors(
+    path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
+) -> None:
     """Write a file that appears only when it is complete; nothing of it is held in memory.
 
     Parameters

@@ -10,6 +10,7 @@ import click
 
 from ..specs import Palettize, Prune, Quantize, Spec
 from .bench_command import bench
+from .calibrate_command import calibrate
 from .check_commands import compare, inspect, verify
 from .config_command import compress
 from .networks import (
@@ -24,6 +25,7 @@ from .networks import (
 from .options import (
     Decorator,
     build_spec,
+    calibration_options,
     compress_options,
     display_options,
     output_options,
@@ -59,6 +61,7 @@ def _spec_command(
     @output_options
     @spec_options(spec)
     @more_options
+    @calibration_options
     @compress_options
     @plot_option
     @run_options
@@ -185,4 +188,18 @@ def demo(output: Path, overwrite: bool, verbose: bool, as_json: bool, quiet: boo
     run_demo(output, overwrite=overwrite, verbose=verbose, as_json=as_json, quiet=quiet)
 
 
-COMMANDS = (demo, palettize, quantize, prune, fp16, compress, decompress, inspect, verify, compare, predict, bench)
+COMMANDS = (
+    demo,
+    palettize,
+    quantize,
+    prune,
+    fp16,
+    compress,
+    calibrate,
+    decompress,
+    inspect,
+    verify,
+    compare,
+    predict,
+    bench,
+)

@@ -11,8 +11,10 @@ from click.shell_completion import CompletionItem
 from ..config import Config
 from .networks import instead_of, require_package
 from .options import (
+    calibration_options,
     compress_options,
     display_options,
+    flag,
     output_options,
     plot_option,
     report_option,
@@ -20,6 +22,7 @@ from .options import (
     thread_option,
 )
 from .running import run_compression
+from .targets import TARGETS, compress_for_target, take_targets, target_options
 
 
 @click.command()
@@ -29,22 +32,29 @@ from .running import run_compression
     "--config",
     "config_text",
     metavar="FILE",
-    required=True,
     shell_complete=lambda context, parameter, incomplete: [CompletionItem(incomplete, type="file")],
-    help="The config: a YAML or JSON file, or inline JSON.",
+    help="The config: a YAML or JSON file, or inline JSON. With a target, its rules are for the weights they match.",
 )
 @click.option(
     "--recipe",
     metavar="KEY",
     help="The recipe to use from a mixed-bit recipe file with several: its key, or its bits per weight.",
 )
+@target_options
+@calibration_options
 @compress_options
 @thread_option
 @report_option
 @plot_option
 @display_options
-def compress(source: Path, output: Path | None, config_text: str, recipe: str | None, **values: Any) -> None:
-    """Compress each weight as specified by a config.
+def compress(
+    source: Path,
+    output: Path | None,
+    config_text: str | None,
+    recipe: str | None,
+    **values: Any,
+) -> None:
+    """Compress each weight as specified by a config, or as it takes to reach a target.
 
     A config is one step, a list of steps in order, or rules by operation type and by name; later rules win, and null
     leaves weights unchanged:
@@ -61,15 +71,31 @@ def compress(source: Path, output: Path | None, config_text: str, recipe: str | 
     coremltools configs (with config_type) and mixed-bit recipes (weight name: bits) are accepted too. Rules that match
     no weight are reported.
 
+    With --target-size, --target-bits or --target-snr the steps of every weight are chosen so that the least is lost.
+    Sizes are those of the whole package, 1 MB is 10^6 bytes. A target is reached from below, and refused before work
+    begins if it cannot be.
+
     \b
     Examples:
+      corepress compress UNet.mlpackage -o UNet-500MB.mlpackage --target-size 500MB --save-config found.yaml
+      corepress compress UNet.mlpackage --target-bits 3.5 --candidates ane --dry-run
       corepress compress UNet.mlpackage --config recipe.yaml --dry-run
       corepress compress UNet.mlpackage -o UNet-mixed.mlpackage --config recipe.yaml --target ane
       corepress compress UNet.mlpackage -o UNet-4.5bit.mlpackage \\
           --config sdxl_palettization_recipe.json --recipe recipe_4.50_bit_mixedpalette
     """
     require_package(source, instead_of("compress", source))
-    run_compression("compress", source, output, "compressed", _read(config_text, recipe), **values)
+    targets = take_targets(values)
+    if config_text is None and not targets:
+        raise click.UsageError(f"nothing to do; give --config, or a target: {', '.join(map(flag, TARGETS))}")
+    if recipe is not None and config_text is None:
+        raise click.UsageError("--recipe is one of those in a file; give --config too")
+    config = None if config_text is None else _read(config_text, recipe)
+    if targets:
+        compress_for_target(source, output, config, targets, **values)
+        return
+    del values["candidates"], values["save_config"]  # which are None
+    run_compression("compress", source, output, "compressed", config, **values)
 
 
 def _read(text: str, recipe: str | None) -> Config:

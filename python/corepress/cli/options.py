@@ -103,6 +103,31 @@ compress_options = together(
     ),
     dry_run_option,
 )
+# What is known of the weights of a package.
+calibration_options = together(
+    click.option(
+        "--calibration",
+        metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="What 'corepress calibrate' wrote for this model: far less error of the outputs for the same size.",
+    ),
+    click.option(
+        "--calibration-use",
+        type=click.Choice(("error_feedback", "diagonal", "fisher")),
+        default="error_feedback",
+        show_default=True,
+        help="Make up for errors by the weights still to be stored, or only weigh squared errors by what an element "
+        "is multiplied with or by its gradient.",
+    ),
+    click.option(
+        "--dampening",
+        metavar="SHARE",
+        type=click.FloatRange(min=0),
+        default=0.01,
+        show_default=True,
+        help="For error feedback: how far the samples are trusted less; 0.1 where they are few.",
+    ),
+)
 report_option = click.option(
     "--report",
     "report_file",

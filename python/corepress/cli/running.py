@@ -45,7 +45,12 @@ def require_outputs() -> None:
     result = None if given.get("dry_run") else given.get("output")
     sources = [given[name] for name in ("source", "other", "inputs") if given.get(name) is not None]
     named: dict[Path, str] = {}
-    for option, name in (("--report", "report_file"), ("--plot", "plot_file"), ("--output", "output_file")):
+    for option, name in (
+        ("--report", "report_file"),
+        ("--plot", "plot_file"),
+        ("--output", "output_file"),
+        ("--save-config", "save_config"),
+    ):
         path = given.get(name)
         if path is None:
             continue

@@ -56,6 +56,7 @@ def _of_report(report: Report, flags: Mapping[str, str]) -> Iterator[str]:
         yield f"  lowest SNR       {format_decibels(snr)} ({name})"
     done = f"{len(changed)} {changed[0].status}" if changed else "none changed"
     yield f"  weights          {done}, {report.kept} unchanged"
+    yield from _predicted(report)
     yield from _unchanged(report)
     yield from _remarks(report, flags)
 
@@ -81,8 +82,14 @@ def _of_plan(plan: Plan, flags: Mapping[str, str]) -> Iterator[str]:
         snr, name = min(expected)
         yield f"  lowest SNR       about {format_decibels(snr)} ({name})"
     yield f"  weights          {len(changed)} to compress, {plan.kept} unchanged"
+    yield from _predicted(plan)
     yield from _unchanged(plan)
     yield from _remarks(plan, flags)
+
+
+def _predicted(report: Report | Plan) -> Iterator[str]:
+    if report.predicted is not None:
+        yield from (f"  {heading:16} {text}" for heading, text in report.predicted.lines())
 
 
 def _remarks(report: Any, flags: Mapping[str, str]) -> Iterator[str]:

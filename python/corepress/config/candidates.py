@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from ..intake import whole
-from ..specs import PALETTE_BITS, Palettize, Prune, Quantize, Spec, spec_to_dict
+from ..specs import PALETTE_BITS, Palettize, Prune, Quantize, Spec, spec_from_dict, spec_to_dict
 from ..suggestions import suggestion
 from .config import Config
 from .recipes import KEEP_BITS
@@ -55,6 +55,11 @@ CANDIDATE_SETS: dict[str, tuple[Steps, ...]] = {
 def candidate_key(steps: Sequence[Spec]) -> str:
     """The name of a candidate in files: the short form of its steps as JSON, without spaces and with sorted keys."""
     return json.dumps([spec_to_dict(step) for step in steps], sort_keys=True, separators=(",", ":"))
+
+
+def candidate_of(key: str) -> Steps:
+    """The candidate that a key names; ValueError if it names none."""
+    return tuple(spec_from_dict(each) for each in json.loads(key))
 
 
 def describe_candidate(steps: Sequence[Spec]) -> str:

@@ -9,12 +9,13 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from ..intake import whole
+from ..outputs import write_output
 from ..paths import user_path
 from ..specs import SPECS, Palettize, Prune, Quantize, Spec, spec_from_dict, spec_to_dict
 from ..suggestions import suggestion
 from . import from_coremltools as coremltools_config
 from . import recipes
-from .files import FILE_SUFFIXES, parse_json, parse_yaml, read_config_file
+from .files import FILE_SUFFIXES, parse_json, parse_yaml, read_config_file, to_json, to_yaml
 from .patterns import MODULE, NamePatterns
 from .weight_config import KEEP, WeightConfig
 
@@ -73,6 +74,8 @@ class Config:
         of their size; a rule of `weights` that matches one still applies.
     target : {"ios16", "ios17", "ios18", "ios26", "ane", "gpu"}, optional
         Warn of encodings known to be refused or slow on this target.
+    calibrated : bool
+        Whether its steps were chosen with calibration; reports then warn if it is applied without.
 
     Raises
     ------
@@ -87,13 +90,14 @@ class Config:
     joint_compression: bool = False
     keep_position_tables: bool = False
     target: str | None = None
+    calibrated: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "global_config", _weight_config(self.global_config, ""))
         for name in ("op_types", "weights"):
             object.__setattr__(self, name, _rules(getattr(self, name), name))
         object.__setattr__(self, "weight_threshold", _checked_threshold(self.weight_threshold, "config: "))
-        for name in ("joint_compression", "keep_position_tables"):
+        for name in ("joint_compression", "keep_position_tables", "calibrated"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"config: {name} must be true or false, not {getattr(self, name)!r}")
         if self.target is not None and self.target not in TARGETS:
@@ -108,8 +112,8 @@ class Config:
         ----------
         values : dict or list
             One step, ``{"palettize": {"nbits": 4}}``; a list of steps; the long form with the keys ``global``,
-            ``op_types``, ``weights``, ``weight_threshold``, ``joint_compression``, ``keep_position_tables`` and
-            ``target``, in which a single step may replace ``global``; the dict form of coremltools'
+            ``op_types``, ``weights``, ``weight_threshold``, ``joint_compression``, ``keep_position_tables``, ``target``
+            and ``calibrated``, in which a single step may replace ``global``; the dict form of coremltools'
             ``OptimizationConfig``, which has ``config_type``; or a mixed-bit recipe, weight name to bits.
 
         Raises
@@ -204,6 +208,24 @@ class Config:
                 values[key] = value
         return {key: value for key, value in values.items() if value not in ({}, None)}
 
+    def to_yaml(self) -> str:
+        """The long form as YAML; `from_yaml` restores the config from it."""
+        return to_yaml(self.to_dict())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save to a ``.yaml``, ``.yml`` or ``.json`` file, which appears only when it is complete; `load` reads it.
+
+        Raises
+        ------
+        ValueError
+            If the file has another suffix, or a step has a function.
+        """
+        place = user_path(path)
+        if place.suffix.lower() not in FILE_SUFFIXES:
+            raise ValueError(f"{path}: a config file must end in {', '.join(FILE_SUFFIXES)}")
+        values = self.to_dict()
+        write_output(place, to_json(values) if place.suffix.lower() == ".json" else to_yaml(values))
+
     @cached_property
     def _patterns(self) -> NamePatterns:
         return NamePatterns([rule.pattern for rule in self.weights])
@@ -262,7 +284,7 @@ def as_config(config: ConfigLike, **overrides: Any) -> Config:
 
     Parameters
     ----------
-    config : Config, spec, dict, list, path or coremltools.optimize.coreml.OptimizationConfig
+    config : Config, Allocation, spec, dict, list, path or coremltools.optimize.coreml.OptimizationConfig
         A string is the path of a ``.yaml``, ``.yml`` or ``.json`` file.
     **overrides
         Fields to set; None keeps the config's own. A `weight_threshold` overrides those of all rules.
@@ -272,7 +294,8 @@ def as_config(config: ConfigLike, **overrides: Any) -> Config:
     elif isinstance(config, os.PathLike) or (isinstance(config, str) and config.endswith(FILE_SUFFIXES)):
         config = Config.load(config)
     elif not isinstance(config, Config):
-        config = Config.from_dict(config)
+        held = getattr(config, "config", None)  # an allocation's, which is above this
+        config = held if isinstance(held, Config) else Config.from_dict(config)
     given = {name: value for name, value in overrides.items() if value is not None}
     if "weight_threshold" in given:
         given["global_config"] = replace(config.global_config, weight_threshold=None)

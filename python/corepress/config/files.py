@@ -102,6 +102,19 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"config: not valid YAML ({error})") from error
 
 
+def to_yaml(values: Any) -> str:
+    """Plain values as YAML, in their order."""
+    import yaml
+
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1_000, default_flow_style=None)
+    return text
+
+
+def to_json(values: Any) -> str:
+    """Plain values as JSON, in their order."""
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def _whole_number(text: str) -> int:
     _require_digits(text)
     return int(text)

@@ -11,11 +11,13 @@ from .compressor import compress
 from .decompressor import decompress
 from .inspector import Inspection, StoredWeight, inspect
 from .plan import Plan, PlannedWeight, plan
+from .reports.prediction import Expected, Prediction
 from .reports.report import Progress, Report, WeightRecord
 from .reports.targets import TargetWarning
 from .verify import Verification, VerifiedWeight, verify
 
 if TYPE_CHECKING:
+    from ..allocation.allocate import AllocatedWeight, Allocation, allocate
     from ..calibration.activations import quantize_activations
     from ..calibration.collect import calibrate
     from ..calibration.progress import CalibrationProgress
@@ -23,15 +25,19 @@ if TYPE_CHECKING:
     from ..runtime.compare import compare
 
 __all__ = [
+    "AllocatedWeight",
+    "Allocation",
     "CalibrationProgress",
     "ComparedOutput",
     "ComparedValue",
     "ComparedWeight",
     "Comparison",
+    "Expected",
     "FormatError",
     "Inspection",
     "Plan",
     "PlannedWeight",
+    "Prediction",
     "Progress",
     "Report",
     "Sensitivity",
@@ -42,6 +48,7 @@ __all__ = [
     "VerifiedWeight",
     "WeightRecord",
     "WeightStatistics",
+    "allocate",
     "calibrate",
     "compare",
     "compress",
@@ -53,12 +60,15 @@ __all__ = [
 ]
 
 
-# What runs models, or is about running them, is imported when it is used.
+# What runs models, or is above what does, is imported when it is used.
 _MODULE_OF = {
+    "AllocatedWeight": "..allocation.allocate",
+    "Allocation": "..allocation.allocate",
     "CalibrationProgress": "..calibration.progress",
     "Sensitivity": "..calibration.statistics",
     "Statistics": "..calibration.statistics",
     "WeightStatistics": "..calibration.statistics",
+    "allocate": "..allocation.allocate",
     "calibrate": "..calibration.collect",
     "compare": "..runtime.compare",
     "quantize_activations": "..calibration.activations",

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import as_threads
+from ..compression.weight_data import NO_DATA
 from ..config import ConfigLike
 from ..errors import NonFiniteError, Skip
 from ..overlap import Result, Task
@@ -22,7 +23,8 @@ from ..reporting.documents import to_json
 from ..reporting.tables import Column, format_bytes, render
 from ..sources import unchanged
 from ..specs import Palettize
-from .compressor import Decision, Decisions, compress_stored, decisions_of, stored_values
+from .calibrated import DAMPENING, CalibrationData, as_calibration
+from .compressor import Decision, Decisions, choose, compress_stored, decisions_of, stored_values
 from .decoded import finite, in_decibels
 from .decompressor import release
 from .format.data_types import DataType
@@ -32,13 +34,17 @@ from .format.weight_file import BlobRecord, WeightFileLayout, WeightFileReader
 from .operations import OperationForm
 from .program.program import Program, Weight
 from .program.storage import check_stored, is_compressed, stored_bytes, visible_weights
+from .reports.prediction import Prediction
 from .reports.records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, identity, unchanged_by_reason
 from .reports.remarks import remarks
 from .reports.targets import TargetWarning
-from .rewrite.driver import StrPath
+from .rewrite.driver import ProgressCallback, StrPath
 from .rewrite.rewriter import Edit, rewrite
 from .sampling import sample_rows
 from .sizes import StoredSize, stored_size
+
+if TYPE_CHECKING:
+    from . import Statistics
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,8 @@ class Plan:
         Known problems of these encodings on the config's target.
     seconds : float
         Duration of planning.
+    predicted : Prediction or None
+        What is expected of a recipe that was chosen for a target.
     """
 
     source: str
@@ -103,6 +111,7 @@ class Plan:
     unmatched_rules: tuple[str, ...]
     warnings: tuple[TargetWarning, ...]
     seconds: float
+    predicted: Prediction | None = None
 
     @property
     def compressed(self) -> int:
@@ -136,6 +145,7 @@ class Plan:
                 "unmatched_rules": list(self.unmatched_rules),
                 "warnings": [warning.to_dict() for warning in self.warnings],
                 "unchanged": [vars(total) for total in self.unchanged],
+                "predicted": None if self.predicted is None else self.predicted.to_dict(),
                 "weights": [weight.to_dict() for weight in self.weights],
             }
         )
@@ -156,7 +166,9 @@ class Plan:
 
     def __str__(self) -> str:
         kept = (f"unchanged: {total}" for total in self.unchanged)
-        return "\n".join((render(_COLUMNS, self.weights), self.totals, *kept, *(text for _, text in remarks(self))))
+        predicted = () if self.predicted is None else map(" ".join, self.predicted.lines())
+        texts = (text for _, text in remarks(self))
+        return "\n".join((render(_COLUMNS, self.weights), self.totals, *predicted, *kept, *texts))
 
     def __repr__(self) -> str:
         return f"<Plan {self.source}: {self.compressed} to compress, {self.bytes_before} -> {self.bytes_after} bytes>"
@@ -234,14 +246,22 @@ class _CountingOutput:
 @unchanged("src")
 def plan(
     src: StrPath,
-    config: ConfigLike,
+    config: ConfigLike | None = None,
     *,
+    target_size: int | str | None = None,
+    target_bits: float | None = None,
+    target_snr: float | None = None,
+    candidates: Any = None,
+    progress: ProgressCallback | None = None,
     strict: bool = False,
     weight_threshold: int | None = None,
     target: str | None = None,
     joint_compression: bool | None = None,
     keep_position_tables: bool | None = None,
     importance: Mapping[str, Any] | None = None,
+    calibration: Statistics | StrPath | None = None,
+    calibration_use: str = "error_feedback",
+    dampening: float = DAMPENING,
     expect_snr: bool = False,
     num_threads: int | None = None,
 ) -> Plan:
@@ -251,7 +271,8 @@ def plan(
     ----------
     src : path-like
         The package.
-    config, strict, weight_threshold, target, joint_compression, keep_position_tables, importance
+    config, target_size, target_bits, target_snr, candidates, progress, strict, weight_threshold, target, \
+    joint_compression, keep_position_tables, importance, calibration, calibration_use, dampening
         As for `compress`.
     expect_snr : bool
         Compress some rows of each weight, to estimate the signal-to-noise ratio.
@@ -270,14 +291,37 @@ def plan(
 
     Notes
     -----
-    Only the program is read, not the weights, unless with `expect_snr`. Sizes that depend on the values (pruning,
-    palettes of quantized weights, ``mode="unique"`` or ``"custom"``) are estimates and marked so.
+    Only the program is read, not the weights, unless with `expect_snr` or a target. Sizes that depend on the values
+    (pruning, palettes of quantized weights, ``mode="unique"`` or ``"custom"``) are estimates and marked so.
     """
     started = time.perf_counter()
+    statistics = as_calibration("plan", calibration)
+    chosen = choose(
+        "plan",
+        src,
+        config,
+        {"target_size": target_size, "target_bits": target_bits, "target_snr": target_snr},
+        candidates=candidates,
+        target=target,
+        weight_threshold=weight_threshold,
+        joint_compression=joint_compression,
+        keep_position_tables=keep_position_tables,
+        strict=strict,
+        progress=progress,
+        num_threads=num_threads,
+        calibration=statistics,
+    )
     package = Package.open(src)
     program = Program(package)
     decisions = decisions_of(
-        config, strict, weight_threshold, target, joint_compression, keep_position_tables, importance
+        chosen.config,
+        strict,
+        weight_threshold,
+        target,
+        joint_compression,
+        keep_position_tables,
+        importance,
+        None if statistics is None else CalibrationData(statistics, calibration_use, dampening),
     )
     decisions.prepare(program)
     weights = visible_weights(program)
@@ -303,10 +347,11 @@ def plan(
         exact=all(record.exact for record in records),
         specification_version=program.model.specificationVersion,
         raised_from=raised_from,
-        notes=decisions.notes,
+        notes=(*chosen.notes, *decisions.notes),
         unmatched_rules=decisions.unmatched_rules,
         warnings=decisions.warnings(record.name for record in records if record.status == "compress"),
         seconds=time.perf_counter() - started,
+        predicted=chosen.predicted,
     )
 
 
@@ -325,7 +370,9 @@ def _expected_snr_db(weight: Weight, decision: Decision, values: ValueReader, th
         return None
     stored = stored_values(weight, values)
     rows = sample_rows(stored, decision.steps) if isinstance(stored, np.ndarray) else None
-    data = decision.data.mapped(lambda array: sample_rows(array, decision.steps))
+    # Error feedback is between all columns of a row: the loss in a weight is then that of its nearest values, or more.
+    known = decision.data if decision.data.importance is not None else NO_DATA
+    data = known.mapped(lambda array: sample_rows(array, decision.steps))
     try:
         return None if rows is None else compress_stored(rows, decision.steps, weight.first.version, threads, data)[1]
     except (Skip, NonFiniteError):

@@ -13,6 +13,7 @@ from ...paths import user_path
 from ...reporting.documents import from_json, to_json
 from ...reporting.tables import Column, format_bytes, render
 from ..program.quantize_pairs import ActivationRecord
+from .prediction import Prediction
 from .records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, unchanged_by_reason
 from .remarks import remarks
 from .targets import TargetWarning
@@ -99,6 +100,8 @@ class Report:
         Known problems of the new encodings on the config's target.
     activations : tuple of ActivationRecord
         What `quantize_activations` did to each operation that it may quantize.
+    predicted : Prediction or None
+        What was expected of a recipe that was chosen for a target, and of uniform bits of the same size.
     """
 
     source: str
@@ -114,6 +117,7 @@ class Report:
     unmatched_rules: tuple[str, ...] = ()
     warnings: tuple[TargetWarning, ...] = ()
     activations: tuple[ActivationRecord, ...] = ()
+    predicted: Prediction | None = None
 
     @property
     def compressed(self) -> int:
@@ -176,6 +180,7 @@ class Report:
             "unmatched_rules": list(self.unmatched_rules),
             "warnings": [warning.to_dict() for warning in self.warnings],
             "unchanged": [vars(total) for total in self.unchanged],
+            "predicted": None if self.predicted is None else self.predicted.to_dict(),
             "weights": [record.to_dict() for record in self.weights],
             "activations": [record.to_dict() for record in self.activations],
         }
@@ -188,6 +193,8 @@ class Report:
     def from_dict(cls, values: dict[str, Any]) -> Report:
         """The reverse of `to_dict`; totals are computed again."""
         given = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
+        if given.get("predicted") is not None:
+            given["predicted"] = Prediction.from_dict(given["predicted"])
         given["weights"] = tuple(map(WeightRecord.from_dict, values["weights"]))
         given["warnings"] = tuple(map(TargetWarning.from_dict, values["warnings"]))
         given["activations"] = tuple(map(ActivationRecord.from_dict, values.get("activations", ())))
@@ -220,7 +227,8 @@ class Report:
             table += f"\n\n{render(_ACTIVATION_COLUMNS, self.activations)}\n"
             totals += f"\n{self.quantized_operations} of {len(self.activations)} operations have quantized inputs"
         kept = (f"unchanged: {total}" for total in self.unchanged)
-        return "\n".join((table, totals, *kept, *(text for _, text in remarks(self))))
+        predicted = () if self.predicted is None else map(" ".join, self.predicted.lines())
+        return "\n".join((table, totals, *predicted, *kept, *(text for _, text in remarks(self))))
 
     def __repr__(self) -> str:
         return (

@@ -1,0 +1,131 @@
+"""The last word: recipes are run on the samples that calibration kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..coreml.compressor import stored_values
+from ..coreml.decompressor import release
+from ..coreml.format.package import Package
+from ..coreml.format.values import ValueReader
+from ..coreml.rewrite.driver import StrPath
+from ..errors import MissingExtraError, UnsupportedOperationError
+from ..runtime.metrics import Comparing, Metric
+from ..runtime.model import Model, load
+from ..runtime.samples import steps_of
+from ..tensors import CompressedTensor
+from .made import data_of, made
+from .options import FreeWeight, Option
+
+_MOST_BYTES = 1 << 28  # of outputs that are held; more samples are left out
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found.
+
+    Attributes
+    ----------
+    snr_db : tuple of float
+        For each recipe the lowest signal-to-noise ratio of any output, over all samples.
+    samples : int
+        How many samples were run.
+    note : str or None
+        Why nothing was run.
+    """
+
+    snr_db: tuple[float, ...] = ()
+    samples: int = 0
+    note: str | None = None
+
+
+def check(
+    src: StrPath,
+    statistics: Any,
+    free: Sequence[FreeWeight],
+    recipes: Sequence[Sequence[Option]],
+    num_threads: int,
+) -> Checked:
+    """Run a model in float32 on the samples that calibration kept, as it is and with the weights of some recipes.
+
+    No package is written: the weights are replaced in memory.
+
+    Parameters
+    ----------
+    src : path-like
+        The package.
+    statistics : Statistics
+        What `calibrate` returned.
+    free : sequence of FreeWeight
+        The weights.
+    recipes : sequence of sequence of Option
+        For each recipe an option for each weight.
+    num_threads : int
+        Threads for making weights.
+    """
+    if not statistics.kept:
+        return Checked(note="no samples were kept for choices, so that the recipe was not run; give calibration more")
+    try:
+        model = load(src, function_name=statistics.function_name, precision="float32", backend="torch")
+        module = model.module
+    except (UnsupportedOperationError, MissingExtraError, AttributeError) as error:
+        return Checked(note=f"the recipe was not run: {str(error).removeprefix('load: ')}")
+    places = _places(module, free)
+    originals = {number: parameter.data for number, parameter in places.items()}
+    expected = _outputs(model, statistics.kept)
+    found = []
+    with ValueReader(Package.open(src)) as values:
+        for options in recipes:
+            for number, parameter in places.items():
+                option, weight = options[number], free[number].weight
+                if not option.steps:
+                    parameter.data = originals[number]
+                    continue
+                stored = stored_values(weight, values)
+                tensor = made(stored, option.steps, data_of(statistics.weights.get(free[number].key)), num_threads)
+                parameter.data = _like(originals[number], tensor, num_threads)
+                release(weight.first, values)
+            comparing = Comparing(Metric.of("allocate", "snr"))
+            outputs = _outputs(model, statistics.kept[: len(expected)])
+            for ours, theirs in zip(expected, outputs, strict=True):
+                for first, second in zip(ours, theirs, strict=True):
+                    comparing.add(first, second)
+            found.append(comparing.value)
+    return Checked(tuple(found), len(expected))
+
+
+def _like(original: Any, tensor: CompressedTensor, num_threads: int) -> Any:
+    """A weight in place of another one of the same kind."""
+    values = np.asarray(tensor.dense(num_threads=num_threads))
+    return original.new_tensor(values).to(original.dtype).reshape(original.shape)
+
+
+def _places(module: Any, free: Sequence[FreeWeight]) -> dict[int, Any]:
+    """The parameters of a module that the weights are, by the weights' numbers; those of other functions have none."""
+    parameters = dict(module.named_parameters())
+    found = {}
+    for number, each in enumerate(free):
+        for definition in each.weight.definitions:
+            parameter = parameters.get(definition.output_name)
+            if parameter is not None and tuple(parameter.shape) == tuple(each.weight.first.shape):
+                found[number] = parameter
+                break
+    return found
+
+
+def _outputs(model: Model, samples: Sequence[Any]) -> list[list[dict[str, Any]]]:
+    """What a model returns for some samples, each as the outputs of its runs; as many as memory is for."""
+    found: list[list[dict[str, Any]]] = []
+    held = 0
+    for sample in samples:
+        state = model.make_state() if model.states else None
+        outputs = [model.predict(step, state) for step in steps_of(sample)]
+        held += sum(getattr(value, "nbytes", 0) for run in outputs for value in run.values())
+        if found and held > _MOST_BYTES:
+            break
+        found.append(outputs)
+    return found

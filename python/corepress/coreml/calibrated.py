@@ -1,0 +1,149 @@
+"""What compressing a program takes from calibration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compression.matrix_view import MatrixView
+from ..compression.weight_data import NO_DATA, WeightData
+from ..specs import Spec
+from .program.program import Definition, Program, Weight
+from .program.storage import is_compressed
+
+WAYS = ("error_feedback", "diagonal", "fisher")
+DAMPENING = 0.01
+_LISTED = 4
+
+
+class KnownWeight(Protocol):
+    """What is known of a weight; see `corepress.coreml.WeightStatistics`."""
+
+    view: MatrixView | None
+    hessian: NDArray[np.float32] | None
+    fisher: NDArray[np.float32] | None
+    reason: str | None
+
+    def diagonal(self) -> NDArray[np.float32]:
+        """``E[x^2]`` in the weight's shape."""
+
+
+class Calibration(Protocol):
+    """The statistics of a model; see `corepress.coreml.Statistics`."""
+
+    weights: Mapping[str, Any]
+
+    def require_model(self, program: Program) -> None:
+        """Raise ValueError if they are those of another model."""
+
+    def find(self, program: Program) -> dict[str, Weight]:
+        """The program's weights that they have, by name."""
+
+
+def as_calibration(function: str, given: Any) -> Any:
+    """Statistics, of a path or of what `calibrate` returned; None for None.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    FileNotFoundError, FormatError
+        If there is no such file, or it is damaged.
+    """
+    from . import Statistics  # what this package offers of those above it
+
+    if given is None or isinstance(given, Statistics):
+        return given
+    if not isinstance(given, str | os.PathLike):
+        raise TypeError(
+            f"{function}: calibration must be what calibrate returned or the path of its file, "
+            f"not {type(given).__name__}"
+        )
+    return Statistics.load(given)
+
+
+class CalibrationData:
+    """The data of each weight of a program, and the weights that there is none for.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        The statistics.
+    way : {"error_feedback", "diagonal", "fisher"}
+        What they are used for.
+    dampening : float
+        For error feedback: this share of the mean diagonal is added to the diagonal.
+
+    Raises
+    ------
+    ValueError
+        If there is no such way.
+    """
+
+    def __init__(self, calibration: Calibration, way: str, dampening: float) -> None:
+        if way not in WAYS:
+            raise ValueError(f"compress: calibration_use is {way!r}, but must be one of {', '.join(WAYS)}")
+        self._calibration, self._way, self._dampening = calibration, way, dampening
+        self._known: dict[Definition, KnownWeight] = {}
+        self._without: dict[str, list[str]] = {}
+
+    def prepare(self, program: Program) -> None:
+        """Find the weights; raises ValueError if the statistics are of another model."""
+        self._calibration.require_model(program)
+        found = self._calibration.find(program)
+        self._known = {weight.first: self._calibration.weights[name] for name, weight in found.items()}
+
+    def data_of(self, weight: Weight, steps: Sequence[Spec]) -> WeightData:
+        """What the steps know of a weight; weights of which nothing is known are remembered."""
+        data, reason = self._data_of(self._known.get(weight.first), weight, steps)
+        if reason is not None:
+            names = self._without.setdefault(reason, [])
+            if weight.first.name not in names:
+                names.append(weight.first.name)
+        return data
+
+    def _data_of(
+        self, known: KnownWeight | None, weight: Weight, steps: Sequence[Spec]
+    ) -> tuple[WeightData, str | None]:
+        if known is None:
+            return NO_DATA, "calibration did not look at it"
+        if is_compressed(weight):
+            return NO_DATA, "it is already compressed"
+        if self._way == "fisher":
+            if known.fisher is None:
+                return NO_DATA, "there are no squared gradients of it (calibrate with importance=True)"
+            data = WeightData(importance=known.fisher)
+        elif known.hessian is None:
+            return NO_DATA, known.reason
+        elif self._way == "diagonal":
+            data = WeightData(importance=known.diagonal())
+        else:
+            data = feedback_data(known.hessian, known.view, self._dampening)
+        try:
+            data.check("compress", weight.first.name, weight.first.shape)
+            for step in steps[: 1 if data.importance is not None else None]:
+                data.require_use(step)
+        except ValueError as error:
+            return NO_DATA, str(error).partition(": ")[2] or str(error)
+        return data, None
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """The weights that were compressed without calibration, and why."""
+        for reason, names in self._without.items():
+            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+            count = f"{len(names)} weight{'' if len(names) == 1 else 's'}"
+            yield f"compressed without calibration: {count}, {', '.join(names[:_LISTED])}{more}: {reason}"
+
+
+def feedback_data(
+    hessian: NDArray[np.float32] | None, view: MatrixView | None, dampening: float = DAMPENING
+) -> WeightData:
+    """What error feedback knows of a weight; nothing if nothing is known."""
+    if hessian is None or view is None or "hessian" not in WeightData.__dataclass_fields__:
+        return NO_DATA
+    return WeightData(hessian=hessian, view=view, dampening=dampening)
