@@ -63,7 +63,7 @@ def calibrate(
         `corepress.runtime.Samples`. A list of dicts inside an iterable is one sequence whose runs share a state;
         gradients go back through 16 of its runs. Samples are read several times, so that an iterator is held in memory.
     output : path-like, optional
-        A file to write the statistics to. What is done so far is then in a folder beside it, named after it with
+        A file to write the statistics to. What is done so far is then in a folder next to it, named after it with
         ``.unfinished``, and an interrupted calibration continues when it is called again.
     function_name : str, optional
         The function to run, for a model with several; None for its default. `Statistics.merge` joins those of several.
@@ -80,7 +80,7 @@ def calibrate(
     block_columns : int
         Largest block of second moments, in columns; correlations between blocks are not known to error feedback.
     memory_limit : int, optional
-        Bytes for second moments, and for candidates, beside the model and what a run needs; more takes fewer passes
+        Bytes for second moments, and for candidates, in addition to the model and a run; more takes fewer passes
         over the samples. None for a quarter of the machine's memory, at most 2 GiB.
     seed : int
         For the probes.
@@ -119,7 +119,7 @@ def calibrate(
     compressed with saved statistics is the same everywhere.
 
     The second moments of a convolution are those of its windows, with padding, strides and dilation; of a convolution
-    with groups, of each group. From one run of an operation at most 1024 vectors are taken, or as many as make 16 for
+    with groups, of each group. From one run of an operation at most 1024 vectors are taken, or as many as make 8 for
     each column of a block in all; they are spread evenly by a fixed rule. Weights that are looked up (embeddings), or
     used in a way that is no product with an activation, have sensitivities but no second moments.
     """

@@ -73,7 +73,7 @@ class Moments:
         factor : float
             How often each counts.
         count : int
-            How many vectors they stand for.
+            How many vectors they represent.
         """
         self.count += count
         turned = inputs.transpose(1, 2)

@@ -72,28 +72,16 @@ class Outputs:
         self._probabilities = []
         return found
 
-    def add_power(self, outputs: Mapping[str, Any]) -> None:
-        """Add the power of the outputs."""
+    def add_power(self, outputs: Mapping[str, Any], *, begins: bool) -> None:
+        """Add the power of the outputs; `begins` with the first step of a part through which gradients go back."""
+        self._runs += begins
         for tensor, name in self.tensors(outputs):
             value = 1.0 if name == _CLASSES and _are_probabilities(tensor) else float(tensor.double().square().sum())
             self._sums[name] += value
 
-    def end_of_run(self) -> None:
-        """Count a run, or the part of a sequence through which gradients go back."""
-        self._runs += 1
-
     def mean_powers(self) -> dict[str, float]:
-        """The mean power of each output in a run so far."""
+        """The mean power of each output in a run."""
         return {name: value / self._runs for name, value in self._sums.items()}
-
-    def state(self) -> dict[str, Any]:
-        """The sums so far."""
-        return {"runs": self._runs, "sums": dict(self._sums)}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from sums that `state` returned."""
-        self._runs = int(state["runs"])
-        self._sums = defaultdict(float, state["sums"])
 
     def vector(self, tensor: Tensor, name: str, generator: torch.Generator) -> Tensor:
         """A random vector for an output, such that a change counts by the output's own power."""

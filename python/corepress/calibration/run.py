@@ -6,7 +6,7 @@ import math
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ from ..coreml.program.storage import is_compressed, visible_weights
 from ..runtime.features import Description
 from ..runtime.torch.backend import TorchBackend
 from ..runtime.torch.constants import Constants
-from ..runtime.torch.schedule import Step, Values
+from ..runtime.torch.schedule import Observer, Step, Values
 from .moments import Moments, block_columns
 from .observers import InputObserver, Options
 from .probes import Outputs, Probing
@@ -40,7 +40,7 @@ from .unfinished import Unfinished
 from .uses import NoView, Use, uses_of
 
 CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 20.0, 20  # between two, at least; and of the time that the last one took
-_VECTORS, _VECTORS_OF_COLUMN = 1024, 16  # taken from each run at least, and in all for each column of a block
+_VECTORS, _VECTORS_OF_COLUMN = 1024, 8  # taken from each run at least, and in all for each column of a block
 GRADIENTS, GRADIENTS_OF_LARGE, LARGE = 48, 16, 50_000_000
 STEPS_TOGETHER = 16  # of a sequence, through which gradients go back
 
@@ -165,7 +165,7 @@ class Calibration:
                 known.reason, known.view = str(reason), None
 
     def run(self, unfinished: Unfinished) -> Statistics:
-        """Do it; what is finished is kept as it is finished."""
+        """Do it; each part is kept once it is finished."""
         notes = []
         if not self._samples.kept_count:
             notes.append(
@@ -179,11 +179,13 @@ class Calibration:
         wanted = bool(self._settings.candidates) or self._settings.importance
         probing_groups = _within(judged, self._settings.memory_limit, self._reference_bytes) if wanted else []
         runs, probes = self._plan_probes(sum(each.count for each in judged))
-        self._work.total = max(1, len(groups)) * fit_count + len(probing_groups) * runs * (1 + 2 * probes)
+        self._work.total = len(groups) * fit_count + bool(probing_groups) * runs
+        self._work.total += len(probing_groups) * runs * (1 + 2 * probes)
         moments: dict[str, tuple[NDArray[np.float32] | None, int]] = {}
-        for number, group in enumerate(groups or [[]]):
-            found = self._moments(f"moments-{number:04}", group, unfinished, measures_outputs=number == 0)
-            moments |= found
+        for number, group in enumerate(groups):
+            moments |= self._moments(f"moments-{number:04}", group, unfinished)
+        if probing_groups:
+            self._measure_outputs("outputs", unfinished, runs)
         sensitivities: dict[str, dict[str, Sensitivity]] = {}
         fishers: dict[str, NDArray[np.float32]] = {}
         for number, group in enumerate(probing_groups):
@@ -235,25 +237,21 @@ class Calibration:
     # Second moments
 
     def _moments(
-        self, name: str, group: Sequence[_Known], unfinished: Unfinished, *, measures_outputs: bool
+        self, name: str, group: Sequence[_Known], unfinished: Unfinished
     ) -> dict[str, tuple[NDArray[np.float32] | None, int]]:
-        """The second moments of some weights, and how many vectors they are of; the first time the outputs' power."""
+        """The second moments of some weights, and how many vectors they are of."""
         fit_count = self._samples.count - self._samples.kept_count
         kept = unfinished.read(name)
         if kept is None:
-            self._sum_up(name, group, unfinished, fit_count, measures_outputs)
+            self._sum_up(name, group, unfinished, fit_count)
             kept = unfinished.read(name)
             assert kept is not None
         else:
             self._work.add(fit_count, skipped=True)
-        arrays, document = kept
-        if measures_outputs:
-            self._outputs.powers = document["powers"]
-        return {key: (arrays.get(key), count) for key, count in document["counts"].items()}
+        arrays, counts = kept
+        return {key: (arrays.get(key), count) for key, count in counts.items()}
 
-    def _sum_up(
-        self, name: str, group: Sequence[_Known], unfinished: Unfinished, fit_count: int, measures_outputs: bool
-    ) -> None:
+    def _sum_up(self, name: str, group: Sequence[_Known], unfinished: Unfinished, fit_count: int) -> None:
         sums = {each.key: _moments_of(each) for each in group}
         observers: dict[Operation, list[InputObserver]] = defaultdict(list)
         for each in group:
@@ -264,8 +262,6 @@ class Calibration:
         def observe(step: Step, values: Values) -> None:
             for observer in observers.get(step.operation, ()):
                 observer(step, values)
-            if measures_outputs:
-                self._outputs.observe(step, values)
 
         self._work.begin("second moments")
         checkpoint = f"{name}-begun"
@@ -276,29 +272,23 @@ class Calibration:
             if number < done:
                 continue
             with torch.no_grad():
-                self._forward(steps, observe, measures_outputs)
+                for _ in self._forward(steps, observe):
+                    pass
             done = number + 1
             self._work.add(1)
             with due.now() as is_due:
                 if is_due and done < fit_count:
                     self._begun(checkpoint, sums, done, unfinished)
-        powers = self._outputs.mean_powers() if measures_outputs else {}
         arrays = {}
         for key in list(sums):
             if sums[key].count and sums[key].is_finite:
                 arrays[key] = sums[key].mean()
-        counts = {key: each.count for key, each in sums.items()}
-        unfinished.write(name, arrays, {"counts": counts, "powers": powers})
+        unfinished.write(name, arrays, {key: each.count for key, each in sums.items()})
         unfinished.forget(checkpoint)
 
     def _begun(self, name: str, sums: dict[str, Moments], done: int, unfinished: Unfinished) -> None:
         arrays = {f"{key}/{part}": array for key, each in sums.items() for part, array in each.state().items()}
-        document = {
-            "done": done,
-            "counts": {key: each.count for key, each in sums.items()},
-            "sums_of_outputs": self._outputs.state(),
-        }
-        unfinished.write(name, arrays, document)
+        unfinished.write(name, arrays, {"done": done, "counts": {key: each.count for key, each in sums.items()}})
 
     def _continue(self, name: str, sums: dict[str, Moments], unfinished: Unfinished) -> int:
         """Take up what an interrupted run had summed up, and return how many samples that are."""
@@ -309,21 +299,32 @@ class Calibration:
         for key, each in sums.items():
             state = {part: np.asarray(arrays[f"{key}/{part}"]) for part in each.state()}
             each.restore(state, document["counts"][key])
-        self._outputs.restore(document["sums_of_outputs"])
         return int(document["done"])
 
-    def _forward(self, steps: Sequence[Any], observe: Any, measures_outputs: bool) -> None:
+    def _forward(self, steps: Sequence[Any], observe: Observer) -> Iterator[Mapping[str, Any]]:
         state = self._backend.make_state()
-        for start in range(0, len(steps), STEPS_TOGETHER):
-            for step in steps[start : start + STEPS_TOGETHER]:
-                arguments = self._description.arguments("calibrate", step)
-                outputs = self._backend.module.observe(observe, self._backend.tensors(arguments), state)
-                if measures_outputs:
-                    self._outputs.add_power(outputs)
-            if measures_outputs:
-                self._outputs.end_of_run()
+        for step in steps:
+            arguments = self._description.arguments("calibrate", step)
+            yield self._backend.module.observe(observe, self._backend.tensors(arguments), state)
 
     # Sensitivities
+
+    def _measure_outputs(self, name: str, unfinished: Unfinished, runs: int) -> None:
+        """Find the power of each output in the runs that are probed."""
+        kept = unfinished.read(name)
+        if kept is None:
+            self._work.begin("outputs")
+            for steps in self._samples.judging(runs):
+                with torch.no_grad():
+                    for index, outputs in enumerate(self._forward(steps, self._outputs.observe)):
+                        self._outputs.add_power(outputs, begins=index % STEPS_TOGETHER == 0)
+                self._work.add(1)
+            unfinished.write(name, {}, self._outputs.mean_powers())
+            kept = unfinished.read(name)
+            assert kept is not None
+        else:
+            self._work.add(runs, skipped=True)
+        self._outputs.powers = kept[1]
 
     def _reference_bytes(self, known: _Known) -> int:
         bits = sum(min((getattr(step, "nbits", 8) or 8) for step in steps) for steps in self._settings.candidates)

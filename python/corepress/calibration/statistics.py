@@ -404,7 +404,7 @@ def _weight(name: str, values: dict[str, Any], file: TensorFile) -> WeightStatis
     view = None if values["view"] is None else MatrixView(shape, **values["view"])
     arrays = {what: file.read(f"{what}/{name}") for what in ("hessian", "fisher") if f"{what}/{name}" in file}
     hessian, fisher = arrays.get("hessian"), arrays.get("fisher")
-    if fisher is not None and (fisher.shape, fisher.dtype) != (shape, np.float32):
+    if fisher is not None and (fisher.shape != shape or fisher.dtype != np.float32):
         raise FormatError(f"{file.path}: {name}: its fisher is {fisher.dtype} {fisher.shape}, the weight {shape}")
     if hessian is not None:
         good = view is not None and hessian.dtype == np.float32 and hessian.ndim == 4
@@ -428,8 +428,8 @@ def _kept(lengths: Sequence[int | None], file: TensorFile) -> Iterator[Any]:
     for rest in file.starting_with("kept/"):
         number, step, name = rest.split("/", 2)
         by_step.setdefault(f"{number}/{step}", {})[name] = file.read(f"kept/{rest}")
-    for number, length in enumerate(lengths):
-        steps = [by_step[f"{number}/{step}"] for step in range(1 if length is None else length)]
+    for index, length in enumerate(lengths):
+        steps = [by_step[f"{index}/{position}"] for position in range(1 if length is None else length)]
         yield steps[0] if length is None else steps
 
 

@@ -1,4 +1,4 @@
-"""What an interrupted calibration has done so far, in a folder beside the file that it will write."""
+"""What an interrupted calibration has done so far, in a folder next to the file that it will write."""
 
 from __future__ import annotations
 

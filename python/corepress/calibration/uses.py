@@ -234,7 +234,7 @@ _Axes = tuple["int | None", ...]
 
 
 def _traced(argument: Argument, option: Option) -> tuple[Value, _Axes | None, list[Operation]] | None:
-    """The constant that a value is a form of, the constant's axis for each of its own, and the operations between.
+    """The constant that a value is a form of, the constant's axis for each axis, and the operations between.
 
     An axis of size 1 that the constant lacks is None; None in place of the axes where elements changed their order.
     """
@@ -287,7 +287,7 @@ def _transpose(operation: Operation, source: Value, result: Value, option: Optio
 
 
 def _same_elements(operation: Operation, source: Value, result: Value, option: Option) -> _Axes | None:
-    """Axes of size 1 that come and go leave the others as they are."""
+    """Axes of size 1 come and go; the others are in the same order."""
     before, after = _shape(source), _shape(result)
     if before is None or after is None or prod(before) != prod(after):
         return None

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from .options import display_options, offers, source_argument, thread_option
 from .running import require_outputs
 
 if TYPE_CHECKING:
-    from ..coreml import CalibrationProgress, Statistics
+    from ..coreml import CalibrationProgress, Statistics, WeightStatistics
 
 _NAMED = 8
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?i?B?)", re.IGNORECASE)
@@ -77,7 +78,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     "--memory-limit",
     metavar="SIZE",
     callback=_size,
-    help="For second moments and candidates, beside the model: 2GB. More takes fewer passes over the samples.",
+    help="For second moments and candidates, in addition to the model: 2GB. More takes fewer passes over the samples.",
 )
 @click.option(
     "--weight-threshold",
@@ -190,10 +191,7 @@ def _summary(statistics: Statistics, path: Path, verbose: bool) -> Iterator[str]
             Column("weight", lambda item: item[0]),
             Column("shape", lambda item: "x".join(map(str, item[1].shape))),
             Column("vectors", lambda item: str(item[1].count), right=True),
-            *(
-                Column(_heading(key), lambda item, key=key: _decibels(item[1].sensitivities.get(key)), right=True)
-                for key in statistics.candidates
-            ),
+            *(Column(_heading(key), partial(_decibels, key), right=True) for key in statistics.candidates),
         )
         yield render(columns, statistics.weights.items())
         if statistics.candidates:
@@ -210,7 +208,8 @@ def _heading(key: str) -> str:
     return describe_candidate([spec_from_dict(each) for each in json.loads(key)])
 
 
-def _decibels(sensitivity: Any) -> str:
+def _decibels(key: str, item: tuple[str, WeightStatistics]) -> str:
+    sensitivity = item[1].sensitivities.get(key)
     if sensitivity is None:
         return "-"
     return "exact" if sensitivity.mean == 0 else f"{sensitivity.snr_db:.1f}"

@@ -188,4 +188,18 @@ def demo(output: Path, overwrite: bool, verbose: bool, as_json: bool, quiet: boo
     run_demo(output, overwrite=overwrite, verbose=verbose, as_json=as_json, quiet=quiet)
 
 
-COMMANDS = (demo, palettize, quantize, prune, fp16, compress, calibrate, decompress, inspect, verify, compare, predict, bench)
+COMMANDS = (
+    demo,
+    palettize,
+    quantize,
+    prune,
+    fp16,
+    compress,
+    calibrate,
+    decompress,
+    inspect,
+    verify,
+    compare,
+    predict,
+    bench,
+)

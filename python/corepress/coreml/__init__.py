@@ -18,6 +18,7 @@ from .verify import Verification, VerifiedWeight, verify
 
 if TYPE_CHECKING:
     from ..allocation.allocate import AllocatedWeight, Allocation, allocate
+    from ..calibration.activations import quantize_activations
     from ..calibration.collect import calibrate
     from ..calibration.progress import CalibrationProgress
     from ..calibration.statistics import Sensitivity, Statistics, WeightStatistics
@@ -54,6 +55,7 @@ __all__ = [
     "decompress",
     "inspect",
     "plan",
+    "quantize_activations",
     "verify",
 ]
 
@@ -69,6 +71,7 @@ _MODULE_OF = {
     "allocate": "..allocation.allocate",
     "calibrate": "..calibration.collect",
     "compare": "..runtime.compare",
+    "quantize_activations": "..calibration.activations",
 }
 
 

@@ -98,7 +98,7 @@ class CalibrationData:
         self._known = {weight.first: self._calibration.weights[name] for name, weight in found.items()}
 
     def data_of(self, weight: Weight, steps: Sequence[Spec]) -> WeightData:
-        """What the steps are told of a weight; weights of which nothing is known are remembered."""
+        """What the steps know of a weight; weights of which nothing is known are remembered."""
         data, reason = self._data_of(self._known.get(weight.first), weight, steps)
         if reason is not None:
             names = self._without.setdefault(reason, [])
@@ -143,7 +143,7 @@ class CalibrationData:
 def feedback_data(
     hessian: NDArray[np.float32] | None, view: MatrixView | None, dampening: float = DAMPENING
 ) -> WeightData:
-    """What error feedback is told of a weight; nothing if nothing is known."""
+    """What error feedback knows of a weight; nothing if nothing is known."""
     if hessian is None or view is None or "hessian" not in WeightData.__dataclass_fields__:
         return NO_DATA
     return WeightData(hessian=hessian, view=view, dampening=dampening)

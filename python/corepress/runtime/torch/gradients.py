@@ -60,7 +60,7 @@ def watched(module: ProgramModule, names: Iterable[str], sink: Sink) -> Iterator
             sink(name, gradient.float())
 
     def use(name: str, parameter: Tensor, weight: Tensor) -> Tensor:
-        wide = _Use.apply(weight, partial(sink, name))  # type: ignore[no-untyped-call]
+        wide = _Use.apply(weight, partial(sink, name))
         setattr(wide, _SOURCE, parameter)
         result: Tensor = wide
         return result
@@ -69,7 +69,8 @@ def watched(module: ProgramModule, names: Iterable[str], sink: Sink) -> Iterator
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in chosen)
             if name in chosen:
-                hooks.append(parameter.register_post_accumulate_grad_hook(partial(receive_rest, name)))
+                hook = partial(receive_rest, name)
+                hooks.append(parameter.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]
                 setattr(parameter, WATCHED, partial(use, name, parameter))
             elif parameter.dtype is torch.float16:
                 setattr(parameter, WATCHED, partial(_remembered, parameter))
@@ -94,7 +95,7 @@ def _remembered(parameter: Tensor, weight: Tensor) -> Tensor:
 
 def _packed(tensor: Tensor) -> Any:
     """What is kept of a tensor for the backward pass: of a widened weight, where to find it."""
-    base = tensor._base if tensor._is_view() else tensor  # type: ignore[no-untyped-call]
+    base = tensor._base if tensor._is_view() else tensor
     source = getattr(base, _SOURCE, None)
     if source is None or source.dtype is not torch.float16 or base is None:
         return tensor
