@@ -4,8 +4,8 @@
     python bench/calibration_peers.py FOLDER [--seeds 3] [--json FILE]
 
 `coremltools.optimize.torch.layerwise_compression` compresses sequences of layers; the face and digit networks are
-such. Both get the same samples and leave the same layers unchanged; errors are those of the output whose signal-to-noise
-ratio (SNR) is lowest, on the test, in float32. Bits are those of codes, tables, scales and zero points of what is
+such. Both get the same samples and leave the same layers unchanged; errors are those of the output with the lowest
+signal-to-noise ratio (SNR), on the test, in float32. Bits are those of codes, tables, scales and zero points of what is
 compressed. Seconds are of the CPU, with the forward runs, without imports. Needs coremltools with a NumPy that it can
 convert with, and torch.
 """
