@@ -7,8 +7,8 @@ Both put pairs of quantize and dequantize around the same operations, and quanti
 runtime takes the place of Core ML for coremltools. "float" has the int8 weights alone. Errors are those of the output
 with the lowest signal-to-noise ratio (SNR) on the test, in float32. Needs coremltools and torch.
 
-The ranges of coremltools 9 are those of the last sample alone: what it noted of earlier ones is overwritten. "coremltools,
-all samples" has that repaired; goals are compared with the better of the two.
+The ranges of coremltools 9 are those of the last sample alone: it overwrites what it noted of earlier ones.
+"coremltools, all samples" has that repaired; goals are compared with the better of the two.
 """
 
 from __future__ import annotations
