@@ -7,14 +7,13 @@ import time
 
 import numpy as np
 import pytest
+from kernel_helpers import DTYPES
 
 import corepress as cp
 from corepress import NonFiniteError, _core
 from corepress.compression import MatrixView, WeightData, apply, apply_measured, error, output_error
 from corepress.reference import error_feedback as oracle
 from corepress.specs import Palettize, Prune, Quantize
-
-from .kernel_helpers import DTYPES
 
 SHAPE = (24, 40)
 
@@ -67,7 +66,8 @@ CALLS = {
     "half, palette": lambda w, **data: cp.palettize(cp.prune(w, target_sparsity=0.5, **data), nbits=3, **data),
     "half, int8": lambda w, **data: cp.quantize(cp.prune(w, target_sparsity=0.5, **data), **data),
     "half, int4 blocks": lambda w, **data: cp.quantize(
-        cp.prune(w, target_sparsity=0.5, **data), dtype="int4", mode="linear", granularity="per_block", block_size=8, **data
+        cp.prune(w, target_sparsity=0.5, **data),
+        dtype="int4", mode="linear", granularity="per_block", block_size=8, **data
     ),
     "half, groups": lambda w, **data: cp.palettize(
         cp.prune(w, target_sparsity=0.5, **data), nbits=2, granularity="per_grouped_channel", group_size=8, **data
@@ -97,12 +97,8 @@ def test_codes_are_the_oracles():
     expected, _, _ = oracle.feed_back(weight[None], hessian[None, None], oracle.NearestEntry(tables), sweeps=1)
     assert (fed.codes() == expected[0]).all()
     quantized = cp.quantize(weight, dtype="int4", hessian=hessian)
-    grid = oracle.NearestInteger(
-        quantized.scale.ravel().astype(np.float64), np.zeros(24), -7, 7, np.dtype(np.float16)
-    )
-    expected, _, _ = oracle.feed_back(
-        weight[None], hessian[None, None], grid, row_tables=np.arange(24)[None], sweeps=1
-    )
+    grid = oracle.NearestInteger(quantized.scale.ravel().astype(np.float64), np.zeros(24), -7, 7, np.dtype(np.float16))
+    expected, _, _ = oracle.feed_back(weight[None], hessian[None, None], grid, row_tables=np.arange(24)[None], sweeps=1)
     assert (quantized.codes() == expected[0]).all()
 
 
@@ -166,22 +162,12 @@ def test_views_and_blocks(view, blocks):
         tensor, snr_db = apply_measured(weight, spec, data=data)
         assert tensor == fed
         assert snr_db == pytest.approx(error(weight, fed).snr_db)
-    # What is said of a matrix is said of the weight that has it.
-    first = view.matrices(weight)[0]
-    alone = apply(first, Quantize(granularity="per_tensor"), data=WeightData(hessian=hessian[:1], view=None))
-    lone = output_error(first, alone, hessian[:1])
-    assert lone == pytest.approx(np.float64(lone))
 
 
 def test_a_convolution_of_groups_is_as_many_matrices():
     view = MatrixView((8, 3, 2, 2), (0,), (1, 2, 3), groups=4, group_axis=0)
     weight = draw(view.shape)
     hessians = np.array([moments(12, seed) for seed in range(4)])
-    table = np.linspace(-2, 2, 8)
-    codes = apply(weight, Palettize(nbits=3), data=WeightData(hessian=hessians, view=view)).codes()
-    assert codes.shape == weight.shape
-    fed = cp.palettize(weight, lut=table, hessian=np.eye(12))
-    assert fed.shape == weight.shape
     quantized = apply(weight, Quantize(), data=WeightData(hessian=hessians, view=view))
     for group in range(4):
         part = weight[2 * group : 2 * group + 2]
@@ -224,7 +210,7 @@ def test_lists_have_a_hessian_each():
         assert call(weights, hessian=hessians) == [call(weights[0], hessian=hessians[0]), call(weights[1])]
         with pytest.raises(ValueError, match="hessian must be a list of 2 entries"):
             call(weights, hessian=[moments(40)])
-        with pytest.raises(ValueError, match=r"weight 1 of the list: hessian has shape \(40, 40\)|hessian has shape"):
+        with pytest.raises(ValueError, match=r"weight 1 of the list: hessian has shape \(40, 40\)"):
             call([weights[0], draw((8, 41))], hessian=[moments(40), moments(40)])
 
 
@@ -272,7 +258,10 @@ REFUSED = [
     (lambda h: cp.quantize(W, hessian=-h), "hessian must have a diagonal of squares"),
     (lambda h: cp.quantize(W, hessian=h, dampening=-1), "dampening must be a number from 0 on, not -1"),
     (lambda h: cp.quantize(W, hessian=h, dampening=np.inf), "dampening must be a number from 0 on, not inf"),
-    (lambda h: apply(W, Quantize(), data=WeightData(hessian=h, view=MatrixView((40, 24), (0,), (1,)))), "has a view of"),
+    (
+        lambda h: apply(W, Quantize(), data=WeightData(hessian=h, view=MatrixView((40, 24), (0,), (1,)))),
+        "has a view of",
+    ),
 ]
 
 
@@ -301,14 +290,13 @@ def test_weights_that_are_not_finite_are_refused(value):
 
 
 def test_a_call_can_be_stopped():
-    weight, hessian = draw((256, 3000)), np.eye(3000, dtype=np.float32)
+    weight, hessian = draw((2048, 3000)), np.eye(3000, dtype=np.float32)
     source = _core.StopSource()
     stopper = threading.Timer(0.1, source.stop)
     start = time.monotonic()
     with source:
         stopper.start()
         with pytest.raises(KeyboardInterrupt):
-            for _ in range(1000):
-                cp.palettize(weight, nbits=4, hessian=hessian, num_threads=1)
+            cp.palettize(weight, nbits=4, hessian=hessian, num_threads=1)
     stopper.join()
     assert time.monotonic() - start < 30
