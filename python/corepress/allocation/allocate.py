@@ -15,6 +15,7 @@ from ..arrays import as_threads
 from ..calibration.statistics import Statistics
 from ..config import Config, ConfigLike, as_config
 from ..config.candidates import UNCHANGED, candidate_of, parse_candidates
+from ..coreml.calibrated import as_calibration
 from ..coreml.format.package import Package
 from ..coreml.plan import counted_bytes
 from ..coreml.program.program import Program
@@ -227,7 +228,7 @@ def allocate(
     rules = as_config(Config() if config is None else config, **options)
     package = Package.open(src)
     program = Program(package)
-    statistics = _statistics(calibration)
+    statistics: Statistics | None = as_calibration("allocate", calibration)
     model, notes = _model(statistics)
     choices = parse_candidates(candidates, rules.target)
     if candidates is None and rules.target is None and statistics is not None and statistics.candidates:
@@ -261,16 +262,6 @@ def allocate(
         seconds=time.perf_counter() - started,
     )
     return Allocation(config, tuple(_weights(found, result)), predicted, notes)
-
-
-def _statistics(calibration: Any) -> Statistics | None:
-    """What a user gives for `calibration`."""
-    if calibration is None or isinstance(calibration, Statistics):
-        return calibration
-    if isinstance(calibration, str | os.PathLike):
-        return Statistics.load(calibration)
-    kind = type(calibration).__name__
-    raise TypeError(f"allocate: calibration must be what calibrate returns, or the path of its file, not {kind}")
 
 
 def _model(statistics: Statistics | None) -> tuple[ErrorModel, tuple[str, ...]]:
