@@ -66,6 +66,7 @@ inline __attribute__((always_inline)) void with_constant(int64_t length, const B
 #include "kernels/palette.inl.h"
 #include "kernels/path.inl.h"
 #include "kernels/points.inl.h"
+#include "kernels/products.inl.h"
 #include "kernels/scan.inl.h"
 #include "kernels/steps.inl.h"
 #include "kernels/vector.inl.h"
@@ -146,6 +147,10 @@ const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     approach,
     cheapest_link,
     cheapest_links,
+    subtract_products,
+    count_below,
+    nearest_entries,
+    add_rows,
 };
 
 }  // namespace corepress

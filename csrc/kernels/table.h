@@ -10,6 +10,7 @@
 namespace corepress {
 
 inline constexpr int64_t kLargestGroup = 1024;  // ranks are counted in a half's width
+inline constexpr int64_t kFeedbackRows = 32;    // of a matrix, whose errors are fed back side by side
 
 // What a compressed tensor loses, beside what it stands for.
 struct Noise {
@@ -276,6 +277,19 @@ struct KernelTable {
     // The same for each of kPathPadding neighboring cuts from `to` on, with `price` added to the costs.
     void (*cheapest_links)(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to, double price, double* costs,
                            int32_t* starts);
+    // out[i, j] -= right[k, j] * left[k, i] for each k of the depth in order, rounded after each product and difference;
+    // out is [rows, columns].
+    void (*subtract_products)(const double* left, int64_t left_stride, const double* right, int64_t right_stride,
+                              int64_t depth, int64_t rows, int64_t columns, double* out, int64_t out_stride);
+    // counts[i] = how many of column i of [bounds, kFeedbackRows] are less than values[i], of kFeedbackRows values.
+    void (*count_below)(const double* values, const double* columns, int64_t bounds, double* counts);
+    // Nearest of the entries, [count, length], to each vector of planes [length, stride], of equally near ones the
+    // first. Works on eight vectors at a time: planes and codes must have room for a multiple of that.
+    void (*nearest_entries)(const double* planes, int64_t stride, int64_t length, int64_t vectors,
+                            const double* entries, int64_t count, double* codes);
+    // sums[codes[i]] += rows[i], in order, of `width` numbers; sums are [codes, sum_stride].
+    void (*add_rows)(const double* rows, int64_t stride, const uint8_t* codes, int64_t count, int64_t width,
+                     int64_t sum_stride, double* sums);
 };
 
 template <typename Bits>

@@ -93,18 +93,21 @@ def for_each(verb: str, in_list: bool, function: Callable[..., _Result], *column
     return results
 
 
-def as_list(verb: str, weight: Any, importance: Any) -> tuple[list[Any], list[Any]]:
-    """Return the weights of a call with one or with a list or tuple of them, and the importance of each or None."""
+def as_list(verb: str, weight: Any, data: Any, name: str = "importance") -> tuple[list[Any], list[Any]]:
+    """Return the weights of a call with one or with a list or tuple of them, and the data of each or None.
+
+    `name` is what messages call the data.
+    """
     if not is_list(weight):
-        return [weight], [importance]
-    if importance is None:
+        return [weight], [data]
+    if data is None:
         return list(weight), [None] * len(weight)
-    if not is_list(importance) or len(importance) != len(weight):
-        found = f"{len(importance)}" if is_list(importance) else type(importance).__name__
+    if not is_list(data) or len(data) != len(weight):
+        found = f"{len(data)}" if is_list(data) else type(data).__name__
         raise ValueError(
-            f"{verb}: importance must be a list of {len(weight)} entries, one per weight of the list, not {found}"
+            f"{verb}: {name} must be a list of {len(weight)} entries, one per weight of the list, not {found}"
         )
-    return list(weight), list(importance)
+    return list(weight), list(data)
 
 
 def is_list(weight: Any) -> bool:

@@ -19,6 +19,7 @@ from .suggestions import suggestion
 PALETTE_BITS = (1, 2, 3, 4, 6, 8)
 IMPORTANCE_NEEDS_KMEANS = "importance is for mode 'kmeans' and no lut"
 LARGEST_M = 1024
+VECTORS_FED_BACK = (1, 2, 4, 8, 16, 32)  # cluster_dim with a hessian
 
 
 def _require(condition: bool, spec: object, rule: str) -> None:
@@ -122,6 +123,18 @@ class Palettize:
     def importance_needs(self) -> str | None:
         """Why the importance of weights has no use here; None if it has one."""
         return None if self.mode == "kmeans" else IMPORTANCE_NEEDS_KMEANS
+
+    @property
+    def hessian_needs(self) -> str | None:
+        """Why second moments of the inputs have no use here; None if they have one."""
+        if self.mode != "kmeans":
+            return f"hessian is for mode 'kmeans' or a given lut, not for mode {self.mode!r}"
+        if self.nonfinite == "table":
+            return "hessian cannot go together with nonfinite 'table'"
+        if self.cluster_dim not in VECTORS_FED_BACK:
+            lengths = ", ".join(map(str, VECTORS_FED_BACK))
+            return f"hessian is for cluster_dim {lengths}, not {self.cluster_dim}"
+        return None
 
     def fitted(self, shape: tuple[int, ...], axis: int) -> Palettize:
         """Return the spec with groups that divide `axis`, as `indivisible` says; IndivisibleError if it allows none."""
@@ -242,6 +255,11 @@ class Quantize:
         return None if self.scale_search == "mse" else "importance needs scale_search 'mse'"
 
     @property
+    def hessian_needs(self) -> str | None:
+        """Why second moments of the inputs have no use here; they have one."""
+        return None
+
+    @property
     def description(self) -> str:
         mode = " linear" if self.mode == "linear" else ""
         blocks = f"blocks of {self.block_size}" if self.granularity == "per_block" else self.granularity
@@ -299,6 +317,11 @@ class Prune:
     def importance_needs(self) -> str:
         """Why the importance of weights has no use here."""
         return "importance has no use, since magnitudes decide"
+
+    @property
+    def hessian_needs(self) -> str | None:
+        """Why second moments of the inputs have no use here; None if they have one."""
+        return None if self.threshold is None else "hessian has no use with threshold, since magnitudes decide"
 
     @property
     def is_structured(self) -> bool:

@@ -19,7 +19,6 @@ from ..arrays import as_threads
 from ..compression.matrix_view import MatrixView
 from ..config.candidates import Steps
 from ..coreml.calibrated import feedback_data
-from ..coreml.compressor import stored_values
 from ..coreml.format.values import ValueReader
 from ..coreml.program.graph import Function, Operation
 from ..coreml.program.identity import stored_digest, weight_keys
@@ -279,11 +278,12 @@ class Calibration:
             with due.now() as is_due:
                 if is_due and done < fit_count:
                     self._begun(checkpoint, sums, done, unfinished)
-        arrays = {}
-        for key in list(sums):
-            if sums[key].count and sums[key].is_finite:
-                arrays[key] = sums[key].mean()
-        unfinished.write(name, arrays, {key: each.count for key, each in sums.items()})
+        arrays, counts = {}, {key: each.count for key, each in sums.items()}
+        for key in counts:
+            found = sums.pop(key)  # so that sums and means are not all in memory
+            if found.count and found.is_finite:
+                arrays[key] = found.mean()
+        unfinished.write(name, arrays, counts)
         unfinished.forget(checkpoint)
 
     def _begun(self, name: str, sums: dict[str, Moments], done: int, unfinished: Unfinished) -> None:
@@ -361,15 +361,14 @@ class Calibration:
     def _probing(self, group: Sequence[_Known], moments: Any) -> Probing:
         self._work.begin("candidates")
         probing = Probing(self._settings.importance, self._threads)
-        with ValueReader(self._program.package) as values:
-            for each in group:
-                stored = stored_values(each.weight, values)
-                assert isinstance(stored, np.ndarray)
-                hessian, _ = moments.get(each.key, (None, 0))
-                data = feedback_data(hessian, each.view)
-                references = references_of(each.weight, stored, self._settings.candidates, data, self._threads)
-                assert each.parameter is not None
-                probing.add(each.key, each.parameter, np.array(stored), references)
+        parameters = dict(self._backend.module.named_parameters())
+        for each in group:
+            assert each.parameter is not None
+            stored = parameters[each.parameter].detach().cpu().numpy()
+            hessian, _ = moments.get(each.key, (None, 0))
+            data = feedback_data(hessian, each.view)
+            references = references_of(each.weight, stored, self._settings.candidates, data, self._threads)
+            probing.add(each.key, each.parameter, stored, references)
         return probing
 
     def _backpropagate(self, name: str, probing: Probing, unfinished: Unfinished, runs: int, probes: int) -> bool:

@@ -25,8 +25,8 @@ def _quantize_one(weight: Any, spec: Quantize, data: WeightData, num_threads: in
     return quantize_measured([weight], [data], spec, num_threads, in_list=False, measured=measured)[0]
 
 
-def _prune_one(weight: Any, spec: Prune, _: WeightData, num_threads: int | None, measured: bool) -> Measured:
-    return prune_measured([weight], spec, num_threads, in_list=False, measured=measured)[0]
+def _prune_one(weight: Any, spec: Prune, data: WeightData, num_threads: int | None, measured: bool) -> Measured:
+    return prune_measured([weight], spec, num_threads, [data], in_list=False, measured=measured)[0]
 
 
 _APPLY: dict[type, Callable[..., Measured]] = {Palettize: _palettize_one, Quantize: _quantize_one, Prune: _prune_one}

@@ -23,11 +23,12 @@ from ..arrays import (
 )
 from ..errors import NonFiniteError, TooManyValuesError
 from ..specs import Palettize
-from ..tensors import CompressedTensor, PalettizedTensor
+from ..tensors import CompressedTensor, PalettizedTensor, SparseTensor
 from ..tensors import base as tensor_base
 from . import joint
 from .custom_palettization import palettize_by
 from .divisions import group_counts
+from .error_feedback import Moments, palettize_codes
 from .piecewise import joined
 from .quotients import Quotients, normalize
 from .tables import MOST_BITS, MOST_ENTRIES, rounded_tables, width_for
@@ -74,6 +75,7 @@ class _Job:
     importance: NDArray[np.float32] | None
     groups: tuple[int, ...]  # along each axis
     infinities: bool
+    moments: Moments | None = None
 
     @property
     def layout(self) -> Layout:
@@ -101,9 +103,30 @@ def palettize_measured(
     if any(isinstance(weight, CompressedTensor) for weight in weights):
         for of_weight in data:
             of_weight.require_plain("palettize")
-        return call.each(lambda weight: (_palettize_tensor(weight, call), None), weights)
+        return call.each(lambda weight, of_weight: _palettize_mixed(weight, of_weight, call), weights, data)
     jobs = call.each(lambda weight, of_weight: _checked(weight, of_weight, call), weights, data)
-    return _way_of(call)(jobs, call)
+    return call.each(lambda job, result: _fed_back(job, result, call), jobs, _way_of(call)(jobs, call))
+
+
+def _fed_back(job: _Job, result: Measured, call: _Call) -> Measured:
+    """The result with the codes that second moments ask for, if there are some."""
+    if job.moments is None:
+        return result
+    return palettize_codes(job.array, result[0], job.moments, call.num_threads), None
+
+
+def _palettize_mixed(weight: Any, data: WeightData, call: _Call) -> Measured:
+    """Palettize a weight of any kind."""
+    if not isinstance(weight, CompressedTensor):
+        return palettize_measured([weight], call.spec, call.num_threads, call.table, [data], in_list=False)[0]
+    moments = data.moments(call.spec, weight)
+    tensor = _palettize_tensor(weight, call)
+    if moments is None:
+        return tensor, None
+    assert isinstance(tensor, SparseTensor)
+    assert isinstance(tensor.values, PalettizedTensor)
+    dense = weight.dense(num_threads=call.num_threads)
+    return replace(tensor, values=palettize_codes(dense, tensor.values, moments, call.num_threads)), None
 
 
 def _way_of(call: _Call) -> Callable[[list[_Job], _Call], list[Measured]]:
@@ -370,7 +393,8 @@ def _checked(weight: Any, data: WeightData, call: _Call) -> _Job:
         infinities = count_nonfinite(array, call.num_threads) > 0
     else:
         array = as_finite_weight("palettize", weight, call.num_threads)
-    job = _Job(array, data.error_weights("palettize", array.shape), _palette_groups(array, spec), infinities)
+    importance, groups = data.error_weights("palettize", array.shape), _palette_groups(array, spec)
+    job = _Job(array, importance, groups, infinities, data.moments(spec, array))
     if infinities:
         _require_room(job, spec)
     return job

@@ -28,6 +28,8 @@ def palettize(
     enable_per_channel_scale: bool = False,
     lut: Any = None,
     importance: Any = None,
+    hessian: Any = None,
+    dampening: float = 0.01,
     nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> list[PalettizedTensor]: ...
@@ -43,6 +45,8 @@ def palettize(
     indivisible: str = "skip",
     enable_per_channel_scale: bool = False,
     lut: Any = None,
+    hessian: Any = None,
+    dampening: float = 0.01,
     num_threads: int | None = None,
 ) -> SparseTensor: ...
 @overload
@@ -73,6 +77,8 @@ def palettize(
     enable_per_channel_scale: bool = False,
     lut: Any = None,
     importance: Any = None,
+    hessian: Any = None,
+    dampening: float = 0.01,
     nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> PalettizedTensor: ...
@@ -89,6 +95,8 @@ def palettize(
     enable_per_channel_scale: bool = False,
     lut: Any = None,
     importance: Any = None,
+    hessian: Any = None,
+    dampening: float = 0.01,
     nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> CompressedTensor | list[PalettizedTensor]:
@@ -133,6 +141,15 @@ def palettize(
         How much each weight's squared error counts, in the weight's shape, for mode ``"kmeans"``: not negative, finite;
         only ratios matter. A group whose importance is 0 everywhere is clustered with equal importance. For a list of
         weights, a list with one entry per weight, None for equal importance.
+    hessian : array_like of float32 or float64, optional
+        Second moments E[x x^T] of the inputs of the layer that this weight belongs to, by which codes are chosen so
+        that the outputs change little (error feedback): c by c for the c columns of the weight as a matrix whose rows
+        are the entries of `channel_axis` and whose columns are all other axes in row-major order, or (blocks, c, c) of
+        consecutive columns. For a list of weights, a list with one entry per weight, or None. The palettes are those of
+        the call without it, except that those of 1 to 3 bits are fitted again; sizes are the same. `cluster_dim` up to
+        32, a power of two.
+    dampening : float
+        With `hessian`: how many times the mean of its diagonal is added to it; more for fewer samples.
     nonfinite : {"keep", "error", "table"}
         What to do about infinite weights: for an array, the first two raise NonFiniteError. ``"table"`` gives -inf and
         inf their own entries in the palette, the first and the last, in groups that contain them, and finds the others
@@ -173,6 +190,7 @@ def palettize(
     ((4, 1, 16, 1), dtype('uint8'), dtype('float16'))
     """
     weights, importances = as_list("palettize", weight, importance)
+    _, hessians = as_list("palettize", weight, hessian, "hessian")
     in_list = is_list(weight)
     options: dict[str, Any] = {
         "granularity": granularity,
@@ -200,7 +218,7 @@ def palettize(
         width_for(table.size, spec.nbits)
         if importance is not None:
             raise ValueError(f"palettize: {IMPORTANCE_NEEDS_KMEANS}")
-    WeightData(importance).require_use(spec)
-    data = [WeightData(each) for each in importances]
+    WeightData(importance, hessian, dampening=dampening).require_use(spec)
+    data = [WeightData(*each, dampening=dampening) for each in zip(importances, hessians, strict=True)]
     tensors = [tensor for tensor, _ in palettize_measured(weights, spec, num_threads, table, data, in_list=in_list)]
     return tensors if in_list else tensors[0]

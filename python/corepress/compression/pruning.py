@@ -13,6 +13,7 @@ from .._core import count_bits
 from .._core import n_m_keep as n_m_keep_native
 from .._core import prune as prune_native
 from ..arrays import (
+    as_finite_weight,
     as_list,
     as_threads,
     as_weight,
@@ -29,7 +30,9 @@ from ..specs import Prune
 from ..tensors import CompressedTensor, SparseTensor
 from ..tensors.base import decoded_pieces
 from . import joint
+from .error_feedback import pruned_values, ranks
 from .piecewise import joined, magnitude_of_rank
+from .weight_data import WeightData
 
 if TYPE_CHECKING:  # only the stub has these
     from .._core import Noise
@@ -45,6 +48,8 @@ def prune(
     block_size: int | None = None,
     dim: int | None = None,
     minimum_sparsity_percentile: float = 0.0,
+    hessian: Any = None,
+    dampening: float = 0.01,
     nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> list[SparseTensor]: ...
@@ -58,6 +63,8 @@ def prune(
     block_size: int | None = None,
     dim: int | None = None,
     minimum_sparsity_percentile: float = 0.0,
+    hessian: Any = None,
+    dampening: float = 0.01,
     nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> SparseTensor: ...
@@ -70,6 +77,8 @@ def prune(
     block_size: int | None = None,
     dim: int | None = None,
     minimum_sparsity_percentile: float = 0.0,
+    hessian: Any = None,
+    dampening: float = 0.01,
     nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> SparseTensor | list[SparseTensor]:
@@ -100,6 +109,14 @@ def prune(
         0, the output channels).
     minimum_sparsity_percentile : float
         With `threshold`: the minimum fraction of zeros, in [0, 1], that makes pruning worthwhile.
+    hessian : array_like of float32 or float64, optional
+        Second moments E[x x^T] of the inputs of the layer that this weight belongs to, by which zeros are chosen, and
+        the other weights changed, so that the outputs change little (SparseGPT): c by c for the c columns of the weight
+        as a matrix whose rows are the entries of axis 0 and whose columns are all other axes in row-major order, or
+        (blocks, c, c) of consecutive columns. For a list of weights, a list with one entry per weight, or None. There
+        are as many zeros as without it. Not with `threshold`, and not for compressed tensors.
+    dampening : float
+        With `hessian`: how many times the mean of its diagonal is added to it; more for fewer samples.
     nonfinite : {"keep", "error"}
         For an array both raise NonFiniteError if there are infinite or NaN values.
     num_threads : int, optional
@@ -140,16 +157,28 @@ def prune(
         minimum_sparsity_percentile=minimum_sparsity_percentile,
         nonfinite=nonfinite,
     )
-    weights, _ = as_list("prune", weight, None)
-    pruned = prune_measured(weights, spec, num_threads, in_list=is_list(weight))
+    WeightData(hessian=hessian, dampening=dampening).require_use(spec)
+    weights, hessians = as_list("prune", weight, hessian, "hessian")
+    data = [WeightData(hessian=each, dampening=dampening) for each in hessians]
+    pruned = prune_measured(weights, spec, num_threads, data, in_list=is_list(weight))
     tensors = [tensor for tensor, _ in pruned]
     return tensors if is_list(weight) else tensors[0]
 
 
 def prune_measured(
-    weights: list[Any], spec: Prune, num_threads: int | None, *, in_list: bool, measured: bool = False
+    weights: list[Any],
+    spec: Prune,
+    num_threads: int | None,
+    data: list[WeightData] | None = None,
+    *,
+    in_list: bool,
+    measured: bool = False,
 ) -> list[tuple[SparseTensor, Noise | None]]:
     num_threads = as_threads("prune", num_threads)
+    if data is not None and any(each.hessian is not None for each in data):
+        return for_each(
+            "prune", in_list, lambda *each: _prune_by_outputs(*each, spec, num_threads, measured), weights, data
+        )
     if any(isinstance(weight, CompressedTensor) for weight in weights):
         return for_each("prune", in_list, lambda weight: (_prune_tensor(weight, spec, num_threads), None), weights)
     arrays = for_each("prune", in_list, lambda weight: as_weight("prune", weight), weights)
@@ -163,6 +192,23 @@ def prune_measured(
         return SparseTensor._of_pruned(array.shape, mask, values), noise
 
     return for_each("prune", in_list, tensor_of, arrays, prune_native(arrays, rules, measured, num_threads))
+
+
+def _prune_by_outputs(
+    weight: Any, data: WeightData, spec: Prune, num_threads: int, measured: bool
+) -> tuple[SparseTensor, Noise | None]:
+    """Prune a weight by what its layer's outputs lose, and let what stays make up for it."""
+    if data.hessian is None:
+        return prune_measured([weight], spec, num_threads, in_list=False, measured=measured)[0]
+    if isinstance(weight, CompressedTensor):
+        data.moments(spec, weight)  # raises
+    array = as_finite_weight("prune", weight, num_threads)
+    moments = data.moments(spec, array)
+    if moments is None or array.size == 0:
+        return prune_measured([array], spec, num_threads, in_list=False, measured=measured)[0]
+    mask = prune_measured([ranks(array, moments, num_threads)], spec, num_threads, in_list=False)[0][0].mask
+    values = pruned_values(array, mask, moments, num_threads, moves_mask=not spec.is_structured)
+    return prune_measured([values], Prune(threshold=0), num_threads, in_list=False)[0]
 
 
 def _require_zeros(zeros: int, shape: tuple[int, ...], spec: Prune) -> None:

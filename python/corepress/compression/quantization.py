@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
@@ -23,6 +24,7 @@ from ..specs import Quantize
 from ..tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 from . import joint
 from .divisions import block_counts
+from .error_feedback import Moments, quantize_codes
 from .palettes import Measured
 from .weight_data import WeightData
 
@@ -38,6 +40,8 @@ def quantize(
     scale_search: str | None = None,
     channel_axis: int | None = None,
     importance: Any = None,
+    hessian: Any = None,
+    dampening: float = 0.01,
     nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> list[QuantizedTensor]: ...
@@ -63,6 +67,8 @@ def quantize(
     block_size: int | tuple[int, ...] = 32,
     scale_search: str | None = None,
     channel_axis: int | None = None,
+    hessian: Any = None,
+    dampening: float = 0.01,
     num_threads: int | None = None,
 ) -> SparseTensor: ...
 @overload
@@ -76,6 +82,8 @@ def quantize(
     scale_search: str | None = None,
     channel_axis: int | None = None,
     importance: Any = None,
+    hessian: Any = None,
+    dampening: float = 0.01,
     nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> QuantizedTensor: ...
@@ -89,6 +97,8 @@ def quantize(
     scale_search: str | None = None,
     channel_axis: int | None = None,
     importance: Any = None,
+    hessian: Any = None,
+    dampening: float = 0.01,
     nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> CompressedTensor | list[QuantizedTensor]:
@@ -120,6 +130,14 @@ def quantize(
         With `scale_search`: how much each weight's squared error counts, in the weight's shape; not negative, finite;
         only ratios matter. A block whose importance is 0 everywhere is quantized with equal importance. For a list of
         weights, a list with one entry per weight, None for equal importance.
+    hessian : array_like of float32 or float64, optional
+        Second moments E[x x^T] of the inputs of the layer that this weight belongs to, by which codes are chosen so
+        that the outputs change little (error feedback): c by c for the c columns of the weight as a matrix whose rows
+        are the entries of `channel_axis` and whose columns are all other axes in row-major order, or (blocks, c, c) of
+        consecutive columns. For a list of weights, a list with one entry per weight, or None. Scales and zero points
+        are those of the call without it; with `scale_search` the diagonal is their importance.
+    dampening : float
+        With `hessian`: how many times the mean of its diagonal is added to it; more for fewer samples.
     nonfinite : {"keep", "error"}
         For an array both raise NonFiniteError if there are infinite or NaN values.
     num_threads : int, optional
@@ -169,9 +187,10 @@ def quantize(
         channel_axis=channel_axis,
         nonfinite=nonfinite,
     )
-    WeightData(importance).require_use(spec)
+    WeightData(importance, hessian, dampening=dampening).require_use(spec)
     weights, importances = as_list("quantize", weight, importance)
-    data = [WeightData(each) for each in importances]
+    _, hessians = as_list("quantize", weight, hessian, "hessian")
+    data = [WeightData(*each, dampening=dampening) for each in zip(importances, hessians, strict=True)]
     quantized = quantize_measured(weights, data, spec, num_threads, in_list=is_list(weight))
     tensors = [tensor for tensor, _ in quantized]
     return tensors if is_list(weight) else tensors[0]
@@ -190,6 +209,10 @@ def quantize_measured(
     if any(isinstance(weight, CompressedTensor) for weight in weights):
         for of_weight in data:
             of_weight.require_plain("quantize")
+        if any(of_weight.hessian is not None for of_weight in data):
+            return for_each(
+                "quantize", in_list, lambda *each: _quantize_mixed(*each, spec, num_threads, measured), weights, data
+            )
         return for_each(
             "quantize", in_list, lambda weight: (_quantize_tensor(weight, spec, num_threads), None), weights
         )
@@ -200,13 +223,45 @@ def quantize_measured(
             raise ValueError(f"quantize: weight has no elements (shape {array.shape})")
         return array
 
-    def importance(array: NDArray[Any], of_weight: WeightData) -> NDArray[np.float32] | None:
+    def importance(array: NDArray[Any], of_weight: WeightData, known: Moments | None) -> NDArray[np.float32] | None:
+        if known is not None and spec.scale_search is not None:
+            return known.importance()
         return of_weight.error_weights("quantize", array.shape)
+
+    def fed_back(array: NDArray[Any], result: Measured, known: Moments | None) -> Measured:
+        if known is None:
+            return result
+        return quantize_codes(array, result[0], code_range(spec), known, num_threads), None
 
     arrays = for_each("quantize", in_list, checked, weights)
     blocks = for_each("quantize", in_list, lambda array: block_counts(spec, array.shape), arrays)
-    importances = for_each("quantize", in_list, importance, arrays, data)
-    return _quantize_blocks(arrays, spec, blocks, importances, num_threads, in_list=in_list, measured=measured)
+    moments = for_each("quantize", in_list, lambda array, each: each.moments(spec, array), arrays, data)
+    importances = for_each("quantize", in_list, importance, arrays, data, moments)
+    results = _quantize_blocks(arrays, spec, blocks, importances, num_threads, in_list=in_list, measured=measured)
+    return for_each("quantize", in_list, fed_back, arrays, results, moments)
+
+
+def _quantize_mixed(weight: Any, data: WeightData, spec: Quantize, num_threads: int, measured: bool) -> Measured:
+    """Quantize a weight of any kind by second moments."""
+    if not isinstance(weight, CompressedTensor):
+        return quantize_measured([weight], [data], spec, num_threads, in_list=False, measured=measured)[0]
+    moments = data.moments(spec, weight)
+    tensor = _quantize_tensor(weight, spec, num_threads)
+    if moments is None:
+        return tensor, None
+    assert isinstance(tensor, SparseTensor)
+    assert isinstance(tensor.values, QuantizedTensor)
+    dense = weight.dense(num_threads=num_threads)
+    return replace(tensor, values=quantize_codes(dense, tensor.values, code_range(spec), moments, num_threads)), None
+
+
+def code_range(spec: Quantize) -> tuple[int, int]:
+    """The lowest and the highest code of a spec; a search uses the end that is otherwise left out."""
+    nbits, storage = QUANTIZED_DTYPES[spec.dtype]
+    lowest, highest = (-(2 ** (nbits - 1)), 2 ** (nbits - 1) - 1) if storage is np.int8 else (0, 2**nbits - 1)
+    if spec.mode == "linear" or spec.scale_search is not None:
+        return lowest, highest
+    return (lowest + 1, highest) if storage is np.int8 else (lowest, highest - 1)
 
 
 def _quantize_tensor(weight: Any, spec: Quantize, num_threads: int) -> CompressedTensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,27 +12,52 @@ from numpy.typing import NDArray
 from ..arrays import as_importance, require_importance
 from ..intake import NUMBERS, as_array
 from ..specs import Spec
+from ..tensors import CompressedTensor
+from .error_feedback import Moments, checked_moments, hessian_axis, uses_hessian
+from .matrix_view import MatrixView
 
 
 @dataclass(frozen=True, eq=False)
 class WeightData:
-    """What is known of a weight besides its values: arrays of its shape, which are checked where they are used.
+    """What is known of a weight besides its values; arrays are checked where they are used.
 
     Attributes
     ----------
     importance : array_like or None
-        How much each element's squared error counts; None for equal importance.
+        How much each element's squared error counts, in the weight's shape; None for equal importance.
+    hessian : array_like of float32 or float64, or None
+        Second moments E[x x^T] of the inputs that the weight multiplies: (c, c), block by block of its columns
+        (blocks, c, c), or for each group of the view (groups, c, c) or (groups, blocks, c, c). What is beyond the
+        columns is ignored. Excludes `importance`.
+    view : MatrixView or None
+        How the weight multiplies the inputs; None: its rows are the output axis of the spec, its columns all others.
+    dampening : float
+        How many times the mean of the hessian's diagonal is added to it.
+
+    Raises
+    ------
+    ValueError
+        If there are both importance and a hessian.
     """
 
     importance: Any = None
+    hessian: Any = None
+    view: MatrixView | None = None
+    dampening: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.importance is not None and self.hessian is not None:
+            raise ValueError("WeightData: give importance or hessian, not both")
 
     def require_use(self, spec: Spec) -> None:
         """ValueError if a spec has no use for this."""
         if self.importance is not None and spec.importance_needs is not None:
             raise ValueError(f"{spec.verb}: {spec.importance_needs}")
+        if self.hessian is not None and spec.hessian_needs is not None:
+            raise ValueError(f"{spec.verb}: {spec.hessian_needs}")
 
     def require_plain(self, verb: str) -> None:
-        """ValueError if there is data for a compressed tensor, to whose elements it does not apply."""
+        """ValueError if there is importance for a compressed tensor, to whose elements it does not apply."""
         if self.importance is not None:
             raise ValueError(f"{verb}: importance is for arrays, not for compressed tensors")
 
@@ -47,9 +72,25 @@ class WeightData:
             return self
         return WeightData(part(as_array("importance", "importance", self.importance, NUMBERS)))
 
+    def after(self, spec: Spec, tensor: Any) -> WeightData:
+        """What the step `spec` uses of this for a weight that earlier steps made `tensor`: second moments at most."""
+        return replace(self, importance=None, hessian=self.hessian if uses_hessian(spec, tensor) else None)
+
     def error_weights(self, verb: str, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
         """The importance of each element as the kernels take it, checked."""
         return None if self.importance is None else as_importance(verb, self.importance, shape)
+
+    def moments(self, spec: Spec, weight: NDArray[Any] | CompressedTensor) -> Moments | None:
+        """The hessian as the kernels take it, checked; ValueError for a compressed tensor that has no use for it."""
+        if self.hessian is None:
+            return None
+        self.require_use(spec)
+        if not uses_hessian(spec, weight):
+            raise ValueError(
+                f"{spec.verb}: hessian is for arrays, and for palettizing and quantizing the values of a SparseTensor, "
+                f"not for {weight!r}"
+            )
+        return checked_moments(spec.verb, self.hessian, self.view, self.dampening, weight.shape, hessian_axis(spec))
 
 
 NO_DATA = WeightData()

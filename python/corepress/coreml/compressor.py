@@ -57,7 +57,7 @@ class Decision:
     description : str
         How its record describes them.
     data : WeightData
-        For the first step: what is known of the weight besides its values.
+        What is known of the weight besides its values: importance is for the first step, a hessian for all steps.
     """
 
     steps: tuple[Spec, ...]
@@ -455,7 +455,7 @@ def compress_stored(
 ) -> tuple[OperationForm, float]:
     """The result of the steps, and its SNR in dB relative to the stored weight; raises `Skip`.
 
-    `data` is for the first step.
+    The importance of `data` is for the first step, its hessian for every step that uses one.
     """
     tensor: Any = stored
     if len(steps) == 1 and not isinstance(stored, CompressedTensor):
@@ -464,8 +464,8 @@ def compress_stored(
     else:
         for step in steps:
             with _suiting(tensor, step.nonfinite):
-                tensor = compression.apply(tensor, step, data=data, num_threads=num_threads)
-            data = NO_DATA
+                of_step = data if step is steps[0] else data.after(step, tensor)
+                tensor = compression.apply(tensor, step, data=of_step, num_threads=num_threads)
         if isinstance(stored, CompressedTensor):
             decoded = decoded_pieces((stored, tensor), num_threads)
             snr_db = distance(((before, after) for before, after in decoded), num_threads).snr_db
