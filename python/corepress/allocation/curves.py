@@ -199,7 +199,9 @@ def _made(free: FreeWeight, options: Sequence[Option], stored: Stored, threads: 
             continue
         with suppress(Skip):
             form, snr_db = compress_stored(stored, option.steps, free.weight.first.version, threads)
-            made.append((option if option.exact else _as_made(free, option, form), 10 ** (-snr_db / 10)))
+            option = option if option.exact else _as_made(free, option, form)
+            if option.nbytes < free.unchanged.nbytes:
+                made.append((option, 10 ** (-snr_db / 10)))
     return made
 
 

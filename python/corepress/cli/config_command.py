@@ -54,7 +54,7 @@ def compress(
     recipe: str | None,
     **values: Any,
 ) -> None:
-    """Compress each weight as specified by a config, or as it takes to reach a target.
+    """Compress weights by a config, or to reach a target.
 
     A config is one step, a list of steps in order, or rules by operation type and by name; later rules win, and null
     leaves weights unchanged:
