@@ -9,6 +9,7 @@ from typing import Any
 
 from ..arrays import as_threads
 from ..config import Config, ConfigLike
+from ..coreml.calibrated import DAMPENING, CalibrationData, as_calibration
 from ..coreml.compressor import Decisions, compress_as_decided, decisions_of
 from ..coreml.format.package import Package
 from ..coreml.program.graph import Function, Operation, Value
@@ -63,7 +64,8 @@ def quantize_activations(
     src, dst : path-like
         The package to read and the package to write.
     calibration : Statistics or path-like, optional
-        What `calibrate` found out, which has the ranges.
+        What `calibrate` found out: the ranges, of the samples that are not kept for choices, and second moments, with
+        which the weights are stored with error feedback.
     samples : path-like, dict, or iterable of dict or of list of dict, optional
         Samples to run the model on instead, as for `calibrate`; all of them are used. Exactly one of `calibration` and
         `samples` must be given.
@@ -119,11 +121,15 @@ def quantize_activations(
     if (calibration is None) == (samples is None):
         raise ValueError("quantize_activations: give either calibration or samples")
     chosen = activation_config(config, mode=mode, range=range, operations=operations)
-    decisions = None if weights is None else decisions_of(weights, False, None, None, None, None)
+    statistics = None if calibration is None else as_calibration("quantize_activations", calibration)
+    decisions = None
+    if weights is not None:
+        known = None if statistics is None else CalibrationData(statistics, "error_feedback", DAMPENING)
+        decisions = decisions_of(weights, False, None, None, None, None, None, known)
     program = Program(Package.open(src))
     name = _require_possible(program, function_name, src)
-    if calibration is not None:
-        ranges = ranges_of(calibration, program, name)
+    if statistics is not None:
+        ranges = ranges_of(statistics, program, name)
     else:
         ranges = collect_ranges(
             src, samples, function_name=function_name, num_threads=num_threads, progress=sample_progress
@@ -264,9 +270,7 @@ class ActivationQuantization:
                 raise ValueError(f"quantize_activations: op_names of the config has {name!r}, which no operation has")
 
 
-def ranges_of(
-    calibration: Statistics | str | os.PathLike[str], program: Program, function_name: str
-) -> dict[str, ActivationRange]:
+def ranges_of(statistics: Statistics, program: Program, function_name: str) -> dict[str, ActivationRange]:
     """The ranges in statistics, which must be those of a program.
 
     Raises
@@ -276,7 +280,6 @@ def ranges_of(
     FormatError
         If they are damaged.
     """
-    statistics = calibration if isinstance(calibration, Statistics) else Statistics.load(calibration)
     statistics.require_model(program)
     if not statistics.ranges:
         raise ValueError("quantize_activations: the statistics have no ranges of activations; calibrate again")
