@@ -77,7 +77,7 @@ class ActivationConfig:
         """Why an operation is left alone; None if it is not."""
         named = any(name in self.op_names for name in (operation.name, *(value.name for value in operation.outputs)))
         if operation.type not in self.operations and not (named and self.quantizer_of(operation) is not None):
-            return f"{operation.type} is not among the operations"
+            return "not among the operations"
         return "left out by the config" if self.quantizer_of(operation) is None else None
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..arrays import as_threads
 from ..coreml.format.package import Package
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _Plan = tuple[dict[str, int], dict[str, int]]
+_STATE = "ranges of values: "
 
 
 class RangeObserver:
@@ -60,6 +64,20 @@ class RangeObserver:
                 self._add(name, values[slot])
         for name, slot in computed.items():
             self._add(name, values[slot])
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The ranges as arrays, for `restore`."""
+        found = {name: each.to_arrays() for name, each in self.ranges.items()}
+        return {f"{_STATE}{what}/{name}": array for name, each in found.items() for what, array in each.items()}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what `state` returned, among other arrays."""
+        found: dict[str, dict[str, NDArray[Any]]] = {}
+        for key, array in arrays.items():
+            if key.startswith(_STATE):
+                what, _, name = key.removeprefix(_STATE).partition("/")
+                found.setdefault(name, {})[what] = np.array(array)
+        self.ranges = {name: ActivationRange.from_arrays(each, name) for name, each in found.items()}
 
     def _plan(self, step: Step) -> _Plan:
         """The names and slots of what a step takes from outside, and of what it computes."""

@@ -19,7 +19,7 @@ from ..coreml.program.quantize_pairs import NoParameters, PairParameters
 from ..errors import FormatError
 
 BINS = 4096  # at most, and more than half of that, but where values are few
-_PIECE = 1 << 20  # values counted at a time
+_PIECE = 1 << 16  # values counted at a time
 _LEAST = -1000  # exponent of the width, for values that are all zero
 _FINEST = 40  # binary digits from the largest magnitude to the narrowest bin
 _CANDIDATES, _ROUNDS = 48, 3  # of a search for the range of least squared error

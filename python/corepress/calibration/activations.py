@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ..arrays import as_threads
 from ..config import Config, ConfigLike
-from ..coreml.compressor import Decisions, compress_as_decided, decisions_of
+from ..coreml.calibrated import DAMPENING, CalibrationData, as_calibration
+from ..coreml.compressor import Decisions, compress_as_decided, decisions_of, require_destination
 from ..coreml.format.package import Package
 from ..coreml.program.graph import Function, Operation, Value
 from ..coreml.program.program import Program, Weight
@@ -25,7 +26,10 @@ from ..coreml.program.raising_ios17 import obstacle, raise_parts
 from ..coreml.reports.report import Report
 from ..coreml.rewrite.driver import ProgressCallback
 from ..coreml.selection import expected_skip
+from ..extras import require
 from ..runtime.opening import open_model
+from ..runtime.samples import Samples
+from .activation_choice import AUTO, best_config, divided
 from .activation_config import ActivationConfig, activation_config
 from .activation_observer import collect_ranges, default_function
 from .activation_ranges import ActivationRange, merged_ranges
@@ -45,6 +49,8 @@ def quantize_activations(
     operations: Collection[str] | str | None = None,
     config: Any = None,
     weights: ConfigLike | None = INT8_WEIGHTS,
+    calibration_use: str = "error_feedback",
+    dampening: float = DAMPENING,
     function_name: str | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
@@ -63,14 +69,17 @@ def quantize_activations(
     src, dst : path-like
         The package to read and the package to write.
     calibration : Statistics or path-like, optional
-        What `calibrate` found out, which has the ranges.
+        What `calibrate` found out: the ranges, of the samples that are not kept for choices, and second moments, with
+        which the weights are stored with error feedback.
     samples : path-like, dict, or iterable of dict or of list of dict, optional
         Samples to run the model on instead, as for `calibrate`; all of them are used. Exactly one of `calibration` and
         `samples` must be given.
-    mode : {"linear", "linear_symmetric"}
+    mode : {"linear", "linear_symmetric", "auto"}
         "linear" uses all levels for the range of the values, with a zero point; "linear_symmetric" is symmetric around
-        zero, and wastes half of its levels on values that are never negative.
-    range : {"minmax", "mse"}
+        zero, and wastes half of its levels on values that are never negative. "auto", here or as `range`, tries all and
+        keeps the one whose outputs are closest to the model's, on samples that have no part in the ranges: every
+        fourth.
+    range : {"minmax", "mse", "auto"}
         "minmax" has all values of the samples within range; "mse" cuts off the largest where that lowers the squared
         error over their histogram.
     operations : str or collection of str, optional
@@ -82,6 +91,10 @@ def quantize_activations(
         operations alone.
     weights : config or None
         What to do to the weights, as for `compress`; int8 by default, None leaves them unchanged.
+    calibration_use : {"error_feedback", "diagonal", "fisher"}
+        What `calibration` is used for in the weights, as for `compress`.
+    dampening : float
+        For error feedback, as for `compress`.
     function_name : str, optional
         The function to quantize, for a model with several; None for its default.
     overwrite : bool
@@ -118,17 +131,43 @@ def quantize_activations(
     as_threads("quantize_activations", num_threads)
     if (calibration is None) == (samples is None):
         raise ValueError("quantize_activations: give either calibration or samples")
-    chosen = activation_config(config, mode=mode, range=range, operations=operations)
-    decisions = None if weights is None else decisions_of(weights, False, None, None, None, None)
+    is_open = AUTO in (mode, range)
+    chosen = activation_config(
+        config,
+        mode="linear" if mode == AUTO else mode,
+        range="minmax" if range == AUTO else range,
+        operations=operations,
+    )
+    statistics = None if calibration is None else as_calibration("quantize_activations", calibration)
+    decisions = None
+    if weights is not None:
+        known = None if statistics is None else CalibrationData(statistics, calibration_use, dampening)
+        decisions = decisions_of(weights, False, None, None, None, None, None, known)
     program = Program(Package.open(src))
     name = _require_possible(program, function_name, src)
-    if calibration is not None:
-        ranges = ranges_of(calibration, program, name)
+    require_destination(src, dst, overwrite=overwrite)
+    kept: Sequence[Any]
+    if statistics is not None:
+        ranges, kept = ranges_of(statistics, program, name), statistics.kept
     else:
+        if is_open:
+            with open_model(src) as opened:
+                description = opened.root.describe(opened.root.function(function_name))
+            samples, kept = divided(Samples("quantize_activations", samples, description))
         ranges = collect_ranges(
             src, samples, function_name=function_name, num_threads=num_threads, progress=sample_progress
         )
-    return write_quantized(
+    notes = ()
+    if is_open:
+        if not kept:
+            raise ValueError(
+                'quantize_activations: "auto" needs samples that calibration kept for choices, but it kept none; '
+                "calibrate with at least 4"
+            )
+        require("quantize_activations", "torch")
+        chosen, note = best_config(src, name, ranges, chosen, mode, range, kept, num_threads)
+        notes = (note,)
+    report = write_quantized(
         src,
         dst,
         ActivationQuantization(name, ranges, chosen),
@@ -137,6 +176,7 @@ def quantize_activations(
         overwrite=overwrite,
         num_threads=num_threads,
     )
+    return dataclasses.replace(report, notes=(*notes, *report.notes))
 
 
 def write_quantized(
@@ -264,9 +304,7 @@ class ActivationQuantization:
                 raise ValueError(f"quantize_activations: op_names of the config has {name!r}, which no operation has")
 
 
-def ranges_of(
-    calibration: Statistics | str | os.PathLike[str], program: Program, function_name: str
-) -> dict[str, ActivationRange]:
+def ranges_of(statistics: Statistics, program: Program, function_name: str) -> dict[str, ActivationRange]:
     """The ranges in statistics, which must be those of a program.
 
     Raises
@@ -276,7 +314,6 @@ def ranges_of(
     FormatError
         If they are damaged.
     """
-    statistics = calibration if isinstance(calibration, Statistics) else Statistics.load(calibration)
     statistics.require_model(program)
     if not statistics.ranges:
         raise ValueError("quantize_activations: the statistics have no ranges of activations; calibrate again")

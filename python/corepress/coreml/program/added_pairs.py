@@ -122,7 +122,7 @@ class _Pairs:
         }
         unused = {name for name in self._constants if name in parameters and not uses[name]}
         sources = {name: self._source(name) for name in self.added}
-        for block in list(blocks_of(self._function)):
+        for block in reversed(list(blocks_of(self._function))):  # inner ones first, since operations are copied
             kept = []
             for operation in block.operations:
                 if self._is_added(operation) or (operation.outputs and operation.outputs[0].name in unused):
