@@ -169,7 +169,7 @@ def test_wrong_calls(unet, tmp_path):
         coreml.allocate(unet, target_bits=4, config={"palettize": {"nbits": 4}})
     with pytest.raises(ValueError, match="nothing to choose"):
         coreml.allocate(unet, target_bits=4, weight_threshold=10**9)
-    with pytest.raises(TypeError, match="calibration must be what calibrate returns"):
+    with pytest.raises(TypeError, match="calibration must be what calibrate returned"):
         coreml.allocate(unet, target_bits=4, calibration=3)
 
 

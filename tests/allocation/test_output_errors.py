@@ -100,7 +100,7 @@ def branches(tmp_path):
 
 def samples(count, seed=0):
     rng = np.random.default_rng(seed)
-    return [{"x": rng.standard_normal((1, 64)).astype(np.float32)} for _ in range(count)]
+    return [{"x": rng.standard_normal((1, 64)).astype(np.float32), "label": np.int64(1)} for _ in range(count)]
 
 
 @pytest.fixture

@@ -257,3 +257,65 @@ def einsum_use(equation, shape):
 
     observer = InputObserver(Use, Moments(view.groups, view.columns, view.columns), 10, option)
     return observer._vectors, view
+
+
+@pytest.mark.parametrize(("groups", "columns", "size"), [(1, 5, 5), (3, 700, 700), (1, 5000, 1700), (2, 513, 257)])
+def test_memory_is_known_beforehand(groups, columns, size):
+    from corepress.calibration.moments import Moments
+
+    moments = Moments(groups, columns, size)
+    needed = sum(each.nbytes for each in moments.state().values())
+    assert needed <= Moments.bytes_of(groups, columns, size) <= 1.7 * needed + 1000
+
+
+@pytest.mark.parametrize(
+    ("columns", "of_channel", "most", "size"),
+    [
+        (100, 1, 2048, 100),
+        (2048, 1, 2048, 2048),
+        (2049, 1, 2048, 1025),
+        (2880, 9, 2048, 1440),
+        (257 * 9, 9, 2048, 129 * 9),
+        (5000, 5000, 2048, 1667),
+        (18, 9, 7, 6),
+    ],
+)
+def test_blocks_have_whole_channels_where_these_fit(columns, of_channel, most, size):
+    from corepress.calibration.moments import block_columns
+
+    assert block_columns(columns, of_channel, most) == size
+    assert size <= most
+    assert size % of_channel == 0 or of_channel > most
+
+
+def test_vectors_are_spread_evenly():
+    from corepress.calibration.observers import spread
+
+    assert spread(10, 10) is None
+    for count, most in ((11, 10), (4096, 1000), (4096, 64), (7, 1)):
+        chosen = spread(count, most).numpy()
+        assert len(chosen) == len(set(chosen)) == most
+        assert (np.abs(chosen - np.arange(most) * count / most) <= count / most + 1).all()
+        assert (chosen >= 0).all()
+        assert (chosen < count).all()
+    columns = spread(64 * 64, 64).numpy() % 64  # of a square picture
+    assert len(set(columns // 8)) == 8
+
+
+def test_some_of_the_vectors_represent_all(save, mb, rng, monkeypatch):
+    from corepress.calibration import run as run_module
+
+    monkeypatch.setattr(run_module, "_VECTORS", 50)
+    monkeypatch.setattr(run_module, "_VECTORS_OF_COLUMN", 1)
+    weight = rng.standard_normal((8, 4, 3, 3)).astype(np.float32)
+    path = save(lambda x: mb.conv(x=x, weight=weight, name="y"), inputs={"x": ((2, 4, 32, 32), "float32")})
+    samples = [{"x": rng.standard_normal((2, 4, 32, 32)).astype(np.float32) + 1} for _ in range(9)]
+    found = only(calibrated(path, samples))
+    assert found.count == 7 * 2 * 30 * 30
+    vectors = np.concatenate(
+        [windows(each["x"], (3, 3), [1, 1], [1, 1], [0] * 4, 1)[0] for each in fitted(samples)]
+    ).astype(np.float64)
+    expected = moments_of(vectors)
+    error = found.hessian[0, 0] - expected
+    assert 0 < np.abs(error).max() < 0.5  # of 350 vectors, whose elements have mean 1 and variance 1
+    assert abs(error.mean()) < 0.1

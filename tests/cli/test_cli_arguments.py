@@ -90,7 +90,7 @@ def test_a_missing_output_is_asked_for_with_a_name_that_fits(shell, line, name):
 
 
 @pytest.mark.parametrize("verb", SPECS)
-def test_shared_options_reach_compress(shell, call, verb):
+def test_shared_options_reach_compress(shell, call, verb, tmp_path, monkeypatch):
     assert shell(verb, "a", "-o", "b", *SMALLEST[verb]).status == 0
     assert call.options == {
         "progress": None,
@@ -100,10 +100,15 @@ def test_shared_options_reach_compress(shell, call, verb):
         "joint_compression": None,
         "keep_position_tables": None,
         "target": None,
+        "calibration": None,
+        "calibration_use": "error_feedback",
+        "dampening": 0.01,
         "num_threads": None,
     }
     shared = ["--overwrite", "--strict", "--weight-threshold", "10", "--num-threads", "3", "--target", "ane"]
-    shared += ["--joint-compression"]
+    shared += ["--joint-compression", "--calibration", "c", "--calibration-use", "fisher", "--dampening", "0.1"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c").touch()
     assert shell(verb, "a", "-o", "b", *SMALLEST[verb], *shared).status == 0
     assert call.options == {
         "progress": None,
@@ -113,6 +118,9 @@ def test_shared_options_reach_compress(shell, call, verb):
         "joint_compression": True,
         "keep_position_tables": None,
         "target": "ane",
+        "calibration": Path("c"),
+        "calibration_use": "fisher",
+        "dampening": 0.1,
         "num_threads": 3,
     }
 

@@ -15,6 +15,7 @@ from ..arrays import as_threads
 from ..calibration.statistics import Statistics
 from ..config import Config, ConfigLike, as_config
 from ..config.candidates import UNCHANGED, candidate_of, parse_candidates
+from ..coreml.calibrated import as_calibration
 from ..coreml.format.package import Package
 from ..coreml.plan import counted_bytes
 from ..coreml.program.program import Program
@@ -227,7 +228,7 @@ def allocate(
     rules = as_config(Config() if config is None else config, **options)
     package = Package.open(src)
     program = Program(package)
-    statistics = _statistics(calibration)
+    statistics: Statistics | None = as_calibration("allocate", calibration)
     model, notes = _model(statistics)
     choices = parse_candidates(candidates, rules.target)
     if candidates is None and rules.target is None and statistics is not None and statistics.candidates:
@@ -247,30 +248,8 @@ def allocate(
         result, checked = Trial(src, statistics, search, curves, threads).best(result)
         notes += checked
     config = dataclasses.replace(search.config(result.chosen.options), calibrated=statistics is not None)
-    predicted = Prediction(
-        target=str(goal),
-        measure=model.measure,
-        recipe=result.chosen.expected,
-        uniform=None if result.uniform is None else result.uniform.expected,
-        beyond=None if result.beyond is None else result.beyond.expected,
-        is_uniform=result.is_uniform,
-        gap_db=result.gap_db,
-        is_optimal=result.is_optimal,
-        counts=_counts(result),
-        sweep_seconds=sweep_seconds,
-        seconds=time.perf_counter() - started,
-    )
+    predicted = result.prediction(goal, model.measure, sweep_seconds, time.perf_counter() - started)
     return Allocation(config, tuple(_weights(found, result)), predicted, notes)
-
-
-def _statistics(calibration: Any) -> Statistics | None:
-    """What a user gives for `calibration`."""
-    if calibration is None or isinstance(calibration, Statistics):
-        return calibration
-    if isinstance(calibration, str | os.PathLike):
-        return Statistics.load(calibration)
-    kind = type(calibration).__name__
-    raise TypeError(f"allocate: calibration must be what calibrate returns, or the path of its file, not {kind}")
 
 
 def _model(statistics: Statistics | None) -> tuple[ErrorModel, tuple[str, ...]]:
@@ -290,14 +269,6 @@ def _lossy(found: Survey, curves: Sequence[Curve | None]) -> Iterator[str]:
     if names:
         listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
         yield f"left unchanged, since they are not finite or no candidate makes them smaller: {listed}"
-
-
-def _counts(result: Result) -> dict[str, int]:
-    """Number of weights for each candidate, the one with the fewest bits first."""
-    bits: dict[str, list[float]] = {}
-    for number, option in enumerate(result.chosen.options):
-        bits.setdefault(option.description, []).append(8 * option.nbytes / result.units.size(number))
-    return {name: len(each) for name, each in sorted(bits.items(), key=lambda item: sum(item[1]) / len(item[1]))}
 
 
 def _weights(found: Survey, result: Result) -> Iterator[AllocatedWeight]:

@@ -10,17 +10,14 @@ from numpy.typing import NDArray
 from .. import compression
 from ..calibration.references import usable
 from ..compression.weight_data import NO_DATA, WeightData
+from ..coreml.calibrated import feedback_data
 from ..specs import Spec
 from ..tensors import CompressedTensor
 
 
 def data_of(known: Any) -> WeightData:
     """What steps are given of a weight's statistics; nothing where there are no second moments."""
-    if known is None or known.hessian is None or known.view is None:
-        return NO_DATA
-    if "hessian" not in WeightData.__dataclass_fields__:
-        return NO_DATA
-    return WeightData(hessian=known.hessian, view=known.view)  # type: ignore[call-arg, unused-ignore]
+    return NO_DATA if known is None else feedback_data(known.hessian, known.view)
 
 
 def made(

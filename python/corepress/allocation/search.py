@@ -13,7 +13,7 @@ from ..config import Config, Rule, WeightConfig
 from ..config.candidates import Steps, describe_candidate
 from ..config.patterns import MODULE, REGULAR, is_open
 from ..coreml.operations import OperationForm
-from ..coreml.reports.prediction import Expected
+from ..coreml.reports.prediction import Expected, Prediction
 from ..reporting.wording import format_bytes, format_decibels
 from .curves import Curve
 from .goals import Goal
@@ -78,6 +78,29 @@ class Result:
         """By how much the error of the chosen recipe is above the bound."""
         return ratio_db(self.chosen.error, self.bound)
 
+    def prediction(self, goal: Goal, measure: str, sweep_seconds: float, seconds: float) -> Prediction:
+        """The same for reports."""
+        return Prediction(
+            target=str(goal),
+            measure=measure,
+            recipe=self.chosen.expected,
+            uniform=None if self.uniform is None else self.uniform.expected,
+            beyond=None if self.beyond is None else self.beyond.expected,
+            is_uniform=self.is_uniform,
+            gap_db=self.gap_db,
+            is_optimal=self.is_optimal,
+            counts=self._counts(),
+            sweep_seconds=sweep_seconds,
+            seconds=seconds,
+        )
+
+    def _counts(self) -> dict[str, int]:
+        """Number of weights for each candidate, the one with the fewest bits first."""
+        bits: dict[str, list[float]] = {}
+        for number, option in enumerate(self.chosen.options):
+            bits.setdefault(option.description, []).append(8 * option.nbytes / self.units.size(number))
+        return {name: len(each) for name, each in sorted(bits.items(), key=lambda item: sum(item[1]) / len(item[1]))}
+
 
 class Search:
     """Finds a recipe.
@@ -92,11 +115,20 @@ class Search:
         Whether errors are those of the outputs, over their power; otherwise each is that of a weight, over its own.
     count : callable
         Returns the bytes of the package in which weights, by their numbers, have some forms.
+    what : str
+        What the package is called in messages.
     """
 
     def __init__(
-        self, found: Survey, goal: Goal, *, outputs: bool, count: Callable[[Mapping[int, OperationForm]], int]
+        self,
+        found: Survey,
+        goal: Goal,
+        *,
+        outputs: bool,
+        count: Callable[[Mapping[int, OperationForm]], int],
+        what: str = "package",
     ) -> None:
+        self._what = what
         self._found, self._goal, self._outputs, self._count = found, goal, outputs, count
         self._counted: dict[tuple[tuple[str, int], ...], int] = {}
 
@@ -139,7 +171,7 @@ class Search:
     def stricter(self, shortfall: float) -> Search:
         """A search for a signal-to-noise ratio that is this much higher."""
         goal = replace(self._goal, value=self._goal.value + shortfall)
-        return Search(self._found, goal, outputs=self._outputs, count=self._count)
+        return Search(self._found, goal, outputs=self._outputs, count=self._count, what=self._what)
 
     @property
     def free(self) -> tuple[FreeWeight, ...]:
@@ -329,7 +361,7 @@ class Search:
             if first <= self._goal.value <= last:
                 return
             sizes = f"{format_bytes(first)} to {format_bytes(last)}"
-            reach = f"the package can have {first:,} to {last:,} bytes ({sizes})"
+            reach = f"the {self._what} can have {first:,} to {last:,} bytes ({sizes})"
         raise ValueError(f"allocate: {self._goal} is out of reach; with these candidates {reach}")
 
 

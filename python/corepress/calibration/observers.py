@@ -51,8 +51,10 @@ def spread(count: int, most: int) -> Tensor | None:
     """
     if count <= most:
         return None
-    parts = torch.arange(most, dtype=torch.float64)
-    return ((parts + (parts * _GOLDEN) % 1) * (count / most)).long().clamp_(max=count - 1)
+    bounds = torch.arange(most + 1) * count // most
+    lengths = bounds[1:] - bounds[:-1]
+    places = (torch.arange(most, dtype=torch.float64) * _GOLDEN) % 1
+    return bounds[:-1] + (places * lengths).long()
 
 
 class InputObserver:

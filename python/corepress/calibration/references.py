@@ -47,8 +47,8 @@ def references_of(
 def _compressed(stored: NDArray[Any], steps: Sequence[Spec], data: WeightData, num_threads: int) -> CompressedTensor:
     tensor: Any = stored
     for step in steps:
-        tensor = compression.apply(tensor, step, data=usable(data, step), num_threads=num_threads)
-        data = data if data.importance is None else NO_DATA
+        of_step = usable(data, step) if step is steps[0] else data.after(step, tensor)
+        tensor = compression.apply(tensor, step, data=of_step, num_threads=num_threads)
     result: CompressedTensor = tensor
     return result
 

@@ -19,7 +19,6 @@ from ..arrays import as_threads
 from ..compression.matrix_view import MatrixView
 from ..config.candidates import Steps
 from ..coreml.calibrated import feedback_data
-from ..coreml.compressor import stored_values
 from ..coreml.format.values import ValueReader
 from ..coreml.program.graph import Function, Operation
 from ..coreml.program.identity import stored_digest, weight_keys
@@ -29,6 +28,7 @@ from ..runtime.features import Description
 from ..runtime.torch.backend import TorchBackend
 from ..runtime.torch.constants import Constants
 from ..runtime.torch.schedule import Observer, Step, Values
+from .activation_observer import RangeObserver
 from .moments import Moments, block_columns
 from .observers import InputObserver, Options
 from .probes import Outputs, Probing
@@ -179,11 +179,12 @@ class Calibration:
         wanted = bool(self._settings.candidates) or self._settings.importance
         probing_groups = _within(judged, self._settings.memory_limit, self._reference_bytes) if wanted else []
         runs, probes = self._plan_probes(sum(each.count for each in judged))
-        self._work.total = len(groups) * fit_count + bool(probing_groups) * runs
+        self._work.total = max(1, len(groups)) * fit_count + bool(probing_groups) * runs
         self._work.total += len(probing_groups) * runs * (1 + 2 * probes)
         moments: dict[str, tuple[NDArray[np.float32] | None, int]] = {}
-        for number, group in enumerate(groups):
-            moments |= self._moments(f"moments-{number:04}", group, unfinished)
+        ranges = RangeObserver(self._function)
+        for number, group in enumerate(groups or [[]]):
+            moments |= self._moments(f"moments-{number:04}", group, unfinished, None if number else ranges)
         if probing_groups:
             self._measure_outputs("outputs", unfinished, runs)
         sensitivities: dict[str, dict[str, Sensitivity]] = {}
@@ -201,6 +202,7 @@ class Calibration:
             library=_library(self._backend),
             sample_count=self._samples.count,
             kept=self._samples.kept,
+            ranges={name: each.to_arrays() for name, each in ranges.ranges.items()},
             notes=tuple(notes),
         )
 
@@ -237,21 +239,30 @@ class Calibration:
     # Second moments
 
     def _moments(
-        self, name: str, group: Sequence[_Known], unfinished: Unfinished
+        self, name: str, group: Sequence[_Known], unfinished: Unfinished, ranges: RangeObserver | None
     ) -> dict[str, tuple[NDArray[np.float32] | None, int]]:
-        """The second moments of some weights, and how many vectors they are of."""
+        """The second moments of some weights, and how many vectors they are of; the first time, also ranges."""
         fit_count = self._samples.count - self._samples.kept_count
         kept = unfinished.read(name)
         if kept is None:
-            self._sum_up(name, group, unfinished, fit_count)
+            self._sum_up(name, group, unfinished, fit_count, ranges)
             kept = unfinished.read(name)
             assert kept is not None
         else:
             self._work.add(fit_count, skipped=True)
         arrays, counts = kept
+        if ranges is not None:
+            ranges.restore(arrays)
         return {key: (arrays.get(key), count) for key, count in counts.items()}
 
-    def _sum_up(self, name: str, group: Sequence[_Known], unfinished: Unfinished, fit_count: int) -> None:
+    def _sum_up(
+        self,
+        name: str,
+        group: Sequence[_Known],
+        unfinished: Unfinished,
+        fit_count: int,
+        ranges: RangeObserver | None,
+    ) -> None:
         sums = {each.key: _moments_of(each) for each in group}
         observers: dict[Operation, list[InputObserver]] = defaultdict(list)
         for each in group:
@@ -262,35 +273,47 @@ class Calibration:
         def observe(step: Step, values: Values) -> None:
             for observer in observers.get(step.operation, ()):
                 observer(step, values)
+            if ranges is not None:
+                ranges(step, values)
 
         self._work.begin("second moments")
         checkpoint = f"{name}-begun"
-        done = self._continue(checkpoint, sums, unfinished) if unfinished.folder is not None else 0
+        done = self._continue(checkpoint, sums, unfinished, ranges) if unfinished.folder is not None else 0
         self._work.add(done, skipped=True)
         due = Checkpoints(unfinished)
         for number, steps in enumerate(self._samples.fitted()):
             if number < done:
                 continue
             with torch.no_grad():
-                for _ in self._forward(steps, observe):
+                for _ in self._forward(steps, observe, ranges):
                     pass
             done = number + 1
             self._work.add(1)
             with due.now() as is_due:
                 if is_due and done < fit_count:
-                    self._begun(checkpoint, sums, done, unfinished)
-        arrays = {}
-        for key in list(sums):
-            if sums[key].count and sums[key].is_finite:
-                arrays[key] = sums[key].mean()
-        unfinished.write(name, arrays, {key: each.count for key, each in sums.items()})
+                    self._begun(checkpoint, sums, done, unfinished, ranges)
+        arrays, counts = {}, {key: each.count for key, each in sums.items()}
+        for key in counts:
+            found = sums.pop(key)  # so that sums and means are not all in memory
+            if found.count and found.is_finite:
+                arrays[key] = found.mean()
+        if ranges is not None:
+            arrays |= ranges.state()
+        unfinished.write(name, arrays, counts)
         unfinished.forget(checkpoint)
 
-    def _begun(self, name: str, sums: dict[str, Moments], done: int, unfinished: Unfinished) -> None:
+    def _begun(
+        self, name: str, sums: dict[str, Moments], done: int, unfinished: Unfinished, ranges: RangeObserver | None
+    ) -> None:
+        arrays: dict[str, NDArray[Any]]
         arrays = {f"{key}/{part}": array for key, each in sums.items() for part, array in each.state().items()}
+        if ranges is not None:
+            arrays |= ranges.state()
         unfinished.write(name, arrays, {"done": done, "counts": {key: each.count for key, each in sums.items()}})
 
-    def _continue(self, name: str, sums: dict[str, Moments], unfinished: Unfinished) -> int:
+    def _continue(
+        self, name: str, sums: dict[str, Moments], unfinished: Unfinished, ranges: RangeObserver | None
+    ) -> int:
         """Take up what an interrupted run had summed up, and return how many samples that are."""
         kept = unfinished.read(name)
         if kept is None:
@@ -299,11 +322,17 @@ class Calibration:
         for key, each in sums.items():
             state = {part: np.asarray(arrays[f"{key}/{part}"]) for part in each.state()}
             each.restore(state, document["counts"][key])
+        if ranges is not None:
+            ranges.restore(arrays)
         return int(document["done"])
 
-    def _forward(self, steps: Sequence[Any], observe: Observer) -> Iterator[Mapping[str, Any]]:
+    def _forward(
+        self, steps: Sequence[Any], observe: Observer, ranges: RangeObserver | None = None
+    ) -> Iterator[Mapping[str, Any]]:
         state = self._backend.make_state()
         for step in steps:
+            if ranges is not None:
+                ranges.begin_run()
             arguments = self._description.arguments("calibrate", step)
             yield self._backend.module.observe(observe, self._backend.tensors(arguments), state)
 
@@ -361,15 +390,14 @@ class Calibration:
     def _probing(self, group: Sequence[_Known], moments: Any) -> Probing:
         self._work.begin("candidates")
         probing = Probing(self._settings.importance, self._threads)
-        with ValueReader(self._program.package) as values:
-            for each in group:
-                stored = stored_values(each.weight, values)
-                assert isinstance(stored, np.ndarray)
-                hessian, _ = moments.get(each.key, (None, 0))
-                data = feedback_data(hessian, each.view)
-                references = references_of(each.weight, stored, self._settings.candidates, data, self._threads)
-                assert each.parameter is not None
-                probing.add(each.key, each.parameter, np.array(stored), references)
+        parameters = dict(self._backend.module.named_parameters())
+        for each in group:
+            assert each.parameter is not None
+            stored = parameters[each.parameter].detach().cpu().numpy()
+            hessian, _ = moments.get(each.key, (None, 0))
+            data = feedback_data(hessian, each.view)
+            references = references_of(each.weight, stored, self._settings.candidates, data, self._threads)
+            probing.add(each.key, each.parameter, stored, references)
         return probing
 
     def _backpropagate(self, name: str, probing: Probing, unfinished: Unfinished, runs: int, probes: int) -> bool:

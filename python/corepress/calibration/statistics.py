@@ -21,6 +21,7 @@ from ..coreml.program.program import Program, Weight
 from ..coreml.program.storage import visible_weights
 from ..errors import FormatError
 from ..paths import user_path
+from .activation_ranges import ActivationRange
 from .tensor_file import TensorFile, write_tensors
 
 _FORMAT, _VERSION = "corepress calibration", 1
@@ -298,7 +299,7 @@ class Statistics:
             library=self.library if self.library == other.library else f"{self.library}; {other.library}",
             sample_count=self.sample_count + other.sample_count,
             kept=bounded([*self.kept, *other.kept] if same else self.kept),
-            ranges={**other.ranges, **self.ranges},
+            ranges=_merged_ranges(self.ranges, other.ranges) if same else self.ranges,
             notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
         )
 
@@ -431,6 +432,17 @@ def _kept(lengths: Sequence[int | None], file: TensorFile) -> Iterator[Any]:
     for index, length in enumerate(lengths):
         steps = [by_step[f"{index}/{position}"] for position in range(1 if length is None else length)]
         yield steps[0] if length is None else steps
+
+
+_Ranges = Mapping[str, Mapping[str, NDArray[Any]]]
+
+
+def _merged_ranges(ours: _Ranges, theirs: _Ranges) -> _Ranges:
+    merged = {**theirs, **ours}
+    for name in ours.keys() & theirs.keys():
+        both = (ActivationRange.from_arrays(each[name], f"the range of {name}") for each in (ours, theirs))
+        merged[name] = next(both).merged(next(both)).to_arrays()
+    return merged
 
 
 def _ranges(file: TensorFile) -> dict[str, dict[str, NDArray[Any]]]:

@@ -105,7 +105,7 @@ def calibrate(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Find out what the weights of a model see when it runs.
+    """Find out on samples what each weight sees.
 
     Runs the model on samples and writes, for each weight, the second moments of its inputs, for error feedback, and how
     much the outputs change with each candidate, for choosing bits. Every fourth sample is kept for choices. An

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..specs import Palettize, Prune, Quantize, Spec
+from .activations import activation_options, quantize_both, take_activation_options
 from .bench_command import bench
 from .calibrate_command import calibrate
 from .check_commands import compare, inspect, verify
@@ -74,7 +75,11 @@ def _spec_command(
         require_package(source, instead_of(spec.verb, source, values.get("nbits")))
         if for_networks is not None:
             values = without_network_options(context, source, values)
+        chosen = take_activation_options(context, values)
         config = build_spec(spec, values)
+        if chosen is not None:
+            quantize_both(source, output, config, chosen, **values)
+            return
         run_compression(spec.verb, source, output, suffix(config), config, **values)
 
     return command
@@ -106,18 +111,20 @@ quantize = _spec_command(
 
     int8 with a scale per channel is half of float16's size and loses little: the safe first choice. int4 with a scale
     per block is little more than a quarter and needs an iOS 18 package; --scale-search mse reduces its error. For
-    neural networks (.mlmodel) use --nbits instead of --dtype.
+    neural networks (.mlmodel) use --nbits instead of --dtype. With --activations int8, what the model computes is
+    quantized too (W8A8), with ranges from --calibration or --inputs.
 
     \b
     Examples:
       corepress quantize UNet.mlpackage -o UNet-int8.mlpackage --dtype int8
       corepress quantize UNet.mlpackage -o UNet-int4.mlpackage --dtype int4 \\
           --granularity per_block --block-size 32 --scale-search mse
+      corepress quantize Detector.mlpackage -o Detector-w8a8.mlpackage --activations int8 --inputs samples/
       corepress quantize DeepLab.mlmodel -o DeepLab-8bit.mlmodel --nbits 8
       corepress quantize DeepLab.mlmodel -o DeepLab-4bit.mlmodel --nbits 4 --mode kmeans_lut
     """,
     for_networks=quantize_network,
-    more_options=network_options,
+    more_options=together(network_options, activation_options),
 )
 
 prune = _spec_command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,16 @@ def _of_report(report: Report, flags: Mapping[str, str]) -> Iterator[str]:
     yield f"  weights          {done}, {report.kept} unchanged"
     yield from _predicted(report)
     yield from _unchanged(report)
+    if report.activations:
+        yield from _activations(report)
     yield from _remarks(report, flags)
+
+
+def _activations(report: Report) -> Iterator[str]:
+    yield f"  activations      {report.quantized_operations} of {_many(len(report.activations), 'operation')} quantized"
+    counts = Counter(f"{each.type}: {each.reason}" for each in report.activations if each.reason is not None)
+    for reason, count in counts.most_common(NAMED_PER_REASON):
+        yield f"    {count:5d}  {reason}"
 
 
 def _of_plan(plan: Plan, flags: Mapping[str, str]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from .verify import Verification, VerifiedWeight, verify
 
 if TYPE_CHECKING:
     from ..allocation.allocate import AllocatedWeight, Allocation, allocate
+    from ..calibration.activations import quantize_activations
     from ..allocation.tradeoff import TradeoffProgress, tradeoff
     from ..allocation.tradeoff_table import Tradeoff, TradeoffRow
     from ..calibration.collect import calibrate
@@ -59,6 +60,7 @@ __all__ = [
     "decompress",
     "inspect",
     "plan",
+    "quantize_activations",
     "tradeoff",
     "verify",
 ]
@@ -78,6 +80,7 @@ _MODULE_OF = {
     "allocate": "..allocation.allocate",
     "calibrate": "..calibration.collect",
     "compare": "..runtime.compare",
+    "quantize_activations": "..calibration.activations",
     "tradeoff": "..allocation.tradeoff",
 }
 

@@ -125,8 +125,7 @@ class CalibrationData:
             data = feedback_data(known.hessian, known.view, self._dampening)
         try:
             data.check("compress", weight.first.name, weight.first.shape)
-            for step in steps[: 1 if data.importance is not None else None]:
-                data.require_use(step)
+            data.require_use(steps[0])
         except ValueError as error:
             return NO_DATA, str(error).partition(": ")[2] or str(error)
         return data, None
@@ -144,6 +143,6 @@ def feedback_data(
     hessian: NDArray[np.float32] | None, view: MatrixView | None, dampening: float = DAMPENING
 ) -> WeightData:
     """What error feedback knows of a weight; nothing if nothing is known."""
-    if hessian is None or view is None or "hessian" not in WeightData.__dataclass_fields__:
+    if hessian is None or view is None:
         return NO_DATA
     return WeightData(hessian=hessian, view=view, dampening=dampening)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -401,8 +401,9 @@ def compress_as_decided(
     progress: ProgressCallback | None,
     overwrite: bool,
     num_threads: int | None,
+    edit: Callable[[Program], None] | None = None,
 ) -> Report:
-    """Like `compress`, with any `Decisions` instead of a config."""
+    """Like `compress`, with any `Decisions` instead of a config; `edit` changes the program's model before."""
 
     def decide(program: Program, values: ValueReader, weight: Weight) -> Work:
         decision, first = decisions.decide(weight), weight.first
@@ -428,6 +429,7 @@ def compress_as_decided(
         progress=progress,
         overwrite=overwrite,
         num_threads=num_threads,
+        edit=edit,
     )
     compressed = [record.name for record in report.weights if record.status == "compressed"]
     return dataclasses.replace(

@@ -26,6 +26,8 @@ from .decoded import Pair, Undecodable, decoded_pairs, distance, finite, in_deci
 from .decompressor import release
 from .format.package import Package, place_of
 from .format.values import MINIMUM_BLOB_COUNT, ValueReader
+from .program import raising_ios17
+from .program.added_pairs import take_out_pairs
 from .program.program import Definition, Program, Reference
 from .program.raising import raise_parts, raised_prefixes
 from .program.renames import read_renamed
@@ -157,8 +159,9 @@ def verify(
 ) -> Verification:
     """Check a compressed package against its source.
 
-    The program must be the same except for constants and their names, which coremltools changes, or the source's
-    program raised from iOS 15 to iOS 16; constants must be bit for bit those of the source, or decode to finite values
+    The program must be the same except for constants and their names, which coremltools changes, and for pairs of
+    `quantize` and `dequantize` with the same scale and zero point, or the source's program raised to iOS 16, or to
+    iOS 17; constants must be bit for bit those of the source, or decode to finite values
     of their type and shape; every record of the weight files must be valid; and all other files must be the same.
 
     Parameters
@@ -194,11 +197,18 @@ def verify(
     except ValueError as error:  # damaged, or no ML program
         problems.append(str(error))
     else:
-        raised = raised_prefixes(program, result)
-        if raised:
-            raise_parts(program, raised)
-            program = Program(source, program.model)
-            result = read_renamed(package, program)
+        for prefixes, raise_them in (
+            (raised_prefixes(program, result), raise_parts),
+            (raising_ios17.raised_prefixes(program, result), raising_ios17.raise_parts),
+        ):
+            if prefixes:
+                raise_them(program, prefixes)
+                program = Program(source, program.model)
+                result = read_renamed(package, program)
+        pairs, wrong = take_out_pairs(program.model, result.model)
+        problems += wrong
+        if pairs:
+            result = Program(package, result.model)
         problems += other_files(source, _rewritten(source, program), package, _rewritten(package, result))
         problems += differences(program.model, result.model)
         with ValueReader(source) as values, ValueReader(package) as others:

@@ -7,14 +7,17 @@ as coremltools does, these are written out.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ...errors import FormatError
+from ..format.data_types import BY_NAME
 from ..format.schema import Operation
 from ..format.values import Tensor, inline_value, tensor_type
+from ..format.versions import IOS15, IOS16, IOS17
 from ..operations import FIRST_VERSION, RAISABLE_VERSION
 from .graph import label_of
 from .program import Part, Program, pipeline_of
@@ -46,11 +49,15 @@ def obstacle(part: Part) -> str | None:
     )
 
 
-def describe(raised_from: int) -> str:
+_SYSTEMS = {IOS15: "iOS 15", IOS16: "iOS 16", IOS17: "iOS 17"}
+
+
+def describe(raised_from: int, version: int = FIRST_VERSION) -> str:
     """A description of what was done to a program."""
+    what = "compressed weights need" if version == FIRST_VERSION else "quantized activations need"
     return (
-        f"raised from specification version {raised_from} (iOS 15) to {FIRST_VERSION} (iOS 16), which compressed "
-        "weights need"
+        f"raised from specification version {raised_from} ({_SYSTEMS[raised_from]}) to {version} "
+        f"({_SYSTEMS[version]}), which {what}"
     )
 
 
@@ -84,21 +91,22 @@ def raise_parts(program: Program, prefixes: Collection[str]) -> int | None:
     parts = [part for part in program.parts if part.prefix in prefixes and part.version < FIRST_VERSION]
     for part in parts:
         for name, function in part.model.mlProgram.functions.items():
-            _raise_function(function, _NewNames(program.names[f"{part.prefix}{name}"]))
-    _raise_versions(program.model, "", {part.prefix for part in parts})
+            change = partial(added_constants, names=NewNames(program.names[f"{part.prefix}{name}"]))
+            raise_function(function, OPSET, RAISED_OPSET, change)
+    raise_versions(program.model, "", {part.prefix for part in parts}, FIRST_VERSION)
     return min((part.version for part in parts), default=None)
 
 
-def _raise_versions(model: Any, prefix: str, raised: Collection[str]) -> bool:
+def raise_versions(model: Any, prefix: str, raised: Collection[str], version: int) -> bool:
     """Raise a model to the version of the models inside it; return whether it or one of them is raised."""
-    inner = [_raise_versions(part, name, raised) for name, part in pipeline_of(model, prefix)]
+    inner = [raise_versions(part, name, raised, version) for name, part in pipeline_of(model, prefix)]
     found = prefix in raised or any(inner)
     if found:
-        model.specificationVersion = max(model.specificationVersion, FIRST_VERSION)
+        model.specificationVersion = max(model.specificationVersion, version)
     return found
 
 
-class _NewNames:
+class NewNames:
     """Names that no value of a function has; the first of each kind is the one that coremltools gives."""
 
     def __init__(self, taken: set[str]) -> None:
@@ -113,41 +121,62 @@ class _NewNames:
         return name
 
 
-def _raise_function(function: Any, names: _NewNames) -> None:
-    block = function.block_specializations[RAISED_OPSET]
-    block.CopyFrom(function.block_specializations[OPSET])
-    del function.block_specializations[OPSET]
-    function.opset = RAISED_OPSET
-    _raise_block(block, names)
+Change = Callable[[Any], Iterable[Any]]  # given an operation, perhaps changes it; yields operations to put before it
 
 
-def _raise_block(block: Any, names: _NewNames) -> None:
+def raise_function(function: Any, opset: str, raised_opset: str, change: Change) -> None:
+    """Make the operations that a function has for one opset those of another one."""
+    block = function.block_specializations[raised_opset]
+    block.CopyFrom(function.block_specializations[opset])
+    del function.block_specializations[opset]
+    function.opset = raised_opset
+    _raise_block(block, change)
+
+
+def _raise_block(block: Any, change: Change) -> None:
     raised: list[Any] = []
     for operation in block.operations:
         for nested in operation.blocks:
-            _raise_block(nested, names)
-        raised += _added_constants(operation, names)
+            _raise_block(nested, change)
+        raised += change(operation)
         raised.append(operation)
     if len(raised) > len(block.operations):  # at once, since to insert each would move all that follow
         del block.operations[:]
         block.operations.extend(raised)
 
 
-def _added_constants(operation: Any, names: _NewNames) -> Iterator[Any]:
+def added_constants(
+    operation: Any, names: NewNames, added: Mapping[str, Mapping[str, int | bool | float | str]] = ADDED_INPUTS
+) -> Iterator[Any]:
     """Constants for the inputs that an operation gains; they are bound to it."""
-    for name, default in ADDED_INPUTS.get(operation.type, {}).items():
+    for name, default in added.get(operation.type, {}).items():
         if name in operation.inputs:
             continue
-        value = inline_value(Tensor.of(np.asarray(default, _dtype(operation, default))))
-        constant = Operation(type="const")
-        output = names.make(f"{label_of(operation)}_{name}")
-        constant.outputs.add(name=output).type.CopyFrom(value.type)
-        constant.attributes["val"].CopyFrom(value)
-        if "name" in operation.attributes:
-            constant.attributes["name"].CopyFrom(operation.attributes["name"])
-            constant.attributes["name"].immediateValue.tensor.strings.values[:] = [output]
-        operation.inputs[name].arguments.add().name = output
+        constant = constant_operation(names.make(f"{label_of(operation)}_{name}"), _value_of(operation, default))
+        if "name" not in operation.attributes:
+            del constant.attributes["name"]
+        operation.inputs[name].arguments.add().name = constant.outputs[0].name
         yield constant
+
+
+def constant_operation(name: str, value: Any) -> Any:
+    """An operation that yields a constant, given as a ``Value`` message."""
+    constant = Operation(type="const")
+    constant.outputs.add(name=name).type.CopyFrom(value.type)
+    constant.attributes["val"].CopyFrom(value)
+    constant.attributes["name"].CopyFrom(text_value(name))
+    return constant
+
+
+def text_value(text: str) -> Any:
+    """A ``Value`` of one string."""
+    return inline_value(Tensor(BY_NAME["string"], (), np.asarray(text)))
+
+
+def _value_of(operation: Any, default: int | bool | float | str) -> Any:
+    if isinstance(default, str):
+        return text_value(default)
+    return inline_value(Tensor.of(np.asarray(default, _dtype(operation, default))))
 
 
 def _dtype(operation: Any, default: int | bool | float) -> np.dtype[Any] | type[np.generic]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from ..format.versions import IOS16, IOS17
 from ..program.raising import describe
 from .records import ALREADY_COMPRESSED, ChangeRecord
 from .targets import TargetWarning
@@ -39,7 +40,7 @@ class Remarked(Protocol):
 def remarks(report: Remarked) -> Iterator[tuple[str, str]]:
     """Each with its kind, ``note`` or ``warning``."""
     if report.raised_from is not None:
-        yield "note", describe(report.raised_from)
+        yield "note", describe(report.raised_from, IOS17 if getattr(report, "activations", ()) else IOS16)
     yield from (("note", note) for note in report.notes)
     if not any(record.method for record in report.weights) and any(map(_is_compressed, report.weights)):
         yield (

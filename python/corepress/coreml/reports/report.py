@@ -12,6 +12,7 @@ from ...outputs import write_output
 from ...paths import user_path
 from ...reporting.documents import from_json, to_json
 from ...reporting.tables import Column, format_bytes, render
+from ..program.quantize_pairs import ActivationRecord
 from .prediction import Prediction
 from .records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, unchanged_by_reason
 from .remarks import remarks
@@ -97,6 +98,8 @@ class Report:
         Rules of the config that match no weight of the package.
     warnings : tuple of TargetWarning
         Known problems of the new encodings on the config's target.
+    activations : tuple of ActivationRecord
+        What `quantize_activations` did to each operation that it may quantize.
     predicted : Prediction or None
         What was expected of a recipe that was chosen for a target, and of uniform bits of the same size.
     """
@@ -113,6 +116,7 @@ class Report:
     notes: tuple[str, ...] = ()
     unmatched_rules: tuple[str, ...] = ()
     warnings: tuple[TargetWarning, ...] = ()
+    activations: tuple[ActivationRecord, ...] = ()
     predicted: Prediction | None = None
 
     @property
@@ -129,6 +133,11 @@ class Report:
     def kept(self) -> int:
         """Number of constants that were left unchanged."""
         return sum(record.status == "kept" for record in self.weights)
+
+    @property
+    def quantized_operations(self) -> int:
+        """Number of operations whose inputs were quantized."""
+        return sum(record.status == "quantized" for record in self.activations)
 
     @property
     def weight_count(self) -> int:
@@ -173,6 +182,7 @@ class Report:
             "unchanged": [vars(total) for total in self.unchanged],
             "predicted": None if self.predicted is None else self.predicted.to_dict(),
             "weights": [record.to_dict() for record in self.weights],
+            "activations": [record.to_dict() for record in self.activations],
         }
 
     def to_json(self) -> str:
@@ -187,6 +197,7 @@ class Report:
             given["predicted"] = Prediction.from_dict(given["predicted"])
         given["weights"] = tuple(map(WeightRecord.from_dict, values["weights"]))
         given["warnings"] = tuple(map(TargetWarning.from_dict, values["warnings"]))
+        given["activations"] = tuple(map(ActivationRecord.from_dict, values.get("activations", ())))
         given |= {name: tuple(values[name]) for name in ("notes", "unmatched_rules")}
         return cls(**given)
 
@@ -212,6 +223,9 @@ class Report:
             f"{changed} changed, {self.kept} unchanged; {before} -> {after}, "
             f"{self.bits_per_weight:.2f} bits/weight; {self.seconds:.2f} s, {speed:.1f} M weights/s"
         )
+        if self.activations:
+            table += f"\n\n{render(_ACTIVATION_COLUMNS, self.activations)}\n"
+            totals += f"\n{self.quantized_operations} of {len(self.activations)} operations have quantized inputs"
         kept = (f"unchanged: {total}" for total in self.unchanged)
         predicted = () if self.predicted is None else map(" ".join, self.predicted.lines())
         return "\n".join((table, totals, *predicted, *kept, *(text for _, text in remarks(self))))
@@ -229,6 +243,18 @@ def _signal_to_noise(record: WeightRecord) -> str:
     return "exact" if record.snr_db == math.inf else f"{record.snr_db:.1f}"
 
 
+def _scales(record: ActivationRecord) -> str:
+    pairs = dict(record.inputs)
+    if record.output is not None and record.output_parameters is not None:
+        pairs[f"-> {record.output}"] = record.output_parameters
+    return ", ".join(f"{name}: {each.scale:.4g} x (q - {each.zero_point or 0})" for name, each in pairs.items())
+
+
+_ACTIVATION_COLUMNS = (
+    Column("operation", lambda record: record.name),
+    Column("type", lambda record: record.type),
+    Column("quantized", lambda record: _scales(record) if record.reason is None else f"no: {record.reason}"),
+)
 _COLUMNS = (
     *IDENTITY_COLUMNS,
     Column("done", lambda record: record.method or f"kept: {record.reason}"),

@@ -129,6 +129,7 @@ def transform(
     progress: ProgressCallback | None,
     overwrite: bool,
     num_threads: int | None,
+    edit: Callable[[Program], None] | None = None,
 ) -> Report:
     """Write a copy of a package in which some weights are stored in another form.
 
@@ -147,18 +148,23 @@ def transform(
         Replace an existing destination.
     num_threads : int or None
         Threads that the weights share; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+    edit : callable, optional
+        Given the program: changes its model, before it is prepared.
     """
     started = time.perf_counter()
     package = Package.open(source)
     output = PackageWriter(package, destination, overwrite=overwrite)
     program = Program(package)
+    if edit is not None:
+        edit(program)
+        program = Program(package, program.model)
     prepare(program)
     weights = visible_weights(program)
     run = _Run(weights, progress)
     with ValueReader(package) as values, output:
         check_stored(weights, values)
         edits = run.edits(lambda weight: decide(program, values, weight))
-        raised_from = rewrite(program, values, output, edits, num_threads)
+        raised_from = rewrite(program, values, output, edits, num_threads, is_edited=edit is not None)
     return Report(
         source=os.fspath(source),
         destination=os.fspath(destination),

@@ -93,7 +93,7 @@ class _Rewriter:
         if self._inline and self._names:
             self._files.add(min(self._names))
 
-    def run(self, num_threads: int | None) -> int | None:
+    def run(self, num_threads: int | None, is_edited: bool) -> int | None:
         tasks = [Task(partial(self._work, edit), edit.task.nbytes) for edit in self._in_order()]
         with RunAhead(tasks, num_threads) as ahead:
             self._results = ahead.results()
@@ -106,7 +106,7 @@ class _Rewriter:
         self._installation.finish()
         self._patch_references()
         raised_from = raise_parts(self._program, self._with_compressed)
-        if self._edited or self._files:
+        if self._edited or self._files or is_edited:
             self._output.write_model(self._program.serialize())
         return raised_from
 
@@ -172,7 +172,13 @@ class _Rewriter:
 
 
 def rewrite(
-    program: Program, values: ValueReader, output: Output, edits: Sequence[Edit], num_threads: int | None
+    program: Program,
+    values: ValueReader,
+    output: Output,
+    edits: Sequence[Edit],
+    num_threads: int | None,
+    *,
+    is_edited: bool = False,
 ) -> int | None:
     """Apply edits and finish the output; blobs are in the order of the source's weight files.
 
@@ -190,12 +196,14 @@ def rewrite(
         The weights to store in a new form.
     num_threads : int or None
         Threads that the edits' tasks share; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+    is_edited : bool
+        Whether the program has been changed already.
 
     Returns
     -------
     int or None
         The specification version whose operations the program had, if it was raised.
     """
-    raised_from = _Rewriter(program, values, output, edits).run(num_threads)
+    raised_from = _Rewriter(program, values, output, edits).run(num_threads, is_edited)
     output.finish()
     return raised_from

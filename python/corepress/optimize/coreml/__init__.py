@@ -39,6 +39,12 @@ Intentional differences:
   different names.
 - Models older than iOS 16 are first raised to it, as in coremltools, but all operations keep their names, so that
   `verify` accepts the result; only programs with blocks for several systems are raised by coremltools.
+- ``linear_quantize_activations`` runs on every system, without temporary packages for its samples, and takes ranges
+  over **all** samples: coremltools overwrites the range of each value with that of the next sample, so that only the
+  last one counts. Scales and zero points are computed in double precision, not float16, which overflows. The scales of
+  an addition are not divided by that of its second input, which computes the same. Operations whose inputs are
+  quantized already are left alone, and so are results that are outputs of the model. Control flow and float32 programs
+  work.
 - Deprecated configs with ``op_selector``, and forms that this version cannot decompress, are left to coremltools' own
   functions.
 """
@@ -56,9 +62,9 @@ from coremltools.optimize.coreml import (  # noqa: E402
     OpThresholdPrunerConfig,
     OptimizationConfig,
     experimental,
-    linear_quantize_activations,
 )
 
+from .activations import linear_quantize_activations  # noqa: E402
 from .functions import decompress_weights, linear_quantize_weights, palettize_weights, prune_weights  # noqa: E402
 from .metadata import get_weights_metadata  # noqa: E402
 

@@ -166,7 +166,7 @@ _PRUNE = _Verb("prune_weights", peer_prune_weights, (OpMagnitudePrunerConfig, Op
 
 def _compressed(model: Any, config: Any, joint_compression: bool, verb: _Verb) -> Any:
     require_program(verb.name, model)
-    _check_config(config, verb)
+    check_config(verb.name, config, verb.configs)
     if not isinstance(joint_compression, bool):
         raise ValueError(f"joint_compression only supports bool, but got {type(joint_compression)}")
     if config._is_deprecated:
@@ -187,13 +187,14 @@ def _compressed(model: Any, config: Any, joint_compression: bool, verb: _Verb) -
         return model_of(path, model)
 
 
-def _check_config(config: Any, verb: _Verb) -> None:
+def check_config(function: str, config: Any, configs: tuple[type[Any], ...]) -> None:
+    """Refuse what is not an ``OptimizationConfig`` of a function's configs, in coremltools' words."""
     if not isinstance(config, OptimizationConfig):
         raise ValueError(f"config must be of type OptimizationConfig. Got {type(config)}.")
     for each in (config.global_config, *config.op_type_configs.values(), *config.op_name_configs.values()):
-        if each is not None and not isinstance(each, verb.configs):
-            known = ", ".join(known.__name__ for known in verb.configs)
-            raise ValueError(f"{verb.name} only accept {known} type config. Got {type(each).__name__}.")
+        if each is not None and not isinstance(each, configs):
+            known = ", ".join(known.__name__ for known in configs)
+            raise ValueError(f"{function} only accept {known} type config. Got {type(each).__name__}.")
     if "const" in config.op_type_configs:
         raise ValueError("const ops cannot be set by the `set_op_type` function. Please use `set_global`")
 

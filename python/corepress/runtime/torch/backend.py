@@ -20,6 +20,7 @@ from .binding import BoundFunction
 from .constants import Constants
 from .dtypes import array_of, carrier_of, tensor_of
 from .module import ModuleState, ProgramModule
+from .schedule import Observer
 
 
 def require_device(device: str) -> None:
@@ -145,6 +146,12 @@ class TorchBackend:
                 return
             if isinstance(result, Tensor):
                 yield value.name, _array(result, value)
+
+    def observe(self, observer: Observer, inputs: Mapping[str, Any], state: State | None = None) -> None:
+        """Run once, without gradients, and call a function with each step and the values after it."""
+        assert state is None or isinstance(state, ModuleState)
+        with torch.inference_mode():
+            self.module.observe(observer, self.tensors(inputs), state)
 
     def make_state(self) -> ModuleState | None:
         """A fresh state; None for a program without states."""

@@ -78,7 +78,7 @@ def test_json(shell, place, tmp_path):
         (["--candidates", "magic"], "no set 'magic'"),
         (["--memory-limit", "many"], "'many' is not a size such as 2GB"),
         (["--function-name", "other"], "--function-name is 'other', but the model has only one function, main"),
-        (["-o", "folder"], "--output folder is a directory"),
+        (["-o", "folder"], "File 'folder' is a directory"),
     ],
 )
 def test_wrong_options(shell, place, tmp_path, monkeypatch, options, message):

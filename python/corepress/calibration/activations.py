@@ -1,0 +1,345 @@
+"""Quantize activations: 8-bit integers in place of what a program computes, with int8 weights W8A8."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from ..arrays import as_threads
+from ..config import Config, ConfigLike
+from ..coreml.calibrated import DAMPENING, CalibrationData, as_calibration
+from ..coreml.compressor import Decisions, compress_as_decided, decisions_of, require_destination
+from ..coreml.format.package import Package
+from ..coreml.program.graph import Function, Operation, Value
+from ..coreml.program.program import Program, Weight
+from ..coreml.program.quantize_pairs import (
+    ALREADY_QUANTIZED,
+    ActivationRecord,
+    NoParameters,
+    PairInsertion,
+    PairParameters,
+    concat_groups,
+)
+from ..coreml.program.raising_ios17 import obstacle, raise_parts
+from ..coreml.reports.report import Report
+from ..coreml.rewrite.driver import ProgressCallback
+from ..coreml.selection import expected_skip
+from ..extras import require
+from ..runtime.opening import open_model
+from ..runtime.samples import Samples
+from .activation_choice import AUTO, best_config, divided
+from .activation_config import ActivationConfig, activation_config
+from .activation_observer import collect_ranges, default_function
+from .activation_ranges import ActivationRange, merged_ranges
+from .statistics import Statistics
+
+INT8_WEIGHTS = {"quantize": {"dtype": "int8"}}
+
+
+def quantize_activations(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    calibration: Statistics | str | os.PathLike[str] | None = None,
+    samples: Any = None,
+    mode: str = "linear",
+    range: str = "minmax",
+    operations: Collection[str] | str | None = None,
+    config: Any = None,
+    weights: ConfigLike | None = INT8_WEIGHTS,
+    calibration_use: str = "error_feedback",
+    dampening: float = DAMPENING,
+    function_name: str | None = None,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+    sample_progress: Callable[[int, int | None], None] | None = None,
+    num_threads: int | None = None,
+) -> Report:
+    """Quantize what an ``.mlpackage`` computes to 8-bit integers, and its weights: W8A8.
+
+    Operations get pairs of ``quantize`` and ``dequantize`` around them, with a scale for each value that comes from its
+    range over all samples; Core ML's compiler makes integer operations of these on hardware that has them. The pairs
+    are where ``coremltools.optimize.coreml.linear_quantize_activations`` puts them. Packages older than iOS 17 are
+    raised to it. Everything else in the program stays as it is.
+
+    Parameters
+    ----------
+    src, dst : path-like
+        The package to read and the package to write.
+    calibration : Statistics or path-like, optional
+        What `calibrate` found out: the ranges, of the samples that are not kept for choices, and second moments, with
+        which the weights are stored with error feedback.
+    samples : path-like, dict, or iterable of dict or of list of dict, optional
+        Samples to run the model on instead, as for `calibrate`; all of them are used. Exactly one of `calibration` and
+        `samples` must be given.
+    mode : {"linear", "linear_symmetric", "auto"}
+        "linear" uses all levels for the range of the values, with a zero point; "linear_symmetric" is symmetric around
+        zero, and wastes half of its levels on values that are never negative. "auto", here or as `range`, tries all and
+        keeps the one whose outputs are closest to the model's, on samples that have no part in the ranges: every
+        fourth.
+    range : {"minmax", "mse", "auto"}
+        "minmax" has all values of the samples within range; "mse" cuts off the largest where that lowers the squared
+        error over their histogram.
+    operations : str or collection of str, optional
+        Types of operations to quantize; None for conv, linear, avg_pool, max_pool and add, as in coremltools.
+        conv_transpose, matmul and scaled_dot_product_attention may be added; "default" stands for the five,
+        "attention" for the last two. Of these two only the inputs are quantized.
+    config : dict or coremltools.optimize.coreml.OptimizationConfig, optional
+        Exceptions: ``{"op_types": {"add": None}, "op_names": {"conv_3": {"mode": "linear_symmetric"}}}``; None leaves
+        operations alone.
+    weights : config or None
+        What to do to the weights, as for `compress`; int8 by default, None leaves them unchanged.
+    calibration_use : {"error_feedback", "diagonal", "fisher"}
+        What `calibration` is used for in the weights, as for `compress`.
+    dampening : float
+        For error feedback, as for `compress`.
+    function_name : str, optional
+        The function to quantize, for a model with several; None for its default.
+    overwrite : bool
+        Replace `dst` if it exists.
+    progress : callable, optional
+        Called with a `Progress` after each weight.
+    sample_progress : callable, optional
+        Called with the number of samples that were run, and of all, None where that is not known.
+    num_threads : int, optional
+        Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+
+    Returns
+    -------
+    Report
+        One record per weight, and in `Report.activations` one per operation, with the reason where it was left alone.
+
+    Raises
+    ------
+    ValueError
+        If the samples or the statistics do not fit the model, an option has no such value, no operation can be
+        quantized, or the program cannot be raised to iOS 17.
+    FormatError
+        If the package or the file of statistics is damaged.
+    UnsupportedOperationError
+        If the model has an operation that cannot be run here.
+    MissingExtraError
+        If PyTorch is not installed and `samples` are given.
+
+    Notes
+    -----
+    The same ranges give the same bytes everywhere. The ranges themselves depend on the floating-point arithmetic of
+    what ran the model, float32 here.
+    """
+    as_threads("quantize_activations", num_threads)
+    if (calibration is None) == (samples is None):
+        raise ValueError("quantize_activations: give either calibration or samples")
+    is_open = AUTO in (mode, range)
+    chosen = activation_config(
+        config,
+        mode="linear" if mode == AUTO else mode,
+        range="minmax" if range == AUTO else range,
+        operations=operations,
+    )
+    statistics = None if calibration is None else as_calibration("quantize_activations", calibration)
+    decisions = None
+    if weights is not None:
+        known = None if statistics is None else CalibrationData(statistics, calibration_use, dampening)
+        decisions = decisions_of(weights, False, None, None, None, None, None, known)
+    program = Program(Package.open(src))
+    name = _require_possible(program, function_name, src)
+    require_destination(src, dst, overwrite=overwrite)
+    kept: Sequence[Any]
+    if statistics is not None:
+        ranges, kept = ranges_of(statistics, program, name), statistics.kept
+    else:
+        if is_open:
+            with open_model(src) as opened:
+                description = opened.root.describe(opened.root.function(function_name))
+            samples, kept = divided(Samples("quantize_activations", samples, description))
+        ranges = collect_ranges(
+            src, samples, function_name=function_name, num_threads=num_threads, progress=sample_progress
+        )
+    notes = ()
+    if is_open:
+        if not kept:
+            raise ValueError(
+                'quantize_activations: "auto" needs samples that calibration kept for choices, but it kept none; '
+                "calibrate with at least 4"
+            )
+        require("quantize_activations", "torch")
+        chosen, note = best_config(src, name, ranges, chosen, mode, range, kept, num_threads)
+        notes = (note,)
+    report = write_quantized(
+        src,
+        dst,
+        ActivationQuantization(name, ranges, chosen),
+        decisions,
+        progress=progress,
+        overwrite=overwrite,
+        num_threads=num_threads,
+    )
+    return dataclasses.replace(report, notes=(*notes, *report.notes))
+
+
+def write_quantized(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    quantization: ActivationQuantization,
+    decisions: Decisions | None = None,
+    *,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+    num_threads: int | None = None,
+) -> Report:
+    """Write a package with quantized activations, its weights stored as decided; None leaves them unchanged."""
+    report = compress_as_decided(
+        src,
+        dst,
+        _NoDecisions() if decisions is None else decisions,
+        progress=progress,
+        overwrite=overwrite,
+        num_threads=num_threads,
+        edit=quantization.edit,
+    )
+    return dataclasses.replace(
+        report,
+        activations=quantization.records,
+        raised_from=quantization.raised_from if report.raised_from is None else report.raised_from,
+        notes=(*report.notes, *quantization.notes),
+    )
+
+
+class _NoDecisions(Decisions):
+    """Leaves all weights unchanged."""
+
+    def __init__(self) -> None:
+        super().__init__(Config(global_config=None), strict=False)
+
+    def prepare(self, program: Program) -> None:
+        """Nothing to check."""
+
+    def decide(self, weight: Weight) -> Any:
+        """No weight is changed."""
+        raise expected_skip("weights are left unchanged")
+
+
+class ActivationQuantization:
+    """Puts the pairs into a program.
+
+    Parameters
+    ----------
+    function_name : str
+        The function.
+    ranges : dict of str to ActivationRange
+        By the name of the value.
+    config : ActivationConfig
+        What is quantized, and how.
+    required : bool
+        Raise if there is nothing to quantize.
+
+    Attributes
+    ----------
+    records : tuple of ActivationRecord
+        What was done, after `edit`.
+    raised_from : int or None
+        The specification version that the program was raised from.
+    notes : tuple of str
+        What a user should know.
+    """
+
+    def __init__(
+        self,
+        function_name: str,
+        ranges: Mapping[str, ActivationRange],
+        config: ActivationConfig,
+        *,
+        required: bool = True,
+    ) -> None:
+        self._name, self._ranges, self._config = function_name, ranges, config
+        self._required = required
+        self.records: tuple[ActivationRecord, ...] = ()
+        self.raised_from: int | None = None
+        self.notes: tuple[str, ...] = ()
+
+    def edit(self, program: Program) -> None:
+        """Change the model of a program."""
+        (part,) = program.parts
+        self.raised_from = raise_parts(program, {part.prefix})
+        if self.raised_from is not None:
+            program = Program(program.package, program.model)
+        functions = [each for each in program.graphs[part.prefix] if each.name == self._name and each.is_default]
+        (function,) = functions
+        self._require_known_names(function)
+        ranges = merged_ranges(self._ranges, concat_groups(function))
+
+        def parameters(operation: Operation, value: Value) -> PairParameters:
+            quantizer = self._config.quantizer_of(operation)
+            found = ranges.get(value.name)
+            assert quantizer is not None
+            if found is None:
+                raise NoParameters("has no range: no sample reached it")
+            dtype = value.type.data_type.name  # type: ignore[union-attr]
+            return found.parameters(
+                dtype,
+                mode=quantizer.mode,  # type: ignore[arg-type]
+                fit=quantizer.range,  # type: ignore[arg-type]
+                target=quantizer.dtype,
+            )
+
+        path = f"{part.prefix}{self._name}"
+        insertion = PairInsertion(function, self._config.reason_against, parameters, program.names[path], path)
+        self.records = insertion.insert()
+        found = any(record.status == "quantized" or record.reason == ALREADY_QUANTIZED for record in self.records)
+        if self._required and not found:
+            reasons = sorted({f"{record.type}: {record.reason}" for record in self.records})
+            why = "; ".join(reasons[:6]) if reasons else "it has none that may be"
+            raise ValueError(f"quantize_activations: no operation of function {path} can be quantized ({why})")
+        others = sorted({each.name for each in program.graphs[part.prefix]} - {self._name})
+        if others:
+            self.notes = (f"only the activations of function {path} are quantized, not those of {', '.join(others)}",)
+
+    def _require_known_names(self, function: Function) -> None:
+        names = {each.name for each in function.operations()}
+        names |= {value.name for each in function.operations() for value in each.outputs}
+        for name in self._config.op_names:
+            if name not in names:
+                raise ValueError(f"quantize_activations: op_names of the config has {name!r}, which no operation has")
+
+
+def ranges_of(statistics: Statistics, program: Program, function_name: str) -> dict[str, ActivationRange]:
+    """The ranges in statistics, which must be those of a program.
+
+    Raises
+    ------
+    ValueError
+        If they are of another model or function, or have no ranges.
+    FormatError
+        If they are damaged.
+    """
+    statistics.require_model(program)
+    if not statistics.ranges:
+        raise ValueError("quantize_activations: the statistics have no ranges of activations; calibrate again")
+    if statistics.function_name not in (None, function_name):
+        raise ValueError(
+            f"quantize_activations: the statistics are of function {statistics.function_name!r}, not {function_name!r}"
+        )
+    return {
+        name: ActivationRange.from_arrays(arrays, f"the range of {name}") for name, arrays in statistics.ranges.items()
+    }
+
+
+def _require_possible(program: Program, function_name: str | None, src: Any) -> str:
+    """Refuse, before work begins, what cannot be quantized; return the name of the function."""
+    part = program.parts[0]
+    if part.prefix:
+        raise ValueError(
+            f"quantize_activations: {os.fspath(src)} is a pipeline, whose models are quantized one by one; save each "
+            "as a package"
+        )
+    if (reason := obstacle(part)) is not None:
+        raise ValueError(f"quantize_activations: {reason}")
+    with open_model(src) as opened:
+        name = default_function(program, opened.root.function(function_name))
+    if name not in program.model.mlProgram.functions:
+        known = ", ".join(sorted(program.model.mlProgram.functions))
+        raise ValueError(f"quantize_activations: there is no function {name!r}; the model has {known}")
+    return name
+
