@@ -109,6 +109,33 @@ def test_the_config_is_not_written_over_a_source(shell, unet, tmp_path):
     assert outcome.status == 2
 
 
+def test_a_neural_network_of_a_size(shell, network, tmp_path):
+    arguments = ("compress", network, "--target-bits", "5.5")
+    outcome = shell(*arguments, "-o", tmp_path / "out.mlmodel", "--json", "--candidates", "4,5,6,7")
+    assert (outcome.status, outcome.err) == (0, "")
+    report = json.loads(outcome.out)
+    assert report["bytes_after"] == report["predicted"]["recipe"]["bytes"] == (tmp_path / "out.mlmodel").stat().st_size
+    assert report["predicted"]["recipe"]["bits_per_weight"] <= 5.5
+    outcome = shell(*arguments, "--dry-run", "--candidates", "4 5 6 7")
+    assert "chosen for       target_bits 5.5" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--config", "{}"), "--config is for packages; a neural network takes targets and --candidates"),
+        (("--joint-compression",), "--joint-compression is for packages"),
+        (("--candidates", "gpu"), "for a neural network give bits, such as 2,4,8,16"),
+        (("--candidates", "9"), "bits must be from 1 to 8, or 16"),
+    ],
+)
+def test_what_neural_networks_do_not_take(shell, network, tmp_path, arguments, message):
+    outcome = shell("compress", network, "-o", tmp_path / "out.mlmodel", "--target-bits", "5", *arguments)
+    assert outcome.status in (1, 2)
+    assert message in outcome.err
+    assert not (tmp_path / "out.mlmodel").exists()
+
+
 def test_values_are_completed():
     assert completions("compress", "--candidates", "") == list(CANDIDATE_SETS)
     assert completions("compress", "--target-s") == ["--target-size", "--target-snr"]

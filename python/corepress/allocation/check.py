@@ -19,7 +19,7 @@ from ..runtime.metrics import Comparing, Metric
 from ..runtime.model import Model, load
 from ..runtime.samples import Samples, steps_of
 from ..tensors import CompressedTensor
-from .made import data_of, made
+from .made import made
 from .options import FreeWeight, Option
 
 _MOST_BYTES = 1 << 28  # of outputs that are held; more samples are left out
@@ -80,6 +80,7 @@ def check(
     samples = Samples("allocate", list(statistics.kept), model.description)  # labels are no inputs
     expected = _outputs(model, samples, None)
     found = []
+    tensors: dict[tuple[int, str], CompressedTensor] = {}  # recipes have most of them in common
     with ValueReader(Package.open(src)) as values:
         for options in recipes:
             for number, parameter in places.items():
@@ -87,10 +88,12 @@ def check(
                 if not option.steps:
                     parameter.data = originals[number]
                     continue
-                stored = stored_values(weight, values)
-                tensor = made(stored, option.steps, data_of(statistics.weights.get(free[number].key)), num_threads)
-                parameter.data = _like(originals[number], tensor, num_threads)
-                release(weight.first, values)
+                if (number, option.key) not in tensors:
+                    known = statistics.weights.get(free[number].key)
+                    stored = stored_values(weight, values)
+                    tensors[number, option.key] = made(stored, option.steps, known, num_threads)
+                    release(weight.first, values)
+                parameter.data = _like(originals[number], tensors[number, option.key], num_threads)
             comparing = Comparing(Metric.of("allocate", "snr"))
             outputs = _outputs(model, samples, len(expected))
             for ours, theirs in zip(expected, outputs, strict=True):
