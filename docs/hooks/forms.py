@@ -1,4 +1,4 @@
-"""Fills the page of formats with the operations of each result and the inputs that newer systems add, out of the code."""
+"""Fills the page of formats with the operations of each result and the inputs that newer systems add, from the code."""
 
 from __future__ import annotations
 
