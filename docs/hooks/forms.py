@@ -1,7 +1,8 @@
-"""Fills the page of formats with the operations of each result and the inputs that iOS 16 adds, out of the code."""
+"""Fills the page of formats with the operations of each result and the inputs that newer systems add, from the code."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ import numpy as np
 from corepress.compression import apply
 from corepress.coreml.operations import check_steps, lower
 from corepress.coreml.program.raising import ADDED_INPUTS
+from corepress.coreml.program.raising_ios17 import ADDED_INPUTS_IOS17
 from corepress.specs import Palettize, Prune, Quantize, Spec
 
 PLACE = "<!-- the operations of every form -->"
 PLACE_OF_INPUTS = "<!-- the inputs that iOS 16 adds -->"
+PLACE_OF_IOS17 = "<!-- the inputs that iOS 17 adds -->"
 VERSIONS = {"7, 8 (iOS 16, 17)": 7, "9 (iOS 18)": 9, "10 (iOS 26)": 10}
 _HALF, _GROUPED = Prune(target_sparsity=0.5), {"granularity": "per_grouped_channel", "group_size": 8}
 FORMS: dict[str, tuple[Spec, ...]] = {
@@ -37,14 +40,18 @@ FORMS: dict[str, tuple[Spec, ...]] = {
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put the tables where a page asks for them."""
-    for place, table in ((PLACE, _table), (PLACE_OF_INPUTS, _table_of_inputs)):
+    for place, table in (
+        (PLACE, _table),
+        (PLACE_OF_INPUTS, lambda: _table_of_inputs(ADDED_INPUTS)),
+        (PLACE_OF_IOS17, lambda: _table_of_inputs(ADDED_INPUTS_IOS17)),
+    ):
         markdown = markdown.replace(place, table()) if place in markdown else markdown
     return markdown
 
 
-def _table_of_inputs() -> str:
+def _table_of_inputs(added: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [["operation", "input", "default"], ["---"] * 3]
-    for operation, inputs in ADDED_INPUTS.items():
+    for operation, inputs in added.items():
         rows += [[f"`{operation}`", f"`{name}`", str(default).lower()] for name, default in inputs.items()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

@@ -71,7 +71,7 @@ def test_values_that_are_not_finite_are_counted_apart():
 
 @pytest.mark.parametrize("mode", ["linear", "linear_symmetric"])
 @pytest.mark.parametrize("target", ["int8", "uint8"])
-@pytest.mark.parametrize("low, high", [(-3.0, 5.0), (0.0, 6.0), (2.0, 9.0), (-7.0, -1.0), (-1e-3, 4e4)])
+@pytest.mark.parametrize(("low", "high"), [(-3.0, 5.0), (0.0, 6.0), (2.0, 9.0), (-7.0, -1.0), (-1e-3, 4e4)])
 def test_scales_are_those_of_coremltools(mode, target, low, high):
     with pytest.MonkeyPatch.context():
         utils = pytest.importorskip("coremltools.optimize._utils")
@@ -88,7 +88,8 @@ def test_scales_are_those_of_coremltools(mode, target, low, high):
     theirs = (0 if zero_point is None else int(zero_point)) - shift[target]
     assert ours == theirs
     levels = np.round(np.array([low, high]) / found.scale) + (found.zero_point or 0)
-    assert (levels >= lowest - 1).all() and (levels <= max(highest, 255 if found.dtype == "uint8" else 127)).all()
+    assert (levels >= lowest - 1).all()
+    assert (levels <= max(highest, 255 if found.dtype == "uint8" else 127)).all()
 
 
 def test_values_that_are_never_negative_need_no_zero_point():

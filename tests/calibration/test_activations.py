@@ -130,7 +130,7 @@ def test_symmetric_levels_have_no_zero_points(package, samples):
     assert coreml.verify(package, out).ok
 
 
-@pytest.mark.parametrize("mode, range", [("auto", "auto"), ("auto", "minmax"), ("linear", "auto")])
+@pytest.mark.parametrize(("mode", "range"), [("auto", "auto"), ("auto", "minmax"), ("linear", "auto")])
 def test_the_best_is_chosen_on_kept_samples(mode, range, package, samples):
     report, out = quantize(package, samples, mode=mode, range=range, weights=None)
     (note,) = report.notes
@@ -143,7 +143,10 @@ def test_the_best_is_chosen_on_kept_samples(mode, range, package, samples):
 
 def test_configs_by_type_and_name(package, samples):
     ct = pytest.importorskip("coremltools")
-    rules = {"op_types": {"add": None, "max_pool": {"mode": "linear_symmetric"}}, "op_names": {"second_cast_fp16": None}}
+    rules = {
+        "op_types": {"add": None, "max_pool": {"mode": "linear_symmetric"}},
+        "op_names": {"second_cast_fp16": None},
+    }
     report, _ = quantize(package, samples, config=rules)
     found = {each.name: each for each in report.activations}
     named = {name: next(each for key, each in found.items() if key.startswith(name)) for name in ("sum", "pooled", "y")}
@@ -159,7 +162,7 @@ def test_configs_by_type_and_name(package, samples):
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         ({"mode": "symmetric"}, "mode is 'symmetric'"),
         ({"range": "max"}, "range is 'max'"),
@@ -347,7 +350,7 @@ def test_programs_that_cannot_be_raised(save, mb, normal, rng, tmp_path):
 
     path = save(cropped, inputs=INPUTS, version=7)
     before = digest(path)
-    with pytest.raises(ValueError, match="crop_resize .*another operation.*iOS17"):
+    with pytest.raises(ValueError, match=r"crop_resize .*another operation.*iOS17"):
         quantize(path, [{"x": np.zeros(SHAPE, np.float32)}])
     assert digest(path) == before
     assert [each.name for each in tmp_path.iterdir()] == [path.name]

@@ -66,18 +66,19 @@ def predicting(monkeypatch, ct):
 
 
 def shape_of(model) -> tuple[Counter, dict[str, list[tuple[float, int]]]]:
-    """Every operation by its type and what it is computed from, and the scales and zero points of those that quantize."""
+    """Every operation by its type and what it is computed from; the scales and zero points of those that quantize."""
     with quiet():
         operations = model._mil_program.functions["main"].operations
     known, count, scales = {}, Counter(), {}
     for each in operations:
         if each.op_type == "const":
             continue
-        taken = []
-        for parameter, given in sorted(each.inputs.items()):
-            for var in given if isinstance(given, list | tuple) else [given]:
-                if var is not None and not (var.op is not None and var.op.op_type == "const"):
-                    taken.append(f"{parameter}={var.name if var.op is None else known[var]}")
+        taken = [
+            f"{parameter}={var.name if var.op is None else known[var]}"
+            for parameter, given in sorted(each.inputs.items())
+            for var in (given if isinstance(given, list | tuple) else [given])
+            if var is not None and not (var.op is not None and var.op.op_type == "const")
+        ]
         text = f"{each.op_type}({', '.join(taken)})"
         known |= dict.fromkeys(each.outputs, f"{each.op_type}-{hashlib.sha256(text.encode()).hexdigest()[:12]}")
         count[known[each.outputs[0]]] += 1

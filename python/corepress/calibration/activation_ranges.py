@@ -98,7 +98,8 @@ class ActivationRange:
     def centers(self) -> NDArray[np.float64]:
         """The middle of each bin, within the range."""
         middles = np.ldexp(np.arange(self.start, self.start + self.counts.size) + 0.5, self.exponent)
-        return np.clip(middles, self.minimum, self.maximum)
+        within: NDArray[np.float64] = np.clip(middles, self.minimum, self.maximum)
+        return within
 
     def parameters(
         self, dtype: str = "float16", *, mode: Mode = "linear", fit: Fit = "minmax", target: str = "int8"
@@ -193,14 +194,17 @@ class ActivationRange:
         if fits:
             expected._reach(float(minimum), float(maximum))
         described = (expected.exponent, expected.start, expected.counts.shape, expected.counts.dtype)
-        if not fits or described != (exponent, start, counts.shape, counts.dtype) or (counts < 0).any() or nonfinite < 0:
+        if (
+            not fits
+            or described != (exponent, start, counts.shape, counts.dtype)
+            or (counts < 0).any()
+            or nonfinite < 0
+        ):
             raise FormatError(f"{where}: is damaged (its bins do not fit its bounds)")
         return found
 
 
-def merged_ranges(
-    ranges: Mapping[str, ActivationRange], groups: Iterable[Iterable[str]]
-) -> dict[str, ActivationRange]:
+def merged_ranges(ranges: Mapping[str, ActivationRange], groups: Iterable[Iterable[str]]) -> dict[str, ActivationRange]:
     """The same ranges, those of each group merged; groups that share a name are one."""
     owners: dict[str, set[str]] = {}
     for group in groups:

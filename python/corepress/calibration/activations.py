@@ -62,7 +62,7 @@ def quantize_activations(
     Operations get pairs of ``quantize`` and ``dequantize`` around them, with a scale for each value that comes from its
     range over all samples; Core ML's compiler makes integer operations of these on hardware that has them. The pairs
     are where ``coremltools.optimize.coreml.linear_quantize_activations`` puts them. Packages older than iOS 17 are
-    raised to it. Everything else in the program stays as it is.
+    raised to it. Everything else in the program is left unchanged.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def quantize_activations(
         error over their histogram.
     operations : str or collection of str, optional
         Types of operations to quantize; None for conv, linear, avg_pool, max_pool and add, as in coremltools.
-        conv_transpose, matmul and scaled_dot_product_attention may be added; "default" stands for the five,
+        conv_transpose, matmul and scaled_dot_product_attention may be added; "default" is short for the five,
         "attention" for the last two. Of these two only the inputs are quantized.
     config : dict or coremltools.optimize.coreml.OptimizationConfig, optional
         Exceptions: ``{"op_types": {"add": None}, "op_names": {"conv_3": {"mode": "linear_symmetric"}}}``; None leaves
@@ -157,7 +157,7 @@ def quantize_activations(
         ranges = collect_ranges(
             src, samples, function_name=function_name, num_threads=num_threads, progress=sample_progress
         )
-    notes = ()
+    notes: tuple[str, ...] = ()
     if is_open:
         if not kept:
             raise ValueError(
@@ -342,4 +342,3 @@ def _require_possible(program: Program, function_name: str | None, src: Any) -> 
         known = ", ".join(sorted(program.model.mlProgram.functions))
         raise ValueError(f"quantize_activations: there is no function {name!r}; the model has {known}")
     return name
-

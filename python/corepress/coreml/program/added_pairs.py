@@ -36,7 +36,8 @@ def take_out_pairs(source: Any, model: Any) -> tuple[int, list[str]]:
     list of str
         What is wrong with them.
     """
-    count, problems = 0, []
+    count = 0
+    problems: list[str] = []
     others = dict(programs_of(source))
     for prefix, part in programs_of(model):
         functions = others[prefix].mlProgram.functions if prefix in others else {}
@@ -73,7 +74,7 @@ class _Pairs:
 
     def _problem(self, operation: Any) -> str | None:
         scale, zero_point = (self._value(operation, name) for name in ("scale", "zero_point"))
-        if scale is None or scale.size != 1 or not (math.isfinite(scale[0]) and scale[0] > 0):
+        if scale is None or scale.size != 1 or not (math.isfinite(scale.item()) and scale.item() > 0):
             return "must have one scale, finite and greater than 0"
         if "zero_point" in operation.inputs and (zero_point is None or zero_point.size != 1):
             return "must have one zero point, or none"
@@ -82,9 +83,7 @@ class _Pairs:
         before = self.added.get(_given(operation))
         if before is None or before.type != "quantize":
             return "does not follow a quantize that was added"
-        same = all(
-            _alike(self._value(operation, name), self._value(before, name)) for name in ("scale", "zero_point")
-        )
+        same = all(_alike(self._value(operation, name), self._value(before, name)) for name in ("scale", "zero_point"))
         return None if same else "has another scale or zero point than its quantize"
 
     def _value(self, operation: Any, name: str) -> np.ndarray[Any, Any] | None:
@@ -115,10 +114,7 @@ class _Pairs:
                     for argument in operation.inputs.values():
                         uses.update(each.name for each in argument.arguments if each.WhichOneof("binding") == "name")
         parameters = {
-            _given(operation, name)
-            for operation in self.added.values()
-            for name in operation.inputs
-            if name != "input"
+            _given(operation, name) for operation in self.added.values() for name in operation.inputs if name != "input"
         }
         unused = {name for name in self._constants if name in parameters and not uses[name]}
         sources = {name: self._source(name) for name in self.added}
@@ -152,7 +148,7 @@ class _Pairs:
 
 def _given(operation: Any, name: str = "input") -> str:
     """The name that a parameter is bound to; empty if it is none."""
-    arguments = operation.inputs[name].arguments if name in operation.inputs else ()
+    arguments = list(operation.inputs[name].arguments) if name in operation.inputs else []
     if len(arguments) != 1 or arguments[0].WhichOneof("binding") != "name":
         return ""
     return str(arguments[0].name)

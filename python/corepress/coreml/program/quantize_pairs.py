@@ -105,7 +105,9 @@ class ActivationRecord:
         """The reverse of `to_dict`."""
         inputs = {name: PairParameters(**each) for name, each in values["inputs"].items()}
         after = values["output_parameters"]
-        return cls(**values | {"inputs": inputs, "output_parameters": None if after is None else PairParameters(**after)})
+        return cls(
+            **values | {"inputs": inputs, "output_parameters": None if after is None else PairParameters(**after)}
+        )
 
 
 Parameters = Callable[[Operation, Value], PairParameters]  # raises `NoParameters`
@@ -238,9 +240,7 @@ class PairInsertion:
             return
         self._after[value] = _Pair(value, parameters)
         values = vars(self._records[operation])
-        self._records[operation] = ActivationRecord(
-            **values | {"output": value.name, "output_parameters": parameters}
-        )
+        self._records[operation] = ActivationRecord(**values | {"output": value.name, "output_parameters": parameters})
 
     def _plain_consumers(self, value: Value) -> list[Operation]:
         """Operations that take a value as it is."""
@@ -417,9 +417,9 @@ def observed_values(function: Function) -> set[str]:
 
 def _observable(values: Any) -> Iterator[str]:
     for each in values:
-        if isinstance(each, Value) and isinstance(each.type, TensorType) and not _is_constant(each):
-            if each.type.data_type.name in _FLOATS:
-                yield each.name
+        is_computed = isinstance(each, Value) and isinstance(each.type, TensorType) and not _is_constant(each)
+        if is_computed and each.type.data_type.name in _FLOATS:
+            yield each.name
 
 
 def concat_groups(function: Function) -> list[list[str]]:

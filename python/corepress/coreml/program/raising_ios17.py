@@ -1,8 +1,8 @@
 """Raising ML programs to iOS 17, the first system whose operations quantize what they compute.
 
-Further inputs get the defaults that are what iOS 16 does. Two operations are others in iOS 17 and stay refused. `gather`
-no longer counts negative indices from the end: as coremltools does, operations before it do that where the indices are
-computed.
+Further inputs get the defaults that are what iOS 16 does. Two operations are others in iOS 17; programs with these are
+refused. `gather` no longer counts negative indices from the end: as in coremltools, operations before it do that where
+the indices are computed.
 """
 
 from __future__ import annotations
@@ -188,7 +188,8 @@ def _changes(operation: Any, names: NewNames, gathers: Mapping[str, Any], first:
 
 def _counted_from_the_end(operation: Any, names: NewNames, size: int, indices: Value) -> Iterator[Any]:
     """Operations that add an axis' size to negative indices; the gather takes their result."""
-    assert isinstance(indices.type, TensorType) and indices.type.shape is not None
+    kind = indices.type
+    assert isinstance(kind, TensorType)
     label = label_of(operation)
     given = operation.inputs["indices"].arguments[0].name
     zero, whole = (
@@ -198,12 +199,11 @@ def _counted_from_the_end(operation: Any, names: NewNames, size: int, indices: V
     yield zero
     yield whole
 
-    def made(kind: str, what: str, result: str, **inputs: str) -> Any:
-        message = OperationMessage(type=kind)
+    def made(operation_type: str, what: str, result: str, **inputs: str) -> Any:
+        message = OperationMessage(type=operation_type)
         name = names.make(f"{label}_{what}")
         output = message.outputs.add(name=name)
-        assert isinstance(indices.type, TensorType)
-        output.type.CopyFrom(_typed_like(indices.type, result))
+        output.type.CopyFrom(_typed_like(kind, result))
         for parameter, value in inputs.items():
             message.inputs[parameter].arguments.add().name = value
         message.attributes["name"].CopyFrom(text_value(name))
@@ -230,5 +230,3 @@ def _typed_like(kind: TensorType, name: str) -> Any:
         if size is None:
             dimension.unknown.SetInParent()
     return message
-
-
