@@ -23,8 +23,8 @@ PREDICTIONS: dict[str, str] = {
     "program's, are rounded to float16.",
     "TestLinear::test_linear_fp16": "Expected values are rounded to float16, and compared within 1e-5.",
     "TestMILProtoLoad::test_*multi*function*": "Looks at the files that Core ML compiled the model to.",
-    "NewLayersSimpleTest::test_topk_*pu": "The expected indices are of a sort that is not stable, of numbers among which "
-    "some are equal.",
+    "NewLayersSimpleTest::test_topk_*pu": "The expected indices are of a sort that is not stable, of numbers among "
+    "which some are equal.",
     "test_nms_corner_case_iou_equal_threshold*minimum_deployment_target=8]": "Two boxes overlap by exactly the "
     "threshold; both are kept, since the operation suppresses what overlaps by more.",
 }

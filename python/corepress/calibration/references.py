@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import compression
-from ..compression.weight_data import NO_DATA, WeightData
+from ..compression.weight_data import WeightData
 from ..config.candidates import Steps, candidate_key
 from ..coreml.program.program import Weight
 from ..coreml.resolution import resolve_all
 from ..errors import Skip, UnsuitableWeightError
-from ..specs import Spec
 from ..tensors import CompressedTensor
 
 
@@ -34,32 +33,20 @@ def references_of(
     num_threads : int
         Threads to use.
     """
-    found = {}
-    for steps in candidates:
-        try:
-            resolved = resolve_all(steps, weight)
-            found[candidate_key(steps)] = _compressed(stored, resolved, data, num_threads)
-        except (Skip, UnsuitableWeightError):
-            continue
-    return found
+    made = ((steps, _made(weight, stored, steps, data, num_threads)) for steps in candidates)
+    return {candidate_key(steps): tensor for steps, tensor in made if tensor is not None}
 
 
-def _compressed(stored: NDArray[Any], steps: Sequence[Spec], data: WeightData, num_threads: int) -> CompressedTensor:
-    tensor: Any = stored
-    for step in steps:
-        of_step = usable(data, step) if step is steps[0] else data.after(step, tensor)
-        tensor = compression.apply(tensor, step, data=of_step, num_threads=num_threads)
-    result: CompressedTensor = tensor
-    return result
-
-
-def usable(data: WeightData, step: Spec) -> WeightData:
-    """The data, or none if a step has no use for it."""
+def _made(
+    weight: Weight, stored: NDArray[Any], steps: Steps, data: WeightData, num_threads: int
+) -> CompressedTensor | None:
     try:
-        data.require_use(step)
-    except ValueError:
-        return NO_DATA
-    return data
+        tensor: CompressedTensor = compression.apply_steps(
+            stored, resolve_all(steps, weight), data=data, num_threads=num_threads
+        )
+    except (Skip, UnsuitableWeightError):
+        return None
+    return tensor
 
 
 def error_of(tensor: CompressedTensor, stored: NDArray[Any], num_threads: int) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """The verbs on arrays: a spec and an array in, a compressed tensor out."""
 
-from .apply import apply, apply_measured
+from .apply import apply, apply_measured, apply_steps
 from .error_feedback import output_error
 from .matrix_view import MatrixView
 from .metrics import Error, error
@@ -15,6 +15,7 @@ __all__ = [
     "WeightData",
     "apply",
     "apply_measured",
+    "apply_steps",
     "error",
     "output_error",
     "palettize",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..arrays import as_weight
@@ -37,6 +37,19 @@ def apply(weight: Any, spec: Spec, *, data: WeightData = NO_DATA, num_threads: i
     data.require_use(spec)
     tensor: CompressedTensor = _APPLY[type(spec)](weight, spec, data, num_threads, False)[0]
     return tensor
+
+
+def apply_steps(
+    weight: Any, steps: Sequence[Spec], *, data: WeightData = NO_DATA, num_threads: int | None = None
+) -> Any:
+    """Compress an array or a compressed tensor step by step; each step takes of `data` what it has a use for.
+
+    The first step's use is not checked: data that it has none for is left out.
+    """
+    for number, step in enumerate(steps):
+        of_step = data.usable(step).of_step(step, weight, is_first=number == 0)
+        weight = apply(weight, step, data=of_step, num_threads=num_threads)
+    return weight
 
 
 def apply_measured(

@@ -56,6 +56,14 @@ class WeightData:
         if self.hessian is not None and spec.hessian_needs is not None:
             raise ValueError(f"{spec.verb}: {spec.hessian_needs}")
 
+    def usable(self, spec: Spec) -> WeightData:
+        """This, or nothing if a spec has no use for it."""
+        try:
+            self.require_use(spec)
+        except ValueError:
+            return NO_DATA
+        return self
+
     def require_plain(self, verb: str) -> None:
         """ValueError if there is importance for a compressed tensor, to whose elements it does not apply."""
         if self.importance is not None:

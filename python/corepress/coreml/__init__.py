@@ -18,9 +18,9 @@ from .verify import Verification, VerifiedWeight, verify
 
 if TYPE_CHECKING:
     from ..allocation.allocate import AllocatedWeight, Allocation, allocate
-    from ..calibration.activations import quantize_activations
     from ..allocation.tradeoff import TradeoffProgress, tradeoff
     from ..allocation.tradeoff_table import Tradeoff, TradeoffRow
+    from ..calibration.activations import quantize_activations
     from ..calibration.collect import calibrate
     from ..calibration.progress import CalibrationProgress
     from ..calibration.statistics import Sensitivity, Statistics, WeightStatistics
