@@ -132,13 +132,14 @@ def tradeoff(
     FormatError
         If the package is damaged.
     """
-    wanted = recipes_of(bits, preset, recipes, allocated=allocated)
+    asked = recipes_of(bits, preset, recipes, allocated=allocated)
     measure = None if metric is None else Metric.of("tradeoff", metric)
     model = load(src, function_name, precision, backend, device)
     known = Statistics.load(calibration) if isinstance(calibration, str | os.PathLike) else calibration
     divided = _Divided(samples, model, known is not None)
     options = {"target": target, "weight_threshold": weight_threshold, "num_threads": num_threads}
     loading = (function_name, precision, backend, device)
+    wanted, impossible = _possible(src, asked, options)
 
     def tell(stage: str, done: int) -> None:
         if progress is not None:
@@ -179,8 +180,33 @@ def tradeoff(
         metric=None if measure is None else measure.name,
         samples=0 if known is None else known.sample_count,
         test_samples=len(divided.test),
-        notes=divided.notes,
+        notes=(*divided.notes, *impossible),
     )
+
+
+def _possible(
+    src: Any, recipes: Iterable[Recipe], options: Mapping[str, Any]
+) -> tuple[tuple[Recipe, ...], tuple[str, ...]]:
+    """The recipes that the package can express, before any work, and a note about each of the others.
+
+    A choice of the size of palettes that it cannot express is one of as many bits per weight.
+    """
+    found: list[Recipe] = []
+    notes: dict[str, None] = {}
+    for recipe in recipes:
+        config = recipe.size_of if recipe.config is None else recipe.config
+        try:
+            if config is not None:
+                plan(src, config, **options)
+        except ValueError as error:
+            if recipe.kind == "recipe":
+                raise ValueError(f"tradeoff: {recipe.name}: {error}") from error
+            if recipe.kind == "uniform":
+                notes[f"Without {recipe.name}: {error}."] = None
+                continue
+            recipe = recipe.of_bits()
+        found.append(recipe)
+    return tuple(found), tuple(notes)
 
 
 class _Divided:
@@ -289,7 +315,7 @@ def _measured(
         src,
         package,
         recipe.config,
-        target_bits=recipe.target_bits,
+        target_bits=recipe.target_bits if size is None else None,
         target_size=size,
         candidates=candidates if recipe.kind == "allocated" else None,
         calibration=known if recipe.calibrated else None,

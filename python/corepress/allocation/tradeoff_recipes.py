@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..config import as_config
@@ -38,7 +38,7 @@ class Recipe:
     target_bits : float or None
         What to choose the steps for: bits per weight.
     size_of : object
-        Or the size of the package that this config makes.
+        If not None, the size of the package that this config makes instead.
     """
 
     name: str
@@ -47,6 +47,10 @@ class Recipe:
     config: Any = None
     target_bits: float | None = None
     size_of: Any = None
+
+    def of_bits(self) -> Recipe:
+        """The same for bits per weight, not for a size."""
+        return replace(self, name=f"chosen, {self.target_bits:g} bits", size_of=None)
 
     @property
     def key(self) -> str:
@@ -102,10 +106,9 @@ def _by_bits(bits: Iterable[float], allocated: bool) -> Iterable[Recipe]:
         for calibrated in (False, True) if config is not None else ():
             yield Recipe(f"palettes of {each:g} bits", "uniform", calibrated, config)
         for calibrated in (False, True) if allocated else ():
-            if config is None:
-                yield Recipe(f"chosen, {each:g} bits", "allocated", calibrated, target_bits=each)
-            else:  # tables take some space too: at equal bytes the two can be compared
-                yield Recipe(f"chosen, size of {each:g} bits", "allocated", calibrated, size_of=config)
+            # Tables take some space too: at equal bytes the two can be compared.
+            chosen = Recipe(f"chosen, size of {each:g} bits", "allocated", calibrated, target_bits=each, size_of=config)
+            yield chosen if config is not None else chosen.of_bits()
 
 
 def _checked(bits: Iterable[float]) -> Sequence[float]:
