@@ -8,14 +8,16 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..arrays import as_threads
 from ..calibration.statistics import Statistics
 from ..config import Config, ConfigLike, as_config
 from ..config.candidates import UNCHANGED, candidate_of, parse_candidates
+from ..coreml.calibrated import as_calibration
 from ..coreml.format.package import Package
-from ..coreml.plan import plan
+from ..coreml.plan import counted_bytes
 from ..coreml.program.program import Program
 from ..coreml.reports.prediction import Prediction
 from ..coreml.rewrite.driver import ProgressCallback, StrPath
@@ -23,12 +25,12 @@ from ..reporting.documents import to_json
 from ..reporting.tables import Column, format_bytes, render
 from ..reporting.wording import format_decibels
 from ..sources import unchanged
-from .check import check as run_check
 from .curves import Curve, ErrorModel, measure
 from .errors import OutputErrors, WeightErrors
 from .goals import Goal
 from .options import Survey, survey
 from .search import Result, Search
+from .trial import Trial
 
 
 @dataclass(frozen=True)
@@ -226,17 +228,14 @@ def allocate(
     rules = as_config(Config() if config is None else config, **options)
     package = Package.open(src)
     program = Program(package)
-    statistics = _statistics(calibration)
+    statistics: Statistics | None = as_calibration("allocate", calibration)
     model, notes = _model(statistics)
     choices = parse_candidates(candidates, rules.target)
     if candidates is None and rules.target is None and statistics is not None and statistics.candidates:
         choices = (*map(candidate_of, statistics.candidates), UNCHANGED)
     found = survey(program, rules, choices, strict=strict, named=candidates is None or isinstance(candidates, str))
 
-    def count(config: Config) -> int:
-        return plan(src, config, num_threads=threads).bytes_after
-
-    search = Search(found, goal, outputs=model.measure == "outputs", count=count)
+    search = Search(found, goal, outputs=model.measure == "outputs", count=partial(counted_bytes, src))
     search.require_possible()
     if statistics is not None:
         statistics.require_model(program)
@@ -246,33 +245,11 @@ def allocate(
     result = search.run(curves)
     notes = (*found.notes, *notes, *_lossy(found, curves))
     if statistics is not None and check:
-        result, checked = _checked(src, statistics, found, result, threads)
+        result, checked = Trial(src, statistics, search, curves, threads).best(result)
         notes += checked
     config = dataclasses.replace(search.config(result.chosen.options), calibrated=statistics is not None)
-    predicted = Prediction(
-        target=str(goal),
-        measure=model.measure,
-        recipe=result.chosen.expected,
-        uniform=None if result.uniform is None else result.uniform.expected,
-        beyond=None if result.beyond is None else result.beyond.expected,
-        is_uniform=result.is_uniform,
-        gap_db=result.gap_db,
-        is_optimal=result.is_optimal,
-        counts=_counts(result),
-        sweep_seconds=sweep_seconds,
-        seconds=time.perf_counter() - started,
-    )
+    predicted = result.prediction(goal, model.measure, sweep_seconds, time.perf_counter() - started)
     return Allocation(config, tuple(_weights(found, result)), predicted, notes)
-
-
-def _statistics(calibration: Any) -> Statistics | None:
-    """What a user gives for `calibration`."""
-    if calibration is None or isinstance(calibration, Statistics):
-        return calibration
-    if isinstance(calibration, str | os.PathLike):
-        return Statistics.load(calibration)
-    kind = type(calibration).__name__
-    raise TypeError(f"allocate: calibration must be what calibrate returns, or the path of its file, not {kind}")
 
 
 def _model(statistics: Statistics | None) -> tuple[ErrorModel, tuple[str, ...]]:
@@ -290,35 +267,8 @@ def _lossy(found: Survey, curves: Sequence[Curve | None]) -> Iterator[str]:
     """The weights that no candidate can store."""
     names = [free.name for free, curve in zip(found.free, curves, strict=True) if curve is None]
     if names:
-        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-        yield f"left unchanged, since they are not finite: {', '.join(names[:_LISTED])}{more}"
-
-
-def _checked(
-    src: StrPath, statistics: Statistics, found: Survey, result: Result, num_threads: int
-) -> tuple[Result, tuple[str, ...]]:
-    """The result with what both recipes reach on the samples that calibration kept; the better one is chosen."""
-    recipes = [result.mixed] + ([] if result.uniform is None else [result.uniform])
-    checked = run_check(src, statistics, found.free, [each.options for each in recipes], num_threads)
-    if checked.note is not None:
-        return result, (checked.note,)
-    measured = [
-        dataclasses.replace(each, expected=dataclasses.replace(each.expected, measured_snr_db=snr_db))
-        for each, snr_db in zip(recipes, checked.snr_db, strict=True)
-    ]
-    mixed, uniform = measured[0], measured[1] if len(measured) > 1 else None
-    is_uniform = result.is_uniform
-    if uniform is not None and result.picks_by_error:
-        is_uniform = checked.snr_db[1] >= checked.snr_db[0]
-    return dataclasses.replace(result, mixed=mixed, uniform=uniform, is_uniform=is_uniform), ()
-
-
-def _counts(result: Result) -> dict[str, int]:
-    """Number of weights for each candidate, the one with the fewest bits first."""
-    bits: dict[str, list[float]] = {}
-    for number, option in enumerate(result.chosen.options):
-        bits.setdefault(option.description, []).append(8 * option.nbytes / result.units.size(number))
-    return {name: len(each) for name, each in sorted(bits.items(), key=lambda item: sum(item[1]) / len(item[1]))}
+        listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+        yield f"left unchanged, since they are not finite or no candidate makes them smaller: {listed}"
 
 
 def _weights(found: Survey, result: Result) -> Iterator[AllocatedWeight]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,9 @@ from ..coreml.rewrite.driver import StrPath
 from ..errors import MissingExtraError, UnsupportedOperationError
 from ..runtime.metrics import Comparing, Metric
 from ..runtime.model import Model, load
-from ..runtime.samples import steps_of
+from ..runtime.samples import Samples, steps_of
 from ..tensors import CompressedTensor
-from .made import data_of, made
+from .made import made
 from .options import FreeWeight, Option
 
 _MOST_BYTES = 1 << 28  # of outputs that are held; more samples are left out
@@ -76,8 +77,10 @@ def check(
         return Checked(note=f"the recipe was not run: {str(error).removeprefix('load: ')}")
     places = _places(module, free)
     originals = {number: parameter.data for number, parameter in places.items()}
-    expected = _outputs(model, statistics.kept)
+    samples = Samples("allocate", list(statistics.kept), model.description)  # labels are no inputs
+    expected = _outputs(model, samples, None)
     found = []
+    tensors: dict[tuple[int, str], CompressedTensor] = {}  # recipes have most of them in common
     with ValueReader(Package.open(src)) as values:
         for options in recipes:
             for number, parameter in places.items():
@@ -85,12 +88,14 @@ def check(
                 if not option.steps:
                     parameter.data = originals[number]
                     continue
-                stored = stored_values(weight, values)
-                tensor = made(stored, option.steps, data_of(statistics.weights.get(free[number].key)), num_threads)
-                parameter.data = _like(originals[number], tensor, num_threads)
-                release(weight.first, values)
+                if (number, option.key) not in tensors:
+                    known = statistics.weights.get(free[number].key)
+                    stored = stored_values(weight, values)
+                    tensors[number, option.key] = made(stored, option.steps, known, num_threads)
+                    release(weight.first, values)
+                parameter.data = _like(originals[number], tensors[number, option.key], num_threads)
             comparing = Comparing(Metric.of("allocate", "snr"))
-            outputs = _outputs(model, statistics.kept[: len(expected)])
+            outputs = _outputs(model, samples, len(expected))
             for ours, theirs in zip(expected, outputs, strict=True):
                 for first, second in zip(ours, theirs, strict=True):
                     comparing.add(first, second)
@@ -117,15 +122,15 @@ def _places(module: Any, free: Sequence[FreeWeight]) -> dict[int, Any]:
     return found
 
 
-def _outputs(model: Model, samples: Sequence[Any]) -> list[list[dict[str, Any]]]:
-    """What a model returns for some samples, each as the outputs of its runs; as many as memory is for."""
+def _outputs(model: Model, samples: Samples, count: int | None) -> list[list[dict[str, Any]]]:
+    """What a model returns for the first samples, each as the outputs of its runs; None for as many as are held."""
     found: list[list[dict[str, Any]]] = []
     held = 0
-    for sample in samples:
+    for sample in islice(samples, count):
         state = model.make_state() if model.states else None
-        outputs = [model.predict(step, state) for step in steps_of(sample)]
+        outputs = [model.predict(samples.inputs_of(step), state) for step in steps_of(sample)]
         held += sum(getattr(value, "nbytes", 0) for run in outputs for value in run.values())
-        if found and held > _MOST_BYTES:
+        if found and count is None and held > _MOST_BYTES:
             break
         found.append(outputs)
     return found

@@ -178,6 +178,8 @@ def _curve(free: FreeWeight, stored: Stored, model: ErrorModel, threads: int) ->
         return None
     unchanged = [(each, 0.0) for each in free.options if not each.steps]
     options, relative = zip(*made, *unchanged, strict=True)
+    if free.fixed:
+        return Curve(options, (0.0,) * len(options), relative)
     errors = model.errors(free, options, relative, stored, threads)
     return Curve(options, (math.nan,) * len(options) if errors is None else errors, relative)
 
@@ -197,14 +199,16 @@ def _made(free: FreeWeight, options: Sequence[Option], stored: Stored, threads: 
             continue
         with suppress(Skip):
             form, snr_db = compress_stored(stored, option.steps, free.weight.first.version, threads)
-            made.append((option if option.exact else _as_made(free, option, form), 10 ** (-snr_db / 10)))
+            option = option if option.exact else _as_made(free, option, form)
+            if option.nbytes < free.unchanged.nbytes:
+                made.append((option, 10 ** (-snr_db / 10)))
     return made
 
 
 def _as_made(free: FreeWeight, option: Option, form: OperationForm) -> Option:
     """An option with the bytes that it really takes."""
     size = package_bytes(free.weight, form)
-    return replace(option, nbytes=form.nbytes, package_bytes=size)
+    return replace(option, nbytes=form.nbytes, package_bytes=size, form=form.without_data())
 
 
 def _width(steps: Sequence[Spec]) -> int:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
 
-from ..config.candidates import candidate_key, candidate_of
+import numpy as np
+
+from ..compression.error_feedback import output_error
+from ..config.candidates import candidate_of
 from ..coreml.resolution import resolve_all
 from ..errors import Skip
+from ..specs import Spec
 from .curves import Stored, relative_error
+from .made import made
 from .options import FreeWeight, Option
 
 
@@ -46,7 +52,7 @@ class OutputErrors:
     Notes
     -----
     A candidate that was not measured has the error of the measured one that loses most nearly as much, times the ratio
-    of what both lose of the weight.
+    of the errors of both at the layer's own outputs; where second moments are missing, of what both lose of the weight.
     """
 
     measure = "outputs"
@@ -64,10 +70,9 @@ class OutputErrors:
         measured: Mapping[str, Sensitivity] = known.sensitivities
         if not measured:
             return None
-        losses = {option.key: loss for option, loss in zip(options, relative, strict=True)}
-        references = self._references(free, measured, losses, stored, num_threads)
+        references = self._references(free, measured, options, relative, stored, num_threads)
         return tuple(
-            0.0 if not option.steps else _error(option.key, loss, measured, references)
+            self._error(option, loss, known, references, stored, num_threads) if option.steps else 0.0
             for option, loss in zip(options, relative, strict=True)
         )
 
@@ -75,33 +80,53 @@ class OutputErrors:
         self,
         free: FreeWeight,
         measured: Mapping[str, Sensitivity],
-        losses: Mapping[str, float],
+        options: Sequence[Option],
+        relative: Sequence[float],
         stored: Stored,
         num_threads: int,
-    ) -> list[tuple[float, float]]:
-        """Loss and error of the measured candidates, if there are options that were not measured."""
-        if all(key in measured or key == candidate_key(()) for key in losses):
+    ) -> list[_Reference]:
+        """The measured candidates, if there are options that were not measured."""
+        if all(option.key in measured or not option.steps for option in options):
             return []
+        losses = {option.key: loss for option, loss in zip(options, relative, strict=True)}
         found = []
         for key, sensitivity in measured.items():
-            loss = losses.get(key)
-            if loss is None:
-                try:
-                    steps = resolve_all(candidate_of(key), free.weight)
+            with suppress(Skip, ValueError):
+                steps = resolve_all(candidate_of(key), free.weight)
+                loss = losses.get(key)
+                if loss is None:
                     loss = relative_error(stored, steps, free.weight.first.version, num_threads)
-                except (Skip, ValueError):
-                    continue
-            if loss > 0:
-                found.append((loss, float(sensitivity.mean)))
+                if loss > 0:
+                    found.append(_Reference(steps, loss, max(0.0, float(sensitivity.mean))))
         return found
 
+    def _error(
+        self,
+        option: Option,
+        loss: float,
+        known: Any,
+        references: Sequence[_Reference],
+        stored: Stored,
+        num_threads: int,
+    ) -> float:
+        if option.key in known.sensitivities:
+            return max(0.0, float(known.sensitivities[option.key].mean))
+        if not references or loss == 0:
+            return 0.0 if loss == 0 else math.nan
+        nearest = min(references, key=lambda reference: abs(math.log(reference.loss / loss)))
+        ratio = loss / nearest.loss
+        if known.hessian is not None and isinstance(stored, np.ndarray):
+            ours, theirs = (
+                output_error(stored, made(stored, steps, known, num_threads), known.hessian, known.view)
+                for steps in (option.steps, nearest.steps)
+            )
+            ratio = ours / theirs if theirs > 0 else ratio
+        return nearest.error * ratio
 
-def _error(
-    key: str, loss: float, measured: Mapping[str, Sensitivity], references: Sequence[tuple[float, float]]
-) -> float:
-    if key in measured:
-        return max(0.0, float(measured[key].mean))
-    if not references or loss == 0:
-        return 0.0 if loss == 0 else math.nan
-    nearest, error = min(references, key=lambda reference: abs(math.log(reference[0] / loss)))
-    return max(0.0, error) * loss / nearest
+
+class _Reference(NamedTuple):
+    """A measured candidate: its steps, what it loses of the weight, and the error of the outputs."""
+
+    steps: tuple[Spec, ...]
+    loss: float
+    error: float

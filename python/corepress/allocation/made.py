@@ -8,28 +8,30 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .. import compression
-from ..calibration.references import usable
 from ..compression.weight_data import NO_DATA, WeightData
+from ..coreml.calibrated import feedback_data
 from ..specs import Spec
 from ..tensors import CompressedTensor
 
 
-def data_of(known: Any) -> WeightData:
-    """What steps are given of a weight's statistics; nothing where there are no second moments."""
-    if known is None or known.hessian is None or known.view is None:
+def data_of(known: Any, stored: Any, steps: Sequence[Spec]) -> WeightData:
+    """What `compress` gives steps of a weight's statistics; nothing where it gives nothing."""
+    if known is None or isinstance(stored, CompressedTensor):
         return NO_DATA
-    if "hessian" not in WeightData.__dataclass_fields__:
+    data = feedback_data(known.hessian, known.view)
+    try:
+        for step in steps:
+            data.require_use(step)
+    except ValueError:
         return NO_DATA
-    return WeightData(hessian=known.hessian, view=known.view)  # type: ignore[call-arg, unused-ignore]
+    return data
 
 
-def made(
-    stored: NDArray[Any] | CompressedTensor, steps: Sequence[Spec], data: WeightData, num_threads: int
-) -> CompressedTensor:
-    """A weight after some steps, as `compress` makes it."""
+def made(stored: NDArray[Any] | CompressedTensor, steps: Sequence[Spec], known: Any, num_threads: int) -> Any:
+    """A weight after some steps, as `compress` makes it with the statistics of the weight."""
+    data = data_of(known, stored, steps)
     tensor: Any = stored
     for step in steps:
-        tensor = compression.apply(tensor, step, data=usable(data, step), num_threads=num_threads)
-        data = data if data.importance is None else NO_DATA
-    result: CompressedTensor = tensor
-    return result
+        of_step = data if step is steps[0] else data.after(step, tensor)
+        tensor = compression.apply(tensor, step, data=of_step, num_threads=num_threads)
+    return tensor

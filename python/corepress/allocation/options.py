@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..config import Config, WeightConfig
 from ..config.candidates import UNCHANGED, Steps, candidate_key, describe_candidate
@@ -20,9 +20,11 @@ from ..coreml.program.storage import steps as definitions_of
 from ..coreml.program.storage import stored_bytes, visible_weights
 from ..coreml.resolution import resolve_all
 from ..coreml.selection import bind_rules, select
-from ..coreml.sizes import stored_size
+from ..coreml.sizes import StoredSize, stored_size
 from ..errors import Skip
 from ..specs import Spec
+
+Sizes: TypeAlias = dict[Any, StoredSize]
 
 _ANYWHERE = 1 << 28  # an offset in a weight file, for the bytes of its number
 
@@ -41,14 +43,17 @@ class Option:
         Bytes that are stored: codes, tables, scales and masks.
     package_bytes : int
         About the bytes of the package for it: in the weight file with records and alignment, and in the program.
+    form : OperationForm or None
+        The form, without data; None for an unchanged weight.
     exact : bool
-        Whether `nbytes` is certain; where it depends on the values, it is an estimate.
+        Whether sizes are certain; where they depend on the values, they are estimates.
     """
 
     candidate: Steps
     steps: tuple[Spec, ...]
     nbytes: int
     package_bytes: int
+    form: OperationForm | None = None
     exact: bool = True
 
     @property
@@ -76,12 +81,19 @@ class FreeWeight:
         What it takes now, whether or not that may be chosen.
     key : str
         Its name in files of calibration.
+    number : int
+        Its number among the program's visible weights.
+    fixed : bool
+        Whether a rule of the config says what is done, so that it has this option only; such weights are here if their
+        bytes depend on their values.
     """
 
     weight: Weight
     options: tuple[Option, ...]
     unchanged: Option
-    key: str = ""
+    key: str
+    number: int
+    fixed: bool = False
 
     @property
     def name(self) -> str:
@@ -95,6 +107,8 @@ class FreeWeight:
 
     def option(self, candidate: Steps) -> Option:
         """The option of a candidate; where it has none, the weight is left unchanged."""
+        if self.fixed:
+            return self.options[0]
         return next((each for each in self.options if each.candidate == candidate), self.unchanged)
 
 
@@ -112,8 +126,10 @@ class Survey:
         The candidates that this program can express.
     notes : tuple of str
         The candidates that it cannot, and rules that were not read literally.
+    fixed : dict of int to OperationForm
+        The forms of the other weights that rules of the config compress, by their numbers.
     fixed_bytes, fixed_size : int
-        Stored bytes and elements of the weights that rules of the config compress.
+        Stored bytes and elements of these.
     config : Config
         The config with its rules resolved.
     """
@@ -122,6 +138,7 @@ class Survey:
     units: tuple[tuple[int, ...], ...]
     candidates: tuple[Steps, ...]
     notes: tuple[str, ...]
+    fixed: Mapping[int, OperationForm]
     fixed_bytes: int
     fixed_size: int
     config: Config
@@ -169,33 +186,43 @@ def survey(program: Program, config: Config, candidates: Sequence[Steps], *, str
         global_config=WeightConfig((_Chosen(),), config.global_config.weight_threshold),  # type: ignore[arg-type]
     )
     free: list[FreeWeight] = []
+    fixed: dict[int, OperationForm] = {}
+    sizes: Sizes = {}
     fixed_bytes = fixed_size = 0
     keys = weight_keys(visible_weights(program))
-    for weight in keys:
+    for number, (weight, key) in enumerate(keys.items()):
         try:
             chosen = select(open_config, weight).steps
         except Skip:
             continue
         if isinstance(chosen[0], _Chosen):
-            found = _free(weight, possible, keys[weight])
+            found = _free(weight, possible, key, number, sizes)
             if found is not None:
                 free.append(found)
             continue
         try:
-            nbytes = stored_size(weight, decisions.decide(weight).steps).nbytes
+            size = stored_size(weight, decisions.decide(weight).steps)
         except Skip:
-            nbytes = stored_bytes(weight)
-        fixed_bytes += min(nbytes, stored_bytes(weight))
+            continue
+        if size.nbytes >= stored_bytes(weight):
+            continue
+        if not size.exact:
+            found = _free(weight, [chosen], key, number, sizes)
+            free += [] if found is None else [replace(found, fixed=True)]
+            continue
+        fixed[number] = size.form
+        fixed_bytes += size.nbytes
         fixed_size += prod(weight.first.shape)
-    if not free:
+    if all(each.fixed for each in free):
         rules = " that no rule of the config matches" if config.op_types or config.weights else ""
         raise ValueError(f"allocate: no weight{rules} can be compressed with these candidates; nothing to choose")
-    used = {option.candidate for each in free for option in each.options}
+    used = {option.candidate for each in free for option in each.options if not each.fixed}
     return Survey(
         tuple(free),
         _units([each.weight for each in free]),
         tuple(each for each in possible if each in used),
         (*notes, *reasons),
+        fixed,
         fixed_bytes,
         fixed_size,
         bound,
@@ -233,9 +260,9 @@ def _inexpressible(program: Program, steps: Steps) -> ValueError | None:
     return None
 
 
-def _free(weight: Weight, candidates: Sequence[Steps], key: str) -> FreeWeight | None:
+def _free(weight: Weight, candidates: Sequence[Steps], key: str, number: int, sizes: Sizes) -> FreeWeight | None:
     """What may be done to a weight; None if nothing makes it smaller."""
-    now = stored_bytes(weight)
+    now, first = stored_bytes(weight), weight.first
     unchanged = Option(UNCHANGED, (), now, _bytes_now(weight))
     options = []
     for candidate in candidates:
@@ -244,15 +271,18 @@ def _free(weight: Weight, candidates: Sequence[Steps], key: str) -> FreeWeight |
             continue
         try:
             steps = resolve_all(candidate, weight)
-            size = stored_size(weight, steps)
+            kind = (steps, first.shape, first.data_type, first.version, first.operation.type == "const")
+            if kind not in sizes:  # many weights are alike
+                sizes[kind] = stored_size(weight, steps)
+            size = sizes[kind]
         except Skip:
             continue
         if size.nbytes < now:
             in_package = package_bytes(weight, size.form)
-            options.append(Option(candidate, steps, size.nbytes, in_package, size.exact))
+            options.append(Option(candidate, steps, size.nbytes, in_package, size.form, size.exact))
     if not any(option.candidate for option in options):
         return None
-    return FreeWeight(weight, tuple(options), unchanged, key)
+    return FreeWeight(weight, tuple(options), unchanged, key, number)
 
 
 def package_bytes(weight: Weight, form: OperationForm) -> int:

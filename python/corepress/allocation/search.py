@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,15 +12,17 @@ import numpy as np
 from ..config import Config, Rule, WeightConfig
 from ..config.candidates import Steps, describe_candidate
 from ..config.patterns import MODULE, REGULAR, is_open
-from ..coreml.reports.prediction import Expected
+from ..coreml.operations import OperationForm
+from ..coreml.reports.prediction import Expected, Prediction
 from ..reporting.wording import format_bytes, format_decibels
 from .curves import Curve
 from .goals import Goal
-from .options import Option, Survey
+from .options import FreeWeight, Option, Survey
 from .solver import Choices, InfeasibleError, Solution, ratio_db, solve
 from .units import Units
 
 MIXED = "chosen for each weight"
+_CLEARLY = 1.02  # estimates that are larger than a target by this need no counting
 _MOST_TRIES = 8  # until the bytes of the finished package are below the target
 
 
@@ -76,6 +78,29 @@ class Result:
         """By how much the error of the chosen recipe is above the bound."""
         return ratio_db(self.chosen.error, self.bound)
 
+    def prediction(self, goal: Goal, measure: str, sweep_seconds: float, seconds: float) -> Prediction:
+        """The same for reports."""
+        return Prediction(
+            target=str(goal),
+            measure=measure,
+            recipe=self.chosen.expected,
+            uniform=None if self.uniform is None else self.uniform.expected,
+            beyond=None if self.beyond is None else self.beyond.expected,
+            is_uniform=self.is_uniform,
+            gap_db=self.gap_db,
+            is_optimal=self.is_optimal,
+            counts=self._counts(),
+            sweep_seconds=sweep_seconds,
+            seconds=seconds,
+        )
+
+    def _counts(self) -> dict[str, int]:
+        """Number of weights for each candidate, the one with the fewest bits first."""
+        bits: dict[str, list[float]] = {}
+        for number, option in enumerate(self.chosen.options):
+            bits.setdefault(option.description, []).append(8 * option.nbytes / self.units.size(number))
+        return {name: len(each) for name, each in sorted(bits.items(), key=lambda item: sum(item[1]) / len(item[1]))}
+
 
 class Search:
     """Finds a recipe.
@@ -89,12 +114,23 @@ class Search:
     outputs : bool
         Whether errors are those of the outputs, over their power; otherwise each is that of a weight, over its own.
     count : callable
-        Returns the bytes of the package that a config leads to, estimated where they depend on the weights' values.
+        Returns the bytes of the package in which weights, by their numbers, have some forms.
+    what : str
+        What the package is called in messages.
     """
 
-    def __init__(self, found: Survey, goal: Goal, *, outputs: bool, count: Callable[[Config], int]) -> None:
+    def __init__(
+        self,
+        found: Survey,
+        goal: Goal,
+        *,
+        outputs: bool,
+        count: Callable[[Mapping[int, OperationForm]], int],
+        what: str = "package",
+    ) -> None:
+        self._what = what
         self._found, self._goal, self._outputs, self._count = found, goal, outputs, count
-        self._counted: dict[tuple[str, ...], int] = {}
+        self._counted: dict[tuple[tuple[str, int], ...], int] = {}
 
     def config(self, options: Sequence[Option]) -> Config:
         """The config that does this to the weights, after the rules that were given."""
@@ -124,7 +160,30 @@ class Search:
         ValueError
             If the target cannot be reached after all.
         """
-        units = Units(self._found, curves)
+        return self._result(Units(self._found, curves))
+
+    def instead(self, result: Result, curves: Sequence[Curve | None]) -> Recipe:
+        """The best choice by other errors, with what is expected of it by those of a result."""
+        other = self.run(curves).mixed
+        options = tuple(result.units.option(number, option.candidate) for number, option in enumerate(other.options))
+        return self._recipe(result.units, options)
+
+    def stricter(self, shortfall: float) -> Search:
+        """A search for a signal-to-noise ratio that is this much higher."""
+        goal = replace(self._goal, value=self._goal.value + shortfall)
+        return Search(self._found, goal, outputs=self._outputs, count=self._count, what=self._what)
+
+    @property
+    def free(self) -> tuple[FreeWeight, ...]:
+        """The weights."""
+        return self._found.free
+
+    @property
+    def goal(self) -> Goal:
+        """The target."""
+        return self._goal
+
+    def _result(self, units: Units) -> Result:
         if self._goal.kind == "target_bits":
             return self._for_bits(units)
         if self._goal.kind == "target_size":
@@ -146,7 +205,7 @@ class Search:
         """Solve, count, and correct the budget by what the estimates of the program's text missed."""
         costs, errors, starts = units.package_bytes(), units.errors(), self._starts(units)
         cheapest = np.array([int(np.lexsort(pair)[0]) for pair in zip(errors, costs, strict=True)], np.intp)
-        rest = self._total(units, units.options(cheapest)) - _sum(costs, cheapest)
+        rest = self._total(units.options(cheapest)) - _sum(costs, cheapest)
         best = None
         for _ in range(_MOST_TRIES):
             try:
@@ -154,7 +213,7 @@ class Search:
             except InfeasibleError:
                 break
             options = units.options(solution.choices)
-            total = self._total(units, options)
+            total = self._total(options)
             fits = total <= self._goal.value
             if fits and (best is None or solution.error < best[0].error):
                 best = solution, options
@@ -166,7 +225,12 @@ class Search:
             self._require_range(units)
             raise ValueError(f"allocate: {self._goal} is out of reach; allow a little more")
         solution, options = best
-        uniform = self._uniform(units, lambda options: self._total(units, options) <= self._goal.value)
+
+        def suits(options: tuple[Option, ...]) -> bool:
+            about = rest + sum(option.package_bytes for option in options)
+            return about <= _CLEARLY * self._goal.value and self._total(options) <= self._goal.value
+
+        uniform = self._uniform(units, suits)
         return _result(self._recipe(units, options), *uniform, solution, units)
 
     def _for_weights(self, units: Units) -> Result:
@@ -246,22 +310,23 @@ class Search:
         mean = error if self._outputs else error / max(1, free)
         expected = Expected(
             description,
-            self._total(units, options),
+            self._total(options),
             self._bits(units, options),
             math.inf if mean == 0 else -10 * math.log10(mean),
         )
         return Recipe(options, expected, error)
 
-    def _total(self, units: Units, options: Sequence[Option]) -> int:
-        """Bytes of the package; where they depend on the values, with what the pass over the weights found."""
-        key = tuple(option.key for option in options)
+    def _total(self, options: Sequence[Option]) -> int:
+        """Bytes of the package."""
+        key = tuple((option.key, option.nbytes) for option in options)
         if key not in self._counted:
-            self._counted[key] = self._count(self.config(options))
-        found = 0
-        for number, (free, option) in enumerate(zip(self._found.free, options, strict=True)):
-            if units.is_free(number):
-                found += option.package_bytes - free.option(option.candidate).package_bytes
-        return self._counted[key] + found
+            forms = {
+                free.number: option.form
+                for free, option in zip(self._found.free, options, strict=True)
+                if option.form is not None
+            }
+            self._counted[key] = self._count({**self._found.fixed, **forms})
+        return self._counted[key]
 
     def _size(self, units: Units) -> int:
         """Elements of the weights that may be compressed."""
@@ -288,15 +353,15 @@ class Search:
                 return
             reach = f"its weights can have {low:.3f} to {high:.3f} bits"
         else:
-            first = self._total(units, smallest)
+            first = self._total(smallest)
             about = first + _sum(costs, ends[1]) - _sum(costs, ends[0])
             if first <= self._goal.value <= 0.99 * about:
                 return
-            last = self._total(units, largest)
+            last = self._total(largest)
             if first <= self._goal.value <= last:
                 return
             sizes = f"{format_bytes(first)} to {format_bytes(last)}"
-            reach = f"the package can have {first:,} to {last:,} bytes ({sizes})"
+            reach = f"the {self._what} can have {first:,} to {last:,} bytes ({sizes})"
         raise ValueError(f"allocate: {self._goal} is out of reach; with these candidates {reach}")
 
 

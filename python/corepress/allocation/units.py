@@ -57,6 +57,8 @@ class Units:
     def option(self, number: int, candidate: Steps) -> Option:
         """What a candidate does to a weight; where it has no such option, it is left unchanged."""
         options = self._options[number]
+        if options and self._found.free[number].fixed:
+            return options[0]
         return next((each for each in options if each.candidate == candidate), self._found.free[number].unchanged)
 
     def loss(self, number: int, option: Option) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..config import Config
-from .networks import instead_of, require_package
+from .networks import instead_of, is_network, require_package
 from .options import (
     calibration_options,
     compress_options,
@@ -22,7 +22,7 @@ from .options import (
     thread_option,
 )
 from .running import run_compression
-from .targets import TARGETS, compress_for_target, take_targets, target_options
+from .targets import TARGETS, compress_for_target, compress_network_for_target, take_targets, target_options
 
 
 @click.command()
@@ -54,7 +54,7 @@ def compress(
     recipe: str | None,
     **values: Any,
 ) -> None:
-    """Compress each weight as specified by a config, or as it takes to reach a target.
+    """Compress weights by a config, or to reach a target.
 
     A config is one step, a list of steps in order, or rules by operation type and by name; later rules win, and null
     leaves weights unchanged:
@@ -84,8 +84,11 @@ def compress(
       corepress compress UNet.mlpackage -o UNet-4.5bit.mlpackage \\
           --config sdxl_palettization_recipe.json --recipe recipe_4.50_bit_mixedpalette
     """
-    require_package(source, instead_of("compress", source))
     targets = take_targets(values)
+    if targets and is_network(source):
+        compress_network_for_target(source, output, targets, config_text, **values)
+        return
+    require_package(source, instead_of("compress", source))
     if config_text is None and not targets:
         raise click.UsageError(f"nothing to do; give --config, or a target: {', '.join(map(flag, TARGETS))}")
     if recipe is not None and config_text is None:

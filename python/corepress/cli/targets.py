@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from ..config.candidates import CANDIDATE_SETS, parse_candidates
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 TARGETS = ("target_size", "target_bits", "target_snr")
 _FLAGS = ", ".join(map(flag, TARGETS))
+_BITS = re.compile(r"[\d\s,]+")
 # What choosing takes of the options of a run.
 _SHARED = ("weight_threshold", "target", "joint_compression", "keep_position_tables", "strict", "num_threads")
 
@@ -131,6 +133,59 @@ def compress_for_target(
     tell_plan(plan, **options)
 
 
+# What a neural network takes of the options of `corepress compress`.
+_OF_NETWORKS = ("num_threads", "report_file", "plot_file", "verbose", "as_json", "quiet")
+
+
+def compress_network_for_target(
+    source: Path,
+    output: Path | None,
+    targets: dict[str, Any],
+    config: str | None,
+    *,
+    candidates: str | None,
+    dry_run: bool,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """The same for a neural network."""
+    refused = {"config": config, **{name: value for name, value in options.items() if name not in _OF_NETWORKS}}
+    given = [name for name in refused if _is_given(name)]
+    if given:
+        raise click.UsageError(f"{flag(given[0])} is for packages; a neural network takes targets and --candidates")
+    options = {name: value for name, value in options.items() if name in _OF_NETWORKS}
+    if candidates is not None and not _BITS.fullmatch(candidates):
+        raise click.UsageError("--candidates: for a neural network give bits, such as 2,4,8,16")
+    chosen = targets if candidates is None else {**targets, "bits": _bits_of(candidates)}
+
+    def compress(progress: Callable[[Progress], None] | None, **rest: Any) -> Report:
+        from .. import neural_network
+
+        destination = require_output(source, output, "compressed")
+        return neural_network.compress(source, destination, overwrite=overwrite, progress=progress, **chosen, **rest)
+
+    def plan(**rest: Any) -> Plan:
+        from ..allocation.networks import plan_network
+
+        return plan_network(source, **chosen, **rest)
+
+    if dry_run:
+        tell_plan(plan, **options)
+    else:
+        run("compress", compress, **options)
+
+
+def _is_given(name: str) -> bool:
+    """Whether an option was written on the command line."""
+    context = click.get_current_context()
+    parameter = "config_text" if name == "config" else name
+    return context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE
+
+
+def _bits_of(text: str) -> list[int]:
+    return [int(each) for each in text.replace(",", " ").split()]
+
+
 def parsed_candidates(text: str | None) -> Any:
     """What a user wrote for ``--candidates``."""
     if text is None:
@@ -141,8 +196,8 @@ def parsed_candidates(text: str | None) -> Any:
             given = parse_json(text)
         elif text.lower().endswith(FILE_SUFFIXES):
             given = read_config_file(Path(text))
-        elif re.fullmatch(r"[\d\s,]+", text):
-            given = [int(each) for each in text.replace(",", " ").split()]
+        elif _BITS.fullmatch(text):
+            given = _bits_of(text)
         parse_candidates(given)
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from error

@@ -15,7 +15,7 @@ from .recipes import KEEP_BITS
 Steps: TypeAlias = tuple[Spec, ...]
 
 UNCHANGED: Steps = ()
-"""The candidate that leaves a weight as it is."""
+"""The candidate that leaves a weight unchanged."""
 DEFAULT_CANDIDATES: tuple[Steps, ...] = tuple((Palettize(nbits=nbits),) for nbits in (2, 3, 4, 6, 8))
 """One palette per weight, of 2, 3, 4, 6 or 8 bits."""
 _BLOCKS = {"granularity": "per_block", "scale_search": "mse"}

@@ -243,6 +243,27 @@ class _CountingOutput:
         return self._package.size + sum(size - path.stat().st_size for path, size in replaced)
 
 
+def counted_bytes(src: StrPath, forms: Mapping[int, OperationForm]) -> int:
+    """Bytes of all files of a package once some weights have other forms, alignment and program included.
+
+    Parameters
+    ----------
+    src : path-like
+        The package.
+    forms : dict of int to OperationForm
+        Forms by the numbers of the weights among `visible_weights`. Only the sizes of their tensors matter, except for
+        those that are stored in the program.
+    """
+    package = Package.open(src)
+    program = Program(package)
+    weights = visible_weights(program)
+    output = _CountingOutput(package)
+    edits = [Edit(weights[number], Task(_given(form), 0), _settled, reads=False) for number, form in forms.items()]
+    with ValueReader(package) as values:
+        rewrite(program, values, output, edits, num_threads=1)
+    return output.size
+
+
 @unchanged("src")
 def plan(
     src: StrPath,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .compared_output import NetworkOutput
@@ -14,6 +15,7 @@ from .selection import WeightSelector
 from .verify import verify
 
 if TYPE_CHECKING:
+    from ..allocation.networks import compress
     from ..runtime.compare import compare_models
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "NetworkOutput",
     "WeightSelector",
     "compare_models",
+    "compress",
     "convert_to_fp16",
     "decompress",
     "inspect",
@@ -31,14 +34,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """What needs the runtime is imported when it is used."""
-    if name != "compare_models":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ..runtime.compare import compare_models
+# What runs models, or is above what does, is imported when it is used.
+_MODULE_OF = {"compare_models": "..runtime.compare", "compress": "..allocation.networks"}
 
-    globals()[name] = compare_models
-    return compare_models
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name], __name__), name)
+    return value
 
 
 def __dir__() -> list[str]:

@@ -22,7 +22,7 @@ from .transform import Transformation
 from .weight_params import HALF_BITS, write_blank
 
 
-class _Planning(Transformation):
+class BlankTransformation(Transformation):
     """Stores zeros, and records only their sizes in the document."""
 
     def _replace(self, place: LayerPlace, layer: Any) -> None:
@@ -77,7 +77,7 @@ def plan(
     if quantization.restores:
         raise ValueError(f"plan: quantization_mode {quantization_mode!r} compresses nothing")
     with open_model("plan", model) as document:
-        run = _Planning(quantization, selector, as_threads("plan", num_threads), None)
+        run = BlankTransformation(quantization, selector, as_threads("plan", num_threads), None)
         run.apply("plan", document)
         if strict:
             run.require_all("plan")
@@ -86,7 +86,7 @@ def plan(
         version = document.root.version
     return Plan(
         source=name_of(model),
-        weights=tuple(map(_planned, run.records)),
+        weights=tuple(map(planned_weight, run.records)),
         bytes_before=before,
         bytes_after=after,
         exact=True,
@@ -99,7 +99,8 @@ def plan(
     )
 
 
-def _planned(record: WeightRecord) -> PlannedWeight:
+def planned_weight(record: WeightRecord) -> PlannedWeight:
+    """The record of a plan for what was done to zeros."""
     values = {field.name: getattr(record, field.name) for field in dataclasses.fields(ChangeRecord)}
     status = "keep" if record.status == "kept" else "compress"
     return PlannedWeight(**values | {"status": status}, exact=True)

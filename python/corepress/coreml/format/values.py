@@ -67,6 +67,10 @@ class Tensor:
         """Whether weight files hold it; others are in the program."""
         return self.count >= MINIMUM_BLOB_COUNT and self.data_type.blob_number is not None
 
+    def blank(self) -> Tensor:
+        """A tensor of the same size whose data is a view of a single zero."""
+        return Tensor(self.data_type, self.shape, np.broadcast_to(np.zeros((), self.data.dtype), self.data.shape))
+
     def pieces(self) -> Iterable[NDArray[Any]]:
         """`data`, all at once or in pieces."""
         return (self.data,)

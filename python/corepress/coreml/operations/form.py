@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -67,6 +67,18 @@ class OperationForm:
         """All that the chain stores, each once, in the order in which weight files hold it."""
         given = [parameter for each in self.chain() for parameter in each.parameters.values()]
         return list(dict.fromkeys(parameter for parameter in given if isinstance(parameter, Tensor)))
+
+    def without_data(self) -> OperationForm:
+        """The same form with zeros in place of what weight files hold, which take no memory."""
+        tensors = {each: each if not each.is_blob else each.blank() for each in self.tensors()}
+        forms: dict[OperationForm, OperationForm] = {}
+        for each in self.chain():
+            parameters = {
+                name: replace(given, form=forms[given.form]) if isinstance(given, Output) else tensors[given]
+                for name, given in each.parameters.items()
+            }
+            forms[each] = replace(each, parameters=parameters)
+        return forms[self]
 
     @property
     def nbytes(self) -> int:

@@ -119,7 +119,7 @@ class Prediction:
         for description, count in self.counts.items():
             yield "", f"{count:5d}  {description}"
         if self.is_uniform:
-            yield "note", "uniform is what you get: no mixture of this size is expected to lose less"
+            yield "note", "uniform is what you get: no mixture of this size loses less"
         yield "gap", self.gap_in_words
         yield (
             "time to choose",
