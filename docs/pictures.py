@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import corepress as cp
+from corepress.compression import output_error
 from corepress.demo.model import TrainedLikeWeights
 from corepress.reporting.charts import BLUE, FAINT, GRID, INK, ORANGE, ORIGINAL_COLOUR, new_figure, save_figure, style
 
@@ -317,6 +318,35 @@ def speed() -> Any:
     return figure
 
 
+def feedback() -> Any:
+    """Errors that cancel in the outputs, and what that is worth."""
+    figure, (left, right) = panels("Codes that make up for each other's errors", 2)
+    rng = np.random.default_rng(0)
+    weight = TrainedLikeWeights().matrix("weight", (64, 256))
+    inputs = rng.standard_normal((4000, 48)) @ rng.standard_normal((48, 256)) + rng.standard_normal((4000, 256))
+    inputs, others = inputs[80:], inputs[:80]
+    hessian = inputs.T @ inputs / len(inputs)
+    ways = (("nearest", ORANGE, {}), ("error feedback", BLUE, {"hessian": hessian}))
+    for name, colour, data in ways:
+        tensor = cp.palettize(weight, nbits=4, **data)
+        missed = (weight - tensor.dense()).astype(np.float64)
+        left.plot(others @ missed[5], color=colour, linewidth=1.4, label=name)
+        decibels = []
+        for nbits in (2, 3, 4, 6, 8):
+            tensor = cp.palettize(weight, nbits=nbits, **data)
+            signal = output_error(weight, np.zeros_like(weight), hessian)
+            decibels.append(10 * np.log10(signal / output_error(weight, tensor, hessian)))
+        right.plot((2, 3, 4, 6, 8), decibels, "o-", color=colour, linewidth=1.4, markersize=4, label=name)
+    style(left, "Error of one output, 4 bits")
+    left.set_xlabel("sample that was not used", color=FAINT)
+    style(right, "Error of the outputs")
+    right.set_xticks((2, 3, 4, 6, 8))
+    right.set_xlabel("bits", color=FAINT)
+    right.set_ylabel("SNR in dB", color=FAINT)
+    right.legend(frameon=False, loc="lower right")
+    return figure
+
+
 PICTURES: tuple[Callable[[], Any], ...] = (
     choosing,
     palettize,
@@ -327,6 +357,7 @@ PICTURES: tuple[Callable[[], Any], ...] = (
     joint,
     mixed,
     optimum,
+    feedback,
     speed,
 )
 

@@ -36,6 +36,13 @@ def spread(*shape: int, dtype: Any = np.float32) -> np.ndarray:
     return (base * base * base).astype(dtype)
 
 
+def moments(columns: int) -> np.ndarray:
+    """Second moments of inputs that are alike if they are neighbours; whole numbers, so exact."""
+    drawn = (bell(2 * columns, columns + 2, dtype=np.float64, seed=5) * 1024).astype(np.int64)
+    inputs = drawn[:, :-2] + 2 * drawn[:, 1:-1] + drawn[:, 2:]
+    return (inputs.T @ inputs).astype(np.float64)
+
+
 GROUPED = {"granularity": "per_grouped_channel", "group_size": 4}
 CASES: dict[str, Callable[[], cp.CompressedTensor]] = {
     "palettize 1 bit float16": lambda: cp.palettize(bell(30, 17), nbits=1),
@@ -100,6 +107,22 @@ CASES: dict[str, Callable[[], cp.CompressedTensor]] = {
     "prune 3 of 8 axis 0 float32": lambda: cp.prune(spread(50, 7, 3), n_m_ratio=(3, 8), dim=0),
     "prune blocks float16": lambda: cp.prune(bell(50, 21), target_sparsity=0.5, block_size=4),
     "prune blocks last axis float32": lambda: cp.prune(spread(50, 21), target_sparsity=0.7, block_size=8, dim=1),
+    "palettize 4 bits by outputs float16": lambda: cp.palettize(bell(50, 67), nbits=4, hessian=moments(67)),
+    "palettize 2 bits by outputs float32 groups": lambda: cp.palettize(
+        bell(20, 67, dtype=np.float32), nbits=2, hessian=moments(67), **GROUPED
+    ),
+    "palettize 8 bits by outputs bfloat16": lambda: cp.palettize(
+        spread(50, 67, dtype=BFLOAT16), nbits=8, hessian=moments(67), dampening=0.1
+    ),
+    "palettize pairs by outputs": lambda: cp.palettize(bell(50, 67), nbits=4, cluster_dim=2, hessian=moments(67)),
+    "quantize int4 blocks by outputs": lambda: cp.quantize(
+        bell(50, 96), dtype="int4", granularity="per_block", scale_search="mse", hessian=moments(96)
+    ),
+    "prune half by outputs": lambda: cp.prune(bell(50, 67), target_sparsity=0.5, hessian=moments(67)),
+    "prune 2 of 4 by outputs": lambda: cp.prune(bell(50, 67), n_m_ratio=(2, 4), hessian=moments(67)),
+    "prune and palettize by outputs": lambda: cp.palettize(
+        cp.prune(bell(50, 67), target_sparsity=0.5, hessian=moments(67)), nbits=3, hessian=moments(67)
+    ),
 }
 
 

@@ -154,8 +154,8 @@ py::tuple normal_equations(const py::array& weight, const py::array& hessian, do
     set_tables(shape, row_tables, std::nullopt, rounding);
     require_size(codes, weight.size(), "codes");
     const int threads = threads_from(num_threads);
-    Doubles products({static_cast<py::ssize_t>(tables), static_cast<py::ssize_t>(entries),
-                      static_cast<py::ssize_t>(entries)}),
+    Doubles products(
+        {static_cast<py::ssize_t>(tables), static_cast<py::ssize_t>(entries), static_cast<py::ssize_t>(entries)}),
         targets({static_cast<py::ssize_t>(tables), static_cast<py::ssize_t>(entries)});
     double* const left = products.mutable_data();
     double* const right = targets.mutable_data();

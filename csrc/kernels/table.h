@@ -277,8 +277,8 @@ struct KernelTable {
     // The same for each of kPathPadding neighboring cuts from `to` on, with `price` added to the costs.
     void (*cheapest_links)(const PathCuts& cuts, int32_t begin, int32_t end, int32_t to, double price, double* costs,
                            int32_t* starts);
-    // out[i, j] -= right[k, j] * left[k, i] for each k of the depth in order, rounded after each product and difference;
-    // out is [rows, columns].
+    // out[i, j] -= right[k, j] * left[k, i] for each k of the depth in order, rounded after each product and
+    // difference; out is [rows, columns].
     void (*subtract_products)(const double* left, int64_t left_stride, const double* right, int64_t right_stride,
                               int64_t depth, int64_t rows, int64_t columns, double* out, int64_t out_stride);
     // counts[i] = how many of column i of [bounds, kFeedbackRows] are less than values[i], of kFeedbackRows values.

@@ -214,3 +214,43 @@ class MemoryGuard:
     def __init__(self, memory: Any) -> None: ...
     @property
     def lost(self) -> bool: ...
+
+Tables = NDArray[float64]  # ascending palettes (tables, entries, cluster_dim)
+Grid = tuple[NDArray[float64], NDArray[float64], int, int]  # scales, zero points, lowest and highest code
+
+def feed_back_codes(
+    weight: NDArray[Any],
+    hessian: NDArray[Any],
+    dampening: float,
+    grid: Tables | Grid,
+    row_tables: NDArray[int32],
+    column_tables: NDArray[int32] | None,
+    mask: Bytes | None,
+    codes: Bytes,
+    sweeps: int,
+    continues: bool = False,
+    num_threads: int | None = None,
+) -> float: ...
+def feed_back_values(
+    weight: NDArray[Any],
+    hessian: NDArray[Any],
+    dampening: float,
+    mask: Bytes,
+    moves_mask: bool,
+    out: NDArray[Any],
+    sweeps: int,
+    num_threads: int | None = None,
+) -> float: ...
+def column_pivots(
+    shape: tuple[int, int, int], hessian: NDArray[Any], dampening: float, num_threads: int | None = None
+) -> NDArray[float64]: ...
+def normal_equations(
+    weight: NDArray[Any],
+    hessian: NDArray[Any],
+    dampening: float,
+    tables: int,
+    entries: int,
+    row_tables: NDArray[int32],
+    codes: Bytes,
+    num_threads: int | None = None,
+) -> tuple[NDArray[float64], NDArray[float64]]: ...

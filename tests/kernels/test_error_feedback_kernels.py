@@ -214,7 +214,9 @@ def test_wrong_arguments_are_refused():
     weight, rows = np.zeros((1, 4, 6), np.float16), np.zeros((1, 4), np.int32)
     tables, codes = np.zeros((1, 4, 1)), np.zeros((1, 4, 6), np.uint8)
 
-    def call(hessian=np.eye(6)[None, None], tables=tables, rows=rows, codes=codes):
+    eye = np.eye(6)[None, None]
+
+    def call(hessian=eye, tables=tables, rows=rows, codes=codes):
         return _core.feed_back_codes(weight, hessian, 0.01, tables, rows, None, None, codes, 0, False, None)
 
     assert call() == 0

@@ -27,7 +27,8 @@ def test_matrices_hold_every_element_once_and_restore_puts_it_back(name):
     assert matrices.shape == (view.groups, view.rows, view.columns)
     assert sorted(matrices.ravel()) == list(range(array.size))
     restored = view.restore(matrices)
-    assert restored.flags.c_contiguous and (restored == array).all()
+    assert restored.flags.c_contiguous
+    assert (restored == array).all()
 
 
 @pytest.mark.parametrize("name", VIEWS)

@@ -13,7 +13,7 @@ import corepress as cp
 from corepress import neural_network
 from corepress.specs import Palettize, Prune, Quantize
 
-NOT_OF_THE_SPEC = {"weight", "importance", "lut", "num_threads"}
+NOT_OF_THE_SPEC = {"weight", "importance", "hessian", "dampening", "lut", "num_threads"}
 
 
 def signatures(function: Any) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@
 
 #include "algo/affine/even_steps.h"
 #include "algo/affine/quantize.h"
+#include "algo/calibrate/feed_back.h"
 #include "algo/common/measure.h"
 #include "algo/palettize/fit_tables.h"
 #include "algo/palettize/palettize.h"
@@ -361,6 +362,89 @@ void add_normalized(const GroupLayout& layout, int threads, Digest& digest) {
     digest.add(quotients);
 }
 
+// Second moments of inputs that depend on their neighbours.
+std::vector<float> draw_moments(int64_t blocks, int64_t size) {
+    const int64_t samples = size + 9;
+    std::vector<float> moments;
+    for (int64_t block = 0; block < blocks; ++block) {
+        const std::vector<uint32_t> inputs = draw<uint32_t>((size + 1) * samples);
+        const auto input = [&](int64_t column, int64_t sample) {
+            const auto number = [&](int64_t of) {
+                return static_cast<double>(float_from_bits(inputs[static_cast<size_t>(of * samples + sample)]));
+            };
+            return number(column) + number(column + 1);
+        };
+        for (int64_t i = 0; i < size; ++i) {
+            for (int64_t j = 0; j < size; ++j) {
+                double sum = 0;
+                for (int64_t sample = 0; sample < samples; ++sample) sum += input(i, sample) * input(j, sample);
+                moments.push_back(static_cast<float>(sum));
+            }
+        }
+    }
+    return moments;
+}
+
+template <typename Bits>
+void add_feedback(const MatrixShape& shape, int64_t size, int threads, Digest& digest) {
+    const std::vector<Bits> weight = draw<Bits>(shape.groups * shape.rows * shape.columns);
+    const int64_t blocks = (shape.columns + size - 1) / size;
+    const std::vector<float> numbers = draw_moments(blocks, size);
+    const SecondMoments moments{numbers.data(), false, 1, blocks, size};
+    std::vector<int32_t> rows(static_cast<size_t>(shape.groups * shape.rows)), columns;
+    for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int32_t>(i / 8 % 2);
+    for (int64_t i = 0; i < shape.groups * shape.columns; ++i) columns.push_back(static_cast<int32_t>(i / 5 % 2));
+    std::vector<double> entries, scales, zero_points(3, 0.0);
+    std::vector<uint8_t> codes(weight.size());
+    for (const int64_t count : {4, 16, 64}) {
+        for (const int64_t length : {1, 2}) {
+            entries.clear();
+            for (int64_t i = 0; i < 3 * count * length; ++i) {
+                entries.push_back((static_cast<double>(i / length % count) / static_cast<double>(count) - 0.5) * 0.125);
+            }
+            Rounding rounding;
+            rounding.kind = RoundingKind::kPalette;
+            rounding.row_tables = rows.data();
+            rounding.column_tables = length == 1 && count != 4 ? columns.data() : nullptr;
+            rounding.tables = 3;
+            rounding.entries = entries.data();
+            rounding.entry_count = count;
+            rounding.length = length;
+            digest.add(
+                std::vector<double>{feed_back<Bits>(weight.data(), shape, moments, rounding, {0.01, 1, false, false},
+                                                    threads, {codes.data(), nullptr, nullptr})});
+            digest.add(codes);
+            if (count > 4 || length > 1) continue;
+            std::vector<double> products(static_cast<size_t>(3 * count * count)),
+                targets(static_cast<size_t>(3 * count));
+            sum_normal_equations<Bits>(weight.data(), shape, moments, rounding, codes.data(), 0.01, threads,
+                                       products.data(), targets.data());
+            digest.add(products);
+            digest.add(targets);
+        }
+    }
+    for (int i = 1; i <= 3; ++i) scales.push_back(0.01 * i);
+    Rounding grid;
+    grid.kind = RoundingKind::kAffine;
+    grid.row_tables = rows.data();
+    grid.column_tables = columns.data();
+    grid.tables = 3;
+    grid.scales = scales.data();
+    grid.zero_points = zero_points.data();
+    grid.lowest = -8;
+    grid.highest = 7;
+    digest.add(std::vector<double>{feed_back<Bits>(weight.data(), shape, moments, grid, {0.1, 1, false, false}, threads,
+                                                   {codes.data(), nullptr, nullptr})});
+    digest.add(codes);
+    std::vector<uint8_t> mask(weight.size());
+    std::vector<Bits> values(weight.size());
+    for (size_t i = 0; i < mask.size(); ++i) mask[i] = i % 3 != 0;
+    feed_back<Bits>(weight.data(), shape, moments, Rounding{}, {0.01, 1, false, true}, threads,
+                    {nullptr, values.data(), mask.data()});
+    digest.add(mask);
+    digest.add(values);
+}
+
 std::string digest_of(const std::string& level, int threads) {
     set_simd_level(level);
     Digest digest;
@@ -388,6 +472,13 @@ std::string digest_of(const std::string& level, int threads) {
         add_nested<uint16_t>(layout, threads, digest);
         add_nested<BFloat16Bits>(layout, threads, digest);
         add_nested<uint32_t>(layout, threads, digest);
+    }
+    for (const MatrixShape& shape : {MatrixShape{1, 2, 1}, MatrixShape{1, 70, 301}, MatrixShape{3, 34, 37}}) {
+        for (const int64_t size : {int64_t{40}, int64_t{301}}) {
+            add_feedback<uint16_t>(shape, size, threads, digest);
+            add_feedback<BFloat16Bits>(shape, size, threads, digest);
+            add_feedback<uint32_t>(shape, size, threads, digest);
+        }
     }
     if (threads == 1) check_all_close_vectors();
     add_all_vectors<uint16_t>(threads, digest);

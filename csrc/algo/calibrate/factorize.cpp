@@ -10,10 +10,10 @@
 namespace corepress {
 namespace {
 
-constexpr int64_t kPanel = 64;            // pivots between two updates of all that is behind them
-constexpr int64_t kStrip = 32;            // columns of an update, whose part of a panel fits the first-level cache
-constexpr double kLeastPivot = 0x1p-40;   // of the largest number of the diagonal
-constexpr int64_t kTogether = 256;        // columns from which on one matrix is worth several threads
+constexpr int64_t kPanel = 64;           // pivots between two updates of all that is behind them
+constexpr int64_t kStrip = 32;           // columns of an update, whose part of a panel fits the first-level cache
+constexpr double kLeastPivot = 0x1p-40;  // of the largest number of the diagonal
+constexpr int64_t kTogether = 256;       // columns from which on one matrix is worth several threads
 
 double added_to_diagonal(const SecondMoments& moments, int64_t group, int64_t block, int64_t columns,
                          double dampening) {
@@ -33,7 +33,10 @@ std::vector<int64_t> falling_order(const SecondMoments& moments, int64_t group, 
     std::vector<int64_t> order(static_cast<std::size_t>(columns));
     std::iota(order.begin(), order.end(), int64_t{0});
     std::vector<double> diagonal(order.size());
-    for (const int64_t i : order) diagonal[static_cast<std::size_t>(i)] = moments.at(group, block, i, i);
+    for (const int64_t i : order) {
+        const double square = moments.at(group, block, i, i);
+        diagonal[static_cast<std::size_t>(i)] = square >= 0 ? square : 0;  // NaN has no order
+    }
     std::sort(order.begin(), order.end(), [&](int64_t first, int64_t second) {
         const double a = diagonal[static_cast<std::size_t>(first)], b = diagonal[static_cast<std::size_t>(second)];
         return a > b || (a == b && first < second);
@@ -47,7 +50,8 @@ Factors factorize(const SecondMoments& moments, int64_t group, int64_t block, in
                     std::vector<double>(static_cast<std::size_t>(columns))};
     if (columns < kTogether) threads = 1;
     const double damp = added_to_diagonal(moments, group, block, columns, dampening);
-    // The last column of the order is eliminated first. Only the upper triangle is meant; what stands below is not read.
+    // The last column of the order is eliminated first. Only the upper triangle is meant; what stands below is not
+    // read.
     const auto remaining = std::make_unique<double[]>(static_cast<std::size_t>(columns * columns));
     const auto row_of = [&](int64_t row) { return remaining.get() + row * columns; };
     const auto reversed = [&](int64_t i) { return factors.order[static_cast<std::size_t>(columns - 1 - i)]; };

@@ -15,10 +15,10 @@ namespace corepress {
 namespace {
 
 constexpr int64_t kRows = kFeedbackRows;
-constexpr int64_t kPanel = 32;                           // columns whose errors reach the ones behind them together
-constexpr int64_t kMostCompared = 16;                    // entries that are all compared, side by side
-constexpr int64_t kMostFactors = int64_t{1} << 24;       // numbers of the factors that are held at a time
-constexpr int64_t kLargeBlock = int64_t{1} << 18;        // numbers of a block that all threads factorize
+constexpr int64_t kPanel = 32;                      // columns whose errors reach the ones behind them together
+constexpr int64_t kMostCompared = 16;               // entries that are all compared, side by side
+constexpr int64_t kMostFactors = int64_t{1} << 24;  // numbers of the factors that are held at a time
+constexpr int64_t kLargeBlock = int64_t{1} << 18;   // numbers of a block that all threads factorize
 constexpr int64_t kVectorRoom = kFeedbackRows + kRows / 4;
 
 double clipped(double value, double lowest, double highest) {
@@ -110,8 +110,8 @@ public:
         for (int64_t begin = 0; begin < block_.columns; begin += kPanel) {
             const int64_t end = load_panel(begin);
             for (int64_t j = begin; j < end; j += 4) {
-                kernel.subtract_products(block_.multipliers->tile(j), 4, errors(0), kRows, begin, std::min(end - j, int64_t{4}),
-                                         kRows, adjusted(j - begin), kRows);
+                kernel.subtract_products(block_.multipliers->tile(j), 4, errors(0), kRows, begin,
+                                         std::min(end - j, int64_t{4}), kRows, adjusted(j - begin), kRows);
             }
             if (moves_mask) move_mask(begin, end);
             for (int64_t j = begin; j < end; ++j) {
@@ -276,8 +276,8 @@ private:
             int64_t end = vector + 1;
             while (end < vectors && table_of(end * length, column) == table) ++end;
             kernels().nearest_entries(planes + vector, kVectorRoom, length, end - vector,
-                                      rounding_.entries + table * rounding_.entry_count * length,
-                                      rounding_.entry_count, codes);
+                                      rounding_.entries + table * rounding_.entry_count * length, rounding_.entry_count,
+                                      codes);
             for (int64_t i = vector; i < end; ++i) {
                 const int64_t code = static_cast<int64_t>(codes[i - vector]);
                 const double* const entry = rounding_.entries + (table * rounding_.entry_count + code) * length;
@@ -327,11 +327,12 @@ private:
             const int code = result_.codes[code_offset(row, column)];
             if (rounding_.kind == RoundingKind::kPalette) {
                 const int64_t entry = std::min<int64_t>(code, rounding_.entry_count - 1);
-                rounded_[row] = rounding_.entries[(table * rounding_.entry_count + entry) * rounding_.length +
-                                                  row % rounding_.length];
+                rounded_[row] =
+                    rounding_
+                        .entries[(table * rounding_.entry_count + entry) * rounding_.length + row % rounding_.length];
             } else {
-                const double value = rounding_.lowest < 0 ? static_cast<double>(static_cast<int8_t>(code))
-                                                          : static_cast<double>(code);
+                const double value =
+                    rounding_.lowest < 0 ? static_cast<double>(static_cast<int8_t>(code)) : static_cast<double>(code);
                 rounded_[row] = stored((value - rounding_.zero_points[table]) * rounding_.scales[table]);
             }
         }
@@ -355,7 +356,8 @@ private:
         if (zeros == 0 || zeros == static_cast<int64_t>(ranks.size())) return;
         std::nth_element(ranks.begin(), ranks.begin() + zeros - 1, ranks.end());
         const double limit = ranks[static_cast<std::size_t>(zeros - 1)];
-        const int64_t less = std::count_if(ranks.begin(), ranks.begin() + zeros, [&](double rank) { return rank < limit; });
+        const int64_t less =
+            std::count_if(ranks.begin(), ranks.begin() + zeros, [&](double rank) { return rank < limit; });
         int64_t equals = zeros - less;
         for (int64_t j = begin; j < end; ++j) {
             for (int64_t row = 0; row < count_; ++row) {
@@ -419,8 +421,8 @@ double feed_back(const Bits* weight, const MatrixShape& shape, const SecondMomen
                 block.multipliers = std::move(factors.multipliers);
             }
             if (options.sweeps > 0) {
-                block.relative = relative_moments(moments, block.group, block.number, block.order, options.dampening,
-                                                  block_threads);
+                block.relative =
+                    relative_moments(moments, block.group, block.number, block.order, options.dampening, block_threads);
             }
         });
         parallel_for(static_cast<int64_t>(last - first) * chunks, threads, [&](int64_t task) {

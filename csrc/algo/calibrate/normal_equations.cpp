@@ -93,11 +93,11 @@ void sum_normal_equations(const Bits* weight, const MatrixShape& shape, const Se
     }
 }
 
-template void sum_normal_equations<uint16_t>(const uint16_t*, const MatrixShape&, const SecondMoments&,
-                                             const Rounding&, const uint8_t*, double, int, double*, double*);
+template void sum_normal_equations<uint16_t>(const uint16_t*, const MatrixShape&, const SecondMoments&, const Rounding&,
+                                             const uint8_t*, double, int, double*, double*);
 template void sum_normal_equations<BFloat16Bits>(const BFloat16Bits*, const MatrixShape&, const SecondMoments&,
                                                  const Rounding&, const uint8_t*, double, int, double*, double*);
-template void sum_normal_equations<uint32_t>(const uint32_t*, const MatrixShape&, const SecondMoments&,
-                                             const Rounding&, const uint8_t*, double, int, double*, double*);
+template void sum_normal_equations<uint32_t>(const uint32_t*, const MatrixShape&, const SecondMoments&, const Rounding&,
+                                             const uint8_t*, double, int, double*, double*);
 
 }  // namespace corepress

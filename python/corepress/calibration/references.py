@@ -34,20 +34,24 @@ def references_of(
     num_threads : int
         Threads to use.
     """
-    found = {}
-    for steps in candidates:
-        try:
-            resolved = resolve_all(steps, weight)
-            found[candidate_key(steps)] = _compressed(stored, resolved, data, num_threads)
-        except (Skip, UnsuitableWeightError):
-            continue
-    return found
+    made = ((candidate_key(steps), _made(weight, stored, steps, data, num_threads)) for steps in candidates)
+    return {key: tensor for key, tensor in made if tensor is not None}
+
+
+def _made(
+    weight: Weight, stored: NDArray[Any], steps: Steps, data: WeightData, num_threads: int
+) -> CompressedTensor | None:
+    """A weight as a candidate stores it; None if the candidate does not fit it."""
+    try:
+        return _compressed(stored, resolve_all(steps, weight), data, num_threads)
+    except (Skip, UnsuitableWeightError):
+        return None
 
 
 def _compressed(stored: NDArray[Any], steps: Sequence[Spec], data: WeightData, num_threads: int) -> CompressedTensor:
     tensor: Any = stored
-    for step in steps:
-        of_step = usable(data, step) if step is steps[0] else data.after(step, tensor)
+    for index, step in enumerate(steps):
+        of_step = (usable(data, step) if index == 0 else data).of_step(step, tensor, is_first=index == 0)
         tensor = compression.apply(tensor, step, data=of_step, num_threads=num_threads)
     result: CompressedTensor = tensor
     return result

@@ -236,7 +236,7 @@ def palettize_codes(weight: Array, tensor: PalettizedTensor, moments: Moments, n
             codes = np.take_along_axis(places[numbers.rows], codes.astype(np.intp), 2).astype(np.uint8)
             tables = lut.astype(np.float64)[:, :, None]
             feed(True)
-        lut = lut.reshape(tensor.lut.shape)
+        lut = np.reshape(lut, tensor.lut.shape)  # type: ignore[arg-type]  # of floats it is an array
     if length > 1:
         assert tensor.vector_axis is not None
         shape = list(view.shape)
@@ -321,8 +321,8 @@ def _vector_view(view: MatrixView, tensor: PalettizedTensor) -> MatrixView:
     turned = replace(view, row_axes=(*(each for each in view.row_axes if each != axis), axis))
     if view.groups > 1 and view.group_axis == axis and view.shape[axis] // view.groups % length:
         raise ValueError(
-            f"palettize: hessian with cluster_dim {length} needs vectors within the {view.groups} groups of axis {axis} "
-            f"of length {view.shape[axis]}"
+            f"palettize: hessian with cluster_dim {length} needs vectors within the {view.groups} groups of axis "
+            f"{axis} of length {view.shape[axis]}"
         )
     return turned
 

@@ -177,7 +177,11 @@ def prune_measured(
     num_threads = as_threads("prune", num_threads)
     if data is not None and any(each.hessian is not None for each in data):
         return for_each(
-            "prune", in_list, lambda *each: _prune_by_outputs(*each, spec, num_threads, measured), weights, data
+            "prune",
+            in_list,
+            lambda weight, known: _prune_by_outputs(weight, known, spec, num_threads, measured),
+            weights,
+            data,
         )
     if any(isinstance(weight, CompressedTensor) for weight in weights):
         return for_each("prune", in_list, lambda weight: (_prune_tensor(weight, spec, num_threads), None), weights)

@@ -211,7 +211,11 @@ def quantize_measured(
             of_weight.require_plain("quantize")
         if any(of_weight.hessian is not None for of_weight in data):
             return for_each(
-                "quantize", in_list, lambda *each: _quantize_mixed(*each, spec, num_threads, measured), weights, data
+                "quantize",
+                in_list,
+                lambda weight, known: _quantize_mixed(weight, known, spec, num_threads, measured),
+                weights,
+                data,
             )
         return for_each(
             "quantize", in_list, lambda weight: (_quantize_tensor(weight, spec, num_threads), None), weights

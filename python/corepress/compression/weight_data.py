@@ -67,14 +67,21 @@ class WeightData:
             require_importance(verb, f"importance of {name}", self.importance, shape)
 
     def mapped(self, part: Callable[[NDArray[Any]], Any]) -> WeightData:
-        """The data of a part of the weight, which `part` returns of an array of the weight's shape."""
+        """The importance of a part of the weight, which `part` returns of an array of the weight's shape.
+
+        Second moments are not known of a part.
+        """
         if self.importance is None:
-            return self
+            return WeightData()
         return WeightData(part(as_array("importance", "importance", self.importance, NUMBERS)))
 
-    def after(self, spec: Spec, tensor: Any) -> WeightData:
-        """What the step `spec` uses of this for a weight that earlier steps made `tensor`: second moments at most."""
-        return replace(self, importance=None, hessian=self.hessian if uses_hessian(spec, tensor) else None)
+    def of_step(self, spec: Spec, tensor: Any, *, is_first: bool) -> WeightData:
+        """What one of several steps uses of this for a weight that earlier steps made `tensor`.
+
+        Importance is for the first step; second moments for each that has a use for them.
+        """
+        hessian = self.hessian if uses_hessian(spec, tensor) else None
+        return replace(self, importance=self.importance if is_first else None, hessian=hessian)
 
     def error_weights(self, verb: str, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
         """The importance of each element as the kernels take it, checked."""

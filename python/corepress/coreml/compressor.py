@@ -460,11 +460,12 @@ def compress_stored(
     tensor: Any = stored
     if len(steps) == 1 and not isinstance(stored, CompressedTensor):
         with _suiting(stored, steps[0].nonfinite):
-            tensor, snr_db = compression.apply_measured(stored, steps[0], data=data, num_threads=num_threads)
+            of_step = data.of_step(steps[0], stored, is_first=True)
+            tensor, snr_db = compression.apply_measured(stored, steps[0], data=of_step, num_threads=num_threads)
     else:
-        for step in steps:
+        for index, step in enumerate(steps):
             with _suiting(tensor, step.nonfinite):
-                of_step = data if step is steps[0] else data.after(step, tensor)
+                of_step = data.of_step(step, tensor, is_first=index == 0)
                 tensor = compression.apply(tensor, step, data=of_step, num_threads=num_threads)
         if isinstance(stored, CompressedTensor):
             decoded = decoded_pieces((stored, tensor), num_threads)

@@ -7,8 +7,11 @@ weights. H = M D M^T with M upper triangular, 1 on its diagonal, makes this a su
 
 so the best a column can do, given the errors of the columns before it, is to round w_j + sum_{k<j} (w_k - q_k) M_kj
 instead of w_j. This is GPTQ (Frantar et al., arXiv:2210.17323), which multiplies by the Cholesky factor of the inverse
-of H, without an inverse (as LDLQ: Chee et al., arXiv:2307.13304). D_j is 1 / [H^-1]_jj of the columns from j on, by which
-SparseGPT (arXiv:2301.00774) ranks weights.
+of H, without an inverse (as LDLQ: Chee et al., arXiv:2307.13304). D_j is 1 / [H^-1]_jj of the columns from j on, by
+which SparseGPT (Frantar and Alistarh, arXiv:2301.00774) ranks weights.
+
+Sweeps then round each column once more, with the errors of all others as they are by then, which never raises the error
+(coordinate descent; QuantEase: Behdin et al., arXiv:2309.01885).
 """
 
 from __future__ import annotations
@@ -142,7 +145,7 @@ def relative_moments(hessian: Array, order: Array, dampening: float) -> Array:
     moments = hessian.astype(np.float64)
     moments = ((moments + moments.T) * 0.5)[np.ix_(order, order)]
     own = moments.diagonal() + dampening * (np.cumsum(hessian.diagonal(), dtype=np.float64)[-1] / order.size)
-    relative = np.divide(moments, own, out=np.zeros_like(moments), where=own > 0)
+    relative: Array = np.divide(moments, own, out=np.zeros_like(moments), where=own > 0)
     relative[np.diag_indices_from(relative)] = 0
     return relative
 

@@ -45,7 +45,7 @@ def stored_digest(weight: Weight, values: ValueReader) -> str:
             digest.update(repr(head).encode())
             data = np.ascontiguousarray(tensor.data).reshape(-1).view(np.uint8)
             for start in range(0, data.size, _PIECE):
-                digest.update(memoryview(data[start : start + _PIECE]))
+                digest.update(data[start : start + _PIECE].data)
         for reference in step.references:  # pages of large files are dropped
             reader = values.file(reference.key.file)
             reader.release(reader.record(reference.key.offset))
