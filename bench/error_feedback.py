@@ -66,7 +66,7 @@ def torch_gptq(weight: NDArray[Any], hessian: NDArray[np.float32], table: NDArra
                 own = factor[first:last, first:last]
                 for j in range(last - first):
                     column = part[:, j]
-                    code = torch.bucketize(column, middles)
+                    code = torch.bucketize(column.contiguous(), middles)
                     error = (column - entries[code]) / own[j, j]
                     part[:, j:] -= error[:, None] * own[j, None, j:]
                     errors[:, j], of_block[:, first + j] = error, code.to(torch.uint8)

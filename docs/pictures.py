@@ -324,22 +324,21 @@ def feedback() -> Any:
     rng = np.random.default_rng(0)
     weight = TrainedLikeWeights().matrix("weight", (64, 256))
     inputs = rng.standard_normal((4000, 48)) @ rng.standard_normal((48, 256)) + rng.standard_normal((4000, 256))
-    inputs += 2 * rng.standard_normal((4000, 1))  # what all inputs share
+    inputs, others = inputs[80:], inputs[:80]
     hessian = inputs.T @ inputs / len(inputs)
     ways = (("nearest", ORANGE, {}), ("error feedback", BLUE, {"hessian": hessian}))
     for name, colour, data in ways:
         tensor = cp.palettize(weight, nbits=4, **data)
         missed = (weight - tensor.dense()).astype(np.float64)
-        left.plot(np.cumsum(missed[5]), color=colour, linewidth=1.4, label=name)
+        left.plot(others @ missed[5], color=colour, linewidth=1.4, label=name)
         decibels = []
         for nbits in (2, 3, 4, 6, 8):
             tensor = cp.palettize(weight, nbits=nbits, **data)
             signal = output_error(weight, np.zeros_like(weight), hessian)
             decibels.append(10 * np.log10(signal / output_error(weight, tensor, hessian)))
         right.plot((2, 3, 4, 6, 8), decibels, "o-", color=colour, linewidth=1.4, markersize=4, label=name)
-    style(left, "Sum of the errors of a row, 4 bits")
-    left.axhline(0, color=GRID, linewidth=0.8)
-    left.set_xlabel("column", color=FAINT)
+    style(left, "Error of one output, 4 bits")
+    left.set_xlabel("sample that was not used", color=FAINT)
     style(right, "Error of the outputs")
     right.set_xticks((2, 3, 4, 6, 8))
     right.set_xlabel("bits", color=FAINT)

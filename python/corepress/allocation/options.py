@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..config import Config, WeightConfig
 from ..config.candidates import UNCHANGED, Steps, candidate_key, describe_candidate
@@ -20,9 +20,11 @@ from ..coreml.program.storage import steps as definitions_of
 from ..coreml.program.storage import stored_bytes, visible_weights
 from ..coreml.resolution import resolve_all
 from ..coreml.selection import bind_rules, select
-from ..coreml.sizes import stored_size
+from ..coreml.sizes import StoredSize, stored_size
 from ..errors import Skip
 from ..specs import Spec
+
+Sizes: TypeAlias = dict[Any, StoredSize]
 
 _ANYWHERE = 1 << 28  # an offset in a weight file, for the bytes of its number
 
@@ -185,6 +187,7 @@ def survey(program: Program, config: Config, candidates: Sequence[Steps], *, str
     )
     free: list[FreeWeight] = []
     fixed: dict[int, OperationForm] = {}
+    sizes: Sizes = {}
     fixed_bytes = fixed_size = 0
     keys = weight_keys(visible_weights(program))
     for number, (weight, key) in enumerate(keys.items()):
@@ -193,7 +196,7 @@ def survey(program: Program, config: Config, candidates: Sequence[Steps], *, str
         except Skip:
             continue
         if isinstance(chosen[0], _Chosen):
-            found = _free(weight, possible, key, number)
+            found = _free(weight, possible, key, number, sizes)
             if found is not None:
                 free.append(found)
             continue
@@ -204,7 +207,7 @@ def survey(program: Program, config: Config, candidates: Sequence[Steps], *, str
         if size.nbytes >= stored_bytes(weight):
             continue
         if not size.exact:
-            found = _free(weight, [chosen], key, number)
+            found = _free(weight, [chosen], key, number, sizes)
             free += [] if found is None else [replace(found, fixed=True)]
             continue
         fixed[number] = size.form
@@ -257,9 +260,9 @@ def _inexpressible(program: Program, steps: Steps) -> ValueError | None:
     return None
 
 
-def _free(weight: Weight, candidates: Sequence[Steps], key: str, number: int) -> FreeWeight | None:
+def _free(weight: Weight, candidates: Sequence[Steps], key: str, number: int, sizes: Sizes) -> FreeWeight | None:
     """What may be done to a weight; None if nothing makes it smaller."""
-    now = stored_bytes(weight)
+    now, first = stored_bytes(weight), weight.first
     unchanged = Option(UNCHANGED, (), now, _bytes_now(weight))
     options = []
     for candidate in candidates:
@@ -268,7 +271,10 @@ def _free(weight: Weight, candidates: Sequence[Steps], key: str, number: int) ->
             continue
         try:
             steps = resolve_all(candidate, weight)
-            size = stored_size(weight, steps)
+            kind = (steps, first.shape, first.data_type, first.version, first.operation.type == "const")
+            if kind not in sizes:  # many weights are alike
+                sizes[kind] = stored_size(weight, steps)
+            size = sizes[kind]
         except Skip:
             continue
         if size.nbytes < now:

@@ -131,8 +131,8 @@ class _Problem:
         bound, price, taken = self._relaxed(hulls)
         best = self._improved(self._filled(hulls, taken))
         for start in also:
-            if self._sum(self._costs, start) <= self._budget:
-                best = self._better(best, self._improved(np.array(start, np.intp)))
+            if self._sum(self._costs, start) <= self._budget and self._better(best, start) is start:
+                best = self._improved(np.array(start, np.intp))
         is_optimal = ratio_db(self._sum(self._errors, best), bound) == 0
         if not is_optimal:
             best, is_optimal = self._completed(best, bound, price)
@@ -271,26 +271,20 @@ class _Changes:
         order = np.lexsort((errors, costs))
         self._costs, self.errors = costs[order], errors[order]
         self._weights, self._options = weights[order], options[order]
-        # For each number of cheapest changes the best, and the best of any other weight.
-        self._best, self._second = np.empty(len(order), np.intp), np.empty(len(order), np.intp)
-        best = second = -1
-        values, of = self.errors.tolist(), self._weights.tolist()
-        for change, value in enumerate(values):
-            if best < 0 or value < values[best]:
-                if best >= 0 and of[best] != of[change]:
-                    second = best
-                best = change
-            elif of[change] != of[best] and (second < 0 or value < values[second]):
-                second = change
-            self._best[change], self._second[change] = best, second
+        # For each number of cheapest changes the first of those that reduce the error most.
+        least = np.minimum.accumulate(self.errors)
+        is_first = np.ones(len(order), bool)
+        is_first[1:] = self.errors[1:] < least[:-1]
+        self._best = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
 
     def within(self, costs: NDArray[np.float64], but: Choices) -> Choices:
         """For each cost the best change that costs at most this much, of another weight than `but`; -1 if none."""
         count = np.searchsorted(self._costs, costs, side="right")
-        place = np.maximum(count - 1, 0)
-        best = self._best[place]
-        found = np.where(self._weights[best] == but, self._second[place], best)
-        return np.where(count > 0, found, -1)
+        found = np.where(count > 0, self._best[np.maximum(count - 1, 0)], -1)
+        for place in np.flatnonzero((count > 0) & (self._weights[found] == but)):
+            others = np.flatnonzero(self._weights[: count[place]] != but[place])
+            found[place] = others[self.errors[others].argmin()] if others.size else -1
+        return found
 
     def change(self, index: int) -> tuple[int, int]:
         """Its weight and option."""

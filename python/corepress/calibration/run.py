@@ -36,6 +36,7 @@ from .progress import Work
 from .references import references_of
 from .samples import DividedSamples
 from .statistics import Sensitivity, Statistics, WeightStatistics
+from .tensor_file import release
 from .unfinished import Unfinished
 from .uses import NoView, Use, uses_of
 
@@ -398,6 +399,8 @@ class Calibration:
             data = feedback_data(hessian, each.view)
             references = references_of(each.weight, stored, self._settings.candidates, data, self._threads)
             probing.add(each.key, each.parameter, stored, references)
+            if hessian is not None:
+                release(hessian)
         return probing
 
     def _backpropagate(self, name: str, probing: Probing, unfinished: Unfinished, runs: int, probes: int) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -79,6 +81,20 @@ def _pieces(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> 
         flat = np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8)
         for start in range(0, flat.size, _PIECE):
             yield flat[start : start + _PIECE].tobytes()
+        release(arrays[name])
+
+
+def release(array: NDArray[Any]) -> None:
+    """Let the system drop the pages of an array that is a view of a file; they are read again when needed."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if not isinstance(base, GuardedMap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    start = array.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    with contextlib.suppress(OSError):
+        base.madvise(mmap.MADV_DONTNEED, first, start + array.nbytes - first)
 
 
 class TensorFile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,6 +66,16 @@ def as_calibration(function: str, given: Any) -> Any:
     return Statistics.load(given)
 
 
+class _Made:
+    """An array that is made when it is used, as those of all weights together may not fit into memory."""
+
+    def __init__(self, make: Callable[[], NDArray[np.float32]]) -> None:
+        self._make = make
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self._make() if dtype is None else self._make().astype(dtype)
+
+
 class CalibrationData:
     """The data of each weight of a program, and the weights that there is none for.
 
@@ -120,7 +130,7 @@ class CalibrationData:
         elif known.hessian is None:
             return NO_DATA, known.reason
         elif self._way == "diagonal":
-            data = WeightData(importance=known.diagonal())
+            data = WeightData(importance=_Made(known.diagonal))
         else:
             data = feedback_data(known.hessian, known.view, self._dampening)
         try:
