@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import compression
-from ..compression.weight_data import NO_DATA, WeightData
+from ..compression.weight_data import WeightData
 from ..config.candidates import Steps, candidate_key
 from ..coreml.program.program import Weight
 from ..coreml.resolution import resolve_all
@@ -50,20 +50,11 @@ def _made(
 
 def _compressed(stored: NDArray[Any], steps: Sequence[Spec], data: WeightData, num_threads: int) -> CompressedTensor:
     tensor: Any = stored
-    for step in steps:
-        of_step = usable(data, step) if step is steps[0] else data.after(step, tensor)
+    for index, step in enumerate(steps):
+        of_step = data.of_step(step, tensor, is_first=index == 0)
         tensor = compression.apply(tensor, step, data=of_step, num_threads=num_threads)
     result: CompressedTensor = tensor
     return result
-
-
-def usable(data: WeightData, step: Spec) -> WeightData:
-    """The data, or none if a step has no use for it."""
-    try:
-        data.require_use(step)
-    except ValueError:
-        return NO_DATA
-    return data
 
 
 def error_of(tensor: CompressedTensor, stored: NDArray[Any], num_threads: int) -> NDArray[np.float32]:
