@@ -52,7 +52,7 @@ class AllocatedWeight:
     bits_per_weight : float
         The same in bits per element.
     snr_db : float
-        Signal-to-noise ratio that the weight itself will have; infinite if nothing is lost.
+        Signal-to-noise ratio of the weight itself, as it is without error feedback; infinite if nothing is lost.
     error : float
         What it adds to the error that the allocation makes small: the squared change of the outputs over their power
         with calibration, else that of the weight over its power.

@@ -31,7 +31,7 @@ def made(stored: NDArray[Any] | CompressedTensor, steps: Sequence[Spec], known: 
     """A weight after some steps, as `compress` makes it with the statistics of the weight."""
     data = data_of(known, stored, steps)
     tensor: Any = stored
-    for step in steps:
-        of_step = data if step is steps[0] else data.after(step, tensor)
+    for index, step in enumerate(steps):
+        of_step = data.of_step(step, tensor, is_first=index == 0)
         tensor = compression.apply(tensor, step, data=of_step, num_threads=num_threads)
     return tensor
