@@ -389,11 +389,11 @@ class Calibration:
         return found, dict(arrays)
 
     def _probing(self, group: Sequence[_Known], moments: Any) -> Probing:
-        self._work.begin("candidates")
         probing = Probing(self._settings.importance, self._threads)
         parameters = dict(self._backend.module.named_parameters())
-        for each in group:
+        for number, each in enumerate(group, 1):
             assert each.parameter is not None
+            self._work.begin(f"candidates ({number} of {len(group)})")
             stored = parameters[each.parameter].detach().cpu().numpy()
             hessian, _ = moments.get(each.key, (None, 0))
             data = feedback_data(hessian, each.view)

@@ -135,7 +135,8 @@ class CalibrationData:
             data = feedback_data(known.hessian, known.view, self._dampening)
         try:
             data.check("compress", weight.first.name, weight.first.shape)
-            data.require_use(steps[0])
+            if data.hessian is None or not any(step.hessian_needs is None for step in steps):
+                data.require_use(steps[0])
         except ValueError as error:
             return NO_DATA, str(error).partition(": ")[2] or str(error)
         return data, None
