@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _PANEL = 256  # columns that are multiplied with all that follow: half of the products, and of the memory
+_MOST_TOGETHER = 512  # vectors that are multiplied at once: of few, most time goes into adding their products up
 
 
 def block_columns(columns: int, of_channel: int, most: int) -> int:
@@ -33,7 +35,8 @@ def block_columns(columns: int, of_channel: int, most: int) -> int:
 class Moments:
     """Sums of products of inputs, in blocks of columns.
 
-    A batch is multiplied in float32 and added in float64. Of each block the upper triangle is kept, in panels.
+    Some hundred vectors are multiplied in float32, and their products added in float64. Of each block the upper
+    triangle is kept, in panels.
 
     Parameters
     ----------
@@ -43,9 +46,13 @@ class Moments:
         Columns of a block.
     """
 
+    WAITING = ("waiting", "factor")  # what `state` has of vectors that wait
+
     def __init__(self, groups: int, columns: int, size: int) -> None:
         self.groups, self.columns, self.size = groups, columns, size
         self.count = 0
+        self._waiting: list[Tensor] = []
+        self._factor = 1.0  # of those that wait
         self._sums: dict[tuple[int, int], Tensor] = {
             (start, first): torch.zeros(groups, min(_PANEL, stop - first), stop - first, dtype=torch.float64)
             for start, stop, first in self._panels()
@@ -53,9 +60,15 @@ class Moments:
 
     @staticmethod
     def bytes_of(groups: int, columns: int, size: int) -> int:
-        """What the sums occupy, about."""
+        """What the sums occupy, about, with vectors that wait."""
         blocks = -(-columns // size)
-        return 8 * groups * blocks * (size * (size + min(size, _PANEL)) // 2)
+        return 8 * groups * blocks * (
+            size * (size + min(size, _PANEL)) // 2
+        ) + 4 * groups * columns * Moments._together(size)
+
+    @staticmethod
+    def _together(size: int) -> int:
+        return min(size, _MOST_TOGETHER)
 
     def _panels(self) -> Iterator[tuple[int, int, int]]:
         for start in range(0, self.columns, self.size):
@@ -76,6 +89,27 @@ class Moments:
             How many vectors they represent.
         """
         self.count += count
+        if self._waiting and (
+            factor != self._factor or self._number_waiting + inputs.shape[1] > self._together(self.size)
+        ):
+            self._multiply_waiting()
+        self._waiting = [each.to(inputs.device) for each in self._waiting]  # where an interrupted run is continued
+        if inputs.shape[1] > self._together(self.size) // 2:
+            self._multiply(inputs, factor)
+        else:
+            self._waiting.append(inputs.clone())  # what it is a view of may be large, or change
+            self._factor = factor
+
+    @property
+    def _number_waiting(self) -> int:
+        return sum(each.shape[1] for each in self._waiting)
+
+    def _multiply_waiting(self) -> None:
+        if self._waiting:
+            self._multiply(torch.cat(self._waiting, dim=1), self._factor)
+            self._waiting = []
+
+    def _multiply(self, inputs: Tensor, factor: float) -> None:
         turned = inputs.transpose(1, 2)
         for start, stop, first in self._panels():
             panel = turned[:, first : min(first + _PANEL, stop)]
@@ -84,6 +118,7 @@ class Moments:
 
     def mean(self) -> NDArray[np.float32]:
         """The moments, (groups, blocks, size, size); zero where a block has no columns."""
+        self._multiply_waiting()
         blocks = -(-self.columns // self.size)
         found = np.zeros((self.groups, blocks, self.size, self.size), np.float32)
         for start, stop, first in self._panels():
@@ -99,14 +134,23 @@ class Moments:
     @property
     def is_finite(self) -> bool:
         """Whether all sums are finite."""
+        self._multiply_waiting()
         return all(bool(torch.isfinite(each).all()) for each in self._sums.values())
 
-    def state(self) -> dict[str, NDArray[np.float64]]:
-        """The sums so far, as arrays by name."""
-        return {f"{start}/{first}": each.numpy() for (start, first), each in self._sums.items()}
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The sums so far, and what waits to be added, as arrays by name."""
+        found: dict[str, NDArray[Any]] = {
+            f"{start}/{first}": each.numpy() for (start, first), each in self._sums.items()
+        }
+        if self._waiting:
+            waiting = torch.cat(self._waiting, dim=1).cpu().numpy()
+            found |= dict(zip(self.WAITING, (waiting, np.array(self._factor)), strict=True))
+        return found
 
-    def restore(self, state: dict[str, NDArray[np.float64]], count: int) -> None:
-        """Continue from sums that `state` returned."""
+    def restore(self, state: dict[str, NDArray[Any]], count: int) -> None:
+        """Continue from what `state` returned."""
         self.count = count
         for (start, first), each in self._sums.items():
             each.copy_(torch.from_numpy(np.array(state[f"{start}/{first}"])))
+        if "waiting" in state:
+            self._waiting, self._factor = [torch.from_numpy(np.array(state["waiting"]))], float(state["factor"])

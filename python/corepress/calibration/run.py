@@ -321,7 +321,8 @@ class Calibration:
             return 0
         arrays, document = kept
         for key, each in sums.items():
-            state = {part: np.asarray(arrays[f"{key}/{part}"]) for part in each.state()}
+            parts = (*each.state(), *Moments.WAITING)
+            state = {part: np.asarray(arrays[f"{key}/{part}"]) for part in parts if f"{key}/{part}" in arrays}
             each.restore(state, document["counts"][key])
         if ranges is not None:
             ranges.restore(arrays)
