@@ -181,7 +181,7 @@ def test_what_a_package_cannot_express_is_left_out_before_work_starts():
     samples = np.random.default_rng(0).standard_normal((8, 1024)).astype(np.float32)
     package = Path(crepe.__file__).parent / "assets" / "tiny.mlpackage"  # of iOS 16, which has no palettes of 3 bits
     (name,) = (feature.name for feature in runtime.load(package).inputs)
-    with pytest.raises(ValueError, match="tradeoff: three: nbits 3 needs"):
+    with pytest.raises(ValueError, match="tradeoff: three: palettize: nbits 3 needs"):
         coreml.tradeoff(package, {name: samples}, (), recipes={"three": {"palettize": {"nbits": 3}}})
     asked = tradeoff_module.recipes_of((3, 4), None, None, allocated=True)
     found, notes = tradeoff_module._possible(package, asked, {})
@@ -191,7 +191,7 @@ def test_what_a_package_cannot_express_is_left_out_before_work_starts():
         "chosen, size of 4 bits",
     ]
     assert len(notes) == 1
-    assert notes[0].startswith("Without palettes of 3 bits: nbits 3 needs specification version 9")
+    assert notes[0].startswith("Without palettes of 3 bits: palettize: nbits 3 needs specification version 9")
 
 
 def test_few_samples_are_used_for_both_and_a_note_says_so(package, samples):

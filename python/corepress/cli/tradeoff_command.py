@@ -121,8 +121,8 @@ def tradeoff(
     """Measure what recipes cost and what the outputs keep.
 
     One row for each recipe: bytes on disk and as downloaded, bits per weight, signal-to-noise ratio of the outputs and
-    your metric, on samples that calibration did not see. Uniform palettes are compared with steps that are chosen for each
-    weight, both without samples and with calibration.
+    your metric, on samples that calibration did not see. Uniform palettes are compared with steps that are chosen for
+    each weight, both without samples and with calibration.
 
     \b
     Examples:
