@@ -18,6 +18,7 @@ import compare
 import corepress as cp
 import diffusion
 import documents
+import error_feedback
 import page
 import peers
 from compare_worker import digest
@@ -210,3 +211,14 @@ def test_calls_are_interrupted_and_waits_told(script, tmp_path):
         assert len(each["waits"]) <= 1
         assert not each["wrong"]
     assert [path.name for path in tmp_path.iterdir()] == ["waits.json"]
+
+
+def test_error_feedback_is_compared_with_a_plain_gptq(monkeypatch, tmp_path):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(error_feedback, "LAYERS", ((24, 36, 36), (10, 50, 20)))
+    run(error_feedback.main, monkeypatch, "--json", tmp_path / "lines.json")
+    lines = json.loads((tmp_path / "lines.json").read_text())["results"]
+    assert [line["layer"] for line in lines] == ["24x36", "10x50, blocks of 20"]
+    for line in lines:
+        assert line["gain_db"] > 1
+        assert line["torch_gain_db"] > 1

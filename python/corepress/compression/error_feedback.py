@@ -33,7 +33,7 @@ from .matrix_view import MatrixView
 Array: TypeAlias = NDArray[Any]
 
 SWEEPS = 1  # over all columns after the first pass
-_REFITS = {1: 2, 2: 2, 3: 1}  # how often a palette of so many bits is fitted to its codes
+_REFITS = {1: 2, 2: 2, 3: 1}  # by bits: how often a palette is fitted to its codes
 _ROWS_OF_REFIT = 256  # of a table, evenly spaced: enough for 8 entries
 
 
@@ -366,7 +366,7 @@ def _refitted(
 
 
 def _some_rows(rows: NDArray[np.int32], tables: int) -> NDArray[np.bool_]:
-    """At most so many rows of each table, evenly spaced."""
+    """Rows of each table, evenly spaced, and no more of them than a refit takes."""
     flat = rows.reshape(-1)
     counts = np.bincount(flat, minlength=tables)
     order = np.argsort(flat, kind="stable")
