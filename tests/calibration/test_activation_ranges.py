@@ -149,6 +149,17 @@ def test_damaged_arrays(changed):
         ActivationRange.from_arrays(arrays, "the range of x")
 
 
+def test_values_that_a_mask_splits():
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal(1000).astype(np.float32)
+    assert range_of(scores, scores - 10_000).is_split
+    assert not range_of(scores).is_split
+    assert not range_of(np.zeros(500), np.full(500, -10_000)).is_split  # two levels hold them all
+    assert not range_of(scores, [60.0, 90.0]).is_split  # outliers
+    assert not range_of(np.maximum(scores, 0)).is_split
+    assert not ActivationRange().is_split
+
+
 def test_groups_that_share_a_value_are_one():
     ranges = {name: range_of([low, high]) for name, low, high in (("a", 0, 1), ("b", -2, 0), ("c", 0, 9), ("d", 0, 3))}
     found = merged_ranges(ranges, [["a", "b"], ["c", "unknown"], ["b", "c"]])

@@ -202,6 +202,23 @@ def test_attention_by_choice(mb, save, normal, rng):
     assert coreml.verify(path, out).ok
 
 
+def test_masked_scores_are_not_quantized(mb, save, normal, rng):
+    def body(x, mask):
+        q, k = (mb.linear(x=x, weight=normal(12, 12), name=name) for name in "qk")
+        scores = mb.add(x=mb.matmul(x=q, y=k, transpose_y=True), y=mask, name="scores")
+        return mb.matmul(x=mb.softmax(x=scores, axis=-1), y=x, name="y")
+
+    shapes = {"x": ((1, 6, 12), "float32"), "mask": ((1, 6, 6), "float32")}
+    path = save(body, inputs=shapes, version=9, half=True)
+    mask = np.where(np.tri(6), 0, -1e4).astype(np.float32)[None]
+    samples = [{"x": rng.standard_normal((1, 6, 12)).astype(np.float32), "mask": mask} for _ in range(4)]
+    report, out = quantize(path, samples)
+    scores = next(each for each in report.activations if each.name.startswith("scores"))
+    assert (scores.status, scores.output) == ("quantized", None)
+    assert "as a mask makes them: scores" in report.notes[0]
+    assert snr_db(path, out, samples) > 25
+
+
 def test_what_cannot_be_quantized_is_listed(mb, save, normal, rng):
     w = normal(8, 8)
 

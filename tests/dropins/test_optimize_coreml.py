@@ -549,7 +549,7 @@ def test_deprecated_selectors_are_left_to_coremltools(ct, cto, two_layers):
 def test_everything_coremltools_offers_is_offered(peer, cto):
     public = {name for name in vars(peer) if not name.startswith("_")}
     assert public <= set(cto.__all__)
-    for name in ("OptimizationConfig", "OpPalettizerConfig", "CoreMLWeightMetaData", "linear_quantize_activations"):
+    for name in ("OptimizationConfig", "OpPalettizerConfig", "CoreMLWeightMetaData"):
         assert getattr(cto, name) is getattr(peer, name)
 
 

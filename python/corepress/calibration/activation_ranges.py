@@ -22,6 +22,7 @@ BINS = 4096  # at most, and more than half of that, but where values are few
 _PIECE = 1 << 16  # values counted at a time
 _LEAST = -1000  # exponent of the width, for values that are all zero
 _FINEST = 40  # binary digits from the largest magnitude to the narrowest bin
+_SPLIT_GAP, _SPLIT_SHARE = 0.75, 0.01
 _CANDIDATES, _ROUNDS = 48, 3  # of a search for the range of least squared error
 
 Mode = Literal["linear", "linear_symmetric"]
@@ -94,6 +95,24 @@ class ActivationRange:
             counts[first - start : first - start + present.size] = present
         self.minimum, self.maximum = minimum, maximum
         self.exponent, self.start, self.counts = exponent, start, counts
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the values are in two groups so far apart that 8 bits would leave nothing of their differences.
+
+        A mask that is added to the scores of attention makes such values: at least three quarters of the range are
+        empty, with a hundredth of the values or more on either side, not all of them alike.
+        """
+        occupied = np.flatnonzero(self.counts)
+        if occupied.size < 3:
+            return False
+        gaps = np.diff(occupied)
+        place = int(gaps.argmax())
+        below = int(self.counts[: occupied[place] + 1].sum())
+        smaller = min(below, int(self.counts.sum()) - below)
+        return bool(
+            gaps[place] >= _SPLIT_GAP * (occupied[-1] - occupied[0]) and smaller >= _SPLIT_SHARE * self.counts.sum()
+        )
 
     def centers(self) -> NDArray[np.float64]:
         """The middle of each bin, within the range."""

@@ -35,6 +35,7 @@ from .activation_observer import collect_ranges, default_function
 from .activation_ranges import ActivationRange, merged_ranges
 from .statistics import Statistics
 
+_LISTED = 4
 INT8_WEIGHTS = {"quantize": {"dtype": "int8"}}
 
 
@@ -234,6 +235,8 @@ class ActivationQuantization:
         What is quantized, and how.
     required : bool
         Raise if there is nothing to quantize.
+    splits : bool
+        Quantize also values of two groups so far apart that 8 bits leave nothing of their differences.
 
     Attributes
     ----------
@@ -252,9 +255,11 @@ class ActivationQuantization:
         config: ActivationConfig,
         *,
         required: bool = True,
+        splits: bool = False,
     ) -> None:
         self._name, self._ranges, self._config = function_name, ranges, config
-        self._required = required
+        self._required, self._splits = required, splits
+        self._split: dict[str, None] = {}
         self.records: tuple[ActivationRecord, ...] = ()
         self.raised_from: int | None = None
         self.notes: tuple[str, ...] = ()
@@ -276,6 +281,9 @@ class ActivationQuantization:
             assert quantizer is not None
             if found is None:
                 raise NoParameters("has no range: no sample reached it")
+            if found.is_split and not self._splits:
+                self._split[value.name] = None
+                raise NoParameters("has values of two groups too far apart, as a mask makes them")
             dtype = value.type.data_type.name  # type: ignore[union-attr]
             return found.parameters(
                 dtype,
@@ -292,9 +300,16 @@ class ActivationQuantization:
             reasons = sorted({f"{record.type}: {record.reason}" for record in self.records})
             why = "; ".join(reasons[:6]) if reasons else "it has none that may be"
             raise ValueError(f"quantize_activations: no operation of function {path} can be quantized ({why})")
+        if self._split:
+            names = list(self._split)
+            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+            self.notes += (
+                "not quantized, since their values are in two groups too far apart, as a mask makes them: "
+                f"{', '.join(names[:_LISTED])}{more}",
+            )
         others = sorted({each.name for each in program.graphs[part.prefix]} - {self._name})
         if others:
-            self.notes = (f"only the activations of function {path} are quantized, not those of {', '.join(others)}",)
+            self.notes += (f"only the activations of function {path} are quantized, not those of {', '.join(others)}",)
 
     def _require_known_names(self, function: Function) -> None:
         names = {each.name for each in function.operations()}

@@ -63,7 +63,9 @@ def linear_quantize_activations(
     with _raisable_package_of(mlmodel) as package, new_package() as path:
         ranges = collect_ranges(package, samples)
         (function_name,) = mlmodel._spec.mlProgram.functions
-        quantization = ActivationQuantization(function_name, ranges, activation_config(config), required=False)
+        quantization = ActivationQuantization(
+            function_name, ranges, activation_config(config), required=False, splits=True
+        )
         write_quantized(package, path, quantization, overwrite=True)
         return model_of(path, mlmodel)
 
