@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from code_blocks import ROOT
-from small_models import build_classifier, build_encoder, build_network, build_unet
+from small_models import build_classifier, build_encoder, build_network, build_pitch_tracker, build_unet
 
 MODELS = {
     "UNet.mlpackage": build_unet,
     "Encoder.mlpackage": build_encoder,
     "Classifier.mlpackage": build_classifier,
     "DeepLab.mlmodel": build_network,
+    "PitchTracker.mlpackage": build_pitch_tracker,
 }
 
 
@@ -25,6 +26,7 @@ def models(tmp_path_factory) -> Path:
     rng = np.random.default_rng(0)
     images = rng.standard_normal((8, 3, 32, 32)).astype(np.float32)
     np.save(folder / "image.npy", images[:1])
+    np.savez(folder / "frames.npz", frames=rng.standard_normal((8, 1024)).astype(np.float32))
     np.savez(folder / "samples.npz", image=images, label=rng.integers(0, 100, 8))
     return folder
 

