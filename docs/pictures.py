@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import corepress as cp
+from corepress import coreml
 from corepress.compression import output_error
 from corepress.demo.model import TrainedLikeWeights
 from corepress.reporting.charts import BLUE, FAINT, GRID, INK, ORANGE, ORIGINAL_COLOUR, new_figure, save_figure, style
@@ -368,6 +369,9 @@ def draw_all(output: Path) -> list[Path]:
     paths = [output / f"{picture.__name__}.svg" for picture in PICTURES]
     for picture, path in zip(PICTURES, paths, strict=True):
         save_figure(picture(), path)
+    for table in sorted((HERE.parent / "bench" / "results").glob("tradeoff-*.json")):
+        paths.append(output / f"{table.stem.replace('-', '_')}.svg")
+        coreml.Tradeoff.load(table).plot(paths[-1])  # what `corepress tradeoff -o` saved
     return paths
 
 

@@ -123,6 +123,10 @@ def test_every_kind_of_file(table, tmp_path):
     assert text.count("\n| ") == len(table.rows) + 1
     assert "| agreement |" in text
     assert json.loads((tmp_path / "table.json").read_text())["rows"][0]["lossless"] is True
+    assert coreml.Tradeoff.load(tmp_path / "table.json") == table
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(coreml.FormatError, match="is not a table that tradeoff saved"):
+        coreml.Tradeoff.load(tmp_path / "other.json")
     page = (tmp_path / "table.html").read_text()
     assert page.count("<tr>") == len(table.rows) + 1
     assert "<svg" in page

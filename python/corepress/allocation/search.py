@@ -22,6 +22,7 @@ from .solver import Choices, InfeasibleError, Solution, ratio_db, solve
 from .units import Units
 
 MIXED = "chosen for each weight"
+LEAST_GAIN = 10**0.1  # 1 dB
 _CLEARLY = 1.02  # estimates that are larger than a target by this need no counting
 _MOST_TRIES = 8  # until the bytes of the finished package are below the target
 
@@ -190,6 +191,11 @@ class Search:
             return self._for_size(units)
         return self._for_outputs(units) if self._outputs else self._for_weights(units)
 
+    @property
+    def _margin(self) -> float:
+        """How much smaller the error of a mixture must be. That of weights says little of what outputs lose."""
+        return 1.0 if self._outputs else LEAST_GAIN
+
     def _for_bits(self, units: Units) -> Result:
         budget = self._goal.value * self._size(units) / 8 - self._given_bytes(units)
         try:
@@ -199,7 +205,7 @@ class Search:
             raise
         mixed = self._recipe(units, units.options(solution.choices))
         uniform = self._uniform(units, lambda options: self._bits(units, options) <= self._goal.value)
-        return _result(mixed, *uniform, solution, units)
+        return _result(mixed, *uniform, solution, units, self._margin)
 
     def _for_size(self, units: Units) -> Result:
         """Solve, count, and correct the budget by what the estimates of the program's text missed."""
@@ -231,7 +237,7 @@ class Search:
             return about <= _CLEARLY * self._goal.value and self._total(options) <= self._goal.value
 
         uniform = self._uniform(units, suits)
-        return _result(self._recipe(units, options), *uniform, solution, units)
+        return _result(self._recipe(units, options), *uniform, solution, units, self._margin)
 
     def _for_weights(self, units: Units) -> Result:
         """For each weight what takes the fewest bytes and has the signal-to-noise ratio that is asked for."""
@@ -365,8 +371,10 @@ class Search:
         raise ValueError(f"allocate: {self._goal} is out of reach; with these candidates {reach}")
 
 
-def _result(mixed: Recipe, uniform: Recipe | None, beyond: Recipe | None, solution: Solution, units: Units) -> Result:
-    is_uniform = uniform is not None and uniform.error <= mixed.error
+def _result(
+    mixed: Recipe, uniform: Recipe | None, beyond: Recipe | None, solution: Solution, units: Units, margin: float
+) -> Result:
+    is_uniform = uniform is not None and uniform.error <= margin * mixed.error
     return Result(mixed, uniform, beyond, is_uniform, solution.bound, solution.is_optimal, units)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import FormatError
 from ..outputs import write_output
 from ..paths import user_path
 from ..reporting.charts import (
@@ -125,6 +127,24 @@ class Tradeoff:
     def to_json(self) -> str:
         """As strict JSON."""
         return to_json(self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Tradeoff:
+        """Read a table that `save` wrote to a ``.json`` file.
+
+        Raises
+        ------
+        FormatError
+            If the file holds no table.
+        """
+        target = user_path(path)
+        try:
+            values = json.loads(target.read_text(encoding="utf-8"))
+            rows = tuple(TradeoffRow.from_dict(row) for row in values["rows"])
+            known = {each.name: values[each.name] for each in dataclasses.fields(cls)}
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(f"{target} is not a table that tradeoff saved ({error!r})") from error
+        return cls(**{**known, "rows": rows, "notes": tuple(values["notes"])})
 
     @property
     def _columns(self) -> tuple[Column, ...]:
