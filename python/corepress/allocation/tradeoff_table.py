@@ -233,7 +233,8 @@ class Tradeoff:
         for (kind, calibrated), (colour, line, marker) in _LINES.items():
             points = self._points(kind, calibrated, value)
             if points:
-                name = f"{kind}, {'with' if calibrated else 'without'} samples"
+                chosen = "uniform" if kind == "uniform" else "chosen for each weight"
+                name = f"{chosen}, {'with' if calibrated else 'without'} samples"
                 sizes, values = zip(*points, strict=True)
                 axes.plot(sizes, values, line, marker=marker, color=colour, label=name, linewidth=1.6, markersize=5)
         others = [point for each in (False, True) for point in self._points("recipe", each, value)]
