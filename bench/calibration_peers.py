@@ -61,6 +61,9 @@ GROUPS = {"granularity": "per_grouped_channel", "group_size": 16}
 OURS: dict[str, dict[str, dict[str, Any]]] = {
     f"{bits} bits": {
         f"palettes of {bits} bits, one table": {"palettize": {"nbits": bits}},
+        f"palettes of {bits} bits, scales per channel": {
+            "palettize": {"nbits": bits, "enable_per_channel_scale": True}
+        },
         f"palettes of {bits} bits, groups of 16 channels": {"palettize": {"nbits": bits} | GROUPS},
     }
     for bits in (4, 3)
@@ -195,7 +198,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.CRITICAL)
     results = []
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         for name in arguments.only:
             for seed in range(arguments.seeds):
                 results += measure(name, arguments.folder, seed, Path(scratch))
