@@ -169,7 +169,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.CRITICAL)
     results = []
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         for name in arguments.only:
             for seed in range(arguments.seeds):
                 results += measure(name, arguments.folder, seed, arguments.samples, Path(scratch))

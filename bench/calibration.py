@@ -380,7 +380,7 @@ def main() -> None:
     arguments = parser.parse_args()
     names = arguments.only or [name for name in GOALS if not (arguments.quick and name == "encoder")]
     studies = []
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         for name in names:
             studies.append(Study(name, arguments.folder, Path(scratch)))
             for seed in range(1 if arguments.quick else arguments.seeds):
