@@ -8,6 +8,7 @@ from coreml_helpers import quiet
 
 from corepress.coreml.format.package import Package
 from corepress.coreml.format.schema import read_model
+from helpers.programs import save_program
 
 pytest.importorskip("torch")
 pytest.importorskip("coremltools")
@@ -21,38 +22,11 @@ def mb():
 
 
 @pytest.fixture
-def save(mb, tmp_path):
+def save(tmp_path):
     """Save bodies of functions as a package: "main", "f1" and so on."""
 
-    def save(*bodies, inputs, version=9, half=False, states=()):
-        with quiet():
-            import coremltools as ct
-            from coremltools.converters.mil.mil import Function, Program, types
-
-        target = getattr(ct.target, {6: "iOS15", 7: "iOS16", 8: "iOS17", 9: "iOS18"}[version])
-        dtypes = {"float32": types.fp32, "int32": types.int32, "float16": types.fp16}
-        with quiet():
-            program = Program()
-            for index, body in enumerate(bodies):
-                placeholders = {
-                    name: (mb.state_tensor_placeholder if name in states else mb.placeholder)(shape, dtypes[dtype])
-                    for name, (shape, dtype) in inputs.items()
-                }
-                with Function(placeholders, opset_version=target) as function:
-                    found = body(*(function.inputs[name] for name in inputs))
-                    function.set_outputs(list(found) if isinstance(found, tuple | list) else [found])
-                program.add_function(f"f{index}" if index else "main", function)
-            program.default_function_name = "main"
-            model = ct.convert(
-                program,
-                minimum_deployment_target=target,
-                compute_precision=ct.precision.FLOAT16 if half else ct.precision.FLOAT32,
-                pass_pipeline=None if half else ct.PassPipeline.EMPTY,
-                skip_model_load=True,
-            )
-            path = tmp_path / "built.mlpackage"
-            model.save(str(path))
-        return path
+    def save(*bodies, inputs, **options):
+        return save_program(tmp_path / "built.mlpackage", bodies, inputs, **options)
 
     return save
 
