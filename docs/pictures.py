@@ -369,8 +369,8 @@ def draw_all(output: Path) -> list[Path]:
     paths = [output / f"{picture.__name__}.svg" for picture in PICTURES]
     for picture, path in zip(PICTURES, paths, strict=True):
         save_figure(picture(), path)
-    for table in sorted((HERE.parent / "bench" / "results").glob("tradeoff-*.json")):
-        paths.append(output / f"{table.stem.replace('-', '_')}.svg")
+    for table in sorted((HERE.parent / "bench" / "results" / "tradeoffs").glob("*.json")):
+        paths.append(output / f"tradeoff_{table.stem}.svg")
         coreml.Tradeoff.load(table).plot(paths[-1])  # what `corepress tradeoff -o` saved
     return paths
 

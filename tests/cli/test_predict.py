@@ -248,7 +248,8 @@ def test_compare_refuses_samples_that_do_not_fit(shell, models, tmp_path):
     np.savez(tmp_path / "x.npz", x=np.zeros((1, 3)))
     outcome = shell("compare", *[models / "Product.mlpackage"] * 2, "--inputs", tmp_path / "x.npz")
     assert (outcome.status, outcome.out) == (1, "")
-    assert outcome.err == "corepress compare: input 'x' has shape (1, 3), but must have (1, 40)\n"
+    where = models / "Product.mlpackage"
+    assert outcome.err == f"corepress compare: {where}: input 'x' has shape (1, 3), but must have (1, 40)\n"
     (tmp_path / "x.npz").write_bytes(b"not an archive")
     outcome = shell("compare", *[models / "Product.mlpackage"] * 2, "--inputs", tmp_path / "x.npz")
     assert outcome.status == 1

@@ -165,7 +165,7 @@ def test_compressing_twice_keeps_what_is_compressed(trained_package, tmp_path):
         ([], "0 steps"),
         ({"squeeze": {}}, "unknown step 'squeeze'"),
         ("palettize", "a step is a dict"),
-        (None, "a step is a dict"),
+        (None, "give a config, or one of target_size, target_bits, target_snr"),
     ],
 )  # fmt: skip
 def test_refusals_come_before_work(trained_package, tmp_path, config, message):

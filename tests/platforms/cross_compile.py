@@ -46,6 +46,11 @@ class Target:
         return self.triple.split(".")[0]
 
     @property
+    def has_headers(self) -> bool:
+        """Whether the Python module's parts are compiled too, with Linux's headers: one target is enough."""
+        return self.name == "aarch64-macos"
+
+    @property
     def suffix(self) -> str:
         return ".exe" if self.system == "Windows" else ""
 
@@ -80,30 +85,46 @@ def run(command: list[str], log: Path, **options: object) -> bool:
         return subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, **options).returncode == 0  # type: ignore[call-overload]
 
 
-def write_tools(target: Target, folder: Path) -> dict[str, str]:
+# To know a compiler, CMake links a program, or only compiles one where that fails.
+_REFUSES_TO_LINK = """case " $* " in *" -c "* | *" -E "* | *" --version "*) ;; *) exit 1 ;; esac
+"""
+
+
+def write_tools(target: Target, folder: Path, *, links: bool) -> dict[str, str]:
     """Write the commands that compile for the target, as CMake wants each to be one word, and return its settings."""
     settings = {}
     words = {"CMAKE_CXX_COMPILER": f"c++ -target {target.triple}", "CMAKE_AR": "ar", "CMAKE_RANLIB": "ranlib"}
     for setting, command in words.items():
         script = folder / command.partition(" ")[0]
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ziglang {command} "$@"\n')
+        check = _REFUSES_TO_LINK if setting == "CMAKE_CXX_COMPILER" and not links else ""
+        script.write_text(f'#!/bin/sh\n{check}exec "{sys.executable}" -m ziglang {command} "$@"\n')
         script.chmod(0o755)
         settings[setting] = str(script)
     return settings
 
 
-def configuration(target: Target, folder: Path, build_type: str) -> list[str]:
+def objects(target: Target) -> list[str]:
+    """What is compiled where nothing is linked, in Ninja's words; linking makes Zig compile the system's libraries."""
+    suffix = "obj" if target.system == "Windows" else "o"
+    sources = sorted((ROOT / "csrc" / "c_api").glob("*.cpp"))
+    of_c = [f"CMakeFiles/corepress.dir/{path.relative_to(ROOT).as_posix()}.{suffix}" for path in sources]
+    return ["corepress_library", *of_c, *(["bindings"] if target.has_headers else [])]
+
+
+def configuration(target: Target, folder: Path, build_type: str, *, links: bool) -> list[str]:
     """Return CMake's command that prepares the build of a target."""
     settings = {
         "CMAKE_BUILD_TYPE": build_type,
         "CMAKE_SYSTEM_NAME": target.system,
         "CMAKE_SYSTEM_PROCESSOR": target.processor,
-        **write_tools(target, folder),
+        **write_tools(target, folder, links=links),
         "COREPRESS_PYTHON": "OFF",
         "COREPRESS_TESTS": "ON",
         "COREPRESS_WARNINGS_AS_ERRORS": "ON",
     }
-    if target.name == "aarch64-macos":  # where headers of Python are Linux's; one target shows what Clang says of it
+    if not links:
+        settings["CMAKE_TRY_COMPILE_TARGET_TYPE"] = "STATIC_LIBRARY"
+    if target.has_headers:
         settings["COREPRESS_HEADERS_FOR_PYTHON"] = f"{sysconfig.get_path('include')};{pybind11.get_include()}"
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     return ["cmake", "-S", str(ROOT), "-B", str(folder), *generator, *(f"-D{k}={v}" for k, v in settings.items())]
@@ -116,9 +137,9 @@ def try_target(target: Target, programs: dict[str, list[str]], quick: bool) -> d
     log = folder / "log.txt"
     log.unlink(missing_ok=True)
     begin = time.monotonic()
-    build_type = "Debug" if quick and target.runner is None else "Release"
-    parts = ["--target", "digest", "corepress"] if quick and target.name != "aarch64-macos" else []
-    compiled = run(configuration(target, folder, build_type), log) and run(
+    links = not quick or target.runner is not None or not shutil.which("ninja")
+    parts = ["--target", *(["digest", "corepress"] if links else objects(target))] if quick else []
+    compiled = run(configuration(target, folder, "Release" if links else "Debug", links=links), log) and run(
         ["cmake", "--build", str(folder), "--parallel", str(os.cpu_count() or 1), *parts], log
     )
     result: dict[str, object] = {"target": target.name, "compiled": compiled}
@@ -141,7 +162,9 @@ def try_target(target: Target, programs: dict[str, list[str]], quick: bool) -> d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(each.name for each in TARGETS))
-    parser.add_argument("--quick", action="store_true", help="optimize only what is run, and run the digest once")
+    parser.add_argument(
+        "--quick", action="store_true", help="link and optimize only what is run; one run of the digest"
+    )
     parser.add_argument("--install-emulators", action="store_true", help="with apt-get, as root")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()

@@ -167,5 +167,5 @@ def test_samples_that_do_not_fit_are_refused(linear):
 
 
 def test_an_error_says_which_model_does_not_take_the_samples(linear, photo_package):
-    with pytest.raises(ValueError, match=f"{photo_package}: predict: the model has no input 'x'"):
+    with pytest.raises(ValueError, match=f"{photo_package}: the model has no input 'x'"):
         coreml.compare(linear, photo_package, inputs={"x": X})

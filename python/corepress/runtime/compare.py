@@ -256,7 +256,7 @@ def _predict(name: str, model: Model, inputs: dict[str, Any], state: Any) -> dic
     try:
         return model.predict(inputs, state)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ValueError(f"{name}: {str(error).removeprefix('predict: ')}") from error
 
 
 def _drawn(function: str, model: Model, count: int) -> Iterator[dict[str, Any]]:
