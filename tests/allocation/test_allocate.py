@@ -58,7 +58,8 @@ def test_targets_are_reached_from_below_and_as_predicted(unet, tmp_path, size_of
             assert record.snr_db == pytest.approx(weight.snr_db, abs=1e-6)
             lost += 10 ** (-record.snr_db / 10)
     assert found.predicted.recipe.snr_db == pytest.approx(-10 * math.log10(lost / len(names)), abs=1e-6)
-    assert found.predicted.gap_db < (0.1 if candidates is None else 0.2)
+    # Without data a mixture of nearly the same size must be 1 dB better than uniform steps.
+    assert found.predicted.gap_db < (1 if found.predicted.is_uniform else 0.1 if candidates is None else 0.2)
     uniform = found.predicted.uniform
     assert uniform is None or uniform.snr_db < found.predicted.recipe.snr_db
     assert report.predicted == found.predicted

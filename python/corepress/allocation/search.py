@@ -23,6 +23,7 @@ from .units import Units
 
 MIXED = "chosen for each weight"
 LEAST_GAIN = 10**0.1  # 1 dB
+_NEARLY = 0.995  # of the bytes that a target allows
 _CLEARLY = 1.02  # estimates that are larger than a target by this need no counting
 _MOST_TRIES = 8  # until the bytes of the finished package are below the target
 
@@ -374,7 +375,8 @@ class Search:
 def _result(
     mixed: Recipe, uniform: Recipe | None, beyond: Recipe | None, solution: Solution, units: Units, margin: float
 ) -> Result:
-    is_uniform = uniform is not None and uniform.error <= margin * mixed.error
+    is_as_large = uniform is not None and uniform.expected.bytes >= _NEARLY * mixed.expected.bytes
+    is_uniform = uniform is not None and uniform.error <= (margin if is_as_large else 1) * mixed.error
     return Result(mixed, uniform, beyond, is_uniform, solution.bound, solution.is_optimal, units)
 
 
