@@ -23,8 +23,7 @@ from ..runtime.torch.backend import TorchBackend
 from ..runtime.torch.gradients import watched
 from ..runtime.torch.module import ProgramModule
 from ..runtime.torch.schedule import Step, Values
-from ..tensors import CompressedTensor
-from .references import error_of
+from .references import References
 
 _CLASSES = "classify"
 _LEAST_PROBABILITY = 1e-12
@@ -116,8 +115,9 @@ class Probing:
 
     def __init__(self, fisher: bool, num_threads: int) -> None:
         self._fisher, self._threads = fisher, num_threads
-        self._stored: dict[str, NDArray[Any]] = {}
-        self._references: dict[str, dict[str, CompressedTensor]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._references: dict[str, References] = {}
+        self._parts: dict[str, Tensor] = {}
         self._keys: dict[str, list[str]] = defaultdict(list)
         self.squares: dict[str, dict[str, list[float]]] = {}
         self._products: dict[tuple[str, str], float] = defaultdict(float)
@@ -125,13 +125,15 @@ class Probing:
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
-    def add(self, key: str, parameter: str, stored: NDArray[Any], references: dict[str, CompressedTensor]) -> None:
-        """Judge the candidates of a weight, which is a parameter of the module."""
+    def add(self, key: str, parameter: str, shape: tuple[int, ...], references: References) -> None:
+        """Judge the candidates of a weight of a shape, which is a parameter of the module."""
         self._keys[parameter].append(key)
-        self._stored[key], self._references[key] = stored, references
-        self.squares[key] = {name: [] for name in references}
+        self._shapes[key], self._references[key] = shape, references
+        self.squares[key] = {name: [] for name in references.tensors}
+        if references.part is not None:
+            self._parts[key] = torch.from_numpy(references.part.entries)
         if self._fisher:
-            self._sums[key] = torch.zeros(stored.size)
+            self._sums[key] = torch.zeros(math.prod(shape))
 
     @contextmanager
     def watching(self, module: ProgramModule) -> Iterator[None]:
@@ -140,23 +142,32 @@ class Probing:
             yield
 
     def _receive(self, parameter: str, gradient: Tensor) -> None:
-        flat = gradient.detach().reshape(-1).cpu()
+        gradient = gradient.detach().cpu()
         for key in self._keys[parameter]:
-            for name, tensor in self._references[key].items():
-                error = torch.from_numpy(error_of(tensor, self._stored[key], self._threads))
-                self._products[key, name] += float(torch.dot(error, flat))
+            references = self._references[key]
+            judged = gradient
+            if references.part is not None:
+                judged = gradient.reshape(self._shapes[key]).index_select(references.part.axis, self._parts[key])
+            for name in references.tensors:
+                error = torch.from_numpy(references.error(name, self._threads))
+                self._products[key, name] += float(torch.dot(error, judged.reshape(-1)))
             if self._fisher:
+                flat = gradient.reshape(-1)
                 self._gradients[key] = self._gradients[key] + flat if key in self._gradients else flat
 
     def end_of_gradient(self) -> None:
         """Square what all uses of each weight have given together."""
         for key, squares in self.squares.items():
             for name, found in squares.items():
-                found.append(self._products.pop((key, name), 0.0) ** 2)
+                found.append(self._products.pop((key, name), 0.0) ** 2 / self._share(key))
         for key, gradient in self._gradients.items():
             self._sums[key] += gradient.square()
         self._gradients.clear()
         self._count += 1
+
+    def _share(self, key: str) -> float:
+        part = self._references[key].part
+        return 1.0 if part is None else part.share
 
     def fisher_sums(self) -> dict[str, NDArray[np.float32]]:
         """The sums of squares of gradients so far, by weight."""
@@ -165,7 +176,7 @@ class Probing:
     def fishers(self) -> dict[str, NDArray[np.float32]]:
         """Their mean, in each weight's shape."""
         count = max(1, self._count)
-        return {key: (each / count).numpy().reshape(self._stored[key].shape) for key, each in self._sums.items()}
+        return {key: (each / count).numpy().reshape(self._shapes[key]) for key, each in self._sums.items()}
 
     def restore(
         self, squares: Mapping[str, Mapping[str, list[float]]], sums: Mapping[str, NDArray[np.float32]]

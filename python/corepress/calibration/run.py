@@ -33,7 +33,7 @@ from .moments import Moments, block_columns
 from .observers import InputObserver, Options
 from .probes import Outputs, Probing
 from .progress import Work
-from .references import references_of
+from .references import JUDGED_ROWS, Part, references_of
 from .samples import DividedSamples
 from .statistics import Sensitivity, Statistics, WeightStatistics
 from .tensor_file import release
@@ -116,6 +116,7 @@ class Calibration:
         self._samples, self._settings, self._work = samples, settings, work
         self._function = function
         self._threads = as_threads("calibrate", settings.num_threads)
+        self._rows: int | None = None  # by which candidates are judged; None for all
         self._outputs = Outputs(backend, description)
         constants = Constants(program.package, program)
         self._options = Options(constants)
@@ -177,9 +178,11 @@ class Calibration:
         groups = _within(observed, self._settings.memory_limit, lambda each: each.moment_bytes)
         fit_count = self._samples.count - self._samples.kept_count
         judged = [each for each in self._weights if each.parameter is not None and not is_compressed(each.weight)]
+        count = sum(each.count for each in judged)
+        self._rows = JUDGED_ROWS if count > LARGE else None
         wanted = bool(self._settings.candidates) or self._settings.importance
         probing_groups = _within(judged, self._settings.memory_limit, self._reference_bytes) if wanted else []
-        runs, probes = self._plan_probes(sum(each.count for each in judged))
+        runs, probes = self._plan_probes(count)
         self._work.total = max(1, len(groups)) * fit_count + bool(probing_groups) * runs
         self._work.total += len(probing_groups) * runs * (1 + 2 * probes)
         moments: dict[str, tuple[NDArray[np.float32] | None, int]] = {}
@@ -359,7 +362,12 @@ class Calibration:
 
     def _reference_bytes(self, known: _Known) -> int:
         bits = sum(min((getattr(step, "nbits", 8) or 8) for step in steps) for steps in self._settings.candidates)
-        return known.count * (bits + (32 if self._settings.importance else 0)) // 8
+        part = None if self._rows is None else Part.of(known.view, self._rows)
+        if part is None:
+            of_candidates = known.count * bits
+        else:  # and what they are compared with, which is a copy
+            of_candidates = int(known.count * part.share) * (bits + 16)
+        return (of_candidates + known.count * (32 if self._settings.importance else 0)) // 8
 
     def _probe(
         self,
@@ -398,8 +406,10 @@ class Calibration:
             stored = parameters[each.parameter].detach().cpu().numpy()
             hessian, _ = moments.get(each.key, (None, 0))
             data = feedback_data(hessian, each.view)
-            references = references_of(each.weight, stored, self._settings.candidates, data, self._threads)
-            probing.add(each.key, each.parameter, stored, references)
+            references = references_of(
+                each.weight, stored, self._settings.candidates, data, self._threads, self._rows
+            )
+            probing.add(each.key, each.parameter, stored.shape, references)
             if hessian is not None:
                 release(hessian)
         return probing
