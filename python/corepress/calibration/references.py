@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import compression
-from ..compression.matrix_view import MatrixView
 from ..compression.palettes import palettize_measured
 from ..compression.weight_data import WeightData
 from ..config.candidates import Steps, candidate_key
@@ -18,76 +18,35 @@ from ..coreml.program.program import Weight
 from ..coreml.resolution import resolve_all
 from ..errors import Skip, UnsuitableWeightError
 from ..kernels import kmeans1d_sweep
-from ..specs import Palettize
+from ..specs import Palettize, Quantize
 from ..tensors import CompressedTensor
+from .rows import Part
 
-JUDGED_ROWS = 128  # of each weight of a large model
-_RUN = 32  # rows that follow each other: whole groups, where candidates have some
 _MOST_VALUES = 1 << 20  # from which a palette is found, where values cannot be counted
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """The entries of one axis of a weight that stand for all of it.
-
-    Attributes
-    ----------
-    axis : int
-        An axis of the rows.
-    entries : numpy.ndarray of int64
-        Ascending.
-    share : float
-        Of the axis.
-    """
-
-    axis: int
-    entries: NDArray[np.int64]
-    share: float
-
-    @classmethod
-    def of(cls, view: MatrixView | None, rows: int) -> Part | None:
-        """About so many rows, in runs that are evenly spread; None if the weight has not many more.
-
-        Weights with groups, and those that are looked up, have their rows in use by turns: None for them too.
-        """
-        if view is None or view.groups > 1 or view.rows < 2 * rows:
-            return None
-        axis = view.row_axes[0]
-        length = view.shape[axis]
-        runs = -(-rows * length // (view.rows * _RUN))
-        if 2 * runs * _RUN > length:
-            return None
-        starts = (2 * np.arange(runs) + 1) * (length // _RUN) // (2 * runs) * _RUN
-        entries = (starts[:, None] + np.arange(_RUN)).reshape(-1)
-        return cls(axis, entries, entries.size / length)
-
-    def taken(self, array: NDArray[Any]) -> NDArray[Any]:
-        """This part of an array of the weight's shape, contiguous."""
-        return np.ascontiguousarray(array.take(self.entries, self.axis))
-
-
-@dataclass(frozen=True, eq=False)
-class References:
-    """The candidates of a weight, or of a part of it.
+class Reference:
+    """A weight, or some rows of it, as a candidate stores it.
 
     Attributes
     ----------
     stored : numpy.ndarray
-        What they are compared with.
-    tensors : dict of str to CompressedTensor
-        By the candidate's key.
+        What it is compared with.
+    tensor : CompressedTensor
+        The candidate.
     part : Part or None
-        What they are of; None for the whole weight.
+        The rows; None for the whole weight.
     """
 
     stored: NDArray[Any]
-    tensors: Mapping[str, CompressedTensor]
+    tensor: CompressedTensor
     part: Part | None = None
 
-    def error(self, name: str, num_threads: int) -> NDArray[np.float32]:
-        """What a candidate changes, in float32, one after another."""
-        dense: NDArray[np.float32] = self.tensors[name].dense(num_threads=num_threads).astype(np.float32).reshape(-1)
-        dense -= self.stored.reshape(-1)
+    def error(self, num_threads: int) -> NDArray[np.float32]:
+        """What the candidate changes."""
+        dense: NDArray[np.float32] = self.tensor.dense(num_threads=num_threads).astype(np.float32)
+        dense -= self.stored
         return dense
 
 
@@ -97,8 +56,8 @@ def references_of(
     candidates: Sequence[Steps],
     data: WeightData,
     num_threads: int,
-    rows: int | None = None,
-) -> References:
+    part: Part | None = None,
+) -> dict[str, Reference]:
     """A weight as each candidate stores it, by the candidate's key; candidates that do not fit it are left out.
 
     Parameters
@@ -111,28 +70,30 @@ def references_of(
         What is known of it; candidates that have no use for this are made without.
     num_threads : int
         Threads to use.
-    rows : int, optional
-        Make only about as many rows of a weight with second moments and many more. Rows do not depend on each other
-        but for the palette, which is found from the whole weight where it is one for all.
+    part : Part, optional
+        Make only these rows, for candidates whose rows do not depend on each other. A palette of all rows is found from
+        all of them.
     """
-    part = None if rows is None or data.hessian is None else Part.of(data.view, rows)
     resolved = [(candidate_key(steps), _resolved(weight, steps)) for steps in candidates]
     chosen = {key: steps for key, steps in resolved if steps is not None}
     data = data.prepared(stored.shape)
+    found: dict[str, Reference] = {}
+    tables: dict[int, NDArray[np.float64]] = {}
+    some = stored
     if part is not None:
-        tables = _tables(stored, [each for each in map(_width, chosen.values()) if each], num_threads)
+        tables = _tables(stored, [width for width in map(_width, chosen.values()) if width], num_threads)
         some = part.taken(stored)
-        try:
-            made = {key: _made(some, steps, data, num_threads, tables.get(_width(steps))) for key, steps in chosen.items()}
-        except ValueError:  # such as groups that do not divide the part
-            pass
-        else:
-            return References(some, _without_none(made), part)
-    return References(stored, _without_none({key: _made(stored, each, data, num_threads) for key, each in chosen.items()}))
-
-
-def _without_none(made: Mapping[str, CompressedTensor | None]) -> dict[str, CompressedTensor]:
-    return {key: tensor for key, tensor in made.items() if tensor is not None}
+    for key, steps in chosen.items():
+        by_part = part is not None and (_width(steps) in tables or _has_rows(steps, part.axis, stored.ndim))
+        with suppress(Skip, UnsuitableWeightError):
+            if not by_part:
+                found[key] = Reference(
+                    stored, compression.apply_steps(stored, steps, data=data, num_threads=num_threads)
+                )
+            else:
+                tensor = _made(some, steps, data, num_threads, tables.get(_width(steps)))
+                found[key] = Reference(some, tensor, part)
+    return found
 
 
 def _resolved(weight: Weight, steps: Steps) -> Steps | None:
@@ -143,18 +104,25 @@ def _resolved(weight: Weight, steps: Steps) -> Steps | None:
 
 
 def _made(
-    stored: NDArray[Any], steps: Steps, data: WeightData, num_threads: int, table: NDArray[np.float64] | None = None
-) -> CompressedTensor | None:
-    try:
-        if table is not None:
-            (spec,) = steps
-            assert isinstance(spec, Palettize)
-            found: CompressedTensor = palettize_measured([stored], spec, num_threads, table, [data], in_list=False)[0][0]
-            return found
-        tensor: CompressedTensor = compression.apply_steps(stored, steps, data=data, num_threads=num_threads)
-    except (Skip, UnsuitableWeightError):
-        return None
+    some: NDArray[Any], steps: Steps, data: WeightData, num_threads: int, table: NDArray[np.float64] | None
+) -> CompressedTensor:
+    """Some rows, with the palette of all of them."""
+    tensor: CompressedTensor
+    if table is None:
+        tensor = compression.apply_steps(some, steps, data=data, num_threads=num_threads)
+    else:
+        (spec,) = steps
+        assert isinstance(spec, Palettize)
+        ((tensor, _),) = palettize_measured([some], spec, num_threads, table, [data], in_list=False)
     return tensor
+
+
+def _has_rows(steps: Steps, axis: int, rank: int) -> bool:
+    """Whether each row has its own scales."""
+    (spec,) = steps if len(steps) == 1 else (None,)
+    if not isinstance(spec, Quantize) or spec.granularity != "per_channel":
+        return False
+    return spec.channel_axis is not None and spec.channel_axis % rank == axis
 
 
 def _width(steps: Steps) -> int:

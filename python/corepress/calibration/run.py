@@ -6,7 +6,7 @@ import math
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +33,8 @@ from .moments import Moments, block_columns
 from .observers import InputObserver, Options
 from .probes import Outputs, Probing
 from .progress import Work
-from .references import JUDGED_ROWS, Part, references_of
+from .references import references_of
+from .rows import JUDGED_ROWS, Part, RowSquares, has_part
 from .samples import DividedSamples
 from .statistics import Sensitivity, Statistics, WeightStatistics
 from .tensor_file import release
@@ -43,6 +44,7 @@ from .uses import NoView, Use, uses_of
 CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 20.0, 20  # between two, at least; and of the time that the last one took
 _VECTORS, _VECTORS_OF_COLUMN = 1024, 8  # taken from each run at least, and in all for each column of a block
 GRADIENTS, GRADIENTS_OF_LARGE, LARGE = 48, 16, 50_000_000
+_OF_ROWS = 1 << 20  # marks the random numbers by which rows are chosen
 STEPS_TOGETHER = 16  # of a sequence, through which gradients go back
 
 
@@ -116,7 +118,8 @@ class Calibration:
         self._samples, self._settings, self._work = samples, settings, work
         self._function = function
         self._threads = as_threads("calibrate", settings.num_threads)
-        self._rows: int | None = None  # by which candidates are judged; None for all
+        self._parts: dict[str, Part] = {}  # the rows by which candidates of large models are judged
+        self._takes_rows = False
         self._outputs = Outputs(backend, description)
         constants = Constants(program.package, program)
         self._options = Options(constants)
@@ -179,18 +182,20 @@ class Calibration:
         fit_count = self._samples.count - self._samples.kept_count
         judged = [each for each in self._weights if each.parameter is not None and not is_compressed(each.weight)]
         count = sum(each.count for each in judged)
-        self._rows = JUDGED_ROWS if count > LARGE else None
+        self._takes_rows = bool(self._settings.candidates) and count > LARGE
         wanted = bool(self._settings.candidates) or self._settings.importance
         probing_groups = _within(judged, self._settings.memory_limit, self._reference_bytes) if wanted else []
         runs, probes = self._plan_probes(count)
         self._work.total = max(1, len(groups)) * fit_count + bool(probing_groups) * runs
-        self._work.total += len(probing_groups) * runs * (1 + 2 * probes)
+        self._work.total += len(probing_groups) * runs * (1 + 2 * probes) + self._takes_rows * runs * 3
         moments: dict[str, tuple[NDArray[np.float32] | None, int]] = {}
         ranges = RangeObserver(self._function)
         for number, group in enumerate(groups or [[]]):
             moments |= self._moments(f"moments-{number:04}", group, unfinished, None if number else ranges)
         if probing_groups:
             self._measure_outputs("outputs", unfinished, runs)
+        if self._takes_rows:
+            self._choose_rows("rows", judged, unfinished, runs)
         sensitivities: dict[str, dict[str, Sensitivity]] = {}
         fishers: dict[str, NDArray[np.float32]] = {}
         for number, group in enumerate(probing_groups):
@@ -362,11 +367,10 @@ class Calibration:
 
     def _reference_bytes(self, known: _Known) -> int:
         bits = sum(min((getattr(step, "nbits", 8) or 8) for step in steps) for steps in self._settings.candidates)
-        part = None if self._rows is None else Part.of(known.view, self._rows)
-        if part is None:
-            of_candidates = known.count * bits
-        else:  # and what they are compared with, which is a copy
-            of_candidates = int(known.count * part.share) * (bits + 16)
+        of_candidates = known.count * bits
+        if self._takes_rows and has_part(known.view):
+            assert known.view is not None  # and what they are compared with, which is a copy
+            of_candidates = known.count * JUDGED_ROWS // known.view.shape[known.view.row_axes[0]] * (bits + 16)
         return (of_candidates + known.count * (32 if self._settings.importance else 0)) // 8
 
     def _probe(
@@ -384,7 +388,8 @@ class Calibration:
             probing = self._probing(group, moments)
             if not self._backpropagate(name, probing, unfinished, runs, probes):
                 return None
-            unfinished.write(name, probing.fishers(), probing.squares)
+            document = {"squares": probing.squares, "variances": probing.variances()}
+            unfinished.write(name, probing.fishers(), document)
             unfinished.forget(f"{name}-begun")
             kept = unfinished.read(name)
             assert kept is not None
@@ -392,8 +397,12 @@ class Calibration:
             self._work.add(runs * (1 + 2 * probes), skipped=True)
         arrays, document = kept
         found = {
-            key: {name: Sensitivity.of(each) for name, each in squares.items() if each}
-            for key, squares in document.items()
+            key: {
+                name: Sensitivity.of(each, document["variances"].get(key, {}).get(name, 0.0))
+                for name, each in squares.items()
+                if each
+            }
+            for key, squares in document["squares"].items()
         }
         return found, dict(arrays)
 
@@ -407,7 +416,7 @@ class Calibration:
             hessian, _ = moments.get(each.key, (None, 0))
             data = feedback_data(hessian, each.view)
             references = references_of(
-                each.weight, stored, self._settings.candidates, data, self._threads, self._rows
+                each.weight, stored, self._settings.candidates, data, self._threads, self._parts.get(each.key)
             )
             probing.add(each.key, each.parameter, stored.shape, references)
             if hessian is not None:
@@ -438,30 +447,59 @@ class Calibration:
             with due.now() as is_due:
                 if is_due and done < runs:
                     document = {"done": done, "squares": probing.squares}
-                    unfinished.write(checkpoint, probing.fisher_sums(), document)
+                    unfinished.write(checkpoint, probing.state(), document)
         return True
 
     def _probe_run(
         self, probing: Probing, steps: Sequence[Any], state: Any, seed: tuple[int, ...], probes: int
     ) -> bool:
-        module = self._backend.module
-        with probing.watching(module):
-            found = []
-            for step in steps:
-                arguments = self._description.arguments("calibrate", step)
-                outputs = module.observe(self._outputs.observe, self._backend.tensors(arguments), state)
-                found += self._outputs.tensors(outputs)
-            if not found:
-                return False
-            reached = [(tensor, metric) for tensor, metric in found if tensor.requires_grad]
-            for probe in range(probes):
-                if reached:
-                    generator = torch.Generator().manual_seed(_seed(*seed, probe))
-                    vectors = [self._outputs.vector(tensor, metric, generator) for tensor, metric in reached]
-                    tensors = [tensor for tensor, _ in reached]
-                    torch.autograd.backward(tensors, vectors, retain_graph=probe + 1 < probes)
-                probing.end_of_gradient()
+        with probing.watching(self._backend.module):
+            return self._go_back(steps, state, seed, probes, probing.end_of_gradient)
+
+    def _go_back(
+        self, steps: Sequence[Any], state: Any, seed: tuple[int, ...], probes: int, end: Callable[[], None]
+    ) -> bool:
+        """Run some steps, and go back from probes of their outputs; False if no output can be probed."""
+        found = []
+        for step in steps:
+            arguments = self._description.arguments("calibrate", step)
+            outputs = self._backend.module.observe(self._outputs.observe, self._backend.tensors(arguments), state)
+            found += self._outputs.tensors(outputs)
+        if not found:
+            return False
+        reached = [(tensor, metric) for tensor, metric in found if tensor.requires_grad]
+        for probe in range(probes):
+            if reached:
+                generator = torch.Generator().manual_seed(_seed(*seed, probe))
+                vectors = [self._outputs.vector(tensor, metric, generator) for tensor, metric in reached]
+                tensors = [tensor for tensor, _ in reached]
+                torch.autograd.backward(tensors, vectors, retain_graph=probe + 1 < probes)
+            end()
         return True
+
+    def _choose_rows(self, name: str, judged: Sequence[_Known], unfinished: Unfinished, runs: int) -> None:
+        """Choose the rows by which candidates are judged, by one probe of the beginning of each run."""
+        wanted = {each.parameter: each for each in judged if each.parameter is not None and has_part(each.view)}
+        kept = unfinished.read(name)
+        if kept is None:
+            self._work.begin("rows")
+            axes = {key: each.view.row_axes[0] for key, each in wanted.items() if each.view is not None}
+            squares = RowSquares(axes)
+            for number, steps in enumerate(self._samples.judging(runs)):
+                with squares.watching(self._backend.module):
+                    seed = (self._settings.seed, number, 0, _OF_ROWS)
+                    self._go_back(steps[:STEPS_TOGETHER], self._backend.make_state(), seed, 1, lambda: None)
+                self._work.add(3)
+            unfinished.write(name, dict(squares.sums))
+            kept = unfinished.read(name)
+            assert kept is not None
+        else:
+            self._work.add(3 * runs, skipped=True)
+        for parameter, each in wanted.items():
+            assert each.view is not None
+            length = each.view.shape[each.view.row_axes[0]]
+            squares_of = kept[0].get(parameter, np.zeros(length))
+            self._parts[each.key] = Part.of(each.view, np.asarray(squares_of))
 
 
 class Checkpoints:

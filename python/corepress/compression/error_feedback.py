@@ -72,9 +72,7 @@ class Moments:
         if self.kept is None:
             return None
         if not self.kept:
-            self.kept.append(
-                kept_factors(self.view.columns, self.hessian, self.dampening, _MOST_FACTORS, num_threads)
-            )
+            self.kept.append(kept_factors(self.view.columns, self.hessian, self.dampening, _MOST_FACTORS, num_threads))
         return self.kept[0]
 
     def importance(self) -> NDArray[np.float32]:
