@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,9 +73,17 @@ class Outputs:
 
     def add_power(self, outputs: Mapping[str, Any], *, begins: bool) -> None:
         """Add the power of the outputs; `begins` with the first step of a part through which gradients go back."""
+        self.add_power_of(self.tensors(outputs), begins=begins)
+
+    def add_power_of(self, tensors: Sequence[tuple[Tensor, str]], *, begins: bool) -> None:
+        """The same for tensors and the names of their metrics."""
         self._runs += begins
-        for tensor, name in self.tensors(outputs):
-            value = 1.0 if name == _CLASSES and _are_probabilities(tensor) else float(tensor.double().square().sum())
+        for tensor, name in tensors:
+            value = (
+                1.0
+                if name == _CLASSES and _are_probabilities(tensor)
+                else float(tensor.detach().double().square().sum())
+            )
             self._sums[name] += value
 
     def mean_powers(self) -> dict[str, float]:

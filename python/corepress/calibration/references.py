@@ -22,6 +22,7 @@ from ..specs import Palettize, Quantize
 from ..tensors import CompressedTensor
 from .rows import Part
 
+_ROWS_OF_REFIT = 32  # of those that are judged
 _MOST_VALUES = 1 << 20  # from which a palette is found, where values cannot be counted
 
 
@@ -77,6 +78,7 @@ def references_of(
     resolved = [(candidate_key(steps), _resolved(weight, steps)) for steps in candidates]
     chosen = {key: steps for key, steps in resolved if steps is not None}
     data = data.prepared(stored.shape)
+    of_part = data.with_rows_of_refit(_ROWS_OF_REFIT)
     found: dict[str, Reference] = {}
     tables: dict[int, NDArray[np.float64]] = {}
     some = stored
@@ -91,7 +93,7 @@ def references_of(
                     stored, compression.apply_steps(stored, steps, data=data, num_threads=num_threads)
                 )
             else:
-                tensor = _made(some, steps, data, num_threads, tables.get(_width(steps)))
+                tensor = _made(some, steps, of_part, num_threads, tables.get(_width(steps)))
                 found[key] = Reference(some, tensor, part)
     return found
 

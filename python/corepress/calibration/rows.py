@@ -71,9 +71,7 @@ class Part:
 
     def products(self, errors: Tensor, gradients: Tensor) -> Tensor:
         """``<E, g>`` of each entry, of arrays that have these entries only."""
-        first, second = (each.movedim(self.axis, 0).flatten(1) for each in (errors, gradients))
-        found: Tensor = torch.linalg.vecdot(first, second).double()
-        return found
+        return _products_of_rows(errors, gradients, self.axis).double()
 
     def variance(self, sums: NDArray[np.float64]) -> float:
         """The variance of the estimated total of what each entry has, which comes from the choice of entries."""
@@ -103,6 +101,12 @@ def _probabilities(sizes: NDArray[np.float64], count: int) -> NDArray[np.float64
         certain |= more
 
 
+def _products_of_rows(first: Tensor, second: Tensor, axis: int) -> Tensor:
+    """The scalar product of each row of both, without a tensor of all products."""
+    left, right = (each.movedim(axis, 0).flatten(1) for each in (first, second))
+    return torch.bmm(left[:, None, :], right[:, :, None]).reshape(-1)
+
+
 class RowSquares:
     """Adds the squares of gradients up for each row of some weights.
 
@@ -128,5 +132,6 @@ class RowSquares:
             yield
 
     def _receive(self, parameter: str, gradient: Tensor) -> None:
-        rows = gradient.detach().movedim(self._axes[parameter], 0).flatten(1)
-        self.sums[parameter] = self.sums[parameter] + torch.linalg.vecdot(rows, rows).double().cpu().numpy()
+        gradient = gradient.detach()
+        squares = _products_of_rows(gradient, gradient, self._axes[parameter])
+        self.sums[parameter] = self.sums[parameter] + squares.double().cpu().numpy()

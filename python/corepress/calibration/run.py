@@ -43,7 +43,9 @@ from .uses import NoView, Use, uses_of
 
 CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 20.0, 20  # between two, at least; and of the time that the last one took
 _VECTORS, _VECTORS_OF_COLUMN = 1024, 8  # taken from each run at least, and in all for each column of a block
-GRADIENTS, GRADIENTS_OF_LARGE, LARGE = 48, 16, 50_000_000
+LARGE = 50_000_000  # weights, from which on time is saved
+GRADIENTS, GRADIENTS_OF_LARGE = 48, 16
+BLOCK_COLUMNS, BLOCK_COLUMNS_OF_LARGE = 2048, 1152
 _OF_ROWS = 1 << 20  # marks the random numbers by which rows are chosen
 STEPS_TOGETHER = 16  # of a sequence, through which gradients go back
 
@@ -55,7 +57,7 @@ class Settings:
     candidates: tuple[Steps, ...]
     probes: int | None
     importance: bool
-    block_columns: int
+    block_columns: int | None
     memory_limit: int
     weight_threshold: int
     seed: int
@@ -135,6 +137,10 @@ class Calibration:
     def _find(self, values: ValueReader) -> Iterator[_Known]:
         keys = weight_keys(visible_weights(self._program))
         chosen = {weight: key for weight, key in keys.items() if _is_candidate(weight, self._settings.weight_threshold)}
+        count = sum(math.prod(weight.first.shape) for weight in chosen)
+        self._block_columns = self._settings.block_columns or (
+            BLOCK_COLUMNS if count <= LARGE else BLOCK_COLUMNS_OF_LARGE
+        )
         by_weight: dict[Weight, list[Use]] = defaultdict(list)
         for use in uses_of(self._program, self._function, list(chosen), self._options):
             by_weight[use.weight].append(use)
@@ -162,7 +168,7 @@ class Calibration:
             (known.view,) = views
             assert known.view is not None
             of_channel = math.prod(max(use.kernel for use in uses))
-            known.size = block_columns(known.view.columns, of_channel, self._settings.block_columns)
+            known.size = block_columns(known.view.columns, of_channel, self._block_columns)
             try:
                 for use in uses:
                     InputObserver(use, Moments(1, 1, 1), 1, self._options)
@@ -186,16 +192,17 @@ class Calibration:
         wanted = bool(self._settings.candidates) or self._settings.importance
         probing_groups = _within(judged, self._settings.memory_limit, self._reference_bytes) if wanted else []
         runs, probes = self._plan_probes(count)
-        self._work.total = max(1, len(groups)) * fit_count + bool(probing_groups) * runs
-        self._work.total += len(probing_groups) * runs * (1 + 2 * probes) + self._takes_rows * runs * 3
+        self._work.total = max(1, len(groups)) * fit_count
+        self._work.total += len(probing_groups) * runs * (1 + 2 * probes)
+        self._work.total += bool(probing_groups) * runs * (3 if self._takes_rows else 1)
         moments: dict[str, tuple[NDArray[np.float32] | None, int]] = {}
         ranges = RangeObserver(self._function)
         for number, group in enumerate(groups or [[]]):
             moments |= self._moments(f"moments-{number:04}", group, unfinished, None if number else ranges)
-        if probing_groups:
-            self._measure_outputs("outputs", unfinished, runs)
         if self._takes_rows:
             self._choose_rows("rows", judged, unfinished, runs)
+        elif probing_groups:
+            self._measure_outputs("outputs", unfinished, runs)
         sensitivities: dict[str, dict[str, Sensitivity]] = {}
         fishers: dict[str, NDArray[np.float32]] = {}
         for number, group in enumerate(probing_groups):
@@ -457,14 +464,29 @@ class Calibration:
             return self._go_back(steps, state, seed, probes, probing.end_of_gradient)
 
     def _go_back(
-        self, steps: Sequence[Any], state: Any, seed: tuple[int, ...], probes: int, end: Callable[[], None]
+        self,
+        steps: Sequence[Any],
+        state: Any,
+        seed: tuple[int, ...],
+        probes: int,
+        end: Callable[[], None],
+        *,
+        finds_power: bool = False,
     ) -> bool:
-        """Run some steps, and go back from probes of their outputs; False if no output can be probed."""
+        """Run some steps, and go back from probes of their outputs; False if no output can be probed.
+
+        With `finds_power` the outputs' power is that of all runs so far.
+        """
         found = []
-        for step in steps:
+        for index, step in enumerate(steps):
             arguments = self._description.arguments("calibrate", step)
             outputs = self._backend.module.observe(self._outputs.observe, self._backend.tensors(arguments), state)
-            found += self._outputs.tensors(outputs)
+            probed = self._outputs.tensors(outputs)
+            if finds_power:
+                self._outputs.add_power_of(probed, begins=index == 0)
+            found += probed
+        if finds_power:
+            self._outputs.powers = self._outputs.mean_powers()
         if not found:
             return False
         reached = [(tensor, metric) for tensor, metric in found if tensor.requires_grad]
@@ -478,7 +500,10 @@ class Calibration:
         return True
 
     def _choose_rows(self, name: str, judged: Sequence[_Known], unfinished: Unfinished, runs: int) -> None:
-        """Choose the rows by which candidates are judged, by one probe of the beginning of each run."""
+        """Choose the rows by which candidates are judged, by one probe of the beginning of each run.
+
+        The power of each output is found by the way.
+        """
         wanted = {each.parameter: each for each in judged if each.parameter is not None and has_part(each.view)}
         kept = unfinished.read(name)
         if kept is None:
@@ -488,13 +513,15 @@ class Calibration:
             for number, steps in enumerate(self._samples.judging(runs)):
                 with squares.watching(self._backend.module):
                     seed = (self._settings.seed, number, 0, _OF_ROWS)
-                    self._go_back(steps[:STEPS_TOGETHER], self._backend.make_state(), seed, 1, lambda: None)
+                    some, state = steps[:STEPS_TOGETHER], self._backend.make_state()
+                    self._go_back(some, state, seed, 1, lambda: None, finds_power=True)
                 self._work.add(3)
-            unfinished.write(name, dict(squares.sums))
+            unfinished.write(name, dict(squares.sums), self._outputs.mean_powers())
             kept = unfinished.read(name)
             assert kept is not None
         else:
             self._work.add(3 * runs, skipped=True)
+        self._outputs.powers = kept[1]
         for parameter, each in wanted.items():
             assert each.view is not None
             length = each.view.shape[each.view.row_axes[0]]

@@ -87,8 +87,8 @@ def _pieces(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> 
 def release(array: NDArray[Any]) -> None:
     """Let the system drop the pages of an array that is a view of a file; they are read again when needed."""
     base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
     if not isinstance(base, GuardedMap) or not hasattr(mmap, "MADV_DONTNEED"):
         return
     start = array.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data

@@ -42,7 +42,7 @@ Array: TypeAlias = NDArray[Any]
 
 SWEEPS = 1  # over all columns after the first pass
 _REFITS = {1: 2, 2: 2, 3: 1}  # by bits: how often a palette is fitted to its codes
-_ROWS_OF_REFIT = 256  # of a table, evenly spaced: enough for 8 entries
+ROWS_OF_REFIT = 256  # of a table, evenly spaced: enough for 8 entries
 _MOST_FACTORS = 1 << 26  # numbers in double precision that are kept of one weight; more are made each time
 
 
@@ -60,12 +60,15 @@ class Moments:
         How many times the mean of the diagonal is added to it.
     kept : list or None
         Where the factors are kept for all that is made with these moments; None: they are made each time.
+    rows_of_refit : int
+        Rows of a table, at most, that palettes of few bits are fitted to.
     """
 
     view: MatrixView
     hessian: Array
     dampening: float
     kept: list[KeptFactors | None] | None = None
+    rows_of_refit: int = ROWS_OF_REFIT
 
     def factors(self, num_threads: int) -> KeptFactors | None:
         """The factors, if they are kept and not too large; made when they are first used."""
@@ -299,8 +302,8 @@ def quantize_codes(
 def ranks(weight: Array, moments: Moments, num_threads: int) -> NDArray[np.float32]:
     """Numbers whose squares are what the outputs lose where a weight becomes zero, but for a factor."""
     view = moments.view
-    shape, factors = (view.groups, view.rows, view.columns), moments.factors(num_threads)
-    pivots = column_pivots(shape, moments.hessian, moments.dampening, num_threads, factors)
+    shape, kept = (view.groups, view.rows, view.columns), moments.factors(num_threads)
+    pivots = column_pivots(shape, moments.hessian, moments.dampening, num_threads, kept)
     largest = pivots.max()
     factors = np.sqrt(pivots / largest if largest > 0 else np.ones_like(pivots))[:, None, :]
     losses = view.matrices(weight).astype(np.float64) * factors
@@ -376,7 +379,7 @@ def _refitted(
 ) -> Array:
     """The best tables for given codes; entries that no weight has stay."""
     view, entries = moments.view, tables.shape[1]
-    chosen = _some_rows(rows, len(tables))
+    chosen = _some_rows(rows, len(tables), moments.rows_of_refit)
     products, targets = np.zeros((len(tables), entries, entries)), np.zeros((len(tables), entries))
     for group in range(view.groups):
         of_group = chosen[group]
@@ -393,14 +396,14 @@ def _refitted(
     return np.array([_solved(*each) for each in zip(products, targets, tables, strict=True)])
 
 
-def _some_rows(rows: NDArray[np.int32], tables: int) -> NDArray[np.bool_]:
+def _some_rows(rows: NDArray[np.int32], tables: int, limit: int) -> NDArray[np.bool_]:
     """Rows of each table, evenly spaced, and no more of them than a refit takes."""
     flat = rows.reshape(-1)
     counts = np.bincount(flat, minlength=tables)
     order = np.argsort(flat, kind="stable")
     place = np.empty(flat.size, np.int64)
     place[order] = np.arange(flat.size) - np.repeat(np.cumsum(counts) - counts, counts)
-    most = np.minimum(counts, _ROWS_OF_REFIT)[flat]
+    most = np.minimum(counts, limit)[flat]
     # The p-th of n rows is taken where a multiple of n / most falls on it.
     number = counts[flat]
     return ((place * most) % number < most).reshape(rows.shape)

@@ -66,6 +66,12 @@ class WeightData:
         moments = checked_moments("apply", self.hessian, self.view, self.dampening, shape, 0)
         return replace(self, hessian=replace(moments, kept=[]))
 
+    def with_rows_of_refit(self, rows: int) -> WeightData:
+        """The same, prepared before, for palettes of few bits that are fitted to so many rows: a little worse."""
+        if not isinstance(self.hessian, Moments):
+            return self
+        return replace(self, hessian=replace(self.hessian, rows_of_refit=rows))
+
     def usable(self, spec: Spec) -> WeightData:
         """This, or nothing if a spec has no use for it."""
         try:
