@@ -20,6 +20,7 @@ from ..compression.matrix_view import MatrixView
 from ..config.candidates import Steps
 from ..coreml.calibrated import feedback_data
 from ..coreml.format.values import ValueReader
+from ..coreml.format.weight_file import release_array
 from ..coreml.program.graph import Function, Operation
 from ..coreml.program.identity import stored_digest, weight_keys
 from ..coreml.program.program import Program, Weight
@@ -37,7 +38,6 @@ from .references import references_of
 from .rows import JUDGED_ROWS, Part, RowSquares, has_part
 from .samples import DividedSamples
 from .statistics import Sensitivity, Statistics, WeightStatistics
-from .tensor_file import release
 from .unfinished import Unfinished
 from .uses import NoView, Use, uses_of
 
@@ -427,7 +427,7 @@ class Calibration:
             )
             probing.add(each.key, each.parameter, stored.shape, references)
             if hessian is not None:
-                release(hessian)
+                release_array(hessian)
         return probing
 
     def _backpropagate(self, name: str, probing: Probing, unfinished: Unfinished, runs: int, probes: int) -> bool:
