@@ -30,7 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 import documents
-from corepress import coreml, runtime
+from corepress import coreml
+from corepress.runtime.opening import open_model
 
 _EVERY = 0.05  # seconds between two looks at the memory
 _STATUS = Path("/proc/self/status")
@@ -118,14 +119,15 @@ def memory() -> tuple[int, int]:
 
 def drawn_samples(package: str, count: int) -> list[dict[str, Any]]:
     """Samples of normal numbers, as the model takes them."""
-    model = runtime.load(package, precision="float32", backend="torch")
+    with open_model(package) as opened:  # without its weights, which would be in memory
+        description = opened.root.describe(opened.root.function(None))
     rng = np.random.default_rng(0)
     return [
         {
             each.name: rng.standard_normal(each.shape).astype(each.dtype)
             if np.dtype(each.dtype).kind == "f"
             else rng.integers(0, 2, each.shape, each.dtype)
-            for each in model.description.inputs
+            for each in description.inputs
         }
         for _ in range(count)
     ]
@@ -139,6 +141,7 @@ def main() -> None:
     parser.add_argument("--target-bits", type=float)
     parser.add_argument("--inputs")
     parser.add_argument("--folder", help="where the files are written; next to the package if it is not given")
+    parser.add_argument("--statistics", type=Path, help="keep the statistics in this file")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     documents.add_options(parser)
     options = parser.parse_args()
@@ -151,9 +154,15 @@ def main() -> None:
         def progress(each: Any) -> None:
             stages.begin(each.stage.partition(" (")[0])
 
-        file = Path(work) / "model.calibration"
+        file = options.statistics or Path(work) / "model.calibration"
         coreml.calibrate(
-            options.package, inputs, file, probes=options.probes, num_threads=options.threads, progress=progress
+            options.package,
+            inputs,
+            file,
+            probes=options.probes,
+            num_threads=options.threads,
+            progress=progress,
+            overwrite=True,
         )
         size = file.stat().st_size
     table = Table("stage", "CPU", "time", "private", "resident")

@@ -29,7 +29,7 @@ _EVEN = 0.25  # of the probability is the same for all rows
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Rows that stand for all rows of a weight.
+    """Rows by which all rows of a weight are judged.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class Part:
 
 
 def has_part(view: MatrixView | None, most: int = JUDGED_ROWS) -> bool:
-    """Whether a weight has so many rows that some stand for all; those of several groups are not looked at."""
+    """Whether a weight has enough rows to be judged by some; those of several groups are judged by all."""
     return view is not None and view.groups == 1 and view.shape[view.row_axes[0]] >= 2 * most
 
 
