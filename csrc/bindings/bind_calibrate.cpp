@@ -32,8 +32,7 @@ SecondMoments moments_from(const py::array& hessian, const MatrixShape& shape) {
 }
 
 // Null for none; those that are given must be of the same moments.
-const KeptFactors* kept_from(const KeptFactors* kept, int64_t columns, const SecondMoments& moments,
-                             double dampening) {
+const KeptFactors* kept_from(const KeptFactors* kept, int64_t columns, const SecondMoments& moments, double dampening) {
     require(kept == nullptr || kept->fit(columns, moments, dampening), "factors must be of this hessian and dampening");
     return kept;
 }

@@ -12,8 +12,8 @@ import pytest
 from corepress import FormatError
 from corepress.calibration.statistics import Sensitivity, Statistics, WeightStatistics, bounded
 from corepress.calibration.tensor_file import TensorFile, write_tensors
-from corepress.coreml.format.weight_file import release_array
 from corepress.compression.matrix_view import MatrixView
+from corepress.coreml.format.weight_file import release_array
 
 VIEW = MatrixView((4, 6), (0,), (1,))
 

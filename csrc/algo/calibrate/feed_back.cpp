@@ -112,8 +112,8 @@ public:
             }
             if (moves_mask) move_mask(begin, end);
             for (int64_t j = begin; j < end; ++j) {
-                kernel.subtract_products(block_.factors->multipliers.tile(j) + begin * 4 + j % 4, 4, errors(begin), kRows,
-                                         j - begin, 1, kRows, adjusted(j - begin), kRows);
+                kernel.subtract_products(block_.factors->multipliers.tile(j) + begin * 4 + j % 4, 4, errors(begin),
+                                         kRows, j - begin, 1, kRows, adjusted(j - begin), kRows);
                 encode(j, begin);
                 const double pivot = block_.factors->pivots[static_cast<std::size_t>(j)];
                 for (int64_t row = 0; row < count_; ++row) {
@@ -164,7 +164,9 @@ private:
     double* errors(int64_t column) { return work_.errors.data() + column * kRows; }
     double* adjusted(int64_t place) { return work_.adjusted.data() + place * kRows; }
     double* original(int64_t place) { return work_.originals.data() + place * kRows; }
-    int64_t place_of(int64_t column) const { return block_.begin + block_.factors->order[static_cast<std::size_t>(column)]; }
+    int64_t place_of(int64_t column) const {
+        return block_.begin + block_.factors->order[static_cast<std::size_t>(column)];
+    }
     int64_t offset(int64_t row, int64_t column) const {
         return (block_.group * shape_.rows + first_ + row) * shape_.columns + place_of(column);
     }
@@ -415,8 +417,8 @@ double feed_back(const Bits* weight, const MatrixShape& shape, const SecondMomen
                 return;
             }
             if (options.continues) {
-                block.factors = std::make_shared<const Factors>(
-                    Factors{falling_order(moments, block.group, block.number, block.columns), ColumnTiles(0, true), {}});
+                block.factors = std::make_shared<const Factors>(Factors{
+                    falling_order(moments, block.group, block.number, block.columns), ColumnTiles(0, true), {}});
             } else {
                 block.factors = std::make_shared<const Factors>(
                     factorize(moments, block.group, block.number, block.columns, options.dampening, block_threads));
@@ -452,10 +454,10 @@ void column_pivots(const MatrixShape& shape, const SecondMoments& moments, doubl
                    double* pivots, const KeptFactors* kept) {
     std::vector<Block> blocks = blocks_of(shape, moments);
     for_blocks(blocks, 0, blocks.size(), threads, [&](Block& block, int block_threads) {
-        const auto factors = kept != nullptr ? kept->of(block.group, block.number).factors
-                                             : std::make_shared<const Factors>(factorize(
-                                                   moments, block.group, block.number, block.columns, dampening,
-                                                   block_threads));
+        const auto factors = kept != nullptr
+                                 ? kept->of(block.group, block.number).factors
+                                 : std::make_shared<const Factors>(factorize(moments, block.group, block.number,
+                                                                             block.columns, dampening, block_threads));
         for (int64_t j = 0; j < block.columns; ++j) {
             const int64_t place = block.begin + factors->order[static_cast<std::size_t>(j)];
             pivots[block.group * shape.columns + place] = factors->pivots[static_cast<std::size_t>(j)];

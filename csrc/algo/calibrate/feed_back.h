@@ -48,8 +48,8 @@ struct FeedbackResult {
     uint8_t* mask;  // [groups, rows, columns], 0 where weights become zero, or null
 };
 
-// Returns tr(E H E^T) with the dampened H after the first pass; 0 without one. The factors are those that are kept, which
-// must be of these moments, or are made.
+// Returns tr(E H E^T) with the dampened H after the first pass; 0 without one. The factors are those that are kept,
+// which must be of these moments, or are made.
 template <typename Bits>
 double feed_back(const Bits* weight, const MatrixShape& shape, const SecondMoments& moments, const Rounding& rounding,
                  const FeedbackOptions& options, int threads, const FeedbackResult<Bits>& result,

@@ -192,7 +192,7 @@ def allocate(
         What `calibrate` returned: errors are those of the outputs, and the default candidates those that it measured.
     check : bool
         With calibration, also run the model on the samples that it kept, with the recipe and with uniform bits, and
-        keep the better.
+        keep the better. Of models of up to 50 million weights, also with two other mixtures.
     target, weight_threshold, joint_compression, keep_position_tables, strict
         As for `compress`.
     progress : callable, optional
