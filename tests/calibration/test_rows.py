@@ -84,11 +84,11 @@ def test_rows_of_a_part_are_those_of_the_weight(rng, view, hessian, dtype):
     stored = rng.standard_normal((ROWS, COLUMNS)).astype(dtype)
     candidates = [(Palettize(nbits=4),), (Palettize(nbits=8),), (Prune(target_sparsity=0.5),)]
     data = WeightData(hessian=hessian, view=view)
-    part = Part.of(view, np.ones(ROWS))
-    whole, some = (references_of(_Weight(), stored, candidates, data, 1, each) for each in (None, part))
+    whole, some = (references_of(_Weight(), stored, candidates, data, 1, each) for each in (None, np.ones(ROWS)))
     for steps in candidates[:2]:
         ours, all_rows = some[candidate_key(steps)], whole[candidate_key(steps)]
-        assert ours.part is part
+        part = ours.part
+        assert part is not None
         assert ours.stored.shape == (part.entries.size, COLUMNS)
         assert np.array_equal(ours.error(1), all_rows.error(1)[part.entries])
     pruned = candidate_key(candidates[2])
@@ -99,11 +99,28 @@ def test_rows_of_a_part_are_those_of_the_weight(rng, view, hessian, dtype):
 def test_palettes_of_few_bits_are_fitted_to_rows_of_the_part(rng, view, hessian):
     stored = rng.standard_normal((ROWS, COLUMNS)).astype(np.float16)
     steps, data = (Palettize(nbits=2),), WeightData(hessian=hessian, view=view)
-    part = Part.of(view, np.ones(ROWS))
-    errors = [references_of(_Weight(), stored, [steps], data, 1, each) for each in (None, part)]
-    whole, some = (each[candidate_key(steps)].error(1) for each in errors)
-    of_both = [np.einsum("ri,ij,rj->", each, hessian, each) / len(each) for each in (whole, some)]
-    assert of_both[1] == pytest.approx(of_both[0], rel=0.1)
+    made = [references_of(_Weight(), stored, [steps], data, 1, each) for each in (None, np.ones(ROWS))]
+    whole, some = (each[candidate_key(steps)] for each in made)
+    assert some.part is not None
+    of_all, of_part = (np.einsum("ri,ij,rj->r", each.error(1), hessian, each.error(1)) for each in (whole, some))
+    assert (of_part / some.part.probabilities).sum() == pytest.approx(of_all.sum(), rel=0.1)
+
+
+def test_rows_with_large_errors_are_taken(rng, view, hessian):
+    stored = rng.standard_normal((ROWS, COLUMNS)).astype(np.float16)
+    stored[[5, 300]] *= 4
+    for dtype in ("float16", "float32"):
+        found = references_of(
+            _Weight(),
+            stored.astype(dtype),
+            [(Palettize(nbits=4),)],
+            WeightData(hessian=hessian, view=view),
+            1,
+            np.ones(ROWS),
+        )
+        (only,) = found.values()
+        assert only.part is not None
+        assert {5, 300} <= set(only.part.entries.tolist())
 
 
 @pytest.mark.parametrize(

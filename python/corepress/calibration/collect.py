@@ -119,12 +119,15 @@ def calibrate(
     compressed with saved statistics is the same everywhere.
 
     The second moments of a convolution are those of its windows, with padding, strides and dilation; of a convolution
-    with groups, of each group. In models of more than 50 million weights, candidates with one palette or with a scale for
-    each row are judged by 128 rows of each weight that has twice as many: rows do not depend on each other when a weight
-    is compressed, and those with larger gradients are taken with higher probability, which one more backward pass for
-    each kept sample finds. The standard errors contain what this choice adds. From one run of an operation at most 1024 vectors are taken, or as many as make 8 for
+    with groups, of each group. From one run of an operation at most 1024 vectors are taken, or as many as make 8 for
     each column of a block in all; they are spread evenly by a fixed rule. Weights that are looked up (embeddings), or
     used in a way that is no product with an activation, have sensitivities but no second moments.
+
+    In models of more than 50 million weights, candidates with one palette, or with a scale for each row, are judged by
+    128 rows of each weight that has twice as many: rows do not depend on each other when a weight is compressed. Rows
+    with larger gradients, which one more backward pass for each kept sample finds, and with larger errors without
+    second moments are taken with higher probability, and count less in return. The standard errors contain what this
+    choice adds.
     """
     require("calibrate", "torch")
     probes = _positive("probes", probes)

@@ -23,6 +23,7 @@ from ..tensors import CompressedTensor
 from .rows import Part
 
 _ROWS_OF_REFIT = 32  # of those that are judged
+_MOST_OF_ROW = 512  # values by which the error of a row is estimated, where values cannot be counted
 _MOST_VALUES = 1 << 20  # from which a palette is found, where values cannot be counted
 
 
@@ -57,7 +58,7 @@ def references_of(
     candidates: Sequence[Steps],
     data: WeightData,
     num_threads: int,
-    part: Part | None = None,
+    squares: NDArray[np.float64] | None = None,
 ) -> dict[str, Reference]:
     """A weight as each candidate stores it, by the candidate's key; candidates that do not fit it are left out.
 
@@ -71,9 +72,9 @@ def references_of(
         What is known of it; candidates that have no use for this are made without.
     num_threads : int
         Threads to use.
-    part : Part, optional
-        Make only these rows, for candidates whose rows do not depend on each other. A palette of all rows is found from
-        all of them.
+    squares : numpy.ndarray of float64, optional
+        The squares of the gradients of each row: make only some rows, for candidates whose rows do not depend on each
+        other. A palette of all rows is found from all of them.
     """
     resolved = [(candidate_key(steps), _resolved(weight, steps)) for steps in candidates]
     chosen = {key: steps for key, steps in resolved if steps is not None}
@@ -81,9 +82,10 @@ def references_of(
     of_part = data.with_rows_of_refit(_ROWS_OF_REFIT)
     found: dict[str, Reference] = {}
     tables: dict[int, NDArray[np.float64]] = {}
-    some = stored
-    if part is not None:
+    some, part = stored, None
+    if squares is not None and data.view is not None:
         tables = _tables(stored, [width for width in map(_width, chosen.values()) if width], num_threads)
+        part = Part.of(data.view, squares * _row_errors(stored, data.view.row_axes[0], list(tables.values())))
         some = part.taken(stored)
     for key, steps in chosen.items():
         by_part = part is not None and (_width(steps) in tables or _has_rows(steps, part.axis, stored.ndim))
@@ -133,6 +135,28 @@ def _width(steps: Steps) -> int:
     if len(steps) != 1 or not isinstance(spec, Palettize) or spec.nbits is None:
         return 0
     return spec.nbits if spec == replace(Palettize(nbits=spec.nbits), channel_axis=spec.channel_axis) else 0
+
+
+def _row_errors(stored: NDArray[Any], axis: int, tables: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """About how large the errors of each row are with some palettes, which count alike; without any, its power."""
+    rows = [np.ascontiguousarray(row).reshape(-1) for row in np.moveaxis(stored, axis, 0)]
+    tables = [table for table in tables if len(table) > 1]
+    if not tables:
+        return np.array([float(np.square(row, dtype=np.float64).sum()) for row in rows])
+
+    def errors(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = np.zeros(values.shape)
+        for table in tables:
+            nearest = table[np.searchsorted((table[1:] + table[:-1]) / 2, values)]
+            total += (values - nearest) ** 2 / np.square(np.diff(table)).mean()
+        return total
+
+    if stored.dtype == np.float16:
+        every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+        of_every = errors(np.where(np.isfinite(every), every, 0).astype(np.float64)).astype(np.float32)
+        return np.array([float(of_every[row.view(np.uint16)].sum(dtype=np.float64)) for row in rows])
+    step = -(-rows[0].size // _MOST_OF_ROW)
+    return np.array([float(errors(row[::step].astype(np.float64)).sum()) for row in rows])
 
 
 def _tables(stored: NDArray[Any], widths: Sequence[int], num_threads: int) -> dict[int, NDArray[np.float64]]:

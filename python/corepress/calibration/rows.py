@@ -2,8 +2,8 @@
 
 Rows of a weight do not depend on each other when it is compressed with second moments, but for their palette, and their
 errors are not correlated. So the expectation of ``<E, g>^2`` is the sum of that of each row, and a sample of the rows
-is enough: rows with larger gradients are more likely to be in it, and each counts by the inverse of its probability
-(Horvitz and Thompson's estimator).
+is enough: rows with larger gradients, and larger errors without second moments, are more likely to be in it, and each
+counts by the inverse of its probability (Horvitz and Thompson's estimator).
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ class Part:
     probabilities: NDArray[np.float64]
 
     @classmethod
-    def of(cls, view: MatrixView, squares: NDArray[np.float64], most: int = JUDGED_ROWS) -> Part:
+    def of(cls, view: MatrixView, sizes: NDArray[np.float64], most: int = JUDGED_ROWS) -> Part:
         """Some rows.
 
         Parameters
         ----------
         view : MatrixView
             How the weight is read.
-        squares : numpy.ndarray of float64
-            The sum of the squares of the gradients of each entry of the first axis of its rows.
+        sizes : numpy.ndarray of float64
+            How much each entry of the first axis of its rows is thought to contribute.
         most : int
             How many to take.
         """
-        sizes = squares + _EVEN * squares.mean() if squares.any() else np.ones_like(squares)
+        sizes = sizes + _EVEN * sizes.mean() if sizes.any() else np.ones_like(sizes)
         probabilities = _probabilities(sizes, most)
         # One entry for each unit of the sum of the probabilities.
         entries = np.searchsorted(np.cumsum(probabilities), np.arange(most) + 0.5)
-        entries = np.unique(np.minimum(entries, len(squares) - 1))
+        entries = np.unique(np.minimum(entries, len(sizes) - 1))
         return cls(view.row_axes[0], entries, probabilities[entries])
 
     def taken(self, array: NDArray[Any]) -> NDArray[Any]:

@@ -35,7 +35,7 @@ from .observers import InputObserver, Options
 from .probes import Outputs, Probing
 from .progress import Work
 from .references import references_of
-from .rows import JUDGED_ROWS, Part, RowSquares, has_part
+from .rows import JUDGED_ROWS, RowSquares, has_part
 from .samples import DividedSamples
 from .statistics import Sensitivity, Statistics, WeightStatistics
 from .unfinished import Unfinished
@@ -120,7 +120,7 @@ class Calibration:
         self._samples, self._settings, self._work = samples, settings, work
         self._function = function
         self._threads = as_threads("calibrate", settings.num_threads)
-        self._parts: dict[str, Part] = {}  # the rows by which candidates of large models are judged
+        self._row_squares: dict[str, NDArray[np.float64]] = {}  # of gradients, in large models
         self._takes_rows = False
         self._outputs = Outputs(backend, description)
         constants = Constants(program.package, program)
@@ -423,7 +423,7 @@ class Calibration:
             hessian, _ = moments.get(each.key, (None, 0))
             data = feedback_data(hessian, each.view)
             references = references_of(
-                each.weight, stored, self._settings.candidates, data, self._threads, self._parts.get(each.key)
+                each.weight, stored, self._settings.candidates, data, self._threads, self._row_squares.get(each.key)
             )
             probing.add(each.key, each.parameter, stored.shape, references)
             if hessian is not None:
@@ -525,8 +525,7 @@ class Calibration:
         for parameter, each in wanted.items():
             assert each.view is not None
             length = each.view.shape[each.view.row_axes[0]]
-            squares_of = kept[0].get(parameter, np.zeros(length))
-            self._parts[each.key] = Part.of(each.view, np.asarray(squares_of))
+            self._row_squares[each.key] = np.asarray(kept[0].get(parameter, np.zeros(length)))
 
 
 class Checkpoints:
