@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import compression
+from ..compression.error_feedback import REFITS, Moments
 from ..compression.palettes import palettize_measured
 from ..compression.weight_data import WeightData
 from ..config.candidates import Steps, candidate_key
@@ -22,7 +23,7 @@ from ..specs import Palettize, Quantize
 from ..tensors import CompressedTensor
 from .rows import Part
 
-_ROWS_OF_REFIT = 32  # of those that are judged
+_ROWS_OF_REFIT = 64  # that palettes of few bits are fitted to
 _MOST_OF_ROW = 512  # values by which the error of a row is estimated, where values cannot be counted
 _MOST_VALUES = 1 << 20  # from which a palette is found, where values cannot be counted
 
@@ -79,13 +80,14 @@ def references_of(
     resolved = [(candidate_key(steps), _resolved(weight, steps)) for steps in candidates]
     chosen = {key: steps for key, steps in resolved if steps is not None}
     data = data.prepared(stored.shape)
-    of_part = data.with_rows_of_refit(_ROWS_OF_REFIT)
     found: dict[str, Reference] = {}
     tables: dict[int, NDArray[np.float64]] = {}
-    some, part = stored, None
+    some, even, part = stored, stored, None
     if squares is not None and data.view is not None:
         tables = _tables(stored, [width for width in map(_width, chosen.values()) if width], num_threads)
-        part = Part.of(data.view, squares * _row_errors(stored, data.view.row_axes[0], list(tables.values())))
+        axis = data.view.row_axes[0]
+        even = stored.take(np.arange(_ROWS_OF_REFIT) * stored.shape[axis] // _ROWS_OF_REFIT, axis)
+        part = Part.of(data.view, squares * _row_errors(stored, axis, list(tables.values())))
         some = part.taken(stored)
     for key, steps in chosen.items():
         by_part = part is not None and (_width(steps) in tables or _has_rows(steps, part.axis, stored.ndim))
@@ -95,7 +97,7 @@ def references_of(
                     stored, compression.apply_steps(stored, steps, data=data, num_threads=num_threads)
                 )
             else:
-                tensor = _made(some, steps, of_part, num_threads, tables.get(_width(steps)))
+                tensor = _made(some, steps, data, num_threads, tables.get(_width(steps)), even)
                 found[key] = Reference(some, tensor, part)
     return found
 
@@ -108,16 +110,24 @@ def _resolved(weight: Weight, steps: Steps) -> Steps | None:
 
 
 def _made(
-    some: NDArray[Any], steps: Steps, data: WeightData, num_threads: int, table: NDArray[np.float64] | None
+    some: NDArray[Any],
+    steps: Steps,
+    data: WeightData,
+    num_threads: int,
+    table: NDArray[np.float64] | None,
+    even: NDArray[Any],
 ) -> CompressedTensor:
-    """Some rows, with the palette of all of them."""
+    """Some rows, with the palette of all of them; those of few bits are fitted to rows that are evenly spread."""
     tensor: CompressedTensor
     if table is None:
         tensor = compression.apply_steps(some, steps, data=data, num_threads=num_threads)
-    else:
-        (spec,) = steps
-        assert isinstance(spec, Palettize)
-        ((tensor, _),) = palettize_measured([some], spec, num_threads, table, [data], in_list=False)
+        return tensor
+    (spec,) = steps
+    assert isinstance(spec, Palettize)
+    if isinstance(data.hessian, Moments) and spec.nbits in REFITS:
+        ((fitted, _),) = palettize_measured([even], spec, num_threads, table, [data], in_list=False)
+        table = np.asarray(fitted.table, np.float64).reshape(-1)
+    ((tensor, _),) = palettize_measured([some], spec, num_threads, table, [data.with_rows_of_refit(0)], in_list=False)
     return tensor
 
 

@@ -41,7 +41,7 @@ from .matrix_view import MatrixView
 Array: TypeAlias = NDArray[Any]
 
 SWEEPS = 1  # over all columns after the first pass
-_REFITS = {1: 2, 2: 2, 3: 1}  # by bits: how often a palette is fitted to its codes
+REFITS = {1: 2, 2: 2, 3: 1}  # by bits: how often a palette is fitted to its codes
 ROWS_OF_REFIT = 256  # of a table, evenly spaced: enough for 8 entries
 _MOST_FACTORS = 1 << 26  # numbers in double precision that are kept of one weight; more are made each time
 
@@ -61,7 +61,7 @@ class Moments:
     kept : list or None
         Where the factors are kept for all that is made with these moments; None: they are made each time.
     rows_of_refit : int
-        Rows of a table, at most, that palettes of few bits are fitted to.
+        Rows of a table, at most, that palettes of few bits are fitted to; 0 leaves palettes as they are.
     """
 
     view: MatrixView
@@ -257,7 +257,7 @@ def palettize_codes(weight: Array, tensor: PalettizedTensor, moments: Moments, n
     feed(False)
     lut = tensor.lut
     if length == 1 and tensor.scale is None and numbers.columns is None and bits is None:
-        for _ in range(_REFITS.get(tensor.nbits, 0)):
+        for _ in range(REFITS.get(tensor.nbits, 0) if moments.rows_of_refit else 0):
             fitted = _refitted(matrices, tables[:, :, 0], numbers.rows, codes, moments, num_threads)
             lut, places = _rounded_table(fitted, weight.dtype)
             codes = np.take_along_axis(places[numbers.rows], codes.astype(np.intp), 2).astype(np.uint8)

@@ -67,7 +67,7 @@ class WeightData:
         return replace(self, hessian=replace(moments, kept=[]))
 
     def with_rows_of_refit(self, rows: int) -> WeightData:
-        """The same, prepared before, for palettes of few bits that are fitted to this many rows: a little worse."""
+        """The same, prepared before, for palettes of few bits that are fitted to this many rows; 0 for none."""
         if not isinstance(self.hessian, Moments):
             return self
         return replace(self, hessian=replace(self.hessian, rows_of_refit=rows))
