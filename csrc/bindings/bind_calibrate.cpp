@@ -31,6 +31,24 @@ SecondMoments moments_from(const py::array& hessian, const MatrixShape& shape) {
     return {hessian.data(), dtype.itemsize() == 8, hessian.shape(0), hessian.shape(1), hessian.shape(2)};
 }
 
+// Null for none; those that are given must be of the same moments.
+const KeptFactors* kept_from(const KeptFactors* kept, int64_t columns, const SecondMoments& moments, double dampening) {
+    require(kept == nullptr || kept->fit(columns, moments, dampening), "factors must be of this hessian and dampening");
+    return kept;
+}
+
+// The factors of second moments; None if they are more than some numbers.
+std::unique_ptr<KeptFactors> kept_factors(int64_t columns, const py::array& hessian, double dampening, int64_t most,
+                                          std::optional<int> num_threads) {
+    require(columns >= 1, "columns must be positive");
+    require(hessian.ndim() == 4, "hessian must be (groups, blocks, c, c)");
+    const SecondMoments moments = moments_from(hessian, {hessian.shape(0), 1, columns});
+    if (KeptFactors::numbers(columns, moments) > most) return nullptr;
+    const int threads = threads_from(num_threads);
+    const NativeCall call;
+    return std::make_unique<KeptFactors>(columns, moments, dampening, threads);
+}
+
 // Numbers of tables that are within their bounds, whatever is added.
 void set_tables(const MatrixShape& shape, const Numbers& rows, const std::optional<Numbers>& columns,
                 Rounding& rounding) {
@@ -63,7 +81,7 @@ void set_palette(const Doubles& tables, Rounding& rounding) {
 double feed_back_codes(const py::array& weight, const py::array& hessian, double dampening, const py::object& grid,
                        const Numbers& row_tables, const std::optional<Numbers>& column_tables,
                        std::optional<Bytes>& mask, Bytes& codes, int sweeps, bool continues,
-                       std::optional<int> num_threads) {
+                       std::optional<int> num_threads, const KeptFactors* factors) {
     require_float(weight, "weight");
     const MatrixShape shape = shape_from(weight);
     const SecondMoments moments = moments_from(hessian, shape);
@@ -96,16 +114,18 @@ double feed_back_codes(const py::array& weight, const py::array& hessian, double
     uint8_t* const out = codes.mutable_data();
     uint8_t* const kept = mask ? mask->mutable_data() : nullptr;
     const FeedbackOptions options{dampening, sweeps, continues, false};
+    const KeptFactors* const known = kept_from(factors, shape.columns, moments, dampening);
     return with_bits(weight, [&](auto bits) {
         using Bits = decltype(bits);
         const Bits* const values = data_of<Bits>(weight);
         const NativeCall call;
-        return feed_back<Bits>(values, shape, moments, rounding, options, threads, {out, nullptr, kept});
+        return feed_back<Bits>(values, shape, moments, rounding, options, threads, {out, nullptr, kept}, known);
     });
 }
 
 double feed_back_values(const py::array& weight, const py::array& hessian, double dampening, Bytes& mask,
-                        bool moves_mask, py::array& out, int sweeps, std::optional<int> num_threads) {
+                        bool moves_mask, py::array& out, int sweeps, std::optional<int> num_threads,
+                        const KeptFactors* factors) {
     require_float(weight, "weight");
     require_float(out, "out");
     require_same_dtype(weight, out, "weight and out");
@@ -116,26 +136,28 @@ double feed_back_values(const py::array& weight, const py::array& hessian, doubl
     const int threads = threads_from(num_threads);
     uint8_t* const kept = mask.mutable_data();
     const FeedbackOptions options{dampening, sweeps, false, moves_mask};
+    const KeptFactors* const known = kept_from(factors, shape.columns, moments, dampening);
     return with_bits(weight, [&](auto bits) {
         using Bits = decltype(bits);
         const Bits* const values = data_of<Bits>(weight);
         Bits* const results = writable_data_of<Bits>(out);
         const NativeCall call;
-        return feed_back<Bits>(values, shape, moments, Rounding{}, options, threads, {nullptr, results, kept});
+        return feed_back<Bits>(values, shape, moments, Rounding{}, options, threads, {nullptr, results, kept}, known);
     });
 }
 
 Doubles pivots_of(const std::array<int64_t, 3>& shape, const py::array& hessian, double dampening,
-                  std::optional<int> num_threads) {
+                  std::optional<int> num_threads, const KeptFactors* factors) {
     require(shape[0] >= 1 && shape[1] >= 1 && shape[2] >= 1, "shape must have no zero");
     const MatrixShape matrices{shape[0], shape[1], shape[2]};
     const SecondMoments moments = moments_from(hessian, matrices);
+    const KeptFactors* const known = kept_from(factors, shape[2], moments, dampening);
     const int threads = threads_from(num_threads);
     Doubles pivots({static_cast<py::ssize_t>(shape[0]), static_cast<py::ssize_t>(shape[2])});
     double* const out = pivots.mutable_data();
     {
         const NativeCall call;
-        column_pivots(matrices, moments, dampening, threads, out);
+        column_pivots(matrices, moments, dampening, threads, out, known);
     }
     return pivots;
 }
@@ -174,15 +196,18 @@ py::tuple normal_equations(const py::array& weight, const py::array& hessian, do
 }  // namespace
 
 void bind_calibrate(py::module_& module) {
+    py::class_<KeptFactors>(module, "KeptFactors");
+    module.def("kept_factors", &kept_factors, py::arg("columns"), py::arg("hessian"), py::arg("dampening"),
+               py::arg("most"), py::arg("num_threads") = py::none());
     module.def("feed_back_codes", &feed_back_codes, py::arg("weight"), py::arg("hessian"), py::arg("dampening"),
                py::arg("grid"), py::arg("row_tables").noconvert(), py::arg("column_tables").noconvert(),
                py::arg("mask").noconvert(), py::arg("codes").noconvert(), py::arg("sweeps"),
-               py::arg("continues") = false, py::arg("num_threads") = py::none());
+               py::arg("continues") = false, py::arg("num_threads") = py::none(), py::arg("factors") = py::none());
     module.def("feed_back_values", &feed_back_values, py::arg("weight"), py::arg("hessian"), py::arg("dampening"),
                py::arg("mask").noconvert(), py::arg("moves_mask"), py::arg("out"), py::arg("sweeps"),
-               py::arg("num_threads") = py::none());
+               py::arg("num_threads") = py::none(), py::arg("factors") = py::none());
     module.def("column_pivots", &pivots_of, py::arg("shape"), py::arg("hessian"), py::arg("dampening"),
-               py::arg("num_threads") = py::none());
+               py::arg("num_threads") = py::none(), py::arg("factors") = py::none());
     module.def("normal_equations", &normal_equations, py::arg("weight"), py::arg("hessian"), py::arg("dampening"),
                py::arg("tables"), py::arg("entries"), py::arg("row_tables").noconvert(), py::arg("codes").noconvert(),
                py::arg("num_threads") = py::none());

@@ -218,6 +218,11 @@ class MemoryGuard:
 Tables = NDArray[float64]  # ascending palettes (tables, entries, cluster_dim)
 Grid = tuple[NDArray[float64], NDArray[float64], int, int]  # scales, zero points, lowest and highest code
 
+class KeptFactors: ...
+
+def kept_factors(
+    columns: int, hessian: NDArray[Any], dampening: float, most: int, num_threads: int | None = None
+) -> KeptFactors | None: ...
 def feed_back_codes(
     weight: NDArray[Any],
     hessian: NDArray[Any],
@@ -230,6 +235,7 @@ def feed_back_codes(
     sweeps: int,
     continues: bool = False,
     num_threads: int | None = None,
+    factors: KeptFactors | None = None,
 ) -> float: ...
 def feed_back_values(
     weight: NDArray[Any],
@@ -240,9 +246,14 @@ def feed_back_values(
     out: NDArray[Any],
     sweeps: int,
     num_threads: int | None = None,
+    factors: KeptFactors | None = None,
 ) -> float: ...
 def column_pivots(
-    shape: tuple[int, int, int], hessian: NDArray[Any], dampening: float, num_threads: int | None = None
+    shape: tuple[int, int, int],
+    hessian: NDArray[Any],
+    dampening: float,
+    num_threads: int | None = None,
+    factors: KeptFactors | None = None,
 ) -> NDArray[float64]: ...
 def normal_equations(
     weight: NDArray[Any],

@@ -141,10 +141,11 @@ def test_both_recipes_are_run_on_what_was_kept(branches, statistics):
 
 def test_uniform_bits_are_kept_where_they_are_better_on_samples(branches, statistics, monkeypatch):
     from corepress.allocation import trial
+    from corepress.allocation.check import Checked
 
     def check(src, statistics, free, recipes, threads):
         uniform = [len({option.key for option in options}) == 1 for options in recipes]
-        return SimpleNamespace(snr_db=tuple(30.0 if each else 20.0 for each in uniform), note=None)
+        return Checked(tuple(30.0 if each else 20.0 for each in uniform), 1)
 
     monkeypatch.setattr(trial, "check", check)
     found = coreml.allocate(branches, target_bits=4.9, calibration=statistics)

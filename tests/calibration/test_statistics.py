@@ -11,8 +11,9 @@ import pytest
 
 from corepress import FormatError
 from corepress.calibration.statistics import Sensitivity, Statistics, WeightStatistics, bounded
-from corepress.calibration.tensor_file import TensorFile, release, write_tensors
+from corepress.calibration.tensor_file import TensorFile, write_tensors
 from corepress.compression.matrix_view import MatrixView
+from corepress.coreml.format.weight_file import release_array
 
 VIEW = MatrixView((4, 6), (0,), (1,))
 
@@ -219,8 +220,8 @@ def test_arrays_are_mapped_and_aligned(tmp_path):
         np.testing.assert_array_equal(found, array)
         assert found.flags.aligned
     assert not file.read("b").flags.writeable
-    release(file.read("b"))
-    release(np.zeros(3))
+    release_array(file.read("b"))
+    release_array(np.zeros(3))
     np.testing.assert_array_equal(file.read("b"), arrays["b"])
     with pytest.raises(FormatError, match="no array 'z'"):
         file.read("z")

@@ -36,7 +36,7 @@ SIBLINGS = {("kernels", "compression"), ("neural_network", "coreml")}
 EXTRAS = {
     "coremltools": {"acceleration", "optimize", "benchmark", "runtime/coreml_backend"},
     "matplotlib": {"reporting/charts", "demo/plot"},
-    "torch": {"runtime/torch", *(f"calibration/{name}" for name in ("moments", "observers", "probes", "run"))},
+    "torch": {"runtime/torch", *(f"calibration/{name}" for name in ("moments", "observers", "probes", "rows", "run"))},
 }
 # What users see of a format: these alone may name what is above them, such as the comparison that runs models.
 FACADES = (("coreml", "__init__"), ("neural_network", "__init__"))

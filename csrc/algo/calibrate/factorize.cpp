@@ -110,4 +110,36 @@ ColumnTiles relative_moments(const SecondMoments& moments, int64_t group, int64_
     return tiles;
 }
 
+KeptFactors::KeptFactors(int64_t columns, const SecondMoments& moments, double dampening, int threads)
+    : columns_(columns),
+      groups_(moments.groups),
+      size_(moments.size),
+      count_((columns + moments.size - 1) / moments.size),
+      dampening_(dampening),
+      blocks_(static_cast<std::size_t>(groups_ * count_)) {
+    const auto width = [&](int64_t index) { return std::min(size_, columns - index % count_ * size_); };
+    std::vector<int64_t> sizes;
+    for (int64_t index = 0; index < groups_ * count_; ++index) sizes.push_back(width(index) * width(index));
+    parallel_jobs(
+        sizes, threads,
+        [&](int64_t index, int block_threads) {
+            const int64_t group = index / count_, number = index % count_;
+            BlockFactors& block = blocks_[static_cast<std::size_t>(index)];
+            block.factors = std::make_shared<const Factors>(
+                factorize(moments, group, number, width(index), dampening, block_threads));
+            block.relative = std::make_shared<const ColumnTiles>(
+                relative_moments(moments, group, number, block.factors->order, dampening, block_threads));
+        },
+        kLargeBlock);
+}
+
+int64_t KeptFactors::numbers(int64_t columns, const SecondMoments& moments) {
+    int64_t found = 0;
+    for (int64_t begin = 0; begin < columns; begin += moments.size) {
+        const int64_t width = std::min(moments.size, columns - begin);
+        found += width * width * 3 / 2;
+    }
+    return found * moments.groups;
+}
+
 }  // namespace corepress

@@ -7,6 +7,8 @@
 
 namespace corepress {
 
+constexpr int64_t kLargeBlock = int64_t{1} << 18;  // numbers of a block that all threads factorize
+
 // Second moments [groups, blocks, size, size] of inputs, block by block of `size` columns; float or double.
 struct SecondMoments {
     const void* data;
@@ -65,5 +67,33 @@ ColumnTiles relative_moments(const SecondMoments& moments, int64_t group, int64_
 
 // The columns of a block by falling diagonal; of equal ones the first.
 std::vector<int64_t> falling_order(const SecondMoments& moments, int64_t group, int64_t block, int64_t columns);
+
+// What carries errors within one block.
+struct BlockFactors {
+    std::shared_ptr<const Factors> factors;
+    std::shared_ptr<const ColumnTiles> relative;  // null where no sweep needs it
+};
+
+// The factors of all blocks of the moments of a weight, for several roundings of it.
+class KeptFactors {
+public:
+    KeptFactors(int64_t columns, const SecondMoments& moments, double dampening, int threads);
+    // How many numbers those of a weight's moments are.
+    static int64_t numbers(int64_t columns, const SecondMoments& moments);
+    bool fit(int64_t columns, const SecondMoments& moments, double dampening) const {
+        return columns == columns_ && moments.groups == groups_ && moments.size == size_ && dampening == dampening_;
+    }
+    const BlockFactors& of(int64_t group, int64_t number) const {
+        return blocks_[static_cast<std::size_t>(group % groups_ * count_ + number)];
+    }
+
+private:
+    int64_t columns_;
+    int64_t groups_;
+    int64_t size_;
+    int64_t count_;  // blocks of a group that have columns
+    double dampening_;
+    std::vector<BlockFactors> blocks_;
+};
 
 }  // namespace corepress

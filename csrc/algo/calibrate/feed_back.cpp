@@ -1,7 +1,7 @@
 #include "algo/calibrate/feed_back.h"
 
 #include <algorithm>
-#include <optional>
+#include <memory>
 #include <vector>
 
 #include "core/half.h"
@@ -18,7 +18,6 @@ constexpr int64_t kRows = kFeedbackRows;
 constexpr int64_t kPanel = 32;                      // columns whose errors reach the ones behind them together
 constexpr int64_t kMostCompared = 16;               // entries that are all compared, side by side
 constexpr int64_t kMostFactors = int64_t{1} << 24;  // numbers of the factors that are held at a time
-constexpr int64_t kLargeBlock = int64_t{1} << 18;   // numbers of a block that all threads factorize
 constexpr int64_t kVectorRoom = kFeedbackRows + kRows / 4;
 
 double clipped(double value, double lowest, double highest) {
@@ -32,10 +31,8 @@ struct Block {
     int64_t begin;
     int64_t columns;
     int64_t number;  // of the block in its group
-    std::vector<int64_t> order;
-    std::vector<double> pivots;
-    std::optional<ColumnTiles> multipliers;
-    std::optional<ColumnTiles> relative;
+    std::shared_ptr<const Factors> factors;
+    std::shared_ptr<const ColumnTiles> relative;
 };
 
 std::vector<Block> blocks_of(const MatrixShape& shape, const SecondMoments& moments) {
@@ -43,7 +40,7 @@ std::vector<Block> blocks_of(const MatrixShape& shape, const SecondMoments& mome
     for (int64_t group = 0; group < shape.groups; ++group) {
         for (int64_t begin = 0, number = 0; begin < shape.columns; begin += moments.size, ++number) {
             const int64_t columns = std::min(moments.size, shape.columns - begin);
-            blocks.push_back({group, begin, columns, number, {}, {}, std::nullopt, std::nullopt});
+            blocks.push_back({group, begin, columns, number, nullptr, nullptr});
         }
     }
     return blocks;
@@ -110,15 +107,15 @@ public:
         for (int64_t begin = 0; begin < block_.columns; begin += kPanel) {
             const int64_t end = load_panel(begin);
             for (int64_t j = begin; j < end; j += 4) {
-                kernel.subtract_products(block_.multipliers->tile(j), 4, errors(0), kRows, begin,
+                kernel.subtract_products(block_.factors->multipliers.tile(j), 4, errors(0), kRows, begin,
                                          std::min(end - j, int64_t{4}), kRows, adjusted(j - begin), kRows);
             }
             if (moves_mask) move_mask(begin, end);
             for (int64_t j = begin; j < end; ++j) {
-                kernel.subtract_products(block_.multipliers->tile(j) + begin * 4 + j % 4, 4, errors(begin), kRows,
-                                         j - begin, 1, kRows, adjusted(j - begin), kRows);
+                kernel.subtract_products(block_.factors->multipliers.tile(j) + begin * 4 + j % 4, 4, errors(begin),
+                                         kRows, j - begin, 1, kRows, adjusted(j - begin), kRows);
                 encode(j, begin);
-                const double pivot = block_.pivots[static_cast<std::size_t>(j)];
+                const double pivot = block_.factors->pivots[static_cast<std::size_t>(j)];
                 for (int64_t row = 0; row < count_; ++row) {
                     const double missed = adjusted(j - begin)[row] - rounded_[row];
                     of_rows[row] += pivot * (missed * missed);
@@ -167,7 +164,9 @@ private:
     double* errors(int64_t column) { return work_.errors.data() + column * kRows; }
     double* adjusted(int64_t place) { return work_.adjusted.data() + place * kRows; }
     double* original(int64_t place) { return work_.originals.data() + place * kRows; }
-    int64_t place_of(int64_t column) const { return block_.begin + block_.order[static_cast<std::size_t>(column)]; }
+    int64_t place_of(int64_t column) const {
+        return block_.begin + block_.factors->order[static_cast<std::size_t>(column)];
+    }
     int64_t offset(int64_t row, int64_t column) const {
         return (block_.group * shape_.rows + first_ + row) * shape_.columns + place_of(column);
     }
@@ -370,7 +369,7 @@ private:
 
     double cost(int64_t column, int64_t begin, int64_t row) {
         const double value = adjusted(column - begin)[row];
-        const double square = value * value * block_.pivots[static_cast<std::size_t>(column)];
+        const double square = value * value * block_.factors->pivots[static_cast<std::size_t>(column)];
         return square >= 0 ? square : 0;  // NaN has no rank
     }
 
@@ -403,7 +402,8 @@ std::vector<double> middles_of(const Rounding& rounding) {
 
 template <typename Bits>
 double feed_back(const Bits* weight, const MatrixShape& shape, const SecondMoments& moments, const Rounding& rounding,
-                 const FeedbackOptions& options, int threads, const FeedbackResult<Bits>& result) {
+                 const FeedbackOptions& options, int threads, const FeedbackResult<Bits>& result,
+                 const KeptFactors* kept) {
     std::vector<Block> blocks = blocks_of(shape, moments);
     const std::vector<double> middles = middles_of(rounding);
     const int64_t chunks = (shape.rows + kRows - 1) / kRows;
@@ -411,18 +411,21 @@ double feed_back(const Bits* weight, const MatrixShape& shape, const SecondMomen
     WorkspacePool<Workspace> workspaces;
     by_batches(blocks, [&](std::size_t first, std::size_t last) {
         for_blocks(blocks, first, last, threads, [&](Block& block, int block_threads) {
+            if (kept != nullptr) {
+                block.factors = kept->of(block.group, block.number).factors;
+                block.relative = kept->of(block.group, block.number).relative;
+                return;
+            }
             if (options.continues) {
-                block.order = falling_order(moments, block.group, block.number, block.columns);
+                block.factors = std::make_shared<const Factors>(Factors{
+                    falling_order(moments, block.group, block.number, block.columns), ColumnTiles(0, true), {}});
             } else {
-                Factors factors =
-                    factorize(moments, block.group, block.number, block.columns, options.dampening, block_threads);
-                block.order = std::move(factors.order);
-                block.pivots = std::move(factors.pivots);
-                block.multipliers = std::move(factors.multipliers);
+                block.factors = std::make_shared<const Factors>(
+                    factorize(moments, block.group, block.number, block.columns, options.dampening, block_threads));
             }
             if (options.sweeps > 0) {
-                block.relative =
-                    relative_moments(moments, block.group, block.number, block.order, options.dampening, block_threads);
+                block.relative = std::make_shared<const ColumnTiles>(relative_moments(
+                    moments, block.group, block.number, block.factors->order, options.dampening, block_threads));
             }
         });
         parallel_for(static_cast<int64_t>(last - first) * chunks, threads, [&](int64_t task) {
@@ -438,7 +441,7 @@ double feed_back(const Bits* weight, const MatrixShape& shape, const SecondMomen
             for (int sweep = 0; sweep < options.sweeps; ++sweep) rows.sweep();
         });
         for (std::size_t i = first; i < last; ++i) {
-            blocks[i].multipliers.reset();
+            blocks[i].factors.reset();
             blocks[i].relative.reset();
         }
     });
@@ -448,22 +451,26 @@ double feed_back(const Bits* weight, const MatrixShape& shape, const SecondMomen
 }
 
 void column_pivots(const MatrixShape& shape, const SecondMoments& moments, double dampening, int threads,
-                   double* pivots) {
+                   double* pivots, const KeptFactors* kept) {
     std::vector<Block> blocks = blocks_of(shape, moments);
     for_blocks(blocks, 0, blocks.size(), threads, [&](Block& block, int block_threads) {
-        const Factors factors = factorize(moments, block.group, block.number, block.columns, dampening, block_threads);
+        const auto factors = kept != nullptr
+                                 ? kept->of(block.group, block.number).factors
+                                 : std::make_shared<const Factors>(factorize(moments, block.group, block.number,
+                                                                             block.columns, dampening, block_threads));
         for (int64_t j = 0; j < block.columns; ++j) {
-            const int64_t place = block.begin + factors.order[static_cast<std::size_t>(j)];
-            pivots[block.group * shape.columns + place] = factors.pivots[static_cast<std::size_t>(j)];
+            const int64_t place = block.begin + factors->order[static_cast<std::size_t>(j)];
+            pivots[block.group * shape.columns + place] = factors->pivots[static_cast<std::size_t>(j)];
         }
     });
 }
 
 template double feed_back<uint16_t>(const uint16_t*, const MatrixShape&, const SecondMoments&, const Rounding&,
-                                    const FeedbackOptions&, int, const FeedbackResult<uint16_t>&);
+                                    const FeedbackOptions&, int, const FeedbackResult<uint16_t>&, const KeptFactors*);
 template double feed_back<BFloat16Bits>(const BFloat16Bits*, const MatrixShape&, const SecondMoments&, const Rounding&,
-                                        const FeedbackOptions&, int, const FeedbackResult<BFloat16Bits>&);
+                                        const FeedbackOptions&, int, const FeedbackResult<BFloat16Bits>&,
+                                        const KeptFactors*);
 template double feed_back<uint32_t>(const uint32_t*, const MatrixShape&, const SecondMoments&, const Rounding&,
-                                    const FeedbackOptions&, int, const FeedbackResult<uint32_t>&);
+                                    const FeedbackOptions&, int, const FeedbackResult<uint32_t>&, const KeptFactors*);
 
 }  // namespace corepress

@@ -48,14 +48,16 @@ struct FeedbackResult {
     uint8_t* mask;  // [groups, rows, columns], 0 where weights become zero, or null
 };
 
-// Returns tr(E H E^T) with the dampened H after the first pass; 0 without one.
+// Returns tr(E H E^T) with the dampened H after the first pass; 0 without one. The factors are those that are kept,
+// which must be of these moments, or are made.
 template <typename Bits>
 double feed_back(const Bits* weight, const MatrixShape& shape, const SecondMoments& moments, const Rounding& rounding,
-                 const FeedbackOptions& options, int threads, const FeedbackResult<Bits>& result);
+                 const FeedbackOptions& options, int threads, const FeedbackResult<Bits>& result,
+                 const KeptFactors* kept = nullptr);
 
 // The pivots of the dampened moments, [groups, columns], in the columns' own order.
 void column_pivots(const MatrixShape& shape, const SecondMoments& moments, double dampening, int threads,
-                   double* pivots);
+                   double* pivots, const KeptFactors* kept = nullptr);
 
 // Adds to the normal equations of each table for given codes, over the rows that use it: [tables, k, k] of P^T H P and
 // [tables, k] of P^T H w, P the columns' codes as zeros and ones. Tables of rows alone, values instead of vectors.

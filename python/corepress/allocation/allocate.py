@@ -6,8 +6,8 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..calibration.statistics import Statistics
 from ..config import Config, ConfigLike, as_config
 from ..config.candidates import UNCHANGED, candidate_of, parse_candidates
 from ..coreml.calibrated import as_calibration
+from ..coreml.compressor import Made
 from ..coreml.format.package import Package
 from ..coreml.plan import counted_bytes
 from ..coreml.program.program import Program
@@ -88,12 +89,16 @@ class Allocation:
         Size and loss, of the recipe and of uniform bits of the same size.
     notes : tuple of str
         What a user should know.
+    made : dict of (str, str) to (tuple of Spec, CompressedTensor)
+        Weights that were made to try the recipe, by function and name, with the steps: `compress` need not make them
+        again.
     """
 
     config: Config
     weights: tuple[AllocatedWeight, ...]
     predicted: Prediction
     notes: tuple[str, ...] = ()
+    made: Mapping[tuple[str, str], Made] = field(default_factory=dict, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -187,7 +192,7 @@ def allocate(
         What `calibrate` returned: errors are those of the outputs, and the default candidates those that it measured.
     check : bool
         With calibration, also run the model on the samples that it kept, with the recipe and with uniform bits, and
-        keep the better.
+        keep the better. Of models of up to 50 million weights, also with two other mixtures.
     target, weight_threshold, joint_compression, keep_position_tables, strict
         As for `compress`.
     progress : callable, optional
@@ -244,12 +249,25 @@ def allocate(
     sweep_seconds = time.perf_counter() - sweep_started
     result = search.run(curves)
     notes = (*found.notes, *notes, *_lossy(found, curves))
+    made: dict[tuple[str, str], Made] = {}
     if statistics is not None and check:
-        result, checked = Trial(src, statistics, search, curves, threads).best(result)
+        trial = Trial(src, statistics, search, curves, threads)
+        result, checked = trial.best(result)
         notes += checked
+        made = _made(found, result, trial)
     config = dataclasses.replace(search.config(result.chosen.options), calibrated=statistics is not None)
     predicted = result.prediction(goal, model.measure, sweep_seconds, time.perf_counter() - started)
-    return Allocation(config, tuple(_weights(found, result)), predicted, notes)
+    return Allocation(config, tuple(_weights(found, result)), predicted, notes, made)
+
+
+def _made(found: Survey, result: Result, trial: Trial) -> dict[tuple[str, str], Made]:
+    """The weights of the recipe that were made to try it."""
+    made = {}
+    for number, (free, option) in enumerate(zip(found.free, result.chosen.options, strict=True)):
+        tensor = trial.tensors.get((number, option.key))
+        if tensor is not None:
+            made[free.weight.first.function, free.name] = (option.steps, tensor)
+    return made
 
 
 def _model(statistics: Statistics | None) -> tuple[ErrorModel, tuple[str, ...]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -37,11 +37,14 @@ class Checked:
         How many samples were run.
     note : str or None
         Why nothing was run.
+    tensors : dict of (int, str) to CompressedTensor
+        The weights that were made, by their numbers and the options' keys.
     """
 
     snr_db: tuple[float, ...] = ()
     samples: int = 0
     note: str | None = None
+    tensors: Mapping[tuple[int, str], CompressedTensor] = field(default_factory=dict)
 
 
 def check(
@@ -82,25 +85,28 @@ def check(
     found = []
     tensors: dict[tuple[int, str], CompressedTensor] = {}  # recipes have most of them in common
     with ValueReader(Package.open(src)) as values:
-        for options in recipes:
-            for number, parameter in places.items():
-                option, weight = options[number], free[number].weight
-                if not option.steps:
-                    parameter.data = originals[number]
-                    continue
-                if (number, option.key) not in tensors:
-                    known = statistics.weights.get(free[number].key)
-                    stored = stored_values(weight, values)
-                    tensors[number, option.key] = made(stored, option.steps, known, num_threads)
-                    release(weight.first, values)
-                parameter.data = _like(originals[number], tensors[number, option.key], num_threads)
-            comparing = Comparing(Metric.of("allocate", "snr"))
-            outputs = _outputs(model, samples, len(expected))
-            for ours, theirs in zip(expected, outputs, strict=True):
-                for first, second in zip(ours, theirs, strict=True):
-                    comparing.add(first, second)
-            found.append(comparing.value)
-    return Checked(tuple(found), len(expected))
+        for number in places:
+            each = free[number]
+            wanted = {options[number].key: options[number].steps for options in recipes if options[number].steps}
+            stored = stored_values(each.weight, values)
+            known = statistics.weights.get(each.key)
+            of_weight = made(stored, list(wanted.values()), known, num_threads)
+            tensors |= {(number, key): tensor for key, tensor in zip(wanted, of_weight, strict=True)}
+            release(each.weight.first, values)
+    for options in recipes:
+        for number, parameter in places.items():
+            if options[number].steps:
+                tensor = tensors[number, options[number].key]
+                parameter.data = _like(originals[number], tensor, num_threads)
+            else:
+                parameter.data = originals[number]
+        comparing = Comparing(Metric.of("allocate", "snr"))
+        outputs = _outputs(model, samples, len(expected))
+        for ours, theirs in zip(expected, outputs, strict=True):
+            for first, second in zip(ours, theirs, strict=True):
+                comparing.add(first, second)
+        found.append(comparing.value)
+    return Checked(tuple(found), len(expected), tensors=tensors)
 
 
 def _like(original: Any, tensor: CompressedTensor, num_threads: int) -> Any:

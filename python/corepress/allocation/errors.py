@@ -117,8 +117,8 @@ class OutputErrors:
         ratio = loss / nearest.loss
         if known.hessian is not None and isinstance(stored, np.ndarray):
             ours, theirs = (
-                output_error(stored, made(stored, steps, known, num_threads), known.hessian, known.view)
-                for steps in (option.steps, nearest.steps)
+                output_error(stored, tensor, known.hessian, known.view)
+                for tensor in made(stored, (option.steps, nearest.steps), known, num_threads)
             )
             ratio = ours / theirs if theirs > 0 else ratio
         return nearest.error * ratio

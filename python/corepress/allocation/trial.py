@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..coreml.rewrite.driver import StrPath
+from ..tensors import CompressedTensor
 from .check import check
 from .curves import Curve
 from .search import Recipe, Result, Search
@@ -15,6 +16,7 @@ from .search import Recipe, Result, Search
 # Predictions are those of small changes. Where a weight loses this part of its power, they are doubled in one of the
 # alternatives; with 2 bits, which lose three times as much, the error is up to six times as large as predicted.
 _LARGE_LOSS = 0.05
+_LARGE = 50_000_000  # weights, from which on alternatives are not tried: each takes as long as compressing the model
 _MOST_TRIES = 3  # to reach a signal-to-noise ratio that is measured
 
 
@@ -33,6 +35,11 @@ class Trial:
         The weights' curves.
     num_threads : int
         Threads for making weights.
+
+    Attributes
+    ----------
+    tensors : dict of (int, str) to CompressedTensor
+        The weights that were made, by their numbers and the options' keys.
     """
 
     def __init__(
@@ -40,6 +47,8 @@ class Trial:
     ) -> None:
         self._src, self._statistics, self._threads = src, statistics, num_threads
         self._search, self._curves = search, curves
+        self._is_large = sum(each.size for each in search.free) > _LARGE
+        self.tensors: dict[tuple[int, str], CompressedTensor] = {}
 
     def best(self, result: Result) -> tuple[Result, tuple[str, ...]]:
         """The result with the recipe that is best on the samples, and notes for the user.
@@ -48,7 +57,8 @@ class Trial:
         """
         if not result.picks_by_error:
             return self._reaching(result)
-        alternatives = [result.mixed, *(self._search.instead(result, curves) for curves in self._other_errors())]
+        others = () if self._is_large else self._other_errors()
+        alternatives = [result.mixed, *(self._search.instead(result, curves) for curves in others)]
         mixtures = list({tuple(option.key for option in each.options): each for each in alternatives}.values())
         measured, notes = self._measured([*mixtures, *([] if result.uniform is None else [result.uniform])])
         if notes:
@@ -97,6 +107,7 @@ class Trial:
         found = check(self._src, self._statistics, self._search.free, options, self._threads)
         if found.note is not None:
             return [], (found.note,)
+        self.tensors |= found.tensors
         return [
             replace(each, expected=replace(each.expected, measured_snr_db=snr_db))
             for each, snr_db in zip(recipes, found.snr_db, strict=True)

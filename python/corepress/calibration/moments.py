@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -123,19 +124,21 @@ class Moments:
         found = np.zeros((self.groups, blocks, self.size, self.size), np.float32)
         for start, stop, first in self._panels():
             block, row, width = start // self.size, first - start, stop - start
-            part = (self._sums[start, first] / max(1, self.count)).float().numpy()
-            last = row + part.shape[1]
-            found[:, block, row:last, row:width] = part
-            found[:, block, last:width, row:last] = part[:, :, last - row :].transpose(0, 2, 1)
+            sums = self._sums[start, first]
+            last = row + sums.shape[1]
+            of_block = torch.from_numpy(found[:, block])
+            part = of_block[:, row:last, row:width]
+            torch.div(sums, max(1, self.count), out=part)
+            of_block[:, last:width, row:last] = part[:, :, last - row :].mT
             square = part[:, :, : last - row]
-            found[:, block, row:last, row:last] = (square + square.transpose(0, 2, 1)) / 2
+            square.copy_((square + square.mT) / 2)
         return found
 
     @property
     def is_finite(self) -> bool:
         """Whether all sums are finite."""
         self._multiply_waiting()
-        return all(bool(torch.isfinite(each).all()) for each in self._sums.values())
+        return all(math.isfinite(float(each.sum())) for each in self._sums.values())  # of finite ones it is finite
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The sums so far, and what waits to be added, as arrays by name."""

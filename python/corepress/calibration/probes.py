@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,8 +23,7 @@ from ..runtime.torch.backend import TorchBackend
 from ..runtime.torch.gradients import watched
 from ..runtime.torch.module import ProgramModule
 from ..runtime.torch.schedule import Step, Values
-from ..tensors import CompressedTensor
-from .references import error_of
+from .references import Reference
 
 _CLASSES = "classify"
 _LEAST_PROBABILITY = 1e-12
@@ -74,9 +73,17 @@ class Outputs:
 
     def add_power(self, outputs: Mapping[str, Any], *, begins: bool) -> None:
         """Add the power of the outputs; `begins` with the first step of a part through which gradients go back."""
+        self.add_power_of(self.tensors(outputs), begins=begins)
+
+    def add_power_of(self, tensors: Sequence[tuple[Tensor, str]], *, begins: bool) -> None:
+        """The same for tensors and the names of their metrics."""
         self._runs += begins
-        for tensor, name in self.tensors(outputs):
-            value = 1.0 if name == _CLASSES and _are_probabilities(tensor) else float(tensor.double().square().sum())
+        for tensor, name in tensors:
+            value = (
+                1.0
+                if name == _CLASSES and _are_probabilities(tensor)
+                else float(tensor.detach().double().square().sum())
+            )
             self._sums[name] += value
 
     def mean_powers(self) -> dict[str, float]:
@@ -116,22 +123,28 @@ class Probing:
 
     def __init__(self, fisher: bool, num_threads: int) -> None:
         self._fisher, self._threads = fisher, num_threads
-        self._stored: dict[str, NDArray[Any]] = {}
-        self._references: dict[str, dict[str, CompressedTensor]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._references: dict[str, dict[str, Reference]] = {}
+        self._entries: dict[str, Tensor] = {}
         self._keys: dict[str, list[str]] = defaultdict(list)
         self.squares: dict[str, dict[str, list[float]]] = {}
-        self._products: dict[tuple[str, str], float] = defaultdict(float)
+        self._products: dict[tuple[str, str], Tensor] = {}
+        self._of_entries: dict[tuple[str, str], NDArray[np.float64]] = {}
         self._gradients: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
-    def add(self, key: str, parameter: str, stored: NDArray[Any], references: dict[str, CompressedTensor]) -> None:
-        """Judge the candidates of a weight, which is a parameter of the module."""
+    def add(self, key: str, parameter: str, shape: tuple[int, ...], references: Mapping[str, Reference]) -> None:
+        """Judge the candidates of a weight of a shape, which is a parameter of the module."""
         self._keys[parameter].append(key)
-        self._stored[key], self._references[key] = stored, references
+        self._shapes[key], self._references[key] = shape, dict(references)
         self.squares[key] = {name: [] for name in references}
+        for name, each in references.items():
+            if each.part is not None:
+                self._entries[key] = torch.from_numpy(each.part.entries)
+                self._of_entries[key, name] = np.zeros(each.part.entries.size)
         if self._fisher:
-            self._sums[key] = torch.zeros(stored.size)
+            self._sums[key] = torch.zeros(math.prod(shape))
 
     @contextmanager
     def watching(self, module: ProgramModule) -> Iterator[None]:
@@ -140,38 +153,70 @@ class Probing:
             yield
 
     def _receive(self, parameter: str, gradient: Tensor) -> None:
-        flat = gradient.detach().reshape(-1).cpu()
+        gradient = gradient.detach().cpu()
         for key in self._keys[parameter]:
-            for name, tensor in self._references[key].items():
-                error = torch.from_numpy(error_of(tensor, self._stored[key], self._threads))
-                self._products[key, name] += float(torch.dot(error, flat))
+            gradient = gradient.reshape(self._shapes[key])
+            some: Tensor | None = None
+            for name, reference in self._references[key].items():
+                error = torch.from_numpy(reference.error(self._threads))
+                part = reference.part
+                if part is None:
+                    product = torch.dot(error.reshape(-1), gradient.reshape(-1)).double()
+                else:
+                    if some is None:
+                        some = gradient.index_select(part.axis, self._entries[key])
+                    product = part.products(error, some)
+                before = self._products.get((key, name))
+                self._products[key, name] = product if before is None else before + product
             if self._fisher:
+                flat = gradient.reshape(-1)
                 self._gradients[key] = self._gradients[key] + flat if key in self._gradients else flat
 
     def end_of_gradient(self) -> None:
         """Square what all uses of each weight have given together."""
         for key, squares in self.squares.items():
             for name, found in squares.items():
-                found.append(self._products.pop((key, name), 0.0) ** 2)
+                found.append(self._squared(key, name))
         for key, gradient in self._gradients.items():
             self._sums[key] += gradient.square()
         self._gradients.clear()
         self._count += 1
 
-    def fisher_sums(self) -> dict[str, NDArray[np.float32]]:
-        """The sums of squares of gradients so far, by weight."""
-        return {key: each.numpy() for key, each in self._sums.items()}
+    def _squared(self, key: str, name: str) -> float:
+        product = self._products.pop((key, name), None)
+        if product is None:
+            return 0.0
+        part = self._references[key][name].part
+        if part is None:
+            return float(product) ** 2
+        squares = product.square().numpy()
+        self._of_entries[key, name] += squares
+        return float((squares / part.probabilities).sum())
+
+    def variances(self) -> dict[str, dict[str, float]]:
+        """The variance of each mean that comes from the choice of rows, by weight and candidate."""
+        found: dict[str, dict[str, float]] = defaultdict(dict)
+        for (key, name), sums in self._of_entries.items():
+            part = self._references[key][name].part
+            assert part is not None
+            found[key][name] = part.variance(sums / max(1, self._count))
+        return dict(found)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The sums so far."""
+        found: dict[str, NDArray[Any]] = {f"fisher/{key}": each.numpy() for key, each in self._sums.items()}
+        return found | {f"rows/{name}/{key}": each for (key, name), each in self._of_entries.items()}
 
     def fishers(self) -> dict[str, NDArray[np.float32]]:
         """Their mean, in each weight's shape."""
         count = max(1, self._count)
-        return {key: (each / count).numpy().reshape(self._stored[key].shape) for key, each in self._sums.items()}
+        return {key: (each / count).numpy().reshape(self._shapes[key]) for key, each in self._sums.items()}
 
-    def restore(
-        self, squares: Mapping[str, Mapping[str, list[float]]], sums: Mapping[str, NDArray[np.float32]]
-    ) -> None:
+    def restore(self, squares: Mapping[str, Mapping[str, list[float]]], state: Mapping[str, NDArray[Any]]) -> None:
         """Continue where a run was interrupted."""
         self.squares = {key: {name: list(each) for name, each in found.items()} for key, found in squares.items()}
         for key in self._sums:
-            self._sums[key] = torch.from_numpy(np.array(sums[key]))
+            self._sums[key] = torch.from_numpy(np.array(state[f"fisher/{key}"]))
+        for key, name in self._of_entries:
+            self._of_entries[key, name] = np.array(state[f"rows/{name}/{key}"])
         self._count = max((len(each) for found in self.squares.values() for each in found.values()), default=0)

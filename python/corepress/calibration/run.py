@@ -6,7 +6,7 @@ import math
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from ..compression.matrix_view import MatrixView
 from ..config.candidates import Steps
 from ..coreml.calibrated import feedback_data
 from ..coreml.format.values import ValueReader
+from ..coreml.format.weight_file import release_array
 from ..coreml.program.graph import Function, Operation
 from ..coreml.program.identity import stored_digest, weight_keys
 from ..coreml.program.program import Program, Weight
@@ -34,15 +35,18 @@ from .observers import InputObserver, Options
 from .probes import Outputs, Probing
 from .progress import Work
 from .references import references_of
+from .rows import JUDGED_ROWS, RowSquares, has_part
 from .samples import DividedSamples
 from .statistics import Sensitivity, Statistics, WeightStatistics
-from .tensor_file import release
 from .unfinished import Unfinished
 from .uses import NoView, Use, uses_of
 
 CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 20.0, 20  # between two, at least; and of the time that the last one took
 _VECTORS, _VECTORS_OF_COLUMN = 1024, 8  # taken from each run at least, and in all for each column of a block
-GRADIENTS, GRADIENTS_OF_LARGE, LARGE = 48, 16, 50_000_000
+LARGE = 50_000_000  # weights, from which on time is saved
+GRADIENTS, GRADIENTS_OF_LARGE = 48, 16
+BLOCK_COLUMNS, BLOCK_COLUMNS_OF_LARGE = 2048, 1152
+_OF_ROWS = 1 << 20  # marks the random numbers by which rows are chosen
 STEPS_TOGETHER = 16  # of a sequence, through which gradients go back
 
 
@@ -53,7 +57,7 @@ class Settings:
     candidates: tuple[Steps, ...]
     probes: int | None
     importance: bool
-    block_columns: int
+    block_columns: int | None
     memory_limit: int
     weight_threshold: int
     seed: int
@@ -116,6 +120,8 @@ class Calibration:
         self._samples, self._settings, self._work = samples, settings, work
         self._function = function
         self._threads = as_threads("calibrate", settings.num_threads)
+        self._row_squares: dict[str, NDArray[np.float64]] = {}  # of gradients, in large models
+        self._takes_rows = False
         self._outputs = Outputs(backend, description)
         constants = Constants(program.package, program)
         self._options = Options(constants)
@@ -131,6 +137,10 @@ class Calibration:
     def _find(self, values: ValueReader) -> Iterator[_Known]:
         keys = weight_keys(visible_weights(self._program))
         chosen = {weight: key for weight, key in keys.items() if _is_candidate(weight, self._settings.weight_threshold)}
+        count = sum(math.prod(weight.first.shape) for weight in chosen)
+        self._block_columns = self._settings.block_columns or (
+            BLOCK_COLUMNS if count <= LARGE else BLOCK_COLUMNS_OF_LARGE
+        )
         by_weight: dict[Weight, list[Use]] = defaultdict(list)
         for use in uses_of(self._program, self._function, list(chosen), self._options):
             by_weight[use.weight].append(use)
@@ -158,7 +168,7 @@ class Calibration:
             (known.view,) = views
             assert known.view is not None
             of_channel = math.prod(max(use.kernel for use in uses))
-            known.size = block_columns(known.view.columns, of_channel, self._settings.block_columns)
+            known.size = block_columns(known.view.columns, of_channel, self._block_columns)
             try:
                 for use in uses:
                     InputObserver(use, Moments(1, 1, 1), 1, self._options)
@@ -177,16 +187,21 @@ class Calibration:
         groups = _within(observed, self._settings.memory_limit, lambda each: each.moment_bytes)
         fit_count = self._samples.count - self._samples.kept_count
         judged = [each for each in self._weights if each.parameter is not None and not is_compressed(each.weight)]
+        count = sum(each.count for each in judged)
+        self._takes_rows = bool(self._settings.candidates) and count > LARGE
         wanted = bool(self._settings.candidates) or self._settings.importance
         probing_groups = _within(judged, self._settings.memory_limit, self._reference_bytes) if wanted else []
-        runs, probes = self._plan_probes(sum(each.count for each in judged))
-        self._work.total = max(1, len(groups)) * fit_count + bool(probing_groups) * runs
+        runs, probes = self._plan_probes(count)
+        self._work.total = max(1, len(groups)) * fit_count
         self._work.total += len(probing_groups) * runs * (1 + 2 * probes)
+        self._work.total += bool(probing_groups) * runs * (3 if self._takes_rows else 1)
         moments: dict[str, tuple[NDArray[np.float32] | None, int]] = {}
         ranges = RangeObserver(self._function)
         for number, group in enumerate(groups or [[]]):
             moments |= self._moments(f"moments-{number:04}", group, unfinished, None if number else ranges)
-        if probing_groups:
+        if self._takes_rows:
+            self._choose_rows("rows", judged, unfinished, runs)
+        elif probing_groups:
             self._measure_outputs("outputs", unfinished, runs)
         sensitivities: dict[str, dict[str, Sensitivity]] = {}
         fishers: dict[str, NDArray[np.float32]] = {}
@@ -359,7 +374,11 @@ class Calibration:
 
     def _reference_bytes(self, known: _Known) -> int:
         bits = sum(min((getattr(step, "nbits", 8) or 8) for step in steps) for steps in self._settings.candidates)
-        return known.count * (bits + (32 if self._settings.importance else 0)) // 8
+        of_candidates = known.count * bits
+        if self._takes_rows and has_part(known.view):
+            assert known.view is not None  # and what they are compared with, which is a copy
+            of_candidates = known.count * JUDGED_ROWS // known.view.shape[known.view.row_axes[0]] * (bits + 16)
+        return (of_candidates + known.count * (32 if self._settings.importance else 0)) // 8
 
     def _probe(
         self,
@@ -376,7 +395,8 @@ class Calibration:
             probing = self._probing(group, moments)
             if not self._backpropagate(name, probing, unfinished, runs, probes):
                 return None
-            unfinished.write(name, probing.fishers(), probing.squares)
+            document = {"squares": probing.squares, "variances": probing.variances()}
+            unfinished.write(name, probing.fishers(), document)
             unfinished.forget(f"{name}-begun")
             kept = unfinished.read(name)
             assert kept is not None
@@ -384,8 +404,12 @@ class Calibration:
             self._work.add(runs * (1 + 2 * probes), skipped=True)
         arrays, document = kept
         found = {
-            key: {name: Sensitivity.of(each) for name, each in squares.items() if each}
-            for key, squares in document.items()
+            key: {
+                name: Sensitivity.of(each, document["variances"].get(key, {}).get(name, 0.0))
+                for name, each in squares.items()
+                if each
+            }
+            for key, squares in document["squares"].items()
         }
         return found, dict(arrays)
 
@@ -398,10 +422,12 @@ class Calibration:
             stored = parameters[each.parameter].detach().cpu().numpy()
             hessian, _ = moments.get(each.key, (None, 0))
             data = feedback_data(hessian, each.view)
-            references = references_of(each.weight, stored, self._settings.candidates, data, self._threads)
-            probing.add(each.key, each.parameter, stored, references)
+            references = references_of(
+                each.weight, stored, self._settings.candidates, data, self._threads, self._row_squares.get(each.key)
+            )
+            probing.add(each.key, each.parameter, stored.shape, references)
             if hessian is not None:
-                release(hessian)
+                release_array(hessian)
         return probing
 
     def _backpropagate(self, name: str, probing: Probing, unfinished: Unfinished, runs: int, probes: int) -> bool:
@@ -428,30 +454,78 @@ class Calibration:
             with due.now() as is_due:
                 if is_due and done < runs:
                     document = {"done": done, "squares": probing.squares}
-                    unfinished.write(checkpoint, probing.fisher_sums(), document)
+                    unfinished.write(checkpoint, probing.state(), document)
         return True
 
     def _probe_run(
         self, probing: Probing, steps: Sequence[Any], state: Any, seed: tuple[int, ...], probes: int
     ) -> bool:
-        module = self._backend.module
-        with probing.watching(module):
-            found = []
-            for step in steps:
-                arguments = self._description.arguments("calibrate", step)
-                outputs = module.observe(self._outputs.observe, self._backend.tensors(arguments), state)
-                found += self._outputs.tensors(outputs)
-            if not found:
-                return False
-            reached = [(tensor, metric) for tensor, metric in found if tensor.requires_grad]
-            for probe in range(probes):
-                if reached:
-                    generator = torch.Generator().manual_seed(_seed(*seed, probe))
-                    vectors = [self._outputs.vector(tensor, metric, generator) for tensor, metric in reached]
-                    tensors = [tensor for tensor, _ in reached]
-                    torch.autograd.backward(tensors, vectors, retain_graph=probe + 1 < probes)
-                probing.end_of_gradient()
+        with probing.watching(self._backend.module):
+            return self._go_back(steps, state, seed, probes, probing.end_of_gradient)
+
+    def _go_back(
+        self,
+        steps: Sequence[Any],
+        state: Any,
+        seed: tuple[int, ...],
+        probes: int,
+        end: Callable[[], None],
+        *,
+        finds_power: bool = False,
+    ) -> bool:
+        """Run some steps, and go back from probes of their outputs; False if no output can be probed.
+
+        With `finds_power` the outputs' power is that of all runs so far.
+        """
+        found = []
+        for index, step in enumerate(steps):
+            arguments = self._description.arguments("calibrate", step)
+            outputs = self._backend.module.observe(self._outputs.observe, self._backend.tensors(arguments), state)
+            probed = self._outputs.tensors(outputs)
+            if finds_power:
+                self._outputs.add_power_of(probed, begins=index == 0)
+            found += probed
+        if finds_power:
+            self._outputs.powers = self._outputs.mean_powers()
+        if not found:
+            return False
+        reached = [(tensor, metric) for tensor, metric in found if tensor.requires_grad]
+        for probe in range(probes):
+            if reached:
+                generator = torch.Generator().manual_seed(_seed(*seed, probe))
+                vectors = [self._outputs.vector(tensor, metric, generator) for tensor, metric in reached]
+                tensors = [tensor for tensor, _ in reached]
+                torch.autograd.backward(tensors, vectors, retain_graph=probe + 1 < probes)
+            end()
         return True
+
+    def _choose_rows(self, name: str, judged: Sequence[_Known], unfinished: Unfinished, runs: int) -> None:
+        """Choose the rows by which candidates are judged, by one probe of the beginning of each run.
+
+        The power of each output is found by the way.
+        """
+        wanted = {each.parameter: each for each in judged if each.parameter is not None and has_part(each.view)}
+        kept = unfinished.read(name)
+        if kept is None:
+            self._work.begin("rows")
+            axes = {key: each.view.row_axes[0] for key, each in wanted.items() if each.view is not None}
+            squares = RowSquares(axes)
+            for number, steps in enumerate(self._samples.judging(runs)):
+                with squares.watching(self._backend.module):
+                    seed = (self._settings.seed, number, 0, _OF_ROWS)
+                    some, state = steps[:STEPS_TOGETHER], self._backend.make_state()
+                    self._go_back(some, state, seed, 1, lambda: None, finds_power=True)
+                self._work.add(3)
+            unfinished.write(name, dict(squares.sums), self._outputs.mean_powers())
+            kept = unfinished.read(name)
+            assert kept is not None
+        else:
+            self._work.add(3 * runs, skipped=True)
+        self._outputs.powers = kept[1]
+        for parameter, each in wanted.items():
+            assert each.view is not None
+            length = each.view.shape[each.view.row_axes[0]]
+            self._row_squares[each.key] = np.asarray(kept[0].get(parameter, np.zeros(length)))
 
 
 class Checkpoints:

@@ -42,7 +42,8 @@ class Sensitivity:
         that none has a lower SNR. At the end of a classifier it is the expected square of ``dp / sqrt(p)`` over all
         classes, twice the Kullback-Leibler divergence for small changes.
     standard_error : float
-        Of the mean, from the spread of the gradients; infinite with one gradient.
+        Of the mean, from the spread of the gradients, and of rows where not all were judged; infinite with one
+        gradient.
     gradients : int
         How many random probes of the outputs were made.
     """
@@ -52,11 +53,11 @@ class Sensitivity:
     gradients: int
 
     @classmethod
-    def of(cls, squares: Sequence[float]) -> Sensitivity:
-        """Of the square that each gradient gave."""
+    def of(cls, squares: Sequence[float], variance: float = 0.0) -> Sensitivity:
+        """Of the square that each gradient gave; `variance` is that of the mean that is not seen in their spread."""
         values = np.asarray(squares, np.float64)
         error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.inf
-        return cls(float(values.mean()), error, len(values))
+        return cls(float(values.mean()), math.hypot(error, math.sqrt(variance)), len(values))
 
     def merged(self, other: Sensitivity) -> Sensitivity:
         """Of the gradients of both."""

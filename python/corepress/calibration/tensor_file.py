@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coreml.format.weight_file import GuardedMap
+from ..coreml.format.weight_file import GuardedMap, release_array
 from ..errors import FormatError
 from ..outputs import write_output
 
@@ -81,20 +79,7 @@ def _pieces(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> 
         flat = np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8)
         for start in range(0, flat.size, _PIECE):
             yield flat[start : start + _PIECE].tobytes()
-        release(arrays[name])
-
-
-def release(array: NDArray[Any]) -> None:
-    """Let the system drop the pages of an array that is a view of a file; they are read again when needed."""
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if not isinstance(base, GuardedMap) or not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    start = array.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
-    first = start // mmap.PAGESIZE * mmap.PAGESIZE
-    with contextlib.suppress(OSError):
-        base.madvise(mmap.MADV_DONTNEED, first, start + array.nbytes - first)
+        release_array(arrays[name])
 
 
 class TensorFile:

@@ -14,7 +14,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .._core import column_pivots, feed_back_codes, feed_back_values, normal_equations, pack_bits
+from .._core import (
+    KeptFactors,
+    column_pivots,
+    feed_back_codes,
+    feed_back_values,
+    kept_factors,
+    normal_equations,
+    pack_bits,
+)
 from ..arrays import as_weight, contiguous, rounded_to
 from ..intake import FLOATS, as_array
 from ..specs import Palettize, Prune, Quantize, Spec
@@ -33,8 +41,9 @@ from .matrix_view import MatrixView
 Array: TypeAlias = NDArray[Any]
 
 SWEEPS = 1  # over all columns after the first pass
-_REFITS = {1: 2, 2: 2, 3: 1}  # by bits: how often a palette is fitted to its codes
-_ROWS_OF_REFIT = 256  # of a table, evenly spaced: enough for 8 entries
+REFITS = {1: 2, 2: 2, 3: 1}  # by bits: how often a palette is fitted to its codes
+ROWS_OF_REFIT = 256  # of a table, evenly spaced: enough for 8 entries
+_MOST_FACTORS = 1 << 26  # numbers in double precision that are kept of one weight; more are made each time
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +58,25 @@ class Moments:
         E[x x^T] for each group of inputs, block by block of `c` columns.
     dampening : float
         How many times the mean of the diagonal is added to it.
+    kept : list or None
+        Where the factors are kept for all that is made with these moments; None: they are made each time.
+    rows_of_refit : int
+        Rows of a table, at most, that palettes of few bits are fitted to; 0 leaves palettes as they are.
     """
 
     view: MatrixView
     hessian: Array
     dampening: float
+    kept: list[KeptFactors | None] | None = None
+    rows_of_refit: int = ROWS_OF_REFIT
+
+    def factors(self, num_threads: int) -> KeptFactors | None:
+        """The factors, if they are kept and not too large; made when they are first used."""
+        if self.kept is None:
+            return None
+        if not self.kept:
+            self.kept.append(kept_factors(self.view.columns, self.hessian, self.dampening, _MOST_FACTORS, num_threads))
+        return self.kept[0]
 
     def importance(self) -> NDArray[np.float32]:
         """The diagonal for each element of the weight."""
@@ -73,8 +96,9 @@ def checked_moments(
     ----------
     verb : str
         The caller's name, for messages.
-    hessian : array_like of floats
+    hessian : array_like of floats, or Moments
         Shapes (c, c), (blocks, c, c) or (groups, blocks, c, c); with groups and one block each, (groups, c, c).
+        Moments are those of an earlier call, for a weight with the same columns.
     view : MatrixView or None
         How the weight multiplies the inputs; None: its rows are `axis`.
     dampening : float
@@ -91,6 +115,8 @@ def checked_moments(
     ValueError
         If it does not fit the weight, is not finite, or has a negative diagonal.
     """
+    if isinstance(hessian, Moments):
+        return replace(hessian, view=replace(hessian.view, shape=shape))
     if view is None:
         if not shape:
             raise ValueError(f"{verb}: hessian is for weights with rows and columns, not for a scalar")
@@ -220,17 +246,18 @@ def palettize_codes(weight: Array, tensor: PalettizedTensor, moments: Moments, n
         tables, counts = _scaled(tables, tensor), tensor.scale.shape
     numbers = _Tables.of(view, counts)
     codes = np.zeros((view.groups, view.rows // length, view.columns), np.uint8)
+    factors = moments.factors(num_threads)
 
     def feed(continues: bool) -> None:
         feed_back_codes(
             matrices, moments.hessian, moments.dampening, tables, numbers.rows, numbers.columns, bits, codes, SWEEPS,
-            continues, num_threads,
+            continues, num_threads, factors,
         )  # fmt: skip
 
     feed(False)
     lut = tensor.lut
     if length == 1 and tensor.scale is None and numbers.columns is None and bits is None:
-        for _ in range(_REFITS.get(tensor.nbits, 0)):
+        for _ in range(REFITS.get(tensor.nbits, 0) if moments.rows_of_refit else 0):
             fitted = _refitted(matrices, tables[:, :, 0], numbers.rows, codes, moments, num_threads)
             lut, places = _rounded_table(fitted, weight.dtype)
             codes = np.take_along_axis(places[numbers.rows], codes.astype(np.intp), 2).astype(np.uint8)
@@ -264,7 +291,7 @@ def quantize_codes(
     codes = np.zeros(matrices.shape, np.uint8)
     feed_back_codes(
         matrices, moments.hessian, moments.dampening, (scales, zero_points, *code_range), numbers.rows, numbers.columns,
-        bits, codes, SWEEPS, False, num_threads,
+        bits, codes, SWEEPS, False, num_threads, moments.factors(num_threads),
     )  # fmt: skip
     data = view.restore(codes).reshape(-1)
     if tensor.support is not None:
@@ -275,7 +302,8 @@ def quantize_codes(
 def ranks(weight: Array, moments: Moments, num_threads: int) -> NDArray[np.float32]:
     """Numbers whose squares are what the outputs lose where a weight becomes zero, but for a factor."""
     view = moments.view
-    pivots = column_pivots((view.groups, view.rows, view.columns), moments.hessian, moments.dampening, num_threads)
+    shape, kept = (view.groups, view.rows, view.columns), moments.factors(num_threads)
+    pivots = column_pivots(shape, moments.hessian, moments.dampening, num_threads, kept)
     largest = pivots.max()
     factors = np.sqrt(pivots / largest if largest > 0 else np.ones_like(pivots))[:, None, :]
     losses = view.matrices(weight).astype(np.float64) * factors
@@ -294,7 +322,10 @@ def pruned_values(
     matrices = np.ascontiguousarray(view.matrices(weight))
     kept = np.ascontiguousarray(view.matrices(ones_of(mask, weight.size).reshape(weight.shape))).view(np.uint8)
     values = np.zeros_like(matrices)
-    feed_back_values(matrices, moments.hessian, moments.dampening, kept, moves_mask, values, SWEEPS, num_threads)
+    feed_back_values(
+        matrices, moments.hessian, moments.dampening, kept, moves_mask, values, SWEEPS, num_threads,
+        moments.factors(num_threads),
+    )  # fmt: skip
     return view.restore(values)
 
 
@@ -348,7 +379,7 @@ def _refitted(
 ) -> Array:
     """The best tables for given codes; entries that no weight has stay."""
     view, entries = moments.view, tables.shape[1]
-    chosen = _some_rows(rows, len(tables))
+    chosen = _some_rows(rows, len(tables), moments.rows_of_refit)
     products, targets = np.zeros((len(tables), entries, entries)), np.zeros((len(tables), entries))
     for group in range(view.groups):
         of_group = chosen[group]
@@ -365,14 +396,14 @@ def _refitted(
     return np.array([_solved(*each) for each in zip(products, targets, tables, strict=True)])
 
 
-def _some_rows(rows: NDArray[np.int32], tables: int) -> NDArray[np.bool_]:
+def _some_rows(rows: NDArray[np.int32], tables: int, limit: int) -> NDArray[np.bool_]:
     """Rows of each table, evenly spaced, and no more of them than a refit takes."""
     flat = rows.reshape(-1)
     counts = np.bincount(flat, minlength=tables)
     order = np.argsort(flat, kind="stable")
     place = np.empty(flat.size, np.int64)
     place[order] = np.arange(flat.size) - np.repeat(np.cumsum(counts) - counts, counts)
-    most = np.minimum(counts, _ROWS_OF_REFIT)[flat]
+    most = np.minimum(counts, limit)[flat]
     # The p-th of n rows is taken where a multiple of n / most falls on it.
     number = counts[flat]
     return ((place * most) % number < most).reshape(rows.shape)

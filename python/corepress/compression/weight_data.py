@@ -25,7 +25,7 @@ class WeightData:
     ----------
     importance : array_like or None
         How much each element's squared error counts, in the weight's shape; None for equal importance.
-    hessian : array_like of float32 or float64, or None
+    hessian : array_like of float32 or float64, Moments, or None
         Second moments E[x x^T] of the inputs that the weight multiplies: (c, c), block by block of its columns
         (blocks, c, c), or for each group of the view (groups, c, c) or (groups, blocks, c, c). What is beyond the
         columns is ignored. Excludes `importance`.
@@ -55,6 +55,22 @@ class WeightData:
             raise ValueError(f"{spec.verb}: {spec.importance_needs}")
         if self.hessian is not None and spec.hessian_needs is not None:
             raise ValueError(f"{spec.verb}: {spec.hessian_needs}")
+
+    def prepared(self, shape: tuple[int, ...]) -> WeightData:
+        """The same for several candidates of a weight: second moments are checked, and their factors made, once.
+
+        The factors are in memory as long as this is.
+        """
+        if self.hessian is None or self.view is None or isinstance(self.hessian, Moments):
+            return self
+        moments = checked_moments("apply", self.hessian, self.view, self.dampening, shape, 0)
+        return replace(self, hessian=replace(moments, kept=[]))
+
+    def with_rows_of_refit(self, rows: int) -> WeightData:
+        """The same, prepared before, for palettes of few bits that are fitted to this many rows; 0 for none."""
+        if not isinstance(self.hessian, Moments):
+            return self
+        return replace(self, hessian=replace(self.hessian, rows_of_refit=rows))
 
     def usable(self, spec: Spec) -> WeightData:
         """This, or nothing if a spec has no use for it."""

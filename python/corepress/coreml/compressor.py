@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .. import compression
@@ -20,12 +21,13 @@ from ..specs import Palettize, Spec
 from ..suggestions import suggestion
 from ..tensors import CompressedTensor
 from ..tensors.base import decoded_pieces
-from .calibrated import DAMPENING, CalibrationData, as_calibration
+from .calibrated import DAMPENING, WAYS, CalibrationData, as_calibration
 from .decoded import distance
 from .decompressor import lift_definition
 from .format.package import Package
 from .format.package_writer import PackageWriter
 from .format.values import ValueReader
+from .format.weight_file import release_array
 from .operations import OperationForm, check_steps, lower
 from .program.program import Part, Program, Weight
 from .program.raising import obstacle
@@ -63,6 +65,10 @@ class Decision:
     steps: tuple[Spec, ...]
     description: str
     data: WeightData = NO_DATA
+
+
+Made: TypeAlias = tuple[tuple[Spec, ...], CompressedTensor]
+"""Steps, and the weight after these."""
 
 
 class Decisions:
@@ -329,7 +335,15 @@ def compress(
         importance,
         None if statistics is None else CalibrationData(statistics, calibration_use, dampening),
     )
-    report = compress_as_decided(src, dst, decisions, progress=progress, overwrite=overwrite, num_threads=num_threads)
+    report = compress_as_decided(
+        src,
+        dst,
+        decisions,
+        progress=progress,
+        overwrite=overwrite,
+        num_threads=num_threads,
+        made=chosen.made if (calibration_use, dampening) == (WAYS[0], DAMPENING) and not importance else {},
+    )
     return dataclasses.replace(report, predicted=chosen.predicted, notes=(*chosen.notes, *report.notes))
 
 
@@ -345,6 +359,7 @@ class Choice:
     config: ConfigLike
     predicted: Prediction | None = None
     notes: tuple[str, ...] = ()
+    made: Mapping[tuple[str, str], Made] = field(default_factory=dict)
 
 
 def choose(
@@ -390,7 +405,7 @@ def choose(
     from . import allocate  # what this package offers of those above it
 
     found = allocate(src, **targets, config=config, candidates=candidates, **options)
-    return Choice(found.config, found.predicted, found.notes)
+    return Choice(found.config, found.predicted, found.notes, found.made)
 
 
 def compress_as_decided(
@@ -402,8 +417,12 @@ def compress_as_decided(
     overwrite: bool,
     num_threads: int | None,
     edit: Callable[[Program], None] | None = None,
+    made: Mapping[tuple[str, str], Made] | None = None,
 ) -> Report:
-    """Like `compress`, with any `Decisions` instead of a config; `edit` changes the program's model before."""
+    """Like `compress`, with any `Decisions` instead of a config.
+
+    `edit` changes the program's model before; `made` has weights that were made already, by function and name.
+    """
 
     def decide(program: Program, values: ValueReader, weight: Weight) -> Work:
         decision, first = decisions.decide(weight), weight.first
@@ -411,7 +430,13 @@ def compress_as_decided(
         def work(threads: int) -> Outcome:
             try:
                 stored = stored_values(weight, values)
-                form, snr_db = compress_stored(stored, decision.steps, first.version, threads, decision.data)
+                steps, tensor = (made or {}).get((first.function, first.name), ((), None))
+                if tensor is not None and steps == decision.steps:
+                    form, snr_db = lower(tensor, first.version), error(stored, tensor, num_threads=threads).snr_db
+                else:
+                    form, snr_db = compress_stored(stored, decision.steps, first.version, threads, decision.data)
+                    if isinstance(decision.data.hessian, np.ndarray):
+                        release_array(decision.data.hessian)
                 decisions.require_smaller(weight, form.nbytes)
             except Skip as reason:
                 raise decisions.kept(weight, reason) from None

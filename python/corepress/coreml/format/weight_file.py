@@ -93,6 +93,19 @@ class GuardedMap(mmap.mmap):
         return self._guard.lost
 
 
+def release_array(array: NDArray[Any]) -> None:
+    """Let the system drop the pages of an array that is a view of a `GuardedMap`; they are read again when needed."""
+    base: Any = array
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    if not isinstance(base, GuardedMap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    start = array.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    with contextlib.suppress(OSError):
+        base.madvise(mmap.MADV_DONTNEED, first, start + array.nbytes - first)
+
+
 class WeightFileReader:
     """Read-only, memory-mapped view of a weight file. Every offset and size is checked before it is followed.
 
