@@ -23,7 +23,7 @@ from ..specs import Palettize, Quantize
 from ..tensors import CompressedTensor
 from .rows import Part
 
-# That palettes are fitted to. Those of 2 bits depend on single rows, so that these are the ones that the whole weight has.
+# That palettes are fitted to. Those of 2 bits depend on single rows: they have the ones that the whole weight has.
 _ROWS_OF_REFIT = {1: ROWS_OF_REFIT, 2: ROWS_OF_REFIT, 3: 64}
 _MOST_OF_ROW = 512  # values by which the error of a row is estimated, where values cannot be counted
 _MOST_VALUES = 1 << 20  # from which a palette is found, where values cannot be counted
