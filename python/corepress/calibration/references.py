@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import compression
-from ..compression.error_feedback import REFITS, Moments
+from ..compression.error_feedback import REFITS, ROWS_OF_REFIT, Moments
 from ..compression.palettes import palettize_measured
 from ..compression.weight_data import WeightData
 from ..config.candidates import Steps, candidate_key
@@ -23,7 +23,8 @@ from ..specs import Palettize, Quantize
 from ..tensors import CompressedTensor
 from .rows import Part
 
-_ROWS_OF_REFIT = 64  # that palettes of few bits are fitted to
+# That palettes are fitted to. Those of 2 bits depend on single rows: they have the ones that the whole weight has.
+_ROWS_OF_REFIT = {1: ROWS_OF_REFIT, 2: ROWS_OF_REFIT, 3: 64}
 _MOST_OF_ROW = 512  # values by which the error of a row is estimated, where values cannot be counted
 _MOST_VALUES = 1 << 20  # from which a palette is found, where values cannot be counted
 
@@ -82,11 +83,10 @@ def references_of(
     data = data.prepared(stored.shape)
     found: dict[str, Reference] = {}
     tables: dict[int, NDArray[np.float64]] = {}
-    some, even, part = stored, stored, None
+    some, part = stored, None
     if squares is not None and data.view is not None:
         tables = _tables(stored, [width for width in map(_width, chosen.values()) if width], num_threads)
         axis = data.view.row_axes[0]
-        even = stored.take(np.arange(_ROWS_OF_REFIT) * stored.shape[axis] // _ROWS_OF_REFIT, axis)
         part = Part.of(data.view, squares * _row_errors(stored, axis, list(tables.values())))
         some = part.taken(stored)
     for key, steps in chosen.items():
@@ -97,7 +97,7 @@ def references_of(
                     stored, compression.apply_steps(stored, steps, data=data, num_threads=num_threads)
                 )
             else:
-                tensor = _made(some, steps, data, num_threads, tables.get(_width(steps)), even)
+                tensor = _made(some, steps, data, num_threads, tables.get(_width(steps)), stored)
                 found[key] = Reference(some, tensor, part)
     return found
 
@@ -115,7 +115,7 @@ def _made(
     data: WeightData,
     num_threads: int,
     table: NDArray[np.float64] | None,
-    even: NDArray[Any],
+    stored: NDArray[Any],
 ) -> CompressedTensor:
     """Some rows, with the palette of all of them; those of few bits are fitted to rows that are evenly spread."""
     tensor: CompressedTensor
@@ -125,6 +125,9 @@ def _made(
     (spec,) = steps
     assert isinstance(spec, Palettize)
     if isinstance(data.hessian, Moments) and spec.nbits in REFITS:
+        axis = data.hessian.view.row_axes[0]
+        length, most = stored.shape[axis], min(_ROWS_OF_REFIT[spec.nbits], stored.shape[axis])
+        even = stored.take(np.flatnonzero(np.arange(length) * most % length < most), axis)
         ((fitted, _),) = palettize_measured([even], spec, num_threads, table, [data], in_list=False)
         table = np.asarray(fitted.table, np.float64).reshape(-1)
     ((tensor, _),) = palettize_measured([some], spec, num_threads, table, [data.with_rows_of_refit(0)], in_list=False)

@@ -61,7 +61,7 @@ class Moments:
     kept : list or None
         Where the factors are kept for all that is made with these moments; None: they are made each time.
     rows_of_refit : int
-        Rows of a table, at most, that palettes of few bits are fitted to; 0 leaves palettes as they are.
+        Rows of a table, at most, that palettes of few bits are fitted to; 0 fits none.
     """
 
     view: MatrixView
