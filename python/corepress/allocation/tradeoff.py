@@ -17,6 +17,7 @@ from typing import Any
 
 from .. import system
 from ..calibration.collect import calibrate
+from ..calibration.samples import add_to_digest
 from ..calibration.statistics import Statistics
 from ..coreml.compressor import compress
 from ..coreml.inspector import inspect
@@ -156,16 +157,19 @@ def tradeoff(
         original = _original(src, evaluation)
         rows = [original]
         if known is None and any(recipe.calibrated for recipe in wanted):
-            tell("calibrating", 0)
-            known = calibrate(
-                src,
-                divided.others,
-                place / _STATISTICS,
-                function_name=function_name,
-                device=device,
-                num_threads=num_threads,
-                overwrite=True,
-            )
+            if state.continues and (place / _STATISTICS).exists():
+                known = Statistics.load(place / _STATISTICS)
+            else:
+                tell("calibrating", 0)
+                known = calibrate(
+                    src,
+                    divided.others,
+                    place / _STATISTICS,
+                    function_name=function_name,
+                    device=device,
+                    num_threads=num_threads,
+                    overwrite=True,
+                )
         for number, recipe in enumerate(wanted):
             tell(recipe.name, number)
             row = state.row(recipe)
@@ -193,20 +197,33 @@ def _possible(
     """
     found: list[Recipe] = []
     notes: dict[str, None] = {}
+    sizes: dict[str, int | ValueError] = {}
     for recipe in recipes:
         config = recipe.size_of if recipe.config is None else recipe.config
-        try:
-            if config is not None:
-                plan(src, config, **options)
-        except ValueError as error:
-            if recipe.kind == "recipe":
-                raise ValueError(f"tradeoff: {recipe.name}: {error}") from error
-            if recipe.kind == "uniform":
-                notes[f"Without {recipe.name}: {error}."] = None
-                continue
-            recipe = recipe.of_bits()
-        found.append(recipe)
+        if config is None:
+            found.append(recipe)
+            continue
+        key = repr(config)
+        if key not in sizes:
+            sizes[key] = _planned_size(src, config, options)
+        size = sizes[key]
+        if not isinstance(size, ValueError):
+            found.append(recipe if recipe.size_of is None else dataclasses.replace(recipe, target_size=size))
+        elif recipe.kind == "recipe":
+            raise ValueError(f"tradeoff: {recipe.name}: {size}") from size
+        elif recipe.kind == "uniform":
+            notes[f"Without {recipe.name}: {size}."] = None
+        else:
+            found.append(recipe.of_bits())
     return tuple(found), tuple(notes)
+
+
+def _planned_size(src: Any, config: Any, options: Mapping[str, Any]) -> int | ValueError:
+    """Bytes of the package that a config makes, or why the package cannot express it."""
+    try:
+        return plan(src, config, **options).bytes_after
+    except ValueError as error:
+        return error
 
 
 class _Divided:
@@ -227,10 +244,7 @@ class _Divided:
         digest = hashlib.sha256()
         for steps in every:
             for step in steps:
-                for name in sorted(step):
-                    value = step[name]
-                    digest.update(name.encode())
-                    digest.update(value.tobytes() if hasattr(value, "tobytes") else repr(value).encode())
+                add_to_digest(digest, step)
         self.digest = digest.hexdigest()
 
     @property
@@ -310,13 +324,12 @@ def _measured(
     evaluation: _Evaluation,
 ) -> TradeoffRow:
     started = time.perf_counter()
-    size = None if recipe.size_of is None else plan(src, recipe.size_of, **options).bytes_after
     report = compress(
         src,
         package,
         recipe.config,
-        target_bits=recipe.target_bits if size is None else None,
-        target_size=size,
+        target_bits=recipe.target_bits if recipe.target_size is None else None,
+        target_size=recipe.target_size,
         candidates=candidates if recipe.kind == "allocated" else None,
         calibration=known if recipe.calibrated else None,
         overwrite=True,
@@ -381,7 +394,13 @@ def _folder_of(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
 
 
 class _State:
-    """The rows that are measured, in a file."""
+    """The rows that are measured, in a file.
+
+    Attributes
+    ----------
+    continues : bool
+        Whether the file is that of an earlier run of the same model, samples and options.
+    """
 
     def __init__(self, path: Path, identity: list[Any]) -> None:
         self._path, self._identity = path, identity
@@ -390,7 +409,8 @@ class _State:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             found = None
-        if isinstance(found, dict) and found.get("identity") == identity:
+        self.continues = isinstance(found, dict) and found.get("identity") == identity
+        if self.continues:
             self._rows = found["rows"]
         self._write()
 

@@ -39,6 +39,8 @@ class Recipe:
         What to choose the steps for: bits per weight.
     size_of : object
         If not None, the size of the package that this config makes instead.
+    target_size : int or None
+        That size in bytes, once it is known.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Recipe:
     config: Any = None
     target_bits: float | None = None
     size_of: Any = None
+    target_size: int | None = None
 
     def of_bits(self) -> Recipe:
         """The same for bits per weight, not for a size."""

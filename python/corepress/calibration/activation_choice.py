@@ -17,19 +17,19 @@ from ..runtime.opening import open_model
 from ..runtime.samples import Sample, steps_of
 from .activation_config import FITS, MODES, ActivationConfig, ActivationQuantizer
 from .activation_ranges import ActivationRange
+from .samples import is_kept
 
 AUTO = "auto"
-EVERY = 4  # of this many samples, the last is kept for the choice
 MOST_JUDGED = 32  # of the samples that are kept
 
 
 def divided(samples: Iterable[Any]) -> tuple[list[Any], list[Any]]:
     """Samples for ranges, and those that are kept for the choice; both are all of them where there are too few."""
     given = list(samples)
-    kept = [sample for index, sample in enumerate(given) if index % EVERY == EVERY - 1]
+    kept = [sample for index, sample in enumerate(given) if is_kept(index)]
     if not kept:
         return given, given
-    return [sample for index, sample in enumerate(given) if index % EVERY != EVERY - 1], kept
+    return [sample for index, sample in enumerate(given) if not is_kept(index)], kept
 
 
 def best_config(

@@ -43,8 +43,8 @@ class DividedSamples:
         digest, kept, count = hashlib.sha256(), list[Any](), 0
         for index, sample in enumerate(self._samples):
             for step in steps_of(sample):
-                _hash(digest, step)
-            if _is_kept(index):
+                add_to_digest(digest, step)
+            if is_kept(index):
                 kept = bounded([*kept, _stored(sample)])
             count += 1
         self.count, self.digest, self.kept = count, digest.hexdigest(), kept
@@ -56,7 +56,7 @@ class DividedSamples:
 
     def fitted(self) -> Iterator[list[Sample]]:
         """The samples for second moments, each as the inputs of its runs."""
-        return (self._inputs(sample) for index, sample in enumerate(self._samples) if not _is_kept(index))
+        return (self._inputs(sample) for index, sample in enumerate(self._samples) if not is_kept(index))
 
     def judging(self, most: int) -> Iterator[list[Sample]]:
         """The samples for sensitivities, evenly spread: those that are kept, or all where none is."""
@@ -64,7 +64,7 @@ class DividedSamples:
         chosen = {number * count // min(most, count) for number in range(min(most, count))}
         number = 0
         for index, sample in enumerate(self._samples):
-            if self.kept_count and not _is_kept(index):
+            if self.kept_count and not is_kept(index):
                 continue
             if number in chosen:
                 yield self._inputs(sample)
@@ -74,11 +74,13 @@ class DividedSamples:
         return [self._samples.inputs_of(step) for step in steps_of(sample)]
 
 
-def _is_kept(index: int) -> bool:
+def is_kept(index: int) -> bool:
+    """Whether a sample is kept for choices, by its place among all."""
     return index % EVERY == EVERY - 1
 
 
-def _hash(digest: Any, sample: Sample) -> None:
+def add_to_digest(digest: Any, sample: Sample) -> None:
+    """Add the names, types, shapes and values of one run's inputs to a digest of ``hashlib``."""
     for name, value in sorted(sample.items()):
         array = np.ascontiguousarray(value) if not isinstance(value, str | Mapping) else None
         if array is None or array.dtype == object:
