@@ -223,8 +223,8 @@ def test_sequences_share_a_state(save, mb, rng):
 @pytest.mark.parametrize("stage", ["second moments", "sensitivities"])
 def test_an_interrupted_calibration_continues(network, samples, tmp_path, monkeypatch, stage):
     whole = calibrate(network, samples, tmp_path / "whole")
-    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(run_module, "CHECKPOINT_SHARE", 0)
+    monkeypatch.setattr("corepress.calibration.unfinished.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("corepress.calibration.unfinished.CHECKPOINT_SHARE", 0)
     output = tmp_path / "part"
     seen = []
 
@@ -251,7 +251,7 @@ def test_an_interrupted_calibration_continues(network, samples, tmp_path, monkey
 
 
 def test_other_samples_begin_anew(network, samples, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("corepress.calibration.unfinished.CHECKPOINT_SECONDS", 0.0)
     output = tmp_path / "part"
 
     def interrupt(progress):

@@ -194,8 +194,8 @@ def test_a_large_model_continues(save, mb, rng, monkeypatch, tmp_path):
     path = save(lambda x: mb.linear(x=x, weight=weight, name="y"), inputs={"x": ((10, 24), "float32")})
     samples = [{"x": rng.standard_normal((10, 24)).astype(np.float32)} for _ in range(12)]
     monkeypatch.setattr(run_module, "LARGE", 1000)
-    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(run_module, "CHECKPOINT_SHARE", 0)
+    monkeypatch.setattr("corepress.calibration.unfinished.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("corepress.calibration.unfinished.CHECKPOINT_SHARE", 0)
     options = {"candidates": [3, 4], "weight_threshold": 0, "probes": 3}
     expected = coreml.calibrate(path, samples, **options)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import platform
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,10 +37,9 @@ from .references import references_of
 from .rows import JUDGED_ROWS, RowSquares, has_part
 from .samples import DividedSamples
 from .statistics import Sensitivity, Statistics, WeightStatistics
-from .unfinished import Unfinished
+from .unfinished import Checkpoints, Unfinished
 from .uses import NoView, Use, uses_of
 
-CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 20.0, 20  # between two, at least; and of the time that the last one took
 _VECTORS, _VECTORS_OF_COLUMN = 1024, 8  # taken from each run at least, and in all for each column of a block
 LARGE = 50_000_000  # weights, from which on time is saved
 GRADIENTS, GRADIENTS_OF_LARGE = 48, 16
@@ -526,24 +524,6 @@ class Calibration:
             assert each.view is not None
             length = each.view.shape[each.view.row_axes[0]]
             self._row_squares[each.key] = np.asarray(kept[0].get(parameter, np.zeros(length)))
-
-
-class Checkpoints:
-    """When to write what is done so far: not more often than its cost allows."""
-
-    def __init__(self, unfinished: Unfinished) -> None:
-        self._wanted = unfinished.folder is not None
-        self._next = time.monotonic() + CHECKPOINT_SECONDS
-
-    @contextmanager
-    def now(self) -> Iterator[bool]:
-        """Whether it is time; what is done in this context is what it costs."""
-        started = time.monotonic()
-        is_due = self._wanted and started >= self._next
-        yield is_due
-        if is_due:
-            ended = time.monotonic()
-            self._next = ended + max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (ended - started))
 
 
 def _moments_of(known: _Known) -> Moments:

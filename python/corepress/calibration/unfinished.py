@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from ..outputs import write_output
 from .tensor_file import TensorFile, write_tensors
 
 _STATE = "state.json"
+CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 20.0, 20  # between two, at least; and of the time that the last one took
 
 
 class Unfinished:
@@ -83,6 +86,24 @@ class Unfinished:
         """Remove everything."""
         if self.folder is not None and self.folder.is_dir():
             system.current.remove_tree(self.folder)
+
+
+class Checkpoints:
+    """When to write what is done so far: not more often than its cost allows."""
+
+    def __init__(self, unfinished: Unfinished) -> None:
+        self._wanted = unfinished.folder is not None
+        self._next = time.monotonic() + CHECKPOINT_SECONDS
+
+    @contextmanager
+    def now(self) -> Iterator[bool]:
+        """Whether it is time; what is done in this context is what it costs."""
+        started = time.monotonic()
+        is_due = self._wanted and started >= self._next
+        yield is_due
+        if is_due:
+            ended = time.monotonic()
+            self._next = ended + max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (ended - started))
 
 
 def folder_of(output: Path) -> Path:

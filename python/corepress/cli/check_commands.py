@@ -9,17 +9,19 @@ from typing import Any
 import click
 
 from .networks import is_network
-from .options import display_options, offers, plot_option, runtime_options, source_argument, thread_option
+from .options import (
+    display_options,
+    metric_names,
+    offers,
+    plot_option,
+    runtime_options,
+    source_argument,
+    thread_option,
+)
 from .running import require_outputs
 
 WORST_SHOWN = 10
 LAYERS_SHOWN = 40
-
-
-def _metrics() -> list[str]:
-    from ..runtime.metrics import BUILT_IN
-
-    return list(BUILT_IN)
 
 
 _other_argument = click.argument("other", metavar="OTHER", type=click.Path(path_type=Path))
@@ -105,7 +107,7 @@ def verify(
 @click.option(
     "--metric",
     metavar="METRIC",
-    shell_complete=offers(_metrics),
+    shell_complete=offers(metric_names),
     help="Also measure snr, psnr, cosine, max, top1, top5, kl, or FILE.py:function. Implies --predict.",
 )
 @click.option("--layers", is_flag=True, help="Also compare the result of every operation. Implies --predict.")

@@ -190,6 +190,13 @@ def offers(values: Callable[[], Iterable[str]]) -> Callable[[click.Context, clic
     return lambda context, parameter, incomplete: [value for value in values() if value.startswith(incomplete)]
 
 
+def metric_names() -> list[str]:
+    """The metrics that have a name; what runs models is imported when they are asked for."""
+    from ..runtime.metrics import BUILT_IN
+
+    return list(BUILT_IN)
+
+
 def flag(name: str) -> str:
     """The flag of a parameter: its name with dashes."""
     return "--" + name.replace("_", "-")

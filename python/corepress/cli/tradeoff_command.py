@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..allocation.tradeoff_recipes import DEFAULT_BITS, PRESETS
+from ..allocation.tradeoff_table import SUFFIXES
 from ..config import TARGETS
 from ..config.candidates import CANDIDATE_SETS
 from .networks import is_network
-from .options import display_options, offers, runtime_options, source_argument, thread_option
+from .options import display_options, metric_names, offers, runtime_options, source_argument, thread_option
 from .running import require_outputs
 from .targets import parsed_candidates
 
 if TYPE_CHECKING:
     from ..allocation.tradeoff import TradeoffProgress
-
-SUFFIXES = (".md", ".json", ".html", ".png", ".svg")  # of `tradeoff_table`, which would import more
 
 
 class _Bits(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic from click 8.3 on
@@ -83,7 +82,7 @@ def _require_table(context: click.Context, parameter: click.Parameter, value: Pa
 @click.option(
     "--metric",
     metavar="METRIC",
-    shell_complete=offers(lambda: ("snr", "psnr", "cosine", "max", "top1", "top5", "kl")),
+    shell_complete=offers(metric_names),
     help="Also measure snr, psnr, cosine, max, top1, top5, kl, or FILE.py:function.",
 )
 @click.option(
