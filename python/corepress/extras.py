@@ -25,6 +25,8 @@ EXTRAS = {
     "coremltools": Extra("coremltools", "coremltools"),
     "PIL": Extra("pillow", "torch"),
     "torch": Extra("torch", "torch"),
+    "attrs": Extra("attrs", "torch"),
+    "cattrs": Extra("cattrs", "torch"),
     "matplotlib": Extra("matplotlib", "plot"),
 }
 

@@ -25,6 +25,7 @@ ROOMS = (
     "runtime",
     "calibration",
     "allocation",
+    "training",
     "acceleration optimize benchmark reference",
     "demo",
     "cli",
@@ -36,7 +37,12 @@ SIBLINGS = {("kernels", "compression"), ("neural_network", "coreml")}
 EXTRAS = {
     "coremltools": {"acceleration", "optimize", "benchmark", "runtime/coreml_backend"},
     "matplotlib": {"reporting/charts", "demo/plot"},
-    "torch": {"runtime/torch", *(f"calibration/{name}" for name in ("moments", "observers", "probes", "rows", "run"))},
+    "torch": {
+        "runtime/torch",
+        "training",
+        "optimize/torch",
+        *(f"calibration/{name}" for name in ("moments", "observers", "probes", "rows", "run")),
+    },
 }
 # What users see of a format: these alone may name what is above them, such as the comparison that runs models.
 FACADES = (("coreml", "__init__"), ("neural_network", "__init__"))
