@@ -98,14 +98,15 @@ class DKMPalettizer(Palettizer):
 
     def step(self) -> None:
         """Advance by one step of training: palettization starts where this is a module's milestone."""
+        _follow_pruning(self._model)
+        milestones: dict[FakePalettize, int] = {}
         for name, module in self._model.named_modules():
             milestone = self._milestones.get(normalize_fsdp_module_name(name))
-            if milestone is None or self._step_count < milestone:
-                continue
-            for each in module.modules():  # the projections of attention are modules in it
-                if self._step_count == milestone and isinstance(each, FakePalettize):
-                    each.enable_fake_palett()
-            _follow_pruning(module)
+            if milestone is not None:  # the projections of attention are modules in it
+                found = (each for each in module.modules() if isinstance(each, FakePalettize))
+                milestones.update((each, milestone) for each in found)
+        for palette, milestone in milestones.items():
+            palette.advance(milestone)
         self._step_count += 1
 
     def enable_fake_palett(self, flag: bool) -> None:
