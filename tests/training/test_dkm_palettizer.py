@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from corepress import coreml
 from corepress.optimize.torch.palettization import DKMPalettizer, DKMPalettizerConfig, ModuleDKMPalettizerConfig
+from corepress.optimize.torch.pruning import MagnitudePruner, MagnitudePrunerConfig
 from corepress.training import metadata
 
 FORMS = [
@@ -219,3 +220,45 @@ def test_report(model, batch, train):
     lines = str(report).splitlines()
     assert len(lines) == 4
     assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize("form", [FORMS[0], FORMS[2]], ids=names)
+def test_pruned_too(model, batch, train, converted, weights_of, form):
+    with torch.no_grad():  # conversion takes values up to 2**-10 for zeros
+        for module in (model.conv, model.fc):
+            module.weight += 0.05 * module.weight.sign()
+    palettizer = palettizer_of(model, **form)
+    prepared = palettizer.prepare()
+    pruner = MagnitudePruner(prepared, MagnitudePrunerConfig.from_dict({"global_config": {"target_sparsity": 0.75}}))
+    pruner.prepare(inplace=True)
+
+    def step():
+        palettizer.step()
+        pruner.step()
+
+    train(prepared, batch, 4, step, lr=0.01)
+    finalized = pruner.finalize(palettizer.finalize())
+    assert type(finalized.fc) is torch.nn.Linear
+    assert float((finalized.fc.weight == 0).float().mean()) == pytest.approx(0.75, abs=0.01)
+    kept = finalized.fc.weight[finalized.fc.weight != 0]
+    assert len(kept.unique()) <= 2 ** form["n_bits"] * prepared.fc.weight_fake_quant.layout.groups
+    steps = [str(each) for each in metadata.of_module(finalized.fc)["weight"].compression_type]
+    assert steps == ["pruning", "palettization"]
+    found = weights_of(converted(finalized, batch))
+    for layer in (finalized.conv, finalized.fc):
+        weight = layer.weight.detach().numpy()
+        assert abs(found[weight.shape] - weight).max() == 0
+
+
+def test_models_prepared_for_pruning_are_refused(model):
+    pruned = MagnitudePruner(model).prepare()
+    with pytest.raises(RuntimeError, match="palettization first"):
+        palettizer_of(pruned, n_bits=2).prepare()
+
+
+@pytest.mark.parametrize("form", [{"cluster_dim": 2}, {"lut_dtype": "i8"}], ids=names)
+def test_forms_that_cannot_be_converted_pruned(model, form):
+    palettizer = palettizer_of(model, n_bits=2, **form)
+    MagnitudePruner(palettizer.prepare()).prepare(inplace=True)
+    with pytest.raises(ValueError, match="cluster_dim 1"):
+        palettizer.step()

@@ -134,7 +134,7 @@ class SoftPalette(torch.nn.Module):
         return self._unscaled(self.layout.join(values)).to(weight.dtype)
 
     def palettized(self, weight: torch.Tensor) -> tuple[torch.Tensor, ParameterMetadata]:
-        """Return the weight that conversion stores, and what it is told of it.
+        """Return the weight that conversion stores, and its metadata.
 
         Parameters
         ----------

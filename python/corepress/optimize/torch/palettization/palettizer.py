@@ -229,8 +229,15 @@ def _attach(
 
 def _follow_pruning(model: torch.nn.Module) -> None:
     """Palettes of weights that are pruned are for the values that are kept."""
-    for _, module, parameter, palette in parametrized.parametrized(model, FakePalettize):
-        palette.keep_zeros = parametrized.find(module, parameter, Pruned) is not None
+    for name, module, parameter, palette in parametrized.parametrized(model, FakePalettize):
+        pruned = parametrized.find(module, parameter, Pruned)
+        if pruned is not None and (palette.cluster_dim > 1 or palette.lut_quantization is not None):
+            raise ValueError(
+                f"DKMPalettizer: {name} has cluster_dim {palette.cluster_dim} and lut_dtype {palette.lut_dtype!r} and "
+                "is pruned too, which coremltools cannot convert; use cluster_dim 1 and lut_dtype 'f16' for this "
+                "module, or do not prune it"
+            )
+        palette.keep_zeros = pruned is not None
 
 
 def _finalize_palettes(model: torch.nn.Module) -> None:
