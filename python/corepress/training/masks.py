@@ -147,7 +147,7 @@ def _magnitudes(weight: torch.Tensor, granularity: str) -> torch.Tensor:
             f"{tuple(weight.shape)}; these are: {names}"
         )
     begin = SLICES[granularity]
-    norms = torch.linalg.vector_norm(weight.flatten(begin), dim=-1)
+    norms: torch.Tensor = torch.linalg.vector_norm(weight.flatten(begin), dim=-1)
     return norms.reshape(*norms.shape, *[1] * (weight.ndim - begin))
 
 
