@@ -67,9 +67,7 @@ class FoldedFakeQuantize(torch.nn.Module):
 
     def folded(self, weight: torch.Tensor) -> torch.Tensor:
         """Return the weight with the batch normalization folded in, quantized as far as that is enabled."""
-        result: torch.Tensor = self.fake_quantize(
-            scaled(weight, factors(self.batch_norm), self.out_axis, self.groups)
-        )
+        result: torch.Tensor = self.fake_quantize(scaled(weight, factors(self.batch_norm), self.out_axis, self.groups))
         return result
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
