@@ -158,34 +158,62 @@ class InputObserver:
             self._moments.add(windows, factor, count)
 
     def _windows(self, x: Tensor) -> Iterator[tuple[Tensor, float, int]]:
-        kernel, groups = self._use.kernel, self._moments.groups
-        spatial = x.dim() - 2
+        kernel, spatial = self._use.kernel, x.dim() - 2
         strides, dilations = self._strides or [1] * spatial, self._dilations or [1] * spatial
         before, after = pads_of(self._pad_type, self._pad, x.shape[2:], kernel, strides, dilations)
-        x = F.pad(x, last_axis_first(before, after)).movedim(1, -1)
-        sizes = x.shape[1:-1]
-        counts = [
-            (size - (length - 1) * dilation - 1) // stride + 1
-            for size, length, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True)
-        ]
-        total = x.shape[0]
-        for each in counts:
-            total *= max(0, each)
-        if not total:
-            return
-        chosen = spread(total, self._most)
-        places = torch.arange(total) if chosen is None else chosen
-        starts = _flat(places, (x.shape[0], *counts), (x[0, ..., 0].numel(), *_steps(sizes, strides)))
-        offsets = torch.zeros(1, dtype=torch.long)
-        for length, step in zip(kernel, _steps(sizes, dilations), strict=True):
-            offsets = (offsets[:, None] + step * torch.arange(length)).reshape(-1)
-        pixels = x.reshape(-1, x.shape[-1])
-        rows = max(1, _ELEMENTS // (offsets.numel() * pixels.shape[1]))
-        for start in range(0, len(places), rows):
-            index = (starts[start : start + rows, None] + offsets).to(x.device)
-            found = pixels[index.reshape(-1)].view(len(index), offsets.numel(), groups, -1)
-            windows = found.permute(2, 0, 3, 1).reshape(groups, len(index), -1)
-            yield windows, total / len(places), total if start + rows >= len(places) else 0
+        x = F.pad(x, last_axis_first(before, after))
+        return windows(x, kernel, strides, dilations, self._moments.groups, self._most)
+
+
+def windows(
+    x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], groups: int, most: int
+) -> Iterator[tuple[Tensor, float, int]]:
+    """The windows of a convolution, in pieces of bounded size; only those that are taken are made.
+
+    Parameters
+    ----------
+    x : torch.Tensor, shape (samples, channels, lengths...)
+        With its pads.
+    kernel, strides, dilations : sequence of int
+        One number for each of the lengths.
+    groups : int
+        Of channels.
+    most : int
+        Windows that are taken, evenly spread over all.
+
+    Yields
+    ------
+    windows : torch.Tensor, shape (groups, windows, columns)
+        The columns are those of the weight: channels, then the positions in the kernel.
+    factor : float
+        How often each counts.
+    count : int
+        How many windows there are, with the last piece; 0 with those before it.
+    """
+    x = x.movedim(1, -1)
+    sizes = x.shape[1:-1]
+    counts = [
+        (size - (length - 1) * dilation - 1) // stride + 1
+        for size, length, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True)
+    ]
+    total = x.shape[0]
+    for each in counts:
+        total *= max(0, each)
+    if not total:
+        return
+    chosen = spread(total, most)
+    places = torch.arange(total) if chosen is None else chosen
+    starts = _flat(places, (x.shape[0], *counts), (x[0, ..., 0].numel(), *_steps(sizes, strides)))
+    offsets = torch.zeros(1, dtype=torch.long)
+    for length, step in zip(kernel, _steps(sizes, dilations), strict=True):
+        offsets = (offsets[:, None] + step * torch.arange(length)).reshape(-1)
+    pixels = x.reshape(-1, x.shape[-1])
+    rows = max(1, _ELEMENTS // (offsets.numel() * pixels.shape[1]))
+    for start in range(0, len(places), rows):
+        index = (starts[start : start + rows, None] + offsets).to(x.device)
+        found = pixels[index.reshape(-1)].view(len(index), offsets.numel(), groups, -1)
+        vectors = found.permute(2, 0, 3, 1).reshape(groups, len(index), -1)
+        yield vectors, total / len(places), total if start + rows >= len(places) else 0
 
 
 def _steps(sizes: Sequence[int], factors: Sequence[int]) -> list[int]:

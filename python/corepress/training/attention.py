@@ -41,7 +41,7 @@ def attended(
         Of the centroids' shape, float32.
     """
     if mode not in MODES:
-        raise ValueError(f"attended: mode must be one of dkm, {', '.join(MODES)}, not {mode!r}")
+        raise ValueError(f"SoftPalette: mode must be one of dkm, {', '.join(MODES)}, not {mode!r}")
     scalars = values.ndim == 2
     points = (values[..., None] if scalars else values).float()
     entries = (centroids[..., None] if scalars else centroids).float()

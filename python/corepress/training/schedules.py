@@ -20,5 +20,4 @@ def polynomial(initial: float, target: float, progress: float, power: float) -> 
     Zhu and Gupta, To prune, or not to prune: exploring the efficacy of pruning for model compression,
     arXiv:1710.01878, equation 1.
     """
-    value: float = target + (initial - target) * (1 - progress) ** power
-    return value
+    return float(target + (initial - target) * (1 - progress) ** power)

@@ -81,7 +81,7 @@ class SoftPalette(torch.nn.Module):
     scale: torch.Tensor
     fake_palett_enabled: torch.Tensor
     initialized: torch.Tensor
-    prune_threshold: torch.Tensor
+    steps: torch.Tensor
 
     def __init__(self, layout: PaletteLayout, options: SoftPaletteOptions) -> None:
         super().__init__()
@@ -92,10 +92,9 @@ class SoftPalette(torch.nn.Module):
         self.register_buffer("scale", torch.ones(channels))
         self.register_buffer("fake_palett_enabled", torch.zeros(1, dtype=torch.uint8))
         self.register_buffer("initialized", torch.zeros(1, dtype=torch.uint8))
-        self.register_buffer("prune_threshold", torch.tensor(options.prune_threshold, dtype=torch.float64))
+        self.register_buffer("steps", torch.zeros(1, dtype=torch.int64))
         self.keep_zeros = False  # a pruned weight: its zeros are no values of a palette
         self._enabled = self._initialized = False  # what the buffers say, for control flow that graphs can guard
-        self._threshold = options.prune_threshold
 
     @property
     def palettizes(self) -> bool:
@@ -111,10 +110,11 @@ class SoftPalette(torch.nn.Module):
         """Use the weight as it is."""
         self.enable_fake_palett(False)
 
-    def set_prune_threshold(self, threshold: float) -> None:
-        """Set what is subtracted from squared distances to the first entry."""
-        self.prune_threshold.fill_(threshold)
-        self._threshold = threshold
+    def advance(self, milestone: int) -> None:
+        """Count a step of training; palettes are used from this many steps on."""
+        if int(self.steps) == milestone:
+            self.enable_fake_palett()
+        self.steps += 1
 
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
         """Return what is trained when a module's weight is assigned: the weight itself."""
@@ -134,7 +134,7 @@ class SoftPalette(torch.nn.Module):
         return self._unscaled(self.layout.join(values)).to(weight.dtype)
 
     def palettized(self, weight: torch.Tensor) -> tuple[torch.Tensor, ParameterMetadata]:
-        """Return the weight that conversion stores, and what it is told of it.
+        """Return the weight that conversion stores, and its metadata.
 
         Parameters
         ----------
@@ -238,7 +238,7 @@ class SoftPalette(torch.nn.Module):
             "temperature": options.temperature,
             "iterations": options.iterations,
             "tolerance": options.tolerance,
-            "prune_threshold": self._threshold,
+            "prune_threshold": options.prune_threshold,
             "enforce_zero": options.enforce_zero,
         }
         if options.mode == "dkm":
@@ -255,7 +255,7 @@ class SoftPalette(torch.nn.Module):
 
     def _nearest(self, values: torch.Tensor, palettes: torch.Tensor) -> torch.Tensor:
         flat = palettes if self.layout.cluster_dim > 1 else palettes[..., 0]
-        return hard_assignment(values.detach(), flat, prune_threshold=self._threshold)[0]
+        return hard_assignment(values.detach(), flat, prune_threshold=self.options.prune_threshold)
 
     def _stored_palettes(self) -> tuple[torch.Tensor, Any]:
         """Palettes as conversion stores them, with the quantization of their entries, if there is any."""
@@ -284,4 +284,3 @@ class SoftPalette(torch.nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
         self._enabled = bool(self.fake_palett_enabled.item())
         self._initialized = bool(self.initialized.item())
-        self._threshold = float(self.prune_threshold)

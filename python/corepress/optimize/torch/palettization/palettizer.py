@@ -98,14 +98,15 @@ class DKMPalettizer(Palettizer):
 
     def step(self) -> None:
         """Advance by one step of training: palettization starts where this is a module's milestone."""
+        _follow_pruning(self._model)
+        milestones: dict[FakePalettize, int] = {}
         for name, module in self._model.named_modules():
             milestone = self._milestones.get(normalize_fsdp_module_name(name))
-            if milestone is None or self._step_count < milestone:
-                continue
-            for each in module.modules():  # the projections of attention are modules in it
-                if self._step_count == milestone and isinstance(each, FakePalettize):
-                    each.enable_fake_palett()
-            _follow_pruning(module)
+            if milestone is not None:  # the projections of attention are modules in it
+                found = (each for each in module.modules() if isinstance(each, FakePalettize))
+                milestones.update((each, milestone) for each in found)
+        for palette, milestone in milestones.items():
+            palette.advance(milestone)
         self._step_count += 1
 
     def enable_fake_palett(self, flag: bool) -> None:
@@ -228,8 +229,15 @@ def _attach(
 
 def _follow_pruning(model: torch.nn.Module) -> None:
     """Palettes of weights that are pruned are for the values that are kept."""
-    for _, module, parameter, palette in parametrized.parametrized(model, FakePalettize):
-        palette.keep_zeros = parametrized.find(module, parameter, Pruned) is not None
+    for name, module, parameter, palette in parametrized.parametrized(model, FakePalettize):
+        pruned = parametrized.find(module, parameter, Pruned)
+        if pruned is not None and (palette.cluster_dim > 1 or palette.lut_quantization is not None):
+            raise ValueError(
+                f"DKMPalettizer: {name} has cluster_dim {palette.cluster_dim} and lut_dtype {palette.lut_dtype!r} and "
+                "is pruned too, which coremltools cannot convert; use cluster_dim 1 and lut_dtype 'f16' for this "
+                "module, or do not prune it"
+            )
+        palette.keep_zeros = pruned is not None
 
 
 def _finalize_palettes(model: torch.nn.Module) -> None:

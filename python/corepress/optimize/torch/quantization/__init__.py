@@ -1,4 +1,4 @@
-"""Quantization: weights, and activations, as integers with scales."""
+"""Quantization: weights, and activations, as integers with scales; while a model trains, and after it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,27 @@ from .post_training_quantization import (
     PostTrainingQuantizer,
     PostTrainingQuantizerConfig,
 )
-from .quantization_config import QuantizationScheme
+from .quantization_config import (
+    LinearQuantizerConfig,
+    ModuleLinearQuantizerConfig,
+    ObserverType,
+    QuantizationScheme,
+)
+from .quantizer import LinearQuantizer
 
 __all__ = [
+    "LinearQuantizer",
+    "LinearQuantizerConfig",
+    "ModuleLinearQuantizerConfig",
     "ModulePostTrainingQuantizerConfig",
+    "ObserverType",
     "PostTrainingQuantizer",
     "PostTrainingQuantizerConfig",
     "QuantizationScheme",
+    "modules",
     "post_training_quantization",
     "quantization_config",
+    "quantizer",
 ]
 
 
