@@ -115,7 +115,14 @@ def compress_blocks(
         Whether the blocks are also the stages of a model that is no chain of them.
     """
     with torch.no_grad(), _hooks_are_called():
-        trace = _traced(model, blocks, moved(as_call(samples[0]), device))
+        try:
+            trace = _traced(model, blocks, moved(as_call(samples[0]), device))
+        except TypeError:
+            if by_block or not isinstance(model, torch.nn.Sequential):
+                raise
+            # Its modules may take several arguments, which it does not pass on, though a chain of blocks does.
+            compress_chain(blocks, [moved(as_call(each), device) for each in samples], start)
+            return
         never = [name for block in blocks for name in block.layers if name not in trace.calls]
         if never:
             _logger.warning("layers that did not run, and stay as they are: %s", ", ".join(never))
