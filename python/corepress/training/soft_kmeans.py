@@ -154,7 +154,8 @@ def initial_centroids(weight: Tensor, k: int, importance: Tensor | None = None) 
 
 def _entries(values: np.ndarray[Any, Any], k: int, importance: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
     if values.ndim == 1 and k in _PALETTE_SIZES:  # in far less memory, for large weights
-        return palettize(values, nbits=k.bit_length() - 1, importance=importance).lut.reshape(-1)
+        found = palettize(values, nbits=k.bit_length() - 1, importance=importance)
+        return np.asarray(found.lut).reshape(-1)
     if values.ndim == 1:
         return kmeans1d(values, k, importance).centroids
     distinct = np.unique(values, axis=0)
