@@ -241,9 +241,7 @@ class OBSCompressionAlgorithm(LayerwiseCompressionAlgorithm):
         ValueError
             If the weight cannot be compressed like that, or there were no inputs. The layer has not changed then.
         """
-        if self._inputs is None:
-            raise ValueError(f"{type(self).__name__}: the layer had no inputs")
-        found = self._compress_impl(self._inputs)
+        found = self._compress_impl()
         if found is not None:
             store(self._layer, found)
 
@@ -251,8 +249,14 @@ class OBSCompressionAlgorithm(LayerwiseCompressionAlgorithm):
         """Free the moments."""
         self._inputs = None
 
+    @property
+    def _gathered(self) -> InputMoments:
+        if self._inputs is None:
+            raise ValueError(f"{type(self).__name__}: the layer had no inputs")
+        return self._inputs
+
     @abstractmethod
-    def _compress_impl(self, inputs: InputMoments) -> CompressedWeight | None:
+    def _compress_impl(self) -> CompressedWeight | None:
         """The compressed weight; None leaves it as it is."""
 
 
@@ -289,10 +293,10 @@ class GPTQ(OBSCompressionAlgorithm):
         self._grid = _grid(config, config.granularity, config.block_size)
         self._grid.blocks(layer)
 
-    def _compress_impl(self, inputs: InputMoments) -> CompressedWeight | None:
+    def _compress_impl(self) -> CompressedWeight | None:
         if self._config.weight_n_bits > 8:
             return None
-        return quantized(self._layer, inputs, self._grid, self._config.hessian_dampening)
+        return quantized(self._layer, self._gathered, self._grid, self._config.hessian_dampening)
 
 
 @LayerwiseCompressionAlgorithm.register("sparse_gpt")
@@ -305,10 +309,12 @@ class SparseGPT(OBSCompressionAlgorithm):
     config : ModuleSparseGPTConfig
     """
 
-    def _compress_impl(self, inputs: InputMoments) -> CompressedWeight:
+    def _compress_impl(self) -> CompressedWeight:
         config = self._config
         grid = None if config.weight_n_bits > 8 else _grid(config, config.quantization_granularity, None)
-        return pruned(self._layer, inputs, config.target_sparsity, config.n_m_ratio, grid, config.hessian_dampening)
+        return pruned(
+            self._layer, self._gathered, config.target_sparsity, config.n_m_ratio, grid, config.hessian_dampening
+        )
 
 
 @LayerwiseCompressionAlgorithm.register("gptq_palettize")
@@ -321,11 +327,11 @@ class GPTQPalettization(OBSCompressionAlgorithm):
     config : ModuleGPTQPalettizationConfig
     """
 
-    def _compress_impl(self, inputs: InputMoments) -> CompressedWeight:
+    def _compress_impl(self) -> CompressedWeight:
         config = self._config
         return palettized(
             self._layer,
-            inputs,
+            self._gathered,
             config.n_bits,
             config.group_size,
             config.enable_per_channel_scale,
