@@ -14,6 +14,7 @@ void bind_kmeans(py::module_& module);
 void bind_pack(py::module_& module);
 void bind_palettize(py::module_& module);
 void bind_quantize(py::module_& module);
+void bind_soft_kmeans(py::module_& module);
 void bind_steps(py::module_& module);
 void bind_stop(py::module_& module);
 void bind_prune(py::module_& module);
@@ -45,6 +46,7 @@ PYBIND11_MODULE(bindings, module, py::mod_gil_not_used()) {
     bind_pack(module);
     bind_palettize(module);
     bind_quantize(module);
+    bind_soft_kmeans(module);
     bind_steps(module);
     bind_stop(module);
     bind_prune(module);

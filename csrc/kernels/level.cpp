@@ -68,6 +68,7 @@ inline __attribute__((always_inline)) void with_constant(int64_t length, const B
 #include "kernels/points.inl.h"
 #include "kernels/products.inl.h"
 #include "kernels/scan.inl.h"
+#include "kernels/soft_kmeans.inl.h"
 #include "kernels/steps.inl.h"
 #include "kernels/vector.inl.h"
 #include "kernels/vector_codes.inl.h"
@@ -151,6 +152,10 @@ const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     count_below,
     nearest_entries,
     add_rows,
+    soft_shares,
+    soft_sums,
+    soft_means,
+    soft_slopes,
 };
 
 }  // namespace corepress

@@ -102,6 +102,27 @@ struct PathLink {
 };
 inline constexpr int32_t kPathPadding = 8;
 
+inline constexpr int64_t kSoftPoints = 32;  // that are assigned to entries side by side
+
+// Entries of a palette that points are assigned to, each in part: [count, length], the most similar most.
+struct SoftEntries {
+    const double* values;
+    int64_t count;
+    int64_t length;
+    int64_t special;  // the entry whose squared distances are `threshold` less
+    double threshold;
+    double per_temperature;  // what squared distances are multiplied by
+    double smallest;         // weight of an entry in a point's mean
+};
+
+// What the result of a round is for: derivatives by the next entries, divided by the sums of weights, [count, length],
+// and by the results of points, in planes; null where there are none.
+struct SoftPulls {
+    const double* next;
+    const double* of_entries;
+    const double* of_points;
+};
+
 // Loops over values of one format, given as their bits: uint16_t for half, BFloat16Bits, uint32_t for float. Keys are
 // core/half.h's.
 template <typename Bits, typename Key>
@@ -290,6 +311,23 @@ struct KernelTable {
     // sums[codes[i]] += rows[i], in order, of `width` numbers; sums are [codes, sum_stride].
     void (*add_rows)(const double* rows, int64_t stride, const uint8_t* codes, int64_t count, int64_t width,
                      int64_t sum_stride, double* sums);
+
+    // Soft assignments of kSoftPoints points, in planes [length, kSoftPoints], to the entries from `first` to `last`:
+    // shares [last - first, kSoftPoints], and the least squared distances.
+    void (*soft_shares)(const double* planes, const SoftEntries& entries, int64_t first, int64_t last, double* shares,
+                        double* nearest);
+    // Adds to the lanes [count, 1 + length, 8] of entries the sums of their weights, the larger of share and smallest,
+    // times the points' multiplicity, and of weights times components.
+    void (*soft_sums)(const double* planes, const double* multiplicity, const double* shares,
+                      const SoftEntries& entries, int64_t first, int64_t last, double* lanes);
+    // results[d, i] += the sum over entries of weight times vectors[j, d].
+    void (*soft_means)(const double* shares, const SoftEntries& entries, const double* vectors, int64_t first,
+                       int64_t last, double* results);
+    // Derivatives through the shares: adds those by points to results [length, kSoftPoints], and those by entries,
+    // times the points' multiplicity, to the lanes [count, length, 8]. `scratch` has room for the shares.
+    void (*soft_slopes)(const double* planes, const double* multiplicity, const double* shares,
+                        const SoftEntries& entries, const SoftPulls& pulls, int64_t first, int64_t last,
+                        double* scratch, double* results, double* lanes);
 };
 
 template <typename Bits>

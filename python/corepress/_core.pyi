@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from numpy import float32, float64, int32, uint8, uint16
+from numpy import float32, float64, int32, int64, uint8, uint16
 from numpy.typing import NDArray
 
 __version__: str
@@ -223,6 +223,29 @@ class KeptFactors: ...
 def kept_factors(
     columns: int, hessian: NDArray[Any], dampening: float, most: int, num_threads: int | None = None
 ) -> KeptFactors | None: ...
+
+# temperature, smallest weight, prune threshold, tolerance, iterations, enforce zero, exact
+SoftOptions = tuple[float, float, float, float, int, bool, bool]
+
+def soft_kmeans(
+    weight: NDArray[Any],
+    centroids: NDArray[float64],
+    sums: NDArray[float64],
+    rounds: NDArray[int64],
+    options: SoftOptions,
+    out: NDArray[Any],
+    num_threads: int | None = None,
+) -> None: ...
+def soft_kmeans_gradient(
+    weight: NDArray[Any],
+    gradient: NDArray[Any],
+    centroids: NDArray[float64],
+    sums: NDArray[float64],
+    rounds: NDArray[int64],
+    options: SoftOptions,
+    out: NDArray[Any],
+    num_threads: int | None = None,
+) -> None: ...
 def feed_back_codes(
     weight: NDArray[Any],
     hessian: NDArray[Any],

@@ -47,7 +47,7 @@ EXTRAS = {
 # What users see of a format: these alone may name what is above them, such as the comparison that runs models.
 FACADES = (("coreml", "__init__"), ("neural_network", "__init__"))
 CSRC = ("core", "kernels", "dispatch", "algo", "bindings c_api")
-ALGO = ("common", "affine calibrate palettize vectors", "prune")
+ALGO = ("common", "affine calibrate palettize soft_kmeans vectors", "prune")
 
 
 def level_of(room: str, rooms: tuple[str, ...]) -> int:

@@ -19,6 +19,7 @@
 #include "algo/prune/nested.h"
 #include "algo/prune/prune.h"
 #include "algo/prune/structure.h"
+#include "algo/soft_kmeans/soft_kmeans.h"
 #include "algo/vectors/vector_entries.h"
 #include "algo/vectors/vector_order.h"
 #include "algo/vectors/vector_palettes.h"
@@ -445,6 +446,33 @@ void add_feedback(const MatrixShape& shape, int64_t size, int threads, Digest& d
     digest.add(values);
 }
 
+template <typename Bits>
+void add_soft_kmeans(int64_t count, int64_t length, int threads, Digest& digest) {
+    const std::vector<Bits> values = draw<Bits>(count * length);
+    std::vector<Bits> gradient(values.rbegin(), values.rend()), results(values.size());
+    for (const int64_t entries : {1, 2, 5, 16, 256}) {
+        for (const bool exact : {false, true}) {
+            if (exact && (entries > 16 || count > 50000)) continue;
+            const SoftOptions options{1e-4, 1e-7, 1e-7, entries == 5 ? 1e9 : 1e-4, 3, entries == 2, exact};
+            std::vector<double> centroids(static_cast<size_t>((options.rounds + 1) * entries * length)),
+                sums(static_cast<size_t>(options.rounds * entries));
+            for (int64_t i = 0; i < entries * length; ++i) {
+                centroids[static_cast<size_t>(i)] =
+                    (static_cast<double>(i * 7 % (entries * length)) / static_cast<double>(entries * length) - 0.5) *
+                    0.125;
+            }
+            const SoftGroup<Bits> group{values.data(), count, length, entries};
+            const SoftTape tape{centroids.data(), sums.data()};
+            const int64_t rounds = soft_forward(group, options, tape, threads, results.data());
+            digest.add(results);
+            digest.add(centroids);
+            digest.add(sums);
+            soft_backward(group, gradient.data(), options, rounds, tape, threads, results.data());
+            digest.add(results);
+        }
+    }
+}
+
 std::string digest_of(const std::string& level, int threads) {
     set_simd_level(level);
     Digest digest;
@@ -479,6 +507,12 @@ std::string digest_of(const std::string& level, int threads) {
             add_feedback<BFloat16Bits>(shape, size, threads, digest);
             add_feedback<uint32_t>(shape, size, threads, digest);
         }
+    }
+    for (const int64_t count : {1, 33, 5000, 70001}) {
+        add_soft_kmeans<uint16_t>(count, 1, threads, digest);
+        add_soft_kmeans<BFloat16Bits>(count, 1, threads, digest);
+        add_soft_kmeans<uint32_t>(count, 1, threads, digest);
+        if (count < 50000) add_soft_kmeans<uint32_t>(count, 3, threads, digest);
     }
     if (threads == 1) check_all_close_vectors();
     add_all_vectors<uint16_t>(threads, digest);

@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 from known_differences import PREDICTIONS
-from run import HERE, REPOSITORY, package_folder
+from run import HERE, REPOSITORY, SOURCES, package_folder
 
 _TORCH = "converters/mil/frontend/torch/test"
 SUITES = {
@@ -47,7 +47,7 @@ KINDS = ("compared", "uncompared", "never predicts", "failed", "known", "unsuppo
 def run_suite(suite: str, results: Path, options: argparse.Namespace) -> dict[str, dict]:
     file, folder = results / f"predict-{suite}.json", package_folder()
     file.unlink(missing_ok=True)
-    paths = [str(HERE), str(REPOSITORY / "python"), os.environ.get("PYTHONPATH", "")]
+    paths = [str(HERE), *SOURCES, os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
         "COREPRESS_PEERS_RESULTS": str(file),
         "COREPRESS_PEERS_SAMPLE": options.sample or "",

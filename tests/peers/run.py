@@ -24,6 +24,8 @@ from known_differences import KNOWN
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
+# The package of this tree, where it has been built here; otherwise the installed one.
+SOURCES = [str(REPOSITORY / "python")] if list((REPOSITORY / "python" / "corepress").glob("_core*.*[od]")) else []
 SUITES = {
     "models": "test/optimize/coreml/test_post_training_quantization.py",
     "passes": "test/optimize/coreml/test_passes.py",
@@ -45,7 +47,7 @@ def run_suite(way: str, suite: str, results: Path, *, fresh: bool, versions: str
     file = results / f"{way}-{suite}.json"
     if fresh or way != "none" or not file.exists():
         folder = package_folder()
-        paths = [str(HERE), str(HERE.parent / "coreml"), str(REPOSITORY / "python"), os.environ.get("PYTHONPATH", "")]
+        paths = [str(HERE), str(HERE.parent / "coreml"), *SOURCES, os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {
             "COREPRESS_PEERS_WAY": way,
             "COREPRESS_PEERS_RESULTS": str(file),

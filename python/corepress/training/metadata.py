@@ -13,6 +13,8 @@ from enum import Enum
 
 import torch
 
+from ..specs import PALETTE_BITS
+
 PREFIX = "_COREML_"
 VERSION_BUFFER = f"{PREFIX}/metadata_version"
 VERSION = torch.tensor(1)
@@ -134,15 +136,23 @@ def _from_tensors(values: Mapping[str, torch.Tensor]) -> ParameterMetadata:
 
 
 def padded_palette(lut: torch.Tensor) -> torch.Tensor:
-    """Return palettes with as many entries as the next power of two; the new ones repeat the last.
+    """Return palettes with as many entries as an index of Core ML reaches; the new ones repeat the last.
 
     Parameters
     ----------
     lut : torch.Tensor, shape (..., entries, length of an entry)
+
+    Raises
+    ------
+    ValueError
+        If there are more entries than the largest index reaches.
     """
     entries = lut.shape[-2]
-    missing = (1 << max(entries - 1, 1).bit_length()) - entries
-    return torch.cat((lut, lut[..., -1:, :].expand(*lut.shape[:-2], missing, lut.shape[-1])), dim=-2)
+    sizes = [1 << bits for bits in PALETTE_BITS if 1 << bits >= entries]
+    if not sizes:
+        raise ValueError(f"padded_palette: palettes have at most {1 << PALETTE_BITS[-1]} entries, not {entries}")
+    last = lut[..., -1:, :].expand(*lut.shape[:-2], sizes[0] - entries, lut.shape[-1])
+    return torch.cat((lut, last), dim=-2)
 
 
 def lost_by_pruning(weight: torch.Tensor) -> int:

@@ -20,8 +20,10 @@ def attach(
     parameter: str,
     parametrization: torch.nn.Module,
     aliases: dict[str, Callable[[torch.nn.Module], Any]] | None = None,
+    *,
+    first: bool = False,
 ) -> None:
-    """Make a parameter of a module the result of a parametrization, after those that it already has.
+    """Make a parameter of a module the result of a parametrization.
 
     Parameters
     ----------
@@ -33,9 +35,21 @@ def attach(
         Takes the parameter, returns a tensor of the same shape.
     aliases : dict of str to functions of the module, optional
         Attributes that the module gets besides: properties, so that nothing is stored twice.
+    first : bool
+        Whether it is applied before the parametrizations that the parameter already has; otherwise after them.
     """
     parametrize.register_parametrization(module, parameter, parametrization, unsafe=True)
-    for name, read in (aliases or {}).items():
+    if first:
+        chain = module.parametrizations[parameter]  # type: ignore[index]
+        each = list(chain)
+        for place, moved in enumerate([each[-1], *each[:-1]]):
+            chain[place] = moved
+    parametrization.__dict__["aliases"] = aliases or {}
+    _set_aliases(module, parametrization)
+
+
+def _set_aliases(module: torch.nn.Module, parametrization: torch.nn.Module) -> None:
+    for name, read in parametrization.__dict__.get("aliases", {}).items():
         setattr(type(module), name, property(read))  # the class is this module's alone
 
 
@@ -45,6 +59,11 @@ def find(module: torch.nn.Module, parameter: str, kind: type[Parametrization]) -
         return None
     chain = module.parametrizations[parameter]  # type: ignore[index]
     return next((each for each in chain if isinstance(each, kind)), None)
+
+
+def chain(module: torch.nn.Module, parameter: str) -> list[torch.nn.Module]:
+    """Return the parametrizations of a parameter, in the order in which they are applied."""
+    return list(module.parametrizations[parameter])  # type: ignore[index]
 
 
 def original(module: torch.nn.Module, parameter: str) -> torch.nn.Parameter:
@@ -76,9 +95,39 @@ def parametrized(
                     yield name, module, parameter, found
 
 
+def value_before(module: torch.nn.Module, parameter: str, parametrization: torch.nn.Module) -> torch.Tensor:
+    """Return what a parametrization of a parameter is given: the result of those before it."""
+    value: torch.Tensor = original(module, parameter)
+    for each in module.parametrizations[parameter]:  # type: ignore[index]
+        if each is parametrization:
+            break
+        value = each(value)
+    return value
+
+
+def _own_class(module: torch.nn.Module) -> None:
+    """Give a module its class for itself: copies share it, and removing a parametrization changes it."""
+    kind = type(module)
+    attributes = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+    module.__class__ = type(kind.__name__, kind.__bases__, attributes)
+
+
 def detach(module: torch.nn.Module, parameter: str) -> None:
     """Make what the parametrizations compute the parameter itself, and the module's class what it was."""
+    _own_class(module)
     parametrize.remove_parametrizations(module, parameter, leave_parametrized=True)
+
+
+def replace(
+    module: torch.nn.Module, parameter: str, parametrization: torch.nn.Module, value: torch.nn.Parameter
+) -> None:
+    """Remove one parametrization of a parameter, which becomes `value`, before those that are left."""
+    left = [each for each in module.parametrizations[parameter] if each is not parametrization]  # type: ignore[index]
+    _own_class(module)
+    parametrize.remove_parametrizations(module, parameter, leave_parametrized=False)
+    setattr(module, parameter, value)
+    for each in left:
+        attach(module, parameter, each, each.__dict__.get("aliases"))
 
 
 def class_of(module: torch.nn.Module) -> type[torch.nn.Module]:

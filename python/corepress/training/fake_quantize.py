@@ -1,0 +1,252 @@
+"""Fake quantization: values rounded to what integers can express, with gradients as if they had not been.
+
+Observers and switches are plain tensors in the state dict; whether a module observes and quantizes is known to Python
+as well, so that a forward pass neither waits for a device nor branches on a tensor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .observers import SMALLEST_SCALE, FixedObserver, MinMaxObserver, is_symmetric
+
+# Where PyTorch has its own kernels; elsewhere, on MPS for example, the same is computed of plain operations.
+DEVICES_OF_KERNELS = ("cpu", "cuda")
+
+
+class StraightThrough(torch.autograd.Function):
+    """Fake quantization with the gradients of LSQ+ for scale and zero point.
+
+    Of a value that rounds into the range, the gradient passes, and the scale's is that of the rounding error; of
+    others, it is zero, and scale and zero point have those of the end of the range. Source: Bhalgat et al., "LSQ+:
+    Improving low-bit quantization through learnable offsets and better initialization", 2020.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        scale: torch.Tensor,
+        zero_point: torch.Tensor,
+        ch_axis: int,
+        quant_min: int,
+        quant_max: int,
+        gradient_factor: float,
+    ) -> torch.Tensor:
+        shape = [1] * x.ndim
+        if ch_axis != -1:
+            shape[ch_axis] = -1
+        scale_shape, zero_point_shape = scale.shape, zero_point.shape
+        scale = scale.reshape(shape).clone()  # an observer may change it before the backward pass
+        zero_point = zero_point.round().clamp(quant_min, quant_max).to(scale.dtype).reshape(shape)
+        integers = torch.round(x / scale) + zero_point
+        ctx.save_for_backward(x, scale, zero_point, integers)
+        ctx.ends = (quant_min, quant_max)
+        ctx.gradient_factor = gradient_factor
+        ctx.shapes = (scale_shape, zero_point_shape)
+        ctx.sum_over = [axis for axis in range(x.ndim) if axis != ch_axis]
+        return (integers.clamp(quant_min, quant_max) - zero_point) * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        (gradient,) = gradients
+        x, scale, zero_point, integers = ctx.saved_tensors
+        inside = (integers >= ctx.ends[0]) & (integers <= ctx.ends[1])
+        of_scale = of_zero_point = None
+        if ctx.needs_input_grad[1]:
+            steps = integers.clamp(*ctx.ends) - zero_point
+            each = gradient * torch.where(inside, steps - x / scale, steps)
+            of_scale = (each.sum(ctx.sum_over) * ctx.gradient_factor).reshape(ctx.shapes[0])
+        if ctx.needs_input_grad[2]:
+            each = torch.where(inside, 0.0, -gradient * scale)
+            of_zero_point = (each.sum(ctx.sum_over) * ctx.gradient_factor).reshape(ctx.shapes[1])
+        return torch.where(inside, gradient, 0.0), of_scale, of_zero_point, None, None, None, None
+
+
+class FakeQuantize(torch.nn.Module):
+    """Fake quantization by the range that an observer has seen; the gradient passes within that range.
+
+    Parameters
+    ----------
+    observer : MinMaxObserver or FixedObserver
+        Data type, scheme, range of integers and axis of channels are the observer's.
+
+    Attributes
+    ----------
+    activation_post_process : torch.nn.Module
+        The observer.
+    scale : torch.Tensor, float32, shape (channels,) or (1,)
+    zero_point : torch.Tensor, int32, shape as scale's
+    observer_enabled, fake_quant_enabled : torch.Tensor, uint8, shape (1,)
+        Set by the methods of these names.
+    """
+
+    scale: torch.Tensor
+    zero_point: torch.Tensor
+    observer_enabled: torch.Tensor
+    fake_quant_enabled: torch.Tensor
+
+    def __init__(self, observer: MinMaxObserver | FixedObserver) -> None:
+        super().__init__()
+        self.activation_post_process = observer
+        self.dtype = observer.dtype
+        self.qscheme = observer.qscheme
+        self.quant_min, self.quant_max = observer.quant_min, observer.quant_max
+        self.ch_axis = observer.ch_axis
+        self.register_buffer("observer_enabled", torch.tensor([1], dtype=torch.uint8))
+        self.register_buffer("fake_quant_enabled", torch.tensor([1], dtype=torch.uint8))
+        self._observing = self._faking = True
+        self._observed = isinstance(observer, FixedObserver)
+        scale, zero_point = observer.calculate_qparams()
+        self._set_parameters(scale.reshape(-1).clone(), zero_point.reshape(-1).clone())
+
+    def _set_parameters(self, scale: torch.Tensor, zero_point: torch.Tensor) -> None:
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero_point", zero_point)
+
+    def enable_observer(self, enabled: bool = True) -> None:
+        """Let values change the range, or not."""
+        self.observer_enabled.fill_(int(enabled))
+        self._observing = bool(enabled)
+
+    def disable_observer(self) -> None:
+        """Keep the range as it is."""
+        self.enable_observer(False)
+
+    def enable_fake_quant(self, enabled: bool = True) -> None:
+        """Quantize values, or pass them as they are."""
+        self.fake_quant_enabled.fill_(int(enabled))
+        self._faking = bool(enabled)
+
+    def disable_fake_quant(self) -> None:
+        """Pass values as they are."""
+        self.enable_fake_quant(False)
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the zero point is fixed."""
+        return is_symmetric(self.qscheme)
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether channels have a scale each."""
+        return bool(self.ch_axis != -1)
+
+    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the scale (float32) and the zero point (int32) in use."""
+        return self.scale, self.zero_point
+
+    def forward(self, x: torch.Tensor, observe: bool = True) -> torch.Tensor:
+        """Return values quantized and dequantized, as far as that is enabled.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            Integers are returned as they are.
+        observe : bool
+            False for values that have been observed elsewhere.
+        """
+        if not x.is_floating_point() or x.numel() == 0:
+            return x
+        # The first values are observed in any case: there is no other range to quantize by.
+        if (self._observing and observe) or (self._faking and not self._observed):
+            self._observe(x)
+            self._observed = True
+        return self._quantized(x) if self._faking else self._unquantized(x)
+
+    @torch.no_grad()
+    def quantized(self, x: torch.Tensor) -> torch.Tensor:
+        """Return values quantized and dequantized, whatever is enabled; their own range counts if there is no other."""
+        if not self._observed:
+            self._observe(x)
+            self._observed = True
+        return self._quantized(x)
+
+    @torch.no_grad()
+    def _observe(self, x: torch.Tensor) -> None:
+        self.activation_post_process(x.detach())
+        scale, zero_point = self.activation_post_process.calculate_qparams()
+        self.scale.copy_(scale.reshape(-1))
+        self.zero_point.copy_(zero_point.reshape(-1))
+
+    def _quantized(self, x: torch.Tensor) -> torch.Tensor:
+        ends = (self.quant_min, self.quant_max)
+        if x.device.type not in DEVICES_OF_KERNELS or x.dtype == torch.float64:
+            scale, zero_point = self.scale.to(x.dtype), self.zero_point.to(x.dtype)
+            return straight_through(x, scale, zero_point, self.ch_axis, *ends, 1.0)
+        values = x if x.dtype == torch.float32 else x.float()
+        if self.ch_axis == -1:
+            result = torch.fake_quantize_per_tensor_affine(values, self.scale, self.zero_point, *ends)
+        else:
+            result = torch.fake_quantize_per_channel_affine(values, self.scale, self.zero_point, self.ch_axis, *ends)
+        return result.to(x.dtype)
+
+    def _unquantized(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._observing, self._faking = bool(self.observer_enabled[0]), bool(self.fake_quant_enabled[0])
+        observer = self.activation_post_process
+        ends = [state_dict.get(f"{prefix}activation_post_process.{name}") for name in ("min_val", "max_val")]
+        if all(end is not None for end in ends):  # the observer itself is loaded after this module
+            self._observed = bool((ends[0] <= ends[1]).all())
+        else:
+            self._observed = bool(observer.observed)
+
+    def extra_repr(self) -> str:
+        return f"dtype={self.dtype}, qscheme={self.qscheme}, range=[{self.quant_min}, {self.quant_max}]"
+
+
+class LearnableFakeQuantize(FakeQuantize):
+    """Fake quantization whose scale, and zero point unless it is fixed, are parameters (LSQ, LSQ+).
+
+    While the observer is on, the parameters are what its range says; what is learned counts after that. Gradients of
+    the parameters are divided by the root of the number of elements that share one, times `quant_max`. Source: Esser
+    et al., "Learned step size quantization", 2020.
+    """
+
+    def _set_parameters(self, scale: torch.Tensor, zero_point: torch.Tensor) -> None:
+        self.scale = torch.nn.Parameter(scale)
+        self.zero_point = torch.nn.Parameter(zero_point.float(), requires_grad=not self.symmetric)
+
+    @torch.no_grad()
+    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the scale (float32) and the zero point (int32) in use."""
+        scale = self.scale.detach().clamp(min=SMALLEST_SCALE)
+        zero_point = self.zero_point.detach().round().clamp(self.quant_min, self.quant_max)
+        return scale, zero_point.to(torch.int32)
+
+    def _quantized(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():  # a step of the optimizer may have led out of these
+            self.scale.clamp_(min=SMALLEST_SCALE)
+            self.zero_point.clamp_(self.quant_min, self.quant_max)
+        channels = 1 if self.ch_axis == -1 else x.shape[self.ch_axis]
+        factor = (x.numel() / channels * max(self.quant_max, 1)) ** -0.5
+        ends = (self.quant_min, self.quant_max)
+        if x.device.type != "cpu" or x.dtype == torch.float64 or not hasattr(torch, _PER_TENSOR_KERNEL):
+            return straight_through(x, self.scale.to(x.dtype), self.zero_point.to(x.dtype), self.ch_axis, *ends, factor)
+        values = x if x.dtype == torch.float32 else x.float()
+        scale, zero_point = self.scale.clone(), self.zero_point.clone()  # of a shared module, they change meanwhile
+        if self.ch_axis == -1:
+            result = getattr(torch, _PER_TENSOR_KERNEL)(values, scale, zero_point, *ends, factor)
+        else:
+            kernel = getattr(torch, _PER_CHANNEL_KERNEL)
+            result = kernel(values, scale, zero_point, self.ch_axis, *ends, factor)
+        return result.to(x.dtype)  # type: ignore[no-any-return]
+
+    def _unquantized(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() and torch.distributed.is_available() and torch.distributed.is_initialized():
+            return x + 0.0 * self.scale.sum() + 0.0 * self.zero_point.sum()  # all processes wait for these gradients
+        return x
+
+
+_PER_TENSOR_KERNEL = "_fake_quantize_learnable_per_tensor_affine"
+_PER_CHANNEL_KERNEL = "_fake_quantize_learnable_per_channel_affine"
+
+
+def straight_through(x: torch.Tensor, *arguments: Any) -> torch.Tensor:
+    """Return the result of `StraightThrough`."""
+    return StraightThrough.apply(x, *arguments)  # type: ignore[no-any-return]
