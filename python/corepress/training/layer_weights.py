@@ -144,7 +144,7 @@ def pruned(
         Instead: n zeros in each m consecutive inputs of an output. Inputs of a convolution are its windows: channels,
         then positions.
     grid : Grid, optional
-        What the other weights can be; None leaves them as they are.
+        What the other weights can be; None leaves them unchanged.
 
     Returns
     -------
