@@ -175,8 +175,8 @@ class OperationSearch:
         )
         note = (
             f"{left_out} of {len(snr_db)} operations are left out and {inputs_only} have their inputs quantized alone: "
-            f"{decibels(found):.1f} dB on {count} samples, weights unchanged, instead of {decibels(before):.1f} dB with "
-            "all"
+            f"{decibels(found):.1f} dB on {count} samples, weights unchanged, "
+            f"instead of {decibels(before):.1f} dB with all"
         )
         return OperationChoice(self._chosen(groups), snr_db, note)
 
