@@ -116,7 +116,7 @@ class Units:
     def is_surely_better(self, options: Sequence[Option], than: Sequence[Option], times: float) -> bool:
         """Whether a recipe's error is smaller than another's even if the weight that loses most by it counts more.
 
-        The weight whose error is larger by most counts so many `times`, in both recipes.
+        The weight whose error is larger by most counts this many `times`, in both recipes.
         """
         pairs = [
             (self.loss(number, option)[0], self.loss(number, other)[0])

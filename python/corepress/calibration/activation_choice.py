@@ -85,7 +85,7 @@ def best_config(
 
 
 def spread(samples: Sequence[Any], most: int) -> list[Any]:
-    """So many samples, evenly spread."""
+    """At most this many samples, evenly spread."""
     count = len(samples)
     return [samples[number * count // min(count, most)] for number in range(min(count, most))]
 

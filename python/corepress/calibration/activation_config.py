@@ -113,7 +113,7 @@ def activation_config(
         Of what the config leaves open.
     operations : str or collection of str, optional
         Types of operations; "attention" is short for matmul and scaled_dot_product_attention. None for coremltools';
-        "auto" stands for these too where no type is named beside it.
+        so does "auto" where no type is named with it.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Which operations to quantize so that the outputs stay near: those that do the most harm are left out.
 
 What single operations do to the outputs nearly adds up, since rounding errors of different values have nothing to do
-with each other. So each is measured alone, the sum tells how many have to be left out, and the result is run to see
+with each other. So each is measured alone, the sum says which have to be left out, and the result is run to see
 whether that was enough.
 """
 

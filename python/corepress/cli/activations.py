@@ -55,7 +55,7 @@ activation_options = together(
         default=None,
         help="Types of operations whose activations are quantized, with commas: conv, linear, avg_pool, max_pool and "
         "add (all of them: default), conv_transpose, matmul, scaled_dot_product_attention (the last two: attention). "
-        "auto leaves out those that do the most harm, of the default or of types beside it. [default: default]",
+        "auto leaves out those that do the most harm, of the default or of types named with it. [default: default]",
     ),
     click.option(
         "--activation-snr",
