@@ -7,7 +7,8 @@
 For each seed the samples are divided into those that calibration fits with, those that it chooses with, and those of
 the test, which nothing else sees. The base is the exact k-means palettes of one width for all weights, without data.
 Errors are the signal-to-noise ratio (SNR) of the output whose SNR is lowest, in float32, over all samples of the test;
-`score` is the model's own metric, in per cent. --quick takes one seed and leaves the encoder out.
+`score` is the model's own metric, in per cent. --quick takes one seed and leaves the encoder out. Where a package is
+too old for palettes of 3 bits, recipes of fractions of bits are for a copy that is raised to iOS 18; rows say so.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from numpy.typing import NDArray
 import documents
 from calibration_models import TASKS, split
 from corepress import coreml, runtime
+from corepress.coreml.format.versions import IOS18
+from raised import raise_to_ios18, version_of
 
 Arrays = dict[str, NDArray[Any]]
 KEPT_EVERY = 4  # `calibrate` keeps every fourth sample for choices
@@ -52,6 +55,10 @@ class Recipe:
     kind: str
     bits: float
     calibrated: bool
+
+    @property
+    def is_whole(self) -> bool:
+        return self.bits == int(self.bits)
 
     @property
     def name(self) -> str:
@@ -110,7 +117,7 @@ GOALS = {
     "crepe": [
         Goal(allocated(3.5), uniform(4), 3.0),
         Goal(uniform(4, calibrated=True), uniform(4), 5.0),
-        *never_below((4,)),  # its package is of iOS 16, which has no 3 bits
+        *never_below((4,)),  # its package is of iOS 16, which has no 3 bits; fractions are for iOS 18
     ],
     "face": [
         Goal(uniform(4, calibrated=True), uniform(4), 10.0),
@@ -203,6 +210,9 @@ class Study:
     def __init__(self, name: str, folder: Path, scratch: Path) -> None:
         self.name, self._folder, self._scratch = name, folder / name, scratch
         self._source = self._folder / "model.mlpackage"
+        self._raised = self._source
+        if version_of(self._source) < IOS18:
+            self._raised = raise_to_ios18(self._source, scratch / f"{name}-ios18.mlpackage")
         with np.load(self._folder / "pool.npz") as pool:
             self._pool = dict(pool)
         self._sizes: dict[int, int] = {}
@@ -233,7 +243,7 @@ class Study:
         fed_back = time.process_time()
         coreml.compress(self._source, target, {"palettize": {"nbits": 4}}, overwrite=True)
         plain = time.process_time() - fed_back
-        statistics = coreml.calibrate(self._source, samples, seed=seed)
+        statistics = coreml.calibrate(self._raised, samples, seed=seed)
         seconds = {
             "moments": middle - started,
             "error feedback": fed_back - middle - plain,
@@ -251,11 +261,11 @@ class Study:
             nbits = int(recipe.bits)
             report = coreml.compress(self._source, target, {"palettize": {"nbits": nbits}}, overwrite=True, **options)
         else:
-            whole = recipe.bits == int(recipe.bits)
-            goal = {"target_size": self._size_of(int(recipe.bits))} if whole else {"target_bits": recipe.bits}
-            found = coreml.allocate(self._source, **goal, **options)
+            source = self._source if recipe.is_whole else self._raised
+            goal = {"target_size": self._size_of(int(recipe.bits))} if recipe.is_whole else {"target_bits": recipe.bits}
+            found = coreml.allocate(source, **goal, **options)
             predicted = found.predicted.recipe.snr_db
-            report = coreml.compress(self._source, target, found, overwrite=True, **options)
+            report = coreml.compress(source, target, found, overwrite=True, **options)
         seconds = time.process_time() - started
         size = coreml.inspect(target).package_bytes
         if recipe.kind == "uniform":
@@ -271,6 +281,10 @@ class Study:
             coreml.compress(self._source, target, {"palettize": {"nbits": bits}}, overwrite=True)
             self._sizes[bits] = coreml.inspect(target).package_bytes
         return self._sizes[bits]
+
+    def is_raised(self, recipe: Recipe) -> bool:
+        """Whether a recipe is for the copy of iOS 18."""
+        return self._raised != self._source and not recipe.is_whole
 
     def of(self, recipe: Recipe) -> list[Measured]:
         return [each for each in self.measured if each.recipe == recipe.name]
@@ -309,11 +323,12 @@ def rows_of(study: Study) -> Iterator[Row]:
             for some in (ours, theirs)
         )
         met = mean_and_error(differences)[0] >= goal.decibels
-        yield Row(study.name, goal.text, found, base, in_words(differences, " dB"), met)
+        raised = " (package raised to iOS 18)" if study.is_raised(goal.recipe) else ""
+        yield Row(study.name, goal.text + raised, found, base, in_words(differences, " dB"), met)
     sizes = [
         (each, study._size_of(int(recipe.bits)))
         for recipe in dict.fromkeys(goal.recipe for goal in GOALS[study.name])
-        if recipe.kind == "allocated" and recipe.bits == int(recipe.bits)
+        if recipe.kind == "allocated" and recipe.is_whole
         for each in study.of(recipe)
     ]
     if sizes:

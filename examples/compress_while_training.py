@@ -1,8 +1,8 @@
 """Compresses a network while it trains, converts it to Core ML and runs the package, all without a Mac.
 
 A small network learns to read the digits of scikit-learn: 1,797 real images that come with the package. Compressed
-after training, it forgets them at 2 bits or with three quarters of its weights zero; compressed while it trains, it
-does not. Each network is converted by coremltools, and the package is run here on test images.
+after training, it forgets them at 1 bit or with three quarters of its weights zero; compressed while it trains, it does
+not. Each network is converted by coremltools, and the package is run here on test images.
 
 Needs more than corepress: pip install 'corepress[torch,coremltools]' scikit-learn
 """
@@ -144,7 +144,7 @@ def evaluate(package: Path, data: Digits) -> tuple[float, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bits", type=int, default=2, help="bits of a palette's indices (default: 2)")
+    parser.add_argument("--bits", type=int, default=1, help="bits of a palette's indices (default: 1)")
     parser.add_argument("--sparsity", type=float, default=0.75, help="share of zeros (default: 0.75)")
     parser.add_argument("--epochs", type=int, default=8, help="of training while compressing (default: 8)")
     parser.add_argument("--output", type=Path, help="folder for the packages (default: a temporary one)")

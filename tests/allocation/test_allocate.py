@@ -184,6 +184,34 @@ def test_uniform_bits_are_chosen_where_they_are_best(layers):
     assert "uniform is what you get" in str(found)
 
 
+def test_a_mixture_must_be_better_even_if_what_loses_most_by_it_matters_more():
+    from corepress.allocation.units import Units
+
+    class Known(Units):
+        def __init__(self, losses):
+            self._losses = [{option: (error, error) for option, error in each.items()} for each in losses]
+
+    units = Known([{"few": 0.03, "same": 0.01}, *[{"many": 0.001, "same": 0.01}] * 4])
+    mixture, uniform = ("few", *["many"] * 4), ("same",) * 5
+    assert units.error(mixture) < units.error(uniform) / 10**0.1
+    assert units.is_surely_better(mixture, uniform, 1)
+    assert not units.is_surely_better(mixture, uniform, 4)  # 0.124 and 0.08
+    assert not units.is_surely_better(uniform, uniform, 4)
+
+
+def test_a_mixture_that_is_not_surely_better_is_not_chosen(unet, monkeypatch):
+    from corepress.allocation import search
+
+    size = coreml.plan(unet, {"palettize": {"nbits": 4}}).bytes_after
+    monkeypatch.setattr(search, "LEAST_GAIN", 1.0)
+    monkeypatch.setattr(search, "MORE_SENSITIVE", 1.0)
+    trusting = coreml.allocate(unet, target_size=size).predicted
+    monkeypatch.setattr(search, "MORE_SENSITIVE", 1e6)
+    careful = coreml.allocate(unet, target_size=size).predicted
+    assert (trusting.is_uniform, careful.is_uniform) == (False, True)
+    assert careful.recipe.bytes == careful.uniform.bytes <= size
+
+
 def test_the_dual_gap_is_printed(unet):
     text = str(coreml.allocate(unet, target_bits=3.5))
     assert "dB above the dual bound" in text

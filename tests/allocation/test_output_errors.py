@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from coreml_helpers import digest
 
 from corepress import Config, coreml
 from corepress.allocation.errors import OutputErrors
@@ -137,6 +138,39 @@ def test_both_recipes_are_run_on_what_was_kept(branches, statistics):
     assert recipe.measured_snr_db >= uniform.measured_snr_db
     unchecked = coreml.allocate(branches, target_bits=4.6, calibration=statistics, check=False)
     assert unchecked.predicted.recipe.measured_snr_db is None
+
+
+def test_weights_that_were_made_for_the_check_are_not_made_again(branches, statistics, tmp_path, monkeypatch, capsys):
+    from corepress.allocation import check
+    from corepress.cli.main import main
+    from corepress.coreml import compressor
+
+    made = {"to try": 0, "to write": 0}
+
+    def counting(module, name, what):
+        function = getattr(module, name)
+
+        def counted(*arguments):
+            made[what] += 1
+            return function(*arguments)
+
+        monkeypatch.setattr(module, name, counted)
+
+    counting(check, "made", "to try")
+    counting(compressor, "compress_stored", "to write")
+    statistics.save(tmp_path / "s.calibration")
+    out = tmp_path / "shell.mlpackage"
+    arguments = ["compress", str(branches), "-o", str(out), "--target-bits", "4.6"]
+    arguments += ["--calibration", str(tmp_path / "s.calibration"), "--quiet"]
+    assert main(arguments) == 0
+    assert made == {"to try": 2, "to write": 0}
+    coreml.compress(branches, tmp_path / "python.mlpackage", target_bits=4.6, calibration=statistics)
+    assert made == {"to try": 4, "to write": 0}
+    assert coreml.verify(branches, out).ok
+    assert digest(out) == digest(tmp_path / "python.mlpackage")
+    assert main([*arguments, "--overwrite", "--dampening", "0.1"]) == 0
+    assert made["to write"] == 2
+    capsys.readouterr()
 
 
 def test_uniform_bits_are_kept_where_they_are_better_on_samples(branches, statistics, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +95,40 @@ def test_halves_are_computed_by_value(case, dtype):
     for got, want in zip(found(*given), expected(*given), strict=True):
         assert (got.double() - want).abs().max() <= want.abs().max() * torch.finfo(dtype).eps
         assert distance(got, want) < torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize(
+    ("entries", "options"),
+    [
+        (torch.linspace(-1e-3, 1e-3, 4), {}),
+        (torch.tensor([0.0, 0.0, 0.0, 1e-5]), {}),
+        (torch.linspace(-1e-4, 1e-4, 16), {"iterations": 8}),
+        (torch.linspace(-0.1, 0.1, 16), {"prune_threshold": -1e-3}),  # the first entry is nearest to nothing
+        (torch.linspace(-0.1, 0.1, 16), {"prune_threshold": 5e-2}),  # and to nearly all
+    ],
+    ids=["close", "equal", "close-8", "ruled-out", "all"],
+)
+def test_points_follow_entries_that_move_apart(entries, options):
+    """Steps of means are the steeper the farther apart entries are, and rounds move them."""
+    weight, _, slopes, options = drawn(4, std=0.2, **options)
+    given = (weight, entries[:, None], slopes, options)
+    for got, want in zip(found(*given), expected(*given), strict=True):
+        assert distance(got, want) < 3e-4
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_reference_by_differences(d):
+    """The twin's gradient is that of its own means."""
+    weight, centroids, slopes, options = drawn(4, n=60, d=d, temperature=1e-3)
+    values, given = weight.double().numpy(), slopes.double().numpy()
+    gradient = options.gradient(values, given, *options.means(values, centroids)[1:])
+    for place in ((0, 0), (17, d - 1), (59, 0)):
+        losses = []
+        for step in (1e-6, -1e-6):
+            moved = values.copy()
+            moved[place] += step
+            losses.append((options.means(moved, centroids)[0] * given).sum())
+        assert np.isclose(gradient[place], (losses[0] - losses[1]) / 2e-6, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("d", [2, 3, 4])
@@ -193,6 +229,37 @@ def test_operators_are_what_compilers_need():
     weight = torch.randn(2, 50, 1)
     arguments = (weight.requires_grad_(), torch.randn(2, 4, 1), 1e-2, 3, 1e-4, 1e-7, 1e-7, False, False)
     torch.library.opcheck(torch.ops.corepress.soft_kmeans.default, arguments)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_graphs_have_no_breaks():
+    weight, centroids = torch.randn(2, 500), torch.randn(2, 8)
+
+    def loss(weight):
+        means, _ = soft_kmeans(weight * 1.5, centroids, temperature=1e-2)
+        return means.square().sum()
+
+    gradients = []
+    for function in (loss, torch.compile(loss, fullgraph=True, backend="aot_eager")):
+        given = weight.clone().requires_grad_()
+        function(given).backward()
+        gradients.append(given.grad)
+    assert torch.equal(*gradients)
+
+    class Means(torch.nn.Module):
+        def forward(self, weight):
+            return soft_kmeans(weight, centroids)[0] + hard_assignment(weight, centroids)
+
+    exported = torch.export.export(Means(), (weight,)).module()
+    assert torch.equal(exported(weight), Means()(weight))
+
+
+def test_calls_of_threads_are_apart():
+    cases = [drawn(4, n=9000, std=0.01 * (1 + i)) for i in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda case: found(*case), cases))
+    for case, result in zip(cases, results, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(result, found(*case), strict=True))
 
 
 def test_no_gradient_is_needed():

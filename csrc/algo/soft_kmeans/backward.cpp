@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "algo/soft_kmeans/points.h"
 #include "core/stop.h"
 #include "dispatch.h"
@@ -8,6 +10,40 @@ namespace {
 // The gradient by points, in parts: what is multiplied by that of the result, and what is added.
 struct PointSlopes {
     std::vector<double> factors, terms;
+};
+
+// The gradient by values, added up over rounds: in the results themselves, where these are floats.
+template <typename Bits>
+class Sums {
+public:
+    explicit Sums(Bits* results) : results_(results) {}
+    void clear(int64_t count) {
+        if constexpr (kInResults) {
+            std::fill_n(results_, count, Bits{0});
+        } else {
+            sums_.assign(static_cast<std::size_t>(count), 0);
+        }
+    }
+    float at(int64_t i) const {
+        if constexpr (kInResults) {
+            return Format<Bits>::to_float(results_[i]);
+        } else {
+            return sums_[static_cast<std::size_t>(i)];
+        }
+    }
+    void add(int64_t i, double number) {
+        const float sum = at(i) + static_cast<float>(number);
+        if constexpr (kInResults) {
+            results_[i] = Format<Bits>::from_float(sum);
+        } else {
+            sums_[static_cast<std::size_t>(i)] = sum;
+        }
+    }
+
+private:
+    static constexpr bool kInResults = sizeof(Bits) == sizeof(float);
+    Bits* results_;
+    std::vector<float> sums_;
 };
 
 // Loads the gradient of a tile of values, or its sums at points.
@@ -103,14 +139,18 @@ template <typename Bits>
 void soft_backward(const SoftGroup<Bits>& group, const Bits* gradient, const SoftOptions& options, int64_t rounds,
                    const SoftTape& tape, int threads, Bits* results) {
     const int64_t count = group.entries, length = group.length;
-    const StandIns points = stand_ins(group, gradient, tape.centroids, options, threads);
+    double gap = 0;
+    for (int64_t round = 0; round < rounds && length == 1; ++round) {
+        gap = std::max(gap, widest_gap(tape.centroids + round * count, count, options.threshold));
+    }
+    const StandIns points = stand_ins(group, gradient, gap, options, threads);
     PointSlopes slopes;
-    std::vector<float> sums;  // of the rounds, for values themselves
+    Sums<Bits> sums(results);  // of the rounds, for values themselves
     if (points.any()) {
         slopes.factors.assign(points.values.size() + 1, 0);
         slopes.terms.assign(points.values.size() + 1, 0);
     } else {
-        sums.assign(static_cast<std::size_t>(group.count * length), 0);
+        sums.clear(group.count * length);
     }
     const std::vector<double> ones(static_cast<std::size_t>(length * kSoftPoints), 1);
     std::vector<double> pulls;
@@ -151,8 +191,8 @@ void soft_backward(const SoftGroup<Bits>& group, const Bits* gradient, const Sof
                 if (!points.any()) {
                     for (int64_t i = 0; i < tile.count; ++i) {
                         for (int64_t d = 0; d < length; ++d) {
-                            sums[static_cast<std::size_t>((begin + i) * length + d)] +=
-                                static_cast<float>(scratch.results[static_cast<std::size_t>(d * kSoftPoints + i)]);
+                            sums.add((begin + i) * length + d,
+                                     scratch.results[static_cast<std::size_t>(d * kSoftPoints + i)]);
                         }
                     }
                     return;
@@ -176,7 +216,7 @@ void soft_backward(const SoftGroup<Bits>& group, const Bits* gradient, const Sof
         check_stop();
         for (int64_t i = begin; i < end; ++i) {
             if (!points.any()) {
-                results[i] = Format<Bits>::from_float(sums[static_cast<std::size_t>(i)]);
+                results[i] = Format<Bits>::from_float(sums.at(i));
                 continue;
             }
             const Between between = place_of(points, group.values[i]);

@@ -67,12 +67,18 @@ template <typename Bits>
 int64_t soft_forward(const SoftGroup<Bits>& group, const SoftOptions& options, const SoftTape& tape, int threads,
                      Bits* results) {
     const int64_t count = group.entries, length = group.length, width = 1 + length;
-    const StandIns points = stand_ins<Bits>(group, nullptr, tape.centroids, options, threads);
+    const auto gap_at = [&](int64_t at) {
+        return length == 1 ? widest_gap(tape.centroids + at * count, count, options.threshold) : 0;
+    };
+    StandIns points = stand_ins<Bits>(group, nullptr, gap_at(0), options, threads);
     double last_inertia = 0;
     int64_t round = 0;
     while (round < options.rounds) {
         const double* const now = tape.centroids + round * count * length;
         double* const next = tape.centroids + (round + 1) * count * length;
+        if (points.any() && !are_close(points, gap_at(round), options)) {
+            points = stand_ins<Bits>(group, nullptr, gap_at(round), options, threads);
+        }
         const RoundEntries entries(now, count, length, options);
         const RoundSums sums = sums_of(group, points, entries, threads);
         std::vector<double> restored(sums.entries.size());

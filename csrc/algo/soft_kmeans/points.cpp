@@ -83,9 +83,8 @@ double scale_of(double largest, int64_t count) {
 
 template <typename Bits>
 void count_patterns(const SoftGroup<Bits>& group, const Bits* gradient, double scale, int threads, StandIns& out) {
-    constexpr int64_t kPatterns = int64_t{1} << 16;
     const bool has_slopes = gradient != nullptr;
-    const auto sums = counted(group.count, has_slopes ? 2 * kPatterns : kPatterns, threads,
+    const auto sums = counted(group.count, int64_t{kPatterns} * (has_slopes ? 2 : 1), threads,
                               [&](int64_t begin, int64_t end, int64_t* cells) {
                                   for (int64_t i = begin; i < end; ++i) {
                                       const auto pattern = static_cast<int64_t>(group.values[i]);
@@ -193,9 +192,41 @@ void RoundEntries::restore(const double* ordered, int64_t width, double* numbers
     }
 }
 
+// Squared distances are parabolas of one shape, so that differences of them are lines: those that are least somewhere
+// are the hull of these.
+double widest_gap(const double* centroids, int64_t count, double threshold) {
+    struct Line {
+        double entry, height;
+    };
+    std::vector<Line> lines(static_cast<std::size_t>(count)), hull;
+    for (std::size_t j = 0; j < lines.size(); ++j) {
+        lines[j] = {centroids[j], centroids[j] * centroids[j] - (j == 0 ? threshold : 0)};
+    }
+    std::sort(lines.begin(), lines.end(),
+              [](Line a, Line b) { return a.entry < b.entry || (a.entry == b.entry && a.height < b.height); });
+    for (const Line& line : lines) {
+        if (!hull.empty() && hull.back().entry == line.entry) continue;
+        while (hull.size() > 1) {
+            const Line &last = hull.back(), &before = hull[hull.size() - 2];
+            const double here = (line.height - last.height) * (last.entry - before.entry);
+            if (here > (last.height - before.height) * (line.entry - last.entry)) break;
+            hull.pop_back();
+        }
+        hull.push_back(line);
+    }
+    double gap = 0;
+    for (std::size_t i = 1; i < hull.size(); ++i) gap = std::max(gap, hull[i].entry - hull[i - 1].entry);
+    return gap;
+}
+
+bool are_close(const StandIns& points, double gap, const SoftOptions& options) {
+    constexpr double kLeast = kStepsOfWidth * 2 / 3;
+    return points.step * 2 * gap * kLeast <= options.temperature;
+}
+
 template <typename Bits>
-StandIns stand_ins(const SoftGroup<Bits>& group, const Bits* gradient, const double* centroids,
-                   const SoftOptions& options, int threads) {
+StandIns stand_ins(const SoftGroup<Bits>& group, const Bits* gradient, double gap, const SoftOptions& options,
+                   int threads) {
     StandIns out;
     if (options.exact || group.length != 1 || group.count < kFewest) return out;
     double scale = 1;
@@ -209,10 +240,6 @@ StandIns stand_ins(const SoftGroup<Bits>& group, const Bits* gradient, const dou
     if constexpr (!std::is_same_v<Bits, uint32_t>) {
         count_patterns(group, gradient, scale, threads, out);
     } else {
-        std::vector<double> entries(centroids, centroids + group.entries);
-        std::sort(entries.begin(), entries.end());
-        double gap = 0;
-        for (std::size_t i = 1; i < entries.size(); ++i) gap = std::max(gap, entries[i] - entries[i - 1]);
         const double extent = range.highest - range.lowest;
         const double steps = extent * 2 * gap / options.temperature * kStepsOfWidth;
         if (!(extent > 0) || !(steps < static_cast<double>(std::min(kMostNodes, group.count / 2)))) return out;
@@ -224,9 +251,8 @@ StandIns stand_ins(const SoftGroup<Bits>& group, const Bits* gradient, const dou
     return out;
 }
 
-template StandIns stand_ins(const SoftGroup<uint16_t>&, const uint16_t*, const double*, const SoftOptions&, int);
-template StandIns stand_ins(const SoftGroup<BFloat16Bits>&, const BFloat16Bits*, const double*, const SoftOptions&,
-                            int);
-template StandIns stand_ins(const SoftGroup<uint32_t>&, const uint32_t*, const double*, const SoftOptions&, int);
+template StandIns stand_ins(const SoftGroup<uint16_t>&, const uint16_t*, double, const SoftOptions&, int);
+template StandIns stand_ins(const SoftGroup<BFloat16Bits>&, const BFloat16Bits*, double, const SoftOptions&, int);
+template StandIns stand_ins(const SoftGroup<uint32_t>&, const uint32_t*, double, const SoftOptions&, int);
 
 }  // namespace corepress

@@ -55,10 +55,17 @@ struct StandIns {
     bool any() const { return !values.empty(); }
 };
 
+// The widest gap between two entries that are numbers and that a value between them is shared by: the steepest step of
+// a mean is temperature / (2 * gap) wide. Entries that the threshold of the first rules out everywhere do not count.
+double widest_gap(const double* centroids, int64_t count, double threshold);
+
 // Points for the numbers of a group, or none, where these would not be fewer or not exact enough.
 template <typename Bits>
-StandIns stand_ins(const SoftGroup<Bits>& group, const Bits* gradient, const double* centroids,
-                   const SoftOptions& options, int threads);
+StandIns stand_ins(const SoftGroup<Bits>& group, const Bits* gradient, double gap, const SoftOptions& options,
+                   int threads);
+
+// Whether points serve for entries with such a gap, which may have grown since they were made.
+bool are_close(const StandIns& points, double gap, const SoftOptions& options);
 
 // What a value's point is, or the two points that it is between, and its share in the second.
 struct Between {

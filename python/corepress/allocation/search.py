@@ -23,6 +23,9 @@ from .units import Units
 
 MIXED = "chosen for each weight"
 LEAST_GAIN = 10**0.1  # 1 dB
+# How much more than the others a weight may matter to the outputs. The embeddings of a sentence encoder, half of its
+# weights, do four times as much; without data a mixture that saves on one weight must be better even then.
+MORE_SENSITIVE = 4.0
 _NEARLY = 0.995  # of the bytes that a target allows
 _CLEARLY = 1.02  # estimates that are larger than a target by this need no counting
 _MOST_TRIES = 8  # until the bytes of the finished package are below the target
@@ -192,10 +195,16 @@ class Search:
             return self._for_size(units)
         return self._for_outputs(units) if self._outputs else self._for_weights(units)
 
-    @property
-    def _margin(self) -> float:
-        """How much smaller the error of a mixture must be. That of weights says little of what outputs lose."""
-        return 1.0 if self._outputs else LEAST_GAIN
+    def _better(
+        self, mixed: Recipe, uniform: Recipe | None, beyond: Recipe | None, solution: Solution, units: Units
+    ) -> Result:
+        """The mixture, unless one candidate for all is as good. Errors of weights say little of what outputs lose."""
+        is_uniform = uniform is not None and uniform.error <= mixed.error
+        if uniform is not None and not self._outputs:
+            is_as_large = uniform.expected.bytes >= _NEARLY * mixed.expected.bytes
+            is_uniform = uniform.error <= (LEAST_GAIN if is_as_large else 1) * mixed.error
+            is_uniform |= not units.is_surely_better(mixed.options, uniform.options, MORE_SENSITIVE)
+        return Result(mixed, uniform, beyond, is_uniform, solution.bound, solution.is_optimal, units)
 
     def _for_bits(self, units: Units) -> Result:
         budget = self._goal.value * self._size(units) / 8 - self._given_bytes(units)
@@ -206,7 +215,7 @@ class Search:
             raise
         mixed = self._recipe(units, units.options(solution.choices))
         uniform = self._uniform(units, lambda options: self._bits(units, options) <= self._goal.value)
-        return _result(mixed, *uniform, solution, units, self._margin)
+        return self._better(mixed, *uniform, solution, units)
 
     def _for_size(self, units: Units) -> Result:
         """Solve, count, and correct the budget by what the estimates of the program's text missed."""
@@ -238,7 +247,7 @@ class Search:
             return about <= _CLEARLY * self._goal.value and self._total(options) <= self._goal.value
 
         uniform = self._uniform(units, suits)
-        return _result(self._recipe(units, options), *uniform, solution, units, self._margin)
+        return self._better(self._recipe(units, options), *uniform, solution, units)
 
     def _for_weights(self, units: Units) -> Result:
         """For each weight what takes the fewest bytes and has the signal-to-noise ratio that is asked for."""
@@ -370,14 +379,6 @@ class Search:
             sizes = f"{format_bytes(first)} to {format_bytes(last)}"
             reach = f"the {self._what} can have {first:,} to {last:,} bytes ({sizes})"
         raise ValueError(f"allocate: {self._goal} is out of reach; with these candidates {reach}")
-
-
-def _result(
-    mixed: Recipe, uniform: Recipe | None, beyond: Recipe | None, solution: Solution, units: Units, margin: float
-) -> Result:
-    is_as_large = uniform is not None and uniform.expected.bytes >= _NEARLY * mixed.expected.bytes
-    is_uniform = uniform is not None and uniform.error <= (margin if is_as_large else 1) * mixed.error
-    return Result(mixed, uniform, beyond, is_uniform, solution.bound, solution.is_optimal, units)
 
 
 def _as_small(uniform: Recipe | None, mixed: Recipe) -> bool:

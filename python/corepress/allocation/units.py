@@ -113,6 +113,19 @@ class Units:
         """Error of a recipe."""
         return math.fsum(self.loss(number, option)[0] for number, option in enumerate(options))
 
+    def is_surely_better(self, options: Sequence[Option], than: Sequence[Option], times: float) -> bool:
+        """Whether a recipe's error is smaller than another's even if the weight that loses most by it counts more.
+
+        The weight whose error is larger by most counts this many `times`, in both recipes.
+        """
+        pairs = [
+            (self.loss(number, option)[0], self.loss(number, other)[0])
+            for number, (option, other) in enumerate(zip(options, than, strict=True))
+        ]
+        ours, theirs = max(pairs, key=lambda pair: pair[0] - pair[1], default=(0.0, 0.0))
+        more = (times - 1) * (ours - theirs)
+        return more + self.error(options) < self.error(than)
+
     def lowest_snr_db(self, options: Iterable[tuple[int, Option]]) -> float:
         """Signal-to-noise ratio of the weight that loses most, of some weights with their options."""
         worst = max((self.loss(number, option)[1] for number, option in options), default=0.0)

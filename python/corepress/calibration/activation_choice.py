@@ -15,11 +15,10 @@ from ..coreml.format.package import Package
 from ..coreml.program.program import Program
 from ..runtime.opening import open_model
 from ..runtime.samples import Sample, steps_of
-from .activation_config import FITS, MODES, ActivationConfig, ActivationQuantizer
+from .activation_config import AUTO, FITS, MODES, ActivationConfig, ActivationQuantizer
 from .activation_ranges import ActivationRange
 from .samples import is_kept
 
-AUTO = "auto"
 MOST_JUDGED = 32  # of the samples that are kept
 
 
@@ -68,28 +67,46 @@ def best_config(
     note : str
         What was found.
     """
-    from .activations import ActivationQuantization
     from .run import torch_threads
 
-    count = len(samples)
-    chosen = [samples[number * count // min(count, MOST_JUDGED)] for number in range(min(count, MOST_JUDGED))]
+    chosen = spread(samples, MOST_JUDGED)
     with torch_threads(num_threads):
-        expected = list(_outputs(src, function_name, chosen, None))
+        expected = list(outputs_of(src, function_name, chosen, None))
         found: list[tuple[float, ActivationQuantizer]] = []
         modes, fits = (MODES if mode == AUTO else (mode,)), (FITS if fit == AUTO else (fit,))
         for each_mode, each_fit in itertools.product(modes, fits):
             quantizer = ActivationQuantizer(each_mode, each_fit, (config.quantizer or ActivationQuantizer()).dtype)
-            program = Program(Package.open(src))
-            ActivationQuantization(function_name, ranges, replace(config, quantizer=quantizer)).edit(program)
-            error = _error(expected, _outputs(src, function_name, chosen, program.model))
+            error = error_with(src, function_name, ranges, replace(config, quantizer=quantizer), chosen, expected)
             found.append((error, quantizer))
     error, best = min(found, key=lambda pair: pair[0])
-    told = ", ".join(f"{each.mode} {each.range} {_decibels(value):.1f} dB" for value, each in found)
+    told = ", ".join(f"{each.mode} {each.range} {decibels(value):.1f} dB" for value, each in found)
     note = f"mode {best.mode} with range {best.range} is best on {len(chosen)} samples, weights unchanged: {told}"
     return replace(config, quantizer=best), note
 
 
-def _outputs(
+def spread(samples: Sequence[Any], most: int) -> list[Any]:
+    """At most this many samples, evenly spread."""
+    count = len(samples)
+    return [samples[number * count // min(count, most)] for number in range(min(count, most))]
+
+
+def error_with(
+    src: str | os.PathLike[str],
+    function_name: str,
+    ranges: Mapping[str, ActivationRange],
+    config: ActivationConfig,
+    samples: Sequence[Any],
+    expected: Sequence[Mapping[str, Any]],
+) -> float:
+    """What the outputs lose with a config, weights unchanged; `expected` is what they are without."""
+    from .activations import ActivationQuantization
+
+    program = Program(Package.open(src))
+    ActivationQuantization(function_name, ranges, config, required=False).edit(program)
+    return error_of(expected, outputs_of(src, function_name, samples, program.model))
+
+
+def outputs_of(
     src: str | os.PathLike[str], function_name: str, samples: Sequence[Any], model: Any
 ) -> Iterable[dict[str, Any]]:
     """What a function computes for each run, with another model in place of the package's."""
@@ -110,7 +127,7 @@ def _known(inputs: Sample, description: Any) -> Sample:
     return {name: value for name, value in inputs.items() if name in names}
 
 
-def _error(expected: Sequence[Mapping[str, Any]], outputs: Iterable[Mapping[str, Any]]) -> float:
+def error_of(expected: Sequence[Mapping[str, Any]], outputs: Iterable[Mapping[str, Any]]) -> float:
     """The power of the differences over that of the outputs, added up over all outputs."""
     noise: dict[str, float] = {}
     power: dict[str, float] = {}
@@ -126,5 +143,5 @@ def _error(expected: Sequence[Mapping[str, Any]], outputs: Iterable[Mapping[str,
     return total if math.isfinite(total) else math.inf
 
 
-def _decibels(error: float) -> float:
+def decibels(error: float) -> float:
     return math.inf if error == 0 else -10 * math.log10(error)

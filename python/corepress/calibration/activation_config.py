@@ -14,6 +14,7 @@ from ..suggestions import suggestion
 MODES = ("linear", "linear_symmetric")
 FITS = ("minmax", "mse")
 DTYPES = ("int8", "uint8")
+AUTO = "auto"
 _ATTENTION = "attention"  # in short, what attention is made of
 _IN_SHORT = {_ATTENTION: ("matmul", "scaled_dot_product_attention")}
 
@@ -30,11 +31,14 @@ class ActivationQuantizer:
         Whether all values of the samples are within the range, or it is the one with the least squared error.
     dtype : {"int8", "uint8"}
         Type of the levels.
+    result : bool
+        Whether the result is quantized too, where the next operation does not quantize it anyway.
     """
 
     mode: str = "linear"
     range: str = "minmax"
     dtype: str = "int8"
+    result: bool = True
 
     def __post_init__(self) -> None:
         for name, allowed in (("mode", MODES), ("range", FITS), ("dtype", DTYPES)):
@@ -44,6 +48,8 @@ class ActivationQuantizer:
                     f"quantize_activations: {name} is {value!r}, but must be one of {', '.join(allowed)}"
                     f"{suggestion(value, allowed)}"
                 )
+        if not isinstance(self.result, bool):
+            raise ValueError(f"quantize_activations: result is {self.result!r}, but must be True or False")
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,15 @@ class ActivationConfig:
         For operations without an entry; None leaves them alone.
     op_types, op_names : dict of str to ActivationQuantizer or None
         For operations of a type, and of a name.
+    reasons : dict of str to str
+        Why operations are left out, or their results are, by name; for reports.
     """
 
     operations: tuple[str, ...] = DEFAULT_OPERATIONS
     quantizer: ActivationQuantizer | None = field(default_factory=ActivationQuantizer)
     op_types: Mapping[str, ActivationQuantizer | None] = field(default_factory=dict)
     op_names: Mapping[str, ActivationQuantizer | None] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def quantizer_of(self, operation: Operation) -> ActivationQuantizer | None:
         """How an operation is treated; None if it is left alone."""
@@ -78,7 +87,16 @@ class ActivationConfig:
         named = any(name in self.op_names for name in (operation.name, *(value.name for value in operation.outputs)))
         if operation.type not in self.operations and not (named and self.quantizer_of(operation) is not None):
             return "not among the operations"
-        return "left out by the config" if self.quantizer_of(operation) is None else None
+        if self.quantizer_of(operation) is not None:
+            return None
+        return self.reasons.get(operation.name, "left out by the config")
+
+    def reason_against_result(self, operation: Operation) -> str | None:
+        """Why its inputs alone are quantized; None if its result is too."""
+        quantizer = self.quantizer_of(operation)
+        if quantizer is None or quantizer.result:
+            return None
+        return self.reasons.get(operation.name, "left out by the config")
 
 
 def activation_config(
@@ -94,7 +112,8 @@ def activation_config(
     mode, range : str
         Of what the config leaves open.
     operations : str or collection of str, optional
-        Types of operations; "attention" is short for matmul and scaled_dot_product_attention. None for coremltools'.
+        Types of operations; "attention" is short for matmul and scaled_dot_product_attention. None for coremltools';
+        so does "auto" where no type is named with it.
 
     Raises
     ------
@@ -149,7 +168,7 @@ def _quantizer(value: Any, default: ActivationQuantizer) -> ActivationQuantizer 
     if value is None or isinstance(value, ActivationQuantizer):
         return value
     if isinstance(value, Mapping):
-        known = ("mode", "range", "dtype")
+        known = ("mode", "range", "dtype", "result")
         for key in value:
             if key not in known:
                 raise ValueError(
@@ -166,13 +185,24 @@ def _quantizer(value: Any, default: ActivationQuantizer) -> ActivationQuantizer 
     )
 
 
+def is_chosen(operations: Collection[str] | str | None) -> bool:
+    """Whether those that do too much harm are to be found and left out."""
+    return operations is not None and AUTO in _names(operations)
+
+
+def _names(operations: Collection[str] | str) -> list[Any]:
+    given = operations.split(",") if isinstance(operations, str) else operations
+    return [each.strip() if isinstance(each, str) else each for each in given]
+
+
 def _operation_types(operations: Collection[str] | str | None) -> tuple[str, ...]:
     if operations is None:
         return DEFAULT_OPERATIONS
-    given = operations.split(",") if isinstance(operations, str) else list(operations)
+    given = [name for name in _names(operations) if name != AUTO]
+    if not given and is_chosen(operations):
+        return DEFAULT_OPERATIONS
     found: dict[str, None] = {}
-    for each in given:
-        name = each.strip() if isinstance(each, str) else each
+    for name in given:
         if name == "default":
             found |= dict.fromkeys(DEFAULT_OPERATIONS)
         elif name in _IN_SHORT:
@@ -180,7 +210,7 @@ def _operation_types(operations: Collection[str] | str | None) -> tuple[str, ...
         elif name in OPERANDS:
             found[name] = None
         else:
-            known = (*OPERANDS, *_IN_SHORT, "default")
+            known = (*OPERANDS, *_IN_SHORT, "default", AUTO)
             raise ValueError(
                 f"quantize_activations: operation {name!r} cannot be quantized, only {', '.join(known)}"
                 f"{suggestion(name, known)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -29,10 +30,11 @@ from ..coreml.selection import expected_skip
 from ..extras import require
 from ..runtime.opening import open_model
 from ..runtime.samples import Samples
-from .activation_choice import AUTO, best_config, divided
-from .activation_config import ActivationConfig, activation_config
+from .activation_choice import best_config, divided
+from .activation_config import AUTO, ActivationConfig, activation_config, is_chosen
 from .activation_observer import collect_ranges, default_function
 from .activation_ranges import ActivationRange, merged_ranges
+from .operation_choice import choose_operations
 from .statistics import Statistics
 
 _LISTED = 4
@@ -48,6 +50,7 @@ def quantize_activations(
     mode: str = "linear",
     range: str = "minmax",
     operations: Collection[str] | str | None = None,
+    target_snr: float | None = None,
     config: Any = None,
     weights: ConfigLike | None = INT8_WEIGHTS,
     calibration_use: str = "error_feedback",
@@ -86,10 +89,15 @@ def quantize_activations(
     operations : str or collection of str, optional
         Types of operations to quantize; None for conv, linear, avg_pool, max_pool and add, as in coremltools.
         conv_transpose, matmul and scaled_dot_product_attention may be added; "default" is short for the five,
-        "attention" for the last two. Of these two only the inputs are quantized.
+        "attention" for the last two. Of these two only the inputs are quantized. "auto", alone for the five or among
+        other types, measures what each operation does to the outputs, on samples that have no part in the ranges, and
+        leaves out those that do the most harm until `target_snr` is reached.
+    target_snr : float, optional
+        For "auto" operations: the signal-to-noise ratio in dB that the outputs must have, weights unchanged, all
+        outputs together, each by its own power; None for 20.
     config : dict or coremltools.optimize.coreml.OptimizationConfig, optional
         Exceptions: ``{"op_types": {"add": None}, "op_names": {"conv_3": {"mode": "linear_symmetric"}}}``; None leaves
-        operations alone.
+        operations alone, ``{"result": False}`` quantizes their inputs only.
     weights : config or None
         What to do to the weights, as for `compress`; int8 by default, None leaves them unchanged.
     calibration_use : {"error_feedback", "diagonal", "fisher"}
@@ -116,7 +124,7 @@ def quantize_activations(
     ------
     ValueError
         If the samples or the statistics do not fit the model, an option has no such value, no operation can be
-        quantized, or the program cannot be raised to iOS 17.
+        quantized, the target cannot be reached, or the program cannot be raised to iOS 17.
     FormatError
         If the package or the file of statistics is damaged.
     UnsupportedOperationError
@@ -132,7 +140,11 @@ def quantize_activations(
     as_threads("quantize_activations", num_threads)
     if (calibration is None) == (samples is None):
         raise ValueError("quantize_activations: give either calibration or samples")
-    is_open = AUTO in (mode, range)
+    is_open, leaves_out = AUTO in (mode, range), is_chosen(operations)
+    if target_snr is not None and not leaves_out:
+        raise ValueError('quantize_activations: target_snr is for operations="auto"')
+    if target_snr is not None and not math.isfinite(target_snr):
+        raise ValueError(f"quantize_activations: target_snr is {target_snr}, but must be a finite number of dB")
     chosen = activation_config(
         config,
         mode="linear" if mode == AUTO else mode,
@@ -151,7 +163,7 @@ def quantize_activations(
     if statistics is not None:
         ranges, kept = ranges_of(statistics, program, name), statistics.kept
     else:
-        if is_open:
+        if is_open or leaves_out:
             with open_model(src) as opened:
                 description = opened.root.describe(opened.root.function(function_name))
             samples, kept = divided(Samples("quantize_activations", samples, description))
@@ -159,15 +171,20 @@ def quantize_activations(
             src, samples, function_name=function_name, num_threads=num_threads, progress=sample_progress
         )
     notes: tuple[str, ...] = ()
-    if is_open:
+    alone: Mapping[str, float] = {}
+    if is_open or leaves_out:
         if not kept:
             raise ValueError(
                 'quantize_activations: "auto" needs samples that calibration kept for choices, but it kept none; '
                 "calibrate with at least 4"
             )
         require("quantize_activations", "torch")
+    if is_open:
         chosen, note = best_config(src, name, ranges, chosen, mode, range, kept, num_threads)
         notes = (note,)
+    if leaves_out:
+        found = choose_operations(src, name, ranges, chosen, kept, target_snr, num_threads)
+        chosen, alone, notes = found.config, found.snr_db, (*notes, found.note)
     report = write_quantized(
         src,
         dst,
@@ -177,7 +194,14 @@ def quantize_activations(
         overwrite=overwrite,
         num_threads=num_threads,
     )
-    return dataclasses.replace(report, notes=(*notes, *report.notes))
+    records = (_with_ratio(record, alone.get(record.name)) for record in report.activations)
+    return dataclasses.replace(report, activations=tuple(records), notes=(*notes, *report.notes))
+
+
+def _with_ratio(record: ActivationRecord, ratio: float | None) -> ActivationRecord:
+    if ratio is None or not math.isfinite(ratio):
+        return record
+    return dataclasses.replace(record, snr_db=ratio)
 
 
 def write_quantized(
@@ -293,7 +317,8 @@ class ActivationQuantization:
             )
 
         path = f"{part.prefix}{self._name}"
-        insertion = PairInsertion(function, self._config.reason_against, parameters, program.names[path], path)
+        against = self._config.reason_against, parameters, program.names[path], path
+        insertion = PairInsertion(function, *against, self._config.reason_against_result)
         self.records = insertion.insert()
         found = any(record.status == "quantized" or record.reason == ALREADY_QUANTIZED for record in self.records)
         if self._required and not found:

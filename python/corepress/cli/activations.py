@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from ..coreml import Report
     from ..specs import Spec
 
-_FIELDS = ("activations", "inputs", "activation_mode", "activation_range", "operations", "function_name")
+_FIELDS = (
+    *("activations", "inputs", "activation_mode", "activation_range", "activation_snr", "operations"),
+    "function_name",
+)
 _NOT_TOGETHER = {"dry_run": "--dry-run", "strict": "--strict"}
 _OVERRIDES = ("weight_threshold", "target", "joint_compression", "keep_position_tables")
 
@@ -52,7 +55,14 @@ activation_options = together(
         default=None,
         help="Types of operations whose activations are quantized, with commas: conv, linear, avg_pool, max_pool and "
         "add (all of them: default), conv_transpose, matmul, scaled_dot_product_attention (the last two: attention). "
-        "[default: default]",
+        "auto leaves out those that do the most harm, of the default or of types named with it. [default: default]",
+    ),
+    click.option(
+        "--activation-snr",
+        metavar="DB",
+        type=float,
+        help="For --operations auto: the signal-to-noise ratio of the outputs to reach, on samples kept for that. "
+        "[default: 20]",
     ),
     click.option("--function-name", metavar="NAME", help="The function to quantize, for a model with several."),
 )
@@ -81,6 +91,9 @@ def quantize_both(source: Path, output: Path | None, weights: Spec, chosen: dict
     way, dampening = values.pop("calibration_use"), values.pop("dampening")
     if (calibration is None) == (chosen["inputs"] is None):
         raise click.UsageError("--activations needs either --calibration FILE or --inputs PATH")
+    types = chosen["operations"] or ""
+    if chosen["activation_snr"] is not None and "auto" not in (each.strip() for each in types.split(",")):
+        raise click.UsageError("--activation-snr is for --operations auto")
     overrides = {name: values.pop(name) for name in _OVERRIDES}
     destination = require_output(source, output, "w8a8")
 
@@ -96,6 +109,7 @@ def quantize_both(source: Path, output: Path | None, weights: Spec, chosen: dict
             mode=chosen["activation_mode"],
             range=chosen["activation_range"],
             operations=chosen["operations"],
+            target_snr=chosen["activation_snr"],
             weights=as_config(weights, **overrides),
             calibration_use=way,
             dampening=dampening,

@@ -110,13 +110,15 @@ def compress_for_target(
         return found
 
     def compress(progress: Callable[[Progress], None] | None, **rest: Any) -> Report:
-        from .. import coreml
-        from ..coreml.compressor import require_destination
+        from ..coreml.calibrated import as_calibration
+        from ..coreml.compressor import Choice, compress_as_chosen, require_destination
 
         assert destination is not None
         require_destination(source, destination, overwrite=rest["overwrite"])
+        rest["calibration"] = as_calibration("compress", rest["calibration"])
         found = choose(progress, rest)
-        return coreml.compress(source, destination, found, progress=progress, **rest)
+        chosen = Choice(found.config, found.predicted, found.notes, found.made)
+        return compress_as_chosen(source, destination, chosen, progress=progress, **rest)
 
     if not dry_run:
         run("compress", compress, **options)

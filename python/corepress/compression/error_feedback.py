@@ -62,6 +62,8 @@ class Moments:
         Where the factors are kept for all that is made with these moments; None: they are made each time.
     rows_of_refit : int
         Rows of a table, at most, that palettes of few bits are fitted to; 0 fits none.
+    sweeps : int
+        How often all columns are rounded again after the first pass.
     """
 
     view: MatrixView
@@ -69,6 +71,7 @@ class Moments:
     dampening: float
     kept: list[KeptFactors | None] | None = None
     rows_of_refit: int = ROWS_OF_REFIT
+    sweeps: int = SWEEPS
 
     def factors(self, num_threads: int) -> KeptFactors | None:
         """The factors, if they are kept and not too large; made when they are first used."""
@@ -250,8 +253,8 @@ def palettize_codes(weight: Array, tensor: PalettizedTensor, moments: Moments, n
 
     def feed(continues: bool) -> None:
         feed_back_codes(
-            matrices, moments.hessian, moments.dampening, tables, numbers.rows, numbers.columns, bits, codes, SWEEPS,
-            continues, num_threads, factors,
+            matrices, moments.hessian, moments.dampening, tables, numbers.rows, numbers.columns, bits, codes,
+            moments.sweeps, continues, num_threads, factors,
         )  # fmt: skip
 
     feed(False)
@@ -291,7 +294,7 @@ def quantize_codes(
     codes = np.zeros(matrices.shape, np.uint8)
     feed_back_codes(
         matrices, moments.hessian, moments.dampening, (scales, zero_points, *code_range), numbers.rows, numbers.columns,
-        bits, codes, SWEEPS, False, num_threads, moments.factors(num_threads),
+        bits, codes, moments.sweeps, False, num_threads, moments.factors(num_threads),
     )  # fmt: skip
     data = view.restore(codes).reshape(-1)
     if tensor.support is not None:
@@ -323,7 +326,7 @@ def pruned_values(
     kept = np.ascontiguousarray(view.matrices(ones_of(mask, weight.size).reshape(weight.shape))).view(np.uint8)
     values = np.zeros_like(matrices)
     feed_back_values(
-        matrices, moments.hessian, moments.dampening, kept, moves_mask, values, SWEEPS, num_threads,
+        matrices, moments.hessian, moments.dampening, kept, moves_mask, values, moments.sweeps, num_threads,
         moments.factors(num_threads),
     )  # fmt: skip
     return view.restore(values)

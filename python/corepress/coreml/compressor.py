@@ -325,6 +325,44 @@ def compress(
         num_threads=num_threads,
         calibration=statistics,
     )
+    return compress_as_chosen(
+        src,
+        dst,
+        chosen,
+        progress=progress,
+        overwrite=overwrite,
+        strict=strict,
+        weight_threshold=weight_threshold,
+        target=target,
+        joint_compression=joint_compression,
+        keep_position_tables=keep_position_tables,
+        importance=importance,
+        calibration=statistics,
+        calibration_use=calibration_use,
+        dampening=dampening,
+        num_threads=num_threads,
+    )
+
+
+def compress_as_chosen(
+    src: StrPath,
+    dst: StrPath,
+    chosen: Choice,
+    *,
+    progress: ProgressCallback | None = None,
+    overwrite: bool = False,
+    strict: bool = False,
+    weight_threshold: int | None = None,
+    target: str | None = None,
+    joint_compression: bool | None = None,
+    keep_position_tables: bool | None = None,
+    importance: Mapping[str, Any] | None = None,
+    calibration: Any = None,
+    calibration_use: str = "error_feedback",
+    dampening: float = DAMPENING,
+    num_threads: int | None = None,
+) -> Report:
+    """Like `compress`, with what was chosen for this package and this calibration; what was made is not made again."""
     decisions = decisions_of(
         chosen.config,
         strict,
@@ -333,7 +371,7 @@ def compress(
         joint_compression,
         keep_position_tables,
         importance,
-        None if statistics is None else CalibrationData(statistics, calibration_use, dampening),
+        None if calibration is None else CalibrationData(calibration, calibration_use, dampening),
     )
     report = compress_as_decided(
         src,

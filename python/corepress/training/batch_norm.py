@@ -67,10 +67,12 @@ class FoldedFakeQuantize(torch.nn.Module):
 
     def folded(self, weight: torch.Tensor) -> torch.Tensor:
         """Return the weight with the batch normalization folded in, quantized as far as that is enabled."""
-        result: torch.Tensor = self.fake_quantize(
-            scaled(weight, factors(self.batch_norm), self.out_axis, self.groups)
-        )
+        result: torch.Tensor = self.fake_quantize(scaled(weight, factors(self.batch_norm), self.out_axis, self.groups))
         return result
+
+    def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return what is trained when a module's weight is assigned: the weight itself."""
+        return weight
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """Return the weight quantized with the batch normalization folded in, which is then divided out."""

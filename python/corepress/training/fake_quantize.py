@@ -81,12 +81,15 @@ class FakeQuantize(torch.nn.Module):
     zero_point : torch.Tensor, int32, shape as scale's
     observer_enabled, fake_quant_enabled : torch.Tensor, uint8, shape (1,)
         Set by the methods of these names.
+    steps : torch.Tensor, int64
+        How many steps of training were taken, for those who continue from a state dict; `count` in Python.
     """
 
     scale: torch.Tensor
     zero_point: torch.Tensor
     observer_enabled: torch.Tensor
     fake_quant_enabled: torch.Tensor
+    steps: torch.Tensor
 
     def __init__(self, observer: MinMaxObserver | FixedObserver) -> None:
         super().__init__()
@@ -97,6 +100,8 @@ class FakeQuantize(torch.nn.Module):
         self.ch_axis = observer.ch_axis
         self.register_buffer("observer_enabled", torch.tensor([1], dtype=torch.uint8))
         self.register_buffer("fake_quant_enabled", torch.tensor([1], dtype=torch.uint8))
+        self.register_buffer("steps", torch.tensor(0))
+        self.count = 0
         self._observing = self._faking = True
         self._observed = isinstance(observer, FixedObserver)
         scale, zero_point = observer.calculate_qparams()
@@ -123,6 +128,11 @@ class FakeQuantize(torch.nn.Module):
     def disable_fake_quant(self) -> None:
         """Pass values as they are."""
         self.enable_fake_quant(False)
+
+    def count_steps(self, count: int) -> None:
+        """Note how many steps of training were taken."""
+        self.steps.fill_(count)
+        self.count = count
 
     @property
     def symmetric(self) -> bool:
@@ -156,6 +166,10 @@ class FakeQuantize(torch.nn.Module):
             self._observed = True
         return self._quantized(x) if self._faking else self._unquantized(x)
 
+    def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return what is trained when a module's weight is assigned: the weight itself."""
+        return weight
+
     @torch.no_grad()
     def quantized(self, x: torch.Tensor) -> torch.Tensor:
         """Return values quantized and dequantized, whatever is enabled; their own range counts if there is no other."""
@@ -188,6 +202,7 @@ class FakeQuantize(torch.nn.Module):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)
+        self.count = int(self.steps)
         self._observing, self._faking = bool(self.observer_enabled[0]), bool(self.fake_quant_enabled[0])
         observer = self.activation_post_process
         ends = [state_dict.get(f"{prefix}activation_post_process.{name}") for name in ("min_val", "max_val")]

@@ -32,7 +32,7 @@ _LEAST, _MOST = 2.0**-14, 65504.0  # of the numbers that float16 has with full p
 
 
 def storable(scale: Array) -> NDArray[np.float32]:
-    """Scales rounded to float16; those that it does not have with full precision stay as they are.
+    """Scales rounded to float16; those that it does not have with full precision are left unchanged.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from ..compression.matrix_view import MatrixView
 Layer: TypeAlias = torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d | torch.nn.Conv3d
 
 LAYERS: tuple[type[torch.nn.Module], ...] = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
-MOST_VECTORS = 1 << 14  # of one call of a layer; more are taken as samples, each of which counts for several
+MOST_VECTORS = 1 << 16  # of one call of a layer; more are taken as samples, each of which counts for several
 _ELEMENTS = 1 << 24  # of vectors that are made at a time
 
 

@@ -17,16 +17,19 @@ from numpy.typing import NDArray
 
 from ..arrays import as_threads
 from ..compression import palettize, prune
-from ..compression.error_feedback import Moments, checked_moments, palettize_codes, quantize_codes
+from ..compression.error_feedback import Moments, checked_moments, palettize_codes, pruned_values, quantize_codes
+from ..kernels import pack_mask
 from ..tensors import PalettizedTensor, QuantizedTensor, SparseTensor, packed_size
 from ..tensors.base import Support
 from . import metadata
 from .grids import block_scales, normal_float_entries, normal_float_scales
 from .layer_inputs import InputMoments
 from .metadata import CompressionType, ParameterMetadata
+from .n_m_masks import n_m_mask
 
 Array = NDArray[Any]
 
+_SWEEPS = 2  # one more than with packages, where all weights wait for them
 _HARMLESS = 1e-4  # of the sum of squares: values that conversion makes zero may be zeros before it
 
 _logger = logging.getLogger(__name__)
@@ -141,7 +144,7 @@ def pruned(
         Instead: n zeros in each m consecutive inputs of an output. Inputs of a convolution are its windows: channels,
         then positions.
     grid : Grid, optional
-        What the other weights can be; None leaves them as they are.
+        What the other weights can be; None leaves them unchanged.
 
     Returns
     -------
@@ -149,7 +152,7 @@ def pruned(
     """
     matrix, moments = _matrix(layer), _moments(inputs, dampening)
     if n_m_ratio is not None:
-        sparse = prune(matrix, n_m_ratio=(int(n_m_ratio[0]), int(n_m_ratio[1])), dim=1, hessian=moments)
+        sparse = _pruned_n_m(matrix, moments, *map(int, n_m_ratio))
     else:
         sparse = prune(matrix, target_sparsity=target_sparsity, hessian=moments)
     values = sparse.dense()
@@ -158,6 +161,17 @@ def pruned(
         found = ParameterMetadata((CompressionType.pruning,))
         return CompressedWeight(_without_lost(values).reshape(layer.get_parameter("weight").shape), found)
     return _on_grid(layer, values, sparse, moments, grid)
+
+
+def _pruned_n_m(matrix: NDArray[np.float32], moments: Moments, n: int, m: int) -> SparseTensor:
+    if matrix.shape[1] % m:
+        raise ValueError(f"n_m_ratio ({n}, {m}): {m} must divide the {matrix.shape[1]} inputs of an output")
+    kept = n_m_mask(matrix, moments, n, m)
+    if kept is None:
+        return prune(matrix, n_m_ratio=(n, m), dim=1, hessian=moments)
+    threads = as_threads("prune", None)
+    packed = pack_mask(np.ascontiguousarray(kept).view(np.uint8))
+    return prune(pruned_values(matrix, packed, moments, threads, moves_mask=False), threshold=0.0)
 
 
 def palettized(
@@ -225,7 +239,7 @@ def _moments(inputs: InputMoments, dampening: float) -> Moments:
     if not inputs.is_finite:
         raise ValueError("the layer had inputs that are not finite")
     shape = inputs.view.shape
-    return replace(checked_moments("hessian", inputs.mean(), inputs.view, dampening, shape, 0), kept=[])
+    return replace(checked_moments("hessian", inputs.mean(), inputs.view, dampening, shape, 0), kept=[], sweeps=_SWEEPS)
 
 
 def _on_grid(

@@ -109,16 +109,23 @@ def compress_blocks(
     samples : sequence
         Inputs of the model: tensors, tuples or lists of arguments, mappings of named ones. On any device.
     start : callable
-        Given a layer's name and the layer, returns what compresses it, or None to leave it as it is.
+        Given a layer's name and the layer, returns what compresses it, or None to leave it unchanged.
     device : torch.device or str
     by_block : bool
         Whether the blocks are also the stages of a model that is no chain of them.
     """
     with torch.no_grad(), _hooks_are_called():
-        trace = _traced(model, blocks, moved(as_call(samples[0]), device))
+        try:
+            trace = _traced(model, blocks, moved(as_call(samples[0]), device))
+        except TypeError:
+            if by_block or not isinstance(model, torch.nn.Sequential):
+                raise
+            # Its modules may take several arguments, which it does not pass on, though a chain of blocks does.
+            compress_chain(blocks, [moved(as_call(each), device) for each in samples], start)
+            return
         never = [name for block in blocks for name in block.layers if name not in trace.calls]
         if never:
-            _logger.warning("layers that did not run, and stay as they are: %s", ", ".join(never))
+            _logger.warning("layers that did not run are left unchanged: %s", ", ".join(never))
         if trace.leading:
             first = captured_calls(model, blocks[0].module, samples, device)
             compress_chain(blocks, first, start, trace.leading)
@@ -371,7 +378,7 @@ def _finish_one(name: str, algorithm: LayerAlgorithm) -> None:
         algorithm.compress()
         _logger.info("compressed %s", name)
     except ValueError as error:
-        _logger.warning("%s stays as it is: %s", name, error)
+        _logger.warning("%s is left unchanged: %s", name, error)
     finally:
         algorithm.cleanup()
 

@@ -61,6 +61,11 @@ def find(module: torch.nn.Module, parameter: str, kind: type[Parametrization]) -
     return next((each for each in chain if isinstance(each, kind)), None)
 
 
+def chain(module: torch.nn.Module, parameter: str) -> list[torch.nn.Module]:
+    """Return the parametrizations of a parameter, in the order in which they are applied."""
+    return list(module.parametrizations[parameter])  # type: ignore[index]
+
+
 def original(module: torch.nn.Module, parameter: str) -> torch.nn.Parameter:
     """Return what is trained: the parameter before its parametrizations."""
     if parametrize.is_parametrized(module, parameter):

@@ -92,6 +92,7 @@ def finalize(module: torch.nn.Module) -> torch.nn.Module | None:
     """
     fake_quantize, folded = fake_quantize_of(module), folded_of(module)
     assert fake_quantize is not None
+    fake_quantize.disable_observer()  # what removes parametrizations computes the weight once more
     before = metadata.of_module(module).get(WEIGHT)
     done = list(before.compression_type) if before is not None else []
     chain: Any = module.parametrizations[WEIGHT]  # type: ignore[index]

@@ -16,10 +16,14 @@ import numpy as np
 import torch
 
 from .. import _core
+from ..compression import palettize
 from ..kernels import kmeans, kmeans1d
+from ..specs import PALETTE_BITS
 from . import soft_kmeans_of_device
 
 Tensor = torch.Tensor
+
+_PALETTE_SIZES = [1 << bits for bits in PALETTE_BITS]
 
 
 def soft_kmeans(
@@ -149,6 +153,9 @@ def initial_centroids(weight: Tensor, k: int, importance: Tensor | None = None) 
 
 
 def _entries(values: np.ndarray[Any, Any], k: int, importance: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
+    if values.ndim == 1 and k in _PALETTE_SIZES:  # in far less memory, for large weights
+        found = palettize(values, nbits=k.bit_length() - 1, importance=importance)
+        return np.asarray(found.lut).reshape(-1)
     if values.ndim == 1:
         return kmeans1d(values, k, importance).centroids
     distinct = np.unique(values, axis=0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ OPERANDS: dict[str, tuple[str, ...]] = {
 }
 DEFAULT_OPERATIONS = ("conv", "linear", "avg_pool", "max_pool", "add")
 # Results of these are quantized too; those of the others go where integers lose too much, as to a softmax.
-_WITH_RESULT = (*DEFAULT_OPERATIONS, "conv_transpose")
+WITH_RESULT = (*DEFAULT_OPERATIONS, "conv_transpose")
 # Followed by one of these, the result of that is quantized instead.
 ACTIVATIONS = ("leaky_relu", "tanh", "scaled_tanh", "sigmoid", "hard_sigmoid", "relu", "relu6")
 _ALL_OF_THEM = ("add", "scaled_dot_product_attention")  # operations that need all their inputs computed by the run
@@ -83,6 +83,10 @@ class ActivationRecord:
         Name of the value that is quantized after it, its own or that of the activation that follows.
     output_parameters : PairParameters or None
         How that is quantized.
+    result_reason : str or None
+        Why its inputs alone are quantized, where its result could be too.
+    snr_db : float or None
+        Signal-to-noise ratio of the outputs with this operation alone quantized, where that was measured.
     """
 
     name: str
@@ -93,6 +97,8 @@ class ActivationRecord:
     inputs: dict[str, PairParameters] = field(default_factory=dict)
     output: str | None = None
     output_parameters: PairParameters | None = None
+    result_reason: str | None = None
+    snr_db: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -136,6 +142,8 @@ class PairInsertion:
         All names of values in the function; new ones are added.
     path : str
         How records name the function.
+    result : callable, optional
+        Given an operation whose inputs are quantized: None, or why its result is not.
     """
 
     def __init__(
@@ -145,9 +153,10 @@ class PairInsertion:
         parameters: Parameters,
         taken: set[str],
         path: str,
+        result: Callable[[Operation], str | None] = lambda operation: None,
     ) -> None:
         self._function, self._chosen, self._parameters = function, chosen, parameters
-        self._taken, self._path = taken, path
+        self._taken, self._path, self._result = taken, path, result
         self._consumers: dict[Value, list[tuple[Operation, str]]] = defaultdict(list)
         self._before: dict[tuple[Operation, str], _Pair] = {}
         self._after: dict[Value, _Pair] = {}
@@ -217,7 +226,7 @@ class PairInsertion:
         return record.status == "quantized" or record.reason == ALREADY_QUANTIZED
 
     def _plan_after(self, operation: Operation) -> None:
-        if operation.type not in _WITH_RESULT or len(operation.outputs) != 1:
+        if operation.type not in WITH_RESULT or len(operation.outputs) != 1:
             return
         last = operation
         if self._is_quantized_by_all(operation):
@@ -234,13 +243,16 @@ class PairInsertion:
         value = last.outputs[0]
         if value in self._after:
             return
+        if (reason := self._result(operation)) is not None:
+            self._records[operation] = replace(self._records[operation], result_reason=reason)
+            return
         try:
             parameters = self._parameters(operation, value)
         except NoParameters:
             return
         self._after[value] = _Pair(value, parameters)
-        values = vars(self._records[operation])
-        self._records[operation] = ActivationRecord(**values | {"output": value.name, "output_parameters": parameters})
+        record = replace(self._records[operation], output=value.name, output_parameters=parameters)
+        self._records[operation] = record
 
     def _plain_consumers(self, value: Value) -> list[Operation]:
         """Operations that take a value as it is."""

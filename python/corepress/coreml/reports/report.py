@@ -247,7 +247,8 @@ def _scales(record: ActivationRecord) -> str:
     pairs = dict(record.inputs)
     if record.output is not None and record.output_parameters is not None:
         pairs[f"-> {record.output}"] = record.output_parameters
-    return ", ".join(f"{name}: {each.scale:.4g} x (q - {each.zero_point or 0})" for name, each in pairs.items())
+    told = [f"{name}: {each.scale:.4g} x (q - {each.zero_point or 0})" for name, each in pairs.items()]
+    return ", ".join(told if record.result_reason is None else [*told, f"result not: {record.result_reason}"])
 
 
 _ACTIVATION_COLUMNS = (

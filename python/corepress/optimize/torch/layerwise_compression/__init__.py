@@ -38,3 +38,10 @@ __all__ = [
     "ModuleSparseGPTConfig",
     "SparseGPT",
 ]
+
+_OF_COREPRESS = {"GPTQPalettization", "ModuleGPTQPalettizationConfig"}
+
+
+def __dir__() -> list[str]:
+    """The names that coremltools has too."""
+    return sorted({*__all__, "algorithms", "input_cacher", "layerwise_compressor"} - _OF_COREPRESS)

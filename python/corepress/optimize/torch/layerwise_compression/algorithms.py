@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from enum import Enum
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from .._utils.fields import instance_of
 from .._utils.python_utils import ClassRegistryMixin
 from .._utils.torch_utils import get_n_bits_from_dtype, maybe_convert_str_to_dtype
 from ..optimization_config import ModuleOptimizationConfig, PalettizationGranularity, QuantizationGranularity
+from ..quantization.quantization_config import QuantizationScheme
 
 __all__ = [
     "GPTQ",
@@ -34,15 +34,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Scheme(Enum):
-    symmetric = "symmetric"
-    affine = "affine"
-
-
-def _scheme(value: Any) -> _Scheme:
-    return _Scheme(value.value if isinstance(value, Enum) else value)
 
 
 _DAMPENING: list[Any] = [validators.instance_of((float, int)), validators.ge(0)]
@@ -77,7 +68,7 @@ class ModuleGPTQConfig(LayerwiseCompressionAlgorithmConfig):
     ----------
     weight_dtype : str or torch.dtype
         ``"uint8"``, ``"uint4"`` or ``"uint3"``; ``"int8"``, ``"int4"`` and ``"int3"`` are the same. ``"float32"``
-        leaves the weight as it is.
+        leaves the weight unchanged.
     weight_n_bits : int
         The bits of it; not given.
     granularity : QuantizationGranularity
@@ -100,7 +91,7 @@ class ModuleGPTQConfig(LayerwiseCompressionAlgorithmConfig):
     weight_dtype: Any = field(default="uint8")
     weight_n_bits: int = field(init=False)
     granularity: Any = field(default="per_channel", converter=QuantizationGranularity)
-    quantization_scheme: Any = field(default="symmetric", converter=_scheme)
+    quantization_scheme: Any = field(default="symmetric", converter=QuantizationScheme)
     block_size: Any = field(default=None, validator=_OPTIONAL_INTEGER)
     enable_normal_float: bool = instance_of(bool, False)
     hessian_dampening: float = field(default=0.01, validator=_DAMPENING)
@@ -147,7 +138,7 @@ class ModuleSparseGPTConfig(LayerwiseCompressionAlgorithmConfig):
     weight_dtype: Any = field(default="uint8")
     weight_n_bits: int = field(init=False)
     quantization_granularity: Any = field(default="per_channel", converter=QuantizationGranularity)
-    quantization_scheme: Any = field(default="symmetric", converter=_scheme)
+    quantization_scheme: Any = field(default="symmetric", converter=QuantizationScheme)
     enable_normal_float: bool = instance_of(bool, False)
     hessian_dampening: float = field(default=0.01, validator=_DAMPENING)
     processing_group_size: int = instance_of(int, 128)
@@ -241,9 +232,7 @@ class OBSCompressionAlgorithm(LayerwiseCompressionAlgorithm):
         ValueError
             If the weight cannot be compressed like that, or there were no inputs. The layer has not changed then.
         """
-        if self._inputs is None:
-            raise ValueError(f"{type(self).__name__}: the layer had no inputs")
-        found = self._compress_impl(self._inputs)
+        found = self._compress_impl()
         if found is not None:
             store(self._layer, found)
 
@@ -251,16 +240,22 @@ class OBSCompressionAlgorithm(LayerwiseCompressionAlgorithm):
         """Free the moments."""
         self._inputs = None
 
+    @property
+    def _gathered(self) -> InputMoments:
+        if self._inputs is None:
+            raise ValueError(f"{type(self).__name__}: the layer had no inputs")
+        return self._inputs
+
     @abstractmethod
-    def _compress_impl(self, inputs: InputMoments) -> CompressedWeight | None:
-        """The compressed weight; None leaves it as it is."""
+    def _compress_impl(self) -> CompressedWeight | None:
+        """The compressed weight; None leaves it unchanged."""
 
 
 def _grid(config: Any, granularity: QuantizationGranularity, block_size: int | None) -> Grid:
     return Grid(
         config.weight_n_bits,
         granularity != QuantizationGranularity.per_tensor,
-        config.quantization_scheme == _Scheme.symmetric,
+        config.quantization_scheme == QuantizationScheme.symmetric,
         block_size,
         config.enable_normal_float,
     )
@@ -289,10 +284,10 @@ class GPTQ(OBSCompressionAlgorithm):
         self._grid = _grid(config, config.granularity, config.block_size)
         self._grid.blocks(layer)
 
-    def _compress_impl(self, inputs: InputMoments) -> CompressedWeight | None:
+    def _compress_impl(self) -> CompressedWeight | None:
         if self._config.weight_n_bits > 8:
             return None
-        return quantized(self._layer, inputs, self._grid, self._config.hessian_dampening)
+        return quantized(self._layer, self._gathered, self._grid, self._config.hessian_dampening)
 
 
 @LayerwiseCompressionAlgorithm.register("sparse_gpt")
@@ -305,10 +300,12 @@ class SparseGPT(OBSCompressionAlgorithm):
     config : ModuleSparseGPTConfig
     """
 
-    def _compress_impl(self, inputs: InputMoments) -> CompressedWeight:
+    def _compress_impl(self) -> CompressedWeight:
         config = self._config
         grid = None if config.weight_n_bits > 8 else _grid(config, config.quantization_granularity, None)
-        return pruned(self._layer, inputs, config.target_sparsity, config.n_m_ratio, grid, config.hessian_dampening)
+        return pruned(
+            self._layer, self._gathered, config.target_sparsity, config.n_m_ratio, grid, config.hessian_dampening
+        )
 
 
 @LayerwiseCompressionAlgorithm.register("gptq_palettize")
@@ -321,11 +318,11 @@ class GPTQPalettization(OBSCompressionAlgorithm):
     config : ModuleGPTQPalettizationConfig
     """
 
-    def _compress_impl(self, inputs: InputMoments) -> CompressedWeight:
+    def _compress_impl(self) -> CompressedWeight:
         config = self._config
         return palettized(
             self._layer,
-            inputs,
+            self._gathered,
             config.n_bits,
             config.group_size,
             config.enable_per_channel_scale,

@@ -109,7 +109,7 @@ class LayerwiseCompressor(BaseDataCalibratedModelOptimizer):
 
     Any model will do, not only chains of layers: the first sample shows how its modules call each other
     (`corepress.training.layerwise` says what is run again for that). Of HuggingFace models, ``use_cache`` must be off.
-    A layer that cannot be compressed as asked is left as it is, with a warning.
+    A layer that cannot be compressed as requested is left unchanged, with a warning.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ class LayerwiseCompressor(BaseDataCalibratedModelOptimizer):
             try:
                 algorithm = kind(layer, options)
             except ValueError as error:
-                _logger.warning("%s stays as it is: %s", name, error)
+                _logger.warning("%s is left unchanged: %s", name, error)
                 return None
             started[weight] = layer
             return algorithm

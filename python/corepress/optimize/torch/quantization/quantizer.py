@@ -138,6 +138,7 @@ class LinearQuantizer(Quantizer):
 
         At the steps that the milestones say, observers are turned on, fake quantization is turned on, observers are
         turned off, and the statistics of the batch normalization after convolutions and linear layers are frozen.
+        Steps are counted in the state dict: a run that continues from one goes on where it was.
         """
         if not self._is_prepared:
             _logger.warning(
@@ -147,6 +148,8 @@ class LinearQuantizer(Quantizer):
             return
         if self._milestones is None:
             return
+        counter = next(_fake_quantizes(self._model), None)
+        self._step_count = self._step_count if counter is None else counter.count
         reached = [milestone == self._step_count for milestone in self._milestones]
         for fake_quantize in _fake_quantizes(self._model) if any(reached[:3]) else ():
             if reached[0]:
@@ -160,6 +163,8 @@ class LinearQuantizer(Quantizer):
                 if isinstance(module, FrozenStatistics):
                     module.freeze_bn_stats()
         self._step_count += 1
+        if counter is not None:
+            counter.count_steps(self._step_count)
 
     def finalize(self, model: torch.nn.Module | None = None, inplace: bool = False) -> torch.nn.Module:
         """Return the model with quantized weights, for conversion.

@@ -1,0 +1,211 @@
+"""Fake quantization: values, gradients, switches and state."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from corepress.training import fake_quantize as module
+from corepress.training.fake_quantize import FakeQuantize, LearnableFakeQuantize, StraightThrough
+from corepress.training.observers import FixedObserver, MinMaxObserver, quantized_range
+from corepress.training.quantize_dequantize import QuantizeDequantize
+
+KINDS = (FakeQuantize, LearnableFakeQuantize)
+LAYOUTS = [(torch.per_tensor_symmetric, -1), (torch.per_tensor_affine, -1), (torch.per_channel_affine, 1)]
+
+
+def made(kind=FakeQuantize, qscheme=torch.per_tensor_affine, ch_axis=-1, n_bits=8, dtype=torch.quint8, channels=4):
+    ends = quantized_range(n_bits, dtype)
+    return kind(MinMaxObserver(dtype, qscheme, *ends, ch_axis, 0.01, channels))
+
+
+def values(seed=0, shape=(3, 4, 5)):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) + 0.2
+
+
+def expected(x, scale, zero_point, ch_axis, ends):
+    """The values in double precision."""
+    shape = [-1 if axis == ch_axis else 1 for axis in range(x.ndim)]
+    scale, zero_point = scale.double().reshape(shape), zero_point.double().reshape(shape)
+    return ((torch.round(x.double() / scale) + zero_point).clamp(*ends) - zero_point) * scale
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("qscheme", "ch_axis"), LAYOUTS)
+@pytest.mark.parametrize("n_bits", [4, 8])
+def test_values_are_those_of_the_integers(kind, qscheme, ch_axis, n_bits):
+    quantize = made(kind, qscheme, ch_axis, n_bits)
+    x = values()
+    y = quantize(x)
+    scale, zero_point = quantize.calculate_qparams()
+    ends = (quantize.quant_min, quantize.quant_max)
+    torch.testing.assert_close(y.double(), expected(x, scale, zero_point, ch_axis, ends), rtol=1e-5, atol=1e-6)
+    assert len(y.unique()) <= (4 if ch_axis != -1 else 1) * 2**n_bits
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_types_of_numbers_are_kept(kind, dtype):
+    quantize = made(kind)
+    x = values().to(dtype).requires_grad_()
+    y = quantize(x)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.float(), made(kind)(x.detach().float()), rtol=1e-2, atol=2e-2)
+    y.sum().backward()
+    assert x.grad.dtype == dtype
+
+
+@pytest.mark.parametrize(("qscheme", "ch_axis"), LAYOUTS)
+@pytest.mark.parametrize("kernels", [True, False])
+def test_gradients_of_scale_and_zero_point(qscheme, ch_axis, kernels, monkeypatch):
+    """The formulas of LSQ+, in double precision, against PyTorch's kernels and plain operations."""
+    if not kernels:
+        monkeypatch.setattr(module, "_PER_TENSOR_KERNEL", "missing")
+    quantize = made(LearnableFakeQuantize, qscheme, ch_axis, 4)
+    x = values(1).requires_grad_()
+    quantize(x * 0.8)  # narrower than what follows, so that some values are outside
+    quantize.disable_observer()
+    gradient = values(2)
+    quantize(x).backward(gradient)
+
+    d = x.detach().double()
+    shape = [-1 if axis == ch_axis else 1 for axis in range(3)]
+    scale = quantize.scale.detach().double().reshape(shape)
+    zero_point = quantize.zero_point.detach().double().round().reshape(shape)
+    integers = torch.round(d / scale) + zero_point
+    inside = (integers >= 0) & (integers <= 15)
+    assert 0 < inside.sum() < inside.numel()
+    each = torch.where(inside, integers - zero_point - d / scale, integers.clamp(0, 15) - zero_point)
+    axes = [axis for axis in range(3) if axis != ch_axis]
+    factor = (x.numel() / quantize.scale.numel() * 15) ** -0.5
+    torch.testing.assert_close(x.grad, torch.where(inside, gradient, 0.0))
+    for parameter, found in ((quantize.scale, each), (quantize.zero_point, torch.where(inside, 0.0, -scale))):
+        if parameter.requires_grad:
+            wanted = (gradient * found).sum(axes).reshape(-1) * factor
+            torch.testing.assert_close(parameter.grad.double(), wanted, rtol=1e-4, atol=1e-5)
+    assert quantize.zero_point.requires_grad == (qscheme != torch.per_tensor_symmetric)
+
+
+def test_plain_operations_agree_with_kernels():
+    quantize = made(FakeQuantize, torch.per_channel_affine, 1)
+    x = values().requires_grad_()
+    twin = x.detach().clone().requires_grad_()
+    y = quantize(x)
+    z = StraightThrough.apply(twin, quantize.scale, quantize.zero_point, 1, 0, 255, 1.0)
+    torch.testing.assert_close(y, z)
+    y.square().sum().backward()
+    z.square().sum().backward()
+    torch.testing.assert_close(x.grad, twin.grad)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_switches(kind):
+    quantize = made(kind)
+    quantize.disable_observer()
+    quantize.disable_fake_quant()
+    x = values()
+    assert quantize(x) is x
+    assert float(quantize.scale.detach()) == 1
+    quantize.enable_observer()
+    assert quantize(x) is x
+    assert float(quantize.scale.detach()) != 1
+    assert (int(quantize.observer_enabled), int(quantize.fake_quant_enabled)) == (1, 0)
+    quantize.enable_fake_quant()
+    quantize.disable_observer()
+    scale = quantize.scale.detach().clone()
+    assert not torch.equal(quantize(x * 3), x * 3)
+    assert torch.equal(quantize.scale, scale)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_values_are_observed_in_any_case(kind):
+    """With observers off from the start, coremltools quantizes by a scale of 1."""
+    quantize = made(kind)
+    quantize.disable_observer()
+    x = values() * 0.01
+    torch.testing.assert_close(quantize(x), x, rtol=0, atol=float(quantize.scale.detach()))
+    scale = quantize.scale.detach().clone()
+    quantize(x * 100)
+    assert torch.equal(quantize.scale, scale)
+
+
+def test_integers_and_nothing_pass():
+    quantize = made()
+    tokens = torch.arange(3)
+    assert quantize(tokens) is tokens
+    assert quantize(torch.empty(0, 4)).shape == (0, 4)
+    assert not quantize.activation_post_process.observed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ch_axis", [-1, 1])
+def test_state_dicts_hold_everything(kind, ch_axis):
+    qscheme = torch.per_channel_affine if ch_axis == 1 else torch.per_tensor_affine
+    quantize, fresh = made(kind, qscheme, ch_axis), made(kind, qscheme, ch_axis)
+    quantize(values())
+    quantize.disable_observer()
+    quantize.count_steps(7)
+    state = copy.deepcopy(quantize.state_dict())
+    assert all(isinstance(each, torch.Tensor) for each in state.values())
+    fresh.load_state_dict(state)
+    assert fresh.count == 7
+    x = values(5)
+    assert torch.equal(fresh(x), quantize(x))
+    assert all(torch.equal(value, state[name]) for name, value in fresh.state_dict().items())
+    assert torch.equal(copy.deepcopy(quantize)(x), quantize(x))
+
+
+def test_shared_modules_can_observe_twice_before_the_backward_pass():
+    quantize = made(LearnableFakeQuantize)
+    x = values().requires_grad_()
+    (quantize(x) + quantize(3 * x)).sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_scales_stay_positive():
+    quantize = made(LearnableFakeQuantize)
+    quantize(values())
+    quantize.disable_observer()
+    with torch.no_grad():
+        quantize.scale.fill_(-1)
+    assert torch.isfinite(quantize(values())).all()
+    assert float(quantize.scale.detach()) > 0
+
+
+def test_known_ranges():
+    quantize = FakeQuantize(FixedObserver(1 / 256, 0))
+    y = quantize(torch.tensor([-1.0, 0.5, 0.501, 2.0]))
+    assert y.tolist() == [0, 0.5, 0.5, 255 / 256]
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch's own
+def test_finalized_quantization_is_the_same_everywhere():
+    quantize = QuantizeDequantize(0.05, 100)
+    x = torch.linspace(-7, 9, 301)
+    y = quantize(x)
+    torch.testing.assert_close(
+        y.double(), expected(x, torch.tensor(0.05), torch.tensor(100), -1, (0, 255)).float().double()
+    )
+    traced = torch.jit.trace(quantize, (x,))
+    assert "quantize_per_tensor" in str(traced.graph)
+    assert torch.equal(traced(x), y)
+    program = torch.export.export(quantize, (x,))
+    assert "quantized_decomposed.dequantize_per_tensor" in str(program.graph)
+    assert torch.equal(program.module()(x), y)
+    other = QuantizeDequantize(1.0, 0)
+    other.load_state_dict(quantize.state_dict())
+    assert torch.equal(torch.jit.trace(other, (x,))(x), y)
+
+
+def test_pytorchs_switches_know_these_modules():
+    host = pytest.importorskip("torch.ao.quantization")
+    import corepress.optimize.torch.quantization  # noqa: F401
+
+    quantize = made()
+    quantize.apply(host.disable_observer)
+    quantize.apply(host.disable_fake_quant)
+    assert (int(quantize.observer_enabled), int(quantize.fake_quant_enabled)) == (0, 0)
+    x = values()
+    assert quantize(x) is x
