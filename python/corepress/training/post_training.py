@@ -224,7 +224,7 @@ def _array(weight: torch.Tensor) -> np.ndarray[Any, Any]:
 
 
 def _raised(importance: torch.Tensor, layout: PaletteLayout) -> torch.Tensor:
-    """Importance whose smallest values, but for 0, are not beyond double precision beside the sum of their group.
+    """Importance whose smallest values, but for 0, do not vanish in a sum of their group in double precision.
 
     Exact sums of such values take k-means hundreds of times as long, and change nothing that could be seen.
     """
