@@ -36,6 +36,7 @@ def __dir__() -> list[str]:
 
 
 _logger = logging.getLogger(__name__)
+_ParallelKMeans, _SequentialKMeans = ParallelKMeans, SequentialKMeans  # coremltools' names
 
 
 @define
@@ -183,8 +184,9 @@ class SKMPalettizer(BaseDataCalibratedModelOptimizer):
                     "that weight is trained (requires_grad)"
                 )
             configs.setdefault(name, {})[parameter] = options._k_means(importance=sensitivity[label])
-        kind = ParallelKMeans if num_kmeans_workers > 1 else SequentialKMeans
-        return kind.cluster_weights(model, configs, num_workers=num_kmeans_workers)
+        if num_kmeans_workers > 1:
+            return _ParallelKMeans.cluster_weights(model, configs, num_workers=num_kmeans_workers)
+        return _SequentialKMeans.cluster_weights(model, configs)
 
     def report(self) -> Report:
         """Return a row for each palettized weight: its root mean square error, elements, palettes."""

@@ -105,7 +105,7 @@ class PostTrainingQuantizerConfig(OptimizationConfig):
 class PostTrainingQuantizer(BasePostTrainingModelOptimizer):
     """Quantizes the weights of linear layers, convolutions and attention.
 
-    Weights then hold the values that their integers stand for, with the buffers by which ``coremltools.convert`` finds
+    Weights then hold the values of their integers, with the buffers by which ``coremltools.convert`` finds
     them again. Zeros of a model that `MagnitudePruner` finalized stay zeros.
 
     Parameters
