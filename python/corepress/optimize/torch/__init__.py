@@ -9,9 +9,7 @@ coremltools'. Finalized models are plain PyTorch modules with the buffers that `
 turns them into compressed packages; they are saved and loaded as ordinary state dicts.
 """
 
-from __future__ import annotations
-
-from ...extras import load
+from ...extras import load as _load
 
 for _module in ("torch", "attrs", "cattrs"):
-    load("corepress.optimize.torch", _module)
+    _load("corepress.optimize.torch", _module)
