@@ -41,6 +41,7 @@ EXTRAS = {
         "runtime/torch",
         "training",
         "optimize/torch",
+        "acceleration/torch_optimizers",
         *(f"calibration/{name}" for name in ("moments", "observers", "probes", "rows", "run")),
     },
 }

@@ -7,6 +7,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from ..extras import load
@@ -19,6 +20,7 @@ _UTILS = "coremltools.optimize._utils"
 _NEURAL_NETWORK = "coremltools.models.neural_network.quantization_utils"
 _IOS16 = "coremltools.converters.mil.mil.ops.defs.iOS16.constexpr_ops"
 _IOS18 = "coremltools.converters.mil.mil.ops.defs.iOS18.compression"
+_TORCH = "coremltools.optimize.torch"
 _KMEANS = ("nbits", "weight", "force_kmeans1d", "cluster_dim", "vector_axis")
 
 
@@ -125,6 +127,45 @@ INTERNALS = (
 )
 
 
+def _of_torch() -> tuple[Internal, ...]:
+    """The functions of the optimizers of PyTorch models; none without torch."""
+    if find_spec("torch") is None or find_spec("coremltools.optimize.torch") is None:
+        return ()
+    from . import torch_optimizers as ours
+
+    kmeans, algorithms = f"{_TORCH}._utils.k_means", f"{_TORCH}.layerwise_compression.algorithms"
+    ranked = ("weights", "sparsity_fraction", "block_size", "granularity"), ours.magnitude_ranked_mask
+    n_m = ("weights", "nm", "dim"), ours.n_m_mask
+    block, palettization = ("cls", "block_weight", "block_importance"), f"{_TORCH}.palettization"
+    sequence = ("self", "X", "cX", "pad", "partitions")
+    return (
+        Internal(kmeans, "KMeans._cluster_weights_1d", (*block, "config"), ours.cluster_weights_1d),
+        Internal(
+            kmeans,
+            "KMeans._cluster_weights_with_masking",
+            (*block, "block_mask", "config"),
+            ours.cluster_weights_with_masking,
+        ),
+        Internal(
+            f"{palettization}._efficient_kmeans", "_EfficientKMeans.fit", ("self", "X", "sample_weight"), ours.fit
+        ),
+        Internal(
+            f"{palettization}.fake_palettize", "FakePalettize.diff_palettize_seq", sequence, ours.diff_palettize_seq
+        ),
+        Internal(f"{_TORCH}.pruning._utils", "magnitude_ranked_mask", *ranked),
+        Internal(f"{_TORCH}.pruning.magnitude_pruner", "_magnitude_ranked_mask", *ranked),
+        Internal(f"{_TORCH}.pruning._utils", "n_m_mask", *n_m),
+        Internal(f"{_TORCH}.pruning.magnitude_pruner", "_n_m_mask", *n_m),
+        Internal(algorithms, "GPTQ._compress_impl", ("self",), ours.gptq),
+        Internal(algorithms, "SparseGPT._compress_impl", ("self",), ours.sparse_gpt),
+    )
+
+
+def internals() -> tuple[Internal, ...]:
+    """All functions that are replaced where they are installed."""
+    return INTERNALS + _of_torch()
+
+
 def replacements() -> list[tuple[Any, str, Any]]:
     """Owner, name and new value of each internal.
 
@@ -140,7 +181,7 @@ def replacements() -> list[tuple[Any, str, Any]]:
     version = str(coremltools.__version__)
     if not any(version == known or version.startswith(f"{known}.") for known in KNOWN_VERSIONS):
         raise _unknown(f"its version is {version}")
-    return [_replacement(internal) for internal in INTERNALS]
+    return [_replacement(internal) for internal in internals()]
 
 
 def _replacement(internal: Internal) -> tuple[Any, str, Any]:
@@ -152,12 +193,13 @@ def _replacement(internal: Internal) -> tuple[Any, str, Any]:
     found = vars(owner).get(name) if owner is not None else None
     if found is None:
         raise _unknown(f"there is no {place}")
-    function = found.__func__ if isinstance(found, staticmethod) else found
+    bound = isinstance(found, staticmethod | classmethod)
+    function = found.__func__ if bound else found
     parameters = tuple(inspect.signature(function).parameters)
     if parameters != internal.parameters:
         raise _unknown(f"{place} takes {', '.join(parameters)} instead of {', '.join(internal.parameters)}")
     new = functools.wraps(function)(internal.replace(function))
-    return owner, name, staticmethod(new) if isinstance(found, staticmethod) else new
+    return owner, name, type(found)(new) if bound else new
 
 
 def _unknown(what: str) -> RuntimeError:

@@ -23,7 +23,7 @@ from ..tensors import PalettizedTensor, QuantizedTensor, SparseTensor, packed_si
 from ..tensors.base import Support
 from . import metadata
 from .grids import block_scales, normal_float_entries, normal_float_scales
-from .layer_inputs import InputMoments
+from .layer_inputs import InputMoments, matrix_view
 from .metadata import CompressionType, ParameterMetadata
 from .n_m_masks import n_m_mask
 
@@ -97,15 +97,17 @@ def store(layer: torch.nn.Module, compressed: CompressedWeight) -> None:
     metadata.register(layer, "weight", compressed.metadata)
 
 
-def quantized(layer: torch.nn.Module, inputs: InputMoments, grid: Grid, dampening: float = 0.01) -> CompressedWeight:
+def quantized(
+    layer: torch.nn.Module, inputs: InputMoments | Array, grid: Grid, dampening: float = 0.01
+) -> CompressedWeight:
     """Quantize the weight of a layer (GPTQ: Frantar et al., arXiv:2210.17323).
 
     Parameters
     ----------
     layer : torch.nn.Module
         Not changed.
-    inputs : InputMoments
-        Of this layer.
+    inputs : InputMoments or numpy.ndarray of float32
+        Of this layer; an array has the moments, (columns, columns), times any number.
     grid : Grid
     dampening : float
         How many times the mean of the diagonal of the moments is added to it.
@@ -120,13 +122,13 @@ def quantized(layer: torch.nn.Module, inputs: InputMoments, grid: Grid, dampenin
     ValueError
         If the block size does not divide, or weights or inputs are not finite.
     """
-    matrix, moments = _matrix(layer), _moments(inputs, dampening)
+    matrix, moments = _matrix(layer), _moments(layer, inputs, dampening)
     return _on_grid(layer, matrix, None, moments, grid)
 
 
 def pruned(
     layer: torch.nn.Module,
-    inputs: InputMoments,
+    inputs: InputMoments | Array,
     target_sparsity: float = 0.5,
     n_m_ratio: tuple[int, int] | None = None,
     grid: Grid | None = None,
@@ -150,7 +152,7 @@ def pruned(
     -------
     CompressedWeight
     """
-    matrix, moments = _matrix(layer), _moments(inputs, dampening)
+    matrix, moments = _matrix(layer), _moments(layer, inputs, dampening)
     if n_m_ratio is not None:
         sparse = _pruned_n_m(matrix, moments, *map(int, n_m_ratio))
     else:
@@ -176,7 +178,7 @@ def _pruned_n_m(matrix: NDArray[np.float32], moments: Moments, n: int, m: int) -
 
 def palettized(
     layer: torch.nn.Module,
-    inputs: InputMoments,
+    inputs: InputMoments | Array,
     n_bits: int = 4,
     group_size: int | None = None,
     enable_per_channel_scale: bool = False,
@@ -200,7 +202,7 @@ def palettized(
     CompressedWeight
         Entries are float16 values, as packages store them, wherever weights are in their range.
     """
-    matrix, moments = _matrix(layer), _moments(inputs, dampening)
+    matrix, moments = _matrix(layer), _moments(layer, inputs, dampening)
     largest = float(np.abs(matrix).max(initial=0))
     if 2.0**-6 <= largest < 65504:
         matrix = matrix.astype(np.float16)
@@ -233,7 +235,10 @@ def _matrix(layer: torch.nn.Module) -> NDArray[np.float32]:
     return matrix
 
 
-def _moments(inputs: InputMoments, dampening: float) -> Moments:
+def _moments(layer: torch.nn.Module, inputs: InputMoments | Array, dampening: float) -> Moments:
+    if not isinstance(inputs, InputMoments):
+        view = matrix_view(layer)
+        return replace(checked_moments("hessian", inputs, view, dampening, view.shape, 0), kept=[], sweeps=_SWEEPS)
     if inputs.count == 0:
         raise ValueError("the layer had no inputs")
     if not inputs.is_finite:
