@@ -81,8 +81,8 @@ def quantize_activations(
     mode : {"linear", "linear_symmetric", "auto"}
         "linear" uses all levels for the range of the values, with a zero point; "linear_symmetric" is symmetric around
         zero, and wastes half of its levels on values that are never negative. "auto", here or as `range`, tries all and
-        keeps the one whose outputs are closest to the model's, on samples that have no part in the ranges: every
-        fourth.
+        keeps the one whose outputs are closest to the model's, on every fourth sample, with the ranges of the others;
+        in the end ranges are those of all `samples`.
     range : {"minmax", "mse", "auto"}
         "minmax" has all values of the samples within range; "mse" cuts off the largest where that lowers the squared
         error over their histogram.
@@ -90,8 +90,8 @@ def quantize_activations(
         Types of operations to quantize; None for conv, linear, avg_pool, max_pool and add, as in coremltools.
         conv_transpose, matmul and scaled_dot_product_attention may be added; "default" is short for the five,
         "attention" for the last two. Of these two only the inputs are quantized. "auto", alone for the five or among
-        other types, measures what each operation does to the outputs, on samples that have no part in the ranges, and
-        leaves out those that do the most harm until `target_snr` is reached.
+        other types, measures what each operation does to the outputs, on every fourth sample with the ranges of the
+        others, and leaves out those that do the most harm until `target_snr` is reached.
     target_snr : float, optional
         For "auto" operations: the signal-to-noise ratio in dB that the outputs must have, weights unchanged, all
         outputs together, each by its own power; None for 20.
@@ -159,7 +159,7 @@ def quantize_activations(
     program = Program(Package.open(src))
     name = _require_possible(program, function_name, src)
     require_destination(src, dst, overwrite=overwrite)
-    kept: Sequence[Any]
+    kept: Sequence[Any] = ()
     if statistics is not None:
         ranges, kept = ranges_of(statistics, program, name), statistics.kept
     else:
@@ -185,6 +185,8 @@ def quantize_activations(
     if leaves_out:
         found = choose_operations(src, name, ranges, chosen, kept, target_snr, num_threads)
         chosen, alone, notes = found.config, found.snr_db, (*notes, found.note)
+    if statistics is None and kept and kept is not samples:  # they have done their part
+        ranges = _joined(ranges, collect_ranges(src, kept, function_name=function_name, num_threads=num_threads))
     report = write_quantized(
         src,
         dst,
@@ -196,6 +198,11 @@ def quantize_activations(
     )
     records = (_with_ratio(record, alone.get(record.name)) for record in report.activations)
     return dataclasses.replace(report, activations=tuple(records), notes=(*notes, *report.notes))
+
+
+def _joined(ranges: Mapping[str, ActivationRange], others: Mapping[str, ActivationRange]) -> dict[str, ActivationRange]:
+    """The ranges of two parts of the samples together."""
+    return {**ranges, **others} | {key: ranges[key].merged(others[key]) for key in ranges.keys() & others.keys()}
 
 
 def _with_ratio(record: ActivationRecord, ratio: float | None) -> ActivationRecord:
