@@ -57,7 +57,7 @@ def soft_kmeans(
     enforce_zero : bool
         Whether the first entry is 0 after each round.
     exact : bool
-        Whether each value of float32 is computed by itself, on the CPU. Otherwise means and gradients of large groups
+        Whether each value of float32 is computed separately, on the CPU. Otherwise means and gradients of large groups
         are interpolated between points, 64 in the width of the steepest step of a mean, where that is faster: to
         about 1e-5 of the distance between entries.
 
