@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "algo/soft_kmeans/nearest.h"
 #include "algo/soft_kmeans/soft_kmeans.h"
 #include "bindings/arrays.h"
 #include "bindings/native_call.h"
@@ -10,6 +11,7 @@ namespace corepress {
 namespace {
 
 using Doubles = py::array_t<double, py::array::c_style>;
+using Codes = py::array_t<uint16_t, py::array::c_style>;
 using Numbers = py::array_t<int64_t, py::array::c_style>;
 
 // temperature, smallest, threshold, tolerance, rounds, enforce_zero, exact
@@ -122,6 +124,41 @@ void soft_kmeans_gradient(const py::array& weight, const py::array& gradient, Do
     });
 }
 
+// Codes and values of the nearest entries, unless these are None.
+void nearest_entries(const py::array& weight, const Doubles& centroids, double threshold, std::optional<Codes> codes,
+                     std::optional<py::array> out, std::optional<int> num_threads) {
+    const FloatFormat format = format_of(weight, "weight");
+    require(weight.ndim() == 3 && centroids.ndim() == 3, "weight must be (groups, n, length), centroids likewise");
+    require(std::isfinite(threshold), "prune_threshold must be finite");
+    const Groups groups{weight.shape(0), weight.shape(1), weight.shape(2), centroids.shape(1)};
+    require(groups.entries >= 1 && groups.entries <= 65536, "there must be 1 to 65536 centroids, not ", groups.entries);
+    require_size(centroids, groups.groups * groups.entries * groups.length, "centroids");
+    if (codes) require_size(*codes, groups.groups * groups.count, "codes");
+    if (out) {
+        require_contiguous(*out, "out");
+        require_same_dtype(weight, *out, "weight and out");
+        require_size(*out, weight.size(), "out");
+    }
+    if (weight.size() == 0) return;
+    const int threads = threads_from(num_threads);
+    const double* const entries = centroids.data();
+    uint16_t* const places = codes ? codes->mutable_data() : nullptr;
+    with_bits(format, [&](auto bits) {
+        using Bits = decltype(bits);
+        const Bits* const values = data_of<Bits>(weight);
+        Bits* const results = out ? writable_data_of<Bits>(*out) : nullptr;
+        const NativeCall call;
+        for_each_group(groups, threads, [&](int64_t group, int own_threads) {
+            const int64_t size = groups.count * groups.length;
+            assign_nearest<Bits>({values + group * size, groups.count, groups.length, groups.entries},
+                                 entries + group * groups.entries * groups.length, threshold, own_threads,
+                                 places ? places + group * groups.count : nullptr,
+                                 results ? results + group * size : nullptr);
+        });
+        return 0;
+    });
+}
+
 }  // namespace
 
 void bind_soft_kmeans(py::module_& module) {
@@ -131,6 +168,9 @@ void bind_soft_kmeans(py::module_& module) {
     module.def("soft_kmeans_gradient", &soft_kmeans_gradient, py::arg("weight"), py::arg("gradient"),
                py::arg("centroids").noconvert(), py::arg("sums").noconvert(), py::arg("rounds").noconvert(),
                py::arg("options"), py::arg("out").noconvert(), py::arg("num_threads") = py::none());
+    module.def("nearest_entries", &nearest_entries, py::arg("weight"), py::arg("centroids").noconvert(),
+               py::arg("threshold"), py::arg("codes").noconvert(), py::arg("out").noconvert(),
+               py::arg("num_threads") = py::none());
 }
 
 }  // namespace corepress

@@ -67,7 +67,7 @@ void soft_shares(const double* planes, const SoftEntries& entries, int64_t first
     }
 }
 
-// The sums of an entry, in lanes: of weights, and of weights times each component.
+// The sums of an entry, in lanes: of weights, and of weights times each component. Shares that are NaN stay so.
 void soft_sums(const double* planes, const double* multiplicity, const double* shares, const SoftEntries& entries,
                int64_t first, int64_t last, double* lanes) {
     const Doubles smallest = broadcast<double, kLanes>(entries.smallest);
@@ -79,7 +79,7 @@ void soft_sums(const double* planes, const double* multiplicity, const double* s
             Doubles share, times, point, sum;
             load(shares + (j - first) * kSoftPoints + place, share);
             load(multiplicity + place, times);
-            const Doubles weight = greater(share, smallest) * times;
+            const Doubles weight = greater(smallest, share) * times;
             load(sums, sum);
             store(sum + weight, sums);
             for (int64_t d = 0; d < entries.length; ++d) {
@@ -102,7 +102,7 @@ void soft_means(const double* shares, const SoftEntries& entries, const double* 
             load(results + d * kSoftPoints + place, sum);
             for (int64_t j = first; j < last; ++j) {
                 load(shares + (j - first) * kSoftPoints + place, share);
-                sum = sum + greater(share, smallest) * vectors[j * entries.length + d];
+                sum = sum + greater(smallest, share) * vectors[j * entries.length + d];
             }
             store(sum, results + d * kSoftPoints + place);
         }

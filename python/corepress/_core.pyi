@@ -246,6 +246,14 @@ def soft_kmeans_gradient(
     out: NDArray[Any],
     num_threads: int | None = None,
 ) -> None: ...
+def nearest_entries(
+    weight: NDArray[Any],
+    centroids: NDArray[float64],
+    threshold: float,
+    codes: NDArray[uint16] | None,
+    out: NDArray[Any] | None,
+    num_threads: int | None = None,
+) -> None: ...
 def feed_back_codes(
     weight: NDArray[Any],
     hessian: NDArray[Any],

@@ -19,6 +19,7 @@
 #include "algo/prune/nested.h"
 #include "algo/prune/prune.h"
 #include "algo/prune/structure.h"
+#include "algo/soft_kmeans/nearest.h"
 #include "algo/soft_kmeans/soft_kmeans.h"
 #include "algo/vectors/vector_entries.h"
 #include "algo/vectors/vector_order.h"
@@ -468,6 +469,11 @@ void add_soft_kmeans(int64_t count, int64_t length, int threads, Digest& digest)
             digest.add(centroids);
             digest.add(sums);
             soft_backward(group, gradient.data(), options, rounds, tape, threads, results.data());
+            digest.add(results);
+            if (exact) continue;
+            std::vector<uint16_t> codes(static_cast<size_t>(count));
+            assign_nearest(group, centroids.data(), entries == 5 ? 1e-3 : 0, threads, codes.data(), results.data());
+            digest.add(codes);
             digest.add(results);
         }
     }

@@ -12,7 +12,7 @@ from corepress import _core, simd_levels
 from corepress.reference.clustering import kmeans1d
 from corepress.reference.soft_kmeans import SoftKMeans
 from corepress.training import soft_kmeans_of_device
-from corepress.training.soft_kmeans import hard_assignment, initial_centroids, soft_kmeans
+from corepress.training.soft_kmeans import hard_assignment, initial_centroids, nearest_codes, soft_kmeans
 
 CASES = [
     {"k": 1},
@@ -289,16 +289,77 @@ def test_wrong_dtype():
         soft_kmeans(torch.zeros(1, 5, dtype=torch.float64), torch.zeros(1, 4))
 
 
-@pytest.mark.parametrize("shape", [(3, 500), (2, 200, 2)])
-def test_hard_assignment(shape):
-    weight = torch.randn(shape)
-    centroids = torch.randn(shape[0], 7, *shape[2:])
-    points, entries = (x if x.ndim == 3 else x[..., None] for x in (weight, centroids))
-    distances = (points[:, :, None] - entries[:, None]).square().sum(-1)
-    for threshold in (0.0, 0.1):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("d", [1, 2, 4])
+@pytest.mark.parametrize("k", [1, 2, 7, 40, 300])
+@pytest.mark.parametrize("drawing", ["normal", "ties"])
+def test_hard_assignment(k, d, dtype, drawing):
+    """The first of equally near entries; a threshold favours the first entry, or rules it out."""
+    torch.manual_seed(k + d)
+    if drawing == "ties":
+        weight = (torch.randint(-8, 9, (2, 700, d)) * 0.25).to(dtype)
+        centroids = torch.randint(-8, 9, (2, k, d)) * 0.125
+    else:
+        weight, centroids = torch.randn(2, 700, d).to(dtype), torch.randn(2, k, d)
+    for threshold in (0.0, 1e-7, 0.1, -0.1, 5.0):
+        distances = (weight.double()[:, :, None] - centroids.double()[:, None]).square().sum(-1)
         distances[..., 0] -= threshold
-        nearest = torch.stack([entries[group, each] for group, each in enumerate(distances.argmin(-1))])
-        assert torch.equal(hard_assignment(weight, centroids, prune_threshold=threshold), nearest.reshape(shape))
+        given = (weight, centroids) if d > 1 else (weight[..., 0], centroids[..., 0])
+        codes = nearest_codes(*given, prune_threshold=threshold).long()
+        values = hard_assignment(*given, prune_threshold=threshold)
+        if k <= 256 if d == 1 else threshold == 0:
+            assert torch.equal(codes, soft_kmeans_of_device.nearest_codes(weight, centroids, threshold))
+        if d == 1 and k <= 256 and (drawing == "normal" or threshold in (0.0, 5.0)):  # compared in double
+            assert torch.equal(codes, distances.argmin(-1))
+        chosen = distances.gather(-1, codes[..., None])[..., 0]
+        assert (chosen - distances.amin(-1) <= 1e-5).all()
+        expected = centroids.gather(1, codes[..., None].expand(-1, -1, d)).to(dtype)
+        assert torch.equal(values.reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_hard_assignment_of_what_is_not_finite(value):
+    """Values become an entry, whatever they are; entries that are not finite are nearest to nothing else."""
+    weight = torch.randn(1, 100)
+    weight[0, 5] = value
+    entries = torch.tensor([[-1.0, 0.5, 2.0]])
+    assert torch.isin(hard_assignment(weight, entries), entries).all()
+    codes = nearest_codes(torch.randn(1, 100), torch.tensor([[-1.0, value, 2.0]]))
+    assert (codes != 1).all()
+
+
+def test_a_nan_among_entries_is_seen_in_the_result():
+    weight = torch.randn(1, 9000) * 0.05
+    means, entries = soft_kmeans(weight, torch.tensor([[-0.1, float("nan"), 0.1, 0.2]]))
+    assert means.isnan().all()
+    assert entries.isnan().any()
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_fewer_values_than_entries_in_a_round(n):
+    given = drawn(16, n=64)
+    given = (given[0][:n], given[1], given[2][:n], given[3])
+    for got, want in zip(found(*given), expected(*given), strict=True):
+        assert distance(got, want) < 2e-7
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-12, 1e6, 1e300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_temperatures_out_of_proportion(temperature, dtype):
+    weight, centroids, slopes, _ = drawn(8, n=9000, dtype=dtype)
+    results = found(weight, centroids, slopes, SoftKMeans(temperature=temperature))
+    assert all(torch.isfinite(result).all() for result in results)
+    hard = hard_assignment(results[0][None, :, 0], torch.unique(results[0].float())[None])
+    assert len(torch.unique(hard)) <= (8 if temperature < 1 else 9000)
+
+
+def test_many_small_groups():
+    weight, centroids = torch.randn(3000, 32) * 0.05, torch.randn(3000, 4) * 0.05
+    means, entries = soft_kmeans(weight, centroids)
+    for group in (0, 1777, 2999):
+        single, own = soft_kmeans(weight[group : group + 1], centroids[group : group + 1])
+        assert torch.equal(means[group], single[0])
+        assert torch.equal(entries[group], own[0])
 
 
 def test_first_palettes_are_optimal():

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <type_traits>
 
+#include "algo/soft_kmeans/nearest.h"
 #include "core/stop.h"
 
 namespace corepress {
@@ -153,7 +154,9 @@ RoundEntries::RoundEntries(const double* centroids, int64_t count, int64_t lengt
     for (; share >= smallest_ && exponent < 700; ++exponent) share *= kPerE;
     reach_ = options.temperature * static_cast<double>(exponent) + std::fabs(threshold_);
     std::iota(order_.begin(), order_.end(), int64_t{0});
-    if (length == 1) {
+    const bool ascend = std::all_of(centroids, centroids + count * length, [](double entry) { return entry == entry; });
+    if (!ascend) reach_ = std::numeric_limits<double>::infinity();
+    if (length == 1 && ascend) {
         std::stable_sort(order_.begin(), order_.end(),
                          [&](int64_t a, int64_t b) { return centroids[a] < centroids[b]; });
     }
@@ -162,8 +165,8 @@ RoundEntries::RoundEntries(const double* centroids, int64_t count, int64_t lengt
 }
 
 std::pair<int64_t, int64_t> RoundEntries::near(double lowest, double highest) const {
-    if (length_ != 1 || count_ <= 2 || !(highest - lowest < std::numeric_limits<double>::infinity()))
-        return {0, count_};
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    if (length_ != 1 || count_ <= 2 || !(highest - lowest < kInfinity) || !(reach_ < kInfinity)) return {0, count_};
     const auto distance_to = [&](double number) {
         const auto after = std::lower_bound(values_.begin(), values_.end(), number);
         double least = std::numeric_limits<double>::infinity();
@@ -192,30 +195,12 @@ void RoundEntries::restore(const double* ordered, int64_t width, double* numbers
     }
 }
 
-// Squared distances are parabolas of one shape, so that differences of them are lines: those that are least somewhere
-// are the hull of these.
 double widest_gap(const double* centroids, int64_t count, double threshold) {
-    struct Line {
-        double entry, height;
-    };
-    std::vector<Line> lines(static_cast<std::size_t>(count)), hull;
-    for (std::size_t j = 0; j < lines.size(); ++j) {
-        lines[j] = {centroids[j], centroids[j] * centroids[j] - (j == 0 ? threshold : 0)};
-    }
-    std::sort(lines.begin(), lines.end(),
-              [](Line a, Line b) { return a.entry < b.entry || (a.entry == b.entry && a.height < b.height); });
-    for (const Line& line : lines) {
-        if (!hull.empty() && hull.back().entry == line.entry) continue;
-        while (hull.size() > 1) {
-            const Line &last = hull.back(), &before = hull[hull.size() - 2];
-            const double here = (line.height - last.height) * (last.entry - before.entry);
-            if (here > (last.height - before.height) * (line.entry - last.entry)) break;
-            hull.pop_back();
-        }
-        hull.push_back(line);
-    }
-    double gap = 0;
-    for (std::size_t i = 1; i < hull.size(); ++i) gap = std::max(gap, hull[i].entry - hull[i - 1].entry);
+    double gap = std::numeric_limits<double>::infinity();
+    if (std::any_of(centroids, centroids + count, [](double entry) { return entry != entry; })) return gap;
+    const std::vector<RulingEntry> ruling = ruling_entries(centroids, count, threshold);
+    gap = 0;
+    for (std::size_t i = 1; i < ruling.size(); ++i) gap = std::max(gap, ruling[i].value - ruling[i - 1].value);
     return gap;
 }
 

@@ -79,7 +79,7 @@ class SoftKMeans:
         return weights @ tape[-1], tape, sums
 
     def gradient(self, values: Any, slopes: Any, tape: list[Array], sums: list[Array]) -> Array:
-        """Return dL/dw, (n, d), from dL/dy and what `means` returned after the means."""
+        """Return dL/dw, (n, d), from dL/dy and what `means` returned with the means."""
         points, given = np.asarray(values, np.float64), np.asarray(slopes, np.float64)
         found = np.zeros_like(points)
         pulls = np.maximum(self.shares(points, tape[-2])[0], self.smallest_weight).T @ given

@@ -24,6 +24,7 @@ from . import soft_kmeans_of_device
 Tensor = torch.Tensor
 
 _PALETTE_SIZES = [1 << bits for bits in PALETTE_BITS]
+_FORMATS = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def soft_kmeans(
@@ -77,19 +78,12 @@ def soft_kmeans(
     TypeError
         For weights of other dtypes.
     """
-    scalars = weight.ndim == 2
-    if weight.ndim not in (2, 3) or centroids.ndim != weight.ndim or len(centroids) != len(weight):
-        raise ValueError(
-            f"soft_kmeans: weight must be (groups, n) or (groups, n, d) and centroids (groups, k) or (groups, k, d), "
-            f"not {tuple(weight.shape)} and {tuple(centroids.shape)}"
-        )
-    if not scalars and weight.shape[2] != centroids.shape[2]:
-        raise ValueError(f"soft_kmeans: weight has vectors of {weight.shape[2]}, centroids of {centroids.shape[2]}")
-    if weight.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+    scalars = _check("soft_kmeans", weight, centroids)
+    if weight.dtype not in _FORMATS:
         raise TypeError(f"soft_kmeans: weight must be float16, bfloat16 or float32, not {weight.dtype}")
     found, tape, _, rounds = _means(
-        weight[..., None] if scalars else weight,
-        (centroids[..., None] if scalars else centroids).detach(),
+        _as_vectors(weight, scalars),
+        _as_vectors(centroids, scalars).detach(),
         temperature,
         iterations,
         tolerance,
@@ -108,21 +102,51 @@ def hard_assignment(weight: Tensor, centroids: Tensor, *, prune_threshold: float
 
     Parameters
     ----------
-    weight, centroids, prune_threshold
-        As in `soft_kmeans`.
+    weight : torch.Tensor of floats, shape (groups, n) or (groups, n, d)
+        Values, or vectors; NaN becomes any entry.
+    centroids : torch.Tensor of floats, shape (groups, k) or (groups, k, d)
+        Entries, as float32.
+    prune_threshold : float
+        What squared distances to the first entry are less.
 
     Returns
     -------
     torch.Tensor
         Of the weight's shape and dtype, without gradient.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit.
     """
+    scalars = _check("hard_assignment", weight, centroids)
     with torch.no_grad():
-        return torch.stack(
-            [
-                soft_kmeans_of_device.nearest(values, entries, prune_threshold)
-                for values, entries in zip(weight, centroids, strict=True)
-            ]
-        )
+        points, entries = _as_vectors(weight, scalars), _as_vectors(centroids, scalars)
+        found: Tensor = _nearest(points, entries, prune_threshold)
+        return found.reshape(weight.shape)
+
+
+def nearest_codes(weight: Tensor, centroids: Tensor, *, prune_threshold: float = 0.0) -> Tensor:
+    """Return the place in its palette of what `hard_assignment` gives to each value, or vector.
+
+    Parameters
+    ----------
+    weight, centroids, prune_threshold
+        As in `hard_assignment`.
+
+    Returns
+    -------
+    torch.Tensor of int32, shape (groups, n)
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit.
+    """
+    scalars = _check("nearest_codes", weight, centroids)
+    with torch.no_grad():
+        codes: Tensor = _codes(_as_vectors(weight, scalars), _as_vectors(centroids, scalars), prune_threshold)
+        return codes
 
 
 def initial_centroids(weight: Tensor, k: int, importance: Tensor | None = None) -> Tensor:
@@ -163,6 +187,61 @@ def _entries(values: np.ndarray[Any, Any], k: int, importance: np.ndarray[Any, A
         return distinct
     _, centroids, _ = kmeans(values, k, importance)
     return centroids
+
+
+def _check(name: str, weight: Tensor, centroids: Tensor) -> bool:
+    """Raise an error unless shapes fit; whether the weight has numbers, not vectors."""
+    if weight.ndim not in (2, 3) or centroids.ndim != weight.ndim or len(centroids) != len(weight):
+        raise ValueError(
+            f"{name}: weight must be (groups, n) or (groups, n, d) and centroids (groups, k) or (groups, k, d), "
+            f"not {tuple(weight.shape)} and {tuple(centroids.shape)}"
+        )
+    if weight.ndim == 3 and weight.shape[2] != centroids.shape[2]:
+        raise ValueError(f"{name}: weight has vectors of {weight.shape[2]}, centroids of {centroids.shape[2]}")
+    return weight.ndim == 2
+
+
+def _as_vectors(tensor: Tensor, scalars: bool) -> Tensor:
+    return tensor[..., None] if scalars else tensor
+
+
+@torch.library.custom_op("corepress::nearest_entries", mutates_args=())
+def _nearest(weight: Tensor, centroids: Tensor, prune_threshold: float) -> Tensor:
+    if _is_native(weight, centroids):
+        found = torch.empty(weight.shape, dtype=weight.dtype)
+        _core.nearest_entries(*_given(weight, centroids), prune_threshold, None, _array(found))
+        return found
+    entries = centroids.to(weight.device)
+    codes = soft_kmeans_of_device.nearest_codes(weight, entries, prune_threshold)
+    return entries.gather(1, codes[..., None].expand(-1, -1, weight.shape[2])).to(weight.dtype)
+
+
+@_nearest.register_fake
+def _(weight: Tensor, centroids: Tensor, prune_threshold: float) -> Tensor:
+    return torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
+
+
+@torch.library.custom_op("corepress::nearest_codes", mutates_args=())
+def _codes(weight: Tensor, centroids: Tensor, prune_threshold: float) -> Tensor:
+    if _is_native(weight, centroids):
+        codes = torch.empty(weight.shape[:2], dtype=torch.int16)
+        _core.nearest_entries(*_given(weight, centroids), prune_threshold, codes.numpy().view(np.uint16), None)
+        return codes.to(torch.int32) & 0xFFFF
+    return soft_kmeans_of_device.nearest_codes(weight, centroids.to(weight.device), prune_threshold).to(torch.int32)
+
+
+@_codes.register_fake
+def _(weight: Tensor, centroids: Tensor, prune_threshold: float) -> Tensor:
+    return torch.empty(weight.shape[:2], dtype=torch.int32, device=weight.device)
+
+
+def _is_native(weight: Tensor, centroids: Tensor) -> bool:
+    return weight.device.type == "cpu" and weight.dtype in _FORMATS and centroids.shape[1] <= 1 << 16
+
+
+def _given(weight: Tensor, centroids: Tensor) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    entries = centroids.detach().to("cpu", torch.float32)  # what they are rounded to everywhere
+    return _array(weight.contiguous()), entries.double().contiguous().numpy()
 
 
 @torch.library.custom_op("corepress::soft_kmeans", mutates_args=())

@@ -37,30 +37,17 @@ def distances_to(points: Tensor, entries: Tensor, prune_threshold: float) -> Ten
     return distances
 
 
-def nearest(values: Tensor, entries: Tensor, prune_threshold: float) -> Tensor:
-    """The nearest entry to each value (n) or vector (n, d), in the values' dtype; of equally near ones the first."""
-    points = (values[:, None] if values.ndim == 1 else values).float()
-    table = (entries[:, None] if entries.ndim == 1 else entries).float().to(points.device)
-    if points.shape[1] == 1:
-        return _nearest_number(points[:, 0], table[:, 0], prune_threshold).to(values.dtype)
-    found = torch.empty_like(points)
-    for block in blocks_of(points, len(table)):
-        found[block] = table[distances_to(points[block], table, prune_threshold).argmin(1)]
-    return found.to(values.dtype)
+def nearest_codes(weight: Tensor, centroids: Tensor, prune_threshold: float) -> Tensor:
+    """The place of the nearest entry (groups, n); weight (groups, n, d), centroids (groups, k, d); the first of equal.
 
-
-def _nearest_number(values: Tensor, entries: Tensor, prune_threshold: float) -> Tensor:
-    """Of ascending entries the neighbours on both sides, and the first entry where a threshold favours it."""
-    ascending = entries.sort().values
-    last = len(entries) - 1
-    after = torch.searchsorted(ascending, values).clamp_max(last)
-    before = (after - 1).clamp_min(0)
-    below, above = ascending[before], ascending[after]
-    found = torch.where((values - below).abs() <= (above - values).abs(), below, above)
-    if prune_threshold:
-        first = entries[0]
-        better = (values - first).square() - prune_threshold <= (values - found).square()
-        found = torch.where(better, first, found)
+    Distances are in float32, and for numbers, where that is possible, in double.
+    """
+    dtype = dtype_of_tape(weight.device) if weight.shape[2] == 1 else torch.float32
+    found = torch.empty(weight.shape[:2], dtype=torch.int64, device=weight.device)
+    for group, entries in enumerate(centroids):
+        table = entries.float().to(dtype)
+        for block in blocks_of(weight[group], len(table)):
+            found[group, block] = distances_to(weight[group, block].to(dtype), table, prune_threshold).argmin(1)
     return found
 
 
