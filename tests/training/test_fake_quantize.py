@@ -59,15 +59,17 @@ def test_other_types_of_numbers_are_kept(kind, dtype):
 
 @pytest.mark.parametrize(("qscheme", "ch_axis"), LAYOUTS)
 @pytest.mark.parametrize("kernels", [True, False])
-def test_gradients_of_scale_and_zero_point(qscheme, ch_axis, kernels, monkeypatch):
-    """The formulas of LSQ+, in double precision, against PyTorch's kernels and plain operations."""
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.quint8])
+def test_gradients_of_scale_and_zero_point(qscheme, ch_axis, kernels, dtype, monkeypatch):
+    """The formulas of LSQ+, in double precision, with PyTorch's kernels and plain operations."""
     if not kernels:
-        monkeypatch.setattr(module, "_PER_TENSOR_KERNEL", "missing")
-    quantize = made(LearnableFakeQuantize, qscheme, ch_axis, 4)
-    x = values(1).requires_grad_()
+        monkeypatch.setattr(module, "DEVICES_OF_KERNELS", ())
+    quantize = made(LearnableFakeQuantize, qscheme, ch_axis, 4, dtype)
+    ends = (quantize.quant_min, quantize.quant_max)
+    x = (4 * values(1, (3, 4, 50))).requires_grad_()
     quantize(x * 0.8)  # narrower than what follows, so that some values are outside
     quantize.disable_observer()
-    gradient = values(2)
+    gradient = values(2, x.shape)
     quantize(x).backward(gradient)
 
     d = x.detach().double()
@@ -75,11 +77,11 @@ def test_gradients_of_scale_and_zero_point(qscheme, ch_axis, kernels, monkeypatc
     scale = quantize.scale.detach().double().reshape(shape)
     zero_point = quantize.zero_point.detach().double().round().reshape(shape)
     integers = torch.round(d / scale) + zero_point
-    inside = (integers >= 0) & (integers <= 15)
+    inside = (integers >= ends[0]) & (integers <= ends[1])
     assert 0 < inside.sum() < inside.numel()
-    each = torch.where(inside, integers - zero_point - d / scale, integers.clamp(0, 15) - zero_point)
+    each = torch.where(inside, integers - zero_point - d / scale, integers.clamp(*ends) - zero_point)
     axes = [axis for axis in range(3) if axis != ch_axis]
-    factor = (x.numel() / quantize.scale.numel() * 15) ** -0.5
+    factor = (x.numel() / quantize.scale.numel() * ends[1]) ** -0.5
     torch.testing.assert_close(x.grad, torch.where(inside, gradient, 0.0))
     for parameter, found in ((quantize.scale, each), (quantize.zero_point, torch.where(inside, 0.0, -scale))):
         if parameter.requires_grad:

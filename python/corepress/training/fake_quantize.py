@@ -35,34 +35,52 @@ class StraightThrough(torch.autograd.Function):
         quant_max: int,
         gradient_factor: float,
     ) -> torch.Tensor:
-        shape = [1] * x.ndim
+        rounded = zero_point.round().clamp(quant_min, quant_max)
+        ctx.shape = [1] * x.ndim
         if ch_axis != -1:
-            shape[ch_axis] = -1
-        scale_shape, zero_point_shape = scale.shape, zero_point.shape
-        scale = scale.reshape(shape).clone()  # an observer may change it before the backward pass
-        zero_point = zero_point.round().clamp(quant_min, quant_max).to(scale.dtype).reshape(shape)
-        integers = torch.round(x / scale) + zero_point
-        ctx.save_for_backward(x, scale, zero_point, integers)
+            ctx.shape[ch_axis] = -1
+        y = _quantized(x, scale, rounded, ch_axis, ctx.shape, quant_min, quant_max)
+        # Saved as they are now: an observer may change them before the backward pass.
+        ctx.save_for_backward(x, y, scale.clone(), rounded)
         ctx.ends = (quant_min, quant_max)
         ctx.gradient_factor = gradient_factor
-        ctx.shapes = (scale_shape, zero_point_shape)
         ctx.sum_over = [axis for axis in range(x.ndim) if axis != ch_axis]
-        return (integers.clamp(quant_min, quant_max) - zero_point) * scale
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         (gradient,) = gradients
-        x, scale, zero_point, integers = ctx.saved_tensors
-        inside = (integers >= ctx.ends[0]) & (integers <= ctx.ends[1])
+        x, y, scale, zero_point = ctx.saved_tensors
+        low, high = ((end - zero_point.to(scale.dtype)) * scale for end in (ctx.ends[0] - 0.5, ctx.ends[1] + 0.5))
+        inside = x == torch.clamp(x, low.reshape(ctx.shape), high.reshape(ctx.shape))
+        of_x = torch.where(inside, gradient, 0.0)
         of_scale = of_zero_point = None
         if ctx.needs_input_grad[1]:
-            steps = integers.clamp(*ctx.ends) - zero_point
-            each = gradient * torch.where(inside, steps - x / scale, steps)
-            of_scale = (each.sum(ctx.sum_over) * ctx.gradient_factor).reshape(ctx.shapes[0])
+            # y is scale times its integer less the zero point: what the scale multiplies at an end of the range.
+            each = torch.addcmul(gradient * y, of_x, x, value=-1)
+            of_scale = each.sum(ctx.sum_over).reshape(scale.shape) / scale * ctx.gradient_factor
         if ctx.needs_input_grad[2]:
-            each = torch.where(inside, 0.0, -gradient * scale)
-            of_zero_point = (each.sum(ctx.sum_over) * ctx.gradient_factor).reshape(ctx.shapes[1])
-        return torch.where(inside, gradient, 0.0), of_scale, of_zero_point, None, None, None, None
+            outside = (gradient.sum(ctx.sum_over) - of_x.sum(ctx.sum_over)).reshape(scale.shape)
+            of_zero_point = -outside * scale * ctx.gradient_factor
+        return of_x, of_scale, of_zero_point, None, None, None, None
+
+
+def _quantized(
+    x: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    ch_axis: int,
+    shape: list[int],
+    quant_min: int,
+    quant_max: int,
+) -> torch.Tensor:
+    if x.device.type in DEVICES_OF_KERNELS and x.dtype == torch.float32:
+        integers = zero_point.to(torch.int32)
+        if ch_axis == -1:
+            return torch.fake_quantize_per_tensor_affine(x, scale, integers, quant_min, quant_max)
+        return torch.fake_quantize_per_channel_affine(x, scale, integers, ch_axis, quant_min, quant_max)
+    scale, zero_point = scale.reshape(shape), zero_point.to(scale.dtype).reshape(shape)
+    return ((torch.round(x / scale) + zero_point).clamp(quant_min, quant_max) - zero_point) * scale
 
 
 class FakeQuantize(torch.nn.Module):
@@ -117,7 +135,7 @@ class FakeQuantize(torch.nn.Module):
         self._observing = bool(enabled)
 
     def disable_observer(self) -> None:
-        """Keep the range as it is."""
+        """Let the range stay the same."""
         self.enable_observer(False)
 
     def enable_fake_quant(self, enabled: bool = True) -> None:
@@ -240,26 +258,15 @@ class LearnableFakeQuantize(FakeQuantize):
             self.zero_point.clamp_(self.quant_min, self.quant_max)
         channels = 1 if self.ch_axis == -1 else x.shape[self.ch_axis]
         factor = (x.numel() / channels * max(self.quant_max, 1)) ** -0.5
+        values = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        scale, zero_point = self.scale.to(values.dtype), self.zero_point.to(values.dtype)
         ends = (self.quant_min, self.quant_max)
-        if x.device.type != "cpu" or x.dtype == torch.float64 or not hasattr(torch, _PER_TENSOR_KERNEL):
-            return straight_through(x, self.scale.to(x.dtype), self.zero_point.to(x.dtype), self.ch_axis, *ends, factor)
-        values = x if x.dtype == torch.float32 else x.float()
-        scale, zero_point = self.scale.clone(), self.zero_point.clone()  # of a shared module, they change meanwhile
-        if self.ch_axis == -1:
-            result = getattr(torch, _PER_TENSOR_KERNEL)(values, scale, zero_point, *ends, factor)
-        else:
-            kernel = getattr(torch, _PER_CHANNEL_KERNEL)
-            result = kernel(values, scale, zero_point, self.ch_axis, *ends, factor)
-        return result.to(x.dtype)  # type: ignore[no-any-return]
+        return straight_through(values, scale, zero_point, self.ch_axis, *ends, factor).to(x.dtype)
 
     def _unquantized(self, x: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled() and torch.distributed.is_available() and torch.distributed.is_initialized():
             return x + 0.0 * self.scale.sum() + 0.0 * self.zero_point.sum()  # all processes wait for these gradients
         return x
-
-
-_PER_TENSOR_KERNEL = "_fake_quantize_learnable_per_tensor_affine"
-_PER_CHANNEL_KERNEL = "_fake_quantize_learnable_per_channel_affine"
 
 
 def straight_through(x: torch.Tensor, *arguments: Any) -> torch.Tensor:

@@ -27,7 +27,7 @@ def is_signed(dtype: torch.dtype) -> bool:
 
 
 def quantized_range(n_bits: int, dtype: torch.dtype) -> tuple[int, int]:
-    """Return the smallest and the largest integer of so many bits; signed or not as the data type is."""
+    """Return the smallest and the largest integer of this many bits; signed or not as the data type is."""
     if is_signed(dtype):
         return -(1 << (n_bits - 1)), (1 << (n_bits - 1)) - 1
     return 0, (1 << n_bits) - 1

@@ -1,7 +1,7 @@
 """Which tensors of a model are quantized in quantization-aware training, and what shares a range.
 
 A convolution or linear layer, the batch normalization and the activation that follow it are one step: what goes in and
-what comes out are quantized, nothing in between. So are sums, products and activations of their own. Pooling,
+what comes out are quantized, nothing in between. So are sums, products and separate activations. Pooling,
 reshaping, concatenation and the like have one range for what goes in and what comes out.
 """
 
@@ -149,7 +149,7 @@ class Plan(Generic[Options]):
     times : dict of torch.nn.Module to int
         How often each module is called in a forward pass.
     ranges : list of Range or None
-        In the order in which quantized tensors are made; a range is there for each of its tensors, and None stands
+        In the order in which quantized tensors are made; a range is there for each of its tensors, and None is
         for one after dropout.
     batch_norms : list of (torch.nn.Module, torch.nn.Module)
         Convolutions and linear layers with the batch normalizations that can be folded into them.

@@ -13,7 +13,7 @@ is_symmetric_quant = is_symmetric
 
 
 def get_quant_range(n_bits: int, dtype: torch.dtype) -> tuple[int, int]:
-    """Return the smallest and the largest integer of so many bits."""
+    """Return the smallest and the largest integer of this many bits."""
     return quantized_range(n_bits, dtype)
 
 

@@ -73,14 +73,14 @@ class ModuleLinearQuantizerConfig(ModuleOptimizationConfig):
     algorithm : {"vanilla", "learnable"}
         Scales by the observed ranges, or trained as parameters once observers are off.
     weight_dtype : str or torch.dtype
-        ``"qint8"``, ``"quint8"``, ``"qint4"``, ``"quint4"``; ``"float32"`` leaves weights as they are.
+        ``"qint8"``, ``"quint8"``, ``"qint4"``, ``"quint4"``; ``"float32"`` does not quantize weights.
     weight_n_bits : int
         Of `weight_dtype`.
     weight_observer : ObserverType
     weight_per_channel : bool
         Whether each output channel has a scale.
     activation_dtype : str or torch.dtype
-        ``"quint8"``, or ``"float32"``, which leaves activations as they are.
+        ``"quint8"``, or ``"float32"``: they are not quantized.
     activation_observer : ObserverType
     quantization_scheme : QuantizationScheme
         The same for all modules. Symmetric: zero points of weights are 0, those of activations 128, or 0 where
