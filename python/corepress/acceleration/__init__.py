@@ -22,8 +22,9 @@ class Accelerate:
     compute palettes (lookup tables, LUTs), codes and scales, masks, packing, and decompressed weights: in
     ``coremltools.optimize.coreml``, in the operations' own decompression, and in
     ``_get_kmeans_lookup_table_and_weight`` of its neural networks, which torchao and Apple's Stable Diffusion scripts
-    call. Where PyTorch is installed, so do they in ``coremltools.optimize.torch``: k-means, masks, the loops of GPTQ and
-    SparseGPT, and steps of differentiable k-means on the CPU. Input that the kernels do not support, such as float64 or a ``lut_function``, is left to coremltools.
+    call. Where PyTorch is installed, also in ``coremltools.optimize.torch``: k-means, masks, the loops of GPTQ and
+    SparseGPT, and steps of differentiable k-means on the CPU. Input that the kernels do not support, such as float64 or
+    a ``lut_function``, is left to coremltools.
 
     Results differ where those of `corepress.optimize.coreml` do for the same numbers: k-means palettes are optimal,
     float16 does not overflow, and a weight with infinite or NaN values, or whose groups do not divide, is left

@@ -53,7 +53,7 @@ def cluster_weights_with_masking(original: Function) -> Function:
 
 
 def fit(original: Function) -> Function:
-    """Replaces ``_EfficientKMeans.fit`` where it begins with centroids of its own: optimal ones for numbers."""
+    """Replaces ``_EfficientKMeans.fit`` where it finds the first centroids itself: optimal ones for numbers."""
 
     def accelerated(self: Any, X: Any, sample_weight: Any = None) -> Any:
         init = self.cluster_centers_
