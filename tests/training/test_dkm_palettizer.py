@@ -262,3 +262,19 @@ def test_forms_that_cannot_be_converted_pruned(model, form):
     MagnitudePruner(palettizer.prepare()).prepare(inplace=True)
     with pytest.raises(ValueError, match="cluster_dim 1"):
         palettizer.step()
+
+
+def test_results_are_quantized_too(model, batch, train, converted):
+    palettizer = palettizer_of(model, n_bits=2, quantize_activations=True)
+    prepared = palettizer.prepare()
+    train(prepared, batch, 4, palettizer.step)
+    finalized = palettizer.finalize()
+    assert len(finalized.fc(torch.rand(64, 256)).unique()) <= 256
+    for layer in (prepared.conv, prepared.fc):
+        layer.activation_post_process.disable_observer()
+    torch.testing.assert_close(finalized(batch), prepared.eval()(batch))
+    ct = pytest.importorskip("coremltools")
+    spec = ct.models.MLModel(str(converted(finalized, batch)), skip_model_load=True).get_spec()
+    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+    kinds = [each.type for each in block.operations]
+    assert kinds.count("quantize") == kinds.count("dequantize") == 2

@@ -99,10 +99,13 @@ class Recording:
         Of modules that are taken as a whole, and of functions outside of them.
     containers : list of Call
         Of all other modules, with the model itself.
+    failure : Exception or None
+        Why it ended early; calls are those up to there.
     """
 
     calls: list[Call]
     containers: list[Call]
+    failure: Exception | None = None
 
     def times(self) -> dict[torch.nn.Module, int]:
         """Return how often each module was called."""
@@ -182,6 +185,18 @@ class _Recorder(TorchFunctionMode):
         call.single = isinstance(result, torch.Tensor)
         call.outputs = [self.value(tensor, call) for tensor in tensors(result)]
 
+    def fail(self, failure: Exception) -> None:
+        """Forget what has not returned: its inputs are those of nothing."""
+        recording = self.recording
+        open_calls = [call for call in recording.calls if call.function == "" and not call.outputs]
+        for call in open_calls:
+            recording.calls.remove(call)
+            for value in call.inputs:
+                value.consumers.remove(call)
+        for call in recording.containers:
+            call.end = min(call.end, len(recording.calls)) if call.end else len(recording.calls)
+        recording.failure = failure
+
     def enter(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         keyed: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
         for key, argument in keyed:
@@ -212,6 +227,8 @@ class _Recorder(TorchFunctionMode):
 
 def record(model: torch.nn.Module, example_inputs: Any, left_alone: Collection[str] = ()) -> Recording:
     """Run a model on an example, without gradients, in evaluation mode, and return what it does.
+
+    Where the example does not fit the model, that is what it does until it fails.
 
     Parameters
     ----------
@@ -264,6 +281,8 @@ def record(model: torch.nn.Module, example_inputs: Any, left_alone: Collection[s
             recorder.value(tensor, None, is_input=True)
         with torch.no_grad(), recorder:
             model(*args, **kwargs)
+    except (RuntimeError, TypeError, ValueError, IndexError) as failure:
+        recorder.fail(failure)
     finally:
         for handle in handles:
             handle.remove()

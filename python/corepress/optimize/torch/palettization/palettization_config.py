@@ -48,8 +48,10 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
         The call of `step` that starts palettization; 0: it has started.
     cluster_dim : int, optional
         Values of an entry, those of neighbouring output channels. Default: 1.
-    quant_min, quant_max, dtype, quantize_activations
-        With `quantize_activations`, outputs of the module are quantized as `dtype`, to integers in this range.
+    quantize_activations : bool
+        Whether what the module returns is quantized too, to unsigned integers of 8 bits, as conversion stores them.
+    quant_min, quant_max, dtype
+        Accepted; with `dtype` float32, nothing is quantized.
     lut_dtype : str
         How entries are stored: ``"f32"``, ``"f16"``, ``"b16"`` or ``"bf16"``; ``"i8"`` and ``"u8"`` store integers and
         a scale.

@@ -11,7 +11,10 @@ import torch
 
 from ....training import metadata as metadata_of
 from ....training import parametrized, quality
+from ....training.fake_quantize import FakeQuantize
+from ....training.observers import MinMaxObserver
 from ....training.pruned import Pruned
+from ....training.quantize_dequantize import QuantizeDequantize
 from .._utils.optimizer_utils import ConfigToOptimizerRegistry
 from .._utils.reports import Report
 from .._utils.torch_utils import get_eval_model, get_parent_child_name, normalize_fsdp_module_name
@@ -134,6 +137,7 @@ class DKMPalettizer(Palettizer):
         model.eval()
         finalized = model if inplace else copy.deepcopy(model)
         _finalize_palettes(finalized)
+        _finalize_activations(finalized)
         for module in finalized.modules():
             module.__dict__.pop("qconfig", None)
         metadata_of.register_version(finalized)
@@ -180,6 +184,8 @@ class DKMPalettizer(Palettizer):
                 for weight, each in parameters:
                     _attach(module, each, weight, make, shared, enabled=config.milestone == 0)
                 self._milestones[name] = config.milestone
+                if config.quantize_activations and config.dtype != torch.float32:
+                    _attach_fake_quantize(module, parameters[0][0].device)
                 return
 
     @staticmethod
@@ -225,6 +231,29 @@ def _attach(
         palette,
         {f"{parameter}_fake_quant": lambda owner: parametrized.find(owner, parameter, FakePalettize)},
     )
+
+
+def _attach_fake_quantize(module: torch.nn.Module, device: torch.device) -> None:
+    """Quantize what a module returns, as unsigned integers of 8 bits over the range of what it returned."""
+    observer = MinMaxObserver(torch.quint8, torch.per_tensor_affine, averaging_constant=0.01)
+    module.activation_post_process = FakeQuantize(observer).to(device)
+    module.register_forward_hook(_process_result)
+
+
+def _process_result(module: torch.nn.Module, arguments: Any, result: Any) -> Any:
+    process: Any = module.activation_post_process
+    if isinstance(result, tuple):  # of attention: the outputs, and its weights, which are not quantized
+        return (process(result[0]), *result[1:])
+    return process(result)
+
+
+def _finalize_activations(model: torch.nn.Module) -> None:
+    """Fix the ranges of quantized results."""
+    for module in model.modules():
+        fake_quantize = module._modules.get("activation_post_process")
+        if isinstance(fake_quantize, FakeQuantize) and _process_result in module._forward_hooks.values():
+            scale, zero_point = float(fake_quantize.scale), int(fake_quantize.zero_point)
+            module.activation_post_process = QuantizeDequantize(scale, zero_point).to(fake_quantize.scale.device)
 
 
 def _follow_pruning(model: torch.nn.Module) -> None:

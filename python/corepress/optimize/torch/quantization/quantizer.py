@@ -117,6 +117,12 @@ class LinearQuantizer(Quantizer):
         model = self._get_model_for_compression(inplace=inplace)
         model.train()
         recording = dataflow.record(model, example_inputs, self._linear_config.non_traceable_module_names)
+        if recording.failure is not None:
+            _logger.warning(
+                "LinearQuantizer.prepare: the model does not run on the example (%s); activations after that are not "
+                "quantized. Give an example that the model can run on",
+                recording.failure,
+            )
         plan = placement.plan(recording, self._activation_config)
         self._quantize_weights(model, dict(plan.batch_norms))
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
