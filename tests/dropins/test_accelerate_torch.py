@@ -20,9 +20,9 @@ nn = torch.nn
 
 
 @pytest.fixture(autouse=True)
-def seeded():
+def seeded(caplog):
     torch.manual_seed(0)
-    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    caplog.set_level(logging.ERROR, "coremltools")
 
 
 def both(function):

@@ -65,12 +65,12 @@ def train() -> Callable[..., list[float]]:
 
 
 @pytest.fixture
-def converted(tmp_path: Path) -> Callable[..., Path]:
+def converted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Callable[..., Path]:
     """Converts a model by coremltools, which needs no Mac for that; returns the package."""
     ct = pytest.importorskip("coremltools")
 
     def run(model: torch.nn.Module, batch: torch.Tensor, target: str = "iOS18") -> Path:
-        logging.getLogger("coremltools").setLevel(logging.ERROR)
+        caplog.set_level(logging.ERROR, "coremltools")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             traced = torch.jit.trace(model.eval(), batch[:1])

@@ -59,8 +59,9 @@ def test_recording_leaves_the_model_as_it_was():
 
 def test_recording_leaves_no_hooks_after_an_error():
     model = nn.Sequential(conv(), nn.Linear(5, 5))
-    with pytest.raises(RuntimeError):
-        dataflow.record(model, (image(),))
+    recording = dataflow.record(model, (image(),))
+    assert isinstance(recording.failure, RuntimeError)
+    assert [call.name for call in recording.calls] == ["0"]
     assert not any(each._forward_hooks or each._forward_pre_hooks for each in model.modules())
     assert model.training
 

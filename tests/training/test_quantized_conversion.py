@@ -42,10 +42,10 @@ class Quantized(nn.Module):
     ],
 )
 def test_packages_compute_what_the_finalized_model_does(
-    tmp_path, batch, train, frontend, weight_dtype, scheme, target, stored
+    tmp_path, batch, train, caplog, frontend, weight_dtype, scheme, target, stored
 ):
     ct = pytest.importorskip("coremltools")
-    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    caplog.set_level(logging.ERROR, "coremltools")
     torch.manual_seed(0)
     config = {"weight_dtype": weight_dtype, "quantization_scheme": scheme}
     quantizer = LinearQuantizer(Quantized(), LinearQuantizerConfig.from_dict({"global_config": config}))
