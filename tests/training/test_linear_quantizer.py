@@ -345,6 +345,8 @@ def test_zeros_and_integers(model, batch, train, pruner_first):
 @pytest.mark.filterwarnings("ignore")  # PyTorch's own
 @pytest.mark.parametrize("algorithm", ["vanilla", "learnable"])
 def test_compiled_models_have_no_breaks(batch, algorithm):
+    if algorithm == "learnable" and torch.__version__.startswith("2.5"):
+        pytest.skip("PyTorch 2.5 cannot compile fake quantization by a scale that is trained")
     relu = nn.ReLU()  # called twice
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), relu, nn.Conv2d(8, 8, 3), relu)
     quantizers = [quantizer_of(copy.deepcopy(model), algorithm=algorithm, milestones=[0, 0, 1, 0]) for _ in range(2)]

@@ -247,8 +247,12 @@ def test_graphs_have_no_breaks():
     assert torch.equal(*gradients)
 
     class Means(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("centroids", centroids)
+
         def forward(self, weight):
-            return soft_kmeans(weight, centroids)[0] + hard_assignment(weight, centroids)
+            return soft_kmeans(weight, self.centroids)[0] + hard_assignment(weight, self.centroids)
 
     exported = torch.export.export(Means(), (weight,)).module()
     assert torch.equal(exported(weight), Means()(weight))

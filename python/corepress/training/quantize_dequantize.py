@@ -30,6 +30,7 @@ class QuantizeDequantize(torch.nn.Module):
         self.register_buffer("scale", torch.tensor([scale], dtype=torch.float32))
         self.register_buffer("zero_point", torch.tensor([zero_point], dtype=torch.int32))
         self._set_numbers()
+        decomposed_operations()  # not only while a graph is made, when nothing can be imported
 
     def _set_numbers(self) -> None:
         self._scale, self._zero_point = float(self.scale), int(self.zero_point)
