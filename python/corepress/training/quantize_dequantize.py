@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 import torch
@@ -41,7 +42,9 @@ class QuantizeDequantize(torch.nn.Module):
             return x
         values = x if x.dtype == torch.float32 else x.float()
         if _is_tracing():
-            integers = torch.quantize_per_tensor(values, self._scale, self._zero_point, torch.quint8)
+            with warnings.catch_warnings():  # PyTorch will remove what coremltools reads; then exporting is left
+                warnings.simplefilter("ignore")
+                integers = torch.quantize_per_tensor(values, self._scale, self._zero_point, torch.quint8)
             return integers.dequantize().to(x.dtype)
         if _is_exporting():
             operations = decomposed_operations()
