@@ -256,6 +256,21 @@ def test_models_prepared_for_pruning_are_refused(model):
         palettizer_of(pruned, n_bits=2).prepare()
 
 
+def test_groups_of_nothing_but_zeros(model, batch, train):
+    with torch.no_grad():
+        model.conv.weight[:4] *= 1e-3  # pruned first, all of them
+    palettizer = palettizer_of(model, n_bits=2, granularity="per_grouped_channel", group_size=4)
+    prepared = palettizer.prepare()
+    options = {"initial_sparsity": 0.5, "target_sparsity": 0.5}
+    pruner = MagnitudePruner(prepared, MagnitudePrunerConfig.from_dict({"module_name_configs": {"conv": options}}))
+    pruner.prepare(inplace=True)
+    palettizer.step()
+    train(prepared, batch, 2, lambda: (palettizer.step(), pruner.step()), lr=1e-3)
+    finalized = palettizer.finalize()
+    assert not prepared.conv.weight[:4].any()
+    assert torch.isfinite(finalized(batch)).all()
+
+
 @pytest.mark.parametrize("form", [{"cluster_dim": 2}, {"lut_dtype": "i8"}], ids=names)
 def test_forms_that_cannot_be_converted_pruned(model, form):
     palettizer = palettizer_of(model, n_bits=2, **form)

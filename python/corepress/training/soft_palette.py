@@ -190,7 +190,8 @@ class SoftPalette(torch.nn.Module):
             for group, each in enumerate(values):
                 if self.keep_zeros:
                     each = each[(each != 0) if each.ndim == 1 else (each != 0).any(-1)]
-                self.centroids[group] = self._first_palette(each).to(self.centroids)
+                if len(each):
+                    self.centroids[group] = self._first_palette(each).to(self.centroids)
             self.initialized.fill_(1)
         self._initialized = True
 
@@ -220,7 +221,8 @@ class SoftPalette(torch.nn.Module):
             kept = (each != 0) if each.ndim == 1 else (each != 0).any(-1)
             some = each[kept][None]
             groups = slice(group, group + 1)
-            some = self._soft(some, groups) if self.training else self._hard(some, groups)
+            if some.shape[1]:
+                some = self._soft(some, groups) if self.training else self._hard(some, groups)
             found.append(torch.zeros_like(each).masked_scatter(kept if each.ndim == 1 else kept[:, None], some))
         return torch.stack(found)
 
