@@ -8,9 +8,14 @@ import sys
 
 import pytest
 import torch
+import torch.distributed.device_mesh
+import torch.distributed.fsdp
 import torch.multiprocessing
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from corepress.optimize.torch.palettization import DKMPalettizer, DKMPalettizerConfig
+
+SHARDS = hasattr(torch.distributed, "fsdp") and hasattr(torch.distributed.fsdp, "fully_shard")  # PyTorch 2.6
 
 
 def palettizer_of(model, **options):
@@ -67,15 +72,24 @@ def test_autocast(model, batch):
 
 
 def _train_part(rank, port, state, batch, goal, out):
-    """Two steps on half of the batch, in one of two processes."""
+    """Steps on half of the batch, in one of two processes: with copies of the weights, and with halves of them."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
     network, palettizer = _network(state)
     parallel = torch.nn.parallel.DistributedDataParallel(network)
     _steps(parallel, palettizer, batch[rank::2], goal[rank::2])
+    states = [network.state_dict()]
+    if SHARDS:
+        network, palettizer = _network(state)
+        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+        for module in (network[0], network[2], network):
+            torch.distributed.fsdp.fully_shard(module, mesh=mesh)
+        _steps(network, palettizer, batch[rank::2], goal[rank::2])
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        states.append(get_model_state_dict(network, options=options))
     if rank == 0:
-        torch.save(network.state_dict(), out)
+        torch.save(states, out)
     torch.distributed.destroy_process_group()
 
 
@@ -109,6 +123,8 @@ def test_two_processes_train_as_one(tmp_path):
     out = tmp_path / "trained.pt"
     port = 20_000 + os.getpid() % 20_000
     torch.multiprocessing.spawn(_train_part, (port, state, batch, goal, out), nprocs=2)
-    trained = torch.load(out, weights_only=True)
-    for name, value in network.state_dict().items():
-        torch.testing.assert_close(trained[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    states = torch.load(out, weights_only=True)
+    assert len(states) == 1 + SHARDS
+    for trained in states:
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(trained[name], value, rtol=1e-4, atol=1e-6, msg=name)

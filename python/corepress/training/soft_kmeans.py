@@ -168,7 +168,7 @@ def initial_centroids(weight: Tensor, k: int, importance: Tensor | None = None) 
     """
     found = []
     for group, values in enumerate(weight.detach()):
-        numbers = values.to("cpu", torch.float32).numpy()
+        numbers = _input(values.to("cpu", torch.float32))
         shares = None if importance is None else importance[group].to("cpu", torch.float64).numpy()
         entries = _entries(numbers, k, shares)
         missing = np.repeat(entries[-1:], k - len(entries), axis=0)
@@ -241,7 +241,7 @@ def _is_native(weight: Tensor, centroids: Tensor) -> bool:
 
 def _given(weight: Tensor, centroids: Tensor) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     entries = centroids.detach().to("cpu", torch.float32)  # what they are rounded to everywhere
-    return _array(weight.contiguous()), entries.double().contiguous().numpy()
+    return _input(weight.contiguous()), entries.double().contiguous().numpy()
 
 
 @torch.library.custom_op("corepress::soft_kmeans", mutates_args=())
@@ -262,7 +262,7 @@ def _means(
     found, tape, sums, rounds = _room(weight, centroids, iterations)
     tape[:, 0] = centroids
     weight = weight.contiguous()
-    _core.soft_kmeans(_array(weight), tape.numpy(), sums.numpy(), rounds.numpy(), options, _array(found))
+    _core.soft_kmeans(_input(weight), tape.numpy(), sums.numpy(), rounds.numpy(), options, _array(found))
     return found, tape, sums, rounds
 
 
@@ -292,7 +292,7 @@ def _gradient(
     found = torch.empty(weight.shape, dtype=weight.dtype)
     weight, gradient = weight.contiguous(), gradient.to(weight.dtype).contiguous()
     _core.soft_kmeans_gradient(
-        _array(weight), _array(gradient), tape.numpy(), sums.numpy(), rounds.numpy(), options, _array(found)
+        _input(weight), _input(gradient), tape.numpy(), sums.numpy(), rounds.numpy(), options, _array(found)
     )
     return found
 
@@ -333,7 +333,14 @@ def _room(weight: Tensor, centroids: Tensor, iterations: int) -> tuple[Tensor, T
 
 
 def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """A tensor's memory as an array; bfloat16, which NumPy has no dtype of, as uint16."""
+    """A tensor's memory as an array to write to; bfloat16, which NumPy has no dtype of, as uint16."""
     if tensor.dtype == torch.bfloat16:
         return tensor.detach().view(torch.int16).numpy().view(np.uint16)
     return tensor.detach().numpy()
+
+
+def _input(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """The same to read. `Tensor.numpy` would fix the size of the memory, which FSDP frees between steps."""
+    if tensor.dtype == torch.bfloat16:
+        return np.from_dlpack(tensor.detach().view(torch.int16)).view(np.uint16)
+    return np.from_dlpack(tensor.detach())
