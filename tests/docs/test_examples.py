@@ -119,6 +119,19 @@ def test_torch_models_are_converted_with_the_tables_found(tmp_path, monkeypatch)
                 assert max(len(np.unique(group)) for group in groups) == 16
 
 
+def test_networks_keep_what_they_learn_if_they_are_compressed_while_they_train(tmp_path):
+    pytest.importorskip("coremltools")
+    pytest.importorskip("sklearn")
+    lines = run("compress_while_training.py", "--epochs", "3", "--output", str(tmp_path)).splitlines()
+    read = {line[:32].strip(): float(line.rsplit(maxsplit=1)[1].rstrip("%")) for line in lines[1:]}
+    assert read["as trained"] > 97
+    for how in ("1-bit palettes", "75% zeros"):
+        assert read[f"{how}, while training"] > 90 > 40 > read[f"{how}, after training"]
+    sizes = {line[:32].strip(): float(line[32:].split()[0]) for line in lines[1:]}
+    assert sizes["1-bit palettes, while training"] * 10 < sizes["as trained"]
+    assert len(list(tmp_path.glob("*.mlpackage"))) == 5
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_help_tells_what_it_does(example):
     if "torch" in example.name:
