@@ -13,8 +13,8 @@ from coreml_helpers import digest
 from corepress import Config, coreml
 from corepress.allocation.errors import OutputErrors
 from corepress.config.candidates import DEFAULT_CANDIDATES, candidate_key
-from corepress.coreml.compressor import UNCALIBRATED
 from corepress.demo.program import ProgramBuilder
+from corepress.engine.decisions import UNCALIBRATED
 from corepress.specs import Palettize
 
 KEYS = {step.nbits: candidate_key((step,)) for (step,) in DEFAULT_CANDIDATES}

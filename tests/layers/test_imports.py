@@ -21,7 +21,8 @@ ROOMS = (
     "tensors",
     "compression kernels",
     "config reporting",
-    "coreml neural_network",
+    "engine",
+    "coreml neural_network coreai",
     "runtime",
     "calibration",
     "allocation",
@@ -31,7 +32,7 @@ ROOMS = (
     "cli",
     "__init__ __main__",
 )
-COREML_ROOMS = ("format", "operations", "program", "reports", "rewrite", "")  # the last: its functions for users
+COREML_ROOMS = ("format", "operations", "program", "rewrite", "")  # the last: its functions for users
 SIBLINGS = {("kernels", "compression"), ("neural_network", "coreml")}
 # Packages that not all installations have, and the rooms that may import them.
 EXTRAS = {

@@ -15,13 +15,14 @@ from ..arrays import as_threads
 from ..calibration.statistics import Statistics
 from ..config import Config, ConfigLike, as_config
 from ..config.candidates import UNCHANGED, candidate_of, parse_candidates
-from ..coreml.calibrated import as_calibration
-from ..coreml.compressor import Made
 from ..coreml.format.package import Package
 from ..coreml.plan import counted_bytes
 from ..coreml.program.program import Program
-from ..coreml.reports.prediction import Prediction
-from ..coreml.rewrite.driver import ProgressCallback, StrPath
+from ..coreml.rewrite.driver import StrPath
+from ..engine.calibrated import as_calibration
+from ..engine.choice import Made
+from ..engine.prediction import Prediction
+from ..engine.run import ProgressCallback
 from ..reporting.documents import to_json
 from ..reporting.tables import Column, format_bytes, render
 from ..reporting.wording import format_decibels
@@ -233,7 +234,7 @@ def allocate(
     rules = as_config(Config() if config is None else config, **options)
     package = Package.open(src)
     program = Program(package)
-    statistics: Statistics | None = as_calibration("allocate", calibration)
+    statistics: Statistics | None = as_calibration("allocate", calibration, Statistics)
     model, notes = _model(statistics)
     choices = parse_candidates(candidates, rules.target)
     if candidates is None and rules.target is None and statistics is not None and statistics.candidates:

@@ -11,14 +11,15 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coreml.compressor import compress_stored, stored_values
+from ..coreml.compressor import stored_values
 from ..coreml.decompressor import release
 from ..coreml.format.package import Package
 from ..coreml.format.values import ValueReader
-from ..coreml.operations import OperationForm
-from ..coreml.program.storage import check_stored, stored_bytes
-from ..coreml.reports.report import Progress
-from ..coreml.rewrite.driver import ProgressCallback
+from ..coreml.operations import OperationForm, lower_to
+from ..coreml.program.weights import check_stored
+from ..engine.report import Progress
+from ..engine.run import ProgressCallback
+from ..engine.steps import compress_stored
 from ..errors import NonFiniteError, Skip
 from ..kernels import kmeans1d_sweep
 from ..overlap import RunAhead, Task
@@ -113,7 +114,7 @@ def measure(
     num_threads : int or None
         Threads that the weights share; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
     """
-    total, total_bytes = sum(each.size for each in free), sum(stored_bytes(each.weight) for each in free)
+    total, total_bytes = sum(each.size for each in free), sum(each.weight.stored_bytes for each in free)
     done = done_bytes = 0
 
     def tell(name: str) -> None:
@@ -128,7 +129,7 @@ def measure(
         with RunAhead(tasks, num_threads) as ahead:
             for each, result in zip(free, ahead.results(), strict=True):
                 curves.append(result())
-                done, done_bytes = done + each.size, done_bytes + stored_bytes(each.weight)
+                done, done_bytes = done + each.size, done_bytes + each.weight.stored_bytes
                 tell(each.name)
     return _completed(free, curves)
 
@@ -155,7 +156,7 @@ def _completed(free: Sequence[FreeWeight], curves: Sequence[Curve | None]) -> li
 
 
 def _memory(free: FreeWeight) -> int:
-    return 3 * max(stored_bytes(free.weight), free.weight.first.data_type.byte_count(free.size))
+    return 3 * max(free.weight.stored_bytes, free.weight.first.data_type.byte_count(free.size))
 
 
 def _work(free: FreeWeight, values: ValueReader, model: ErrorModel) -> Callable[[int], Curve | None]:
@@ -198,7 +199,7 @@ def _made(free: FreeWeight, options: Sequence[Option], stored: Stored, threads: 
                 made.append((option, found[nbits]))
             continue
         with suppress(Skip):
-            form, snr_db = compress_stored(stored, option.steps, free.weight.first.version, threads)
+            form, snr_db = compress_stored(stored, option.steps, lower_to(free.weight.first.version), threads)
             option = option if option.exact else _as_made(free, option, form)
             if option.nbytes < free.unchanged.nbytes:
                 made.append((option, 10 ** (-snr_db / 10)))
@@ -225,7 +226,7 @@ def relative_error(stored: Stored, steps: Sequence[Spec], version: int, num_thre
     nbits = _width(steps)
     if nbits and isinstance(stored, np.ndarray):
         return palette_errors(stored, [nbits], num_threads)[nbits]
-    _, snr_db = compress_stored(stored, tuple(steps), version, num_threads)
+    _, snr_db = compress_stored(stored, tuple(steps), lower_to(version), num_threads)
     return float(10 ** (-snr_db / 10))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..compression.error_feedback import output_error
 from ..config.candidates import candidate_of
-from ..coreml.resolution import resolve_all
+from ..engine.resolution import resolve_all
 from ..errors import Skip
 from ..specs import Spec
 from .curves import Stored, relative_error

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from .. import system
 from ..arrays import as_threads
 from ..config import Config
-from ..coreml.plan import Plan
-from ..coreml.reports.prediction import Prediction
-from ..coreml.reports.report import Report
-from ..coreml.rewrite.driver import ProgressCallback, StrPath
+from ..coreml.rewrite.driver import StrPath
+from ..engine.planned import Plan
+from ..engine.prediction import Prediction
+from ..engine.report import Report
+from ..engine.run import ProgressCallback
 from ..errors import Skip, UnsuitableWeightError
 from ..intake import whole
 from ..neural_network.layers import LayerWeight

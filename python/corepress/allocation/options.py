@@ -9,18 +9,18 @@ from typing import Any, TypeAlias
 
 from ..config import Config, WeightConfig
 from ..config.candidates import UNCHANGED, Steps, candidate_key, describe_candidate
-from ..coreml.compressor import Decisions
+from ..coreml.decisions import PackageDecisions
 from ..coreml.format.values import Tensor, blob_value, inline_value, tensor_type
 from ..coreml.format.weight_file import WeightFileLayout
 from ..coreml.operations import OperationForm, check_steps
 from ..coreml.program.identity import weight_keys
-from ..coreml.program.program import Program, Weight
+from ..coreml.program.program import Program
 from ..coreml.program.raising import obstacle
 from ..coreml.program.storage import steps as definitions_of
-from ..coreml.program.storage import stored_bytes, visible_weights
-from ..coreml.resolution import resolve_all
-from ..coreml.selection import bind_rules, select
+from ..coreml.program.weights import Weight, visible_weights
 from ..coreml.sizes import StoredSize, stored_size
+from ..engine.resolution import resolve_all
+from ..engine.selection import bind_rules, select
 from ..errors import Skip
 from ..specs import Spec
 
@@ -177,9 +177,9 @@ def survey(program: Program, config: Config, candidates: Sequence[Steps], *, str
             f"allocate: the config has steps for all weights ({config.global_config.description}), which leaves "
             "nothing to choose; give only its rules, or candidates"
         )
-    decisions = Decisions(config, strict=strict)
+    decisions = PackageDecisions(config, strict=strict)
     decisions.prepare(program)
-    bound, notes, _ = bind_rules(config, program)
+    bound, notes, _ = bind_rules(config, visible_weights(program))
     possible, reasons = _expressible(program, candidates, drop=named)
     open_config = replace(
         bound,
@@ -204,7 +204,7 @@ def survey(program: Program, config: Config, candidates: Sequence[Steps], *, str
             size = stored_size(weight, decisions.decide(weight).steps)
         except Skip:
             continue
-        if size.nbytes >= stored_bytes(weight):
+        if size.nbytes >= weight.stored_bytes:
             continue
         if not size.exact:
             found = _free(weight, [chosen], key, number, sizes)
@@ -262,7 +262,7 @@ def _inexpressible(program: Program, steps: Steps) -> ValueError | None:
 
 def _free(weight: Weight, candidates: Sequence[Steps], key: str, number: int, sizes: Sizes) -> FreeWeight | None:
     """What may be done to a weight; None if nothing makes it smaller."""
-    now, first = stored_bytes(weight), weight.first
+    now, first = weight.stored_bytes, weight.first
     unchanged = Option(UNCHANGED, (), now, _bytes_now(weight))
     options = []
     for candidate in candidates:

@@ -13,7 +13,7 @@ from ..config import Config, Rule, WeightConfig
 from ..config.candidates import Steps, describe_candidate
 from ..config.patterns import MODULE, REGULAR, is_open
 from ..coreml.operations import OperationForm
-from ..coreml.reports.prediction import Expected, Prediction
+from ..engine.prediction import Expected, Prediction
 from ..reporting.wording import format_bytes, format_decibels
 from .curves import Curve
 from .goals import Goal

@@ -110,12 +110,12 @@ def compress_for_target(
         return found
 
     def compress(progress: Callable[[Progress], None] | None, **rest: Any) -> Report:
-        from ..coreml.calibrated import as_calibration
-        from ..coreml.compressor import Choice, compress_as_chosen, require_destination
+        from ..coreml.compressor import compress_as_chosen, require_destination, statistics_of
+        from ..engine.choice import Choice
 
         assert destination is not None
         require_destination(source, destination, overwrite=rest["overwrite"])
-        rest["calibration"] = as_calibration("compress", rest["calibration"])
+        rest["calibration"] = statistics_of("compress", rest["calibration"])
         found = choose(progress, rest)
         chosen = Choice(found.config, found.predicted, found.notes, found.made)
         return compress_as_chosen(source, destination, chosen, progress=progress, **rest)

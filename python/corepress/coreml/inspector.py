@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from ..engine.records import IDENTITY_COLUMNS, ConstantRecord, bits_per_weight, identity
 from ..reporting.documents import to_json
 from ..reporting.tables import Column, format_bytes, render
 from ..sources import unchanged
 from .format.package import Package
 from .format.values import ValueReader
-from .program.program import Program, Weight
-from .program.storage import check_stored, describe_storage, stored_bytes, visible_weights
-from .reports.records import IDENTITY_COLUMNS, ConstantRecord, bits_per_weight, identity
+from .program.program import Program
+from .program.weights import Weight, check_stored, visible_weights
 from .rewrite.driver import StrPath
 
 
@@ -161,10 +161,10 @@ def inspect(src: StrPath) -> Inspection:
 
 
 def _stored_weight(weight: Weight) -> StoredWeight:
-    size = stored_bytes(weight)
+    size = weight.stored_bytes
     return StoredWeight(
         **identity(weight),
-        storage=describe_storage(weight),
+        storage=weight.storage,
         bits_per_weight=8.0 * size / max(1, prod(weight.first.shape)),
         bytes=size,
         shared_by=len(weight.definitions),

@@ -11,8 +11,7 @@ from ..specs import Spec
 from .format.weight_file import WeightFileLayout
 from .meta_tensors import meta_tensor
 from .operations import MOST_WEIGHTS_PER_BYTE, OperationForm
-from .program.program import Weight
-from .program.storage import stored_bytes
+from .program.weights import Weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +64,7 @@ def stored_size(weight: Weight, steps: Sequence[Spec], version: int | None = Non
     ValueError
         If this version has no form for the steps.
     """
-    first, stored = weight.first, stored_bytes(weight)
+    first, stored = weight.first, weight.stored_bytes
     assert first.data_type.dtype is not None, "only floats are compressed"
     # Of compressed weights nothing is read that the declared shape could contradict.
     if prod(first.shape) > MOST_WEIGHTS_PER_BYTE * stored:

@@ -9,8 +9,8 @@ from typing import Any, overload
 
 from .. import system
 from ..arrays import as_threads
-from ..coreml.reports.report import Report
-from ..coreml.rewrite.driver import ProgressCallback
+from ..engine.report import Report
+from ..engine.run import ProgressCallback
 from ..sources import unchanged
 from .model_io import StrPath, is_path, like_given, name_of, open_model, open_writer, size_of
 from .modes import DEQUANTIZATION, LutFunction, Quantization

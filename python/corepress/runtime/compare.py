@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..coreml.compare_weights import compare_weights as compare_package_weights
-from ..coreml.comparison import ComparedValue, Comparison
+from ..engine.comparison import ComparedValue, Comparison
 from ..errors import UnsupportedOperationError
 from ..neural_network.compare_weights import compare_weights as compare_network_weights
 from .distances import Distance

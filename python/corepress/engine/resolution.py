@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from ..compression.divisions import input_axis
 from ..errors import IndivisibleError, Skip
 from ..specs import Palettize, Prune, Quantize, Spec
-from .program.program import Weight
+from .weights import Weight
 
 
 def resolve(spec: Spec, weight: Weight) -> Spec:
@@ -25,14 +25,14 @@ def resolve_all(steps: Sequence[Spec], weight: Weight) -> tuple[Spec, ...]:
 def _palettize(spec: Palettize, weight: Weight) -> Palettize:
     if spec.granularity == "per_tensor" and spec.cluster_dim == 1 and not spec.enable_per_channel_scale:
         return spec
-    shape, axis = weight.first.shape, _channel_axis(spec, weight)
+    shape, axis = weight.shape, _channel_axis(spec, weight)
     if spec.cluster_dim > 1:
         _require_vectors(spec.cluster_dim, axis % len(shape), weight)
     try:
         return dataclasses.replace(spec, channel_axis=axis).fitted(shape, axis % len(shape))
     except IndivisibleError as failure:
         if spec.indivisible == "error":
-            raise ValueError(f"{weight.first.name}: {failure}") from failure
+            raise ValueError(f"{weight.name}: {failure}") from failure
         raise Skip(f"group_size {spec.group_size} does not divide axis {axis} of length {shape[axis]}") from failure
 
 
@@ -42,7 +42,7 @@ def _quantize(spec: Quantize, weight: Weight) -> Quantize:
     if spec.granularity == "per_channel":
         return dataclasses.replace(spec, channel_axis=_channel_axis(spec, weight))
     sizes = _block_sizes(spec, weight)
-    for axis, (size, length) in enumerate(zip(sizes, weight.first.shape, strict=True)):
+    for axis, (size, length) in enumerate(zip(sizes, weight.shape, strict=True)):
         if size and length % size:
             raise Skip(f"block_size {size} does not divide axis {axis} of length {length}")
     return dataclasses.replace(spec, block_size=sizes)
@@ -65,7 +65,7 @@ _RESOLVE: dict[type, Callable[..., Spec]] = {Palettize: _palettize, Quantize: _q
 
 def _require_vectors(cluster_dim: int, axis: int, weight: Weight) -> None:
     """Skip weights that vectors do not divide, or where they would span the groups of a convolution."""
-    length = weight.first.shape[axis]
+    length = weight.shape[axis]
     for groups in weight.groups if axis == 0 else {1}:
         if groups is None:
             raise Skip("the groups of its convolution are not known in advance, so vectors might span them")
@@ -76,14 +76,14 @@ def _require_vectors(cluster_dim: int, axis: int, weight: Weight) -> None:
 
 def require_half_axes(spec: Prune, weight: Weight) -> None:
     """Skip weights that structured pruning would divide into fewer than two parts."""
-    length = weight.first.shape[spec.axis]
+    length = weight.shape[spec.axis]
     name, size = ("m", spec.n_m_ratio[1]) if spec.n_m_ratio is not None else ("block_size", spec.block_size or 0)
     if 2 * size > length:
         raise Skip(f"{name} {size} is more than half of axis {spec.axis} of length {length}")
 
 
 def _channel_axis(spec: Palettize | Quantize, weight: Weight) -> int:
-    rank = len(weight.first.shape)
+    rank = len(weight.shape)
     axis = spec.channel_axis
     if axis is None:
         axis = _agreed(weight.axes, "output")
@@ -94,7 +94,7 @@ def _channel_axis(spec: Palettize | Quantize, weight: Weight) -> int:
 
 def _block_sizes(spec: Quantize, weight: Weight) -> tuple[int, ...]:
     """One size per axis, 0 for a whole one."""
-    shape = weight.first.shape
+    shape = weight.shape
     if not isinstance(spec.block_size, int):
         if len(spec.block_size) != len(shape):
             raise Skip(f"block_size {spec.block_size} does not have one entry for each axis of shape {shape}")
