@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from .. import system
 from ..arrays import as_threads
 from ..config import Config
-from ..coreml.rewrite.driver import StrPath
 from ..engine.planned import Plan
 from ..engine.prediction import Prediction
 from ..engine.report import Report
@@ -27,6 +26,7 @@ from ..neural_network.network import NetworkWeight
 from ..neural_network.plan import BlankTransformation, planned_weight
 from ..neural_network.transform import Transformation
 from ..neural_network.weight_params import HALF_BITS, stored_bytes
+from ..paths import StrPath
 from ..sources import unchanged
 from .curves import Curve, palette_errors
 from .goals import Goal
@@ -137,7 +137,7 @@ class _Surveying(Transformation):
         try:
             for option in free.options:
                 quantization = option.form
-                losses.append(0.0 if quantization is None else self._lost(quantization, weight, values))  # type: ignore[arg-type]
+                losses.append(0.0 if quantization is None else self._lost(quantization, weight, values))
         except (Skip, UnsuitableWeightError):
             return None
         return Curve(free.options, tuple(losses), tuple(losses))

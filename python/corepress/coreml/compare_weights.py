@@ -10,6 +10,7 @@ from typing import Any
 from ..arrays import as_threads
 from ..engine.comparison import ComparedWeight, ComparedWeights, Comparison
 from ..engine.distances import Undecodable, distance
+from ..paths import StrPath
 from ..sources import unchanged
 from .decoded import decoded_pairs
 from .format.package import Package
@@ -17,7 +18,6 @@ from .format.values import ValueReader
 from .program.program import Definition, Program
 from .program.renames import read_renamed
 from .program.weights import Weight, visible_weights
-from .rewrite.driver import StrPath
 
 
 @unchanged("first", "second")

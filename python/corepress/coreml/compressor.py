@@ -18,6 +18,7 @@ from ..engine.report import Report
 from ..engine.run import Outcome, ProgressCallback
 from ..engine.steps import compress_stored
 from ..errors import NonFiniteError, Skip
+from ..paths import StrPath
 from ..tensors import CompressedTensor
 from .decisions import PackageDecisions, decisions_of
 from .decompressor import lift_definition
@@ -28,7 +29,7 @@ from .format.weight_file import release_array
 from .operations import OperationForm, lower, lower_to
 from .program.program import Program
 from .program.weights import Weight
-from .rewrite.driver import StrPath, Work, transform
+from .rewrite.driver import Work, transform
 
 if TYPE_CHECKING:
     from . import Statistics

@@ -12,13 +12,14 @@ from ..arrays import as_threads
 from ..engine.report import Report
 from ..engine.run import Outcome, ProgressCallback
 from ..errors import FormatError, Skip
+from ..paths import StrPath
 from ..tensors.base import CompressedTensor, decoded_pieces
 from .format.values import LazyTensor, Tensor, ValueReader
 from .operations import OperationForm, UnsupportedForm, constant, constant_of, lift, lift_output
 from .program.program import Definition, Program
 from .program.storage import steps
 from .program.weights import Weight
-from .rewrite.driver import StrPath, Work, transform
+from .rewrite.driver import Work, transform
 
 
 def decompress(

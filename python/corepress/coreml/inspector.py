@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 from ..engine.records import IDENTITY_COLUMNS, ConstantRecord, bits_per_weight, identity
+from ..paths import StrPath
 from ..reporting.documents import to_json
 from ..reporting.tables import Column, format_bytes, render
 from ..sources import unchanged
@@ -16,7 +17,6 @@ from .format.package import Package
 from .format.values import ValueReader
 from .program.program import Program
 from .program.weights import Weight, check_stored, visible_weights
-from .rewrite.driver import StrPath
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from ..engine.sampling import sample_rows
 from ..engine.steps import compress_stored
 from ..errors import NonFiniteError, Skip
 from ..overlap import Result, Task
+from ..paths import StrPath
 from ..sources import unchanged
 from ..specs import Palettize
 from .compressor import allocator, statistics_of, stored_values
@@ -38,7 +39,6 @@ from .format.weight_file import BlobRecord, WeightFileLayout, WeightFileReader
 from .operations import OperationForm, lower_to
 from .program.program import Program
 from .program.weights import Weight, check_stored, visible_weights
-from .rewrite.driver import StrPath
 from .rewrite.rewriter import Edit, rewrite
 from .sizes import StoredSize, stored_size
 

@@ -18,6 +18,7 @@ from ..arrays import as_threads, same_bits
 from ..engine.distances import Pair, Undecodable, distance, same_stored
 from ..engine.verification import Verification, VerifiedWeight
 from ..errors import FormatError
+from ..paths import StrPath
 from ..sources import MANIFEST, unchanged
 from .decoded import decoded_pairs
 from .decompressor import release
@@ -30,7 +31,6 @@ from .program.raising import raise_parts, raised_prefixes
 from .program.renames import read_renamed
 from .program.skeleton import differences
 from .program.storage import steps
-from .rewrite.driver import StrPath
 
 
 class _Wrong(Exception):

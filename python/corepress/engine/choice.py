@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from ..config import ConfigLike
+from ..paths import StrPath
 from ..specs import Spec
 from ..tensors import CompressedTensor
 from .prediction import Prediction
 
-StrPath = str | os.PathLike[str]
 Made: TypeAlias = tuple[tuple[Spec, ...], CompressedTensor]
 """Steps, and the weight after these."""
 

@@ -14,6 +14,7 @@ from ..coreml.compare_weights import compare_weights as compare_package_weights
 from ..engine.comparison import ComparedValue, Comparison
 from ..errors import UnsupportedOperationError
 from ..neural_network.compare_weights import compare_weights as compare_network_weights
+from ..paths import StrPath
 from .distances import Distance
 from .metrics import Comparing, Metric, MetricLike
 from .model import Model, load
@@ -21,7 +22,6 @@ from .outputs import OutputTally
 from .samples import Samples, draw, steps_of
 
 Progress = Callable[[int, int | None], None]
-StrPath = str | os.PathLike[str]
 
 
 def compare(

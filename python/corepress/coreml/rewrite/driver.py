@@ -12,6 +12,7 @@ from ... import system
 from ...engine.report import Report
 from ...engine.run import Outcome, ProgressCallback, Run
 from ...overlap import Task
+from ...paths import StrPath
 from ...sources import unchanged
 from ..format.package import Package
 from ..format.package_writer import PackageWriter
@@ -21,7 +22,6 @@ from ..program.program import Program
 from ..program.weights import Weight, check_stored, visible_weights
 from .rewriter import Edit, rewrite
 
-StrPath = str | os.PathLike[str]
 Result = Outcome[OperationForm]
 Work = Callable[[int], Result]  # given the number of threads to use; it may run at the same time as others
 Decide = Callable[[Program, ValueReader, Weight], Work]
