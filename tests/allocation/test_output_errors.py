@@ -177,7 +177,7 @@ def test_uniform_bits_are_kept_where_they_are_better_on_samples(branches, statis
     from corepress.allocation import trial
     from corepress.allocation.check import Checked
 
-    def check(src, statistics, free, recipes, threads):
+    def check(src, opened, statistics, free, recipes, threads):
         uniform = [len({option.key for option in options}) == 1 for options in recipes]
         return Checked(tuple(30.0 if each else 20.0 for each in uniform), 1)
 
