@@ -27,6 +27,7 @@ EXTRAS = {
     "torch": Extra("torch", "torch"),
     "attrs": Extra("attrs", "torch"),
     "cattrs": Extra("cattrs", "torch"),
+    "coreai": Extra("coreai-core", "coreai"),
     "matplotlib": Extra("matplotlib", "plot"),
 }
 
