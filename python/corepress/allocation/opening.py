@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..coreai.format.asset import is_asset
 from ..coreml.opened import OpenedPackage
 from ..engine.opened import OpenedModel
 from ..paths import StrPath
@@ -15,4 +16,8 @@ def open_model(src: StrPath) -> OpenedModel:
     FileNotFoundError, FormatError
         If there is none, or it is damaged.
     """
+    if is_asset(src):
+        from ..coreai.opened import OpenedAsset
+
+        return OpenedAsset(src)
     return OpenedPackage(src)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from numpy.typing import NDArray
-
 from ..arrays import as_threads
+from ..engine.distances import Undecodable
 from ..engine.report import Report
 from ..engine.run import Outcome, ProgressCallback
 from ..errors import Skip
 from ..paths import StrPath
-from ..tensors import CompressedTensor, QuantizedTensor, SparseTensor
+from ..tensors import CompressedTensor
 from .compressor import Work, transform
-from .operations import Node, UnsupportedForm, evaluate
+from .decoded import stored_form
+from .operations import Node
 from .program.weights import Weight
 
 
@@ -61,9 +59,11 @@ def decompress(
 
         def work(threads: int) -> Outcome[Node]:
             try:
-                return Outcome(weight.plain(dense_values(weight, threads)), "decompressed", weight.storage)
-            except UnsupportedForm as form:
-                raise Skip(f"{form} is not supported by this version") from None
+                found = stored_form(weight)
+                values = found.dense(num_threads=threads) if isinstance(found, CompressedTensor) else found
+                return Outcome(weight.plain(values), "decompressed", weight.storage)
+            except Undecodable as reason:
+                raise Skip(str(reason)) from None
             finally:
                 weight.release()
 
@@ -78,18 +78,3 @@ def decompress(
         overwrite=overwrite,
         num_threads=num_threads,
     )
-
-
-def dense_values(weight: Weight, num_threads: int | None = None) -> NDArray[Any]:
-    """The values that Core AI computes with, of the weight's dtype; raises `UnsupportedForm`."""
-    stored = weight.read()
-    if not isinstance(stored, CompressedTensor):
-        return stored
-    if _has_offsets(stored):
-        return evaluate(weight.node)  # rounds more often than subtracting the offset first
-    return stored.dense(num_threads=num_threads)
-
-
-def _has_offsets(tensor: CompressedTensor) -> bool:
-    inner: Any = tensor.values if isinstance(tensor, SparseTensor) else getattr(tensor, "lut", tensor)
-    return isinstance(inner, QuantizedTensor) and inner.zero_point is not None

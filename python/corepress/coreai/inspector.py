@@ -42,7 +42,8 @@ class AssetInspection(StoredModel):
         """What the asset is, in a few lines."""
         producer = "" if self.producer is None else f", made by {self.producer}"
         functions = f"functions: {', '.join(self.functions)}"
-        return f"{self.source}\nasset version: {self.asset_version}{producer}\n{functions}\n{format_bytes(self.asset_bytes)}"
+        size = format_bytes(self.asset_bytes)
+        return f"{self.source}\nasset version: {self.asset_version}{producer}; {size}\n{functions}"
 
 
 @unchanged("src")

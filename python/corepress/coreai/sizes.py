@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +11,7 @@ import numpy as np
 from ..engine.meta_tensors import meta_tensor
 from ..errors import Skip, TooLargeTablesError
 from ..specs import Spec
+from ..tensors import CompressedTensor
 from .format.data_types import BY_NAME, dtype_of
 from .operations import Constant, Node, lower
 from .program.weights import Weight
@@ -52,7 +53,7 @@ def stored_size(weight: Weight, steps: Sequence[Spec]) -> StoredSize:
         If there is no form for the steps.
     """
     try:
-        lowered = partial(lower, dtype=weight.dtype)
+        lowered: Callable[[CompressedTensor], Node] = partial(lower, dtype=weight.dtype)
         form, exact = meta_tensor(tuple(steps), weight.shape, dtype_of(weight.dtype), lowered, _stand_in)
     except TooLargeTablesError as failure:
         raise Skip(failure.reason) from None

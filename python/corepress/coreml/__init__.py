@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..engine.comparison import ComparedOutput, ComparedValue, ComparedWeight, Comparison
+from ..engine.inspection import StoredWeight
 from ..engine.planned import Plan, PlannedWeight
 from ..engine.prediction import Expected, Prediction
 from ..engine.report import Progress, Report, WeightRecord
@@ -14,7 +15,7 @@ from ..engine.verification import Verification, VerifiedWeight
 from ..errors import FormatError
 from .compressor import compress
 from .decompressor import decompress
-from .inspector import Inspection, StoredWeight, inspect
+from .inspector import Inspection, inspect
 from .plan import plan
 from .verify import verify
 

@@ -52,8 +52,8 @@ class Plan:
     exact : bool
         Whether `bytes_after` is certain, unless a weight turns out to contain NaN or infinite values and is left
         unchanged.
-    specification_version : int
-        The specification version of the result.
+    specification_version : int or None
+        The specification version of the result; None for an asset.
     raised_from : int or None
         The specification version of the program now, if it is to be raised to 7 (iOS 16) for its compressed weights.
     notes : tuple of str
@@ -73,7 +73,7 @@ class Plan:
     bytes_before: int
     bytes_after: int
     exact: bool
-    specification_version: int
+    specification_version: int | None
     raised_from: int | None
     notes: tuple[str, ...]
     unmatched_rules: tuple[str, ...]

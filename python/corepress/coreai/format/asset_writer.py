@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -14,9 +13,7 @@ from ... import system
 from ...errors import FormatError
 from ...outputs import partial_folder, put_in_place, remove_partials
 from ...paths import user_path
-from .asset import ASSET_VERSION, HASH, METADATA, PROGRAM, SUFFIX, Asset
-
-_PIECE = 1 << 22
+from .asset import ASSET_VERSION, HASH, METADATA, PROGRAM, SUFFIX, Asset, file_digest
 
 
 class AssetWriter:
@@ -98,7 +95,7 @@ class AssetWriter:
         """
         if not self.program_path.is_file():
             raise RuntimeError(f"destination {self.destination}: no program was written")
-        (self._built / HASH).write_bytes(_digest(self.program_path))
+        (self._built / HASH).write_bytes(file_digest(self.program_path))
         metadata = self.source.root / METADATA
         if not metadata.is_file():
             (self._built / METADATA).write_text(json.dumps({"assetVersion": ASSET_VERSION}), encoding="utf-8")
@@ -127,11 +124,3 @@ class AssetWriter:
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.close()
-
-
-def _digest(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.digest()
