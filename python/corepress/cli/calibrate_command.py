@@ -126,9 +126,8 @@ def calibrate(
     if weight_threshold is not None:
         options["weight_threshold"] = weight_threshold
     with _bar(quiet) as progress:
-        statistics = format_of(source).calibrate(
-            source, inputs, output_file, progress=progress, resume=not no_resume, **options
-        )
+        calibrate_model = format_of(source).calibrate
+        statistics = calibrate_model(source, inputs, output_file, progress=progress, resume=not no_resume, **options)
     if as_json:
         from ..reporting.documents import to_json
 

@@ -42,5 +42,5 @@ def decoded_pairs(first: Weight, second: Weight, num_threads: int | None = None)
     """The values of two weights of one shape, a piece at a time; raises as `stored_form` does."""
     for ours, theirs in decoded_pieces((stored_form(first), stored_form(second)), num_threads):
         yield ours, theirs
-    first.release()
-    second.release()
+        first.release()
+        second.release()
