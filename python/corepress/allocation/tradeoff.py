@@ -172,16 +172,8 @@ def tradeoff(
             tell(recipe.name, number)
             row = state.row(recipe)
             if row is None:
-                row = _measured(
-                    src,
-                    place / (_COMPRESSED + user_path(src).suffix),
-                    recipe,
-                    known,
-                    candidates,
-                    options,
-                    loading,
-                    evaluation,
-                )
+                path = place / (_COMPRESSED + user_path(src).suffix)
+                row = _measured(src, path, recipe, known, candidates, options, loading, evaluation)
                 state.add(recipe, row)
             rows.append(row)
         tell("", len(wanted))

@@ -178,7 +178,7 @@ class Weight(Uses):
         ----------
         tensor : CompressedTensor or numpy.ndarray
             Of the weight's shape. Values, tables and scales of another float type are rounded to the weight's. It
-            must not be changed afterwards: the program refers to its memory until it is closed.
+            must not be changed afterwards: the program refers to its memory. That of the old one is let go.
 
         Raises
         ------
@@ -195,6 +195,7 @@ class Weight(Uses):
 
     def store(self, form: Node) -> None:
         """Store what `lower` or `plain` returned for this weight instead, as `replace` does."""
+        self.release()
         self._program.substitute(self, form)
         self._node = form
 
