@@ -87,7 +87,7 @@ class Asset:
     def has_right_hash(self) -> bool:
         """Whether the file ``main.hash`` is there and holds the SHA-256 of the program."""
         path = self.root / HASH
-        return path.is_file() and path.read_bytes() == file_digest(self.program_path)
+        return path.is_file() and path.read_bytes() == digest_of(self.program_path)
 
     def require_unchanged(self) -> None:
         """Raise `SourceChangedError` if a file changed since the asset was opened."""
@@ -97,7 +97,7 @@ class Asset:
                 raise changed_error(self.root / name)
 
 
-def file_digest(path: Path) -> bytes:
+def digest_of(path: Path) -> bytes:
     """The SHA-256 of a file, which is read in pieces."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:

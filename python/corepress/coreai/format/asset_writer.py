@@ -13,7 +13,7 @@ from ... import system
 from ...errors import FormatError
 from ...outputs import partial_folder, put_in_place, remove_partials
 from ...paths import user_path
-from .asset import ASSET_VERSION, HASH, METADATA, PROGRAM, SUFFIX, Asset, file_digest
+from .asset import ASSET_VERSION, HASH, METADATA, PROGRAM, SUFFIX, Asset, digest_of
 
 
 class AssetWriter:
@@ -95,7 +95,7 @@ class AssetWriter:
         """
         if not self.program_path.is_file():
             raise RuntimeError(f"destination {self.destination}: no program was written")
-        (self._built / HASH).write_bytes(file_digest(self.program_path))
+        (self._built / HASH).write_bytes(digest_of(self.program_path))
         metadata = self.source.root / METADATA
         if not metadata.is_file():
             (self._built / METADATA).write_text(json.dumps({"assetVersion": ASSET_VERSION}), encoding="utf-8")
