@@ -61,8 +61,8 @@ def predict(
 ) -> None:
     """Run a model on inputs and show its outputs.
 
-    Runs ML programs, neural networks and pipelines of them on any machine, with PyTorch, and Core AI's assets with its
-    own run-time. Images must have the size that the model takes. Without --input, lists the inputs that the model needs.
+    Runs ML programs, neural networks and pipelines of them on any machine, with PyTorch, and Core AI's assets with
+    Core AI. Images must have the size that the model takes. Without --input, lists the inputs that the model needs.
 
     \b
     Examples:

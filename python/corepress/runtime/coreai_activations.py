@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
 TAP = "corepress.tap."  # what the names of outputs begin with that are intermediate results
@@ -63,9 +64,38 @@ class Activation:
     is_named: bool
 
 
+def corresponding(first: Sequence[Activation], second: Sequence[Activation]) -> dict[str, str]:
+    """The activations of a program that are those of another version of the same model.
+
+    Where both compute the same operations in the same order, as versions do whose weights are stored in different ways,
+    it is their order that counts; else it is their names, and where one of them has none of its own, the longest common
+    runs of operations and shapes.
+
+    Parameters
+    ----------
+    first, second : sequence of Activation
+        Those of both, in program order.
+
+    Returns
+    -------
+    dict of str to str
+        By the name in the second, the name in the first.
+    """
+    ours, theirs = ([(each.operation, each.shape) for each in side] for side in (first, second))
+    if ours == theirs:
+        return {their.name: our.name for our, their in zip(first, second, strict=True)}
+    if all(each.is_named for each in (*first, *second)):
+        operations = {each.name: each.operation for each in first}
+        return {each.name: each.name for each in second if operations.get(each.name) == each.operation}
+    found: dict[str, str] = {}
+    for begin, other, length in SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks():
+        found |= {second[other + place].name: first[begin + place].name for place in range(length)}
+    return found
+
+
 def functions_of(program: Any) -> dict[str, Any]:
     """Inputs, outputs and states of each function: lists of (name, type, shape); the type "" is none of a tensor."""
-    found = {}
+    found: dict[str, str] = {}
     for graph in _graphs(program._module._mlir_module.body.operations):
         if "sym_visibility" in graph.attributes and graph.attributes["sym_visibility"].value == "private":
             continue

@@ -75,6 +75,11 @@ class Model:
         return self._runner.name
 
     @property
+    def runner(self) -> Backend:
+        """What runs it, for other modules of this package."""
+        return self._runner
+
+    @property
     def module(self) -> Any:
         """The model as a ``torch.nn.Module`` with the weights as parameters, by their names in the model.
 
