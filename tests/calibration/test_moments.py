@@ -289,11 +289,11 @@ def test_blocks_have_whole_channels_where_these_fit(columns, of_channel, most, s
 
 
 def test_vectors_are_spread_evenly():
-    from corepress.calibration.observers import spread
+    from corepress.calibration.places import spread
 
     assert spread(10, 10) is None
     for count, most in ((11, 10), (4096, 1000), (4096, 64), (7, 1)):
-        chosen = spread(count, most).numpy()
+        chosen = spread(count, most)
         assert len(chosen) == len(set(chosen)) == most
         assert (np.abs(chosen - np.arange(most) * count / most) <= count / most + 1).all()
         assert (chosen >= 0).all()

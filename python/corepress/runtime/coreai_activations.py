@@ -95,7 +95,7 @@ def corresponding(first: Sequence[Activation], second: Sequence[Activation]) -> 
 
 def functions_of(program: Any) -> dict[str, Any]:
     """Inputs, outputs and states of each function: lists of (name, type, shape); the type "" is none of a tensor."""
-    found: dict[str, str] = {}
+    found = {}
     for graph in _graphs(program._module._mlir_module.body.operations):
         if "sym_visibility" in graph.attributes and graph.attributes["sym_visibility"].value == "private":
             continue
