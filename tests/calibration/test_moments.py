@@ -298,7 +298,7 @@ def test_vectors_are_spread_evenly():
         assert (np.abs(chosen - np.arange(most) * count / most) <= count / most + 1).all()
         assert (chosen >= 0).all()
         assert (chosen < count).all()
-    columns = spread(64 * 64, 64).numpy() % 64  # of a square picture
+    columns = spread(64 * 64, 64) % 64  # of a square picture
     assert len(set(columns // 8)) == 8
 
 

@@ -21,7 +21,7 @@ ROOMS = (
     "tensors",
     "compression kernels",
     "config reporting",
-    "coreml neural_network",
+    "coreml neural_network coreai",
     "runtime",
     "calibration",
     "allocation",
@@ -31,6 +31,7 @@ ROOMS = (
     "cli",
     "__init__ __main__",
 )
+COREAI_ROOMS = ("format", "operations", "program", "")
 COREML_ROOMS = ("format", "operations", "program", "reports", "rewrite", "")  # the last: its functions for users
 SIBLINGS = {("kernels", "compression"), ("neural_network", "coreml")}
 # Packages that not all installations have, and the rooms that may import them.
@@ -91,8 +92,8 @@ def test_imports_run_downward(path):
             continue
         here, there = own[0], imported[0]
         lower = level_of(there, ROOMS) < level_of(here, ROOMS)
-        if here == there == "coreml":
-            rooms = COREML_ROOMS
+        if here == there and here in ("coreml", "coreai"):
+            rooms = COREML_ROOMS if here == "coreml" else COREAI_ROOMS
             here, there = (part[1] if len(part) > 1 and part[1] in rooms else "" for part in (own, imported))
             lower = rooms.index(there) <= rooms.index(here)
         if not (lower or here == there or (here, there) in SIBLINGS):

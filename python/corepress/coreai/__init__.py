@@ -1,0 +1,1 @@
+"""Core AI models (``.aimodel``): their compression, and what it needs."""
