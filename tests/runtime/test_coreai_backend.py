@@ -341,9 +341,9 @@ def test_damaged_assets(net_path, tmp_path):
     program = (net_path / "main.mlirb").read_bytes()
     cases = {
         "empty": (lambda path: (path / "main.mlirb").unlink(), "has no file main.mlirb"),
-        "other": (lambda path: (path / "main.mlirb").write_bytes(b"text" * 99), "does not begin as"),
-        "short": (lambda path: (path / "main.mlirb").write_bytes(program[: len(program) // 2]), "Core AI"),
-        "broken": (lambda path: (path / "metadata.json").write_text("{"), "Core AI cannot read it"),
+        "other": (lambda path: (path / "main.mlirb").write_bytes(b"text" * 99), "MLIR"),
+        "short": (lambda path: (path / "main.mlirb").write_bytes(program[: len(program) // 2]), "main.mlirb"),
+        "broken": (lambda path: (path / "metadata.json").write_text("{"), "not valid JSON"),
     }
     for name, (change, message) in cases.items():
         path = damaged(name, change)

@@ -70,9 +70,9 @@ def predict(
       corepress predict Encoder.mlpackage --input tokens=tokens.npy --output out.npz --time
       corepress predict Decoder.aimodel --input tokens=1,2,3
     """
+    from ..coreai.format.asset import is_asset
     from ..extras import installed
     from ..extras import load as import_torch
-    from ..runtime.coreai_backend import is_asset
     from ..runtime.model import describe, load
 
     require_outputs()

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from ..coreai.format.asset import Asset, is_asset
 from ..coreml.compare_weights import compare_weights as compare_package_weights
 from ..coreml.comparison import ComparedValue, Comparison
 from ..coreml.format.package import Package
 from ..errors import UnsupportedOperationError
 from ..neural_network.compare_weights import compare_weights as compare_network_weights
-from ..paths import user_path
 from .coreai_activations import corresponding
-from .coreai_backend import CoreAIBackend, is_asset
+from .coreai_backend import CoreAIBackend
 from .distances import Distance
 from .metrics import Comparing, Metric, MetricLike
 from .model import Model, load
@@ -110,12 +110,8 @@ def compare(
 
 def _sizes(first: StrPath, second: StrPath) -> Comparison:
     """A comparison of what two models occupy on disk, of which one at least is an asset."""
-    ours, theirs = (_size(path) if is_asset(path) else Package.open(path).size for path in (first, second))
+    ours, theirs = ((Asset if is_asset(path) else Package).open(path).size for path in (first, second))
     return Comparison(os.fspath(first), os.fspath(second), (), (), (), ours, theirs, None, 0.0)
-
-
-def _size(path: StrPath) -> int:
-    return sum(each.stat().st_size for each in user_path(path).rglob("*") if each.is_file())
 
 
 def compare_models(
@@ -205,7 +201,7 @@ class _Run:
         if not (predictions or layers or metric is not None or samples is not None):
             return
         try:
-            are_assets = [is_asset(path) for path in paths]
+            are_assets = [isinstance(path, str | os.PathLike) and is_asset(path) for path in paths]
             # What a package is run with does not apply to an asset that it is compared with.
             options = [loading[:1] if each and not all(are_assets) else loading for each in are_assets]
             first = load(paths[0], *options[0])

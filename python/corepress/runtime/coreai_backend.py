@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..coreai.format.asset import Asset
 from ..errors import FormatError, OperationError, UnsupportedOperationError
 from ..extras import require
 from ..suggestions import suggestion
@@ -22,21 +23,10 @@ from .features import Description, Feature
 from .worker_process import EndedError, WorkerProcess, acquire, give_back
 
 _WORKER = "coreai_worker"
-_PROGRAM = "main.mlirb"
 VALUES_MEMORY = 1 << 28  # bytes of intermediate results that one run returns
 _MOST_VALUES = 1024  # of one run
 _KEPT_BYTES = 1 << 31  # of the copies of an asset that stay ready to run
 KIND, VERSION = "a Core AI program", 2
-
-
-def is_asset(path: Any) -> bool:
-    """Whether a path is that of a Core AI asset."""
-    if not isinstance(path, str | os.PathLike):
-        return False
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        return False
-    return (folder / _PROGRAM).is_file() or (folder.suffix == ".aimodel" and not (folder / "Manifest.json").is_file())
 
 
 class CoreAIAsset:
@@ -64,8 +54,8 @@ class CoreAIAsset:
 
     def __init__(self, path: str | os.PathLike[str], caller: str = "load") -> None:
         require(caller, "coreai")
-        self.path = Path(path).expanduser().absolute()
-        _check(self.path)
+        self._asset = Asset.open(path)
+        self.path = self._asset.root
         self._process: WorkerProcess | None = None
         found = self.ask("describe", os.fspath(self.path))
         if not found:
@@ -74,8 +64,8 @@ class CoreAIAsset:
 
     @property
     def size(self) -> int:
-        """Bytes of its program."""
-        return (self.path / _PROGRAM).stat().st_size
+        """Bytes of all its files."""
+        return self._asset.size
 
     def function(self, name: str | None) -> str:
         """The function of this name, or the default for None: "main", else the first.
@@ -318,15 +308,6 @@ def require_alive(state: CoreAIState) -> None:
     """Raise OperationError if the process that has a state ended."""
     if not state.process.is_running:
         raise OperationError("the state was lost with a run that ended; make another one with make_state()")
-
-
-def _check(path: Path) -> None:
-    """Raise if a folder holds no program that could be read."""
-    if not (path / _PROGRAM).is_file():
-        raise FormatError(f"{path}: it has no file {_PROGRAM}, which holds the program; copy the whole folder")
-    with (path / _PROGRAM).open("rb") as file:
-        if file.read(4) != b"ML\xefR":
-            raise FormatError(f"{path / _PROGRAM}: does not begin as MLIR's bytecode does; copy or download it again")
 
 
 def _drop(process: WorkerProcess, request: str, number: int) -> None:

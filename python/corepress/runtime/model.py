@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
+from ..coreai.format.asset import is_asset
 from ..errors import FormatError, UnsupportedOperationError
 from ..extras import installed, require
 from ..sources import unchanged
 from .backend import Backend, State
-from .coreai_backend import KIND, VERSION, CoreAIAsset, CoreAIBackend, is_asset
+from .coreai_backend import KIND, VERSION, CoreAIAsset, CoreAIBackend
 from .coreml_backend import CoreMLBackend
 from .features import Description, Feature, as_array
 from .opening import NETWORKS, PIPELINES, PROGRAM, ModelPart, OpenModel, open_model
@@ -230,7 +231,7 @@ def load(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"load: precision is {precision!r}, but {_must_be(PRECISIONS)}")
-    if is_asset(path):
+    if isinstance(path, str | os.PathLike) and is_asset(path):
         return _load_asset(path, function_name, precision, backend, device)
     chosen = _backend(backend, precision)
     with open_model(path) as opened:
@@ -291,7 +292,7 @@ def describe(path: str | os.PathLike[str] | Any, function_name: str | None = Non
     path, function_name
         As for `load`.
     """
-    if is_asset(path):
+    if isinstance(path, str | os.PathLike) and is_asset(path):
         asset = CoreAIAsset(path, "describe")
         return asset.descriptions[asset.function(function_name)]
     with open_model(path) as opened:
