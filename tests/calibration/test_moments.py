@@ -281,7 +281,7 @@ def test_memory_is_known_beforehand(groups, columns, size):
     ],
 )
 def test_blocks_have_whole_channels_where_these_fit(columns, of_channel, most, size):
-    from corepress.calibration.moments import block_columns
+    from corepress.calibration.block_sums import block_columns
 
     assert block_columns(columns, of_channel, most) == size
     assert size <= most

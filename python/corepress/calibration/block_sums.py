@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+T = TypeVar("T")
+VECTORS, VECTORS_OF_COLUMN = 1024, 8  # taken from each run at least, and in all for each column of a block
+LARGE = 50_000_000  # weights, from which on time is saved
+BLOCK_COLUMNS, BLOCK_COLUMNS_OF_LARGE = 2048, 1152
 _PANEL = 256  # columns that are multiplied with all that follow: half of the products, and of the memory
 _MOST_TOGETHER = 512  # vectors that are multiplied at once: of few, most time goes into adding their products up
 
@@ -29,6 +33,20 @@ def block_columns(columns: int, of_channel: int, most: int) -> int:
     units = -(-columns // unit)
     blocks = -(-units // max(1, most // unit))
     return -(-units // blocks) * unit
+
+
+def within(items: Sequence[T], limit: int, size_of: Callable[[T], int]) -> list[list[T]]:
+    """Items in order, in as few lists as keep the sum of their sizes within a limit."""
+    groups: list[list[T]] = []
+    room = 0
+    for each in items:
+        size = size_of(each)
+        if not groups or size > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(each)
+        room -= size
+    return groups
 
 
 class BlockSums:

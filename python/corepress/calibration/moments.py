@@ -8,9 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .block_sums import BlockSums, block_columns
-
-__all__ = ["Moments", "block_columns"]
+from .block_sums import BlockSums
 
 
 class Moments(BlockSums):
