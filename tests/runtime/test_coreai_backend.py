@@ -141,6 +141,7 @@ def test_results_are_those_of_torch(net, net_path, rng):
         ("y", "float32", (3, 5)),
     ]
     assert model.make_state() is None
+    assert list(coreai_backend.CoreAIAsset(net_path).descriptions) == ["main"]  # and not those that it calls
     with pytest.raises(AttributeError, match=r"net\.aimodel is run by Core AI, which has no torch module"):
         _ = model.module
 

@@ -94,10 +94,13 @@ def corresponding(first: Sequence[Activation], second: Sequence[Activation]) -> 
 
 
 def functions_of(program: Any) -> dict[str, Any]:
-    """Inputs, outputs and states of each function: lists of (name, type, shape); the type "" is none of a tensor."""
+    """Inputs, outputs and states of each function that can be called from outside: lists of (name, type, shape).
+
+    The type is "" for what is no tensor.
+    """
     found = {}
     for graph in _graphs(program._module._mlir_module.body.operations):
-        if "sym_visibility" in graph.attributes and graph.attributes["sym_visibility"].value == "private":
+        if "priv" in graph.attributes:
             continue
         inputs: list[tuple[str, str, Shape]] = []
         states: list[tuple[str, str, Shape]] = []
