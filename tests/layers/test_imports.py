@@ -38,7 +38,7 @@ SIBLINGS = {("kernels", "compression"), ("neural_network", "coreml")}
 # Packages that not all installations have, and the rooms that may import them.
 EXTRAS = {
     "coremltools": {"acceleration", "optimize", "benchmark", "runtime/coreml_backend"},
-    "coreai": {"coreai", "runtime/coreai_backend", "acceleration"},
+    "coreai": {"coreai", "runtime/coreai_worker", "acceleration"},
     "matplotlib": {"reporting/charts", "demo/plot"},
     "torch": {
         "runtime/torch",
