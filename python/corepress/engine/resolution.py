@@ -48,14 +48,28 @@ def _quantize(spec: Quantize, weight: Weight) -> Quantize:
     return dataclasses.replace(spec, block_size=sizes)
 
 
+# Operands whose rows are multiplied with inputs. Of Core ML's, those that coremltools prunes in groups too.
+_PRUNED_IN_GROUPS = {
+    *((name, "weight") for name in ("conv", "linear", "conv2d", "conv3d", "conv_transpose2d")),
+    *((name, "y") for name in ("batch_matmul", "broadcasting_batch_matmul")),
+}
+
+
 def _prune(spec: Prune, weight: Weight) -> Prune:
-    """A spec as it is; structures are only for weights that coremltools prunes in groups too."""
+    """A spec with its axis filled in; structures are only for weights of layers."""
     if not spec.is_structured:
         return spec
     for consumer in weight.consumers:
-        if consumer.operation not in ("conv", "linear") or consumer.operand != "weight":
+        if (consumer.operation, consumer.operand) not in _PRUNED_IN_GROUPS:
             place = f"{consumer.operand} of {consumer.operation}"
-            raise Skip(f"n_m_ratio and block_size are for weights of conv and linear, this is {place}")
+            raise Skip(f"n_m_ratio and block_size are for weights of convolutions and linear layers, this is {place}")
+    if spec.dim is None:
+        inputs = spec.n_m_ratio is not None
+        axis = _agreed(weight.input_axes if inputs else weight.axes, "input" if inputs else "output")
+        if axis != spec.axis:
+            if axis not in (0, 1):
+                raise Skip(f"n_m_ratio and block_size are along axis 0 or 1, its channels are along axis {axis}")
+            spec = dataclasses.replace(spec, dim=axis)
     require_half_axes(spec, weight)
     return spec
 
