@@ -50,6 +50,8 @@ def missing(module: str) -> str:
         )
     if module == "torch" and not _has_torch_wheel():
         return f"{extra.package} is not installed, and is not available for macOS on {platform.machine()}"
+    if module == "coreai" and sys.version_info < (3, 11):
+        return f"{extra.package} is not installed, and needs Python 3.11 or later"
     return f"{extra.package} is not installed; pip install 'corepress[{extra.name}]'"
 
 

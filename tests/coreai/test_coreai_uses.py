@@ -12,7 +12,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     pytest.importorskip("coreai_torch")
 
-from coreai_helpers import replace_all, run, save_text
+import torch
+from coreai_helpers import quiet, replace_all, run, save_text
 from coreai_models import MODELS, asset_of, example_of
 
 import corepress as cp
@@ -92,14 +93,60 @@ def test_names_tell_where_weights_are(folder):
         f"Sequential_{block}.Linear_{layer}.weight" for block, layer in ((2, 1), (2, 2), (3, 3), (3, 4))
     ]
     assert "main.transpose_2.weight" in program.weight("Sequential_3.Linear_3.weight").names
+    assert program.weight("addmm_1.weight").names.count("addmm_1.weight") == 1
     assert program.weight("addmm_1.weight").name == "Sequential_2.Linear_2.weight"
     with pytest.raises(KeyError):
         program.weight("Linear_9.weight")
 
 
-def test_bfloat16_is_read_exactly(folder):
-    import torch
+class Inner(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = torch.nn.Linear(32, 64), torch.nn.Linear(64, 32)
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(torch.relu(self.up(x)))
+
+
+class Outer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList([Inner(), Inner()])
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+
+def test_functions_of_external_modules_give_names(tmp_path):
+    from coreai_torch import ExternalizeSpec, TorchConverter, get_decomp_table
+
+    def export(module):
+        return torch.export.export(module, (torch.ones(2, 32),)).run_decompositions(get_decomp_table())
+
+    with quiet():
+        converter = TorchConverter()
+        converter.add_pytorch_module(
+            Outer(), export_fn=export, externalize_modules=[ExternalizeSpec(Inner, composite_op_name="inner")]
+        )
+        converter.to_coreai().save_asset(tmp_path / "source.aimodel")
+    program = Program(tmp_path / "source.aimodel")
+    assert program.function_names == ("main",)
+    assert {weight.name for weight in program.weights} == {
+        f"blocks.{block}.Linear_{layer}.weight" for block in (0, 1) for layer in (1, 2)
+    }
+    result = replace_all(
+        tmp_path / "source.aimodel",
+        tmp_path / "result.aimodel",
+        {weight.name: cp.quantize(weight.read()) for weight in program.weights},
+    )
+    (output,) = run(result, {"x": np.ones((2, 32), np.float32)}).values()
+    (expected,) = run(tmp_path / "source.aimodel", {"x": np.ones((2, 32), np.float32)}).values()
+    assert 0 < np.abs(output - expected).max() < 0.05
+
+
+def test_bfloat16_is_read_exactly(folder):
     weight = Program(asset_of("bfloat16", folder)).weights[0]
     torch.manual_seed(0)
     expected = MODELS["bfloat16"][0]().linear.weight.detach().float().numpy()
@@ -133,9 +180,11 @@ def test_compressed_models_compute_what_their_dense_weights_do(name, folder, tmp
 def test_functions_that_share_a_weight_share_it_afterwards(tmp_path):
     one = "tensor<32x16xf32>"
     graphs = "\n".join(
-        f"""coreai.graph @{name}(%x: tensor<2x32xf32> {{coreai.name = "x"}}) -> (tensor<2x16xf32> {{coreai.name = "y"}}) {{
+        f"""coreai.graph @{name}(%x: tensor<2x32xf32> {{coreai.name = "x"}})
+          -> (tensor<2x16xf32> {{coreai.name = "y"}}) {{
           %w = coreai.constant dense<{value}> : {one}
-          %y = coreai.decomposable.broadcasting_batch_matmul %x, %w : (tensor<2x32xf32>, {one}) -> tensor<2x16xf32>
+          %y = coreai.decomposable.broadcasting_batch_matmul %x, %w :
+            (tensor<2x32xf32>, {one}) -> tensor<2x16xf32>
           coreai.output %y : tensor<2x16xf32>
         }}"""
         for name, value in (("first", 0.5), ("second", 0.5), ("third", 0.25))
