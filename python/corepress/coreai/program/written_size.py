@@ -17,6 +17,9 @@ from .program import Program
 from .weights import Weight
 
 
+_CHAIN = 800  # operations, types and keys of a chain of which only the bytes of its data are known, at most
+
+
 def written_size(asset: Asset, program: Program, forms: Mapping[int, Node]) -> int:
     """Bytes of all files of an asset once some weights have other forms; the program is spoilt.
 
@@ -53,7 +56,7 @@ def _stub(weight: Weight, form: Node | None, stubs: Stubs) -> Node | None:
         key = resource_key(weight.places[0].operation.attributes["value"]) if not weight.is_compressed else None
         return None if key is None else stubs.stands_for(_plain(weight), key, weight.stored_bytes)
     if isinstance(form, Constant) and (form.type.name, form.shape) != (weight.dtype, weight.shape):
-        return stubs.stands_for(_plain(weight), None, form.nbytes)  # of which only the bytes are known
+        return stubs.stands_for(_plain(weight), None, form.nbytes + _CHAIN)
     return form
 
 
