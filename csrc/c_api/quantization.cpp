@@ -7,7 +7,7 @@ namespace {
 using namespace corepress;
 using namespace corepress::c_api;
 
-IntegerType type_of(corepress_integer dtype) {
+CodeType type_of(corepress_integer dtype) {
     require(dtype >= COREPRESS_INT8 && dtype <= COREPRESS_UINT4, "dtype ", static_cast<int>(dtype), " is unknown");
     return {dtype <= COREPRESS_UINT8 ? 8 : 4, dtype == COREPRESS_INT8 || dtype == COREPRESS_INT4};
 }
@@ -57,7 +57,7 @@ corepress_status corepress_dequantize(const uint8_t* data, const void* scale, co
         require_given(data, "data");
         require_given(scale, "scale");
         require_given(weights, "weights");
-        const IntegerType type = type_of(dtype);
+        const CodeType type = type_of(dtype);
         const BlockLayout layout = layout_of(shape, block_size);
         const int threads = resolve_threads(num_threads);
         with_bits(shape.format(), [&](auto bits) {

@@ -80,7 +80,7 @@ Span<T> span_of(std::vector<T>& values) {
 template <typename Bits>
 void add_quantized(const std::vector<Bits>& values, const BlockLayout& layout, int threads, Digest& digest,
                    std::vector<Bits>& decoded) {
-    for (const IntegerType type : {IntegerType{4, false}, IntegerType{4, true}, IntegerType{8, true}}) {
+    for (const CodeType type : {CodeType{4, false}, CodeType{4, true}, CodeType{8, true}}) {
         for (const bool symmetric : {true, false}) {
             const auto groups = static_cast<size_t>(layout.groups());
             std::vector<Bits> scales(groups);

@@ -40,13 +40,23 @@ bool is_coarse(float scale);
 template <typename Bits>
 Affine round_scale(const BlockValues<Bits>& block, const Codes& codes, Affine affine);
 
+// A power of two with which all codes decode to finite values: the smallest one whose largest code reaches all values
+// in [low, high], if that is so.
+template <typename Bits>
+Affine choose_binary_affine(double low, double high, const Codes& codes);
+
+// The one of least squared error among `start` and the powers of two next to it, two below and one above; of equal ones
+// the first of start, those below, the one above.
+template <typename Bits>
+Affine search_binary_affine(const BlockValues<Bits>& block, const Codes& codes, Affine start);
+
 // The scale and, unless symmetric, the zero point of least squared error that a search around `start`, made for values
 // in [low, high], finds; never worse than start.
 //
 // Scales from 40 to 76 sixty-fourths of start's are tried, each with the zero points that clip about as much at both
 // ends. The best of them, and the one whose codes another scale would suit best, then take turns: the least-squares
 // scale for the codes, rounded to the format, gives new codes; neighbouring zero points are tried; until nothing
-// improves.
+// improves. For floats, whose errors cost no more than what would rank them, the best of all scales takes the turns.
 template <typename Bits>
 Affine search_affine(const BlockValues<Bits>& block, double low, double high, const Codes& codes, bool symmetric,
                      Affine start);

@@ -20,8 +20,16 @@ from ..arrays import (
     not_finite,
     not_finite_count,
 )
-from ..specs import Quantize
-from ..tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
+from ..specs import Palettize, Quantize
+from ..tensors import (
+    FLOAT_CODES,
+    QUANTIZED_DTYPES,
+    CompressedTensor,
+    PalettizedTensor,
+    QuantizedTensor,
+    SparseTensor,
+)
+from ..tensors.dtypes import powers_of_two
 from . import joint
 from .divisions import block_counts
 from .error_feedback import Moments, quantize_codes
@@ -38,6 +46,7 @@ def quantize(
     granularity: str = "per_channel",
     block_size: int | tuple[int, ...] = 32,
     scale_search: str | None = None,
+    scale_dtype: str | None = None,
     channel_axis: int | None = None,
     importance: Any = None,
     hessian: Any = None,
@@ -54,6 +63,7 @@ def quantize(
     granularity: str = "per_channel",
     block_size: int | tuple[int, ...] = 32,
     scale_search: str | None = None,
+    scale_dtype: str | None = None,
     channel_axis: int | None = None,
     num_threads: int | None = None,
 ) -> PalettizedTensor: ...
@@ -66,6 +76,7 @@ def quantize(
     granularity: str = "per_channel",
     block_size: int | tuple[int, ...] = 32,
     scale_search: str | None = None,
+    scale_dtype: str | None = None,
     channel_axis: int | None = None,
     hessian: Any = None,
     dampening: float = 0.01,
@@ -80,6 +91,7 @@ def quantize(
     granularity: str = "per_channel",
     block_size: int | tuple[int, ...] = 32,
     scale_search: str | None = None,
+    scale_dtype: str | None = None,
     channel_axis: int | None = None,
     importance: Any = None,
     hessian: Any = None,
@@ -95,6 +107,7 @@ def quantize(
     granularity: str = "per_channel",
     block_size: int | tuple[int, ...] = 32,
     scale_search: str | None = None,
+    scale_dtype: str | None = None,
     channel_axis: int | None = None,
     importance: Any = None,
     hessian: Any = None,
@@ -184,6 +197,7 @@ def quantize(
         granularity=granularity,
         block_size=block_size,
         scale_search=scale_search,
+        scale_dtype=scale_dtype,
         channel_axis=channel_axis,
         nonfinite=nonfinite,
     )
@@ -260,12 +274,44 @@ def _quantize_mixed(weight: Any, data: WeightData, spec: Quantize, num_threads: 
 
 
 def code_range(spec: Quantize) -> tuple[int, int]:
-    """The lowest and the highest code of a spec; a search uses the end that is otherwise left out."""
+    """The lowest and the highest code of a spec of integers; a search uses the end that is otherwise left out, unless
+    scales are powers of two."""
     nbits, storage = QUANTIZED_DTYPES[spec.dtype]
     lowest, highest = (-(2 ** (nbits - 1)), 2 ** (nbits - 1) - 1) if storage is np.int8 else (0, 2**nbits - 1)
-    if spec.mode == "linear" or spec.scale_search is not None:
+    if spec.mode == "linear" or (spec.scale_search is not None and spec.scale_dtype is None):
         return lowest, highest
     return (lowest + 1, highest) if storage is np.int8 else (lowest, highest - 1)
+
+
+def quantize_tables(
+    measured: list[Measured], spec: Palettize, num_threads: int | None, *, in_list: bool
+) -> list[Measured]:
+    """Quantize the tables of palettized weights as `lut_dtype` says, with one scale for all tables of a weight.
+
+    Parameters
+    ----------
+    measured : list of (CompressedTensor, Noise or None)
+        What `palettize_measured` returns for `spec`.
+    spec : Palettize
+        How they were palettized.
+    num_threads : int or None
+        Threads to use.
+    in_list : bool
+        Whether the weights are those of a list, whose places messages tell.
+    """
+    if spec.lut_dtype is None:
+        return measured
+    threads, of_tables = as_threads("palettize", num_threads), Quantize(dtype=spec.lut_dtype, granularity="per_tensor")
+
+    def quantized(result: Measured) -> Measured:
+        tensor = result[0]
+        if isinstance(tensor, QuantizedTensor) or (
+            isinstance(tensor, SparseTensor) and isinstance(tensor.values, QuantizedTensor)
+        ):
+            raise ValueError("palettize: lut_dtype is for weights, not for codes of a QuantizedTensor; leave it out")
+        return _quantize_tensor(tensor, of_tables, threads), None
+
+    return for_each("palettize", in_list, quantized, measured)
 
 
 def _quantize_tensor(weight: Any, spec: Quantize, num_threads: int) -> CompressedTensor:
@@ -298,16 +344,24 @@ def _quantize_blocks(
     measured: bool = False,
 ) -> list[Measured]:
     layouts = [block_layout(array.shape, counts) for array, counts in zip(arrays, blocks, strict=True)]
-    nbits, storage = QUANTIZED_DTYPES[spec.dtype]
-    symmetric, is_signed = spec.mode == "linear_symmetric", storage is np.int8
-    search = spec.scale_search == "mse"
-    encoded = quantize_native(arrays, layouts, nbits, is_signed, symmetric, search, importances, measured, num_threads)
+    _, storage = QUANTIZED_DTYPES[spec.dtype]
+    symmetric, search, binary = (
+        spec.mode == "linear_symmetric",
+        spec.scale_search == "mse",
+        spec.scale_dtype is not None,
+    )
+    no_offsets = symmetric and (storage is np.int8 or spec.dtype in FLOAT_CODES)
+    encoded = quantize_native(
+        arrays, layouts, spec.dtype, symmetric, search, binary, importances, measured, num_threads
+    )
 
     def measured_tensor(array: NDArray[Any], counts: tuple[int, ...], result: Any) -> Measured:
         if result is None:
             raise not_finite("quantize", array, num_threads)
         data, scale, zero_point, noise = result
-        offsets = None if symmetric and is_signed else zero_point.view(storage).reshape(counts)
-        return QuantizedTensor(array.shape, data, scale.reshape(counts), offsets, spec.dtype), noise
+        offsets = None if no_offsets else zero_point.view(storage).reshape(counts)
+        scale = (powers_of_two(scale) if binary else scale).reshape(counts)
+        decoded = array.dtype if binary else None
+        return QuantizedTensor(array.shape, data, scale, offsets, spec.dtype, None, spec.scale_dtype, decoded), noise
 
     return for_each("quantize", in_list, measured_tensor, arrays, blocks, encoded)
