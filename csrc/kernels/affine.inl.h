@@ -466,13 +466,23 @@ inline float unit_for(float scale) {
 }
 
 // A lane for each Affine. Sums of a tile without importance are floats: they only rank, and a tile has few values.
-template <typename Number, typename Bits>
+template <bool kFloats, typename Number, typename Bits>
 void add_moments_as(const Bits* values, const float* importance, int64_t count, const Affine* affines, int affine_count,
                     CodeRange range, Moments* moments) {
     constexpr int kAffines = 64 / sizeof(Number);
     constexpr int64_t kFew = 256;
     constexpr Number kToInteger = sizeof(Number) == sizeof(float) ? static_cast<Number>(kRounding) : 0x1.8p52;
     using Numbers = Wide<Number, kAffines>;
+    // To the nearest number of so many bits by splitting, ties either way; the smallest floats are like integers.
+    Number splitter = 0, anchor = 0;
+    Numbers least_normal = {}, most_negative = {};
+    if constexpr (kFloats) {
+        const Minifloat format(*range.floats);
+        splitter = kToInteger / Number{1.5f} / static_cast<Number>(format.hidden) + 1;
+        anchor = kToInteger * static_cast<Number>(format.smallest_exponent) / static_cast<Number>(format.hidden);
+        least_normal = broadcast<Number, kAffines>(static_cast<Number>(format.smallest_exponent));
+        most_negative = broadcast<Number, kAffines>(-static_cast<Number>(format.smallest_exponent));
+    }
     float tile[kFew];
     const float unit = affine_count > 0 ? unit_for(affines[0].scale) : 1.0f;
     for (int64_t begin = 0; begin < count; begin += kFew) {
@@ -496,7 +506,14 @@ void add_moments_as(const Bits* values, const float* importance, int64_t count, 
                 Numbers code = value * reciprocal;
                 code = choose(less(code, lowest), lowest, code);
                 code = choose(less(highest, code), highest, code);
-                code = (code + kToInteger) - kToInteger;
+                if constexpr (kFloats) {
+                    const Numbers split = code * splitter, normal = split - (split - code);
+                    const Numbers subnormal = (code + anchor) - anchor;
+                    const Numbers below = choose(less(most_negative, code), subnormal, normal);
+                    code = choose(less(code, least_normal), below, normal);
+                } else {
+                    code = (code + kToInteger) - kToInteger;
+                }
                 const Numbers weighted = importance == nullptr ? code : code * Number{importance[begin + i]};
                 product = product + value * weighted;
                 square = square + code * weighted;
@@ -515,9 +532,17 @@ void add_moments_as(const Bits* values, const float* importance, int64_t count, 
 template <typename Bits>
 void add_moments(const Bits* values, const float* importance, int64_t count, const Affine* affines, int affine_count,
                  CodeRange range, Moments* moments) {
+    const auto add = [&](auto number) {
+        using Number = decltype(number);
+        if (range.floats != nullptr) {
+            add_moments_as<true, Number>(values, importance, count, affines, affine_count, range, moments);
+        } else {
+            add_moments_as<false, Number>(values, importance, count, affines, affine_count, range, moments);
+        }
+    };
     if (importance == nullptr) {
-        add_moments_as<float>(values, importance, count, affines, affine_count, range, moments);
+        add(float{});
     } else {
-        add_moments_as<double>(values, importance, count, affines, affine_count, range, moments);
+        add(double{});
     }
 }

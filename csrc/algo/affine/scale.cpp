@@ -162,13 +162,6 @@ public:
     Affine best() const { return best_; }
     bool is_exact() const { return best_sums_.error == 0; }
 
-    void improve_the_best(const Candidates<Bits>& candidates) {
-        for (int j = 0; j < candidates.count; ++j) {
-            consider(static_cast<double>(candidates.affines[j].scale), candidates.affines[j].zero_point);
-        }
-        take_turns(true);
-    }
-
     // Improves the candidates that promise most: of fixed codes, the squared error under their best scale is the sum of
     // squares less product^2 / square.
     void improve_the_most_promising(const Candidates<Bits>& candidates, bool symmetric) {
@@ -191,12 +184,8 @@ public:
 
 private:
     void improve(Moments moments, float zero_point, bool symmetric) {
-        consider_scale_of(moments, zero_point);
-        take_turns(symmetric);
-    }
-
-    void take_turns(bool symmetric) {
         constexpr int kMostRounds = 6;
+        consider_scale_of(moments, zero_point);
         bool improved = true;
         for (int i = 0; i < kMostRounds && improved; ++i) {
             improved = consider_scale_of(best_sums_.moments, best_.zero_point);
@@ -345,11 +334,7 @@ Affine search_affine(const BlockValues<Bits>& block, double low, double high, co
         const double inside = std::min(std::max(zero_point, lowest), highest);
         for (const int shift : {-1, 0, 1}) candidates.add(scale, inside + shift, codes.used);
     }
-    if (codes.used.floats != nullptr) {
-        search.improve_the_best(candidates);
-    } else {
-        search.improve_the_most_promising(candidates, symmetric);
-    }
+    search.improve_the_most_promising(candidates, symmetric);
     return search.best();
 }
 

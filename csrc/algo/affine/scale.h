@@ -56,7 +56,7 @@ Affine search_binary_affine(const BlockValues<Bits>& block, const Codes& codes, 
 // Scales from 40 to 76 sixty-fourths of start's are tried, each with the zero points that clip about as much at both
 // ends. The best of them, and the one whose codes another scale would suit best, then take turns: the least-squares
 // scale for the codes, rounded to the format, gives new codes; neighbouring zero points are tried; until nothing
-// improves. For floats, whose errors cost no more than what would rank them, the best of all scales takes the turns.
+// improves.
 template <typename Bits>
 Affine search_affine(const BlockValues<Bits>& block, double low, double high, const Codes& codes, bool symmetric,
                      Affine start);

@@ -115,20 +115,21 @@ def quantize(
     nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> CompressedTensor | list[QuantizedTensor]:
-    """Replace weights by integers with a scale: ``weight = scale * (data - zero_point)``.
+    """Replace weights by integers, or floats of few bits, with a scale: ``weight = scale * (data - zero_point)``.
 
     Parameters
     ----------
     weight : array_like of float16, bfloat16, float32 or float64, list of them, SparseTensor, or PalettizedTensor
         Any shape and strides; never written to. float64 is rounded to float32. A list or tuple holds several weights
         and gives a list; small ones are processed in parallel. For a sparse tensor the stored values are quantized,
-        with the blocks of its shape; for a palettized tensor the palettes (lookup tables, LUTs), to int8 or uint8, with
-        a scale for each (``"per_tensor"``: one for all).
-    dtype : {"int8", "uint8", "int4", "uint4"}
-        Integer type of the codes.
+        with the blocks of its shape; for a palettized tensor the palettes (lookup tables, LUTs), to 8 bits, with a
+        scale for each (``"per_tensor"``: one for all).
+    dtype : {"int8", "uint8", "int4", "uint4", "int2", "uint2", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn"}
+        Type of the codes. Those of 2 bits and floats are for Core AI; Core ML has no form for them.
     mode : {"linear_symmetric", "linear"}
-        Symmetric around zero (int8 codes -127 to 127 and int4 codes -7 to 7, no zero point; uint8 codes 0 to 254 around
-        127, uint4 codes 0 to 14 around 7), or over the range of the values widened to include zero, with zero points.
+        Symmetric around zero (int8 codes -127 to 127, int4 codes -7 to 7 and int2 codes -1 to 1, no zero point; uint8
+        codes 0 to 254 around 127, uint4 codes 0 to 14 around 7, uint2 codes 0 to 2 around 1; the only mode of floats),
+        or over the range of the values widened to include zero, with zero points.
     granularity : {"per_channel", "per_tensor", "per_block"}
         The weights that share a scale.
     block_size : int or tuple of int
@@ -136,6 +137,8 @@ def quantize(
         the other axes. A tuple: the size along each axis of the weight, 0 for the whole axis. Must divide the axes.
     scale_search : {"mse"}, optional
         Search for each scale, and in ``"linear"`` mode each zero point, with the least squared error.
+    scale_dtype : {"float8_e8m0fnu"}, optional
+        Symmetric, with scales that are powers of two, of a byte each; for Core AI. None: scales in the weight's dtype.
     channel_axis : int, optional
         Output channel axis, whose entries each have their own scales; None for axis 0. The input channel axis is 1 for
         0, 0 for 1, -2 for -1 and -1 for -2, as in coremltools' operations; blocks along others need a tuple.
@@ -148,7 +151,7 @@ def quantize(
         that the outputs change little (error feedback): c by c for the c columns of the weight as a matrix whose rows
         are the entries of `channel_axis` and whose columns are all other axes in row-major order, or (blocks, c, c) of
         consecutive columns. For a list of weights, a list with one entry per weight, or None. Scales and zero points
-        are those of the call without it; with `scale_search` the diagonal is their importance.
+        are those of the call without it; with `scale_search` the diagonal is their importance. Not for floats.
     dampening : float
         With `hessian`: how many times the mean of its diagonal is added to it; more for fewer samples.
     nonfinite : {"keep", "error"}
@@ -159,8 +162,8 @@ def quantize(
     Returns
     -------
     QuantizedTensor or list of QuantizedTensor
-        Scales in the weight's dtype. For a sparse or a palettized tensor, a tensor of the same class with quantized
-        values or palettes.
+        Scales in the weight's dtype, or with a `scale_dtype` float32. For a sparse or a palettized tensor, a tensor of
+        the same class with quantized values or palettes.
 
     Raises
     ------
@@ -181,6 +184,15 @@ def quantize(
     fit better, and improves the best ones iteratively: the least-squares scale for the codes, the codes for that scale,
     neighbouring zero points. Symmetric codes then use the end that is otherwise unused: int4 codes are -8 to 7, those
     of uint4 0 to 15 around 7. The result is never worse than without the search.
+
+    Codes that are floats are the quotients, rounded to the nearest value, ties to even as ml_dtypes does, but never
+    beyond the largest finite one; the scale is the largest magnitude over that value (448, 57344 or 6). What a code
+    decodes to is its value times the scale, rounded once to the weight's dtype.
+
+    With a `scale_dtype`, the scale is the smallest power of two by which the largest magnitude becomes at most the
+    largest code, or half of that where codes would decode to infinity. The rule of OCP's microscaling formats takes
+    half of it, and clips, where the exponent of the largest magnitude is still that of the largest code: the search
+    takes the one of less error, out of two scales below and one above too. Symmetric integers use no further code then.
 
     Examples
     --------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -220,12 +221,33 @@ def moments_of(values: NDArray[Any], centred: NDArray[Any]) -> tuple[float, floa
 def _rough_moments(
     values: NDArray[Any], first_scale: Any, scale: Any, lowest: int, highest: int
 ) -> tuple[float, float]:
-    """Moments in single precision, added up 256 values at a time, in units near the first candidate's scale."""
+    """Moments of integers less the zero point, which are between two of them."""
+    return rough_moments_by(
+        values, first_scale, scale, lambda quotients: np.rint(np.clip(quotients, lowest, highest)).astype(np.float32)
+    )
+
+
+def rough_moments_by(
+    values: NDArray[Any],
+    first_scale: Any,
+    scale: Any,
+    rounded: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+) -> tuple[float, float]:
+    """Moments in single precision, added up 256 values at a time, in units near the first candidate's scale.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        What is quantized.
+    first_scale, scale : numpy.floating
+        The first candidate's scale, and this one's.
+    rounded : callable
+        The number that the code of each quotient stands for.
+    """
     exponent = max(math.frexp(float(first_scale))[1] - 1, -126)
     unit = np.float32(2.0 ** min(max(-exponent, -126), 126))
     exact = values.astype(np.float32).reshape(-1) * unit
-    quotients = np.clip(exact * (np.float32(1) / (np.float32(scale) * unit)), lowest, highest)
-    codes = np.rint(quotients).astype(np.float32)
+    codes = rounded(exact * (np.float32(1) / (np.float32(scale) * unit)))
     product = square = 0.0
     for begin in range(0, exact.size, 256):
         part = slice(begin, begin + 256)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .affine import choose_scale, in_lanes, moments_of, rounded_scale, scale_candidates
+from .affine import choose_scale, in_lanes, moments_of, rough_moments_by, rounded_scale, scale_candidates
 from .errors import error_sums
 from .rounding import FORMATS, step
 
@@ -147,9 +147,8 @@ def quantize_binary(
 def quantize_floats(values: NDArray[Any], dtype: str, search_scale: bool = False) -> tuple[NDArray[np.uint8], Any]:
     """Codes and a scale in the values' dtype: the largest magnitude over the largest code.
 
-    Of a subnormal scale and the next one above, the one with the smaller squared error is taken. The search tries the
-    scales that the one for integers tries, and improves the best of them: the least-squares scale for its codes gives
-    new codes, until the error does not become smaller.
+    Of a subnormal scale and the next one above, the one with the smaller squared error is taken. The search is that
+    for integers, with the least-squares scale for the codes and the codes for that scale.
 
     Parameters
     ----------
@@ -168,23 +167,55 @@ def quantize_floats(values: NDArray[Any], dtype: str, search_scale: bool = False
         scales = [best, step(best, 1)]
         errors = [error_sums(values, block.decoded(scale))[0] for scale in scales]
         best = scales[errors.index(min(errors))]
-    if search_scale and (least := block.error(best)) > 0:
-        for scale, _ in scale_candidates(values, best, 0, ends, True):  # type: ignore[arg-type]
-            best, least = _better(block, best, least, float(scale))
-        for _ in range(6):
-            product, square = moments_of(values, float_values(block.codes(best), dtype))
-            before = least
-            if product > 0:
-                best, least = _better(block, best, least, product / square)
-            if least == before:
-                break
+    if search_scale:
+        best = _search_scale(block, best, dtype)
     return block.codes(best), best
 
 
-def _better(block: _Block, best: Any, least: float, scale: float) -> tuple[Any, float]:
-    """The better of two scales, the second one rounded to the values' dtype, and its error."""
+def _search_scale(block: _Block, best: Any, dtype: str) -> Any:
+    """The three candidates whose codes explain most of the values' squares are improved."""
+    least, ends = block.error(best), (-block.largest, block.largest)
+    if least == 0:
+        return best
+    candidates = scale_candidates(block.values, best, 0, ends, True)  # type: ignore[arg-type]
+    fits = [_rough_moments(block, candidates[0][0], scale, dtype) for scale, _ in candidates]
+    for _ in range(3):
+        explained = [product * product / square if square else 0.0 for product, square in fits]
+        if max(explained, default=0.0) <= 0:
+            break
+        moments = fits[explained.index(max(explained))]
+        best, least = _better(block, best, least, moments)
+        for _ in range(6):
+            before = least
+            best, least = _better(block, best, least, moments_of(block.values, float_values(block.codes(best), dtype)))
+            if least == before:
+                break
+        fits = [fit for fit in fits if fit != moments]
+    return best
+
+
+def _rough_moments(block: _Block, first_scale: Any, scale: Any, dtype: str) -> tuple[float, float]:
+    """As for integers; codes are rounded by splitting, ties either way, and the smallest ones like integers."""
+    _, mantissa_bits, bias, largest = FLOATS[dtype]
+    splitter = np.float32(2 ** (23 - mantissa_bits) + 1)
+    least_normal = np.float32(math.ldexp(1, 1 - bias))
+    anchor = np.float32(1.5 * math.ldexp(1, 24 - bias - mantissa_bits))
+
+    def rounded(quotients: NDArray[np.float32]) -> NDArray[np.float32]:
+        inside = np.clip(quotients, np.float32(-largest), np.float32(largest))
+        split = inside * splitter
+        normal, subnormal = split - (split - inside), (inside + anchor) - anchor
+        return np.where(np.abs(inside) < least_normal, subnormal, normal)
+
+    return rough_moments_by(block.values, first_scale, scale, rounded)
+
+
+def _better(block: _Block, best: Any, least: float, moments: tuple[float, float]) -> tuple[Any, float]:
+    """The better of a scale and the least-squares one of some codes, rounded to the values' dtype, and its error."""
+    if not moments[0] > 0:
+        return best, least
     ends = (-block.largest, block.largest)
-    rounded = rounded_scale(block.values.dtype, scale, 0, ends)  # type: ignore[arg-type]
+    rounded = rounded_scale(block.values.dtype, moments[0] / moments[1], 0, ends)  # type: ignore[arg-type]
     if rounded is None:
         return best, least
     error = block.error(rounded[0])
