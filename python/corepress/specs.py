@@ -279,9 +279,7 @@ class Quantize:
 
     @property
     def hessian_needs(self) -> str | None:
-        """Why second moments of the inputs have no use here; None if they have one."""
-        if self.dtype in FLOAT_DTYPES:
-            return f"hessian is for integers, not for dtype {self.dtype!r}; use importance with scale_search 'mse'"
+        """Why second moments of the inputs have no use here; they have one."""
         return None
 
     @property

@@ -350,6 +350,37 @@ def test_error_feedback_of_two_bits():
             assert fed_back.codes().max() <= highest
 
 
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("scale_dtype", [None, BINARY])
+@pytest.mark.parametrize("granularity", ["per_tensor", "per_channel", "per_block"])
+def test_error_feedback_of_floats(monkeypatch, name, scale_dtype, granularity):
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((400, 64)) @ rng.standard_normal((64, 64))
+    hessian, weight = inputs.T @ inputs / 400, normal(24, 64, dtype=np.float16)
+
+    def loss(tensor: cp.QuantizedTensor) -> float:
+        return float(((inputs @ (tensor.dense().astype(np.float64) - weight).T) ** 2).sum())
+
+    options = {"dtype": name, "granularity": granularity, "scale_dtype": scale_dtype}
+    fed_back, plain = cp.quantize(weight, hessian=hessian, **options), cp.quantize(weight, **options)
+    assert loss(fed_back) < 0.7 * loss(plain)
+    np.testing.assert_array_equal(fed_back.scale, plain.scale)
+    assert np.isfinite(fed_back.codes().view(FLOATS[name]).astype(np.float32)).all()
+    alone = cp.quantize(weight, hessian=np.eye(64), dampening=0.0, **options)  # the nearest, however ties are broken
+    assert squared_error(weight, alone) <= squared_error(weight, plain) * (1 + 1e-9)
+    assert squared_error(weight, alone) > squared_error(weight, plain) * 0.999
+    monkeypatch.setattr("corepress.compression.float_feedback._MOST_ENTRIES", 2000)  # a few rows at a time
+    assert cp.quantize(weight, hessian=hessian, **options) == fed_back
+    sparse = cp.prune(weight, target_sparsity=0.5)
+    joint = cp.quantize(sparse, hessian=hessian, **options)
+    assert not joint.dense()[sparse.dense() == 0].any()
+    kept = sparse.dense().astype(np.float64)
+    errors = [
+        float(((inputs @ (each.dense() - kept).T) ** 2).sum()) for each in (joint, cp.quantize(sparse, **options))
+    ]
+    assert errors[0] < errors[1]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -363,10 +394,6 @@ def test_error_feedback_of_two_bits():
             "scale_dtype 'float8_e8m0fnu' has no zero points; use mode 'linear_symmetric'",
         ),
         (lambda w: cp.quantize(w, scale_dtype="float16"), "scale_dtype must be None, 'float8_e8m0fnu', not 'float16'"),
-        (
-            lambda w: cp.quantize(w, dtype="float8_e4m3fn", hessian=np.eye(8)),
-            "hessian is for integers, not for dtype 'float8_e4m3fn'",
-        ),
         (lambda w: cp.quantize(w, dtype="float8_e4m3fn", importance=w), "importance needs scale_search 'mse'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "core/rounding.h"
 #include "core/stop.h"
@@ -291,10 +292,16 @@ Affine choose_binary_affine(double low, double high, const Codes& codes) {
     const double magnitude = std::max(std::fabs(low), std::fabs(high));
     if (magnitude == 0) return affine;
     const double highest = static_cast<double>(codes.scaled.highest) - static_cast<double>(affine.zero_point);
-    int exponent = std::ilogb(magnitude / highest);
-    while (std::ldexp(highest, exponent) < magnitude) ++exponent;
-    affine.scale = std::ldexp(1.0f, std::min(std::max(exponent, kLeastExponent), kLargestExponent));
-    while (!all_decode_finite<Bits>(affine, codes.used)) affine.scale /= 2;
+    // Both are normal numbers of double: their exponents differ by the scale's, or by one less.
+    uint64_t of_magnitude, of_highest;
+    std::memcpy(&of_magnitude, &magnitude, sizeof magnitude);
+    std::memcpy(&of_highest, &highest, sizeof highest);
+    constexpr uint64_t kMantissa = (uint64_t{1} << 52) - 1;
+    const int above = (of_magnitude & kMantissa) > (of_highest & kMantissa) ? 1 : 0;
+    const int exponent = static_cast<int>(of_magnitude >> 52) - static_cast<int>(of_highest >> 52) + above;
+    const int within = std::min(std::max(exponent, kLeastExponent), kLargestExponent);
+    affine.scale = scale_of_exponent(static_cast<uint8_t>(within + 127));
+    while (!is_usable<Bits>(affine, codes.used)) affine.scale /= 2;
     return affine;
 }
 

@@ -33,6 +33,7 @@ from ..tensors.dtypes import powers_of_two
 from . import joint
 from .divisions import block_counts
 from .error_feedback import Moments, quantize_codes
+from .float_feedback import quantize_float_codes
 from .palettes import Measured
 from .weight_data import WeightData
 
@@ -151,7 +152,7 @@ def quantize(
         that the outputs change little (error feedback): c by c for the c columns of the weight as a matrix whose rows
         are the entries of `channel_axis` and whose columns are all other axes in row-major order, or (blocks, c, c) of
         consecutive columns. For a list of weights, a list with one entry per weight, or None. Scales and zero points
-        are those of the call without it; with `scale_search` the diagonal is their importance. Not for floats.
+        are those of the call without it; with `scale_search` the diagonal is their importance.
     dampening : float
         With `hessian`: how many times the mean of its diagonal is added to it; more for fewer samples.
     nonfinite : {"keep", "error"}
@@ -261,7 +262,7 @@ def quantize_measured(
     def fed_back(array: NDArray[Any], result: Measured, known: Moments | None) -> Measured:
         if known is None:
             return result
-        return quantize_codes(array, result[0], code_range(spec), known, num_threads), None
+        return _fed_back(array, result[0], spec, known, num_threads), None
 
     arrays = for_each("quantize", in_list, checked, weights)
     blocks = for_each("quantize", in_list, lambda array: block_counts(spec, array.shape), arrays)
@@ -282,7 +283,15 @@ def _quantize_mixed(weight: Any, data: WeightData, spec: Quantize, num_threads: 
     assert isinstance(tensor, SparseTensor)
     assert isinstance(tensor.values, QuantizedTensor)
     dense = weight.dense(num_threads=num_threads)
-    return replace(tensor, values=quantize_codes(dense, tensor.values, code_range(spec), moments, num_threads)), None
+    return replace(tensor, values=_fed_back(dense, tensor.values, spec, moments, num_threads)), None
+
+
+def _fed_back(
+    weight: NDArray[Any], tensor: QuantizedTensor, spec: Quantize, moments: Moments, num_threads: int
+) -> QuantizedTensor:
+    if spec.dtype in FLOAT_CODES:
+        return quantize_float_codes(weight, tensor, moments, num_threads)
+    return quantize_codes(weight, tensor, code_range(spec), moments, num_threads)
 
 
 def code_range(spec: Quantize) -> tuple[int, int]:
