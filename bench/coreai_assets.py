@@ -6,7 +6,7 @@
   16.8 million float16 weights in memory; the least of the repeats, turn by turn; conversion and imports do not count.
 - small-weights: signal-to-noise ratio of the output of a layer, as Core AI runs it, for weights of several magnitudes.
 - assets: whole processes that compress an asset with the shapes of a language model and one with those of a diffusion
-  UNet, beside a process that loads and saves it with coreai-core; seconds, and peak memory without mapped files (Linux).
+  UNet, beside a process that loads and saves it with coreai-core; seconds, and peak memory without mapped files.
 
 Needs coreai-torch and coreai-opt.
 """

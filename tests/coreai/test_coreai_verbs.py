@@ -51,6 +51,23 @@ CONFIGS = {
     "int8": {"quantize": {}},
     "uint8 linear": {"quantize": {"dtype": "uint8", "mode": "linear"}},
     "int4 blocks": {"quantize": {"dtype": "int4", "granularity": "per_block", "block_size": 8, "scale_search": "mse"}},
+    "int2": {"quantize": {"dtype": "int2", "granularity": "per_block", "block_size": 8, "scale_search": "mse"}},
+    "fp8": {"quantize": {"dtype": "float8_e4m3fn"}},
+    "fp8 of 5 bits of exponent": {"quantize": {"dtype": "float8_e5m2", "granularity": "per_tensor"}},
+    "MX fp8": {
+        "quantize": {
+            **{"dtype": "float8_e4m3fn", "scale_dtype": "float8_e8m0fnu"},
+            **{"granularity": "per_block", "block_size": 8},
+        }
+    },
+    "MX fp4": {
+        "quantize": {
+            **{"dtype": "float4_e2m1fn", "scale_dtype": "float8_e8m0fnu"},
+            **{"granularity": "per_block", "block_size": 8},
+        }
+    },
+    "int8 table": {"palettize": {"nbits": 4, "lut_dtype": "int8"}},
+    "fp8 table": {"palettize": {"nbits": 4, "lut_dtype": "float8_e4m3fn"}},
     "sparse": {"prune": {"target_sparsity": 0.6}},
     "2:4": {"prune": {"n_m_ratio": [2, 4]}},
     "quantized table": [{"palettize": {"nbits": 4}}, {"quantize": {"granularity": "per_tensor"}}],

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..compression.divisions import block_counts, group_counts
 from ..specs import PALETTE_BITS, Palettize, Prune, Quantize, Spec
 from ..tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor, packed_size
+from ..tensors.dtypes import FLOAT_CODES
 
 FormType = TypeVar("FormType")
 
@@ -95,8 +96,13 @@ def _quantized(
 ) -> QuantizedTensor:
     nbits, storage = QUANTIZED_DTYPES[spec.dtype]
     symmetric = spec.mode == "linear_symmetric" and storage is np.int8
-    zero_point = None if symmetric else np.zeros(counts, storage)
+    zero_point = None if symmetric or spec.dtype in FLOAT_CODES else np.zeros(counts, storage)
     data = _zeros(packed_size(prod(shape), nbits))
+    if spec.scale_dtype is not None:
+        powers = np.ones(counts, np.float32)
+        return QuantizedTensor(
+            shape, data, powers, zero_point, spec.dtype, scale_dtype=spec.scale_dtype, decoded_dtype=dtype
+        )
     return QuantizedTensor(shape, data, _zeros(counts, dtype), zero_point, spec.dtype)
 
 
