@@ -147,7 +147,7 @@ def test_assets_are_compressed_and_run_here(tmp_path):
     assert size["2 bits"] < size["4 bits"] < size["8 bits"]
     ratio = {name: float(row[2]) for name, row in rows.items() if name != "as trained"}
     for name in ("4 bits", "2 bits"):
-        assert ratio[f"{name}, calibrated"] > ratio[name] + 2
+        assert ratio[f"{name}, calibrated"] > ratio[name] + 1
     assert len(list(tmp_path.glob("*.aimodel"))) == 11
 
 
