@@ -18,6 +18,7 @@ import corepress as cp
 from corepress import coreml
 from corepress.compression import output_error
 from corepress.demo.model import TrainedLikeWeights
+from corepress.reference.soft_kmeans import SoftKMeans
 from corepress.reporting.charts import BLUE, FAINT, GRID, INK, ORANGE, ORIGINAL_COLOUR, new_figure, save_figure, style
 
 HERE = Path(__file__).parent
@@ -348,6 +349,25 @@ def feedback() -> Any:
     return figure
 
 
+def soft_kmeans() -> Any:
+    """What a weight is while a palette of four entries is learnt, and where gradients move it."""
+    figure, (left, right) = panels("Weights that are a mean of the entries of a palette", 2)
+    values = np.linspace(-2.6, 2.6, 1001)[:, None]
+    entries = np.array([[-1.5], [-0.45], [0.45], [1.5]])
+    left.plot(values, values, color=GRID, linewidth=1.4)
+    for temperature, colour, name in ((0.3, ORANGE, "soft"), (0.03, BLUE, "harder")):
+        means, _, _ = SoftKMeans(temperature=temperature, tolerance=0).means(values, entries)
+        left.plot(values, means, color=colour, linewidth=1.6, label=f"{name}: temperature {temperature:g}")
+        right.plot(values, np.gradient(means[:, 0], values[:, 0]), color=colour, linewidth=1.4, label=name)
+    for axes, title in ((left, "Weight in the forward pass"), (right, "Share of the gradient that reaches it")):
+        style(axes, title)
+        axes.set_xlabel("weight", color=FAINT)
+        axes.set_xlim(-2.6, 2.6)
+    left.legend(frameon=False, loc="upper left")
+    right.legend(frameon=False, loc="upper right")
+    return figure
+
+
 PICTURES: tuple[Callable[[], Any], ...] = (
     choosing,
     palettize,
@@ -359,6 +379,7 @@ PICTURES: tuple[Callable[[], Any], ...] = (
     mixed,
     optimum,
     feedback,
+    soft_kmeans,
     speed,
 )
 
