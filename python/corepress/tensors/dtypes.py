@@ -50,7 +50,7 @@ FLOAT_CODES = {
 
 
 def values_of_codes(quantized_dtype: str) -> NDArray[np.float32]:
-    """What each code of a float type stands for, in the order of their bits: 256 values, or 16 of 4 bits."""
+    """What each code of a float type represents, in the order of their bits: 256 values, or 16 of 4 bits."""
     nbits, _ = QUANTIZED_DTYPES[quantized_dtype]
     form = FLOAT_CODES[quantized_dtype]
     codes = np.arange(2 ** (nbits - 1))
