@@ -99,6 +99,18 @@ CASES: dict[str, Callable[[], cp.CompressedTensor]] = {
     "quantize int4 searched scales by importance": lambda: cp.quantize(
         bell(9, 96), dtype="int4", scale_search="mse", importance=np.abs(spread(9, 96))
     ),
+    "quantize uint2 linear float16": lambda: cp.quantize(bell(9, 41), dtype="uint2", mode="linear"),
+    "quantize float8_e4m3fn float16": lambda: cp.quantize(bell(9, 41), dtype="float8_e4m3fn"),
+    "quantize float8_e5m2 searched scales float32": lambda: cp.quantize(
+        spread(9, 41), dtype="float8_e5m2", scale_search="mse"
+    ),
+    "quantize float4_e2m1fn blocks of 32, powers of two, bfloat16": lambda: cp.quantize(
+        bell(9, 96, dtype=BFLOAT16), dtype="float4_e2m1fn", granularity="per_block", scale_dtype="float8_e8m0fnu"
+    ),
+    "quantize int8 powers of two searched": lambda: cp.quantize(
+        spread(9, 41), scale_dtype="float8_e8m0fnu", scale_search="mse"
+    ),
+    "quantize float8_e4m3fn by outputs": lambda: cp.quantize(bell(50, 67), dtype="float8_e4m3fn", hessian=moments(67)),
     "prune half bfloat16": lambda: cp.prune(spread(50, 21, dtype=BFLOAT16), target_sparsity=0.5),
     "prune half float16": lambda: cp.prune(bell(50, 21), target_sparsity=0.5),
     "prune three quarters float32": lambda: cp.prune(spread(50, 21), target_sparsity=0.75),

@@ -96,8 +96,8 @@ class Palettize:
         What to do with a weight that has infinite or NaN values: leave it unchanged (for an array, an error); fail; or
         give each infinity its own entry in the palette, unless there are NaNs.
     lut_dtype : {"int8", "uint8", "float8_e4m3fn", "float8_e5m2"}, optional
-        Quantize the entries afterwards, with one scale for all palettes; floats need Core AI. None: entries in the
-        weight's dtype.
+        Quantize the entries afterwards, with one scale for all palettes, instead of leaving them in the weight's dtype;
+        floats need Core AI.
     lut_function : callable, optional
         For ``"custom"``: given a weight or a group of it, returns a palette of at most 256 values and an index into it
         for each weight. In a model it is called from several threads at once.
@@ -232,8 +232,8 @@ class Quantize:
         Search for the scale, and in ``"linear"`` mode the zero point, with the least squared error instead of using the
         range of the values.
     scale_dtype : {"float8_e8m0fnu"}, optional
-        Scales that are powers of two, of a byte each; needs mode ``"linear_symmetric"``, and Core AI. None: scales in
-        the weight's dtype.
+        Scales that are powers of two, of a byte each, instead of scales in the weight's dtype; needs mode
+        ``"linear_symmetric"``, and Core AI.
     channel_axis : int, optional
         Output channel axis, whose entries each have their own scales; None for axis 0, or in a model for that of the
         consumer op. The input channel axis is 1 for 0, 0 for 1, -2 for -1 and -1 for -2.

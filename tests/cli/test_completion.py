@@ -24,7 +24,7 @@ def completions(*words):
         ("palettize --granularity per_t", ["per_tensor"]),
         ("palettize --nbits ", ["1", "2", "3", "4", "6", "8"]),
         ("palettize --mode u", ["uniform", "unique"]),
-        ("quantize --dtype i", ["int8", "int4"]),
+        ("quantize --dtype i", ["int8", "int4", "int2"]),
         ("quantize --scale-search m", ["mse"]),
         ("quantize --mode k", ["kmeans_lut"]),
         ("palettize --mode k", ["kmeans"]),

@@ -30,6 +30,8 @@ JOBS = [
     Quantize(dtype="int4", granularity="per_block", block_size=8),
     Prune(target_sparsity=1),
     [Palettize(nbits=4), Quantize(granularity="per_tensor")],
+    Palettize(nbits=4, lut_dtype="int8"),
+    Palettize(nbits=3, lut_dtype="uint8", enable_per_channel_scale=True),
 ]
 
 
@@ -122,3 +124,20 @@ def test_sizes_of_what_is_compressed_further_are_estimates(finite_package, tmp_p
     assert compressed & {each.name for each in chosen}
     assert all(each.exact == (each.name not in compressed) for each in chosen)
     assert not plan.exact
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        Quantize(dtype="float8_e4m3fn"),
+        Quantize(scale_dtype="float8_e8m0fnu"),
+        Palettize(nbits=4, lut_dtype="float8_e5m2"),
+    ],
+    ids=str,
+)
+def test_types_of_core_ai_are_refused_for_packages(finite_package, tmp_path, job):
+    with pytest.raises(ValueError, match=r"is for Core AI \(\.aimodel\); "):
+        coreml.plan(finite_package, Config(global_config=job))
+    with pytest.raises(ValueError, match=r"is for Core AI \(\.aimodel\); "):
+        coreml.compress(finite_package, tmp_path / "compressed.mlpackage", Config(global_config=job))
+    assert not (tmp_path / "compressed.mlpackage").exists()

@@ -187,7 +187,7 @@ WRONG = [
         {"prune": {"n_m_ratio": "2:4"}},
         "prune: n_m_ratio must be two whole numbers, 0 <= n <= m",
     ),
-    ({"quantize": {"dtype": 8}}, "quantize: dtype must be 'int8', 'uint8', 'int4', 'uint4', not 8"),
+    ({"quantize": {"dtype": 8}}, "quantize: dtype must be 'int8', 'uint8', 'int4', 'uint4', 'int2', "),
     ({"quantize": {"block_size": "32"}}, "block_size must be a whole number or one per axis, not '32'"),
     ({"prune": {"threshold": 1}, "palettize": {"nbits": 4}}, "'prune', 'palettize' must be a list, in order"),
     ({"global": {"quantize": {}}, "wieghts": {}}, "config: unknown key 'wieghts'; .*did you mean 'weights'"),

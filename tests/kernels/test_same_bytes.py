@@ -59,6 +59,22 @@ def blocks(weight, threads):
             yield from (tensor, tensor.dense(num_threads=threads), tensor.codes())
 
 
+def small_codes(weight, threads):
+    """Types of few bits, and scales of either kind."""
+    for length in (5, 32, weight.size):
+        table = weight[: weight.size // length * length]
+        if not table.size:
+            continue
+        for dtype in ("int2", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn"):
+            for scale_dtype in (None, "float8_e8m0fnu"):
+                search = "mse" if weight.size < 5000 else None
+                tensor = cp.quantize(
+                    table, dtype=dtype, granularity="per_block", block_size=(length,), scale_dtype=scale_dtype,
+                    scale_search=search, num_threads=threads,
+                )  # fmt: skip
+                yield from (tensor, tensor.dense(num_threads=threads), cp.error(table, tensor, num_threads=threads))
+
+
 def sparse(weight, threads):
     tensor = cp.prune(weight, target_sparsity=0.6, num_threads=threads)
     yield from (tensor, tensor.dense(num_threads=threads))
@@ -111,7 +127,7 @@ def vectors(weight, threads):
         yield from kernels.kmeans(weight.reshape(-1, 1), 9, np.abs(weight) + 1, num_threads=threads)[:2]
 
 
-METHODS = [palettes, affine, blocks, sparse, structured, errors, grouped, vectors]
+METHODS = [palettes, affine, blocks, small_codes, sparse, structured, errors, grouped, vectors]
 
 
 @pytest.fixture

@@ -17,8 +17,15 @@ from numpy.typing import NDArray
 
 from ..compression.divisions import block_counts, group_counts
 from ..specs import PALETTE_BITS, Palettize, Prune, Quantize, Spec
-from ..tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor, packed_size
-from ..tensors.dtypes import FLOAT_CODES
+from ..tensors import (
+    FLOAT_CODES,
+    QUANTIZED_DTYPES,
+    CompressedTensor,
+    PalettizedTensor,
+    QuantizedTensor,
+    SparseTensor,
+    packed_size,
+)
 
 FormType = TypeVar("FormType")
 
@@ -98,12 +105,10 @@ def _quantized(
     symmetric = spec.mode == "linear_symmetric" and storage is np.int8
     zero_point = None if symmetric or spec.dtype in FLOAT_CODES else np.zeros(counts, storage)
     data = _zeros(packed_size(prod(shape), nbits))
-    if spec.scale_dtype is not None:
-        powers = np.ones(counts, np.float32)
-        return QuantizedTensor(
-            shape, data, powers, zero_point, spec.dtype, scale_dtype=spec.scale_dtype, decoded_dtype=dtype
-        )
-    return QuantizedTensor(shape, data, _zeros(counts, dtype), zero_point, spec.dtype)
+    if spec.scale_dtype is None:
+        return QuantizedTensor(shape, data, _zeros(counts, dtype), zero_point, spec.dtype)
+    ones = np.ones(counts, np.float32)
+    return QuantizedTensor(shape, data, ones, zero_point, spec.dtype, None, spec.scale_dtype, dtype)
 
 
 def _is_certain(spec: Spec) -> bool:
@@ -138,7 +143,8 @@ def _estimated_bytes(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.
         elif isinstance(spec, Palettize):
             # Of single values: with vectors there are no joint steps but a quantized table, whose size is exact.
             nbits = spec.nbits or PALETTE_BITS[-1]
-            table_bytes += prod(group_counts(spec, shape)) * 2**nbits * -(-bits // 8)
+            entry_bits = bits if spec.lut_dtype is None else QUANTIZED_DTYPES[spec.lut_dtype][0]
+            table_bytes += prod(group_counts(spec, shape)) * 2**nbits * -(-entry_bits // 8)
             if spec.enable_per_channel_scale:
                 extra += shape[(spec.channel_axis or 0) % len(shape)] * dtype.itemsize
             bits = nbits
@@ -147,5 +153,5 @@ def _estimated_bytes(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.
             table_bytes = table_bytes * nbits // (8 * dtype.itemsize)
         else:
             bits, _ = QUANTIZED_DTYPES[spec.dtype]
-            extra += prod(block_counts(spec, shape)) * dtype.itemsize
+            extra += prod(block_counts(spec, shape)) * (dtype.itemsize if spec.scale_dtype is None else 1)
     return packed_size(count, bits) + table_bytes + extra

@@ -242,7 +242,7 @@ def rough_moments_by(
     first_scale, scale : numpy.floating
         The first candidate's scale, and this one's.
     rounded : callable
-        The number that the code of each quotient stands for.
+        The number that the code of each quotient represents.
     """
     exponent = max(math.frexp(float(first_scale))[1] - 1, -126)
     unit = np.float32(2.0 ** min(max(-exponent, -126), 126))

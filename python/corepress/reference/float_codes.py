@@ -45,7 +45,7 @@ def float_codes(quotients: NDArray[np.float32], dtype: str) -> NDArray[np.uint8]
 
 
 def float_values(codes: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
-    """What codes of finite values stand for."""
+    """What codes of finite values represent."""
     sign = 2 ** (FLOATS[dtype][0] - 1)
     values = magnitudes(dtype)[codes & (sign - 1)]
     signed: NDArray[np.float32] = np.where(codes & sign, -values, values)

@@ -20,6 +20,7 @@ QUANTIZED_DTYPES = {
     "float4_e2m1fn": (4, np.uint8),
 }
 CORE_ML_DTYPES = ("int8", "uint8", "int4", "uint4")  # of them, those that Core ML has
+_PIECE = 1 << 20  # scales that are looked at together
 BINARY_SCALES = "float8_e8m0fnu"  # powers of two: an exponent less 127 in a byte
 
 
@@ -50,7 +51,7 @@ FLOAT_CODES = {
 
 
 def values_of_codes(quantized_dtype: str) -> NDArray[np.float32]:
-    """What each code of a float type stands for, in the order of their bits: 256 values, or 16 of 4 bits."""
+    """What each code of a float type represents, in the order of their bits: 256 values, or 16 of 4 bits."""
     nbits, _ = QUANTIZED_DTYPES[quantized_dtype]
     form = FLOAT_CODES[quantized_dtype]
     codes = np.arange(2 ** (nbits - 1))
@@ -65,19 +66,27 @@ def values_of_codes(quantized_dtype: str) -> NDArray[np.float32]:
 
 def exponents_of(scale: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Powers of two as bytes: their exponents plus 127."""
-    return (scale.view(np.uint32) >> 23).astype(np.uint8)
+    exponents = np.empty(scale.shape, np.uint8)
+    np.right_shift(scale.view(np.uint32), 23, out=exponents, casting="unsafe")
+    return exponents
 
 
 def powers_of_two(exponents: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The inverse of `exponents_of`."""
-    bits = exponents.astype(np.uint32) << 23
-    return np.where(exponents == 0, np.uint32(1 << 22), bits).astype(np.uint32).view(np.float32)
+    bits = exponents.astype(np.uint32)
+    bits <<= 23
+    bits[exponents == 0] = 1 << 22
+    return bits.view(np.float32)
 
 
 def are_powers_of_two(scale: NDArray[Any]) -> bool:
     """Whether all are from 2**-127 to 2**127, and float32."""
     if scale.dtype != np.float32:
         return False
-    bits = scale.view(np.uint32)
+    flat = scale.reshape(-1).view(np.uint32)
+    return all(_are_powers(flat[start : start + _PIECE]) for start in range(0, flat.size, _PIECE))
+
+
+def _are_powers(bits: NDArray[np.uint32]) -> bool:
     normal = ((bits & 0x007FFFFF) == 0) & (bits > 0) & (bits < 0x7F800000)
     return bool((normal | (bits == 1 << 22)).all())
