@@ -97,6 +97,16 @@ NEW = {
         f"sparse {codes}": lambda w, codes=codes: cp.quantize(pruned(w), dtype=codes)
         for codes in ("int2", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn")
     },
+    "int8 tables with powers of two": lambda w: cp.quantize(
+        cp.palettize(w, nbits=4, **GROUPED), scale_dtype="float8_e8m0fnu"
+    ),
+    "palettized codes with powers of two": lambda w: cp.palettize(
+        cp.quantize(w, scale_dtype="float8_e8m0fnu"), nbits=4, **GROUPED
+    ),
+    "sparse int8 with powers of two": lambda w: cp.quantize(pruned(w), scale_dtype="float8_e8m0fnu"),
+    "sparse fp8 with powers of two": lambda w: cp.quantize(
+        pruned(w), dtype="float8_e5m2", scale_dtype="float8_e8m0fnu"
+    ),
     "sparse fp8 table": lambda w: cp.palettize(pruned(w), nbits=4, lut_dtype="float8_e4m3fn"),
 }
 FORMS = PALETTES | QUANTIZED | SPARSE | (NEW if "int2" in QUANTIZED_DTYPES else {})
