@@ -258,3 +258,12 @@ def test_other_files_are_kept(copy, tmp_path):
     (copy / "notes" / "readme.txt").write_text("kept")
     result = replace_all_with_nothing(copy, tmp_path / "result.aimodel")
     assert (result / "notes" / "readme.txt").read_text() == "kept"
+
+
+def test_one_value_for_all_elements_is_left_as_it_is(tmp_path):
+    source = constant_asset(tmp_path / "source.aimodel", (1 << 20, 1 << 10), "float32")
+    (weight,) = Program(source).weights
+    assert weight.obstacle == "is one value, stored once"
+    assert (weight.stored_bytes, weight.storage) == (4, "plain values")
+    small = Program(constant_asset(tmp_path / "small.aimodel", (64, 8), "float32")).weights[0]
+    assert np.array_equal(small.read(), np.full((64, 8), 0.5, np.float32))

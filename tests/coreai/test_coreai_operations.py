@@ -143,3 +143,14 @@ def test_damaged_chains():
 def test_names_of_types_are_unique():
     assert len(BY_NAME) == len(BY_PROGRAM_NAME)
     assert zeros("float4_e2m1fn", (4, 4)).nbytes == 1
+
+
+@pytest.mark.parametrize("name", ["int2", "uint3", "uint4", "uint6", "int8", "int16", "float32"])
+def test_one_element_stands_for_all(name):
+    bits = BY_NAME[name].nbits
+    one = np.array([0x6D, 0x12, 0x34, 0x3F][: max(1, bits // 8)], np.uint8) & np.uint8((1 << min(bits, 8)) - 1)
+    splat = Constant(BY_NAME[name], (3, 5), one, True)
+    data = splat.expanded()
+    assert data.size == BY_NAME[name].byte_count(15)
+    assert np.array_equal(evaluate(splat), evaluate(Constant(BY_NAME[name], (3, 5), data)))
+    assert not splat.is_zero

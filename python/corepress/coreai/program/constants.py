@@ -73,14 +73,15 @@ class Constants:
         if key is not None and key in self.bytecode.blobs:
             self._require_size(key, size)
             return Constant(data_type, shape, self.bytecode.view(key)[:size])
-        if key is None and _is_zero_splat(attribute):
-            return Constant(data_type, shape, np.zeros(data_type.byte_count(1), np.uint8), True)
         if key is None and data_type.name == "bool":
             return Constant(data_type, shape, np.array(attribute, np.bool_).reshape(-1).view(np.uint8))
+        splat = key is None and is_splat(operation)
+        if splat and prod(shape) != 1:
+            operation, size = _single(operation), data_type.byte_count(1)
         data = np.zeros(size, np.uint8)
         if size:
             reader_of_constants()(constant_op=operation, destination=data)
-        return Constant(data_type, shape, data)
+        return Constant(data_type, shape, data, splat)
 
     def require_sizes(self, operation: Any) -> None:
         """FormatError if a constant's data in the file is shorter than its type asks for.
@@ -140,7 +141,7 @@ class Constants:
         return operations_of_dialect().ConstantOp(value=attribute, loc=location).operation.results[0]
 
     def _splat(self, constant: Constant, element: Any, tensor: Any) -> Any:
-        """Constants of one value: Core AI's verifier asks for zeros and axes to be inline."""
+        """Zeros and axes, which Core AI's verifier asks to be inline."""
         types = ir()
         if not constant.is_zero and (constant.shape != () or not constant.type.is_integer):
             return None
@@ -149,7 +150,7 @@ class Constants:
         return types.DenseElementsAttr.get_splat(tensor, single.get(element, value))
 
     def _resource(self, constant: Constant, tensor: Any) -> Any:
-        data = np.ascontiguousarray(constant.data)
+        data = np.ascontiguousarray(constant.expanded())
         size = constant.type.byte_count(prod(constant.shape))
         if data.nbytes != size:
             raise ValueError(f"save: {tensor} has {size} bytes, not {data.nbytes}")
@@ -172,13 +173,20 @@ def _emit_operation(form: Form, operands: list[Any], location: Any) -> Any:
     return created.results[0]
 
 
-def _is_zero_splat(attribute: Any) -> bool:
+def is_splat(operation: Any) -> bool:
+    """Whether a constant is written inline as one value for all elements."""
+    types, attribute = ir(), operation.attributes["value"]
+    return bool(types.DenseElementsAttr.isinstance(attribute) and types.DenseElementsAttr(attribute).is_splat)
+
+
+def _single(operation: Any) -> Any:
+    """A constant of one element with the value of one that is the same everywhere."""
     types = ir()
-    if not types.DenseElementsAttr.isinstance(attribute):
-        return False
-    elements = types.DenseElementsAttr(attribute)
-    if not elements.is_splat:
-        return False
-    value = elements.get_splat_value()
-    text = str(value).partition(":")[0].strip()
-    return text in ("0", "0.000000e+00", "false")
+    attribute = types.DenseElementsAttr(operation.attributes["value"])
+    with operation.context, operation.location:
+        tensor = types.RankedTensorType.get([1], operation.results[0].type.element_type)
+        value = types.DenseElementsAttr.get_splat(tensor, attribute.get_splat_value())
+        created = types.Operation.create(
+            str(operation.name), results=[tensor], attributes={"value": value}, loc=operation.location, ip=False
+        )
+    return created
