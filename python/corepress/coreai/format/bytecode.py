@@ -105,7 +105,7 @@ class Bytecode:
         return self._data[blob.offset : blob.offset + blob.size]
 
     def release(self, data: NDArray[np.uint8]) -> None:
-        """Tell the system that the pages of a view need not stay in memory; they are read again when needed."""
+        """Let the pages of a view leave memory; they are read again when needed."""
         mapped = getattr(self._mapped, "_mmap", None)
         if not hasattr(mmap, "MADV_DONTNEED") or mapped is None or not np.may_share_memory(data, self._data):
             return
