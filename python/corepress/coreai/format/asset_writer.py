@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -14,9 +13,10 @@ from ... import system
 from ...errors import FormatError
 from ...outputs import partial_folder, put_in_place, remove_partials
 from ...paths import user_path
-from .asset import ASSET_VERSION, HASH, METADATA, PROGRAM, SUFFIX, Asset
+from .asset import ASSET_VERSION, HASH, METADATA, PROGRAM, SUFFIX, Asset, digest_of
 
-_PIECE = 1 << 22
+NO_METADATA = json.dumps({"assetVersion": ASSET_VERSION})  # of an asset without
+HASH_SIZE = 32
 
 
 class AssetWriter:
@@ -101,7 +101,7 @@ class AssetWriter:
         (self._built / HASH).write_bytes(digest_of(self.program_path))
         metadata = self.source.root / METADATA
         if not metadata.is_file():
-            (self._built / METADATA).write_text(json.dumps({"assetVersion": ASSET_VERSION}), encoding="utf-8")
+            (self._built / METADATA).write_text(NO_METADATA, encoding="utf-8")
         self._copy_rest()
         self.source.require_unchanged()
         self._check_destination()
@@ -127,12 +127,3 @@ class AssetWriter:
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.close()
-
-
-def digest_of(path: Path) -> bytes:
-    """The SHA-256 of a file, which is read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.digest()

@@ -10,7 +10,7 @@ from typing import Any
 from ..compression.metrics import snr_db
 from ..reporting.documents import to_json
 from ..reporting.tables import Column, format_bytes, render
-from .decoded import finite, in_decibels
+from .distances import finite, in_decibels
 
 DIVERGED = 20.0  # dB: an error of a tenth of the values
 
@@ -201,10 +201,11 @@ class Comparison:
         """The result in a few lines."""
         different = len(self.different)
         overall = "" if self.snr_db is None else f", {in_decibels(self.snr_db)} dB together"
-        lines = [
-            f"{len(self.weights)} constants: {len(self.weights) - different} equal, {different} different{overall}; "
-            f"{format_bytes(self.bytes)} and {format_bytes(self.other_bytes)}"
-        ]
+        sizes = f"{format_bytes(self.bytes)} and {format_bytes(self.other_bytes)}"
+        count = len(self.weights)
+        lines = [sizes]
+        if count or self.only_in_first or self.only_in_second:
+            lines = [f"{count} constants: {count - different} equal, {different} different{overall}; {sizes}"]
         for which, names in ((self.first, self.only_in_first), (self.second, self.only_in_second)):
             if names:
                 lines.append(f"only in {which}: {', '.join(names)}")
