@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-
 from ..compression.matrix_view import MatrixView
 from ..coreai.program.constants import Constants
 from ..coreai.program.graph import Graph
