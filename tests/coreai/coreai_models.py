@@ -29,6 +29,15 @@ class Experts(nn.Module):
         return torch.einsum("bi,bio->bo", x, self.weight[chosen])
 
 
+class Selected(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 32, 48))
+
+    def forward(self, x):
+        return torch.bmm(x, self.weight.index_select(0, (x[:, 0, 0] > 0).int()))
+
+
 class Products(nn.Module):
     def __init__(self):
         super().__init__()
@@ -111,6 +120,7 @@ MODELS = {
     "conv_transpose1d": (lambda: nn.ConvTranspose1d(8, 16, 5), (1, 8, 6)),
     "tied": (Tied, None),
     "experts": (Experts, (3, 32)),
+    "selected": (Selected, (3, 5, 32)),
     "products": (Products, (5, 32)),
     "folded": (Folded, (2, 5, 32)),
     "bfloat16": (Brain, (2, 32)),

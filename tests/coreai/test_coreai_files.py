@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -63,6 +65,12 @@ def test_programs_with_garbage_in_a_section(section, copy):
     data[place.offset : place.offset + place.size] = b"\x93" * place.size
     (copy / PROGRAM).write_bytes(data)
     with pytest.raises(FormatError, match=PROGRAM):
+        Program(copy)
+
+
+def test_pointers_of_git_lfs(copy):
+    (copy / PROGRAM).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 100\n")
+    with pytest.raises(FormatError, match="git lfs pull"):
         Program(copy)
 
 
@@ -134,6 +142,40 @@ def test_saving_without_changes_gives_the_same_bytes(original, tmp_path):
     result = replace_all_with_nothing(original, tmp_path / "result.aimodel")
     for name in (PROGRAM, HASH, METADATA):
         assert (result / name).read_bytes() == (original / name).read_bytes()
+
+
+MEASURED = """
+import sys
+from corepress.coreai.format.asset import Asset
+from corepress.coreai.format.asset_writer import AssetWriter
+from corepress.coreai.program.program import Program
+
+def private():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("RssAnon"))
+
+asset = Asset.open(sys.argv[1])
+program = Program(asset)
+before = private()
+for weight in program.weights:
+    assert weight.read().any()
+    weight.release()
+with AssetWriter(asset, sys.argv[2]) as writer:
+    program.save(writer)
+    writer.finish()
+print(private() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_weights_are_not_copied_to_memory(tmp_path):
+    source = constant_asset(tmp_path / "splat.aimodel", (4096, 2048), "float32")
+    weight = np.random.default_rng(0).standard_normal((4096, 2048), np.float32)
+    source = replace_all(source, tmp_path / "source.aimodel", weight)
+    command = [sys.executable, "-c", MEASURED, source, tmp_path / "result.aimodel"]
+    grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert grown < 4 << 10  # KiB, of a file of 32 MiB
+    assert (tmp_path / "result.aimodel" / PROGRAM).read_bytes() == (source / PROGRAM).read_bytes()
 
 
 def replace_all_with_nothing(source, destination):
@@ -216,3 +258,12 @@ def test_other_files_are_kept(copy, tmp_path):
     (copy / "notes" / "readme.txt").write_text("kept")
     result = replace_all_with_nothing(copy, tmp_path / "result.aimodel")
     assert (result / "notes" / "readme.txt").read_text() == "kept"
+
+
+def test_one_value_for_all_elements_is_left_as_it_is(tmp_path):
+    source = constant_asset(tmp_path / "source.aimodel", (1 << 20, 1 << 10), "float32")
+    (weight,) = Program(source).weights
+    assert weight.obstacle == "is one value, stored once"
+    assert (weight.stored_bytes, weight.storage) == (4, "plain values")
+    small = Program(constant_asset(tmp_path / "small.aimodel", (64, 8), "float32")).weights[0]
+    assert np.array_equal(small.read(), np.full((64, 8), 0.5, np.float32))

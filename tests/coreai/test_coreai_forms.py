@@ -27,6 +27,7 @@ from corepress.coreai.operations.form import (
 )
 from corepress.coreai.operations.shift_scale import shift_scale
 from corepress.coreai.program.program import Program
+from corepress.tensors import QUANTIZED_DTYPES
 
 SHAPE = (32, 48)
 DTYPES = ("float32", "float16", "bfloat16")
@@ -74,7 +75,41 @@ SPARSE = {
     "sparse int8 table": lambda w: cp.quantize(cp.palettize(pruned(w), nbits=4), granularity="per_tensor"),
     "sparse palettized codes": lambda w: cp.palettize(cp.quantize(pruned(w)), nbits=4),
 }
-FORMS = PALETTES | QUANTIZED | SPARSE
+NEW_CODES = ("int2", "uint2", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn")
+NEW = {
+    **{
+        f"{codes} {granularity} {scales or ''}": lambda w, codes=codes, granularity=granularity, scales=scales: (
+            cp.quantize(w, dtype=codes, granularity=granularity, block_size=16, scale_dtype=scales)
+        )
+        for codes in ("int8", "int4", "int2", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn")
+        for granularity in ("per_tensor", "per_channel", "per_block")
+        for scales in (None, "float8_e8m0fnu")
+        if codes in NEW_CODES or scales is not None
+    },
+    **{
+        f"{codes} tables {granularity}": lambda w, codes=codes, options=options: cp.palettize(
+            w, nbits=4, lut_dtype=codes, **options
+        )
+        for codes in ("int8", "uint8", "float8_e4m3fn", "float8_e5m2")
+        for granularity, options in (("", {}), ("in groups", GROUPED), ("of vectors", {"cluster_dim": 2}))
+    },
+    **{
+        f"sparse {codes}": lambda w, codes=codes: cp.quantize(pruned(w), dtype=codes)
+        for codes in ("int2", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn")
+    },
+    "int8 tables with powers of two": lambda w: cp.quantize(
+        cp.palettize(w, nbits=4, **GROUPED), scale_dtype="float8_e8m0fnu"
+    ),
+    "palettized codes with powers of two": lambda w: cp.palettize(
+        cp.quantize(w, scale_dtype="float8_e8m0fnu"), nbits=4, **GROUPED
+    ),
+    "sparse int8 with powers of two": lambda w: cp.quantize(pruned(w), scale_dtype="float8_e8m0fnu"),
+    "sparse fp8 with powers of two": lambda w: cp.quantize(
+        pruned(w), dtype="float8_e5m2", scale_dtype="float8_e8m0fnu"
+    ),
+    "sparse fp8 table": lambda w: cp.palettize(pruned(w), nbits=4, lut_dtype="float8_e4m3fn"),
+}
+FORMS = PALETTES | QUANTIZED | SPARSE | (NEW if "int2" in QUANTIZED_DTYPES else {})
 
 
 def weight_of(shape, dtype, seed=0):
@@ -171,9 +206,6 @@ def scales(shape, dtype):
 
 def powers(shape):
     return np.exp2(np.random.default_rng(2).integers(-9, 3, shape)).astype(np.float32)
-
-
-NEW_CODES = ("int2", "uint2", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -36,6 +36,7 @@ EXPECTED = {
     "conv_transpose1d": [("ConvTranspose1d_1.weight", (8, 16, 5, 1), [("conv_transpose2d", "weight", 1, 0, 1)])],
     "tied": [("Embedding_1.weight", (50, 64), [("gather_nd", "input", 0, 1, 1), (MATMUL, "y", 0, 1, 1)])],
     "experts": [("Experts_1.weight", (4, 32, 48), [("gather_nd", "input", 2, 1, 1)])],
+    "selected": [("Selected_1.weight", (4, 32, 48), [("gather_along_axis", "input", 2, 1, 1)])],
     "products": [
         ("Products_1.weight", (32, 48), [(MATMUL, "y", 1, 0, 1)]),
         ("Products_1.weight_1", (20, 48), [(MATMUL, "x", 0, 1, 1)]),

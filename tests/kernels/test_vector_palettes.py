@@ -400,3 +400,15 @@ def test_tables_of_integers_decode_to_their_integers(dtype):
     tensor = cp.PalettizedTensor((4, 18), kernels.pack_bits(codes, 2), lut, 2, 1)
     expected = lut[np.repeat([0, 1], 2)[:, None], 0, codes].reshape(4, 18)
     assert_same_bits(tensor.dense(), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tables_of_floats_decode_to_their_floats(dtype):
+    """Those of bfloat16 too, whose largest and smallest float16 does not hold."""
+    rng = np.random.default_rng(0)
+    powers = rng.integers(*((-14, 15) if np.dtype(dtype) == np.float16 else (-120, 120)), (2, 1, 4, 3))
+    lut = (rng.standard_normal((2, 1, 4, 3)) * np.exp2(powers.astype(np.float64))).astype(dtype)
+    codes = rng.integers(0, 4, (4, 6)).astype(np.uint8)
+    tensor = cp.PalettizedTensor((4, 18), kernels.pack_bits(codes, 2), lut, 2, 1)
+    expected = lut[np.repeat([0, 1], 2)[:, None], 0, codes].reshape(4, 18)
+    assert_same_bits(tensor.dense(), expected)

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from ..compression.matrix_view import MatrixView
 from ..coreai.program.constants import Constants
 from ..coreai.program.graph import Graph
@@ -210,7 +208,7 @@ def _integers(constants: Constants, value: Any, what: str, count: int) -> tuple[
         raise _NoView(f"the {what} of its convolution are known only in a run")
     constant = constants.read(owner)
     size = prod(constant.shape)
-    found = [0] * size if constant.is_zero else np.ravel(constant.data.view(constant.type.storage)).tolist()
+    found = constant.expanded().view(constant.type.storage).tolist()
     if size != count:
         raise _NoView(f"its convolution has {size} {what}, but {count} lengths")
     return tuple(map(int, found))

@@ -160,7 +160,7 @@ def same_stored(first: Node, second: Node) -> bool:
     if isinstance(first, Constant) or isinstance(second, Constant):
         if not (isinstance(first, Constant) and isinstance(second, Constant)):
             return False
-        alike = (first.type, first.shape, first.is_zero) == (second.type, second.shape, second.is_zero)
+        alike = (first.type, first.shape, first.is_splat) == (second.type, second.shape, second.is_splat)
         return alike and same_bits(first.data, second.data)
     alike = (first.operation, first.type, first.shape) == (second.operation, second.type, second.shape)
     return (

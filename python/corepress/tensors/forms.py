@@ -182,7 +182,7 @@ class PalettizedTensor(CompressedTensor):
         """Write, for each code, its entry of `table`, which may have another dtype and finer groups than `lut`."""
         counts = table.shape[:-2]
         if self.vector_axis is not None:
-            if self.size and table.dtype.kind != "f":  # float16 holds all integers of 8 bits
+            if self.size and table.dtype.kind in "iu":  # float16 holds all integers of 8 bits
                 values = np.empty(self.shape, np.float16)
                 self.look_up(table.astype(np.float16), values, num_threads)
                 out[...] = values

@@ -24,7 +24,7 @@ class AssetWriter:
 
     Use it as a context manager: write the edited program to `program_path`, then call `finish`, which adds everything
     else and renames the directory into place. Leaving without `finish`, for any reason, removes the unfinished copy.
-    The metadata stays as it is, the date of creation too, so that equal inputs give equal bytes.
+    The metadata is left unchanged, the date of creation too, so that equal inputs give equal bytes.
 
     Parameters
     ----------

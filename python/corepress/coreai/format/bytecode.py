@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ...errors import FormatError
 
 _MAGIC = b"ML\xefR"
+_POINTER = b"version https://git-lfs"
 _VERSIONS = range(0, 7)
 _STRING, _DIALECT, _TYPES, _TYPE_OFFSETS, _IR, _RESOURCES, _RESOURCE_OFFSETS, _VERSION_TABLE, _PROPERTIES = range(9)
 _REQUIRED = (_STRING, _DIALECT, _TYPES, _TYPE_OFFSETS, _IR)
@@ -94,12 +95,15 @@ class Bytecode:
         self.size = os.stat(path).st_size
         if self.size < len(_MAGIC):
             raise FormatError(f"{path}: {self.size} bytes, which is no program")
-        self._data: NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
+        self._mapped = np.memmap(path, np.uint8, "r")
+        self._data: NDArray[np.uint8] = np.asarray(self._mapped)
         if self._data.size != self.size:
             raise FormatError(f"{path}: changed while it was opened")
         reader = _Reader(self._data, 0, self.size, path)
         if reader.bytes(len(_MAGIC)) != _MAGIC:
-            raise FormatError(f"{path}: is not MLIR bytecode, it begins with {bytes(self._data[:4])!r}")
+            if self._data[: len(_POINTER)].tobytes() == _POINTER:
+                raise FormatError(f"{path}: a pointer of Git LFS; run 'git lfs pull' to fetch the file")
+            raise FormatError(f"{path}: is not MLIR bytecode, it begins with {self._data[:4].tobytes()!r}")
         self.version = reader.varint()
         if self.version not in _VERSIONS:
             raise FormatError(f"{path}: bytecode version {self.version}, newer than {_VERSIONS[-1]}")
@@ -119,8 +123,8 @@ class Bytecode:
         return self._data[blob.offset : blob.offset + blob.size]
 
     def release(self, data: NDArray[np.uint8]) -> None:
-        """Tell the system that the pages of a view need not stay in memory; they are read again when needed."""
-        mapped = getattr(self._data, "_mmap", None)
+        """Let the pages of a view leave memory; they are read again when needed."""
+        mapped = getattr(self._mapped, "_mmap", None)
         if not hasattr(mmap, "MADV_DONTNEED") or mapped is None or not np.may_share_memory(data, self._data):
             return
         offset = data.__array_interface__["data"][0] - self._data.__array_interface__["data"][0]

@@ -86,6 +86,10 @@ _JOINT_RULES: tuple[tuple[Callable[[_Joint], bool], str], ...] = (
         f"tables hold {', '.join(_TABLES[:-1])} or {_TABLES[-1]}, not {{joint.scales.dtype}}",
     ),
     (
+        lambda joint: getattr(joint.palette, "lut_dtype", None) is not None and "quantize" in joint.verbs,
+        "lut_dtype quantizes the table already; leave out one of them",
+    ),
+    (
         lambda joint: joint.palettizes_codes and joint.palette.enable_per_channel_scale,
         "enable_per_channel_scale is for plain weights, not for their codes",
     ),

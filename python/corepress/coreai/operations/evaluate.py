@@ -57,8 +57,9 @@ def evaluate(node: Node) -> NDArray[Any]:
 def values_of_constant(constant: Constant) -> NDArray[Any]:
     """The elements of a constant, one each; floats of 8 and fewer bits as float32."""
     count, data_type = prod(constant.shape), constant.type
-    if constant.is_zero:
-        return np.broadcast_to(np.zeros((), _dtype(data_type)), constant.shape)
+    if constant.is_splat:
+        single = values_of_constant(Constant(data_type, (), constant.data))
+        return np.broadcast_to(single, constant.shape)
     if data_type.packed:
         codes = np.empty(count, np.uint8)
         signed = data_type.name.startswith("int")
@@ -130,7 +131,7 @@ def _shift_scale(node: Form) -> NDArray[Any]:
 
 def _in_place(node: Form) -> NDArray[Any]:
     values, mask = node.operands
-    if not isinstance(mask, Constant) or mask.is_zero:
+    if not isinstance(mask, Constant):
         raise UnsupportedForm("a computed mask")
     given = evaluate(values)
     result = np.zeros(prod(mask.shape), given.dtype)
@@ -139,7 +140,7 @@ def _in_place(node: Form) -> NDArray[Any]:
 
 
 def _ones(mask: Constant) -> NDArray[np.bool_]:
-    return ones_of(np.ascontiguousarray(mask.data), prod(mask.shape))
+    return ones_of(np.ascontiguousarray(mask.expanded()), prod(mask.shape))
 
 
 def _look_up_sparse(node: Form) -> NDArray[Any]:

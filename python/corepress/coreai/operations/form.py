@@ -37,21 +37,35 @@ class Constant:
     shape : tuple of int
         Its shape.
     data : numpy.ndarray of uint8
-        Its bytes, packed where elements are smaller than a byte. Only the first element of constants that are zero
-        everywhere: programs store them once.
-    is_zero : bool
-        Whether it is zero everywhere.
+        Its bytes, packed where elements are smaller than a byte; those of one element if all are the same.
+    is_splat : bool
+        Whether all elements are the same and `data` holds one of them, as programs do.
     """
 
     type: DataType
     shape: tuple[int, ...]
     data: NDArray[np.uint8]
-    is_zero: bool = False
+    is_splat: bool = False
 
     @property
     def nbytes(self) -> int:
         """Bytes that it occupies in a file."""
         return int(self.data.nbytes)
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether it is stored as one element that is zero."""
+        return self.is_splat and not self.data.any()
+
+    def expanded(self) -> NDArray[np.uint8]:
+        """The bytes of all elements."""
+        count, nbits = prod(self.shape), self.type.nbits
+        if not self.is_splat:
+            return self.data
+        if nbits >= 8:
+            return np.tile(self.data, count)
+        bits = np.unpackbits(self.data, count=nbits, bitorder="little")
+        return np.packbits(np.tile(bits, count), bitorder="little")
 
 
 @dataclass(frozen=True, eq=False)

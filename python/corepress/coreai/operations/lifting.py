@@ -129,7 +129,7 @@ def _lift_look_up(node: Form) -> Lifted:
     if vector > 1:
         vector_axis = int(np.ravel(evaluate(axis))[0]) % len(shape)
         shape = (*shape[:vector_axis], shape[vector_axis] * vector, *shape[vector_axis + 1 :])
-    tensor = PalettizedTensor(shape, _stored(indices), _lift_table(lut), indices.type.nbits, vector_axis)
+    tensor = PalettizedTensor(shape, indices.expanded(), _lift_table(lut), indices.type.nbits, vector_axis)
     return _FloatCodes(tensor) if isinstance(lut, Constant) and lut.type.name in _FP8 else tensor
 
 
@@ -149,7 +149,7 @@ def _lift_table(node: Node) -> NDArray[Any] | QuantizedTensor:
     if isinstance(lut, Constant) and (lut.type.is_float or lut.type.name in ("int8", "uint8")):
         return _values(lut)
     if isinstance(lut, Constant) and lut.type.name in _FP8 and lut.type.name in QUANTIZED_DTYPES:
-        return _with_scales_of_one(lut.shape, _stored(lut), lut.type.name)
+        return _with_scales_of_one(lut.shape, lut.expanded(), lut.type.name)
     raise UnsupportedForm("a computed table")
 
 
@@ -178,7 +178,7 @@ def _lift_look_up_sparse(node: Form) -> Lifted:
     if not codes.type.name.startswith("uint"):
         raise FormatError(f"has indices of {codes.type.name}")
     table, nbits = _lift_table(lut), codes.type.nbits
-    values = PalettizedTensor(codes.shape, _stored(codes), table, nbits, support=places.support)
+    values = PalettizedTensor(codes.shape, codes.expanded(), table, nbits, support=places.support)
     return _Placed(places.support, values)
 
 
@@ -186,7 +186,7 @@ def _lift_in_place(node: Form) -> Lifted:
     values, mask = node.operands
     if not isinstance(mask, Constant) or mask.type.name != "uint1":
         raise UnsupportedForm("a computed mask")
-    return _Placed(Support(mask.shape, _stored(mask)), _lift(values))
+    return _Placed(Support(mask.shape, mask.expanded()), _lift(values))
 
 
 def _lift_dense(node: Form) -> Lifted:
@@ -221,16 +221,16 @@ def _lift_shift_scale(node: Form) -> Lifted:
     data, (_, factors, before, after) = _lift(node.operands[0]), node.operands
     if not (isinstance(factors, Constant) and isinstance(before, Constant) and isinstance(after, Constant)):
         raise UnsupportedForm("computed scales")
-    if not _is_zero(after):
+    if after.data.any():
         raise UnsupportedForm("an offset after the scale")
     zero_point = None if before.is_zero else _zero_point(before)
     scales = _Scales(factors, zero_point, node.type.name)
     if isinstance(data, Constant):
         if data.type.name not in QUANTIZED_DTYPES:
             raise UnsupportedForm(f"scaled {data.type.name}")
-        return scales.of(data.shape, _stored(data), data.type.name)
+        return scales.of(data.shape, data.expanded(), data.type.name)
     if isinstance(data, _Cast):
-        return scales.of(data.codes.shape, _stored(data.codes), data.codes.type.name)
+        return scales.of(data.codes.shape, data.codes.expanded(), data.codes.type.name)
     if isinstance(data, _FloatCodes):
         return _lift_scaled_float_codes(data, scales)
     if isinstance(data, PalettizedTensor):
@@ -252,7 +252,7 @@ def _lift_scaled_places(placed: _Placed, scales: _Scales) -> SparseTensor:
         codes = values if isinstance(values, Constant) else values.codes
         if codes.type.name not in QUANTIZED_DTYPES:
             raise UnsupportedForm(f"scaled {codes.type.name}")
-        scaled = scales.of(codes.shape, _stored(codes), codes.type.name, support)
+        scaled = scales.of(codes.shape, codes.expanded(), codes.type.name, support)
     else:
         raise UnsupportedForm("scaled sparse floats")
     return SparseTensor(support.shape, support.mask, scaled)
@@ -306,24 +306,14 @@ def _shape_of(node: Node) -> tuple[int, ...]:
     return node.shape
 
 
-def _stored(constant: Constant) -> NDArray[np.uint8]:
-    if not constant.is_zero:
-        return constant.data
-    return np.zeros(constant.type.byte_count(prod(constant.shape)), np.uint8)
-
-
 def _values(constant: Constant) -> NDArray[Any]:
-    return array_of(constant.type, constant.shape, _stored(constant))
-
-
-def _is_zero(constant: Constant) -> bool:
-    return constant.is_zero or not constant.data.any()
+    return array_of(constant.type, constant.shape, constant.expanded())
 
 
 def _zero_point(constant: Constant) -> NDArray[Any]:
     if constant.type.name not in QUANTIZED_DTYPES or not constant.type.is_integer:
         raise UnsupportedForm(f"zero points of {constant.type.name}")
-    return np.ascontiguousarray(unpack_codes(constant.data, constant.shape, constant.type.name))
+    return np.ascontiguousarray(unpack_codes(constant.expanded(), constant.shape, constant.type.name))
 
 
 _LIFT: dict[str, Callable[[Form], Lifted]] = {

@@ -95,9 +95,9 @@ def exponents_of(scale: NDArray[Any]) -> Constant:
 
 def powers_of(constant: Constant) -> NDArray[np.float32]:
     """The scales that e8m0 exponents are; NaN for 255."""
-    exponents = constant.data.astype(np.int32) - _BIAS
+    exponents = np.minimum(constant.data, 2 * _BIAS).astype(np.int32) - _BIAS
     powers = np.ldexp(np.float64(1), exponents).astype(np.float32)
-    powers[constant.data == 255] = np.nan
+    powers[constant.data > 2 * _BIAS] = np.nan
     return powers.reshape(constant.shape)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...errors import FormatError
 from ..format.bytecode import Bytecode
 from ..format.data_types import BY_PROGRAM_NAME, DataType
-from ..operations import Constant, Form, Node
+from ..operations import Constant, Form, Node, evaluate
 from .modules import ir, operations_of_dialect, reader_of_constants, short_name
 
 _KEY = re.compile(r'dense_resource<(?:"((?:[^"\\]|\\.)*)"|([^>]+))>')
@@ -102,14 +102,15 @@ class Constants:
         if key is not None and key in self.bytecode.blobs:
             self._require_size(key, size)
             return Constant(data_type, shape, self.bytecode.view(key)[:size])
-        if key is None and _is_zero_splat(attribute):
-            return Constant(data_type, shape, np.zeros(data_type.byte_count(1), np.uint8), True)
         if key is None and data_type.name == "bool":
             return Constant(data_type, shape, np.array(attribute, np.bool_).reshape(-1).view(np.uint8))
+        splat = key is None and is_splat(operation)
+        if splat and prod(shape) != 1:
+            operation, size = _single(operation), data_type.byte_count(1)
         data = np.zeros(size, np.uint8)
         if size:
             reader_of_constants()(constant_op=operation, destination=data)
-        return Constant(data_type, shape, data)
+        return Constant(data_type, shape, data, splat)
 
     def require_sizes(self, operation: Any) -> None:
         """FormatError if a constant's data in the file is shorter than its type asks for.
@@ -169,19 +170,19 @@ class Constants:
         return operations_of_dialect().ConstantOp(value=attribute, loc=location).operation.results[0]
 
     def _splat(self, constant: Constant, element: Any, tensor: Any) -> Any:
-        """Constants of one value: Core AI's verifier asks for zeros and axes to be inline."""
+        """Constants of one value, and axes: Core AI's verifier asks for these, and for zeros, to be inline."""
         types = ir()
-        if not constant.is_zero and (constant.shape != () or not constant.type.is_integer):
+        if not constant.is_splat and (constant.shape != () or not constant.type.is_integer):
             return None
-        value = 0 if constant.is_zero else int(constant.data.view(constant.type.storage)[0])
-        single = types.IntegerAttr if constant.type.is_integer else types.FloatAttr
-        return types.DenseElementsAttr.get_splat(tensor, single.get(element, value))
+        value = np.ravel(evaluate(Constant(constant.type, (), constant.data)))[0]
+        single = types.IntegerAttr.get(element, int(value)) if constant.type.is_integer else None
+        return types.DenseElementsAttr.get_splat(tensor, single or types.FloatAttr.get(element, float(value)))
 
     def _resource(self, constant: Constant, tensor: Any) -> Any:
         if self.stubs is not None:
             name, data = self.stubs.add(constant)
             return ir().DenseResourceElementsAttr.get_from_buffer(data, name, tensor, alignment=_ALIGNMENT)
-        data = np.ascontiguousarray(constant.data)
+        data = np.ascontiguousarray(constant.expanded())
         size = constant.type.byte_count(prod(constant.shape))
         if data.nbytes != size:
             raise ValueError(f"save: {tensor} has {size} bytes, not {data.nbytes}")
@@ -204,13 +205,20 @@ def _emit_operation(form: Form, operands: list[Any], location: Any) -> Any:
     return created.results[0]
 
 
-def _is_zero_splat(attribute: Any) -> bool:
+def is_splat(operation: Any) -> bool:
+    """Whether a constant is written inline as one value for all elements."""
+    types, attribute = ir(), operation.attributes["value"]
+    return bool(types.DenseElementsAttr.isinstance(attribute) and types.DenseElementsAttr(attribute).is_splat)
+
+
+def _single(operation: Any) -> Any:
+    """A constant of one element with the value of one that is the same everywhere."""
     types = ir()
-    if not types.DenseElementsAttr.isinstance(attribute):
-        return False
-    elements = types.DenseElementsAttr(attribute)
-    if not elements.is_splat:
-        return False
-    value = elements.get_splat_value()
-    text = str(value).partition(":")[0].strip()
-    return text in ("0", "0.000000e+00", "false")
+    attribute = types.DenseElementsAttr(operation.attributes["value"])
+    with operation.context, operation.location:
+        tensor = types.RankedTensorType.get([1], operation.results[0].type.element_type)
+        value = types.DenseElementsAttr.get_splat(tensor, attribute.get_splat_value())
+        created = types.Operation.create(
+            str(operation.name), results=[tensor], attributes={"value": value}, loc=operation.location, ip=False
+        )
+    return created

@@ -23,7 +23,7 @@ def stored_digest(weight: Weight) -> str:
     operations = () if isinstance(node, Constant) else node.operations
     digest = hashlib.sha256(repr((operations, weight.dtype, weight.shape)).encode())
     for each in constants:
-        digest.update(repr((each.type.name, each.shape, each.is_zero)).encode())
+        digest.update(repr((each.type.name, each.shape, each.is_splat)).encode())
         for start in range(0, each.data.size, _PIECE):
             digest.update(each.data[start : start + _PIECE].tobytes())
     weight.release()

@@ -30,7 +30,7 @@ def load_program(asset: Asset) -> Any:
     """Read the program of an asset; its weights remain in the file.
 
     A program whose hash is that which the asset gives was written by Core AI's library and is read here. Another one
-    is first read by a process of its own, which damage may end.
+    is first read by a separate process, which damage may end.
 
     Raises
     ------

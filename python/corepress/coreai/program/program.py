@@ -12,7 +12,7 @@ from ..format.asset import Asset
 from ..format.asset_writer import AssetWriter
 from ..format.data_types import FLOATS
 from ..operations import COMPRESSING, Node
-from .constants import Constants, type_of
+from .constants import Constants, is_splat, type_of
 from .graph import Graphs
 from .loading import load_program
 from .modules import ir, short_name
@@ -140,6 +140,8 @@ def _obstacle(found: list[Uses], place: Place, dtype: str) -> str | None:
         return "is float64"
     if place.value.type.encoding is not None:
         return "has hardware constraints"
+    if str(place.operation.name) == "coreai.constant" and is_splat(place.operation):
+        return "is one value, stored once"
     return next((uses.obstacle for uses in found if uses.obstacle), None)
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from ...engine.weights import Consumer
 from .constants import Constants, type_of
 from .graph import Graph, Graphs
@@ -39,6 +37,7 @@ _OBSTACLES = {
     "dequantize": "is dequantized at run time",
     "tensor_to_image": "feeds an image",
 }
+_DIALECTS = ("coreai.", "coreaix.")
 _OPERANDS = {
     "conv": ("input", "weight"),
     "matmul": ("x", "y"),
@@ -196,9 +195,12 @@ class _Search:
         return self._record(view, operation, 0, name, direct)
 
     def _record(self, view: _View, operation: Any, operand: int, name: str, direct: Any) -> bool:
-        if name in _OBSTACLES:
+        obstacle = _OBSTACLES.get(name)
+        if not str(operation.name).startswith(_DIALECTS):
+            obstacle = f"feeds {operation.name}, which is not known"
+        if obstacle is not None:
             if view.lookups is None:
-                self._hinder(_OBSTACLES[name])
+                self._hinder(obstacle)
             return False
         axes = self._channels(view, operation, operand, name)
         if view.lookups is not None:
@@ -253,9 +255,7 @@ class _Search:
         if getattr(owner, "name", None) != "coreai.constant" or prod(found[1]) > 64:
             return None
         constant = self._constants.read(owner)
-        if constant.is_zero:
-            return [0] * prod(found[1])
-        return [int(each) for each in np.ravel(constant.data.view(constant.type.storage))]
+        return [int(each) for each in constant.expanded().view(constant.type.storage)]
 
 
 def _reshaped(view: _View, operation: Any) -> tuple[int | None, ...]:
