@@ -98,7 +98,7 @@ class AssetWriter:
         """
         if not self.program_path.is_file():
             raise RuntimeError(f"destination {self.destination}: no program was written")
-        (self._built / HASH).write_bytes(_digest(self.program_path))
+        (self._built / HASH).write_bytes(digest_of(self.program_path))
         metadata = self.source.root / METADATA
         if not metadata.is_file():
             (self._built / METADATA).write_text(json.dumps({"assetVersion": ASSET_VERSION}), encoding="utf-8")
@@ -129,7 +129,8 @@ class AssetWriter:
         self._stack.close()
 
 
-def _digest(path: Path) -> bytes:
+def digest_of(path: Path) -> bytes:
+    """The SHA-256 of a file, which is read in pieces."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(_PIECE):

@@ -120,7 +120,7 @@ def _shift_scale(node: Form) -> NDArray[Any]:
         values = blocks(np.ascontiguousarray(data).astype(exact), scale.shape)
         if not (before.any() or after.any()):
             result = values * factors
-        elif node.operands[0].type.nbits == 8 and scale.size > 1:
+        elif node.operands[0].type.nbits == 8 and (scale.size > 1 or scale.ndim == 1):
             result = values * factors + (shift - point * factors)
         else:
             result = (values - point) * factors + shift

@@ -36,6 +36,7 @@ from .form import (
 )
 from .shift_scale import POWERS_OF_TWO, powers_of
 
+_FP8 = ("float8_e4m3fn", "float8_e5m2")
 _LONGEST_VECTOR = 256  # without a limit, a small file could ask for all memory
 
 
@@ -55,7 +56,14 @@ class _Cast:
     dtype: str
 
 
-Lifted: TypeAlias = "Constant | CompressedTensor | NDArray[Any] | _Placed | _Cast"
+@dataclass(frozen=True)
+class _FloatCodes:
+    """A palettized tensor whose table is fp8, until a cast or a scale says what it decodes to."""
+
+    tensor: PalettizedTensor
+
+
+Lifted: TypeAlias = "Constant | CompressedTensor | NDArray[Any] | _Placed | _Cast | _FloatCodes"
 
 
 def lift(node: Node) -> CompressedTensor | NDArray[Any]:
@@ -102,6 +110,8 @@ def _lift_cast(node: Form) -> Lifted:
         raise UnsupportedForm(f"a cast to {node.type.name}")
     if isinstance(data, Constant) and data.type.name in QUANTIZED_DTYPES:
         return _Cast(data, node.type.name)
+    if isinstance(data, _FloatCodes):
+        return _decoded(data, node.type.name)
     if isinstance(data, PalettizedTensor):
         codes, dtype = _codes_of_table(data), dtype_of(node.type.name)
         return replace(data, lut=replace(codes, scale=codes.scale.astype(dtype)))
@@ -119,7 +129,15 @@ def _lift_look_up(node: Form) -> Lifted:
     if vector > 1:
         vector_axis = int(np.ravel(evaluate(axis))[0]) % len(shape)
         shape = (*shape[:vector_axis], shape[vector_axis] * vector, *shape[vector_axis + 1 :])
-    return PalettizedTensor(shape, _stored(indices), _lift_table(lut), indices.type.nbits, vector_axis)
+    tensor = PalettizedTensor(shape, _stored(indices), _lift_table(lut), indices.type.nbits, vector_axis)
+    return _FloatCodes(tensor) if isinstance(lut, Constant) and lut.type.name in _FP8 else tensor
+
+
+def _decoded(codes: _FloatCodes, dtype: str) -> PalettizedTensor:
+    """The tensor with its table in a type, the scale of which is one."""
+    lut = codes.tensor.lut
+    assert isinstance(lut, QuantizedTensor)
+    return replace(codes.tensor, lut=replace(lut, scale=lut.scale.astype(dtype_of(dtype))))
 
 
 def _lift_table(node: Node) -> NDArray[Any] | QuantizedTensor:
@@ -130,7 +148,7 @@ def _lift_table(node: Node) -> NDArray[Any] | QuantizedTensor:
         return lut
     if isinstance(lut, Constant) and (lut.type.is_float or lut.type.name in ("int8", "uint8")):
         return _values(lut)
-    if isinstance(lut, Constant) and lut.type.name in QUANTIZED_DTYPES:  # fp8: until a cast says what it becomes
+    if isinstance(lut, Constant) and lut.type.name in _FP8 and lut.type.name in QUANTIZED_DTYPES:
         return _with_scales_of_one(lut.shape, _stored(lut), lut.type.name)
     raise UnsupportedForm("a computed table")
 
@@ -213,6 +231,8 @@ def _lift_shift_scale(node: Form) -> Lifted:
         return scales.of(data.shape, _stored(data), data.type.name)
     if isinstance(data, _Cast):
         return scales.of(data.codes.shape, _stored(data.codes), data.codes.type.name)
+    if isinstance(data, _FloatCodes):
+        return _lift_scaled_float_codes(data, scales)
     if isinstance(data, PalettizedTensor):
         return _lift_scaled_palette(data, scales)
     if isinstance(data, SparseTensor) and isinstance(data.values, PalettizedTensor):
@@ -250,6 +270,16 @@ def _lift_scaled_palette(data: PalettizedTensor, scales: _Scales) -> PalettizedT
         lut = replace(_codes_of_table(data), scale=scales.values[..., None, None], zero_point=offsets)
         return replace(data, lut=lut)
     return scales.of(data.shape, data, name, data.support)
+
+
+def _lift_scaled_float_codes(data: _FloatCodes, scales: _Scales) -> PalettizedTensor:
+    if scales.zero_point is not None or scales.stored_dtype is not None:
+        raise UnsupportedForm("palettized fp8 with zero points or e8m0 scales")
+    tensor = _decoded(data, scales.decoded)
+    if scales.values.shape != tensor.group_counts:
+        return replace(tensor, scale=scales.values)
+    assert isinstance(tensor.lut, QuantizedTensor)
+    return replace(tensor, lut=replace(tensor.lut, scale=scales.values[..., None, None]))
 
 
 class _Scales:

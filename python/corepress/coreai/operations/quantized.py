@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from ...tensors import PalettizedTensor, QuantizedTensor
+from ...tensors import PalettizedTensor, QuantizedTensor, pack_codes, unpack_codes
 from ..format.data_types import BY_NAME
 from . import palettized
 from .form import BUILD_SPARSE, CAST, SPARSE_TO_DENSE, Constant, Form, Node, packed
@@ -15,8 +15,6 @@ from .shift_scale import scaled
 
 # Types of which `build_sparse_with_bitmask` takes values; it refuses the others.
 _SPARSE_CODES = ("int8", "uint8", "uint4", "uint2", "float8_e4m3fn", "float8_e5m2")
-# Unsigned types whose codes become signed ones when half their range is subtracted: flipping these bits does it.
-_SIGN_BITS = {"uint8": 0x80, "uint4": 0x88, "uint2": 0xAA}
 
 
 def lower(tensor: QuantizedTensor) -> Form:
@@ -48,19 +46,20 @@ def _in_place(values: Node, mask: Constant) -> Form:
 
 
 def _without_zero_point(values: QuantizedTensor) -> QuantizedTensor:
-    """The same values in a signed type where all zero points are half of the range."""
-    point, flipped = values.zero_point, _SIGN_BITS.get(values.quantized_dtype)
+    """The same values in a signed type, if one zero point is for all and what remains without it fits."""
+    point = values.zero_point
     if point is None or not isinstance(values.data, np.ndarray):
         return values
     if not point.any():
         return replace(values, zero_point=None)
-    bits = BY_NAME[values.quantized_dtype].nbits
-    if flipped is None or not np.all(point == 1 << (bits - 1)):
+    if not np.all(point == point.flat[0]):
         return values
-    data = values.data ^ np.uint8(flipped)
-    if used := values.size * bits % 8:
-        data[-1] &= (1 << used) - 1
-    return replace(values, data=data, zero_point=None, quantized_dtype=values.quantized_dtype[1:])
+    signed, bits = values.quantized_dtype.removeprefix("u"), values.nbits
+    codes = unpack_codes(values.data, values.shape, values.quantized_dtype).astype(np.int16) - int(point.flat[0])
+    if codes.size and not -(1 << (bits - 1)) <= codes.min() <= codes.max() < 1 << (bits - 1):
+        return values
+    data = pack_codes(codes.astype(np.int8), signed)
+    return replace(values, data=data, zero_point=None, quantized_dtype=signed)
 
 
 def _require_no_zero_point(values: QuantizedTensor, most: int = 0) -> None:

@@ -42,6 +42,9 @@ def shift_scale(
     Form
         Of the scale's dtype, or `decoded_dtype`.
     """
+    if scale_dtype is not None and data.type.is_float and decoded_dtype != np.float32:
+        # The run-time has no kernel for these; powers of two are exact in the type of the result too.
+        scale, scale_dtype = _exact(scale, decoded_dtype), None
     if scale_dtype is None:
         result, factors = BY_NAME[scale.dtype.name], values_of(scale)
     else:
@@ -54,6 +57,13 @@ def shift_scale(
     else:
         offset = codes_of(_whole(zero_point, data.type), data.type.name)
     return Form(SHIFT_SCALE, (data, factors, offset, zeros(result.name, scale.shape)), result, data.shape)
+
+
+def _exact(scale: NDArray[Any], dtype: np.dtype[Any] | None) -> NDArray[Any]:
+    converted = scale.astype(dtype)
+    if not np.array_equal(converted.astype(np.float32), scale):
+        raise ValueError(f"lower: {dtype} does not hold all scales of sparse values; use no scale_dtype")
+    return converted
 
 
 def scaled(data: Node, tensor: QuantizedTensor, *, shape: tuple[int, ...] | None = None) -> Form:

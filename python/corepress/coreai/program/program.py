@@ -13,7 +13,8 @@ from ..format.data_types import FLOATS
 from ..operations import COMPRESSING, Node
 from .constants import Constants, type_of
 from .graph import Graphs
-from .modules import authoring, ir, short_name
+from .loading import load_program
+from .modules import ir, short_name
 from .names import made_unique, names_of
 from .uses import Uses, uses_of
 from .weights import Place, Weight, keys_of
@@ -55,7 +56,7 @@ class Program:
     def __init__(self, asset: Asset | str | os.PathLike[str]) -> None:
         self.asset = asset if isinstance(asset, Asset) else Asset.open(asset)
         self.path = self.asset.root
-        self.program = _load(self.asset)
+        self.program = load_program(self.asset)
         self.module = self.program._module._mlir_module
         self.constants = Constants(self.asset.bytecode)
         try:
@@ -127,14 +128,6 @@ class Program:
             self.program._save_bytecode(writer.program_path)
         except Exception as error:
             raise ValueError(f"{writer.destination}: Core AI's library refuses the program: {error}") from error
-
-
-def _load(asset: Asset) -> Any:
-    library = authoring()
-    try:
-        return library.AIProgram._load_bytecode(asset.program_path, context=library.Context()._mlir_context)
-    except Exception as error:
-        raise FormatError(f"{asset.program_path}: Core AI's library cannot read it: {error}") from error
 
 
 def _obstacle(found: list[Uses], place: Place, dtype: str) -> str | None:

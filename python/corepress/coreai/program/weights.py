@@ -179,7 +179,7 @@ class Weight:
         ----------
         tensor : CompressedTensor or numpy.ndarray
             Of the weight's shape. Values, tables and scales of another float type are rounded to the weight's. It
-            must not be changed afterwards: the program refers to its memory until it is closed.
+            must not be changed afterwards: the program refers to its memory. That of the old one is let go.
 
         Raises
         ------
@@ -192,6 +192,7 @@ class Weight:
             form: Node = lower(tensor, self.dtype)
         else:
             form = values_of(np.ascontiguousarray(tensor).astype(dtype_of(self.dtype), copy=False))
+        self.release()
         self._program.substitute(self, form)
         self._node = form
 
