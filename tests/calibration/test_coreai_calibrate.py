@@ -237,6 +237,56 @@ def test_steps_of_a_recurrent_layer_add_up(tmp_path, rng):
     assert_moments(of_shape(found, 30, 12), [np.concatenate([each["x"][0] for each in samples])])
 
 
+class Inner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(20, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(torch.tanh(x))
+
+
+class Outer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.inner, self.last = nn.Linear(16, 20), Inner(), nn.Linear(16, 18)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.inner(torch.relu(self.first(x)))))
+
+
+def test_weights_of_functions_that_are_called(tmp_path, rng):
+    torch.manual_seed(7)
+    module = Outer()
+    path = save_asset(
+        tmp_path / "outer.aimodel", (module, [torch.zeros(3, 16)]), input_names=["x"], output_names=["y"], apart=Inner
+    )
+    samples = [{"x": rng.standard_normal((3, 16)).astype(np.float32)} for _ in range(5)]
+    found = calibrated(path, samples)
+    layers = {(20, 16): module.first, (16, 20): module.inner.layer, (18, 16): module.last}
+    for shape, vectors in seen_by(module, layers, samples).items():
+        assert_moments(of_shape(found, *shape), [np.concatenate(vectors)])
+
+
+def test_weights_in_branches_are_named(tmp_path, rng):
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(12, 40), nn.Linear(12, 40)
+
+        def forward(self, x):
+            return torch.cond(x.sum() > 0, lambda x: self.first(x), lambda x: self.second(torch.tanh(x)), (x,))
+
+    torch.manual_seed(8)
+    module = Branches()
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    path = save_asset(tmp_path / "branches.aimodel", (module, [torch.zeros(3, 12)]), **names)
+    samples = [{"x": rng.standard_normal((3, 12)).astype(np.float32)} for _ in range(3)]
+    found = calibrated(path, samples)
+    reasons = sorted(str(each.reason) for each in found.weights.values())
+    assert reasons == ["None", "it is used in a branch or a loop, whose values cannot be observed"]
+
+
 class Memory(nn.Module):
     def __init__(self):
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,13 @@ import numpy as np
 import pytest
 
 from corepress import runtime
-from corepress.errors import FormatError, MissingExtraError, OperationError, UnsupportedOperationError
+from corepress.errors import (
+    FormatError,
+    MissingExtraError,
+    OperationError,
+    SourceChangedError,
+    UnsupportedOperationError,
+)
 from corepress.runtime import coreai_backend, worker_process
 from corepress.runtime.model import describe
 from helpers.assets import require_coreai, save_asset
@@ -67,6 +74,15 @@ class Scatter(Cache):
 class Sum(nn.Module):
     def forward(self, a, b):
         return a @ b
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 8), nn.Linear(12, 8)
+
+    def forward(self, x):
+        return torch.cond(x.sum() > 100, self.first, self.second, (x,)) * 2
 
 
 class Types(nn.Module):
@@ -363,7 +379,44 @@ def test_temporary_files_are_removed(net_path, rng):
     assert model.predict({"x": array(rng, 3, 12)})["y"].shape == (3, 5)  # by another process
 
 
-def test_processes_are_used_again(net_path):
+def test_an_interrupt_ends_the_process_and_not_the_model(net_path, rng, monkeypatch):
+    model, x = runtime.load(net_path), {"x": array(rng, 3, 12)}
+    before, process = model.predict(x)["y"], model._runner.asset.process
+
+    def interrupted(stream):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker_process, "receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.predict(x)
+    assert not process.is_running
+    np.testing.assert_array_equal(model.predict(x)["y"], before)
+
+
+def test_assets_that_change_meanwhile(net_path, tmp_path, rng):
+    path = shutil.copytree(net_path, tmp_path / "changing.aimodel")
+    model = runtime.load(path)
+    (path / "main.mlirb").write_bytes((path / "main.mlirb").read_bytes() + b"\0")
+    with pytest.raises(SourceChangedError, match=r"main\.mlirb: changed while it was read"):
+        list(model.values({"x": array(rng, 3, 12)}))
+
+
+def test_values_of_branches_and_open_sizes(folder, open_path, rng):
+    model, x = runtime.load(open_path), array(rng, 7, 12)
+    assert {value.shape[0] for _, value in model.values({"x": x})} == {7}
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    torch.manual_seed(4)
+    module = Branches()
+    model = runtime.load(save_asset(folder / "branches.aimodel", (module, [torch.zeros(3, 12)]), **names))
+    for x in (array(rng, 3, 12), array(rng, 3, 12) + 9):
+        values = [value for _, value in model.values({"x": x})]
+        np.testing.assert_allclose(values[-1], of_torch(module, x), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(values[-1], model.predict({"x": x})["y"])
+
+
+def test_processes_are_used_again(net_path, monkeypatch):
+    monkeypatch.setattr(worker_process, "_spare", [])
     model = runtime.load(net_path)
     process = model._runner.asset.process
     del model

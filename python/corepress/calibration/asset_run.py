@@ -106,6 +106,7 @@ class AssetCalibration:
         is_large = sum(each.size for each in chosen) > LARGE
         most = block_columns_limit or (BLOCK_COLUMNS_OF_LARGE if is_large else BLOCK_COLUMNS)
         self._weights = [_Known(each, stored_digest(each), uses.of(each)) for each in chosen]
+        self._shapes = uses.shapes
         for each in self._weights:
             _settle(each, backend.function_name, most)
         self._ranges: dict[str, ActivationRange] = {}
@@ -199,8 +200,7 @@ class AssetCalibration:
         """Run the function on all samples that second moments are taken from, and show the values of sources."""
         names = [source for source in sources if isinstance(source, str)]
         wanted = {source for source in sources if not isinstance(source, str)}
-        known = {each.place: each for each in self._backend.activations}
-        activations = [known.get(place) or _constant(place) for place in sorted(wanted)]
+        activations = [Activation(place, "", "", "float32", self._shapes[place], False) for place in sorted(wanted)]
         groups: list[list[Activation]] | None = None
         parts = 1
         part = 0
@@ -257,11 +257,6 @@ def _settle(known: _Known, function: str, most: int) -> None:
 def _blocks(known: _Known) -> tuple[int, int, int]:
     assert known.view is not None
     return known.view.groups, known.view.columns, known.size
-
-
-def _constant(place: Place) -> Activation:
-    """What a function multiplies with a weight that does not depend on its inputs, such as a first hidden state."""
-    return Activation(place, "", "", "float32", (), False)
 
 
 def _statistics(known: _Known, moments: dict[str, tuple[NDArray[np.float32] | None, int]]) -> WeightStatistics:

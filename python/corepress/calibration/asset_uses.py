@@ -15,11 +15,15 @@ from ..coreai.program.graph import Graph
 from ..coreai.program.program import Program
 from ..coreai.program.uses import Use
 from ..coreai.program.weights import Weight
-from ..runtime.coreai_activations import Place
+from ..runtime.coreai_activations import Place, Shape, tensor_of
 
 _CONVOLUTIONS, _TRANSPOSED = ("conv2d", "conv3d"), ("conv_transpose2d", "conv_transpose3d")
 _MATMULS = ("batch_matmul", "broadcasting_batch_matmul")
 _LOOKUPS = ("gather_nd", "gather_along_axis")
+
+
+_DEEPEST = 32  # of calls, one in another
+_Calls = tuple[tuple[Any, Graph], ...]  # operations that call, each with its function, the outermost first
 
 
 class _NoView(Exception):
@@ -69,41 +73,76 @@ class AssetUses:
         The program.
     function : str
         The function.
+
+    Attributes
+    ----------
+    shapes : dict
+        The shape of each source of a use; None for sizes that only a run decides.
     """
 
     def __init__(self, program: Program, function: str) -> None:
         self._program = program
-        self._graph = next(graph for graph in program.graphs if graph.name == function)
-        self._inputs = dict(zip(self._graph.arguments, self._graph.argument_names, strict=True))
-        self._places: dict[Any, Place] = {
-            result: (number, index)
-            for number, operation in enumerate(self._graph.block.operations)
-            for index, result in enumerate(operation.results)
-        }
+        self._function = function
+        self._graphs = {graph.name: graph for graph in program.graphs}
+        self._values = {graph.name: _values_of(graph) for graph in program.graphs}
         self._callers = _callers(program)
-        self._reached = self._reached_graphs()
+        self.shapes: dict[Place | str, Shape] = {}
 
     def of(self, weight: Weight) -> list[AssetUse]:
-        """The uses of a weight in this function and in those that it calls."""
-        return [self._use(weight, use) for use in weight.uses if use.direct_graph.name in self._reached]
+        """The uses of a weight in this function and in those that it calls, one for each call."""
+        return [found for use in weight.uses for found in self._uses(weight, use)]
 
-    def _use(self, weight: Weight, use: Use) -> AssetUse:
-        operation = use.consumer.operation
+    def _uses(self, weight: Weight, use: Use) -> Iterator[AssetUse]:
         try:
-            if operation == "gather_nd":
-                source = self._source(use.operation.operands[1 - use.operand], use)
-                return AssetUse("lookup", source, reason=f"its rows are looked up by {operation}")
-            if operation in _LOOKUPS:
-                raise _NoView(f"its parts are looked up by {operation}")
-            if operation in (*_CONVOLUTIONS, *_TRANSPOSED):
-                found = self._convolution(weight, use)
-            elif operation in _MATMULS:
-                found = _product(weight, use)
-            else:
-                raise _NoView(f"it is the {use.consumer.operand} of {operation}")
-            return replace(found, source=self._source(use.activation, use))
+            calls = [each for each in self._calls(use.graph.name) if _passes(each, use)]
+            if not calls:
+                return
+            found = self._reading(weight, use)
+            taken = use.operation.operands[1 - use.operand]
+            for each in calls:
+                yield replace(found, source=self._source(taken, use.graph, each))
         except _NoView as reason:
-            return AssetUse("", reason=str(reason))
+            yield AssetUse("", reason=str(reason))
+
+    def _reading(self, weight: Weight, use: Use) -> AssetUse:
+        operation = use.consumer.operation
+        if operation == "gather_nd":
+            return AssetUse("lookup", reason=f"its rows are looked up by {operation}")
+        if operation in _LOOKUPS:
+            raise _NoView(f"its parts are looked up by {operation}")
+        if operation in (*_CONVOLUTIONS, *_TRANSPOSED):
+            return self._convolution(weight, use)
+        if operation in _MATMULS:
+            return _product(weight, use)
+        raise _NoView(f"it is the {use.consumer.operand} of {operation}")
+
+    def _calls(self, name: str, depth: int = 0) -> list[_Calls]:
+        """The ways from the function to one that it calls, itself or through others."""
+        if name == self._function:
+            return [()]
+        if depth > _DEEPEST:
+            return []
+        return [
+            (*before, (call, caller))
+            for call, caller in self._callers.get(name, ())
+            for before in self._calls(caller.name, depth + 1)
+        ]
+
+    def _source(self, value: Any, graph: Graph, calls: _Calls) -> Place | str:
+        """Where a value of a function is, given the calls by which it was reached."""
+        while value in graph.arguments and calls:
+            (call, caller), index = calls[-1], graph.arguments.index(value)
+            value, graph, calls = call.operands[index], caller, calls[:-1]
+        if value in graph.arguments:
+            found: Place | str = graph.argument_names[graph.arguments.index(value)]
+        else:
+            path = [self._values[caller.name].get(next(iter(call.results), None)) for call, caller in calls]
+            places = [*path, self._values[graph.name].get(value)]
+            if None in places:
+                raise _NoView("it is used in a branch or a loop, whose values cannot be observed")
+            found = (*(place[0] for place in places if place is not None), places[-1][1])  # type: ignore[index]
+        self.shapes[found] = tensor_of(value.type)[1]
+        return found
 
     def _convolution(self, weight: Weight, use: Use) -> AssetUse:
         consumer, operation = use.consumer, use.operation
@@ -126,38 +165,19 @@ class AssetUses:
         )
         return AssetUse("conv", None, view, shape[2:], strides, dilations)
 
-    def _source(self, value: Any, use: Use) -> Place | str:
-        """Where a value is in the function."""
-        graph: Graph = use.graph
-        for _ in range(len(self._callers) + 1):
-            if graph is self._graph or graph.name == self._graph.name:
-                found: Place | str | None = self._inputs.get(value) or self._places.get(value)
-                if found is not None:
-                    return found
-                raise _NoView("it is used in a branch or a loop, whose values cannot be observed")
-            if value not in graph.arguments:
-                break
-            value, graph = self._argument(graph.arguments.index(value), graph, use)
-        raise _NoView(f"it is used in function {graph.name}, whose values cannot be observed")
 
-    def _argument(self, index: int, graph: Graph, use: Use) -> tuple[Any, Graph]:
-        """What a function's argument is where it is called."""
-        calls = self._callers.get(graph.name, [])
-        direct = [call for call in calls if call[0] == use.direct]
-        if len(calls) != 1 and not direct:
-            raise _NoView(f"it is used in function {graph.name}, which is called in several places")
-        invoke, caller = (direct or calls)[0]
-        return invoke.operands[index], caller
+def _values_of(graph: Graph) -> dict[Any, Place]:
+    """The place of each value that a function computes, without those within blocks of others."""
+    return {
+        result: (number, index)
+        for number, operation in enumerate(graph.block.operations)
+        for index, result in enumerate(operation.results)
+    }
 
-    def _reached_graphs(self) -> set[str]:
-        """The names of the functions that this one calls, and its own."""
-        reached, before = {self._graph.name}, 0
-        while len(reached) > before:
-            before = len(reached)
-            for name, calls in self._callers.items():
-                if any(caller.name in reached for _, caller in calls):
-                    reached.add(name)
-        return reached
+
+def _passes(calls: _Calls, use: Use) -> bool:
+    """Whether calls are those by which a weight that is an argument is passed on."""
+    return use.graph is use.direct_graph or any(call == use.direct for call, _ in calls)
 
 
 def _callers(program: Program) -> dict[str, list[tuple[Any, Graph]]]:

@@ -83,6 +83,10 @@ class CoreAIAsset:
             raise ValueError(f"load: function_name is {name!r}, but the functions are {', '.join(names)}{hint}")
         return name
 
+    def require_unchanged(self) -> None:
+        """Raise `SourceChangedError` if a file changed since it was opened."""
+        self._asset.require_unchanged()
+
     @property
     def process(self) -> WorkerProcess:
         """The process that runs it; another one where it has ended."""
@@ -102,6 +106,7 @@ class CoreAIAsset:
         try:
             return self.process.ask(name, *arguments, **options)
         except EndedError as error:
+            self.require_unchanged()
             raise FormatError(
                 f"{self.path}: Core AI ended while it read the program ({error}); it is damaged, or of a newer version"
             ) from None
@@ -284,6 +289,7 @@ class CoreAIBackend:
         if known is None or known[0] is not process:
             with self._explained("load"):
                 number: int = process.ask("load", os.fspath(self.asset.path), self.function_name, taps)
+            self.asset.require_unchanged()
             known = self._numbers[taps] = process, number
         return known
 
@@ -294,6 +300,7 @@ class CoreAIBackend:
             yield
         except EndedError as error:
             if caller == "load":
+                self.asset.require_unchanged()
                 raise UnsupportedOperationError(f"{what}: Core AI ended while it made it ready ({error})") from None
             raise OperationError(
                 f"{what}: Core AI ended while it ran ({error}); where inputs have open sizes, these may not fit "

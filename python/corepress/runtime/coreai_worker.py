@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .coreai_activations import TAP, Place, activations_of, functions_of, values_at
+from .coreai_activations import TAP, Place, activations_of, functions_of
+from .coreai_taps import values_at
 from .exchange import receive, send
 
 
@@ -129,7 +130,7 @@ def _with_taps(path: str, function: str, taps: Sequence[Place], folder: Path) ->
     module = program._module._mlir_module
     graph = program._get_graph(function)
     with module.context, Location.unknown():
-        tapped = [(f"{TAP}{index}", value) for index, value in enumerate(values_at(graph, taps))]
+        tapped = [(f"{TAP}{index}", value) for index, value in enumerate(values_at(program, graph, taps))]
         graph.outputs_spec = [*graph.outputs_spec, *tapped]
         program.save_asset(folder / "tapped.aimodel")
     return os.fspath(folder / "tapped.aimodel")
