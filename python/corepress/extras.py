@@ -100,4 +100,5 @@ def _has_coremltools_wheel() -> bool:
 def _has_coreai_wheel() -> bool:
     """Whether the markers of coreai-core in ``pyproject.toml`` apply to this machine."""
     machines = {"darwin": "arm64", "linux": "x86_64"}
-    return (3, 11) <= sys.version_info[:2] <= (3, 14) and machines.get(sys.platform) == platform.machine()
+    is_known = (3, 11) <= sys.version_info[:2] <= (3, 14) and machines.get(sys.platform) == platform.machine()
+    return is_known and (sys.platform != "darwin" or int(platform.release().partition(".")[0]) >= 25)

@@ -21,6 +21,7 @@ ROOMS = (
     "tensors",
     "compression kernels",
     "config reporting",
+    "engine",
     "coreml neural_network coreai",
     "runtime",
     "calibration",
@@ -32,7 +33,7 @@ ROOMS = (
     "__init__ __main__",
 )
 COREAI_ROOMS = ("format", "operations", "program", "")
-COREML_ROOMS = ("format", "operations", "program", "reports", "rewrite", "")  # the last: its functions for users
+COREML_ROOMS = ("format", "operations", "program", "rewrite", "")  # the last: its functions for users
 SIBLINGS = {("kernels", "compression"), ("neural_network", "coreml")}
 # Packages that not all installations have, and the rooms that may import them.
 EXTRAS = {
@@ -48,7 +49,7 @@ EXTRAS = {
     },
 }
 # What users see of a format: these alone may name what is above them, such as the comparison that runs models.
-FACADES = (("coreml", "__init__"), ("neural_network", "__init__"))
+FACADES = (("coreml", "__init__"), ("neural_network", "__init__"), ("coreai", "__init__"))
 CSRC = ("core", "kernels", "dispatch", "algo", "bindings c_api")
 ALGO = ("common", "affine calibrate palettize soft_kmeans vectors", "prune")
 

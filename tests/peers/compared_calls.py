@@ -200,10 +200,11 @@ def accelerate() -> None:
     from coremltools.optimize.coreml import _quantization_passes as passes
 
     import corepress
-    from corepress.acceleration.internals import replacements
+    from corepress.acceleration.internals import internals
+    from corepress.acceleration.swaps import place_of
 
     kmeans = passes._get_kmeans_lookup_table_and_weight
-    originals = {(owner, name): vars(owner)[name] for owner, name, _ in replacements()}
+    originals = {(owner, name): vars(owner)[name] for owner, name in map(place_of, internals())}
     corepress.accelerate.install()
     decompressors = {
         "grouped_channelwise_compress": passes.palettize_weights.decompress,

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
 
 from ..extras import load
 from . import decompression, packing, palettes, pruning, quantization
+from .swaps import Internal, Swaps, UnknownInternalError, is_known
 
 KNOWN_VERSIONS = ("9.0",)
 
@@ -22,26 +18,6 @@ _IOS16 = "coremltools.converters.mil.mil.ops.defs.iOS16.constexpr_ops"
 _IOS18 = "coremltools.converters.mil.mil.ops.defs.iOS18.compression"
 _TORCH = "coremltools.optimize.torch"
 _KMEANS = ("nbits", "weight", "force_kmeans1d", "cluster_dim", "vector_axis")
-
-
-@dataclass(frozen=True)
-class Internal:
-    """A function of coremltools.
-
-    Attributes
-    ----------
-    module, path : str
-        Its module, and its name in it; for a method after the class and a dot.
-    parameters : tuple of str
-        Its parameters.
-    replace : callable
-        Returns its replacement, given the original.
-    """
-
-    module: str
-    path: str
-    parameters: tuple[str, ...]
-    replace: Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 INTERNALS = (
@@ -166,40 +142,25 @@ def internals() -> tuple[Internal, ...]:
     return INTERNALS + _of_torch()
 
 
-def replacements() -> list[tuple[Any, str, Any]]:
-    """Owner, name and new value of each internal.
+def replace(swaps: Swaps) -> None:
+    """Replace all of them.
 
     Raises
     ------
     MissingExtraError
         If there is no coremltools.
     RuntimeError
-        If the internals of this coremltools are not known.
+        If the internals of this coremltools are not known. Nothing has changed then.
     """
     coremltools = load("accelerate", "coremltools")
     importlib.import_module("coremltools.optimize.coreml")
     version = str(coremltools.__version__)
-    if not any(version == known or version.startswith(f"{known}.") for known in KNOWN_VERSIONS):
+    if not is_known(version, KNOWN_VERSIONS):
         raise _unknown(f"its version is {version}")
-    return [_replacement(internal) for internal in internals()]
-
-
-def _replacement(internal: Internal) -> tuple[Any, str, Any]:
-    place = f"{internal.module}.{internal.path}"
-    *owners, name = internal.path.split(".")
-    owner: Any = importlib.import_module(internal.module)
-    for each in owners:
-        owner = getattr(owner, each, None)
-    found = vars(owner).get(name) if owner is not None else None
-    if found is None:
-        raise _unknown(f"there is no {place}")
-    bound = isinstance(found, staticmethod | classmethod)
-    function = found.__func__ if bound else found
-    parameters = tuple(inspect.signature(function).parameters)
-    if parameters != internal.parameters:
-        raise _unknown(f"{place} takes {', '.join(parameters)} instead of {', '.join(internal.parameters)}")
-    new = functools.wraps(function)(internal.replace(function))
-    return owner, name, type(found)(new) if bound else new
+    try:
+        swaps.replace(internals())
+    except UnknownInternalError as failure:
+        raise _unknown(str(failure)) from None
 
 
 def _unknown(what: str) -> RuntimeError:

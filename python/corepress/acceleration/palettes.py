@@ -1,4 +1,4 @@
-"""Palettes, replacing coremltools' k-means and its groups."""
+"""Palettes, replacing coremltools' k-means and its groups; what coreai-opt has a copy of, there too."""
 
 from __future__ import annotations
 
@@ -32,10 +32,7 @@ def kmeans_lookup_table(original: Function) -> Function:
             return original(nbits, weight, force_kmeans1d, cluster_dim, vector_axis)  # type: ignore[no-any-return]
         table = np.zeros((1 << nbits, cluster_dim))
         if cluster_dim > 1:
-            from coremltools.optimize import _utils
-
-            vectors = _utils.reshape_weight_for_vector_lut(array, cluster_dim, vector_axis).reshape(-1, cluster_dim)
-            codes, centroids, _ = kernels.kmeans(vectors, len(table))
+            codes, centroids, _ = kernels.kmeans(_vectors(array, cluster_dim, int(vector_axis or 0)), len(table))
             table[:] = centroids
             return table, codes.astype(np.int32)
         codes, centroids = _clusters(array.reshape(-1), nbits)
@@ -46,6 +43,13 @@ def kmeans_lookup_table(original: Function) -> Function:
         return table, codes.astype(np.int32)
 
     return accelerated
+
+
+def _vectors(array: NDArray[Any], length: int, axis: int) -> NDArray[Any]:
+    """Every `length` neighbours along an axis, in the order that coremltools and coreai-opt have them in."""
+    moved = np.swapaxes(array, -1, axis)
+    split = moved.reshape(*moved.shape[:-1], moved.shape[-1] // length, length)
+    return np.swapaxes(split, -2, axis).reshape(-1, length)
 
 
 def _clusters(values: NDArray[Any], nbits: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -96,7 +100,7 @@ def grouped_channelwise_compress(original: Function) -> Function:
         cluster_dim: int = 1,
         num_kmeans_workers: int = 1,
     ) -> Any:
-        if not _is_for_kernels(original_data, mode.upper(), nbits, channel_axis, channel_group_size, cluster_dim):
+        if not is_for_kernels(original_data, mode.upper(), nbits, channel_axis, channel_group_size, cluster_dim):
             arguments = (original_data, mode, nbits, channel_axis, channel_group_size, lut_function, cluster_dim)
             return original(*arguments, 1)
         from coremltools import _logger as logger
@@ -109,7 +113,7 @@ def grouped_channelwise_compress(original: Function) -> Function:
             "channel_axis": channel_axis,
         }
         try:
-            return _lut_params(_palettized(original_data, nbits, options))
+            return _lut_params(palettized(original_data, nbits, options))
         except TooManyValuesError:
             logger.warning(
                 "Can't perform palettization:Unique values in weight cannot be represented by 8 bits palettization."
@@ -121,7 +125,7 @@ def grouped_channelwise_compress(original: Function) -> Function:
     return accelerated
 
 
-def _is_for_kernels(
+def is_for_kernels(
     array: Any, mode: str, nbits: int | None, channel_axis: int, group_size: int, cluster_dim: int
 ) -> bool:
     """Whether the kernels support it; everything else is left to coremltools, with its errors and warnings."""
@@ -139,7 +143,7 @@ def _is_for_kernels(
     return length % group_size == 0 and group_size % cluster_dim == 0 and (cluster_dim == 1 or mode != "UNIFORM")
 
 
-def _palettized(array: NDArray[Any], nbits: int | None, options: dict[str, Any]) -> PalettizedTensor:
+def palettized(array: NDArray[Any], nbits: int | None, options: dict[str, Any]) -> PalettizedTensor:
     if array.dtype.kind == "i":
         codes = array.astype(np.float16)
         return with_integers(codes, palettize(codes, nbits=nbits, **options), array.dtype.type)

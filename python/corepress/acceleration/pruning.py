@@ -17,7 +17,7 @@ def produce_sparse_param(original: Function) -> Function:
     """Replaces ``_produce_sparse_param``, which stores what is not zero."""
 
     def accelerated(val: Any) -> Any:
-        found = _sparse_params(val, {"threshold": 0.0}) if _is_for_kernels(val) else None
+        found = _sparse_params(val, {"threshold": 0.0}) if is_for_kernels(val) else None
         return original(val) if found is None else found
 
     return accelerated
@@ -29,7 +29,7 @@ def compress_by_threshold(original: Function) -> Function:
     def accelerated(val: Any, threshold: float, minimum_sparsity_percentile: float) -> Any:
         options = {"threshold": threshold, "minimum_sparsity_percentile": minimum_sparsity_percentile}
         try:
-            found = _sparse_params(val, options) if _is_for_kernels(val) else None
+            found = _sparse_params(val, options) if is_for_kernels(val) else None
         except TooFewZerosError as failure:
             from coremltools import _logger as logger
 
@@ -46,7 +46,7 @@ def compress_by_magnitude(original: Function) -> Function:
     def accelerated(val: Any, target_sparsity: float, block_size: int | None = None, dim: int | None = None) -> Any:
         structured = block_size is not None
         found = None
-        if _is_for_kernels(val) and (not structured or _is_divided(val, block_size, dim)):
+        if is_for_kernels(val) and (not structured or is_divided(val, block_size, dim)):
             options = {"target_sparsity": target_sparsity, "block_size": block_size}
             found = _sparse_params(val, options | ({"dim": dim} if structured else {}))
         return original(val, target_sparsity, block_size, dim) if found is None else found
@@ -59,18 +59,18 @@ def compress_by_nm_sparsity(original: Function) -> Function:
 
     def accelerated(val: Any, n_m_ratio: tuple[int, int], dim: int) -> Any:
         found = None
-        if _is_for_kernels(val) and _is_divided(val, n_m_ratio[1], dim):
+        if is_for_kernels(val) and is_divided(val, n_m_ratio[1], dim):
             found = _sparse_params(val, {"n_m_ratio": tuple(n_m_ratio), "dim": dim})
         return original(val, n_m_ratio, dim) if found is None else found
 
     return accelerated
 
 
-def _is_for_kernels(val: Any) -> bool:
+def is_for_kernels(val: Any) -> bool:
     return isinstance(val, np.ndarray) and val.dtype in (np.float16, np.float32) and val.size > 0
 
 
-def _is_divided(val: Any, size: int | None, dim: int | None) -> bool:
+def is_divided(val: Any, size: int | None, dim: int | None) -> bool:
     """Whether coremltools prunes groups of this size; it warns about others."""
     return dim in (0, 1) and val.ndim > 1 and size is not None and 1 < 2 * size <= val.shape[dim]
 

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from ..arrays import as_threads
 from ..compression.matrix_view import MatrixView
 from ..config.candidates import Steps
-from ..coreml.calibrated import feedback_data
 from ..coreml.format.values import ValueReader
 from ..coreml.format.weight_file import release_array
 from ..coreml.program.graph import Function, Operation
 from ..coreml.program.identity import stored_digest, weight_keys
-from ..coreml.program.program import Program, Weight
-from ..coreml.program.storage import is_compressed, visible_weights
+from ..coreml.program.program import Program
+from ..coreml.program.weights import Weight, visible_weights
+from ..engine.calibrated import feedback_data
 from ..runtime.features import Description
 from ..runtime.torch.backend import TorchBackend
 from ..runtime.torch.constants import Constants
@@ -184,7 +184,7 @@ class Calibration:
         observed = [each for each in self._weights if each.view is not None]
         groups = within(observed, self._settings.memory_limit, lambda each: each.moment_bytes)
         fit_count = self._samples.count - self._samples.kept_count
-        judged = [each for each in self._weights if each.parameter is not None and not is_compressed(each.weight)]
+        judged = [each for each in self._weights if each.parameter is not None and not each.weight.is_compressed]
         count = sum(each.count for each in judged)
         self._takes_rows = bool(self._settings.candidates) and count > LARGE
         wanted = bool(self._settings.candidates) or self._settings.importance

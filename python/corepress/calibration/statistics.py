@@ -21,7 +21,7 @@ from ..coreml.format.package import Package
 from ..coreml.format.values import ValueReader
 from ..coreml.program.identity import stored_digest, weight_keys
 from ..coreml.program.program import Program
-from ..coreml.program.storage import visible_weights
+from ..coreml.program.weights import visible_weights
 from ..errors import FormatError
 from ..paths import user_path
 from .activation_ranges import ActivationRange

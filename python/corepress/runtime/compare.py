@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from ..coreai.compare_weights import compare_weights as compare_asset_weights
 from ..coreai.format.asset import Asset, is_asset
 from ..coreml.compare_weights import compare_weights as compare_package_weights
-from ..coreml.comparison import ComparedValue, Comparison
 from ..coreml.format.package import Package
+from ..engine.comparison import ComparedValue, Comparison
 from ..errors import UnsupportedOperationError
 from ..neural_network.compare_weights import compare_weights as compare_network_weights
+from ..paths import StrPath
 from .coreai_activations import corresponding
 from .coreai_backend import CoreAIBackend
 from .distances import Distance
@@ -25,7 +27,6 @@ from .outputs import OutputTally
 from .samples import Samples, draw, steps_of
 
 Progress = Callable[[int, int | None], None]
-StrPath = str | os.PathLike[str]
 
 
 def compare(
@@ -103,13 +104,15 @@ def compare(
         progress=progress,
         loading=(function_name, precision, backend, device),
     )
+    if is_asset(first) and is_asset(second):
+        return measured.added_to(compare_asset_weights(first, second, num_threads=num_threads))
     if is_asset(first) or is_asset(second):
         return measured.added_to(_sizes(first, second))
     return measured.added_to(compare_package_weights(first, second, num_threads=num_threads))
 
 
 def _sizes(first: StrPath, second: StrPath) -> Comparison:
-    """A comparison of what two models occupy on disk, of which one at least is an asset."""
+    """A comparison of what two models occupy on disk, of which one is an asset."""
     ours, theirs = ((Asset if is_asset(path) else Package).open(path).size for path in (first, second))
     return Comparison(os.fspath(first), os.fspath(second), (), (), (), ours, theirs, None, 0.0)
 

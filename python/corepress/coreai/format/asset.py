@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -18,6 +19,7 @@ METADATA, PROGRAM, HASH = "metadata.json", "main.mlirb", "main.hash"
 SUFFIX = ".aimodel"
 ASSET_VERSION = "2.0"
 _METADATA_LIMIT = 1 << 20
+_PIECE = 1 << 22
 
 
 def is_asset(path: str | os.PathLike[str]) -> bool:
@@ -81,12 +83,27 @@ class Asset:
         """Bytes of all files in the asset."""
         return sum(state.size for state in _states(self.root).values())
 
+    @property
+    def has_right_hash(self) -> bool:
+        """Whether the file ``main.hash`` is there and holds the SHA-256 of the program."""
+        path = self.root / HASH
+        return path.is_file() and path.read_bytes() == digest_of(self.program_path)
+
     def require_unchanged(self) -> None:
         """Raise `SourceChangedError` if a file changed since the asset was opened."""
         now = _states(self.root)
         for name in (*self.states, *now):
             if now.get(name) != self.states.get(name):
                 raise changed_error(self.root / name)
+
+
+def digest_of(path: Path) -> bytes:
+    """The SHA-256 of a file, which is read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.digest()
 
 
 def _states(root: Path) -> dict[str, FileState]:

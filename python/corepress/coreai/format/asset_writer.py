@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -14,9 +13,7 @@ from ... import system
 from ...errors import FormatError
 from ...outputs import partial_folder, put_in_place, remove_partials
 from ...paths import user_path
-from .asset import ASSET_VERSION, HASH, METADATA, PROGRAM, SUFFIX, Asset
-
-_PIECE = 1 << 22
+from .asset import ASSET_VERSION, HASH, METADATA, PROGRAM, SUFFIX, Asset, digest_of
 
 
 class AssetWriter:
@@ -127,12 +124,3 @@ class AssetWriter:
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.close()
-
-
-def digest_of(path: Path) -> bytes:
-    """The SHA-256 of a file, which is read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.digest()

@@ -62,7 +62,7 @@ class Constants:
         Raises
         ------
         FormatError
-            If its data is of another size than its type asks for, or its type is not known.
+            If its data is shorter than its type asks for, or its type is not known.
         """
         found = type_of(operation.results[0])
         if found is None:
@@ -72,7 +72,7 @@ class Constants:
         key = resource_key(attribute)
         if key is not None and key in self.bytecode.blobs:
             self._require_size(key, size)
-            return Constant(data_type, shape, self.bytecode.view(key))
+            return Constant(data_type, shape, self.bytecode.view(key)[:size])
         if key is None and _is_zero_splat(attribute):
             return Constant(data_type, shape, np.zeros(data_type.byte_count(1), np.uint8), True)
         if key is None and data_type.name == "bool":
@@ -83,7 +83,10 @@ class Constants:
         return Constant(data_type, shape, data)
 
     def require_sizes(self, operation: Any) -> None:
-        """FormatError if a constant's data in the file is of another size than its type asks for."""
+        """FormatError if a constant's data in the file is shorter than its type asks for.
+
+        More is not read: coreai-opt 0.4 writes fp4 weights with a byte for each element.
+        """
         key = resource_key(operation.attributes["value"])
         found = type_of(operation.results[0])
         if key is None or found is None:
@@ -94,7 +97,7 @@ class Constants:
 
     def _require_size(self, key: str, size: int) -> None:
         blob = self.bytecode.blobs[key]
-        if blob.size != size:
+        if blob.size < size:
             raise FormatError(f"{self.bytecode.path}: resource {key} has {blob.size} bytes, its type asks for {size}")
 
     def release(self, constant: Constant) -> None:

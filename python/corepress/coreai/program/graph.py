@@ -11,6 +11,7 @@ from .modules import short_name
 
 _SYMBOL = re.compile(r'@(?:"([^"]*)"|([\w.$-]+))')
 _NAMESPACE = "udml.namespace"
+_RANDOM_END = re.compile(r"_(?:[0-9a-f]{8}|[a-z]{8})$")  # which converters add to names of called functions
 
 
 class Graph:
@@ -22,6 +23,8 @@ class Graph:
         Its name.
     is_private : bool
         Whether only other functions call it.
+    is_called : bool
+        Whether another function calls it.
     operation : operation of the program
         The function itself.
     arguments : list of values
@@ -37,6 +40,7 @@ class Graph:
         attributes = operation.attributes
         self.name = str(attributes["sym_name"]).strip('"')
         self.is_private = "priv" in attributes
+        self.is_called = False
         self.block = operation.regions[0].blocks[0]
         self.arguments = list(self.block.arguments)
         self.argument_names = [
@@ -53,6 +57,11 @@ class Graph:
                 self._names[each] = f"{short}_{counts[short]}"
                 counts[short] += 1
 
+    @property
+    def label(self) -> str:
+        """Its name, for a function that others call without what makes it unique: the next conversion changes that."""
+        return (_RANDOM_END.sub("", self.name) or self.name) if self.is_called else self.name
+
     def name_of(self, operation: Any) -> str:
         """The name of an operation that is no constant: its type, and its number among those of this type."""
         return self._names.get(operation, short_name(operation))
@@ -68,6 +77,11 @@ class Graphs:
     def __init__(self, module: Any) -> None:
         self.all = [Graph(operation) for operation in _graphs_in(module.operation)]
         self._by_name = {graph.name: graph for graph in self.all}
+        for graph in self.all:
+            for operation in graph.operations:
+                called = self.called_by(operation) if short_name(operation) == "invoke" else None
+                if called is not None:
+                    called.is_called = True
 
     def __iter__(self) -> Iterator[Graph]:
         return iter(self.all)

@@ -8,8 +8,7 @@ import sys
 from typing import Any
 
 from ...errors import FormatError
-from ..format.asset import HASH, Asset
-from ..format.asset_writer import digest_of
+from ..format.asset import HASH, Asset, digest_of
 from .modules import authoring
 
 # Reading a larger program to compute its hash takes longer than another process that loads it.

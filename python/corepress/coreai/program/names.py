@@ -20,15 +20,13 @@ _REARRANGING = re.compile(
 _ROLES = {"broadcasting_add": "bias", "add": "bias", "broadcasting_mul": "scale", "mul": "scale"}
 
 
-def names_of(uses: Sequence[Use], function: str) -> list[str]:
+def names_of(uses: Sequence[Use]) -> list[str]:
     """Names for a weight, the best one first, before they are made unique.
 
     Parameters
     ----------
     uses : sequence of Use
         Its uses; the names are those of the first one.
-    function : str
-        The function that it is in.
 
     Returns
     -------
@@ -39,11 +37,11 @@ def names_of(uses: Sequence[Use], function: str) -> list[str]:
     """
     names = []
     for use in uses:
-        role = _role(use)
+        role, graph = _role(use), use.direct_graph
         path = module_path(use.direct) or module_path(use.operation)
         if path:
-            names.append(f"{path}.{role}")
-        names.append(f"{function}.{use.direct_graph.name_of(use.direct)}.{role}")
+            names.append(f"{graph.label}.{path}.{role}" if graph.is_called else f"{path}.{role}")
+        names.append(f"{graph.label}.{graph.name_of(use.direct)}.{role}")
         names += [f"{each}.{role}" for each in torch_names(use.operation)]
     return list(dict.fromkeys(names))
 
@@ -73,19 +71,19 @@ def _role(use: Use) -> str:
 
 
 def made_unique(candidates: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
-    """The names of all weights, in order: each first name once, with a number where others have it too."""
-    counts: Counter[str] = Counter(names[0] for names in candidates)
-    taken, seen = set(counts), Counter[str]()
+    """The names of all weights, in order: first names that others have get a number, other such names are dropped."""
+    firsts = Counter(names[0] for names in candidates)
+    everywhere = Counter(name for names in candidates for name in dict.fromkeys(names))
+    taken, seen = set(everywhere), Counter[str]()
     result: list[tuple[str, ...]] = []
     for names in candidates:
         name = names[0]
-        if counts[name] > 1:
-            number = seen[name]
-            seen[name] += 1
-            if number:
-                while f"{name}_{number}" in taken:
-                    number += 1
-                name = f"{name}_{number}"
-                taken.add(name)
-        result.append(tuple(dict.fromkeys((name, *(each for each in names if each not in counts)))))
+        number = seen[name]
+        seen[name] += 1
+        if firsts[name] > 1 and number:
+            while f"{name}_{number}" in taken:
+                number += 1
+            name = f"{name}_{number}"
+            taken.add(name)
+        result.append((name, *(each for each in names[1:] if everywhere[each] == 1)))
     return result

@@ -84,7 +84,7 @@ class Program:
                     places.setdefault(keys_of(operation), []).append(Place(operation, graph))
         weights = [self._weight(each) for each in places.values()]
         found = [weight for weight in weights if weight is not None]
-        candidates = [names_of(weight.uses, weight.function) or [f"{weight.function}.constant"] for weight in found]
+        candidates = [names_of(weight.uses) or [f"{weight.function}.constant"] for weight in found]
         for weight, names in zip(found, made_unique(candidates), strict=True):
             weight.names = names
         return found

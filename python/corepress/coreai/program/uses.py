@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from ...engine.weights import Consumer
 from .constants import Constants, type_of
 from .graph import Graph, Graphs
 from .modules import short_name
@@ -43,21 +44,6 @@ _OPERANDS = {
     "matmul": ("x", "y"),
     "gather": ("input", "indices"),
 }
-
-
-class Consumer(NamedTuple):
-    """An operand that a weight is used as.
-
-    `axis` and `input_axis` are its output and input channel axes, counted from the front of the weight's own, None if
-    unknown; `groups` is the number of convolution groups that the output channels are divided into, None if unknown.
-    """
-
-    operation: str
-    operand: str
-    axis: int | None
-    input_axis: int | None
-    name: str
-    groups: int | None = 1
 
 
 @dataclass(eq=False)

@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...engine.weights import Consumer, Uses
 from ...errors import FormatError
 from ...tensors import CompressedTensor
-from ..format.data_types import dtype_of
+from ..format.data_types import BY_NAME, dtype_of
 from ..operations import Constant, Node, describe, lift, lower
 from ..operations.form import Form, values_of
 from .constants import resource_key
 from .graph import Graph
-from .uses import Consumer, Use
+from .uses import Use
 
 if TYPE_CHECKING:
     from .program import Program
+
+
+COMPRESSIBLE = ("float16", "bfloat16", "float32")
 
 
 @dataclass(eq=False)
@@ -36,7 +40,7 @@ class Place:
         return self.operation.results[0]
 
 
-class Weight:
+class Weight(Uses):
     """A constant as it is stored: all places in the program that have its data.
 
     Attributes
@@ -80,34 +84,29 @@ class Weight:
         return self.names[0]
 
     @property
+    def key(self) -> str:
+        """Equal for equal weights of one program."""
+        return self.name
+
+    @property
+    def float_dtypes(self) -> tuple[str, ...]:
+        """The element types that can be compressed."""
+        return COMPRESSIBLE
+
+    @property
     def size(self) -> int:
         """Number of its elements."""
         return prod(self.shape)
 
     @property
-    def consumers(self) -> tuple[Consumer, ...]:
+    def dense_bytes(self) -> int:
+        """Bytes of its plain values."""
+        return BY_NAME[self.dtype].byte_count(self.size)
+
+    @property
+    def consumers(self) -> tuple[Consumer, ...]:  # type: ignore[override]
         """Its distinct consumers."""
         return tuple(dict.fromkeys(use.consumer for use in self.uses))
-
-    @property
-    def consumer_types(self) -> tuple[str, ...]:
-        """Distinct operation types of the consumers."""
-        return tuple(dict.fromkeys(consumer.operation for consumer in self.consumers))
-
-    @property
-    def axes(self) -> set[int | None]:
-        """Output channel axes that the consumers require."""
-        return {consumer.axis for consumer in self.consumers}
-
-    @property
-    def input_axes(self) -> set[int | None]:
-        """Input channel axes that the consumers require."""
-        return {consumer.input_axis for consumer in self.consumers}
-
-    @property
-    def groups(self) -> set[int | None]:
-        """Numbers of groups that the consumers divide the output channels into."""
-        return {consumer.groups for consumer in self.consumers}
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -188,10 +187,14 @@ class Weight:
         """
         if tuple(tensor.shape) != self.shape:
             raise ValueError(f"{self._where}: is of shape {self.shape}, the tensor of {tuple(tensor.shape)}")
-        if isinstance(tensor, CompressedTensor):
-            form: Node = lower(tensor, self.dtype)
-        else:
-            form = values_of(np.ascontiguousarray(tensor).astype(dtype_of(self.dtype), copy=False))
+        self.store(lower(tensor, self.dtype) if isinstance(tensor, CompressedTensor) else self.plain(tensor))
+
+    def plain(self, values: NDArray[Any]) -> Constant:
+        """What stores plain values, rounded to the weight's type."""
+        return values_of(np.ascontiguousarray(values).astype(dtype_of(self.dtype), copy=False))
+
+    def store(self, form: Node) -> None:
+        """Store what `lower` or `plain` returned for this weight instead, as `replace` does."""
         self.release()
         self._program.substitute(self, form)
         self._node = form

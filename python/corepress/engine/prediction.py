@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...reporting.wording import format_decibels
+from ..reporting.wording import format_decibels
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ...reporting.tables import Column, format_bytes
-from ..program.position_tables import is_position_table
-from ..program.program import Weight
+from ..reporting.tables import Column, format_bytes
+from .position_tables import is_position_table
+from .weights import Weight
 
 ALREADY_COMPRESSED = "already compressed"
 
@@ -128,13 +128,12 @@ def unchanged_by_reason(records: Iterable[ChangeRecord]) -> tuple[Unchanged, ...
 
 def identity(weight: Weight) -> dict[str, Any]:
     """The fields of a `ConstantRecord`."""
-    first = weight.first
     return {
-        "name": first.name,
-        "function": first.function,
+        "name": weight.name,
+        "function": weight.function,
         "consumers": weight.consumer_types,
-        "shape": first.shape,
-        "dtype": first.data_type.name,
+        "shape": weight.shape,
+        "dtype": weight.dtype,
     }
 
 

@@ -8,11 +8,11 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from ...outputs import write_output
-from ...paths import user_path
-from ...reporting.documents import from_json, to_json
-from ...reporting.tables import Column, format_bytes, render
-from ..program.quantize_pairs import ActivationRecord
+from ..outputs import write_output
+from ..paths import user_path
+from ..reporting.documents import from_json, to_json
+from ..reporting.tables import Column, format_bytes, render
+from .activations import ActivationRecord
 from .prediction import Prediction
 from .records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, unchanged_by_reason
 from .remarks import remarks

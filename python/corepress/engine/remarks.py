@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from ..format.versions import IOS16, IOS17
-from ..program.raising import describe
 from .records import ALREADY_COMPRESSED, ChangeRecord
 from .targets import TargetWarning
 
 _LISTED = 4
+_SYSTEMS = {6: "iOS 15", 7: "iOS 16", 8: "iOS 17"}  # the first that load a specification version
+_COMPRESSED_WEIGHTS, _QUANTIZED_ACTIVATIONS = 7, 8  # the specification versions that have them first
 
 
 class Remarked(Protocol):
@@ -40,7 +40,7 @@ class Remarked(Protocol):
 def remarks(report: Remarked) -> Iterator[tuple[str, str]]:
     """Each with its kind, ``note`` or ``warning``."""
     if report.raised_from is not None:
-        yield "note", describe(report.raised_from, IOS17 if getattr(report, "activations", ()) else IOS16)
+        yield "note", _describe_raise(report.raised_from, bool(getattr(report, "activations", ())))
     yield from (("note", note) for note in report.notes)
     if not any(record.method for record in report.weights) and any(map(_is_compressed, report.weights)):
         yield (
@@ -57,6 +57,15 @@ def remarks(report: Remarked) -> Iterator[tuple[str, str]]:
             f"position tables are compressed like weights: {names}; keep_position_tables (--keep-position-tables) "
             "leaves them unchanged",
         )
+
+
+def _describe_raise(raised_from: int, with_activations: bool) -> str:
+    version = _QUANTIZED_ACTIVATIONS if with_activations else _COMPRESSED_WEIGHTS
+    what = "quantized activations need" if with_activations else "compressed weights need"
+    return (
+        f"raised from specification version {raised_from} ({_SYSTEMS[raised_from]}) to {version} "
+        f"({_SYSTEMS[version]}), which {what}"
+    )
 
 
 def _is_compressed(record: ChangeRecord) -> bool:

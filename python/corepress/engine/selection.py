@@ -1,25 +1,24 @@
-"""Which weights of a program a config matches, and the steps it assigns to them."""
+"""Which weights of a model a config matches, and the steps it assigns to them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from ..config import Config
 from ..config.rule_names import resolve_names
 from ..config.weight_config import WeightConfig
 from ..errors import Skip
-from .format.data_types import FLOATS
-from .format.values import MINIMUM_BLOB_COUNT
-from .program.position_tables import is_position_table
-from .program.program import Program, Weight
-from .program.storage import is_compressed, visible_weights
-from .reports.records import ALREADY_COMPRESSED
+from .position_tables import is_position_table
+from .records import ALREADY_COMPRESSED
+from .weights import Weight
 
-_MULTIPLIES = {"linear", "matmul", "conv"}
+_MULTIPLIES = {"linear", "matmul", "conv", "broadcasting_batch_matmul", "batch_matmul", "conv2d"}
+_READS_ROWS = {"gather", "gather_nd"}
 
 
-def bind_rules(config: Config, program: Program) -> tuple[Config, tuple[str, ...], tuple[str, ...]]:
-    """Resolve the rules by name of a config so that they match a program.
+def bind_rules(config: Config, weights: Sequence[Weight]) -> tuple[Config, tuple[str, ...], tuple[str, ...]]:
+    """Resolve the rules by name of a config so that they match the weights of a model.
 
     Returns
     -------
@@ -28,9 +27,8 @@ def bind_rules(config: Config, program: Program) -> tuple[Config, tuple[str, ...
     notes : tuple of str
         The rules that were not read literally, and what they match.
     unmatched : tuple of str
-        Descriptions of the rules that match no weight of the program.
+        Descriptions of the rules that match no weight of the model.
     """
-    weights = visible_weights(program)
     consumers = [consumer for weight in weights for consumer in weight.consumers]
     names = [name for weight in weights for name in weight.names]
     names += [consumer.name for consumer in consumers]
@@ -40,12 +38,12 @@ def bind_rules(config: Config, program: Program) -> tuple[Config, tuple[str, ...
     return config, notes, config.unmatched(names, list(op_types))
 
 
-def _tied_embedding(weights: list[Weight]) -> str | None:
+def _tied_embedding(weights: Sequence[Weight]) -> str | None:
     """The weight that is both looked up and multiplied by, if there is one."""
     found = [
-        weight.first.name
+        weight.name
         for weight in weights
-        if "gather" in weight.consumer_types and not _MULTIPLIES.isdisjoint(weight.consumer_types)
+        if not _READS_ROWS.isdisjoint(weight.consumer_types) and not _MULTIPLIES.isdisjoint(weight.consumer_types)
     ]
     return found[0] if len(found) == 1 else None
 
@@ -66,27 +64,28 @@ def select(config: Config, weight: Weight) -> WeightConfig:
 
 def _require_candidate(weight: Weight, config: Config, weight_threshold: int) -> None:
     """Skip weights that no config selects."""
-    first, count = weight.first, prod(weight.first.shape)
-    if is_compressed(weight) and not config.joint_compression:
+    if weight.is_compressed and not config.joint_compression:
         raise expected_skip(ALREADY_COMPRESSED)
-    if first.data_type not in FLOATS:
-        raise expected_skip(f"{first.data_type.name} is not float16 or float32")
-    if len(first.shape) < 2:
+    if weight.dtype not in weight.float_dtypes:
+        raise expected_skip(f"{weight.dtype} is not {_or(weight.float_dtypes)}")
+    if len(weight.shape) < 2:
         raise expected_skip("vector, such as a bias or a norm")
-    if count <= max(weight_threshold, MINIMUM_BLOB_COUNT - 1):
+    if prod(weight.shape) <= weight_threshold:
         raise expected_skip(f"small: at most {weight_threshold} elements")
-    if weight.feeds_definition:
-        raise expected_skip("operand of a compressed weight")
     if not weight.consumers:
         raise expected_skip("no operation uses it")
     if (
         config.keep_position_tables
-        and is_position_table(first.name, weight.consumer_types)
+        and is_position_table(weight.name, weight.consumer_types)
         and config.by_name(weight.names) is None
     ):
         raise expected_skip("position table")
-    if weight.feeds_output:
-        raise expected_skip("block output, which Core ML does not take from a compressed weight")
+    if weight.obstacle is not None:
+        raise expected_skip(weight.obstacle)
+
+
+def _or(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def expected_skip(reason: str) -> Skip:

@@ -1,15 +1,16 @@
 """Compressed tensors without data, for exact sizes in `plan`.
 
 Their parts are read-only views of a single zero, so even those of a whole model need no memory. Passed to the same
-`operations.lower` as real ones, they give the size of the package.
+`lower` of a format as real ones, they give the size of the file.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +18,18 @@ from numpy.typing import NDArray
 from ..compression.divisions import block_counts, group_counts
 from ..specs import PALETTE_BITS, Palettize, Prune, Quantize, Spec
 from ..tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor, packed_size
-from .format.data_types import BY_NAME
-from .format.values import Tensor
-from .operations import OperationForm, lower
+
+FormType = TypeVar("FormType")
 
 
-class Phantom(NamedTuple):
-    """The form that a weight will have, and whether its size is certain."""
-
-    form: OperationForm
-    exact: bool
-
-
-def meta_tensor(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.dtype[Any], version: int) -> Phantom:
-    """Return the form in which a weight will be stored.
+def meta_tensor(
+    steps: tuple[Spec, ...],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    lower: Callable[[CompressedTensor], FormType],
+    stand_in: Callable[[int], FormType],
+) -> tuple[FormType, bool]:
+    """Return the form in which a weight will be stored, and whether its size is certain.
 
     Parameters
     ----------
@@ -38,8 +37,10 @@ def meta_tensor(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.dtype
         What will be done to it, with its axes and groups filled in.
     shape, dtype
         The weight.
-    version : int
-        Specification version.
+    lower : callable
+        Given a compressed tensor: returns what stores it.
+    stand_in : callable
+        Given a number of bytes: returns a form of which nothing else is known.
 
     Notes
     -----
@@ -48,8 +49,8 @@ def meta_tensor(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.dtype
     """
     tensor = _joint(steps, shape, dtype) if len(steps) > 1 else _tensor(steps[0], shape, dtype)
     if tensor is None:
-        return Phantom(_stand_in(_estimated_bytes(steps, shape, dtype)), False)
-    return Phantom(lower(tensor, version), all(map(_is_certain, steps)))
+        return stand_in(_estimated_bytes(steps, shape, dtype)), False
+    return lower(tensor), all(map(_is_certain, steps))
 
 
 def _zeros(shape: tuple[int, ...] | int, dtype: Any = np.uint8) -> NDArray[Any]:
@@ -117,11 +118,6 @@ def _expected_nnz(spec: Prune, shape: tuple[int, ...]) -> int:
     if not spec.target_sparsity:
         return size
     return size - 1 - math.floor((size - 1) * spec.target_sparsity)
-
-
-def _stand_in(nbytes: int) -> OperationForm:
-    """A form of which nothing is known but its bytes."""
-    return OperationForm("constexpr_unknown", {"data": Tensor(BY_NAME["uint8"], (nbytes,), _zeros(nbytes))}, True)
 
 
 def _estimated_bytes(steps: tuple[Spec, ...], shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:

@@ -1,9 +1,9 @@
-"""What compressing a program takes from calibration."""
+"""What compressing a model takes from calibration."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from ..compression.matrix_view import MatrixView
 from ..compression.weight_data import NO_DATA, WeightData
 from ..specs import Spec
-from .program.program import Definition, Program, Weight
-from .program.storage import is_compressed
+from .weights import Weight
 
 WAYS = ("error_feedback", "diagonal", "fisher")
 DAMPENING = 0.01
@@ -35,17 +34,19 @@ class KnownWeight(Protocol):
 class Calibration(Protocol):
     """The statistics of a model; see `corepress.coreml.Statistics`."""
 
-    weights: Mapping[str, Any]
+    @property
+    def weights(self) -> Mapping[str, Any]:
+        """What is known of each weight, by its name."""
 
-    def require_model(self, program: Program) -> None:
+    def require_model(self, model: Any) -> None:
         """Raise ValueError if they are those of another model."""
 
-    def find(self, program: Program) -> dict[str, Weight]:
-        """The program's weights that they have, by name."""
+    def find(self, model: Any) -> Mapping[str, Weight]:
+        """The weights of a model that has been read, such as a program, that they have, by name."""
 
 
-def as_calibration(function: str, given: Any) -> Any:
-    """Statistics, of a path or of what `calibrate` returned; None for None.
+def as_calibration(function: str, given: Any, statistics: type[Any]) -> Any:
+    """Statistics, of a path or of what `calibrate` returned; None for None. `statistics` is their class.
 
     Raises
     ------
@@ -54,16 +55,14 @@ def as_calibration(function: str, given: Any) -> Any:
     FileNotFoundError, FormatError
         If there is no such file, or it is damaged.
     """
-    from . import Statistics  # what this package offers of those above it
-
-    if given is None or isinstance(given, Statistics):
+    if given is None or isinstance(given, statistics):
         return given
     if not isinstance(given, str | os.PathLike):
         raise TypeError(
             f"{function}: calibration must be what calibrate returned or the path of its file, "
             f"not {type(given).__name__}"
         )
-    return Statistics.load(given)
+    return statistics.load(given)
 
 
 class _Made:
@@ -77,7 +76,7 @@ class _Made:
 
 
 class CalibrationData:
-    """The data of each weight of a program, and the weights that there is none for.
+    """The data of each weight of a model, and the weights that there is none for.
 
     Parameters
     ----------
@@ -98,22 +97,22 @@ class CalibrationData:
         if way not in WAYS:
             raise ValueError(f"compress: calibration_use is {way!r}, but must be one of {', '.join(WAYS)}")
         self._calibration, self._way, self._dampening = calibration, way, dampening
-        self._known: dict[Definition, KnownWeight] = {}
+        self._known: dict[Hashable, KnownWeight] = {}
         self._without: dict[str, list[str]] = {}
 
-    def prepare(self, program: Program) -> None:
+    def prepare(self, model: Any) -> None:
         """Find the weights; raises ValueError if the statistics are of another model."""
-        self._calibration.require_model(program)
-        found = self._calibration.find(program)
-        self._known = {weight.first: self._calibration.weights[name] for name, weight in found.items()}
+        self._calibration.require_model(model)
+        found = self._calibration.find(model)
+        self._known = {weight.key: self._calibration.weights[name] for name, weight in found.items()}
 
     def data_of(self, weight: Weight, steps: Sequence[Spec]) -> WeightData:
         """What the steps know of a weight; weights of which nothing is known are remembered."""
-        data, reason = self._data_of(self._known.get(weight.first), weight, steps)
+        data, reason = self._data_of(self._known.get(weight.key), weight, steps)
         if reason is not None:
             names = self._without.setdefault(reason, [])
-            if weight.first.name not in names:
-                names.append(weight.first.name)
+            if weight.name not in names:
+                names.append(weight.name)
         return data
 
     def _data_of(
@@ -121,7 +120,7 @@ class CalibrationData:
     ) -> tuple[WeightData, str | None]:
         if known is None:
             return NO_DATA, "calibration did not look at it"
-        if is_compressed(weight):
+        if weight.is_compressed:
             return NO_DATA, "it is already compressed"
         if self._way == "fisher":
             if known.fisher is None:
@@ -134,7 +133,7 @@ class CalibrationData:
         else:
             data = feedback_data(known.hessian, known.view, self._dampening)
         try:
-            data.check("compress", weight.first.name, weight.first.shape)
+            data.check("compress", weight.name, weight.shape)
             if data.hessian is None or not any(step.hessian_needs is None for step in steps):
                 data.require_use(steps[0])
         except ValueError as error:

@@ -10,7 +10,7 @@ from typing import Any
 from ..compression.metrics import snr_db
 from ..reporting.documents import to_json
 from ..reporting.tables import Column, format_bytes, render
-from .decoded import finite, in_decibels
+from .distances import finite, in_decibels
 
 DIVERGED = 20.0  # dB: an error of a tenth of the values
 
