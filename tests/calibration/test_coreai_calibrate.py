@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from corepress import coreml
+from corepress import coreai, coreml
 from corepress.calibration import asset_run
 from corepress.calibration.unfinished import folder_of
 from helpers.assets import require_coreai, save_asset
@@ -359,6 +359,35 @@ def test_some_of_the_vectors_represent_all(net_path, rng, monkeypatch):
         assert some.weights[name].count == each.count
         distance = np.linalg.norm(some.weights[name].hessian - each.hessian)
         assert 0 < distance < np.linalg.norm(each.hessian)
+
+
+class Vision(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(8, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1, groups=2)
+        self.third, self.fourth = nn.Linear(32 * 16, 64), nn.Parameter(torch.randn(64, 48) / 8)
+
+    def forward(self, x):
+        hidden = torch.relu(self.second(torch.relu(self.first(x)))).flatten(1)
+        return torch.relu(self.third(hidden)) @ self.fourth
+
+
+@pytest.mark.parametrize("steps", [{"palettize": {"nbits": 3}}, {"quantize": {"dtype": "int4"}}])
+def test_compression_with_statistics_keeps_outputs(tmp_path, rng, steps):
+    torch.manual_seed(9)
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    path = save_asset(tmp_path / "vision.aimodel", (Vision(), [torch.zeros(16, 8, 4, 4)]), **names)
+    mixing = rng.standard_normal((8, 8)) * 2.0 ** -np.arange(8)  # channels that depend on each other
+    draws = rng.standard_normal((54, 16, 8, 4, 4))
+    samples = [{"x": np.einsum("nchw,dc->ndhw", each, mixing).astype(np.float32)} for each in draws]
+    found = calibrated(path, samples[:50])
+    assert len(found.reached) == 4
+    snr = []
+    for statistics in (None, found):
+        target = tmp_path / f"{statistics is None}.aimodel"
+        coreai.compress(path, target, steps, calibration=statistics)
+        snr.append(coreai.compare(path, target, inputs=samples[50:]).outputs[0].snr_db)
+    assert snr[1] > snr[0] + 3
 
 
 def test_the_file(net, net_path, samples, tmp_path):

@@ -21,7 +21,7 @@ from corepress.errors import (
     SourceChangedError,
     UnsupportedOperationError,
 )
-from corepress.runtime import coreai_backend, worker_process
+from corepress.runtime import coreai_asset, coreai_backend, worker_process
 from corepress.runtime.model import describe
 from helpers.assets import require_coreai, save_asset
 
@@ -157,7 +157,7 @@ def test_results_are_those_of_torch(net, net_path, rng):
         ("y", "float32", (3, 5)),
     ]
     assert model.make_state() is None
-    assert list(coreai_backend.CoreAIAsset(net_path).descriptions) == ["main"]  # and not those that it calls
+    assert list(coreai_asset.CoreAIAsset(net_path).descriptions) == ["main"]  # and not those that it calls
     with pytest.raises(AttributeError, match=r"net\.aimodel is run by Core AI, which has no torch module"):
         _ = model.module
 
@@ -307,7 +307,7 @@ def test_values_in_groups_are_the_same(cache, rng, monkeypatch):
 
 
 def test_taps_leave_outputs_as_they_are(net_path, rng):
-    backend = coreai_backend.CoreAIBackend(coreai_backend.CoreAIAsset(net_path), "main")
+    backend = coreai_backend.CoreAIBackend(coreai_asset.CoreAIAsset(net_path), "main")
     x = {"x": array(rng, 3, 12)}
     outputs = backend._run("values", tuple(each.place for each in backend.activations), x, None, keeps_state=False)
     np.testing.assert_array_equal(outputs["y"], backend.predict(x, None)["y"])
