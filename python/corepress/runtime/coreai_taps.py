@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..coreai.program.graph import Graphs
+from ..coreai.program.modules import ir
 from .coreai_activations import Place
 
 
@@ -36,8 +37,6 @@ def values_at(program: Any, graph: Any, places: Sequence[Place]) -> list[Any]:
 
 def _inline(graphs: Graphs, call: Any) -> list[Any]:
     """Put copies of a function's operations where it is called; returns them in order."""
-    from coreai._compiler.ir import InsertionPoint
-
     called = graphs.called_by(call)
     assert called is not None
     values = dict(zip(called.arguments, call.operands, strict=True))
@@ -47,7 +46,7 @@ def _inline(graphs: Graphs, call: Any) -> list[Any]:
             for result, value in zip(call.results, operation.operands, strict=True):
                 result.replace_all_uses_with(values.get(value, value))
             break
-        copy = operation.clone(ip=InsertionPoint(call))
+        copy = operation.clone(ip=ir().InsertionPoint(call))
         _replace_operands(copy, values)
         values.update(zip(operation.results, copy.results, strict=True))
         copies.append(copy)
