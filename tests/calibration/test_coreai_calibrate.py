@@ -215,6 +215,52 @@ def test_embeddings_are_counted_and_tied_heads_observed(tmp_path, rng):
     assert other.reason == "its rows are looked up by gather_nd"
 
 
+class Experts(nn.Module):
+    """Two of four experts for each token, looked up by plain indexing or by coreai-torch's own operation."""
+
+    def __init__(self, gather=None):
+        super().__init__()
+        self.router, self.experts = nn.Linear(12, 4), nn.Parameter(torch.randn(4, 12, 8))
+        self.last = nn.Parameter(torch.randn(4, 10, 8))
+        self.gather = gather
+
+    def choice(self, x):
+        return torch.topk(self.router(x), 2).indices
+
+    def forward(self, x):
+        x, chosen = torch.tanh(x), self.choice(torch.tanh(x))
+        if self.gather is not None:
+            return self.gather(x[:, None, None], self.experts, rhs_indices=chosen)
+        hidden = x[:, None, None] @ self.experts[chosen]
+        return hidden @ self.last[chosen].transpose(-1, -2)
+
+
+@pytest.mark.parametrize("way", ["indexing", "gathered"])
+def test_experts_see_the_vectors_that_are_sent_to_them(tmp_path, rng, way):
+    composite = pytest.importorskip("coreai_torch.composite_ops")
+    torch.manual_seed(10)
+    module = Experts(composite.GatherMM() if way == "gathered" else None)
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    path = save_asset(tmp_path / "experts.aimodel", (module, [torch.zeros(5, 12)]), **names)
+    samples = [{"x": rng.standard_normal((5, 12)).astype(np.float32)} for _ in range(6)]
+    found = calibrated(path, samples)
+    sums = np.zeros((4, 12, 12)), np.zeros((4, 8, 8))
+    for sample in fitted(samples):
+        with torch.no_grad():
+            x = torch.tanh(torch.from_numpy(sample["x"]))
+            for row, chosen in zip(x, module.choice(x), strict=True):
+                for expert in chosen:
+                    for total, vector in zip(sums, (row, row @ module.experts[expert]), strict=True):
+                        total[expert] += np.outer(vector, vector)
+    count = len(fitted(samples)) * 5 * 2
+    for shape, total in zip(((4, 12, 8), (4, 10, 8)), sums, strict=True):
+        if way == "gathered" and shape == (4, 10, 8):
+            continue
+        each = of_shape(found, *shape)
+        assert (each.reason, each.count) == (None, count)
+        np.testing.assert_allclose(each.hessian[:, 0], total / count, rtol=1e-4, atol=1e-5)
+
+
 def test_steps_of_a_recurrent_layer_add_up(tmp_path, rng):
     class Recurrent(nn.Module):
         def __init__(self):

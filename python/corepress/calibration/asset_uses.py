@@ -12,6 +12,7 @@ import numpy as np
 from ..compression.matrix_view import MatrixView
 from ..coreai.program.constants import Constants
 from ..coreai.program.graph import Graph
+from ..coreai.program.modules import short_name
 from ..coreai.program.program import Program
 from ..coreai.program.uses import Use
 from ..coreai.program.weights import Weight
@@ -19,6 +20,7 @@ from ..runtime.coreai_activations import Place, Shape, tensor_of
 
 _CONVOLUTIONS, _TRANSPOSED = ("conv2d", "conv3d"), ("conv_transpose2d", "conv_transpose3d")
 _MATMULS = ("batch_matmul", "broadcasting_batch_matmul")
+_RESHAPES = ("reshape", "expand_dims", "shrink_dims")
 _LOOKUPS = ("gather_nd", "gather_along_axis")
 
 
@@ -37,7 +39,8 @@ class AssetUse:
     Attributes
     ----------
     kind : str
-        "matmul", "conv", "conv_transpose", or "lookup" of rows, for which there are no second moments.
+        "matmul", "conv", "conv_transpose", "experts", of which each vector has its own, or "lookup" of rows, for which
+        there are no second moments.
     source : tuple of int, str or None
         Where the value is that the weight is multiplied with, or looked up by: its place in the function, or the name
         of an input. None where it cannot be observed.
@@ -49,6 +52,9 @@ class AssetUse:
         Whether the value's vectors are along the axis before its last.
     batch : int
         Of a batch of matrices, its axis in the weight's operand, counted from the end; 0 if there is none.
+    vectors, chosen : tuple of int, str or None
+        Of experts, where the vectors are, and the numbers of the matrices that they are multiplied with; one of them is
+        the source.
     reason : str
         Why there is no view.
     """
@@ -61,6 +67,8 @@ class AssetUse:
     dilations: tuple[int, ...] = ()
     turned: bool = False
     batch: int = 0
+    vectors: Place | str | None = None
+    chosen: Place | str | None = None
     reason: str = ""
 
 
@@ -96,6 +104,9 @@ class AssetUses:
         try:
             calls = [each for each in self._calls(use.graph.name) if _passes(each, use)]
             if not calls:
+                return
+            if use.consumer.operation in _LOOKUPS and (product := _product_of(use.operation)) is not None:
+                yield from (self._experts(weight, use, product, each) for each in calls)
                 return
             found = self._reading(weight, use)
             taken = use.operation.operands[1 - use.operand]
@@ -144,6 +155,27 @@ class AssetUses:
         self.shapes[found] = tensor_of(value.type)[1]
         return found
 
+    def _experts(self, weight: Weight, use: Use, product: Any, calls: _Calls) -> AssetUse:
+        """A product with matrices that are looked up by their numbers, which are the weight's first axis."""
+        lookup, (rows, columns) = use.operation, (use.consumer.axis, use.consumer.input_axis)
+        if len(weight.shape) != 3 or {rows, columns} != {1, 2}:
+            raise _NoView(f"its parts are looked up by {use.consumer.operation}")
+        assert rows is not None
+        assert columns is not None
+        numbers = lookup.operands[1]
+        if use.consumer.operation == "gather_along_axis":
+            axis = _integers(self._program.constants, lookup.operands[2], "axis", 1)
+            spread_by = getattr(numbers.owner, "operation", None)
+            if axis != (0,) or spread_by is None or short_name(spread_by) != "broadcast_in_dims":
+                raise _NoView("its parts are looked up by gather_along_axis")
+            numbers = spread_by.operands[0]  # one for each matrix, not for each of its elements
+            if prod(each or 0 for each in tensor_of(numbers.type)[1]) != tensor_of(lookup.results[0].type)[1][0]:
+                raise _NoView("its parts are looked up by gather_along_axis")
+        vectors, chosen = (self._source(each, use.graph, calls) for each in (product.operands[0], numbers))
+        view = _view(weight.shape, (0, rows), (columns,), weight.shape[0], 0)
+        source = chosen if isinstance(vectors, str) else vectors
+        return AssetUse("experts", source, view, vectors=vectors, chosen=chosen)
+
     def _convolution(self, weight: Weight, use: Use) -> AssetUse:
         consumer, operation = use.consumer, use.operation
         transposed = consumer.operation in _TRANSPOSED
@@ -173,6 +205,24 @@ def _values_of(graph: Graph) -> dict[Any, Place]:
         for number, operation in enumerate(graph.block.operations)
         for index, result in enumerate(operation.results)
     }
+
+
+def _product_of(lookup: Any) -> Any:
+    """The matrix product that alone takes what is looked up, as its second operand; None if there is none."""
+    value = lookup.results[0]
+    for _ in range(_DEEPEST):
+        uses = list(value.uses)
+        if len(uses) != 1:
+            return None
+        operation, name = uses[0].owner.operation, short_name(uses[0].owner.operation)
+        if name in _MATMULS:
+            return operation if uses[0].operand_number == 1 else None
+        before, after = (tensor_of(each.type)[1] for each in (value, operation.results[0]))
+        joins_matrices = name in _RESHAPES and before[-2:] == after[-2:] and None not in after[-2:]
+        if name not in ("transpose", "cast") and not joins_matrices:
+            return None
+        value = operation.results[0]
+    return None
 
 
 def _passes(calls: _Calls, use: Use) -> bool:
