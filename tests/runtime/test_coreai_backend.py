@@ -257,7 +257,7 @@ def test_wrong_inputs(net_path, inputs, error, message):
     ("options", "message"),
     [
         ({"backend": "torch"}, "backend is 'torch', but an .aimodel is run by Core AI"),
-        ({"backend": "tourch"}, "backend is 'tourch', but must be one of auto, torch, coreml, coreai"),
+        ({"backend": "pytorch"}, "backend is 'pytorch', but must be one of auto, torch, coreml, coreai"),
         ({"precision": "float32"}, "Core AI computes as the asset says"),
         ({"device": "cuda"}, "device is 'cuda'"),
     ],
