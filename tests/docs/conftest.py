@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from code_blocks import ROOT
-from small_models import build_classifier, build_encoder, build_network, build_pitch_tracker, build_unet
+from small_models import build_classifier, build_decoder, build_encoder, build_network, build_pitch_tracker, build_unet
 
 MODELS = {
     "UNet.mlpackage": build_unet,
@@ -23,10 +24,13 @@ def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     for name, build in MODELS.items():
         build(folder / name)
+    if all(map(find_spec, ("coreai", "coreai_torch", "torch"))):
+        build_decoder(folder / "Decoder.aimodel")
     rng = np.random.default_rng(0)
     images = rng.standard_normal((8, 3, 32, 32)).astype(np.float32)
     np.save(folder / "image.npy", images[:1])
     np.savez(folder / "frames.npz", frames=rng.standard_normal((8, 1024)).astype(np.float32))
+    np.savez(folder / "tokens.npz", tokens=rng.integers(0, 512, (8, 16)).astype(np.int32))
     np.savez(folder / "samples.npz", image=images, label=rng.integers(0, 100, 8))
     return folder
 

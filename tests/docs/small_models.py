@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from coreml_helpers import quiet
 from corepress.demo.model import TrainedLikeWeights, build_unet
 from corepress.neural_network.schema import Model
 
-__all__ = ["build_classifier", "build_encoder", "build_network", "build_pitch_tracker", "build_shared", "build_unet"]
+__all__ = [
+    "build_classifier",
+    "build_decoder",
+    "build_encoder",
+    "build_network",
+    "build_pitch_tracker",
+    "build_shared",
+    "build_unet",
+]
 
 
 def _save(body: Any, inputs: dict[str, tuple[int, ...]], destination: Path) -> None:
@@ -32,6 +41,34 @@ def _save(body: Any, inputs: dict[str, tuple[int, ...]], destination: Path) -> N
             pass_pipeline=ct.PassPipeline.EMPTY,
             skip_model_load=True,
         ).save(str(destination))
+
+
+def build_decoder(destination: Path) -> None:
+    """A Core AI asset with the weights of a small language model: an embedding that is the head too, two blocks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torch
+    from torch import nn
+
+    from helpers.assets import save_asset
+
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.embedding = nn.Embedding(512, 128)
+            self.blocks = nn.ModuleList(
+                nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 128)) for _ in range(2)
+            )
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            x = self.embedding(tokens)
+            for block in self.blocks:
+                x = x + block(x)
+            return x @ self.embedding.weight.T
+
+    tokens = torch.zeros(1, 16, dtype=torch.int32)
+    save_asset(destination, (Decoder(), (tokens,)), input_names=["tokens"], output_names=["logits"])
 
 
 def build_encoder(destination: Path, layers: int = 2, *, tied: bool = False, heads: int = 1) -> None:

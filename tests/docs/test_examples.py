@@ -19,6 +19,7 @@ from corepress import coreml
 from corepress.coreml.format.package import Package
 from corepress.coreml.format.values import ValueReader
 from corepress.coreml.program.program import Program
+from helpers.assets import require_coreai
 from helpers.processes import TIMEOUT
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -132,8 +133,28 @@ def test_networks_keep_what_they_learn_if_they_are_compressed_while_they_train(t
     assert len(list(tmp_path.glob("*.mlpackage"))) == 5
 
 
+def test_assets_are_compressed_and_run_here(tmp_path):
+    require_coreai()
+    pytest.importorskip("sklearn")
+    lines = run("core_ai.py", "--output", str(tmp_path)).splitlines()
+    rows = {line[:40].strip(): line[40:].split() for line in lines[1:]}
+    read = {name: float(row[-2]) for name, row in rows.items()}
+    assert read["as trained"] > 90
+    assert read["8 bits"] == pytest.approx(read["as trained"], abs=1)
+    assert read["4 bits, groups of 8"] > read["as trained"] - 3
+    size = {name: float(row[0]) for name, row in rows.items()}
+    assert size["8 bits"] < size["as trained"] / 3
+    assert size["2 bits"] < size["4 bits"] < size["8 bits"]
+    ratio = {name: float(row[2]) for name, row in rows.items() if name != "as trained"}
+    for name in ("4 bits", "2 bits"):
+        assert ratio[f"{name}, calibrated"] > ratio[name] + 2
+    assert len(list(tmp_path.glob("*.aimodel"))) == 11
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_help_tells_what_it_does(example):
     if "torch" in example.name:
         pytest.importorskip("torch", reason="torch is not installed")
+    if example.name == "core_ai.py":
+        require_coreai()
     assert "usage:" in run(example.name, "--help")

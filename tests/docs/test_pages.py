@@ -7,6 +7,9 @@ import gc
 import pytest
 from code_blocks import NOT_RUN_HERE, PAGES, ROOT, Reader, blocks_of
 
+from helpers.assets import require_coreai
+
+ABOUT_CORE_AI = ("docs/guides/core-ai.md", "docs/coming-from-coreai-opt.md")
 NAMES = {page.relative_to(ROOT).as_posix(): page for page in PAGES}
 
 
@@ -14,6 +17,8 @@ NAMES = {page.relative_to(ROOT).as_posix(): page for page in PAGES}
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")  # what coremltools 9 converts best
 @pytest.mark.parametrize("name", NAMES)
 def test_code_blocks_run_in_their_order(name, workplace):
+    if name in ABOUT_CORE_AI:
+        require_coreai()
     reader = Reader()
     for block in blocks_of(NAMES[name]):
         if block.is_run:
