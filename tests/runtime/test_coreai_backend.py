@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from corepress.errors import (
 from corepress.runtime import coreai_asset, coreai_backend, worker_process
 from corepress.runtime.model import describe
 from helpers.assets import require_coreai, save_asset
+from helpers.processes import TIMEOUT
 
 require_coreai()
 import torch  # noqa: E402
@@ -369,14 +371,30 @@ def test_damaged_assets(net_path, tmp_path):
 
 
 def test_temporary_files_are_removed(net_path, rng):
-    before = set(Path(tempfile.gettempdir()).glob("corepress-*"))
     model = runtime.load(net_path)
     list(model.values({"x": array(rng, 3, 12)}))
     folder = Path(model._runner.asset.process._folder)
+    assert folder.parent == Path(tempfile.gettempdir())
     assert not [each for each in folder.iterdir() if each.suffix == ".tapped"]
     model._runner.asset.process.close()
-    assert set(Path(tempfile.gettempdir()).glob("corepress-*")) <= before
+    assert not folder.exists()
     assert model.predict({"x": array(rng, 3, 12)})["y"].shape == (3, 5)  # by another process
+
+
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGKILL"])
+def test_nothing_is_left_of_a_process_that_is_ended(net_path, signal):
+    code = (
+        "import os, signal; from corepress import runtime; "
+        f"model = runtime.load({str(net_path)!r}); print(model.runner.asset.process._folder, flush=True); "
+        f"os.kill(os.getpid(), signal.{signal})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode < 0
+    folder, deadline = Path(done.stdout.strip()), time.monotonic() + TIMEOUT
+    assert folder.name.startswith("corepress-")
+    while folder.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_an_interrupt_ends_the_process_and_not_the_model(net_path, rng, monkeypatch):
