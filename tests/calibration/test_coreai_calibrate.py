@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from corepress import coreml
+from corepress import coreai, coreml
 from corepress.calibration import asset_run
 from corepress.calibration.unfinished import folder_of
 from helpers.assets import require_coreai, save_asset
@@ -215,6 +215,52 @@ def test_embeddings_are_counted_and_tied_heads_observed(tmp_path, rng):
     assert other.reason == "its rows are looked up by gather_nd"
 
 
+class Experts(nn.Module):
+    """Two of four experts for each token, looked up by plain indexing or by coreai-torch's own operation."""
+
+    def __init__(self, gather=None):
+        super().__init__()
+        self.router, self.experts = nn.Linear(12, 4), nn.Parameter(torch.randn(4, 12, 8))
+        self.last = nn.Parameter(torch.randn(4, 10, 8))
+        self.gather = gather
+
+    def choice(self, x):
+        return torch.topk(self.router(x), 2).indices
+
+    def forward(self, x):
+        x, chosen = torch.tanh(x), self.choice(torch.tanh(x))
+        if self.gather is not None:
+            return self.gather(x[:, None, None], self.experts, rhs_indices=chosen)
+        hidden = x[:, None, None] @ self.experts[chosen]
+        return hidden @ self.last[chosen].transpose(-1, -2)
+
+
+@pytest.mark.parametrize("way", ["indexing", "gathered"])
+def test_experts_see_the_vectors_that_are_sent_to_them(tmp_path, rng, way):
+    composite = pytest.importorskip("coreai_torch.composite_ops")
+    torch.manual_seed(10)
+    module = Experts(composite.GatherMM() if way == "gathered" else None)
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    path = save_asset(tmp_path / "experts.aimodel", (module, [torch.zeros(5, 12)]), **names)
+    samples = [{"x": rng.standard_normal((5, 12)).astype(np.float32)} for _ in range(6)]
+    found = calibrated(path, samples)
+    sums = np.zeros((4, 12, 12)), np.zeros((4, 8, 8))
+    for sample in fitted(samples):
+        with torch.no_grad():
+            x = torch.tanh(torch.from_numpy(sample["x"]))
+            for row, chosen in zip(x, module.choice(x), strict=True):
+                for expert in chosen:
+                    for total, vector in zip(sums, (row, row @ module.experts[expert]), strict=True):
+                        total[expert] += np.outer(vector, vector)
+    count = len(fitted(samples)) * 5 * 2
+    for shape, total in zip(((4, 12, 8), (4, 10, 8)), sums, strict=True):
+        if way == "gathered" and shape == (4, 10, 8):
+            continue
+        each = of_shape(found, *shape)
+        assert (each.reason, each.count) == (None, count)
+        np.testing.assert_allclose(each.hessian[:, 0], total / count, rtol=1e-4, atol=1e-5)
+
+
 def test_steps_of_a_recurrent_layer_add_up(tmp_path, rng):
     class Recurrent(nn.Module):
         def __init__(self):
@@ -235,6 +281,56 @@ def test_steps_of_a_recurrent_layer_add_up(tmp_path, rng):
     before = np.concatenate([np.concatenate([np.zeros((1, 10)), each[:-1]]) for each in hidden])
     assert_moments(of_shape(found, 30, 10), [before])
     assert_moments(of_shape(found, 30, 12), [np.concatenate([each["x"][0] for each in samples])])
+
+
+class Inner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(20, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(torch.tanh(x))
+
+
+class Outer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.inner, self.last = nn.Linear(16, 20), Inner(), nn.Linear(16, 18)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.inner(torch.relu(self.first(x)))))
+
+
+def test_weights_of_functions_that_are_called(tmp_path, rng):
+    torch.manual_seed(7)
+    module = Outer()
+    path = save_asset(
+        tmp_path / "outer.aimodel", (module, [torch.zeros(3, 16)]), input_names=["x"], output_names=["y"], apart=Inner
+    )
+    samples = [{"x": rng.standard_normal((3, 16)).astype(np.float32)} for _ in range(5)]
+    found = calibrated(path, samples)
+    layers = {(20, 16): module.first, (16, 20): module.inner.layer, (18, 16): module.last}
+    for shape, vectors in seen_by(module, layers, samples).items():
+        assert_moments(of_shape(found, *shape), [np.concatenate(vectors)])
+
+
+def test_weights_in_branches_are_named(tmp_path, rng):
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(12, 40), nn.Linear(12, 40)
+
+        def forward(self, x):
+            return torch.cond(x.sum() > 0, lambda x: self.first(x), lambda x: self.second(torch.tanh(x)), (x,))
+
+    torch.manual_seed(8)
+    module = Branches()
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    path = save_asset(tmp_path / "branches.aimodel", (module, [torch.zeros(3, 12)]), **names)
+    samples = [{"x": rng.standard_normal((3, 12)).astype(np.float32)} for _ in range(3)]
+    found = calibrated(path, samples)
+    reasons = sorted(str(each.reason) for each in found.weights.values())
+    assert reasons == ["None", "it is used in a branch or a loop, whose values cannot be observed"]
 
 
 class Memory(nn.Module):
@@ -309,6 +405,35 @@ def test_some_of_the_vectors_represent_all(net_path, rng, monkeypatch):
         assert some.weights[name].count == each.count
         distance = np.linalg.norm(some.weights[name].hessian - each.hessian)
         assert 0 < distance < np.linalg.norm(each.hessian)
+
+
+class Vision(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(8, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1, groups=2)
+        self.third, self.fourth = nn.Linear(32 * 16, 64), nn.Parameter(torch.randn(64, 48) / 8)
+
+    def forward(self, x):
+        hidden = torch.relu(self.second(torch.relu(self.first(x)))).flatten(1)
+        return torch.relu(self.third(hidden)) @ self.fourth
+
+
+@pytest.mark.parametrize("steps", [{"palettize": {"nbits": 3}}, {"quantize": {"dtype": "int4"}}])
+def test_compression_with_statistics_keeps_outputs(tmp_path, rng, steps):
+    torch.manual_seed(9)
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    path = save_asset(tmp_path / "vision.aimodel", (Vision(), [torch.zeros(16, 8, 4, 4)]), **names)
+    mixing = rng.standard_normal((8, 8)) * 2.0 ** -np.arange(8)  # channels that depend on each other
+    draws = rng.standard_normal((54, 16, 8, 4, 4))
+    samples = [{"x": np.einsum("nchw,dc->ndhw", each, mixing).astype(np.float32)} for each in draws]
+    found = calibrated(path, samples[:50])
+    assert len(found.reached) == 4
+    snr = []
+    for statistics in (None, found):
+        target = tmp_path / f"{statistics is None}.aimodel"
+        coreai.compress(path, target, steps, calibration=statistics)
+        snr.append(coreai.compare(path, target, inputs=samples[50:]).outputs[0].snr_db)
+    assert snr[1] > snr[0] + 3
 
 
 def test_the_file(net, net_path, samples, tmp_path):

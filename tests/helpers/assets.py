@@ -28,7 +28,8 @@ def save_asset(path: Path, *functions: tuple[Any, ...], **names: Any) -> Path:
         Where to, ending with ``.aimodel``.
     *functions : tuple
         A module, its example inputs and, for more than the module that ``names`` describe, a dict of options of
-        coreai-torch; "dynamic" are the ``dynamic_shapes`` of ``torch.export``.
+        coreai-torch; "dynamic" are the ``dynamic_shapes`` of ``torch.export``, "apart" is a class of modules that
+        become functions of their own.
     """
     with (
         warnings.catch_warnings(),
@@ -37,13 +38,21 @@ def save_asset(path: Path, *functions: tuple[Any, ...], **names: Any) -> Path:
     ):
         warnings.simplefilter("ignore")
         import torch
-        from coreai_torch import TorchConverter, get_decomp_table
+        from coreai_torch import ExternalizeSpec, TorchConverter, get_decomp_table
 
         converter = TorchConverter()
         for module, inputs, *rest in functions:
             options = dict(rest[0]) if rest else dict(names)
-            dynamic = options.pop("dynamic", None)
-            exported = torch.export.export(module.eval(), tuple(inputs), dynamic_shapes=dynamic)
-            converter.add_exported_program(exported.run_decompositions(get_decomp_table()), **options)
+            dynamic, apart = options.pop("dynamic", None), options.pop("apart", None)
+
+            def export(module: Any, inputs: Any = inputs, dynamic: Any = dynamic) -> Any:
+                exported = torch.export.export(module, tuple(inputs), dynamic_shapes=dynamic)
+                return exported.run_decompositions(get_decomp_table())
+
+            if apart is None:
+                converter.add_exported_program(export(module.eval()), **options)
+            else:
+                specs = [ExternalizeSpec(target_class=apart, composite_op_name="apart")]
+                converter.add_pytorch_module(module.eval(), export_fn=export, externalize_modules=specs, **options)
         converter.to_coreai().save_asset(path)
     return path

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from corepress import runtime
-from corepress.errors import FormatError, MissingExtraError, OperationError, UnsupportedOperationError
-from corepress.runtime import coreai_backend, worker_process
+from corepress.errors import (
+    FormatError,
+    MissingExtraError,
+    OperationError,
+    SourceChangedError,
+    UnsupportedOperationError,
+)
+from corepress.runtime import coreai_asset, coreai_backend, worker_process
 from corepress.runtime.model import describe
 from helpers.assets import require_coreai, save_asset
+from helpers.processes import TIMEOUT
 
 require_coreai()
 import torch  # noqa: E402
@@ -67,6 +76,15 @@ class Scatter(Cache):
 class Sum(nn.Module):
     def forward(self, a, b):
         return a @ b
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 8), nn.Linear(12, 8)
+
+    def forward(self, x):
+        return torch.cond(x.sum() > 100, self.first, self.second, (x,)) * 2
 
 
 class Types(nn.Module):
@@ -141,7 +159,7 @@ def test_results_are_those_of_torch(net, net_path, rng):
         ("y", "float32", (3, 5)),
     ]
     assert model.make_state() is None
-    assert list(coreai_backend.CoreAIAsset(net_path).descriptions) == ["main"]  # and not those that it calls
+    assert list(coreai_asset.CoreAIAsset(net_path).descriptions) == ["main"]  # and not those that it calls
     with pytest.raises(AttributeError, match=r"net\.aimodel is run by Core AI, which has no torch module"):
         _ = model.module
 
@@ -241,7 +259,7 @@ def test_wrong_inputs(net_path, inputs, error, message):
     ("options", "message"),
     [
         ({"backend": "torch"}, "backend is 'torch', but an .aimodel is run by Core AI"),
-        ({"backend": "tourch"}, "backend is 'tourch', but must be one of auto, torch, coreml, coreai"),
+        ({"backend": "pytorch"}, "backend is 'pytorch', but must be one of auto, torch, coreml, coreai"),
         ({"precision": "float32"}, "Core AI computes as the asset says"),
         ({"device": "cuda"}, "device is 'cuda'"),
     ],
@@ -291,7 +309,7 @@ def test_values_in_groups_are_the_same(cache, rng, monkeypatch):
 
 
 def test_taps_leave_outputs_as_they_are(net_path, rng):
-    backend = coreai_backend.CoreAIBackend(coreai_backend.CoreAIAsset(net_path), "main")
+    backend = coreai_backend.CoreAIBackend(coreai_asset.CoreAIAsset(net_path), "main")
     x = {"x": array(rng, 3, 12)}
     outputs = backend._run("values", tuple(each.place for each in backend.activations), x, None, keeps_state=False)
     np.testing.assert_array_equal(outputs["y"], backend.predict(x, None)["y"])
@@ -353,17 +371,70 @@ def test_damaged_assets(net_path, tmp_path):
 
 
 def test_temporary_files_are_removed(net_path, rng):
-    before = set(Path(tempfile.gettempdir()).glob("corepress-*"))
     model = runtime.load(net_path)
     list(model.values({"x": array(rng, 3, 12)}))
     folder = Path(model._runner.asset.process._folder)
+    assert folder.parent == Path(tempfile.gettempdir())
     assert not [each for each in folder.iterdir() if each.suffix == ".tapped"]
     model._runner.asset.process.close()
-    assert set(Path(tempfile.gettempdir()).glob("corepress-*")) <= before
+    assert not folder.exists()
     assert model.predict({"x": array(rng, 3, 12)})["y"].shape == (3, 5)  # by another process
 
 
-def test_processes_are_used_again(net_path):
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGKILL"])
+def test_nothing_is_left_of_a_process_that_is_ended(net_path, signal):
+    code = (
+        "import os, signal; from corepress import runtime; "
+        f"model = runtime.load({str(net_path)!r}); print(model.runner.asset.process._folder, flush=True); "
+        f"os.kill(os.getpid(), signal.{signal})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode < 0
+    folder, deadline = Path(done.stdout.strip()), time.monotonic() + TIMEOUT
+    assert folder.name.startswith("corepress-")
+    while folder.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_an_interrupt_ends_the_process_and_not_the_model(net_path, rng, monkeypatch):
+    model, x = runtime.load(net_path), {"x": array(rng, 3, 12)}
+    before, process = model.predict(x)["y"], model._runner.asset.process
+
+    def interrupted(stream):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker_process, "receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.predict(x)
+    assert not process.is_running
+    np.testing.assert_array_equal(model.predict(x)["y"], before)
+
+
+def test_assets_that_change_meanwhile(net_path, tmp_path, rng):
+    path = shutil.copytree(net_path, tmp_path / "changing.aimodel")
+    model = runtime.load(path)
+    (path / "main.mlirb").write_bytes((path / "main.mlirb").read_bytes() + b"\0")
+    with pytest.raises(SourceChangedError, match=r"main\.mlirb: changed while it was read"):
+        list(model.values({"x": array(rng, 3, 12)}))
+
+
+def test_values_of_branches_and_open_sizes(folder, open_path, rng):
+    model, x = runtime.load(open_path), array(rng, 7, 12)
+    assert {value.shape[0] for _, value in model.values({"x": x})} == {7}
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    torch.manual_seed(4)
+    module = Branches()
+    model = runtime.load(save_asset(folder / "branches.aimodel", (module, [torch.zeros(3, 12)]), **names))
+    for x in (array(rng, 3, 12), array(rng, 3, 12) + 9):
+        values = [value for _, value in model.values({"x": x})]
+        np.testing.assert_allclose(values[-1], of_torch(module, x), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(values[-1], model.predict({"x": x})["y"])
+
+
+def test_processes_are_used_again(net_path, monkeypatch):
+    monkeypatch.setattr(worker_process, "_spare", [])
     model = runtime.load(net_path)
     process = model._runner.asset.process
     del model

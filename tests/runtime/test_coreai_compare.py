@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from coreml_helpers import quiet
 
-from corepress import coreml
+from corepress import coreml, runtime
+from corepress.errors import UnsupportedOperationError
+from corepress.runtime import coreai_backend
 from corepress.runtime.coreai_activations import Activation, corresponding
 from helpers.assets import require_coreai, save_asset
 
@@ -117,6 +119,41 @@ def test_layers_of_compressed_weights(original, quantized, samples):
     assert all(5 < each.snr_db < 40 for each in found.layers)
     assert found.layers[-1].snr_db == pytest.approx(found.outputs[0].snr_db, abs=1e-6)
     assert found.other_bytes < found.bytes
+
+
+def test_many_runs_are_those_of_decompressed_weights(quantized, samples, monkeypatch):
+    model = runtime.load(quantized)
+    assert model.runner.asset.ask("decompressed_bytes", str(quantized)) == 2 * 64 * 16 * 4
+    found = [model.predict(samples[0])["y"] for _ in range(coreai_backend._RUNS_AS_STORED + 2)]
+    assert model.runner._runs_decompressed
+    assert len({each.tobytes() for each in found}) == 1
+    monkeypatch.setattr(coreai_backend, "_PART_OF_MEMORY", 1 << 40)
+    model = runtime.load(quantized)
+    for each in found:
+        np.testing.assert_array_equal(model.predict(samples[0])["y"], each)
+    assert model.runner._runs_decompressed is False
+
+
+def test_where_weights_cannot_be_decompressed_they_are_run_as_they_are(quantized, samples, monkeypatch):
+    model = runtime.load(quantized)
+    expected, load = model.predict(samples[0])["y"], model.runner._loaded
+
+    def fail(taps):
+        if model.runner._runs_decompressed:
+            raise UnsupportedOperationError("no room")
+        return load(taps)
+
+    monkeypatch.setattr(model.runner, "_loaded", fail)
+    for _ in range(coreai_backend._RUNS_AS_STORED + 1):
+        np.testing.assert_array_equal(model.predict(samples[0])["y"], expected)
+    assert model.runner._runs_decompressed is False
+
+
+def test_plain_weights_are_run_as_they_are(original, samples):
+    model = runtime.load(original)
+    for _ in range(coreai_backend._RUNS_AS_STORED + 2):
+        model.predict(samples[0])
+    assert model.runner._runs_decompressed is False
 
 
 def test_drawn_inputs(original, coarse):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,32 @@ class ArrayObserver:
     def __init__(self, use: AssetUse, sums: BlockSums, most: int) -> None:
         self._use, self._sums, self._most = use, sums, most
 
-    def __call__(self, value: NDArray[Any]) -> None:
-        """Take the vectors of a value that the weight is multiplied with."""
+    def __call__(self, values: Mapping[Any, NDArray[Any]]) -> None:
+        """Take the vectors that the weight is multiplied with from the values of a run, by their sources."""
+        if self._use.kind == "experts":
+            self._add_experts(values[self._use.vectors], values[self._use.chosen])
+            return
+        value = values[self._use.source]
         if not value.size:
             return
         x = np.asarray(value, np.float32)
         for vectors, factor, count in self._windows(x) if self._use.kind == "conv" else self._rows(x):
             self._sums.add(vectors, factor, count)
+
+    def _add_experts(self, value: NDArray[Any], chosen: NDArray[Any]) -> None:
+        """Each vector belongs to the matrix that was chosen for it; the others see nothing of it."""
+        owners = chosen.reshape(-1) % self._sums.groups
+        places = chosen.shape[:-1] if chosen.shape[-1:] == (1,) else chosen.shape
+        places = places if len(places) <= value.ndim - 2 else (owners.size,)
+        x = np.asarray(value, np.float32)
+        x = np.broadcast_to(x, (*places, *x.shape[-2:])).reshape(owners.size, *x.shape[-2:])
+        vectors, owners = x.reshape(-1, x.shape[-1]), np.repeat(owners, x.shape[-2])
+        count = len(vectors)
+        taken = spread(count, self._most * self._sums.groups)
+        if taken is not None:
+            vectors, owners = vectors[taken], owners[taken]
+        if count:
+            self._sums.add_to(vectors, owners, count / len(vectors), count)
 
     def _rows(self, x: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.float32], float, int]]:
         vectors = self._vectors(x)

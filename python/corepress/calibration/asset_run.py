@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from math import prod
@@ -106,6 +106,7 @@ class AssetCalibration:
         is_large = sum(each.size for each in chosen) > LARGE
         most = block_columns_limit or (BLOCK_COLUMNS_OF_LARGE if is_large else BLOCK_COLUMNS)
         self._weights = [_Known(each, stored_digest(each), uses.of(each)) for each in chosen]
+        self._shapes = uses.shapes
         for each in self._weights:
             _settle(each, backend.function_name, most)
         self._ranges: dict[str, ActivationRange] = {}
@@ -161,18 +162,26 @@ class AssetCalibration:
                     observers.setdefault(use.source, []).append(self._observer(each, use, sums, counts, fit_count))
         ranges = {
             source: self._named.get(source, "") if isinstance(source, tuple) else source
-            for source in distinct_sources(use for each in group for use in each.observed if use.view is not None)
+            for source in distinct_sources(
+                use for each in group for use in each.observed if use.view is not None and use.source != use.chosen
+            )
         }
         found = {value: ActivationRange() for value in ranges.values() if value and value not in self._ranges}
 
-        def observe(source: Place | str, value: NDArray[Any]) -> None:
+        def observe(source: Place | str, values: Mapping[Place | str, NDArray[Any]]) -> None:
             for observer in observers[source]:
-                observer(value)
+                observer(values)
+            value = values[source]
             known = found.get(ranges.get(source, ""))
             if known is not None and value.size and value.dtype.kind == "f":
                 known.add(value)
 
-        self._observe(list(observers), observe)
+        beside: dict[Any, set[Any]] = {}
+        for each in group:
+            for use in each.observed:
+                if use.kind == "experts" and use.chosen != use.source:
+                    beside.setdefault(use.source, set()).add(use.chosen)
+        self._observe(list(observers), beside, observe)
         arrays: dict[str, NDArray[Any]] = {}
         for key in list(sums):
             sum_of_one = sums.pop(key)  # so that sums and means are not all in memory
@@ -188,19 +197,22 @@ class AssetCalibration:
     ) -> Any:
         if known.view is None:
 
-            def count(indices: NDArray[Any]) -> None:
-                counts[known.name] += prod(indices.shape[:-1])
+            def count(values: Mapping[Place | str, NDArray[Any]]) -> None:
+                assert use.source is not None
+                counts[known.name] += prod(values[use.source].shape[:-1])
 
             return count
         most = max(VECTORS, -(-VECTORS_OF_COLUMN * known.size // fit_count))
         return ArrayObserver(use, sums[known.name], most)
 
-    def _observe(self, sources: list[Place | str], observe: Any) -> None:
-        """Run the function on all samples that second moments are taken from, and show the values of sources."""
+    def _observe(self, sources: list[Place | str], beside: Mapping[Any, set[Any]], observe: Any) -> None:
+        """Run the function on all samples that second moments are taken from, and show the values of sources.
+
+        What is to be seen beside a source is among the values of the same run.
+        """
         names = [source for source in sources if isinstance(source, str)]
         wanted = {source for source in sources if not isinstance(source, str)}
-        known = {each.place: each for each in self._backend.activations}
-        activations = [known.get(place) or _constant(place) for place in sorted(wanted)]
+        activations = [Activation(place, "", "", "float32", self._shapes[place], False) for place in sorted(wanted)]
         groups: list[list[Activation]] | None = None
         parts = 1
         part = 0
@@ -212,18 +224,29 @@ class AssetCalibration:
                     if groups is None:
                         groups = self._backend.groups(activations, inputs)
                         parts = max(1, len(groups))
+                    values: dict[Place | str, NDArray[Any]]
+                    values = {name: np.asarray(value) for name, value in inputs.items()}
+                    if groups:
+                        places = _places_of(groups[part], beside)
+                        values |= zip(places, self._backend.tapped(places, inputs, state), strict=True)
                     if part == 0:
                         for name in names:
-                            observe(name, np.asarray(inputs[name]))
+                            observe(name, values)
                     if groups:
-                        places = [each.place for each in groups[part]]
-                        for place, value in zip(places, self._backend.tapped(places, inputs, state), strict=True):
-                            observe(place, value)
+                        for each in groups[part]:
+                            observe(each.place, values)
                 if part == 0:
                     self._work.add(1)
             if groups:
-                self._backend.forget([each.place for each in groups[part]])
+                self._backend.forget(_places_of(groups[part], beside))
             part += 1
+
+
+def _places_of(activations: Sequence[Activation], beside: Mapping[Any, set[Any]]) -> list[Place]:
+    """The places of activations, and of what is to be seen beside them."""
+    places = [each.place for each in activations]
+    others = [other for place in places for other in sorted(beside.get(place, ()), key=str) if isinstance(other, tuple)]
+    return list(dict.fromkeys((*places, *others)))
 
 
 def _is_candidate(weight: Weight, threshold: int) -> bool:
@@ -257,11 +280,6 @@ def _settle(known: _Known, function: str, most: int) -> None:
 def _blocks(known: _Known) -> tuple[int, int, int]:
     assert known.view is not None
     return known.view.groups, known.view.columns, known.size
-
-
-def _constant(place: Place) -> Activation:
-    """What a function multiplies with a weight that does not depend on its inputs, such as a first hidden state."""
-    return Activation(place, "", "", "float32", (), False)
 
 
 def _statistics(known: _Known, moments: dict[str, tuple[NDArray[np.float32] | None, int]]) -> WeightStatistics:

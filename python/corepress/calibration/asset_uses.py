@@ -10,14 +10,20 @@ from typing import Any
 from ..compression.matrix_view import MatrixView
 from ..coreai.program.constants import Constants
 from ..coreai.program.graph import Graph
+from ..coreai.program.modules import short_name
 from ..coreai.program.program import Program
 from ..coreai.program.uses import Use
 from ..coreai.program.weights import Weight
-from ..runtime.coreai_activations import Place
+from ..runtime.coreai_activations import Place, Shape, tensor_of
 
 _CONVOLUTIONS, _TRANSPOSED = ("conv2d", "conv3d"), ("conv_transpose2d", "conv_transpose3d")
 _MATMULS = ("batch_matmul", "broadcasting_batch_matmul")
+_RESHAPES = ("reshape", "expand_dims", "shrink_dims")
 _LOOKUPS = ("gather_nd", "gather_along_axis")
+
+
+_DEEPEST = 32  # of calls, one in another
+_Calls = tuple[tuple[Any, Graph], ...]  # operations that call, each with its function, the outermost first
 
 
 class _NoView(Exception):
@@ -31,7 +37,8 @@ class AssetUse:
     Attributes
     ----------
     kind : str
-        "matmul", "conv", "conv_transpose", or "lookup" of rows, for which there are no second moments.
+        "matmul", "conv", "conv_transpose", "experts", of which each vector has its own, or "lookup" of rows, for which
+        there are no second moments.
     source : tuple of int, str or None
         Where the value is that the weight is multiplied with, or looked up by: its place in the function, or the name
         of an input. None where it cannot be observed.
@@ -43,6 +50,9 @@ class AssetUse:
         Whether the value's vectors are along the axis before its last.
     batch : int
         Of a batch of matrices, its axis in the weight's operand, counted from the end; 0 if there is none.
+    vectors, chosen : tuple of int, str or None
+        Of experts, where the vectors are, and the numbers of the matrices that they are multiplied with; one of them is
+        the source.
     reason : str
         Why there is no view.
     """
@@ -55,6 +65,8 @@ class AssetUse:
     dilations: tuple[int, ...] = ()
     turned: bool = False
     batch: int = 0
+    vectors: Place | str | None = None
+    chosen: Place | str | None = None
     reason: str = ""
 
 
@@ -67,41 +79,100 @@ class AssetUses:
         The program.
     function : str
         The function.
+
+    Attributes
+    ----------
+    shapes : dict
+        The shape of each source of a use; None for sizes that only a run decides.
     """
 
     def __init__(self, program: Program, function: str) -> None:
         self._program = program
-        self._graph = next(graph for graph in program.graphs if graph.name == function)
-        self._inputs = dict(zip(self._graph.arguments, self._graph.argument_names, strict=True))
-        self._places: dict[Any, Place] = {
-            result: (number, index)
-            for number, operation in enumerate(self._graph.block.operations)
-            for index, result in enumerate(operation.results)
-        }
+        self._function = function
+        self._graphs = {graph.name: graph for graph in program.graphs}
+        self._values = {graph.name: _values_of(graph) for graph in program.graphs}
         self._callers = _callers(program)
-        self._reached = self._reached_graphs()
+        self.shapes: dict[Place | str, Shape] = {}
 
     def of(self, weight: Weight) -> list[AssetUse]:
-        """The uses of a weight in this function and in those that it calls."""
-        return [self._use(weight, use) for use in weight.uses if use.direct_graph.name in self._reached]
+        """The uses of a weight in this function and in those that it calls, one for each call."""
+        return [found for use in weight.uses for found in self._uses(weight, use)]
 
-    def _use(self, weight: Weight, use: Use) -> AssetUse:
-        operation = use.consumer.operation
+    def _uses(self, weight: Weight, use: Use) -> Iterator[AssetUse]:
         try:
-            if operation == "gather_nd":
-                source = self._source(use.operation.operands[1 - use.operand], use)
-                return AssetUse("lookup", source, reason=f"its rows are looked up by {operation}")
-            if operation in _LOOKUPS:
-                raise _NoView(f"its parts are looked up by {operation}")
-            if operation in (*_CONVOLUTIONS, *_TRANSPOSED):
-                found = self._convolution(weight, use)
-            elif operation in _MATMULS:
-                found = _product(weight, use)
-            else:
-                raise _NoView(f"it is the {use.consumer.operand} of {operation}")
-            return replace(found, source=self._source(use.activation, use))
+            calls = [each for each in self._calls(use.graph.name) if _passes(each, use)]
+            if not calls:
+                return
+            if use.consumer.operation in _LOOKUPS and (product := _product_of(use.operation)) is not None:
+                yield from (self._experts(weight, use, product, each) for each in calls)
+                return
+            found = self._reading(weight, use)
+            taken = use.operation.operands[1 - use.operand]
+            for each in calls:
+                yield replace(found, source=self._source(taken, use.graph, each))
         except _NoView as reason:
-            return AssetUse("", reason=str(reason))
+            yield AssetUse("", reason=str(reason))
+
+    def _reading(self, weight: Weight, use: Use) -> AssetUse:
+        operation = use.consumer.operation
+        if operation == "gather_nd":
+            return AssetUse("lookup", reason=f"its rows are looked up by {operation}")
+        if operation in _LOOKUPS:
+            raise _NoView(f"its parts are looked up by {operation}")
+        if operation in (*_CONVOLUTIONS, *_TRANSPOSED):
+            return self._convolution(weight, use)
+        if operation in _MATMULS:
+            return _product(weight, use)
+        raise _NoView(f"it is the {use.consumer.operand} of {operation}")
+
+    def _calls(self, name: str, depth: int = 0) -> list[_Calls]:
+        """The ways from the function to one that it calls, itself or through others."""
+        if name == self._function:
+            return [()]
+        if depth > _DEEPEST:
+            return []
+        return [
+            (*before, (call, caller))
+            for call, caller in self._callers.get(name, ())
+            for before in self._calls(caller.name, depth + 1)
+        ]
+
+    def _source(self, value: Any, graph: Graph, calls: _Calls) -> Place | str:
+        """Where a value of a function is, given the calls by which it was reached."""
+        while value in graph.arguments and calls:
+            (call, caller), index = calls[-1], graph.arguments.index(value)
+            value, graph, calls = call.operands[index], caller, calls[:-1]
+        if value in graph.arguments:
+            found: Place | str = graph.argument_names[graph.arguments.index(value)]
+        else:
+            path = [self._values[caller.name].get(next(iter(call.results), None)) for call, caller in calls]
+            places = [*path, self._values[graph.name].get(value)]
+            if None in places:
+                raise _NoView("it is used in a branch or a loop, whose values cannot be observed")
+            found = (*(place[0] for place in places if place is not None), places[-1][1])  # type: ignore[index]
+        self.shapes[found] = tensor_of(value.type)[1]
+        return found
+
+    def _experts(self, weight: Weight, use: Use, product: Any, calls: _Calls) -> AssetUse:
+        """A product with matrices that are looked up by their numbers, which are the weight's first axis."""
+        lookup, (rows, columns) = use.operation, (use.consumer.axis, use.consumer.input_axis)
+        if len(weight.shape) != 3 or {rows, columns} != {1, 2}:
+            raise _NoView(f"its parts are looked up by {use.consumer.operation}")
+        assert rows is not None
+        assert columns is not None
+        numbers = lookup.operands[1]
+        if use.consumer.operation == "gather_along_axis":
+            axis = _integers(self._program.constants, lookup.operands[2], "axis", 1)
+            spread_by = getattr(numbers.owner, "operation", None)
+            if axis != (0,) or spread_by is None or short_name(spread_by) != "broadcast_in_dims":
+                raise _NoView("its parts are looked up by gather_along_axis")
+            numbers = spread_by.operands[0]  # one for each matrix, not for each of its elements
+            if prod(each or 0 for each in tensor_of(numbers.type)[1]) != tensor_of(lookup.results[0].type)[1][0]:
+                raise _NoView("its parts are looked up by gather_along_axis")
+        vectors, chosen = (self._source(each, use.graph, calls) for each in (product.operands[0], numbers))
+        view = _view(weight.shape, (0, rows), (columns,), weight.shape[0], 0)
+        source = chosen if isinstance(vectors, str) else vectors
+        return AssetUse("experts", source, view, vectors=vectors, chosen=chosen)
 
     def _convolution(self, weight: Weight, use: Use) -> AssetUse:
         consumer, operation = use.consumer, use.operation
@@ -124,38 +195,37 @@ class AssetUses:
         )
         return AssetUse("conv", None, view, shape[2:], strides, dilations)
 
-    def _source(self, value: Any, use: Use) -> Place | str:
-        """Where a value is in the function."""
-        graph: Graph = use.graph
-        for _ in range(len(self._callers) + 1):
-            if graph is self._graph or graph.name == self._graph.name:
-                found: Place | str | None = self._inputs.get(value) or self._places.get(value)
-                if found is not None:
-                    return found
-                raise _NoView("it is used in a branch or a loop, whose values cannot be observed")
-            if value not in graph.arguments:
-                break
-            value, graph = self._argument(graph.arguments.index(value), graph, use)
-        raise _NoView(f"it is used in function {graph.name}, whose values cannot be observed")
 
-    def _argument(self, index: int, graph: Graph, use: Use) -> tuple[Any, Graph]:
-        """What a function's argument is where it is called."""
-        calls = self._callers.get(graph.name, [])
-        direct = [call for call in calls if call[0] == use.direct]
-        if len(calls) != 1 and not direct:
-            raise _NoView(f"it is used in function {graph.name}, which is called in several places")
-        invoke, caller = (direct or calls)[0]
-        return invoke.operands[index], caller
+def _values_of(graph: Graph) -> dict[Any, Place]:
+    """The place of each value that a function computes, without those within blocks of others."""
+    return {
+        result: (number, index)
+        for number, operation in enumerate(graph.block.operations)
+        for index, result in enumerate(operation.results)
+    }
 
-    def _reached_graphs(self) -> set[str]:
-        """The names of the functions that this one calls, and its own."""
-        reached, before = {self._graph.name}, 0
-        while len(reached) > before:
-            before = len(reached)
-            for name, calls in self._callers.items():
-                if any(caller.name in reached for _, caller in calls):
-                    reached.add(name)
-        return reached
+
+def _product_of(lookup: Any) -> Any:
+    """The matrix product that alone takes what is looked up, as its second operand; None if there is none."""
+    value = lookup.results[0]
+    for _ in range(_DEEPEST):
+        uses = list(value.uses)
+        if len(uses) != 1:
+            return None
+        operation, name = uses[0].owner.operation, short_name(uses[0].owner.operation)
+        if name in _MATMULS:
+            return operation if uses[0].operand_number == 1 else None
+        before, after = (tensor_of(each.type)[1] for each in (value, operation.results[0]))
+        joins_matrices = name in _RESHAPES and before[-2:] == after[-2:] and None not in after[-2:]
+        if name not in ("transpose", "cast") and not joins_matrices:
+            return None
+        value = operation.results[0]
+    return None
+
+
+def _passes(calls: _Calls, use: Use) -> bool:
+    """Whether calls are those by which a weight that is an argument is passed on."""
+    return use.graph is use.direct_graph or any(call == use.direct for call, _ in calls)
 
 
 def _callers(program: Program) -> dict[str, list[tuple[Any, Graph]]]:

@@ -116,6 +116,26 @@ class BlockSums:
             self._wait(inputs)
             self._factor = factor
 
+    def add_to(self, vectors: NDArray[np.float32], owners: NDArray[np.int64], factor: float, count: int) -> None:
+        """Add vectors of which each belongs to one of the groups; what they represent counts for all groups.
+
+        Parameters
+        ----------
+        vectors : numpy.ndarray
+            float32 (vectors, columns).
+        owners : numpy.ndarray
+            The group of each.
+        factor, count
+            As for `add`.
+        """
+        self.count += count
+        for group in np.unique(owners):
+            own = vectors[owners == group]
+            for start, stop, first in self._panels():
+                sums = self._sums[start, first]
+                product = own[:, first : first + sums.shape[1]].T @ own[:, first:stop]
+                sums[group] += product if factor == 1 else np.multiply(product, factor, dtype=np.float64)
+
     def _wait(self, inputs: Any) -> None:
         self._waiting.append(inputs.copy())  # what it is a view of may be large, or change
 

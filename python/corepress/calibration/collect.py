@@ -204,7 +204,8 @@ def _calibrate_asset(
     resume: bool,
 ) -> Statistics:
     from ..coreai.program.program import Program as AssetProgram
-    from ..runtime.coreai_backend import CoreAIAsset, CoreAIBackend
+    from ..runtime.coreai_asset import CoreAIAsset
+    from ..runtime.coreai_backend import CoreAIBackend
     from .asset_run import AssetCalibration
     from .samples import DividedSamples
     from .unfinished import Unfinished

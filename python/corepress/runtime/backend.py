@@ -28,7 +28,7 @@ class Backend(Protocol):
     Attributes
     ----------
     name : str
-        Name as in ``backend=`` and in reports: "torch", "coreml".
+        Name as in ``backend=`` and in reports: "torch", "coreml", "coreai".
     module : torch.nn.Module or None
         The model as a module, where the backend has one.
     """

@@ -33,7 +33,9 @@ _TAPPED = {"bool", "float16", "float32", "bfloat16"} | {
     f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32)
 }
 Shape = tuple["int | None", ...]
-Place = tuple[int, int]  # of a value: the number of its operation in the function's block, and of the result
+# Of a value: the number of its operation in the function's block, and of the result; before them, for a value of
+# another function that is called, the number of the call in its own function.
+Place = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Activation:
     Attributes
     ----------
     place : tuple of int
-        Number of its operation in the function, and of the result.
+        Where it is.
     name : str
         Unique in the function; from the operation of PyTorch that it was converted from, where the asset says so.
     operation : str
@@ -108,8 +110,10 @@ def functions_of(program: Any) -> dict[str, Any]:
         for index, argument in enumerate(graph.arguments):
             name = attributes[index][_NAME].value if _NAME in attributes[index] else f"arg{index}"
             handle = _HANDLE.match(str(argument.type))
-            (inputs if handle is None else states).append((name, *_tensor(handle[1] if handle else argument.type)))
-        outputs = [(name, *_tensor(value.type)) for name, value in graph.outputs_spec if "token" not in str(value.type)]
+            (inputs if handle is None else states).append((name, *tensor_of(handle[1] if handle else argument.type)))
+        outputs = [
+            (name, *tensor_of(value.type)) for name, value in graph.outputs_spec if "token" not in str(value.type)
+        ]
         found[graph.sym_name.value] = {"inputs": inputs, "outputs": outputs, "states": states}
     return found
 
@@ -122,7 +126,7 @@ def _graphs(operations: Any) -> Iterator[Any]:
             yield from _graphs(operation.regions[0].blocks[0].operations)
 
 
-def _tensor(kind: Any) -> tuple[str, Shape]:
+def tensor_of(kind: Any) -> tuple[str, Shape]:
     """Type and shape of a tensor; the type is "" for anything else."""
     match = _TENSOR.fullmatch(str(kind))
     if match is None:
@@ -132,12 +136,6 @@ def _tensor(kind: Any) -> tuple[str, Shape]:
     if name not in _TYPES:
         name = re.sub(r"^si(\d+)$", r"int\1", re.sub(r"^ui(\d+)$", r"uint\1", name))
     return _TYPES.get(name, name), sizes
-
-
-def values_at(graph: Any, places: Sequence[Place]) -> list[Any]:
-    """The values at places of a function."""
-    operations = list(graph.entry_block.operations)
-    return [operations[number].results[index] for number, index in places]
 
 
 def activations_of(program: Any, function: str) -> list[Activation]:
@@ -155,7 +153,7 @@ def activations_of(program: Any, function: str) -> list[Activation]:
         depends.update(operation.results)
         short, source = _SHORT.sub("", operation.name), _SOURCE.search(str(operation.location))
         for index, result in enumerate(operation.results):
-            dtype, shape = _tensor(result.type)
+            dtype, shape = tensor_of(result.type)
             if dtype in _TAPPED:
                 found.append(((number, index), short, source and source[1], dtype, shape))
     return list(_named(found))

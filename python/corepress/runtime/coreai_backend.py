@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-import weakref
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,141 +15,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coreai.format.asset import Asset
-from ..errors import FormatError, OperationError, UnsupportedOperationError
-from ..extras import require
-from ..suggestions import suggestion
+from ..errors import OperationError, UnsupportedOperationError
+from ..system import current
 from .backend import State
-from .coreai_activations import TAP, Activation, Place, Shape
-from .features import Description, Feature
-from .worker_process import EndedError, WorkerProcess, acquire, give_back
+from .coreai_activations import TAP, Activation, Place
+from .coreai_asset import CoreAIAsset, CoreAIState, drop, first_line, require_alive
+from .features import Description
+from .worker_process import EndedError, WorkerProcess
 
-_WORKER = "coreai_worker"
+# Core AI decompresses weights in every run; after so many a copy is run that has them decompressed, with equal results.
+_RUNS_AS_STORED = 3
+_PART_OF_MEMORY = 4  # that its weights may take
 VALUES_MEMORY = 1 << 28  # bytes of intermediate results that one run returns
 _MOST_VALUES = 1024  # of one run
 _KEPT_BYTES = 1 << 31  # of the copies of an asset that stay ready to run
 KIND, VERSION = "a Core AI program", 2
-
-
-class CoreAIAsset:
-    """An asset whose functions are known.
-
-    Parameters
-    ----------
-    path : path-like
-        The asset.
-    caller : str
-        The function that opens it, for messages.
-
-    Attributes
-    ----------
-    descriptions : dict of str to Description
-        What each function takes and returns.
-
-    Raises
-    ------
-    FormatError
-        If it is damaged, or holds no program.
-    MissingExtraError
-        If coreai-core is not installed.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], caller: str = "load") -> None:
-        require(caller, "coreai")
-        self._asset = Asset.open(path)
-        self.path = self._asset.root
-        self._process: WorkerProcess | None = None
-        found = self.ask("describe", os.fspath(self.path))
-        if not found:
-            raise FormatError(f"{self.path}: it has no functions that can be called")
-        self.descriptions = {name: _description(each) for name, each in found.items()}
-
-    @property
-    def size(self) -> int:
-        """Bytes of all its files."""
-        return self._asset.size
-
-    def function(self, name: str | None) -> str:
-        """The function of this name, or the default for None: "main", else the first.
-
-        Raises
-        ------
-        ValueError
-            If there is no such function.
-        """
-        names = list(self.descriptions)
-        if name is None:
-            return "main" if "main" in names else names[0]
-        if name not in names:
-            hint = suggestion(name, names)
-            raise ValueError(f"load: function_name is {name!r}, but the functions are {', '.join(names)}{hint}")
-        return name
-
-    @property
-    def process(self) -> WorkerProcess:
-        """The process that runs it; another one where it has ended."""
-        if self._process is None or not self._process.is_running:
-            self._process = acquire(_WORKER)
-            weakref.finalize(self, give_back, self._process).atexit = False
-        return self._process
-
-    def ask(self, name: str, *arguments: Any, **options: Any) -> Any:
-        """Send a request to the process.
-
-        Raises
-        ------
-        FormatError
-            If the asset cannot be read.
-        """
-        try:
-            return self.process.ask(name, *arguments, **options)
-        except EndedError as error:
-            raise FormatError(
-                f"{self.path}: Core AI ended while it read the program ({error}); it is damaged, or of a newer version"
-            ) from None
-        except (RuntimeError, OSError) as error:
-            raise FormatError(f"{self.path}: Core AI cannot read it ({_first_line(error)})") from error
-
-
-class CoreAIState:
-    """The state of a model between runs; it lives in the process that runs the model.
-
-    Parameters
-    ----------
-    process : WorkerProcess
-        That process.
-    states : tuple of Feature
-        Its parts.
-    """
-
-    def __init__(self, process: WorkerProcess, states: Sequence[Feature]) -> None:
-        self._features = {each.name: each for each in states}
-        self.process = process
-        parts = {each.name: (each.dtype, each.shape or ()) for each in states}
-        self.number: int = process.ask("make_state", parts)
-        weakref.finalize(self, _drop, process, "drop_state", self.number).atexit = False
-
-    def read_state(self, name: str) -> NDArray[Any]:
-        """A copy of a state."""
-        self._feature(name)
-        found: NDArray[Any] = self._ask("read_state", self.number, name)
-        return found
-
-    def write_state(self, name: str, value: NDArray[Any]) -> None:
-        """Replace a state."""
-        feature, array = self._feature(name), np.asarray(value)
-        if array.shape != feature.shape:
-            raise ValueError(f"write_state: state {name!r} has shape {feature.shape}, the value {array.shape}")
-        self._ask("write_state", self.number, name, array)
-
-    def _feature(self, name: str) -> Feature:
-        if name not in self._features:
-            raise ValueError(f"there is no state {name!r}; the states are {', '.join(self._features)}")
-        return self._features[name]
-
-    def _ask(self, name: str, *arguments: Any) -> Any:
-        require_alive(self)
-        return self.process.ask(name, *arguments)
 
 
 class CoreAIBackend:
@@ -175,10 +57,15 @@ class CoreAIBackend:
         _require_tensors(asset.path, function_name, self.description)
         self._numbers: dict[tuple[Place, ...], tuple[WorkerProcess, int]] = {}
         self._activations: list[Activation] | None = None
+        self._runs = 0
+        self._runs_decompressed: bool | None = None  # None before that is decided
         self._loaded(())
 
     def predict(self, inputs: Mapping[str, Any], state: State | None) -> dict[str, Any]:
         """Run once."""
+        self._runs += 1
+        if self._runs > _RUNS_AS_STORED and self._runs_decompressed is None:
+            self._decompress()
         return self._run("predict", (), inputs, state, keeps_state=False)
 
     def values(self, inputs: Mapping[str, Any], state: State | None) -> Iterator[tuple[str, Any]]:
@@ -195,6 +82,33 @@ class CoreAIBackend:
                 self.forget([each.place for each in group])
             for each, value in zip(group, found, strict=True):
                 yield each.name, value
+
+    def _decompress(self) -> None:
+        """From now on run a copy with decompressed weights, where that makes a difference and can be made."""
+        self._runs_decompressed = self._may_decompress()
+        stored = self._numbers.pop((), None)
+        if self._runs_decompressed:
+            try:
+                self._loaded(())
+            except (UnsupportedOperationError, ValueError):
+                self._runs_decompressed = False
+            else:
+                if stored is not None:
+                    drop(stored[0], "drop", stored[1])
+                return
+        if stored is not None:
+            self._numbers[()] = stored
+
+    def _may_decompress(self) -> bool:
+        """Whether there are compressed weights, and room for them without their compression.
+
+        Only where the run-time is that of the package: macOS has its own ways with compressed weights.
+        """
+        if sys.platform != "linux":
+            return False
+        size = self.asset.ask("decompressed_bytes", os.fspath(self.asset.path))
+        room = min((current.memory_bytes() or 0) // _PART_OF_MEMORY, shutil.disk_usage(tempfile.gettempdir()).free // 4)
+        return bool(0 < size <= room)
 
     def make_state(self) -> State | None:
         """A fresh state."""
@@ -231,7 +145,7 @@ class CoreAIBackend:
         """Let go of the copy of the program that returns the results at these places."""
         found = self._numbers.pop(tuple(places), None)
         if found is not None:
-            _drop(found[0], "drop", found[1])
+            drop(found[0], "drop", found[1])
 
     def groups(
         self, activations: Sequence[Activation], inputs: Mapping[str, Any], memory: int = VALUES_MEMORY
@@ -283,7 +197,10 @@ class CoreAIBackend:
         known = self._numbers.get(taps)
         if known is None or known[0] is not process:
             with self._explained("load"):
-                number: int = process.ask("load", os.fspath(self.asset.path), self.function_name, taps)
+                dense = not taps and bool(self._runs_decompressed)
+                arguments = os.fspath(self.asset.path), self.function_name, taps
+                number: int = process.ask("load", *arguments, decompressed=dense)
+            self.asset.require_unchanged()
             known = self._numbers[taps] = process, number
         return known
 
@@ -294,6 +211,7 @@ class CoreAIBackend:
             yield
         except EndedError as error:
             if caller == "load":
+                self.asset.require_unchanged()
                 raise UnsupportedOperationError(f"{what}: Core AI ended while it made it ready ({error})") from None
             raise OperationError(
                 f"{what}: Core AI ended while it ran ({error}); where inputs have open sizes, these may not fit "
@@ -301,42 +219,7 @@ class CoreAIBackend:
             ) from None
         except (RuntimeError, KeyError, OSError) as error:
             kind = UnsupportedOperationError if caller == "load" else OperationError
-            raise kind(f"{what}: Core AI refuses it ({_first_line(error)})") from error
-
-
-def require_alive(state: CoreAIState) -> None:
-    """Raise OperationError if the process that has a state ended."""
-    if not state.process.is_running:
-        raise OperationError("the state was lost with a run that ended; make another one with make_state()")
-
-
-def _drop(process: WorkerProcess, request: str, number: int) -> None:
-    """Let go of something in a process, if it is still there."""
-    if process.is_running:
-        with suppress(EndedError, KeyError):  # it is gone
-            process.ask(request, number)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _description(found: Mapping[str, Any]) -> Description:
-    features = {title: tuple(_feature(*each) for each in values) for title, values in found.items()}
-    return Description(features["inputs"], features["outputs"], features["states"])
-
-
-def _feature(name: str, dtype: str, shape: Shape) -> Feature:
-    if not dtype:
-        return Feature(name, "image")
-    is_open = None in shape
-    return Feature(
-        name,
-        "array",
-        dtype,
-        tuple(1 if size is None else size for size in shape),
-        ranges=tuple((1, None) if size is None else (size, size) for size in shape) if is_open else (),
-    )
+            raise kind(f"{what}: Core AI refuses it ({first_line(error)})") from error
 
 
 def _require_tensors(path: Path, function: str, description: Description) -> None:

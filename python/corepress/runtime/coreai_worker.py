@@ -19,7 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .coreai_activations import TAP, Place, activations_of, functions_of, values_at
+from ..coreai.decompressor import decompress
+from ..coreai.program.program import Program
+from .coreai_activations import TAP, Place, activations_of, functions_of
+from .coreai_taps import values_at
 from .exchange import receive, send
 
 
@@ -47,15 +50,25 @@ class Worker:
         """The intermediate results of a function that depend on its inputs."""
         return activations_of(_program(path), function)
 
-    def load(self, path: str, function: str, taps: Sequence[Place]) -> int:
-        """Make a function ready to run; `taps` are results that it returns as well."""
+    def decompressed_bytes(self, path: str) -> int:
+        """Bytes of the weights that an asset stores compressed, once they are not."""
+        weights = [weight for weight in Program(path).weights if weight.is_compressed]
+        return sum(weight.size * (4 if weight.dtype == "float32" else 2) for weight in weights)
+
+    def load(self, path: str, function: str, taps: Sequence[Place], *, decompressed: bool = False) -> int:
+        """Make a function ready to run; `taps` are results that it returns as well, of weights as they are stored."""
         from coreai.authoring import AIModelAsset
 
         folder = None
         try:
-            if taps:
+            if taps or decompressed:
                 folder = tempfile.mkdtemp(suffix=".tapped")
-                path = _with_taps(path, function, taps, Path(folder))
+                copy = Path(folder) / "copy.aimodel"
+                if decompressed:
+                    decompress(path, copy)
+                else:
+                    _add_taps(path, function, taps, copy)
+                path = os.fspath(copy)
             opened = AIModelAsset.load(path).executable()
             model = self._loop.run_until_complete(opened.__aenter__())
         finally:
@@ -108,11 +121,13 @@ class Worker:
         """Let a state go."""
         self._states.pop(number, None)
 
-    def clear(self) -> None:
-        """Let everything go."""
+    def clear(self) -> int:
+        """Let everything go; returns the bytes of memory that the process keeps, 0 where that is not known."""
         self._states.clear()
         for number in list(self._loaded):
             self.drop(number)
+        statm = Path("/proc/self/statm")
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 
 
 def _program(path: str) -> Any:
@@ -121,18 +136,17 @@ def _program(path: str) -> Any:
     return AIModelAsset.load(path).program
 
 
-def _with_taps(path: str, function: str, taps: Sequence[Place], folder: Path) -> str:
-    """A copy of an asset whose function also returns some of its intermediate results."""
+def _add_taps(path: str, function: str, taps: Sequence[Place], copy: Path) -> None:
+    """Write a copy of an asset whose function also returns some of its intermediate results."""
     from coreai._compiler.ir import Location
 
     program = _program(path)
     module = program._module._mlir_module
     graph = program._get_graph(function)
     with module.context, Location.unknown():
-        tapped = [(f"{TAP}{index}", value) for index, value in enumerate(values_at(graph, taps))]
+        tapped = [(f"{TAP}{index}", value) for index, value in enumerate(values_at(program, graph, taps))]
         graph.outputs_spec = [*graph.outputs_spec, *tapped]
-        program.save_asset(folder / "tapped.aimodel")
-    return os.fspath(folder / "tapped.aimodel")
+        program.save_asset(copy)
 
 
 def _dtype(name: str) -> np.dtype[Any]:

@@ -12,7 +12,8 @@ from ..errors import FormatError, UnsupportedOperationError
 from ..extras import installed, require
 from ..sources import unchanged
 from .backend import Backend, State
-from .coreai_backend import KIND, VERSION, CoreAIAsset, CoreAIBackend
+from .coreai_asset import CoreAIAsset
+from .coreai_backend import KIND, VERSION, CoreAIBackend
 from .coreml_backend import CoreMLBackend
 from .features import Description, Feature, as_array
 from .opening import NETWORKS, PIPELINES, PROGRAM, ModelPart, OpenModel, open_model

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import FormatError, OperationError, UnsupportedOperationError
 from .exchange import receive, send
 
-_MOST_SPARE = 2
+_MOST_SPARE, _MOST_KEPT = 2, 1 << 29  # processes that wait for the next model, and the bytes that each may hold
 _PRINTED = 4096  # bytes of what it printed last that are looked at
 _ERRORS = (FormatError, OperationError, UnsupportedOperationError, ValueError, TypeError, KeyError, OSError)
 _NOISE = re.compile(r"^(ODIE \[|\s*$)")
@@ -139,10 +139,10 @@ def give_back(process: WorkerProcess) -> None:
         process.close()
         return
     try:
-        process.ask("clear")
+        kept = process.ask("clear")
     except (EndedError, RuntimeError):
-        process.close()
-    if len(_spare) < _MOST_SPARE and process.is_running:
+        kept = _MOST_KEPT + 1
+    if kept <= _MOST_KEPT and len(_spare) < _MOST_SPARE and process.is_running:
         _spare.append(process)
     else:
         process.close()
