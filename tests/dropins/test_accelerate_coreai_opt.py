@@ -1,0 +1,397 @@
+"""`corepress.accelerate` in coreai-opt's passes on programs of Core AI: equal forms, errors that are never larger."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import subprocess
+import sys
+import warnings
+from importlib import metadata
+
+import numpy as np
+import pytest
+from coreai_opt_helpers import linear_layers, program_of, weights_of
+from dropin_helpers import TOLERANCE, normal, squared_error
+
+import corepress
+from corepress.acceleration import hosts
+from corepress.acceleration.swaps import place_of
+from helpers.processes import TIMEOUT
+
+pytest.importorskip("coreai_opt")
+pytest.importorskip("coreai_torch")
+
+STANDARD_DEVIATIONS = [0.05, 1e-3, 1e-4, 2e-5]
+
+
+@pytest.fixture(scope="module")
+def utils():
+    logging.getLogger("coreai_opt").setLevel(logging.ERROR)
+    import coreai_opt.coreai_utils
+
+    return coreai_opt.coreai_utils
+
+
+def internals():
+    from corepress.acceleration import coreai_opt
+
+    return coreai_opt.INTERNALS
+
+
+def replaced():
+    return [vars(owner)[name] for owner, name in map(place_of, internals())]
+
+
+@pytest.fixture(scope="module")
+def program():
+    """A program of one layer for each standard deviation, and its weight."""
+    made = {}
+
+    def program(deviation: float, dtype=np.float32):
+        if (deviation, dtype) not in made:
+            weight = normal(128, 96, seed=3, scale=deviation).astype(dtype)
+            made[deviation, dtype] = program_of(*linear_layers([weight])), weight
+        return made[deviation, dtype]
+
+    return program
+
+
+def both(function):
+    theirs = function()
+    with corepress.accelerate():
+        ours = function()
+    return theirs, ours
+
+
+def errors(programs, weight):
+    """Squared errors of both, whose weights must have the same shapes and dtypes."""
+    found = [weights_of(each) for each in programs]
+    assert [(each.shape, each.dtype) for each in found[0]] == [(each.shape, each.dtype) for each in found[1]]
+    assert found[0][0].shape == weight.shape
+    return [squared_error(each, weight) for (each,) in found]
+
+
+PALETTES = {
+    "4 bits": {"n_bits": 4},
+    "1 bit": {"n_bits": 1},
+    "8 bits": {"n_bits": 8},
+    "groups of 8": {"n_bits": 4, "granularity": "per_grouped_channel", "group_size": 8},
+    "groups of 1": {"n_bits": 2, "granularity": "per_channel"},
+    "scaled": {"n_bits": 4, "enable_per_channel_scale": True},
+    "table of int8": {"n_bits": 4, "lut_dtype": "int8"},
+    "table of uint8": {"n_bits": 6, "lut_dtype": "uint8"},
+}
+
+
+def palettize(utils, program, *, exact, lut_dtype=None, granularity="per_tensor", **options):
+    lut_dtype = None if lut_dtype is None else utils.DType(lut_dtype)
+    granularity = utils.CompressionGranularity(granularity)
+    return utils.palettize_weights(
+        program, lut_dtype, granularity=granularity, enable_fast_kmeans_mode=not exact, num_kmeans_workers=1, **options
+    )
+
+
+class TestPalettes:
+    @pytest.mark.parametrize("deviation", STANDARD_DEVIATIONS)
+    @pytest.mark.parametrize("options", PALETTES.values(), ids=PALETTES)
+    def test_errors_are_never_above_those_of_its_exact_mode(self, utils, program, deviation, options):
+        source, weight = program(deviation)
+        exact = palettize(utils, source, exact=True, **options)
+        for mode in (True, False):
+            with corepress.accelerate():
+                ours = palettize(utils, source, exact=mode, **options)
+            theirs, own = errors((exact, ours), weight)
+            # coreai-opt rounds entries to integers afterwards, which may favour either.
+            assert own <= theirs * (1 + (0.01 if "lut_dtype" in options else TOLERANCE))
+
+    @pytest.mark.parametrize("deviation", STANDARD_DEVIATIONS[2:])
+    def test_the_default_does_not_round_small_weights_away(self, utils, program, deviation):
+        source, weight = program(deviation)
+        theirs, ours = errors(both(lambda: palettize(utils, source, exact=False, n_bits=4)), weight)
+        assert ours < 0.2 * theirs
+        assert ours < 0.011 * squared_error(weight, np.zeros_like(weight))
+
+    def test_of_float16(self, utils, program):
+        source, weight = program(0.05, np.float16)
+        theirs, ours = errors(both(lambda: palettize(utils, source, exact=False, n_bits=4)), weight)
+        assert ours <= theirs * (1 + TOLERANCE)
+
+    def test_of_vectors(self, utils, program):
+        source, weight = program(0.05)
+        theirs, ours = errors(both(lambda: palettize(utils, source, exact=True, n_bits=4, cluster_dim=2)), weight)
+        assert ours <= theirs * 1.01
+
+    def test_of_three_bits_which_coreai_opt_cannot_pack(self, utils, program):
+        source, weight = program(0.05)
+        with pytest.raises(RuntimeError, match="nbits=3"):
+            palettize(utils, source, exact=True, n_bits=3)
+        with corepress.accelerate():
+            ours = palettize(utils, source, exact=True, n_bits=3)
+        (found,) = weights_of(ours)
+        assert len(np.unique(found)) == 8
+        assert squared_error(found, weight) < 0.036 * squared_error(weight, np.zeros_like(weight))
+
+    def test_what_is_not_finite_is_left_unchanged(self, utils):
+        weight = normal(64, 48)
+        weight[3, 5] = np.inf
+        source = program_of(*linear_layers([weight]))
+        with corepress.accelerate():
+            (found,) = weights_of(palettize(utils, source, exact=False, n_bits=4))
+        assert np.array_equal(found, weight)
+
+    def test_starts_no_processes(self, utils, program, monkeypatch):
+        from coreai_opt.coreai_utils._utils import palettize_utils
+
+        monkeypatch.setattr(palettize_utils, "Pool", None)
+        source, _ = program(0.05)
+        with corepress.accelerate():
+            utils.palettize_weights(source, None, n_bits=2)
+
+
+QUANTIZED = {
+    "int8": ("int8", {}),
+    "int8 per tensor": ("int8", {"granularity": "per_tensor"}),
+    "uint8": ("uint8", {}),
+    "uint8, asymmetric": ("uint8", {"qscheme": "asymmetric"}),
+    "int4 in blocks": ("int4", {"granularity": "per_block", "block_size": 32}),
+    "uint4 in blocks, asymmetric": ("uint4", {"granularity": "per_block", "qscheme": "asymmetric"}),
+    "int2": ("int2", {}),
+}
+
+
+def quantize(utils, program, dtype, granularity="per_channel", qscheme="symmetric", **options):
+    kind = utils.CompressionGranularity(granularity)
+    return utils.quantize_weights(program, utils.DType(dtype), utils.QScheme(qscheme), kind, **options)
+
+
+@pytest.mark.parametrize("deviation", STANDARD_DEVIATIONS)
+@pytest.mark.parametrize(("dtype", "options"), QUANTIZED.values(), ids=QUANTIZED)
+def test_integers(utils, program, deviation, dtype, options):
+    source, weight = program(deviation)
+    theirs, ours = errors(both(lambda: quantize(utils, source, dtype, **options)), weight)
+    assert ours <= theirs * (1 + TOLERANCE)
+
+
+SPARSE = {
+    "half": {},
+    "all": {"target_sparsity": 1.0},
+    "nothing": {"target_sparsity": 0.0},
+    "blocks": {"block_size": 4},
+    "2 of 4": {"target_sparsity": None, "n_m_ratio": (2, 4)},
+}
+
+
+@pytest.mark.parametrize("deviation", STANDARD_DEVIATIONS)
+@pytest.mark.parametrize("options", SPARSE.values(), ids=SPARSE)
+def test_masks_are_equal(utils, program, deviation, options):
+    source, _ = program(deviation)
+    theirs, ours = map(weights_of, both(lambda: utils.sparsify_weights(source, **options)))
+    for one, other in zip(theirs, ours, strict=True):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("values", [{"palettize_nbits": 4}, {"quantize_dtype": "int8"}], ids=str)
+def test_compressed_values_of_masks(utils, program, values):
+    source, weight = program(1e-3)
+    values = {name: utils.DType(value) if name == "quantize_dtype" else value for name, value in values.items()}
+    theirs, ours = errors(both(lambda: utils.sparsify_weights(source, **values)), weight)
+    assert ours <= theirs * (1 + TOLERANCE)
+
+
+class TestFunctions:
+    """What the passes call, where programs do not reach."""
+
+    def test_solver(self):
+        from coreai_opt.deps import _kmeans1d
+
+        values, shares = normal(300).astype(float).tolist(), np.random.default_rng(1).random(300).tolist()
+        for weights in (None, shares):
+            theirs, ours = both(lambda w=weights: _kmeans1d.cluster(values, 5, weights=w))
+            assert type(ours) is type(theirs)
+            assert ours.clusters == theirs.clusters
+            assert ours.centroids == pytest.approx(theirs.centroids, rel=1e-12)
+        with corepress.accelerate():
+            assert len(_kmeans1d.cluster([1.0, 1.0, 2.0], 3).centroids) == 3
+            with pytest.raises(AssertionError):
+                _kmeans1d.cluster([], 3)
+
+    @pytest.mark.parametrize("mode", ["UNIFORM", "UNIQUE", "CUSTOM"])
+    @pytest.mark.parametrize("axis", [0, 1])
+    def test_other_modes(self, utils, mode, axis):
+        from coreai_opt.coreai_utils._utils.palettize_utils import _grouped_channelwise_compress
+
+        weight = np.round(normal(12, 8), 2).astype(np.float16)
+        weight = np.clip(weight, -0.05, 0.05)
+        nbits = None if mode != "UNIFORM" else 3
+
+        def own(values):
+            return np.array([-0.05, 0.05], values.dtype), (values > 0).astype(np.uint8).reshape(-1)
+
+        def call():
+            from coreai_opt.coreai_utils._utils import palettize_utils
+
+            return palettize_utils._grouped_channelwise_compress(weight, mode, nbits, axis, 4, own)
+
+        theirs, ours = both(call)
+        assert callable(_grouped_channelwise_compress)
+        assert (ours.indices.shape, ours.indices.dtype) == (theirs.indices.shape, theirs.indices.dtype)
+        assert (ours.lut.shape, ours.lut.dtype, ours.vector_axis) == (theirs.lut.shape, theirs.lut.dtype, None)
+        if mode != "UNIFORM":
+            assert np.array_equal(ours.indices, theirs.indices)
+
+    def test_groups_that_do_not_divide_are_left_to_coreai_opt(self, utils, caplog):
+        from coreai_opt.coreai_utils._utils import palettize_utils
+
+        logging.getLogger("coreai_opt").setLevel(logging.WARNING)
+        with corepress.accelerate():
+            assert palettize_utils._blockwise_compress(normal(10, 8), "kmeans", 4, [4, 0]) is None
+        assert "not divisible" in caplog.text
+        logging.getLogger("coreai_opt").setLevel(logging.ERROR)
+
+    def test_values_that_are_refused_are_refused(self, utils):
+        from coreai_opt.coreai_utils._utils import palettize_utils, quantize_utils
+
+        with corepress.accelerate():
+            with pytest.raises(ValueError, match="Only numpy arrays"):
+                palettize_utils._grouped_channelwise_compress([1.0], "KMEANS", 4, 0, 0)
+            with pytest.raises(ValueError, match="Invalid nbits"):
+                palettize_utils._grouped_channelwise_compress(normal(4, 4), "KMEANS", 5, 0, 0)
+            with pytest.raises(ValueError, match="block size"):
+                quantize_utils._compute_qparams_by_dtype(normal(4, 4), None, None, [0])
+
+    @pytest.mark.parametrize("nbits", [1, 2, 4, 6])
+    @pytest.mark.parametrize("count", [1, 7, 24, 1001])
+    def test_packing(self, utils, nbits, count):
+        import torch
+        from coreai_opt.coreai_utils._utils import graph_utils
+
+        codes = torch.from_numpy(np.random.default_rng(nbits).integers(0, 2**nbits, count).astype(np.uint8))
+        theirs, ours = both(lambda: graph_utils.pack_uintx(codes, nbits))
+        assert len(ours) == (count * nbits + 7) // 8
+        assert torch.equal(theirs.flatten()[: len(ours)], ours)
+        assert not theirs.flatten()[len(ours) :].any()  # coreai-opt fills up whole threes of bytes
+        if nbits in (2, 4):
+            signed = (codes.int() - 2 ** (nbits - 1)).to(torch.int8)
+            theirs, ours = both(lambda: graph_utils.pack_intx(signed, nbits))
+            assert torch.equal(theirs.flatten(), ours)
+
+
+def run_python(code, *arguments):
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+
+
+RUN = """
+import asyncio, sys, numpy as np
+from coreai.authoring import AIModelAsset
+from coreai.runtime import NDArray
+async def main(path, x, out):
+    asset = AIModelAsset.load(path)
+    async with asset.executable() as model:
+        function = model.load_function("main")
+        name = next(iter(function.desc.input_names))
+        outputs = await function({name: NDArray(np.load(x))})
+        np.save(out, next(iter(outputs.values())).numpy())
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "options", [{"n_bits": 3}, {"n_bits": 4, "granularity": "per_grouped_channel", "group_size": 8}], ids=str
+)
+def test_results_run(utils, program, tmp_path, options):
+    source, _ = program(0.05)
+    with corepress.accelerate():
+        result = palettize(utils, source, exact=False, **options)
+    (weight,) = weights_of(result)
+    result.save_asset(tmp_path / "result.aimodel")
+    x = normal(2, 96, seed=9, scale=1)
+    np.save(tmp_path / "x.npy", x)
+    files = [str(tmp_path / name) for name in ("result.aimodel", "x.npy", "y.npy")]
+    run = subprocess.run(
+        [sys.executable, "-c", RUN, *files], capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert np.allclose(np.load(tmp_path / "y.npy"), x @ weight.T, atol=1e-5)
+
+
+class TestInstalling:
+    def test_a_block_leaves_coreai_opt_as_it_was(self, utils):
+        before = replaced()
+        with corepress.accelerate():
+            inside = replaced()
+        assert all(new is not old for new, old in zip(inside, before, strict=True))
+        assert all(new is old for new, old in zip(replaced(), before, strict=True))
+
+    def test_replacements_look_like_what_they_replace(self, utils):
+        before = [inspect.signature(getattr(each, "__func__", each)) for each in replaced()]
+        with corepress.accelerate():
+            for each, expected in zip(replaced(), before, strict=True):
+                assert inspect.signature(getattr(each, "__func__", each)) == expected
+
+    def test_other_versions_are_left_alone(self, utils, monkeypatch):
+        before, version = replaced(), metadata.version
+        monkeypatch.setattr(metadata, "version", lambda name: "0.5.0" if name == "coreai-opt" else version(name))
+        with pytest.warns(RuntimeWarning, match=r"of this coreai-opt are not known.* its version is 0.5.0"):
+            corepress.accelerate.install()
+        try:
+            assert all(new is old for new, old in zip(replaced(), before, strict=True))
+        finally:
+            corepress.accelerate.uninstall()
+
+    def test_internals_with_other_parameters_are_left_alone(self, utils, monkeypatch):
+        from coreai_opt.coreai_utils._utils import sparse_utils
+
+        def other(val, more):
+            return None
+
+        monkeypatch.setattr(sparse_utils, "_produce_sparse_param", other)
+        with pytest.warns(RuntimeWarning, match="takes val, more instead of val"):
+            corepress.accelerate.install()
+        try:
+            assert sparse_utils._produce_sparse_param is other
+        finally:
+            corepress.accelerate.uninstall()
+
+    def test_it_needs_none_of_them_but_one(self, monkeypatch):
+        monkeypatch.setattr(corepress.acceleration, "installed", lambda name: False)
+        monkeypatch.setattr(hosts, "installed", lambda: [])
+        from corepress.acceleration import internals as of_coremltools
+
+        def missing(*_):
+            raise corepress.errors.MissingExtraError("none")
+
+        monkeypatch.setattr(of_coremltools, "load", missing)
+        with pytest.raises(corepress.errors.MissingExtraError):
+            corepress.accelerate.install()
+        assert not corepress.accelerate.is_installed
+
+    def test_no_warnings(self, utils):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            with corepress.accelerate():
+                pass
+
+
+LATER = """
+import sys
+import corepress
+with corepress.accelerate():
+    assert "coreai_opt" not in sys.modules
+    import coreai_opt.coreai_utils
+    from coreai_opt.coreai_utils._utils import sparse_utils
+    from coreai_opt.coreai_utils.passes import weight_sparsification as sparsification
+    from coreai_opt.palettization.kmeans.kmeans_fake_palettize import _KMeansFakePalettize as fake
+    inside = sparse_utils._compress_by_magnitude, sparsification._compress_by_magnitude, fake._cluster_weights_1d
+    assert all(hasattr(each, "__wrapped__") for each in inside)
+after = sparse_utils._compress_by_magnitude, sparsification._compress_by_magnitude, fake._cluster_weights_1d
+assert not any(hasattr(each, "__wrapped__") for each in after), after
+assert not any(type(each).__name__ == "ImportWatch" for each in sys.meta_path)
+"""
+
+
+def test_imports_in_a_block_are_accelerated_and_restored():
+    run = run_python(LATER)
+    assert run.returncode == 0, run.stderr[-2000:]
