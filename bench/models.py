@@ -30,7 +30,7 @@ from corepress.compression.metrics import snr_db
 from corepress.coreml.format.package import Package, directory_size
 from corepress.coreml.format.values import ValueReader
 from corepress.coreml.program.program import Program
-from corepress.coreml.program.storage import visible_weights
+from corepress.coreml.program.weights import visible_weights
 
 LAUNCHER = str(Path(__file__).with_name("launch.py"))
 PEER = str(Path(__file__).with_name("peer_process.py"))

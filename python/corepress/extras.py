@@ -28,6 +28,7 @@ EXTRAS = {
     "attrs": Extra("attrs", "torch"),
     "cattrs": Extra("cattrs", "torch"),
     "matplotlib": Extra("matplotlib", "plot"),
+    "coreai": Extra("coreai-core", "coreai"),
 }
 
 
@@ -49,6 +50,12 @@ def missing(module: str) -> str:
         )
     if module == "torch" and not _has_torch_wheel():
         return f"{extra.package} is not installed, and is not available for macOS on {platform.machine()}"
+    if module == "coreai" and not _has_coreai_wheel():
+        version = ".".join(map(str, sys.version_info[:2]))
+        return (
+            f"{extra.package} is not installed, and is not available for Python {version} on {platform.system()} "
+            f"{platform.machine()}; use Python 3.11 to 3.14 on macOS 26 or later (arm64) or on Linux x86-64"
+        )
     return f"{extra.package} is not installed; pip install 'corepress[{extra.name}]'"
 
 
@@ -88,3 +95,10 @@ def _has_coremltools_wheel() -> bool:
     """Whether the markers of coremltools in ``pyproject.toml`` apply to this machine."""
     known_system = sys.platform == "darwin" or (sys.platform == "linux" and platform.machine() == "x86_64")
     return sys.version_info < (3, 14) and known_system
+
+
+def _has_coreai_wheel() -> bool:
+    """Whether the markers of coreai-core in ``pyproject.toml`` apply to this machine."""
+    machines = {"darwin": "arm64", "linux": "x86_64"}
+    is_known = (3, 11) <= sys.version_info[:2] <= (3, 14) and machines.get(sys.platform) == platform.machine()
+    return is_known and (sys.platform != "darwin" or int(platform.release().partition(".")[0]) >= 25)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from corepress import Config, coreml
-from corepress.allocation import curves
 from corepress.config.candidates import DEFAULT_CANDIDATES
+from corepress.coreml import opened
 
 
 def stored_bits(report, names):
@@ -137,7 +137,7 @@ def test_what_is_out_of_reach_is_refused_before_weights_are_read(unet, tmp_path,
     def never(*arguments, **options):
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr(curves, "stored_values", never)
+    monkeypatch.setattr(opened, "stored_values", never)
     for call in (
         lambda: coreml.allocate(unet, **target),
         lambda: coreml.compress(unet, tmp_path / "o.mlpackage", **target),
@@ -149,7 +149,7 @@ def test_what_is_out_of_reach_is_refused_before_weights_are_read(unet, tmp_path,
 
 def test_the_destination_is_checked_before_weights_are_read(unet, tmp_path, monkeypatch):
     (tmp_path / "o.mlpackage").mkdir()
-    monkeypatch.setattr(curves, "stored_values", None)
+    monkeypatch.setattr(opened, "stored_values", None)
     with pytest.raises(FileExistsError):
         coreml.compress(unet, tmp_path / "o.mlpackage", target_bits=4)
 

@@ -10,7 +10,8 @@ from corepress.config.candidates import (
     candidate_of,
     parse_candidates,
 )
-from corepress.coreml.reports.targets import Encoding, TargetLint
+from corepress.coreml.target_rules import PackageLint
+from corepress.engine.targets import Encoding
 from corepress.specs import Palettize, Prune, Quantize
 
 
@@ -60,7 +61,7 @@ def test_what_is_wrong_is_said(given, error, message):
 
 @pytest.mark.parametrize("target", ["ane", "gpu"])
 def test_sets_of_targets_have_no_known_problems(target):
-    lint = TargetLint(target)
+    lint = PackageLint(target)
     for number, steps in enumerate(CANDIDATE_SETS[target]):
         if steps:
             lint.check(str(number), Encoding(steps, 2, 0))

@@ -13,8 +13,8 @@ from coreml_helpers import digest
 from corepress import Config, coreml
 from corepress.allocation.errors import OutputErrors
 from corepress.config.candidates import DEFAULT_CANDIDATES, candidate_key
-from corepress.coreml.compressor import UNCALIBRATED
 from corepress.demo.program import ProgramBuilder
+from corepress.engine.decisions import UNCALIBRATED
 from corepress.specs import Palettize
 
 KEYS = {step.nbits: candidate_key((step,)) for (step,) in DEFAULT_CANDIDATES}
@@ -177,7 +177,7 @@ def test_uniform_bits_are_kept_where_they_are_better_on_samples(branches, statis
     from corepress.allocation import trial
     from corepress.allocation.check import Checked
 
-    def check(src, statistics, free, recipes, threads):
+    def check(src, opened, statistics, free, recipes, threads):
         uniform = [len({option.key for option in options}) == 1 for options in recipes]
         return Checked(tuple(30.0 if each else 20.0 for each in uniform), 1)
 

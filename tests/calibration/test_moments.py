@@ -281,7 +281,7 @@ def test_memory_is_known_beforehand(groups, columns, size):
     ],
 )
 def test_blocks_have_whole_channels_where_these_fit(columns, of_channel, most, size):
-    from corepress.calibration.moments import block_columns
+    from corepress.calibration.block_sums import block_columns
 
     assert block_columns(columns, of_channel, most) == size
     assert size <= most
@@ -289,16 +289,16 @@ def test_blocks_have_whole_channels_where_these_fit(columns, of_channel, most, s
 
 
 def test_vectors_are_spread_evenly():
-    from corepress.calibration.observers import spread
+    from corepress.calibration.places import spread
 
     assert spread(10, 10) is None
     for count, most in ((11, 10), (4096, 1000), (4096, 64), (7, 1)):
-        chosen = spread(count, most).numpy()
+        chosen = spread(count, most)
         assert len(chosen) == len(set(chosen)) == most
         assert (np.abs(chosen - np.arange(most) * count / most) <= count / most + 1).all()
         assert (chosen >= 0).all()
         assert (chosen < count).all()
-    columns = spread(64 * 64, 64).numpy() % 64  # of a square picture
+    columns = spread(64 * 64, 64) % 64  # of a square picture
     assert len(set(columns // 8)) == 8
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from corepress import compression, coreml, runtime
 from corepress.config.candidates import candidate_key
-from corepress.coreml.calibrated import feedback_data
+from corepress.engine.calibrated import feedback_data
 from corepress.specs import Palettize
 
 torch = pytest.importorskip("torch")

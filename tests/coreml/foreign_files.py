@@ -72,7 +72,7 @@ KINDS = {
     "weight file": ("weight.bin", struct.pack("<II56xI", 1, 2, 0xDEADBEEF) + bytes(99), "is the weight file of"),
     "gzip": ("a.tar.gz", b"\x1f\x8b\x08" + bytes(30), "is compressed by gzip; unpack it first"),
     "compiled": ("a.mlmodelc", {"coremldata.bin": b"x"}, "is a compiled model; give the .mlpackage it was made from"),
-    "aimodel": ("a.aimodel", {"x": b"x"}, "is an .aimodel"),
+    "aimodel": ("a.aimodel", {"x": b"x"}, "is a Core AI asset"),
     "empty folder": ("a", {}, "is an empty folder"),
     "folder": ("a", {"readme": b"x"}, "is a folder, but no .mlpackage: it has no file Manifest.json"),
     "folder of weights": ("a", {"weights/weight.bin": b"x"}, "holds only the weight file of a package"),

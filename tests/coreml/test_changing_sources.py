@@ -13,7 +13,7 @@ from corepress import SourceChangedError, coreml
 VERBS = {
     "compress": "coreml.compress(source, output, {'palettize': {'nbits': 4}}, progress=lambda _: meanwhile())",
     "decompress": "coreml.decompress(source, output, progress=lambda _: meanwhile())",
-    "plan": "meanwhile_at(storage, 'stored_bytes'); coreml.plan(source, {'quantize': {}})",
+    "plan": "meanwhile_at(planning, 'stored_size'); coreml.plan(source, {'quantize': {}})",
     "inspect": "meanwhile_at(inspector, 'visible_weights'); coreml.inspect(source)",
     "verify": "meanwhile_at(verify, 'differences'); coreml.verify(source, same)",
     "compare": "meanwhile_at(compare_weights, 'visible_weights'); coreml.compare(source, same)",
@@ -24,7 +24,7 @@ sys.path.insert(0, sys.argv[4])
 from pathlib import Path
 from changing_sources import change
 from corepress import SourceChangedError, coreml
-storage, inspector, verify, compare_weights = (importlib.import_module(f"corepress.coreml.{name}") for name in (
+planning, inspector, verify, compare_weights = (importlib.import_module(f"corepress.coreml.{name}") for name in (
     "plan", "inspector", "verify", "compare_weights"))
 source, same, output = map(Path, sys.argv[1:4])
 todo = [lambda: change(source, sys.argv[5], random.Random(0))]

@@ -21,7 +21,8 @@ from coreml_helpers import (
 from corepress import coreml
 from corepress.compression import apply
 from corepress.coreml.format.package import Package
-from corepress.coreml.program.program import Program, weights_of
+from corepress.coreml.program.program import Program
+from corepress.coreml.program.weights import weights_of
 from corepress.specs import Palettize, Prune, Quantize
 
 AXES = {

@@ -62,7 +62,7 @@ def test_as_coremltools_does(ct, structured_package, tmp_path, spec):
     kept = {record.name: record for record in report.weights if record.status == "kept" and not record.planned}
     reasons = {name: record.reason for name, record in kept.items()}
     for name, place in OF_OTHER_OPERATIONS.items():
-        reason = f"n_m_ratio and block_size are for weights of conv and linear, this is {place}"
+        reason = f"n_m_ratio and block_size are for weights of convolutions and linear layers, this is {place}"
         assert reasons.pop(name) == reason
     assert reasons == SPECS[spec]
 

@@ -12,7 +12,8 @@ from corepress.coreml.decompressor import lift_definition
 from corepress.coreml.format.package import Package
 from corepress.coreml.format.values import ValueReader
 from corepress.coreml.operations import check_steps, lower
-from corepress.coreml.program.program import Program, weights_of
+from corepress.coreml.program.program import Program
+from corepress.coreml.program.weights import weights_of
 from corepress.coreml.rewrite.driver import Outcome, transform
 from corepress.errors import Skip
 from corepress.specs import Palettize, Prune, Quantize

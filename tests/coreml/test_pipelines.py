@@ -9,7 +9,8 @@ from coreml_helpers import assert_same_bits, blocks_of, digest, model_file, quie
 from corepress import coreml
 from corepress.compression import apply
 from corepress.coreml.format.package import Package, directory_size
-from corepress.coreml.program.program import Program, weights_of
+from corepress.coreml.program.program import Program
+from corepress.coreml.program.weights import weights_of
 from corepress.specs import Palettize, Prune, Quantize
 
 RNG = np.random.default_rng(3)

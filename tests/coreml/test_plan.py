@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from corepress import Config, coreml
 from corepress.compression import apply
 from corepress.coreml.format.package import directory_size
-from corepress.coreml.meta_tensors import meta_tensor
 from corepress.coreml.operations import lower
+from corepress.engine.meta_tensors import meta_tensor
 from corepress.specs import Palettize, Prune, Quantize
 
 GROUPS = {"granularity": "per_grouped_channel", "group_size": 16}

@@ -8,7 +8,7 @@ from coreml_helpers import digest
 
 from corepress import Config, coreml
 from corepress.config.patterns import NamePatterns, readings
-from corepress.coreml.program.position_tables import is_position_table
+from corepress.engine.position_tables import is_position_table
 
 Q, K, UP = (
     f"model_layers_{{}}_{name}_weight_to_fp16" for name in ("self_attn_q_proj", "self_attn_k_proj", "mlp_up_proj")

@@ -8,14 +8,15 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from corepress import Config, coreml
-from corepress.coreml.compressor import compress_stored, stored_values
+from corepress.coreml.compressor import stored_values
 from corepress.coreml.format.package import Package
 from corepress.coreml.format.values import ValueReader
-from corepress.coreml.operations import check_steps
+from corepress.coreml.operations import check_steps, lower_to
 from corepress.coreml.program.program import Program
-from corepress.coreml.program.storage import is_compressed, stored_bytes, visible_weights
-from corepress.coreml.resolution import resolve_all
+from corepress.coreml.program.weights import visible_weights
 from corepress.coreml.sizes import stored_size
+from corepress.engine.resolution import resolve_all
+from corepress.engine.steps import compress_stored
 from corepress.errors import Skip
 from corepress.specs import Palettize, Prune, Quantize
 
@@ -50,7 +51,7 @@ def test_sizes_are_those_of_the_plan_and_of_the_file(finite_package, tmp_path, j
         assert size.exact
         assert size.nbytes == planned.bytes_after == record.bytes_after
         # A footprint is a record, and the data up to the next one.
-        expected += size.file_bytes - (64 + -(-stored_bytes(weight) // 64) * 64)
+        expected += size.file_bytes - (64 + -(-weight.stored_bytes // 64) * 64)
     assert report.compressed
     assert 0 <= expected - weight_file(tmp_path / "compressed.mlpackage").stat().st_size < 64
 
@@ -95,7 +96,7 @@ def test_sizes_are_those_of_the_real_forms(finite_package, spec, index, version)
             size = stored_size(weight, steps, version)
         except Skip as reason:
             assume(reason is None)  # nothing to compare
-        form, _ = compress_stored(stored_values(weight, values), steps, version, 1)
+        form, _ = compress_stored(stored_values(weight, values), steps, lower_to(version), 1)
     assert size.nbytes == form.nbytes if size.exact else size.nbytes >= form.nbytes
     assert [(each.data_type, each.shape) for each in size.form.tensors()] == [
         (each.data_type, each.shape) for each in form.tensors()
@@ -105,7 +106,7 @@ def test_sizes_are_those_of_the_real_forms(finite_package, spec, index, version)
 def test_forms_too_large_for_a_version_are_refused(finite_package):
     (weight,) = (each for each in visible_weights(Program(Package.open(finite_package))) if each.first.name == "shared")
     scaled = resolve_all([Palettize(nbits=8, enable_per_channel_scale=True)], weight)
-    assert stored_size(weight, scaled, 10).nbytes < stored_bytes(weight)
+    assert stored_size(weight, scaled, 10).nbytes < weight.stored_bytes
     with pytest.raises(Skip, match="its tables would be larger than the weight at this specification version"):
         stored_size(weight, scaled, 9)
     with pytest.raises(ValueError, match="groups need specification version 9"):
@@ -117,7 +118,7 @@ def test_sizes_of_what_is_compressed_further_are_estimates(finite_package, tmp_p
     coreml.compress(finite_package, half, Prune(target_sparsity=0.5))
     plan = coreml.plan(half, Quantize(), joint_compression=True)
     chosen = [each for each in plan.weights if each.status == "compress"]
-    compressed = {each.first.name for each in visible_weights(Program(Package.open(half))) if is_compressed(each)}
+    compressed = {each.first.name for each in visible_weights(Program(Package.open(half))) if each.is_compressed}
     assert compressed & {each.name for each in chosen}
     assert all(each.exact == (each.name not in compressed) for each in chosen)
     assert not plan.exact

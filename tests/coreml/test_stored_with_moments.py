@@ -7,7 +7,8 @@ import pytest
 
 import corepress as cp
 from corepress.compression import WeightData, apply, output_error
-from corepress.coreml.compressor import compress_stored
+from corepress.coreml.operations import lower_to
+from corepress.engine.steps import compress_stored
 from corepress.specs import Palettize, Prune, Quantize
 
 VERSION = 9
@@ -31,8 +32,8 @@ def layer():
 def test_every_step_uses_the_moments_that_has_a_use_for_them(layer, name):
     weight, hessian = layer
     steps, data = STEPS[name], WeightData(hessian=hessian)
-    plain, _ = compress_stored(weight, steps, VERSION, 1)
-    form, snr_db = compress_stored(weight, steps, VERSION, 1, data)
+    plain, _ = compress_stored(weight, steps, lower_to(VERSION), 1)
+    form, snr_db = compress_stored(weight, steps, lower_to(VERSION), 1, data)
     assert form.nbytes <= plain.nbytes + 8
     expected = weight
     for index, step in enumerate(steps):

@@ -4,14 +4,15 @@ import pytest
 
 from corepress import coreml
 from corepress.config import TARGETS
-from corepress.coreml.reports.targets import NEWEST_VERSION, RULES, Encoding, TargetLint, TargetWarning, version_target
+from corepress.coreml.target_rules import NEWEST_VERSION, RULES, PackageLint, version_target
+from corepress.engine.targets import Encoding, TargetWarning
 from corepress.specs import Palettize, Prune, Quantize
 
 GROUPS = {"granularity": "per_grouped_channel", "group_size": 16}
 
 
 def _messages(target, *steps, rank=4, output_axis=0):
-    lint = TargetLint(target)
+    lint = PackageLint(target)
     lint.check("weight", Encoding(steps, rank, output_axis))
     return [warning.message for warning in lint.warnings(["weight"])]
 
@@ -73,14 +74,14 @@ def test_every_rule_has_a_source_and_known_targets():
 
 def test_the_version_of_the_package():
     for target, newest in NEWEST_VERSION.items():
-        lint = TargetLint(target)
+        lint = PackageLint(target)
         lint.check_version(newest)
         assert lint.warnings([]) == ()
         lint.check_version(newest + 1)
         (warning,) = lint.warnings([])
         assert warning.weights == ()
         assert f"has specification version {newest + 1}, but {target} loads versions up to {newest}" in str(warning)
-    lint = TargetLint("ane")
+    lint = PackageLint("ane")
     lint.check_version(99)
     assert lint.warnings([]) == ()
 

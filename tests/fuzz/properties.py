@@ -19,8 +19,9 @@ from corepress.coreml.decoded import Undecodable, stored_form
 from corepress.coreml.format.package import Package
 from corepress.coreml.format.values import ValueReader
 from corepress.coreml.format.weight_file import WeightFileReader
-from corepress.coreml.program.program import Definition, Program, weights_of
+from corepress.coreml.program.program import Definition, Program
 from corepress.coreml.program.storage import steps
+from corepress.coreml.program.weights import weights_of
 from corepress.tensors import CompressedTensor
 
 MEMORY = 1 << 30  # that one run may ask for beyond what the process has: the seeds are a few kilobytes

@@ -21,7 +21,8 @@ ROOMS = (
     "tensors",
     "compression kernels",
     "config reporting",
-    "coreml neural_network",
+    "engine",
+    "coreml neural_network coreai",
     "runtime",
     "calibration",
     "allocation",
@@ -31,13 +32,15 @@ ROOMS = (
     "cli",
     "__init__ __main__",
 )
-COREML_ROOMS = ("format", "operations", "program", "reports", "rewrite", "")  # the last: its functions for users
+COREAI_ROOMS = ("format", "operations", "program", "")
+COREML_ROOMS = ("format", "operations", "program", "rewrite", "")  # the last: its functions for users
 SIBLINGS = {("kernels", "compression"), ("neural_network", "coreml")}
 # Packages that not all installations have, and the rooms that may import them.
 EXTRAS = {
     "coremltools": {"acceleration", "optimize", "benchmark", "runtime/coreml_backend"},
     "coreai_opt": {"acceleration"},
     "torchao": {"acceleration"},
+    "coreai": {"coreai", "runtime/coreai_worker", "acceleration"},
     "matplotlib": {"reporting/charts", "demo/plot"},
     "torch": {
         "runtime/torch",
@@ -48,7 +51,7 @@ EXTRAS = {
     },
 }
 # What users see of a format: these alone may name what is above them, such as the comparison that runs models.
-FACADES = (("coreml", "__init__"), ("neural_network", "__init__"))
+FACADES = (("coreml", "__init__"), ("neural_network", "__init__"), ("coreai", "__init__"))
 CSRC = ("core", "kernels", "dispatch", "algo", "bindings c_api")
 ALGO = ("common", "affine calibrate palettize soft_kmeans vectors", "prune")
 
@@ -92,8 +95,8 @@ def test_imports_run_downward(path):
             continue
         here, there = own[0], imported[0]
         lower = level_of(there, ROOMS) < level_of(here, ROOMS)
-        if here == there == "coreml":
-            rooms = COREML_ROOMS
+        if here == there and here in ("coreml", "coreai"):
+            rooms = COREML_ROOMS if here == "coreml" else COREAI_ROOMS
             here, there = (part[1] if len(part) > 1 and part[1] in rooms else "" for part in (own, imported))
             lower = rooms.index(there) <= rooms.index(here)
         if not (lower or here == there or (here, there) in SIBLINGS):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from corepress import coreml, runtime
-from corepress.coreml.comparison import DIVERGED, ComparedOutput
+from corepress.engine.comparison import DIVERGED, ComparedOutput
 from corepress.errors import UnsupportedOperationError
 from corepress.neural_network import NetworkOutput
 from corepress.runtime import compare as comparing

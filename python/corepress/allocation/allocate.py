@@ -8,20 +8,17 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from ..arrays import as_threads
 from ..calibration.statistics import Statistics
 from ..config import Config, ConfigLike, as_config
 from ..config.candidates import UNCHANGED, candidate_of, parse_candidates
-from ..coreml.calibrated import as_calibration
-from ..coreml.compressor import Made
-from ..coreml.format.package import Package
-from ..coreml.plan import counted_bytes
-from ..coreml.program.program import Program
-from ..coreml.reports.prediction import Prediction
-from ..coreml.rewrite.driver import ProgressCallback, StrPath
+from ..engine.calibrated import as_calibration
+from ..engine.choice import Made
+from ..engine.prediction import Prediction
+from ..engine.run import ProgressCallback
+from ..paths import StrPath
 from ..reporting.documents import to_json
 from ..reporting.tables import Column, format_bytes, render
 from ..reporting.wording import format_decibels
@@ -29,6 +26,7 @@ from ..sources import unchanged
 from .curves import Curve, ErrorModel, measure
 from .errors import OutputErrors, WeightErrors
 from .goals import Goal
+from .opening import open_model
 from .options import Survey, survey
 from .search import Result, Search
 from .trial import Trial
@@ -231,27 +229,26 @@ def allocate(
         "keep_position_tables": keep_position_tables,
     }
     rules = as_config(Config() if config is None else config, **options)
-    package = Package.open(src)
-    program = Program(package)
-    statistics: Statistics | None = as_calibration("allocate", calibration)
+    opened = open_model(src)
+    statistics: Statistics | None = as_calibration("allocate", calibration, Statistics)
     model, notes = _model(statistics)
     choices = parse_candidates(candidates, rules.target)
     if candidates is None and rules.target is None and statistics is not None and statistics.candidates:
         choices = (*map(candidate_of, statistics.candidates), UNCHANGED)
-    found = survey(program, rules, choices, strict=strict, named=candidates is None or isinstance(candidates, str))
+    found = survey(opened, rules, choices, strict=strict, named=candidates is None or isinstance(candidates, str))
 
-    search = Search(found, goal, outputs=model.measure == "outputs", count=partial(counted_bytes, src))
+    search = Search(found, goal, outputs=model.measure == "outputs", count=opened.counted_bytes, what=opened.what)
     search.require_possible()
     if statistics is not None:
-        statistics.require_model(program)
+        statistics.require_model(opened.model)
     sweep_started = time.perf_counter()
-    curves = measure(package, found.free, model, progress=progress, num_threads=threads)
+    curves = measure(opened, found.free, model, progress=progress, num_threads=threads)
     sweep_seconds = time.perf_counter() - sweep_started
     result = search.run(curves)
     notes = (*found.notes, *notes, *_lossy(found, curves))
     made: dict[tuple[str, str], Made] = {}
     if statistics is not None and check:
-        trial = Trial(src, statistics, search, curves, threads)
+        trial = Trial(src, opened, statistics, search, curves, threads)
         result, checked = trial.best(result)
         notes += checked
         made = _made(found, result, trial)
@@ -266,7 +263,7 @@ def _made(found: Survey, result: Result, trial: Trial) -> dict[tuple[str, str], 
     for number, (free, option) in enumerate(zip(found.free, result.chosen.options, strict=True)):
         tensor = trial.tensors.get((number, option.key))
         if tensor is not None:
-            made[free.weight.first.function, free.name] = (option.steps, tensor)
+            made[free.weight.function, free.name] = (option.steps, tensor)
     return made
 
 
@@ -294,8 +291,8 @@ def _weights(found: Survey, result: Result) -> Iterator[AllocatedWeight]:
         error, relative = result.units.loss(number, option)
         yield AllocatedWeight(
             name=free.name,
-            function=free.weight.first.function,
-            shape=free.weight.first.shape,
+            function=free.weight.function,
+            shape=free.weight.shape,
             method=option.description,
             candidate=option.key,
             bytes=option.nbytes,

@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..coreml.compressor import stored_values
-from ..coreml.decompressor import release
-from ..coreml.format.package import Package
-from ..coreml.format.values import ValueReader
-from ..coreml.rewrite.driver import StrPath
+from ..engine.opened import OpenedModel
 from ..errors import MissingExtraError, UnsupportedOperationError
+from ..paths import StrPath
 from ..runtime.metrics import Comparing, Metric
 from ..runtime.model import Model, load
 from ..runtime.samples import Samples, steps_of
@@ -49,6 +46,7 @@ class Checked:
 
 def check(
     src: StrPath,
+    opened: OpenedModel,
     statistics: Any,
     free: Sequence[FreeWeight],
     recipes: Sequence[Sequence[Option]],
@@ -56,12 +54,14 @@ def check(
 ) -> Checked:
     """Run a model in float32 on the samples that calibration kept, as it is and with the weights of some recipes.
 
-    No package is written: the weights are replaced in memory.
+    No file is written: the weights are replaced in memory.
 
     Parameters
     ----------
     src : path-like
-        The package.
+        The model.
+    opened : OpenedModel
+        The same, opened.
     statistics : Statistics
         What `calibrate` returned.
     free : sequence of FreeWeight
@@ -71,6 +71,10 @@ def check(
     num_threads : int
         Threads for making weights.
     """
+    if not opened.runs_in_torch:
+        return Checked(
+            note=f"the recipe was not run on the kept samples: weights of an {opened.what} cannot be replaced in memory"
+        )
     if not statistics.kept:
         return Checked(note="no samples were kept for choices, so that the recipe was not run; give calibration more")
     try:
@@ -84,15 +88,15 @@ def check(
     expected = _outputs(model, samples, None)
     found = []
     tensors: dict[tuple[int, str], CompressedTensor] = {}  # recipes have most of them in common
-    with ValueReader(Package.open(src)) as values:
+    with opened.reading([free[number].weight for number in places]):
         for number in places:
             each = free[number]
             wanted = {options[number].key: options[number].steps for options in recipes if options[number].steps}
-            stored = stored_values(each.weight, values)
+            stored = opened.stored(each.weight)
             known = statistics.weights.get(each.key)
             of_weight = made(stored, list(wanted.values()), known, num_threads)
             tensors |= {(number, key): tensor for key, tensor in zip(wanted, of_weight, strict=True)}
-            release(each.weight.first, values)
+            opened.release(each.weight)
     for options in recipes:
         for number, parameter in places.items():
             if options[number].steps:
@@ -120,9 +124,9 @@ def _places(module: Any, free: Sequence[FreeWeight]) -> dict[int, Any]:
     parameters = dict(module.named_parameters())
     found = {}
     for number, each in enumerate(free):
-        for definition in each.weight.definitions:
-            parameter = parameters.get(definition.output_name)
-            if parameter is not None and tuple(parameter.shape) == tuple(each.weight.first.shape):
+        for name in each.weight.names:
+            parameter = parameters.get(name)
+            if parameter is not None and tuple(parameter.shape) == tuple(each.weight.shape):
                 found[number] = parameter
                 break
     return found

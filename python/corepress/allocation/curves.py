@@ -1,4 +1,4 @@
-"""How much each weight loses with each candidate: one pass over the weights of a package."""
+"""How much each weight loses with each candidate: one pass over the weights of a model."""
 
 from __future__ import annotations
 
@@ -11,20 +11,16 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coreml.compressor import compress_stored, stored_values
-from ..coreml.decompressor import release
-from ..coreml.format.package import Package
-from ..coreml.format.values import ValueReader
-from ..coreml.operations import OperationForm
-from ..coreml.program.storage import check_stored, stored_bytes
-from ..coreml.reports.report import Progress
-from ..coreml.rewrite.driver import ProgressCallback
+from ..engine.opened import OpenedModel
+from ..engine.report import Progress
+from ..engine.run import ProgressCallback
+from ..engine.steps import compress_stored
 from ..errors import NonFiniteError, Skip
 from ..kernels import kmeans1d_sweep
 from ..overlap import RunAhead, Task
 from ..specs import Palettize, Spec
 from ..tensors import CompressedTensor
-from .options import FreeWeight, Option, package_bytes
+from .options import FreeWeight, Option
 
 Stored: TypeAlias = NDArray[Any] | CompressedTensor
 
@@ -88,7 +84,7 @@ class ErrorModel(Protocol):
 
 
 def measure(
-    package: Package,
+    opened: OpenedModel,
     free: Sequence[FreeWeight],
     model: ErrorModel,
     *,
@@ -102,8 +98,8 @@ def measure(
 
     Parameters
     ----------
-    package : Package
-        The package.
+    opened : OpenedModel
+        The model.
     free : sequence of FreeWeight
         The weights.
     model : ErrorModel
@@ -113,7 +109,7 @@ def measure(
     num_threads : int or None
         Threads that the weights share; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
     """
-    total, total_bytes = sum(each.size for each in free), sum(stored_bytes(each.weight) for each in free)
+    total, total_bytes = sum(each.size for each in free), sum(each.weight.stored_bytes for each in free)
     done = done_bytes = 0
 
     def tell(name: str) -> None:
@@ -121,14 +117,13 @@ def measure(
             progress(Progress(name, done, total, done_bytes, total_bytes))
 
     curves: list[Curve | None] = []
-    with ValueReader(package) as values:
-        check_stored([each.weight for each in free], values)
-        tasks = [Task(_work(each, values, model), _memory(each)) for each in free]
+    with opened.reading([each.weight for each in free]):
+        tasks = [Task(_work(opened, each, model), 3 * opened.memory(each.weight)) for each in free]
         tell("")
         with RunAhead(tasks, num_threads) as ahead:
             for each, result in zip(free, ahead.results(), strict=True):
                 curves.append(result())
-                done, done_bytes = done + each.size, done_bytes + stored_bytes(each.weight)
+                done, done_bytes = done + each.size, done_bytes + each.weight.stored_bytes
                 tell(each.name)
     return _completed(free, curves)
 
@@ -154,26 +149,22 @@ def _completed(free: Sequence[FreeWeight], curves: Sequence[Curve | None]) -> li
     ]
 
 
-def _memory(free: FreeWeight) -> int:
-    return 3 * max(stored_bytes(free.weight), free.weight.first.data_type.byte_count(free.size))
-
-
-def _work(free: FreeWeight, values: ValueReader, model: ErrorModel) -> Callable[[int], Curve | None]:
+def _work(opened: OpenedModel, free: FreeWeight, model: ErrorModel) -> Callable[[int], Curve | None]:
     def work(threads: int) -> Curve | None:
-        stored = stored_values(free.weight, values)
+        stored = opened.stored(free.weight)
         try:
-            return _curve(free, stored, model, threads)
+            return _curve(opened, free, stored, model, threads)
         except NonFiniteError as failure:
             raise ValueError(f"{free.name}: {failure}") from failure
         finally:
-            release(free.weight.first, values)
+            opened.release(free.weight)
 
     return work
 
 
-def _curve(free: FreeWeight, stored: Stored, model: ErrorModel, threads: int) -> Curve | None:
+def _curve(opened: OpenedModel, free: FreeWeight, stored: Stored, model: ErrorModel, threads: int) -> Curve | None:
     """The curve of a weight, without the options that cannot store it; None if that leaves none."""
-    made = _made(free, [each for each in free.options if each.steps], stored, threads)
+    made = _made(opened, free, [each for each in free.options if each.steps], stored, threads)
     if not made:
         return None
     unchanged = [(each, 0.0) for each in free.options if not each.steps]
@@ -184,7 +175,9 @@ def _curve(free: FreeWeight, stored: Stored, model: ErrorModel, threads: int) ->
     return Curve(options, (math.nan,) * len(options) if errors is None else errors, relative)
 
 
-def _made(free: FreeWeight, options: Sequence[Option], stored: Stored, threads: int) -> list[tuple[Option, float]]:
+def _made(
+    opened: OpenedModel, free: FreeWeight, options: Sequence[Option], stored: Stored, threads: int
+) -> list[tuple[Option, float]]:
     """The options that can store a weight, each with what is lost, relative to the weight's power."""
     widths = [_width(each.steps) for each in options]
     found: dict[int, float] = {}
@@ -198,17 +191,17 @@ def _made(free: FreeWeight, options: Sequence[Option], stored: Stored, threads: 
                 made.append((option, found[nbits]))
             continue
         with suppress(Skip):
-            form, snr_db = compress_stored(stored, option.steps, free.weight.first.version, threads)
-            option = option if option.exact else _as_made(free, option, form)
+            form, snr_db = compress_stored(stored, option.steps, opened.lower(free.weight), threads)
+            option = option if option.exact else _as_made(opened, free, option, form)
             if option.nbytes < free.unchanged.nbytes:
                 made.append((option, 10 ** (-snr_db / 10)))
     return made
 
 
-def _as_made(free: FreeWeight, option: Option, form: OperationForm) -> Option:
+def _as_made(opened: OpenedModel, free: FreeWeight, option: Option, form: Any) -> Option:
     """An option with the bytes that it really takes."""
-    size = package_bytes(free.weight, form)
-    return replace(option, nbytes=form.nbytes, package_bytes=size, form=form.without_data())
+    size = opened.file_bytes(free.weight, form)
+    return replace(option, nbytes=form.nbytes, file_bytes=size, form=form.without_data())
 
 
 def _width(steps: Sequence[Spec]) -> int:
@@ -220,12 +213,12 @@ def _width(steps: Sequence[Spec]) -> int:
     return spec.nbits if spec == plain else 0
 
 
-def relative_error(stored: Stored, steps: Sequence[Spec], version: int, num_threads: int) -> float:
+def relative_error(stored: Stored, steps: Sequence[Spec], num_threads: int) -> float:
     """The sum of squared errors of some steps over the sum of squares of a weight; raises `Skip`."""
     nbits = _width(steps)
     if nbits and isinstance(stored, np.ndarray):
         return palette_errors(stored, [nbits], num_threads)[nbits]
-    _, snr_db = compress_stored(stored, tuple(steps), version, num_threads)
+    _, snr_db = compress_stored(stored, tuple(steps), lambda tensor: tensor, num_threads)
     return float(10 ** (-snr_db / 10))
 
 

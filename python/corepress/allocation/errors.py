@@ -11,7 +11,7 @@ import numpy as np
 
 from ..compression.error_feedback import output_error
 from ..config.candidates import candidate_of
-from ..coreml.resolution import resolve_all
+from ..engine.resolution import resolve_all
 from ..errors import Skip
 from ..specs import Spec
 from .curves import Stored, relative_error
@@ -65,7 +65,7 @@ class OutputErrors:
     ) -> tuple[float, ...] | None:
         """The error of each option; None for weights that no sample reached. See `curves.ErrorModel`."""
         known = self._weights.get(free.key)
-        if known is None or known.shape != free.weight.first.shape or not known.reached:
+        if known is None or known.shape != free.weight.shape or not known.reached:
             return None
         measured: Mapping[str, Sensitivity] = known.sensitivities
         if not measured:
@@ -95,7 +95,7 @@ class OutputErrors:
                 steps = resolve_all(candidate_of(key), free.weight)
                 loss = losses.get(key)
                 if loss is None:
-                    loss = relative_error(stored, steps, free.weight.first.version, num_threads)
+                    loss = relative_error(stored, steps, num_threads)
                 if loss > 0:
                     found.append(_Reference(steps, loss, max(0.0, float(sensitivity.mean))))
         return found

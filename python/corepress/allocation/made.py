@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from .. import compression
 from ..compression.weight_data import NO_DATA
-from ..coreml.calibrated import feedback_data
 from ..coreml.format.weight_file import release_array
+from ..engine.calibrated import feedback_data
 from ..specs import Spec
 from ..tensors import CompressedTensor
 

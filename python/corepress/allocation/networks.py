@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from .. import system
 from ..arrays import as_threads
 from ..config import Config
-from ..coreml.plan import Plan
-from ..coreml.reports.prediction import Prediction
-from ..coreml.reports.report import Report
-from ..coreml.rewrite.driver import ProgressCallback, StrPath
+from ..engine.planned import Plan
+from ..engine.prediction import Prediction
+from ..engine.report import Report
+from ..engine.run import ProgressCallback
 from ..errors import Skip, UnsuitableWeightError
 from ..intake import whole
 from ..neural_network.layers import LayerWeight
@@ -26,6 +26,7 @@ from ..neural_network.network import NetworkWeight
 from ..neural_network.plan import BlankTransformation, planned_weight
 from ..neural_network.transform import Transformation
 from ..neural_network.weight_params import HALF_BITS, stored_bytes
+from ..paths import StrPath
 from ..sources import unchanged
 from .curves import Curve, palette_errors
 from .goals import Goal
@@ -136,7 +137,7 @@ class _Surveying(Transformation):
         try:
             for option in free.options:
                 quantization = option.form
-                losses.append(0.0 if quantization is None else self._lost(quantization, weight, values))  # type: ignore[arg-type]
+                losses.append(0.0 if quantization is None else self._lost(quantization, weight, values))
         except (Skip, UnsuitableWeightError):
             return None
         return Curve(free.options, tuple(losses), tuple(losses))

@@ -1,4 +1,4 @@
-"""What can be done to each weight of a program, and the bytes that it takes; nothing is read but the program."""
+"""What can be done to each weight of a model, and the bytes that it takes; nothing is read but the program."""
 
 from __future__ import annotations
 
@@ -9,24 +9,14 @@ from typing import Any, TypeAlias
 
 from ..config import Config, WeightConfig
 from ..config.candidates import UNCHANGED, Steps, candidate_key, describe_candidate
-from ..coreml.compressor import Decisions
-from ..coreml.format.values import Tensor, blob_value, inline_value, tensor_type
-from ..coreml.format.weight_file import WeightFileLayout
-from ..coreml.operations import OperationForm, check_steps
-from ..coreml.program.identity import weight_keys
-from ..coreml.program.program import Program, Weight
-from ..coreml.program.raising import obstacle
-from ..coreml.program.storage import steps as definitions_of
-from ..coreml.program.storage import stored_bytes, visible_weights
-from ..coreml.resolution import resolve_all
-from ..coreml.selection import bind_rules, select
-from ..coreml.sizes import StoredSize, stored_size
+from ..engine.opened import OpenedModel, StoredSize
+from ..engine.resolution import resolve_all
+from ..engine.selection import bind_rules, select
+from ..engine.weights import Weight
 from ..errors import Skip
 from ..specs import Spec
 
 Sizes: TypeAlias = dict[Any, StoredSize]
-
-_ANYWHERE = 1 << 28  # an offset in a weight file, for the bytes of its number
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +31,9 @@ class Option:
         The same with the weight's axes and groups filled in.
     nbytes : int
         Bytes that are stored: codes, tables, scales and masks.
-    package_bytes : int
-        About the bytes of the package for it: in the weight file with records and alignment, and in the program.
-    form : OperationForm or None
+    file_bytes : int
+        About the bytes of the model's files for it, alignment and program included.
+    form : Form or None
         The form, without data; None for an unchanged weight.
     exact : bool
         Whether sizes are certain; where they depend on the values, they are estimates.
@@ -52,8 +42,8 @@ class Option:
     candidate: Steps
     steps: tuple[Spec, ...]
     nbytes: int
-    package_bytes: int
-    form: OperationForm | None = None
+    file_bytes: int
+    form: Any = None
     exact: bool = True
 
     @property
@@ -82,7 +72,7 @@ class FreeWeight:
     key : str
         Its name in files of calibration.
     number : int
-        Its number among the program's visible weights.
+        Its number among the model's weights.
     fixed : bool
         Whether a rule of the config says what is done, so that it has this option only; such weights are here if their
         bytes depend on their values.
@@ -98,12 +88,12 @@ class FreeWeight:
     @property
     def name(self) -> str:
         """Its name in the report."""
-        return str(self.weight.first.name)
+        return self.weight.name
 
     @property
     def size(self) -> int:
         """Number of elements."""
-        return prod(self.weight.first.shape)
+        return prod(self.weight.shape)
 
     def option(self, candidate: Steps) -> Option:
         """The option of a candidate; where it has none, the weight is left unchanged."""
@@ -114,7 +104,7 @@ class FreeWeight:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """The weights of a program.
+    """The weights of a model.
 
     Attributes
     ----------
@@ -123,10 +113,10 @@ class Survey:
     units : tuple of tuple of int
         Which of them are chosen for together, by their numbers: constants of several functions that have one name.
     candidates : tuple
-        The candidates that this program can express.
+        The candidates that this model can express.
     notes : tuple of str
         The candidates that it cannot, and rules that were not read literally.
-    fixed : dict of int to OperationForm
+    fixed : dict of int to Form
         The forms of the other weights that rules of the config compress, by their numbers.
     fixed_bytes, fixed_size : int
         Stored bytes and elements of these.
@@ -138,7 +128,7 @@ class Survey:
     units: tuple[tuple[int, ...], ...]
     candidates: tuple[Steps, ...]
     notes: tuple[str, ...]
-    fixed: Mapping[int, OperationForm]
+    fixed: Mapping[int, Any]
     fixed_bytes: int
     fixed_size: int
     config: Config
@@ -150,13 +140,13 @@ class _Chosen:
     description = "chosen by the allocation"
 
 
-def survey(program: Program, config: Config, candidates: Sequence[Steps], *, strict: bool, named: bool) -> Survey:
+def survey(opened: OpenedModel, config: Config, candidates: Sequence[Steps], *, strict: bool, named: bool) -> Survey:
     """Find what can be done to each weight.
 
     Parameters
     ----------
-    program : Program
-        The program; it is not changed.
+    opened : OpenedModel
+        The model; it is not changed.
     config : Config
         Rules; what they match is fixed.
     candidates : sequence of tuple of spec
@@ -164,7 +154,7 @@ def survey(program: Program, config: Config, candidates: Sequence[Steps], *, str
     strict : bool
         Raise for rules that match nothing, as `compress` does.
     named : bool
-        Whether the candidates are those of a set; then those that the program's specification version cannot express
+        Whether the candidates are those of a set; then those that the model cannot express
         are left out.
 
     Raises
@@ -177,42 +167,40 @@ def survey(program: Program, config: Config, candidates: Sequence[Steps], *, str
             f"allocate: the config has steps for all weights ({config.global_config.description}), which leaves "
             "nothing to choose; give only its rules, or candidates"
         )
-    decisions = Decisions(config, strict=strict)
-    decisions.prepare(program)
-    bound, notes, _ = bind_rules(config, program)
-    possible, reasons = _expressible(program, candidates, drop=named)
+    decisions = opened.decisions(config, strict=strict)
+    bound, notes, _ = bind_rules(config, list(opened.keys))
+    possible, reasons = _expressible(opened, candidates, drop=named)
     open_config = replace(
         bound,
         global_config=WeightConfig((_Chosen(),), config.global_config.weight_threshold),  # type: ignore[arg-type]
     )
     free: list[FreeWeight] = []
-    fixed: dict[int, OperationForm] = {}
+    fixed: dict[int, Any] = {}
     sizes: Sizes = {}
     fixed_bytes = fixed_size = 0
-    keys = weight_keys(visible_weights(program))
-    for number, (weight, key) in enumerate(keys.items()):
+    for number, (weight, key) in enumerate(opened.keys.items()):
         try:
             chosen = select(open_config, weight).steps
         except Skip:
             continue
         if isinstance(chosen[0], _Chosen):
-            found = _free(weight, possible, key, number, sizes)
+            found = _free(opened, weight, possible, key, number, sizes)
             if found is not None:
                 free.append(found)
             continue
         try:
-            size = stored_size(weight, decisions.decide(weight).steps)
+            size = opened.size(weight, decisions.decide(weight).steps)
         except Skip:
             continue
-        if size.nbytes >= stored_bytes(weight):
+        if size.nbytes >= weight.stored_bytes:
             continue
         if not size.exact:
-            found = _free(weight, [chosen], key, number, sizes)
+            found = _free(opened, weight, [chosen], key, number, sizes)
             free += [] if found is None else [replace(found, fixed=True)]
             continue
         fixed[number] = size.form
         fixed_bytes += size.nbytes
-        fixed_size += prod(weight.first.shape)
+        fixed_size += prod(weight.shape)
     if all(each.fixed for each in free):
         rules = " that no rule of the config matches" if config.op_types or config.weights else ""
         raise ValueError(f"allocate: no weight{rules} can be compressed with these candidates; nothing to choose")
@@ -229,15 +217,11 @@ def survey(program: Program, config: Config, candidates: Sequence[Steps], *, str
     )
 
 
-def _expressible(program: Program, candidates: Sequence[Steps], *, drop: bool) -> tuple[list[Steps], list[str]]:
-    """The candidates that all parts of a program can express, and why others cannot be."""
+def _expressible(opened: OpenedModel, candidates: Sequence[Steps], *, drop: bool) -> tuple[list[Steps], list[str]]:
+    """The candidates that a model can express, and why others cannot be."""
     possible, notes = [], []
-    for part in program.parts:
-        reason = obstacle(part)
-        if reason is not None:
-            raise ValueError(f"allocate: {reason}")
     for steps in candidates:
-        failure = _inexpressible(program, steps)
+        failure = _inexpressible(opened, steps)
         if failure is None:
             possible.append(steps)
         elif not drop:
@@ -250,20 +234,22 @@ def _expressible(program: Program, candidates: Sequence[Steps], *, drop: bool) -
     return possible, notes
 
 
-def _inexpressible(program: Program, steps: Steps) -> ValueError | None:
-    """Why a part of a program cannot express a candidate."""
+def _inexpressible(opened: OpenedModel, steps: Steps) -> ValueError | None:
+    """Why a model cannot express a candidate."""
     try:
-        for part in program.parts if steps else ():
-            check_steps(steps, part.version, part.model.specificationVersion)
+        if steps:
+            opened.check_steps(steps)
     except ValueError as failure:
         return failure
     return None
 
 
-def _free(weight: Weight, candidates: Sequence[Steps], key: str, number: int, sizes: Sizes) -> FreeWeight | None:
+def _free(
+    opened: OpenedModel, weight: Weight, candidates: Sequence[Steps], key: str, number: int, sizes: Sizes
+) -> FreeWeight | None:
     """What may be done to a weight; None if nothing makes it smaller."""
-    now, first = stored_bytes(weight), weight.first
-    unchanged = Option(UNCHANGED, (), now, _bytes_now(weight))
+    now = weight.stored_bytes
+    unchanged = Option(UNCHANGED, (), now, opened.bytes_now(weight))
     options = []
     for candidate in candidates:
         if not candidate:
@@ -271,67 +257,18 @@ def _free(weight: Weight, candidates: Sequence[Steps], key: str, number: int, si
             continue
         try:
             steps = resolve_all(candidate, weight)
-            kind = (steps, first.shape, first.data_type, first.version, first.operation.type == "const")
+            kind = steps, opened.kind(weight)
             if kind not in sizes:  # many weights are alike
-                sizes[kind] = stored_size(weight, steps)
+                sizes[kind] = opened.size(weight, steps)
             size = sizes[kind]
         except Skip:
             continue
         if size.nbytes < now:
-            in_package = package_bytes(weight, size.form)
-            options.append(Option(candidate, steps, size.nbytes, in_package, size.form, size.exact))
+            in_file = opened.file_bytes(weight, size.form)
+            options.append(Option(candidate, steps, size.nbytes, in_file, size.form, size.exact))
     if not any(option.candidate for option in options):
         return None
     return FreeWeight(weight, tuple(options), unchanged, key, number)
-
-
-def package_bytes(weight: Weight, form: OperationForm) -> int:
-    """About the bytes that a weight takes in the package in another form, alignment and program included."""
-    files = sum(WeightFileLayout.footprint(tensor.nbytes) for tensor in form.tensors() if tensor.is_blob)
-    return files + _program_bytes(form) * len(weight.definitions)
-
-
-def _bytes_now(weight: Weight) -> int:
-    """About the bytes that a weight takes in the package."""
-    files, program, seen = 0, 0, set()
-    for step in definitions_of(weight.first):
-        keys = {reference.parameter: reference.key for reference in step.references}
-        for name, value in step.parameters.items():
-            program += value.ByteSize() + _overhead(name)
-            if name in keys and keys[name] not in seen:
-                seen.add(keys[name])
-                files += WeightFileLayout.footprint(_payload(value))
-    return files + program * len(weight.definitions)
-
-
-def _payload(value: Any) -> int:
-    declared = tensor_type(value.type, "")
-    assert declared is not None
-    data_type, shape = declared
-    return data_type.byte_count(prod(shape))
-
-
-def _program_bytes(form: OperationForm) -> int:
-    """About the bytes that a form takes in the program."""
-    return sum(
-        _overhead(name) + (_value_bytes(given) if isinstance(given, Tensor) else _overhead(""))
-        for each in form.chain()
-        for name, given in each.parameters.items()
-    ) + sum(_PRODUCER for each in form.chain() if each is not form)
-
-
-_PRODUCER = 150  # an operation that another one builds on, with its name and type
-
-
-def _overhead(name: str) -> int:
-    """Tags and lengths around a parameter."""
-    return len(name) + 8
-
-
-def _value_bytes(tensor: Tensor) -> int:
-    if tensor.is_blob:
-        return int(blob_value(tensor, "@model_path/weights/weight.bin", _ANYWHERE).ByteSize())
-    return int(inline_value(tensor).ByteSize())
 
 
 def _units(weights: Sequence[Weight]) -> tuple[tuple[int, ...], ...]:
@@ -348,7 +285,7 @@ def _units(weights: Sequence[Weight]) -> tuple[tuple[int, ...], ...]:
         return number
 
     for number, weight in enumerate(weights):
-        for other in of[weight.first.name]:
+        for other in of[weight.name]:
             first, second = sorted((root(number), root(other)))
             unit[second] = first
     found: dict[int, list[int]] = {}

@@ -6,14 +6,14 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ..config import Config, Rule, WeightConfig
 from ..config.candidates import Steps, describe_candidate
 from ..config.patterns import MODULE, REGULAR, is_open
-from ..coreml.operations import OperationForm
-from ..coreml.reports.prediction import Expected, Prediction
+from ..engine.prediction import Expected, Prediction
 from ..reporting.wording import format_bytes, format_decibels
 from .curves import Curve
 from .goals import Goal
@@ -130,7 +130,7 @@ class Search:
         goal: Goal,
         *,
         outputs: bool,
-        count: Callable[[Mapping[int, OperationForm]], int],
+        count: Callable[[Mapping[int, Any]], int],
         what: str = "package",
     ) -> None:
         self._what = what
@@ -219,7 +219,7 @@ class Search:
 
     def _for_size(self, units: Units) -> Result:
         """Solve, count, and correct the budget by what the estimates of the program's text missed."""
-        costs, errors, starts = units.package_bytes(), units.errors(), self._starts(units)
+        costs, errors, starts = units.file_bytes(), units.errors(), self._starts(units)
         cheapest = np.array([int(np.lexsort(pair)[0]) for pair in zip(errors, costs, strict=True)], np.intp)
         rest = self._total(units.options(cheapest)) - _sum(costs, cheapest)
         best = None
@@ -243,7 +243,7 @@ class Search:
         solution, options = best
 
         def suits(options: tuple[Option, ...]) -> bool:
-            about = rest + sum(option.package_bytes for option in options)
+            about = rest + sum(option.file_bytes for option in options)
             return about <= _CLEARLY * self._goal.value and self._total(options) <= self._goal.value
 
         uniform = self._uniform(units, suits)
@@ -262,7 +262,7 @@ class Search:
                     f"allocate: {self._goal} is out of reach; with these candidates {name} has at most {highest}; None "
                     "among the candidates leaves weights unchanged"
                 )
-            nbytes = [sum(option.package_bytes for _, option in options) for options in of_each]
+            nbytes = [sum(option.file_bytes for _, option in options) for options in of_each]
             choices.append(min(suiting, key=lambda place: (nbytes[place], -ratios[place])))
         mixed = self._recipe(units, units.options(np.array(choices, np.intp)))
 
@@ -274,7 +274,7 @@ class Search:
 
     def _for_outputs(self, units: Units) -> Result:
         """The fewest bytes for an error, and then the smallest error for these bytes."""
-        costs, errors = units.package_bytes(), units.errors()
+        costs, errors = units.file_bytes(), units.errors()
         limit = 10 ** (-self._goal.value / 10)
         try:
             smallest = solve(errors, costs, limit)
@@ -302,7 +302,7 @@ class Search:
 
         def rank(candidate: Steps) -> tuple[float, float]:
             options = units.uniform(candidate)
-            both = units.error(options), float(sum(option.package_bytes for option in options))
+            both = units.error(options), float(sum(option.file_bytes for option in options))
             return both[::-1] if by_bytes else both
 
         best, better = None, []
@@ -360,7 +360,7 @@ class Search:
 
     def _require_range(self, units: Units) -> None:
         """ValueError if the target is below the smallest or above the largest result."""
-        costs = units.nbytes() if self._goal.kind == "target_bits" else units.package_bytes()
+        costs = units.nbytes() if self._goal.kind == "target_bits" else units.file_bytes()
         ends = [np.array([int(at(each)) for each in costs], np.intp) for at in (np.argmin, np.argmax)]
         smallest, largest = map(units.options, ends)
         if self._goal.kind == "target_bits":

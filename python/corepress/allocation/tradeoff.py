@@ -19,22 +19,20 @@ from .. import system
 from ..calibration.collect import calibrate
 from ..calibration.samples import add_to_digest
 from ..calibration.statistics import Statistics
-from ..coreml.compressor import compress
-from ..coreml.inspector import inspect
-from ..coreml.plan import plan
 from ..outputs import write_output
 from ..paths import user_path
 from ..runtime.metrics import Comparing, Metric, MetricLike
 from ..runtime.model import Model, load
 from ..runtime.samples import Samples, steps_of
 from ..sources import unchanged
+from .opening import format_of
 from .tradeoff_recipes import DEFAULT_BITS, Recipe, recipes_of
 from .tradeoff_table import Tradeoff, TradeoffRow
 
 TEST_EVERY = 4  # of this many samples, the first is for the test
 FEWEST_DIVIDED = 8
 _PIECE = 1 << 20
-_STATE, _STATISTICS, _PACKAGE = "rows.json", "statistics.calibration", "compressed.mlpackage"
+_STATE, _STATISTICS, _COMPRESSED = "rows.json", "statistics.calibration", "compressed"
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def tradeoff(
     Parameters
     ----------
     src : path-like
-        An ``.mlpackage`` with an ML program.
+        An ``.mlpackage`` with an ML program, or an ``.aimodel``.
     samples : path-like, dict, or iterable of dict or of list of dict
         An ``.npz`` file, a folder of these or of images, or dicts by the names of inputs; see
         `corepress.runtime.Samples`. Arrays that are no input, such as labels, are for the metric.
@@ -174,7 +172,8 @@ def tradeoff(
             tell(recipe.name, number)
             row = state.row(recipe)
             if row is None:
-                row = _measured(src, place / _PACKAGE, recipe, known, candidates, options, loading, evaluation)
+                path = place / (_COMPRESSED + user_path(src).suffix)
+                row = _measured(src, path, recipe, known, candidates, options, loading, evaluation)
                 state.add(recipe, row)
             rows.append(row)
         tell("", len(wanted))
@@ -221,7 +220,7 @@ def _possible(
 def _planned_size(src: Any, config: Any, options: Mapping[str, Any]) -> int | ValueError:
     """Bytes of the package that a config makes, or why the package cannot express it."""
     try:
-        return plan(src, config, **options).bytes_after
+        return int(format_of(src).plan(src, config, **options).bytes_after)
     except ValueError as error:
         return error
 
@@ -299,12 +298,12 @@ class _Evaluation:
 
 def _original(src: Any, evaluation: _Evaluation) -> TradeoffRow:
     snr_db, score = evaluation.of_original
-    found = inspect(src)
+    found = format_of(src).inspect(src)
     return TradeoffRow(
         name="original",
         kind="original",
         calibrated=False,
-        bytes=found.package_bytes,
+        bytes=sum(path.stat().st_size for path in _files(src)),
         download_bytes=_deflated(src),
         bits_per_weight=found.bits_per_weight,
         snr_db=snr_db,
@@ -324,7 +323,7 @@ def _measured(
     evaluation: _Evaluation,
 ) -> TradeoffRow:
     started = time.perf_counter()
-    report = compress(
+    report = format_of(src).compress(
         src,
         package,
         recipe.config,

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..coreml.rewrite.driver import StrPath
+from ..engine.opened import OpenedModel
+from ..paths import StrPath
 from ..tensors import CompressedTensor
 from .check import check
 from .curves import Curve
@@ -26,7 +27,9 @@ class Trial:
     Parameters
     ----------
     src : path-like
-        The package.
+        The model.
+    opened : OpenedModel
+        The same, opened.
     statistics : Statistics
         What calibration found.
     search : Search
@@ -43,9 +46,15 @@ class Trial:
     """
 
     def __init__(
-        self, src: StrPath, statistics: Any, search: Search, curves: Sequence[Curve | None], num_threads: int
+        self,
+        src: StrPath,
+        opened: OpenedModel,
+        statistics: Any,
+        search: Search,
+        curves: Sequence[Curve | None],
+        num_threads: int,
     ) -> None:
-        self._src, self._statistics, self._threads = src, statistics, num_threads
+        self._src, self._opened, self._statistics, self._threads = src, opened, statistics, num_threads
         self._search, self._curves = search, curves
         self._is_large = sum(each.size for each in search.free) > _LARGE
         self.tensors: dict[tuple[int, str], CompressedTensor] = {}
@@ -104,7 +113,7 @@ class Trial:
     def _measured(self, recipes: Sequence[Recipe]) -> tuple[list[Recipe], tuple[str, ...]]:
         """The recipes with what they reach on the samples; otherwise why they were not run."""
         options = [each.options for each in recipes]
-        found = check(self._src, self._statistics, self._search.free, options, self._threads)
+        found = check(self._src, self._opened, self._statistics, self._search.free, options, self._threads)
         if found.note is not None:
             return [], (found.note,)
         self.tensors |= found.tensors

@@ -69,9 +69,9 @@ class Units:
         """Stored bytes of each choice of each unit."""
         return self._sums(lambda number, option: option.nbytes)
 
-    def package_bytes(self) -> list[NDArray[np.float64]]:
-        """About the bytes in the package of each choice of each unit."""
-        return self._sums(lambda number, option: option.package_bytes)
+    def file_bytes(self) -> list[NDArray[np.float64]]:
+        """About the bytes in the model's files of each choice of each unit."""
+        return self._sums(lambda number, option: option.file_bytes)
 
     def errors(self) -> list[NDArray[np.float64]]:
         """Error of each choice of each unit."""

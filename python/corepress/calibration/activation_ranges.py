@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coreml.program.quantize_pairs import NoParameters, PairParameters
+from ..coreml.program.quantize_pairs import NoParameters
+from ..engine.activations import PairParameters
 from ..errors import FormatError
 
 BINS = 4096  # at most, and more than half of that, but where values are few

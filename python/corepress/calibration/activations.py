@@ -10,23 +10,19 @@ from typing import Any
 
 from ..arrays import as_threads
 from ..config import Config, ConfigLike
-from ..coreml.calibrated import DAMPENING, CalibrationData, as_calibration
-from ..coreml.compressor import Decisions, compress_as_decided, decisions_of, require_destination
+from ..coreml.compressor import compress_as_decided, require_destination
+from ..coreml.decisions import PackageDecisions, decisions_of
 from ..coreml.format.package import Package
 from ..coreml.program.graph import Function, Operation, Value
-from ..coreml.program.program import Program, Weight
-from ..coreml.program.quantize_pairs import (
-    ALREADY_QUANTIZED,
-    ActivationRecord,
-    NoParameters,
-    PairInsertion,
-    PairParameters,
-    concat_groups,
-)
+from ..coreml.program.program import Program
+from ..coreml.program.quantize_pairs import ALREADY_QUANTIZED, NoParameters, PairInsertion, concat_groups
 from ..coreml.program.raising_ios17 import obstacle, raise_parts
-from ..coreml.reports.report import Report
-from ..coreml.rewrite.driver import ProgressCallback
-from ..coreml.selection import expected_skip
+from ..coreml.program.weights import Weight
+from ..engine.activations import ActivationRecord, PairParameters
+from ..engine.calibrated import DAMPENING, CalibrationData, as_calibration
+from ..engine.report import Report
+from ..engine.run import ProgressCallback
+from ..engine.selection import expected_skip
 from ..extras import require
 from ..runtime.opening import open_model
 from ..runtime.samples import Samples
@@ -151,7 +147,7 @@ def quantize_activations(
         range="minmax" if range == AUTO else range,
         operations=operations,
     )
-    statistics = None if calibration is None else as_calibration("quantize_activations", calibration)
+    statistics = None if calibration is None else as_calibration("quantize_activations", calibration, Statistics)
     decisions = None
     if weights is not None:
         known = None if statistics is None else CalibrationData(statistics, calibration_use, dampening)
@@ -215,7 +211,7 @@ def write_quantized(
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str],
     quantization: ActivationQuantization,
-    decisions: Decisions | None = None,
+    decisions: PackageDecisions | None = None,
     *,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
@@ -239,7 +235,7 @@ def write_quantized(
     )
 
 
-class _NoDecisions(Decisions):
+class _NoDecisions(PackageDecisions):
     """Leaves all weights unchanged."""
 
     def __init__(self) -> None:

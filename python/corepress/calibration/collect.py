@@ -11,6 +11,7 @@ from typing import Any
 from ..arrays import as_threads
 from ..config import DEFAULT_WEIGHT_THRESHOLD
 from ..config.candidates import DEFAULT_CANDIDATES, candidate_key, parse_candidates
+from ..coreai.format.asset import is_asset
 from ..coreml.format.package import Package
 from ..coreml.program.program import Program
 from ..extras import require
@@ -56,7 +57,9 @@ def calibrate(
     Parameters
     ----------
     src : path-like
-        An ``.mlpackage`` with an ML program; it is not changed.
+        An ``.mlpackage`` with an ML program, or an ``.aimodel``; it is not changed. Core AI, which runs assets, has no
+        gradients: of these only second moments are found, in the types that the asset computes in, and the ranges of
+        what its weights are multiplied with.
     samples : path-like, dict, or iterable of dict or of list of dict
         An ``.npz`` file, a folder of these or of images, or dicts by the names of inputs; see
         `corepress.runtime.Samples`. A list of dicts inside an iterable is one sequence whose runs share a state;
@@ -129,7 +132,8 @@ def calibrate(
     second moments are taken with higher probability, and count less in return. The standard errors contain what this
     choice adds.
     """
-    require("calibrate", "torch")
+    asset = is_asset(src)
+    require("calibrate", "coreai" if asset else "torch")
     probes = _positive("probes", probes)
     block_columns = _positive("block_columns", block_columns)
     memory_limit = _positive("memory_limit", memory_limit) or _default_memory()
@@ -138,6 +142,13 @@ def calibrate(
     as_threads("calibrate", num_threads)
     chosen = () if candidates is None else tuple(filter(None, parse_candidates(candidates)))
     destination = None if output is None else _checked_output(user_path(output), user_path(src), overwrite)
+    if asset:
+        if probes is not None or importance or candidates not in (None, DEFAULT_CANDIDATES):
+            raise ValueError(
+                "calibrate: candidates, probes and importance need gradients, which Core AI has not; leave them out"
+            )
+        options = (weight_threshold, block_columns, memory_limit)
+        return _calibrate_asset(src, samples, destination, function_name, device, options, progress, resume)
 
     from ..runtime.torch.backend import function_of, load_program, require_device
     from .run import Calibration, Settings, torch_threads
@@ -179,7 +190,50 @@ def calibrate(
         }
         fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         unfinished = Unfinished(destination, fingerprint, resume=resume)
-        statistics = calibration.run(unfinished)
+        return _kept_in(destination, unfinished, calibration)
+
+
+def _calibrate_asset(
+    src: str | os.PathLike[str],
+    samples: Any,
+    destination: Path | None,
+    function_name: str | None,
+    device: str,
+    options: tuple[int, int | None, int],
+    progress: ProgressCallback | None,
+    resume: bool,
+) -> Statistics:
+    from ..coreai.program.program import Program as AssetProgram
+    from ..runtime.coreai_backend import CoreAIAsset, CoreAIBackend
+    from .asset_run import AssetCalibration
+    from .samples import DividedSamples
+    from .unfinished import Unfinished
+
+    if device != "cpu":
+        raise ValueError(f"calibrate: device is {device!r}, but Core AI's assets are run on the CPU here; use 'cpu'")
+    work = Work(progress)
+    work.begin("loading")
+    asset = CoreAIAsset(src, "calibrate")
+    backend = CoreAIBackend(asset, asset.function(function_name))
+    divided = DividedSamples(samples, backend.description)
+    threshold, columns, memory = options
+    calibration = AssetCalibration(
+        AssetProgram(src),
+        backend,
+        divided,
+        block_columns_limit=columns,
+        memory_limit=memory,
+        weight_threshold=threshold,
+        work=work,
+    )
+    identity = [calibration.digests, divided.digest, backend.function_name, *options]
+    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return _kept_in(destination, Unfinished(destination, fingerprint, resume=resume), calibration)
+
+
+def _kept_in(destination: Path | None, unfinished: Any, calibration: Any) -> Statistics:
+    """Run a calibration, and keep its statistics where they are wanted."""
+    statistics: Statistics = calibration.run(unfinished)
     if destination is None:
         return statistics
     statistics.save(destination)

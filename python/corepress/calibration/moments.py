@@ -1,159 +1,38 @@
-"""Second moments of the inputs of weights: E[x x^T], summed over samples."""
+"""Second moments of the inputs of weights, E[x x^T], summed over samples with PyTorch."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_PANEL = 256  # columns that are multiplied with all that follow: half of the products, and of the memory
-_MOST_TOGETHER = 512  # vectors that are multiplied at once: of few, most time goes into adding their products up
+from .block_sums import BlockSums
 
 
-def block_columns(columns: int, of_channel: int, most: int) -> int:
-    """Columns of a block: whole input channels where they fit, in blocks of much the same size.
-
-    Parameters
-    ----------
-    columns : int
-        All columns.
-    of_channel : int
-        Columns of one input channel.
-    most : int
-        Of a block.
-    """
-    unit = of_channel if of_channel <= most else 1
-    units = -(-columns // unit)
-    blocks = -(-units // max(1, most // unit))
-    return -(-units // blocks) * unit
-
-
-class Moments:
-    """Sums of products of inputs, in blocks of columns.
-
-    Some hundred vectors are multiplied in float32, and their products added in float64. Of each block the upper
-    triangle is kept, in panels.
-
-    Parameters
-    ----------
-    groups, columns : int
-        Number of matrices, and the columns of each.
-    size : int
-        Columns of a block.
-    """
-
-    WAITING = ("waiting", "factor")  # what `state` has of vectors that wait
-
-    def __init__(self, groups: int, columns: int, size: int) -> None:
-        self.groups, self.columns, self.size = groups, columns, size
-        self.count = 0
-        self._waiting: list[Tensor] = []
-        self._factor = 1.0  # of those that wait
-        self._sums: dict[tuple[int, int], Tensor] = {
-            (start, first): torch.zeros(groups, min(_PANEL, stop - first), stop - first, dtype=torch.float64)
-            for start, stop, first in self._panels()
-        }
-
-    @staticmethod
-    def bytes_of(groups: int, columns: int, size: int) -> int:
-        """What the sums occupy, about, with vectors that wait."""
-        blocks = -(-columns // size)
-        return 8 * groups * blocks * (
-            size * (size + min(size, _PANEL)) // 2
-        ) + 4 * groups * columns * Moments._together(size)
-
-    @staticmethod
-    def _together(size: int) -> int:
-        return min(size, _MOST_TOGETHER)
-
-    def _panels(self) -> Iterator[tuple[int, int, int]]:
-        for start in range(0, self.columns, self.size):
-            stop = min(start + self.size, self.columns)
-            for first in range(start, stop, _PANEL):
-                yield start, stop, first
+class Moments(BlockSums):
+    """Sums of products of tensors on any device; the sums themselves are NumPy's."""
 
     def add(self, inputs: Tensor, factor: float, count: int) -> None:
-        """Add input vectors.
-
-        Parameters
-        ----------
-        inputs : torch.Tensor
-            float32 (groups, vectors, columns).
-        factor : float
-            How often each counts.
-        count : int
-            How many vectors they represent.
-        """
-        self.count += count
-        if self._waiting and (
-            factor != self._factor or self._number_waiting + inputs.shape[1] > self._together(self.size)
-        ):
-            self._multiply_waiting()
+        """Add input vectors; see `BlockSums.add`."""
         self._waiting = [each.to(inputs.device) for each in self._waiting]  # where an interrupted run is continued
-        if inputs.shape[1] > self._together(self.size) // 2:
-            self._multiply(inputs, factor)
-        else:
-            self._waiting.append(inputs.clone())  # what it is a view of may be large, or change
-            self._factor = factor
+        super().add(inputs, factor, count)
 
-    @property
-    def _number_waiting(self) -> int:
-        return sum(each.shape[1] for each in self._waiting)
+    def _wait(self, inputs: Tensor) -> None:
+        self._waiting.append(inputs.clone())  # what it is a view of may be large, or change
 
-    def _multiply_waiting(self) -> None:
-        if self._waiting:
-            self._multiply(torch.cat(self._waiting, dim=1), self._factor)
-            self._waiting = []
+    def _joined(self) -> Tensor:
+        return torch.cat(self._waiting, dim=1)
 
-    def _multiply(self, inputs: Tensor, factor: float) -> None:
-        turned = inputs.transpose(1, 2)
-        for start, stop, first in self._panels():
-            panel = turned[:, first : min(first + _PANEL, stop)]
-            product = torch.bmm(panel, inputs[:, :, first:stop])
-            self._sums[start, first].add_(product.cpu(), alpha=factor)
-
-    def mean(self) -> NDArray[np.float32]:
-        """The moments, (groups, blocks, size, size); zero where a block has no columns."""
-        self._multiply_waiting()
-        blocks = -(-self.columns // self.size)
-        found = np.zeros((self.groups, blocks, self.size, self.size), np.float32)
-        for start, stop, first in self._panels():
-            block, row, width = start // self.size, first - start, stop - start
-            sums = self._sums[start, first]
-            last = row + sums.shape[1]
-            of_block = torch.from_numpy(found[:, block])
-            part = of_block[:, row:last, row:width]
-            torch.div(sums, max(1, self.count), out=part)
-            of_block[:, last:width, row:last] = part[:, :, last - row :].mT
-            square = part[:, :, : last - row]
-            square.copy_((square + square.mT) / 2)
-        return found
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether all sums are finite."""
-        self._multiply_waiting()
-        return all(math.isfinite(float(each.sum())) for each in self._sums.values())  # of finite ones it is finite
+    def _product(self, inputs: Tensor, rows: slice, columns: slice) -> NDArray[Any]:
+        product = torch.bmm(inputs.transpose(1, 2)[:, rows], inputs[:, :, columns])
+        return product.cpu().numpy()
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The sums so far, and what waits to be added, as arrays by name."""
-        found: dict[str, NDArray[Any]] = {
-            f"{start}/{first}": each.numpy() for (start, first), each in self._sums.items()
-        }
-        if self._waiting:
-            waiting = torch.cat(self._waiting, dim=1).cpu().numpy()
-            found |= dict(zip(self.WAITING, (waiting, np.array(self._factor)), strict=True))
-        return found
+        self._waiting = [each.cpu() for each in self._waiting]
+        return super().state()
 
-    def restore(self, state: dict[str, NDArray[Any]], count: int) -> None:
-        """Continue from what `state` returned."""
-        self.count = count
-        for (start, first), each in self._sums.items():
-            each.copy_(torch.from_numpy(np.array(state[f"{start}/{first}"])))
-        if "waiting" in state:
-            self._waiting, self._factor = [torch.from_numpy(np.array(state["waiting"]))], float(state["factor"])
+    def _restored(self, waiting: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(waiting)

@@ -14,10 +14,10 @@ from ..runtime.torch.constants import Constants
 from ..runtime.torch.ops.windows import last_axis_first, pads_of
 from ..runtime.torch.schedule import Step, Values
 from .moments import Moments
+from .places import WindowPlaces, spread
 from .uses import NoView, Use, einsum_axes
 
 _ELEMENTS = 1 << 24  # of vectors that are made at a time
-_GOLDEN = 0.6180339887498949
 
 
 class Options:
@@ -41,20 +41,6 @@ class Options:
             raise NoView(f"the {name} of its {operation.type} is known only in a run")
         values = [self._constants.option(each) for each in arguments]
         return values[0] if len(values) == 1 else values
-
-
-def spread(count: int, most: int) -> Tensor | None:
-    """Which of `count` vectors are taken if there may be `most`: one of each of as many parts of the same length.
-
-    Where in its part depends on the part's number by the golden ratio, so that rows of pictures do not meet their
-    period. None for all.
-    """
-    if count <= most:
-        return None
-    bounds = torch.arange(most + 1) * count // most
-    lengths = bounds[1:] - bounds[:-1]
-    places = (torch.arange(most, dtype=torch.float64) * _GOLDEN) % 1
-    return bounds[:-1] + (places * lengths).long()
 
 
 class InputObserver:
@@ -144,7 +130,7 @@ class InputObserver:
         count = vectors.shape[1]
         chosen = spread(count, self._most)
         if chosen is not None:
-            vectors = vectors[:, chosen.to(vectors.device)]
+            vectors = vectors[:, torch.from_numpy(chosen).to(vectors.device)]
         taken = vectors.shape[1]
         rows = max(1, _ELEMENTS // max(1, vectors.shape[0] * vectors.shape[2]))
         for start in range(0, taken, rows):
@@ -191,44 +177,12 @@ def windows(
         How many windows there are, with the last piece; 0 with those before it.
     """
     x = x.movedim(1, -1)
-    sizes = x.shape[1:-1]
-    counts = [
-        (size - (length - 1) * dilation - 1) // stride + 1
-        for size, length, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True)
-    ]
-    total = x.shape[0]
-    for each in counts:
-        total *= max(0, each)
-    if not total:
-        return
-    chosen = spread(total, most)
-    places = torch.arange(total) if chosen is None else chosen
-    starts = _flat(places, (x.shape[0], *counts), (x[0, ..., 0].numel(), *_steps(sizes, strides)))
-    offsets = torch.zeros(1, dtype=torch.long)
-    for length, step in zip(kernel, _steps(sizes, dilations), strict=True):
-        offsets = (offsets[:, None] + step * torch.arange(length)).reshape(-1)
+    found = WindowPlaces.of(x.shape[:-1], kernel, strides, dilations, most)
+    starts, offsets = torch.from_numpy(found.starts), torch.from_numpy(found.offsets)
     pixels = x.reshape(-1, x.shape[-1])
     rows = max(1, _ELEMENTS // (offsets.numel() * pixels.shape[1]))
-    for start in range(0, len(places), rows):
+    for start in range(0, len(starts), rows):
         index = (starts[start : start + rows, None] + offsets).to(x.device)
-        found = pixels[index.reshape(-1)].view(len(index), offsets.numel(), groups, -1)
-        vectors = found.permute(2, 0, 3, 1).reshape(groups, len(index), -1)
-        yield vectors, total / len(places), total if start + rows >= len(places) else 0
-
-
-def _steps(sizes: Sequence[int], factors: Sequence[int]) -> list[int]:
-    """How far apart neighbours along each axis are in memory, times a factor."""
-    found, step = [], 1
-    for size, factor in zip(reversed(sizes), reversed(factors), strict=True):
-        found.append(step * factor)
-        step *= size
-    return found[::-1]
-
-
-def _flat(places: Tensor, counts: Sequence[int], steps: Sequence[int]) -> Tensor:
-    """Where each place of a grid begins in memory."""
-    found = torch.zeros_like(places)
-    for count, step in zip(reversed(counts), reversed(steps), strict=True):
-        found += (places % count) * step
-        places = places // count
-    return found
+        taken = pixels[index.reshape(-1)].view(len(index), offsets.numel(), groups, -1)
+        vectors = taken.permute(2, 0, 3, 1).reshape(groups, len(index), -1)
+        yield vectors, found.factor, found.total if start + rows >= len(starts) else 0

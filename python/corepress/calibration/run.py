@@ -17,19 +17,22 @@ from numpy.typing import NDArray
 from ..arrays import as_threads
 from ..compression.matrix_view import MatrixView
 from ..config.candidates import Steps
-from ..coreml.calibrated import feedback_data
 from ..coreml.format.values import ValueReader
 from ..coreml.format.weight_file import release_array
 from ..coreml.program.graph import Function, Operation
 from ..coreml.program.identity import stored_digest, weight_keys
-from ..coreml.program.program import Program, Weight
-from ..coreml.program.storage import is_compressed, visible_weights
+from ..coreml.program.program import Program
+from ..coreml.program.weights import Weight, visible_weights
+from ..engine.calibrated import feedback_data
 from ..runtime.features import Description
 from ..runtime.torch.backend import TorchBackend
 from ..runtime.torch.constants import Constants
 from ..runtime.torch.schedule import Observer, Step, Values
 from .activation_observer import RangeObserver
-from .moments import Moments, block_columns
+from .block_sums import BLOCK_COLUMNS, BLOCK_COLUMNS_OF_LARGE, LARGE, block_columns, within
+from .block_sums import VECTORS as _VECTORS
+from .block_sums import VECTORS_OF_COLUMN as _VECTORS_OF_COLUMN
+from .moments import Moments
 from .observers import InputObserver, Options
 from .probes import Outputs, Probing
 from .progress import Work
@@ -40,10 +43,7 @@ from .statistics import Sensitivity, Statistics, WeightStatistics
 from .unfinished import Checkpoints, Unfinished
 from .uses import NoView, Use, uses_of
 
-_VECTORS, _VECTORS_OF_COLUMN = 1024, 8  # taken from each run at least, and in all for each column of a block
-LARGE = 50_000_000  # weights, from which on time is saved
 GRADIENTS, GRADIENTS_OF_LARGE = 48, 16
-BLOCK_COLUMNS, BLOCK_COLUMNS_OF_LARGE = 2048, 1152
 _OF_ROWS = 1 << 20  # marks the random numbers by which rows are chosen
 STEPS_TOGETHER = 16  # of a sequence, through which gradients go back
 
@@ -182,13 +182,13 @@ class Calibration:
                 "the samples that error feedback knows; give at least 4"
             )
         observed = [each for each in self._weights if each.view is not None]
-        groups = _within(observed, self._settings.memory_limit, lambda each: each.moment_bytes)
+        groups = within(observed, self._settings.memory_limit, lambda each: each.moment_bytes)
         fit_count = self._samples.count - self._samples.kept_count
-        judged = [each for each in self._weights if each.parameter is not None and not is_compressed(each.weight)]
+        judged = [each for each in self._weights if each.parameter is not None and not each.weight.is_compressed]
         count = sum(each.count for each in judged)
         self._takes_rows = bool(self._settings.candidates) and count > LARGE
         wanted = bool(self._settings.candidates) or self._settings.importance
-        probing_groups = _within(judged, self._settings.memory_limit, self._reference_bytes) if wanted else []
+        probing_groups = within(judged, self._settings.memory_limit, self._reference_bytes) if wanted else []
         runs, probes = self._plan_probes(count)
         self._work.total = max(1, len(groups)) * fit_count
         self._work.total += len(probing_groups) * runs * (1 + 2 * probes)
@@ -541,20 +541,6 @@ def _is_candidate(weight: Weight, threshold: int) -> bool:
         and weight.consumers
         and not weight.feeds_definition
     )
-
-
-def _within(items: Sequence[_Known], limit: int, size_of: Any) -> list[list[_Known]]:
-    """Items in order, in as few lists as keep the sum of their sizes within a limit."""
-    groups: list[list[_Known]] = []
-    room = 0
-    for each in items:
-        size = size_of(each)
-        if not groups or size > room:
-            groups.append([])
-            room = limit
-        groups[-1].append(each)
-        room -= size
-    return groups
 
 
 def _detach(state: Any) -> None:

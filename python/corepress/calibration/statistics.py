@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compression.matrix_view import MatrixView
+from ..coreai.format.asset import is_asset
+from ..coreai.program import identity as identity_in_assets
+from ..coreai.program.program import Program as AssetProgram
 from ..coreml.format.package import Package
 from ..coreml.format.values import ValueReader
 from ..coreml.program.identity import stored_digest, weight_keys
-from ..coreml.program.program import Program, Weight
-from ..coreml.program.storage import visible_weights
+from ..coreml.program.program import Program
+from ..coreml.program.weights import visible_weights
 from ..errors import FormatError
 from ..paths import user_path
 from .activation_ranges import ActivationRange
@@ -304,7 +307,7 @@ class Statistics:
             notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
         )
 
-    def require_model(self, program: Program) -> None:
+    def require_model(self, program: Program | AssetProgram) -> None:
         """Check that these are the statistics of a model.
 
         Raises
@@ -313,35 +316,37 @@ class Statistics:
             If weights of these statistics are missing in it or have other values; the message names them.
         """
         found = self.find(program)
+        where = program.path if isinstance(program, AssetProgram) else program.package.root
         missing = [name for name in self.weights if name not in found]
         if missing:
-            where = program.package.root
             raise ValueError(
                 f"calibration: the statistics are of another model than {where}, which has no weight "
                 f"{_listed(missing)}; calibrate that model"
             )
-        with ValueReader(program.package) as values:
-            different = [
-                name for name, weight in found.items() if stored_digest(weight, values) != self.weights[name].digest
-            ]
+        digests = _digests(program, found)
+        different = [name for name, digest in digests.items() if digest != self.weights[name].digest]
         if different:
             raise ValueError(
-                f"calibration: the statistics are of another model than {program.package.root}: the values of "
+                f"calibration: the statistics are of another model than {where}: the values of "
                 f"{_listed(different)} differ; calibrate that model"
             )
 
-    def find(self, program: Program) -> dict[str, Weight]:
+    def find(self, program: Program | AssetProgram) -> dict[str, Any]:
         """The weights of a program that these statistics have, by name, if they have its shape."""
-        keys = weight_keys(visible_weights(program))
+        if isinstance(program, AssetProgram):
+            known: dict[str, tuple[Any, tuple[int, ...]]] = {each.name: (each, each.shape) for each in program.weights}
+        else:
+            keys = weight_keys(visible_weights(program))
+            known = {key: (weight, weight.first.shape) for weight, key in keys.items()}
         return {
             key: weight
-            for weight, key in keys.items()
-            if key in self.weights and self.weights[key].shape == weight.first.shape
+            for key, (weight, shape) in known.items()
+            if key in self.weights and self.weights[key].shape == shape
         }
 
     def require_package(self, path: str | os.PathLike[str]) -> None:
-        """Like `require_model`, for the path of a package."""
-        self.require_model(Program(Package.open(path)))
+        """Like `require_model`, for the path of a package or an asset."""
+        self.require_model(AssetProgram(path) if is_asset(path) else Program(Package.open(path)))
 
     def to_dict(self) -> dict[str, Any]:
         """A summary as plain values for JSON, without the arrays."""
@@ -359,6 +364,13 @@ class Statistics:
         return (
             f"<Statistics of {self.sample_count} samples: {len(self.reached)} of {len(self.weights)} weights reached>"
         )
+
+
+def _digests(program: Program | AssetProgram, weights: Mapping[str, Any]) -> dict[str, str]:
+    if isinstance(program, AssetProgram):
+        return {name: identity_in_assets.stored_digest(weight) for name, weight in weights.items()}
+    with ValueReader(program.package) as values:
+        return {name: stored_digest(weight, values) for name, weight in weights.items()}
 
 
 def bounded(samples: Sequence[Any]) -> list[Any]:

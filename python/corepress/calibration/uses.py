@@ -17,7 +17,8 @@ from ..coreml.program.graph import (
     Value,
     is_definition,
 )
-from ..coreml.program.program import Definition, Program, Weight
+from ..coreml.program.program import Definition, Program
+from ..coreml.program.weights import Weight
 
 Option = Callable[[Operation, str, Any], Any]
 _LOOKUPS = ("gather", "gather_along_axis", "gather_nd")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .kinds import format_of
 from .networks import require_package
 from .options import display_options, offers, source_argument, thread_option
 from .running import require_outputs
@@ -116,7 +117,6 @@ def calibrate(
       corepress calibrate UNet.mlpackage --inputs samples/ -o unet.calibration
       corepress palettize UNet.mlpackage -o UNet-4bit.mlpackage --nbits 4 --calibration unet.calibration
     """
-    from .. import coreml
     from .targets import parsed_candidates
 
     require_package(source, "only ML programs can be calibrated")
@@ -126,7 +126,8 @@ def calibrate(
     if weight_threshold is not None:
         options["weight_threshold"] = weight_threshold
     with _bar(quiet) as progress:
-        statistics = coreml.calibrate(source, inputs, output_file, progress=progress, resume=not no_resume, **options)
+        calibrate_model = format_of(source).calibrate
+        statistics = calibrate_model(source, inputs, output_file, progress=progress, resume=not no_resume, **options)
     if as_json:
         from ..reporting.documents import to_json
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from .kinds import format_of
 from .networks import is_network
 from .options import (
     display_options,
@@ -39,10 +40,11 @@ def inspect(source: Path, verbose: bool, as_json: bool, quiet: bool) -> None:
     Examples:
       corepress inspect UNet.mlpackage
       corepress inspect DeepLab.mlmodel
+      corepress inspect Decoder.aimodel
     """
-    from .. import coreml, neural_network
+    from .. import neural_network
 
-    inspection = neural_network.inspect(source) if is_network(source) else coreml.inspect(source)
+    inspection = neural_network.inspect(source) if is_network(source) else format_of(source).inspect(source)
     if as_json:
         click.echo(inspection.to_json())
     elif not quiet:
@@ -79,9 +81,9 @@ def verify(
       corepress verify UNet.mlpackage UNet-4bit.mlpackage --min-snr-db 15
       corepress verify DeepLab.mlmodel DeepLab-8bit.mlmodel
     """
-    from .. import coreml, neural_network
+    from .. import neural_network
 
-    check = neural_network.verify if is_network(source) else coreml.verify
+    check = neural_network.verify if is_network(source) else format_of(source).verify
     verification = check(source, other, min_snr_db=min_snr_db, num_threads=num_threads)
     if as_json:
         click.echo(verification.to_json())
@@ -137,7 +139,7 @@ def compare(
       corepress compare UNet.mlpackage UNet-4bit.mlpackage --inputs samples/ --metric psnr
       corepress compare UNet-8bit.mlpackage UNet-4bit.mlpackage --predict --layers --plot layers.png
     """
-    from .. import coreml, neural_network
+    from .. import neural_network
     from .progress import sample_progress
 
     require_outputs()
@@ -149,7 +151,8 @@ def compare(
                 source, other, inputs, predictions=predict, progress=progress, **options
             )
         else:
-            comparison = coreml.compare(source, other, predictions=predict, inputs=inputs, progress=progress, **options)
+            compare = format_of(source).compare
+            comparison = compare(source, other, predictions=predict, inputs=inputs, progress=progress, **options)
     if plot_file is not None:
         from .plots import plot_comparison, plot_layers
 

@@ -14,6 +14,7 @@ from .bench_command import bench
 from .calibrate_command import calibrate
 from .check_commands import compare, inspect, verify
 from .config_command import compress
+from .kinds import format_of, refuse_asset
 from .networks import (
     fp16,
     instead_of,
@@ -78,6 +79,7 @@ def _spec_command(
         chosen = take_activation_options(context, values)
         config = build_spec(spec, values)
         if chosen is not None:
+            refuse_asset(source, "--activations")
             quantize_both(source, output, config, chosen, **values)
             return
         run_compression(spec.verb, source, output, suffix(config), config, **values)
@@ -159,12 +161,11 @@ def decompress(source: Path, output: Path | None, **values: Any) -> None:
     destination = require_output(source, output, "dense")
 
     def expand(progress: Callable[[Progress], None] | None, **options: Any) -> Report:
-        from .. import coreml, neural_network
+        from .. import neural_network
 
-        if is_network(source):
-            report: Report = neural_network.decompress(source, destination, progress=progress, **options)
-            return report
-        return coreml.decompress(source, destination, progress=progress, **options)
+        room = neural_network if is_network(source) else format_of(source)
+        report: Report = room.decompress(source, destination, progress=progress, **options)
+        return report
 
     run("decompress", expand, **values)
 

@@ -36,10 +36,10 @@ class WorkflowGroup(click.Group):
 @click.version_option(package_name="corepress", message="corepress %(version)s")
 @click.pass_context
 def corepress(context: click.Context) -> None:
-    """Make the weights of Core ML models smaller.
+    """Make the weights of Core ML and Core AI models smaller.
 
-    Packages (.mlpackage) and neural networks (.mlmodel) go in, new ones come out. The source is never changed, and
-    weights that can't be compressed are left unchanged, bit for bit, and listed in the report.
+    Packages (.mlpackage), neural networks (.mlmodel) and Core AI assets (.aimodel) go in, new ones come out. The source
+    is never changed, and weights that can't be compressed are left unchanged, bit for bit, and listed in the report.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

@@ -93,7 +93,10 @@ _QUANTIZE_SHARED = (
 def is_network(source: Path) -> bool:
     """Whether a source is a neural network, in a file or a package; FormatError if it is neither one nor a package."""
     from ..coreml.format.kinds import refuse_foreign
+    from .kinds import is_asset
 
+    if is_asset(source):
+        return False
     refuse_foreign(source)
     if source.is_dir():
         from ..neural_network.model_io import holds_network

@@ -59,7 +59,7 @@ output_options = together(
         "-o",
         "--output",
         type=click.Path(path_type=Path),
-        help="Output path: .mlpackage, or .mlmodel for .mlmodel input.",
+        help="Output path, with the suffix of the input: .mlpackage, .mlmodel or .aimodel.",
     ),
     click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists."),
 )

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..coreml.comparison import DIVERGED
+from ..engine.comparison import DIVERGED
 from ..reporting.charts import BLUE, FAINT, GRID, INK, ORANGE, ORIGINAL_COLOUR, new_figure, save_figure, style
 from ..reporting.wording import format_bytes, shorten
 
 if TYPE_CHECKING:
     from ..coreml import Comparison, Plan, Report
-    from ..coreml.reports.records import ChangeRecord
+    from ..engine.records import ChangeRecord
 
 LARGEST_SHOWN = 16
 LONGEST_NAME = 48

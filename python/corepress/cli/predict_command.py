@@ -61,14 +61,16 @@ def predict(
 ) -> None:
     """Run a model on inputs and show its outputs.
 
-    Runs ML programs, neural networks and pipelines of them on any machine, with PyTorch. Images must have the size that
-    the model takes. Without --input, lists the inputs that the model needs.
+    Runs ML programs, neural networks and pipelines of them on any machine, with PyTorch, and Core AI's assets with
+    Core AI. Images must have the size that the model takes. Without --input, lists the inputs that the model needs.
 
     \b
     Examples:
       corepress predict Classifier.mlpackage --input image=photo.png
       corepress predict Encoder.mlpackage --input tokens=tokens.npy --output out.npz --time
+      corepress predict Decoder.aimodel --input tokens=1,2,3
     """
+    from ..coreai.format.asset import is_asset
     from ..extras import installed
     from ..extras import load as import_torch
     from ..runtime.model import describe, load
@@ -78,7 +80,7 @@ def predict(
     description = describe(source, loading["function_name"])
     inputs = dict(_parsed(description, given))
     _require_inputs(description, inputs)
-    if timed and installed("torch"):
+    if timed and not is_asset(source) and installed("torch"):
         import_torch("load", "torch")  # so that the time is that of the model
     started = time.perf_counter()
     model = load(source, **loading)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..outputs import output_obstacle, write_output
+from .kinds import format_of
 from .shell_words import flags_of
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def require_output(source: Path, output: Path | None, suffix: str) -> Path:
     """The output path, which is required."""
     if output is None:
-        kind = source.suffix if source.suffix == ".mlmodel" else ".mlpackage"
+        kind = source.suffix if source.suffix in (".mlmodel", ".aimodel") else ".mlpackage"
         raise click.UsageError(f"give an output path, for example -o {source.stem}-{suffix}{kind}")
     return output
 
@@ -102,18 +103,16 @@ def run_compression(
     destination = require_output(source, output, suffix)
 
     def compress(progress: Callable[..., None] | None, **rest: Any) -> Report:
-        from .. import coreml
-
-        return coreml.compress(source, destination, config, progress=progress, **rest)
+        report: Report = format_of(source).compress(source, destination, config, progress=progress, **rest)
+        return report
 
     run(title, compress, **options)
 
 
 def _tell_plan_of_package(source: Path, config: ConfigLike, *, overwrite: bool, **options: Any) -> None:
     def plan(**rest: Any) -> Plan:
-        from .. import coreml
-
-        return coreml.plan(source, config, expect_snr=True, **rest)
+        found: Plan = format_of(source).plan(source, config, expect_snr=True, **rest)
+        return found
 
     tell_plan(plan, **options)
 

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..coreml.plan import expected_decibels
-from ..coreml.reports.records import ConstantRecord
-from ..coreml.reports.remarks import remarks
+from ..engine.planned import expected_decibels
+from ..engine.records import ConstantRecord
+from ..engine.remarks import remarks
 from ..reporting.tables import Column, render
 from ..reporting.wording import format_bytes, format_count, format_decibels, shorten_alike
 from .shell_words import in_shell_words

@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from ..config.candidates import CANDIDATE_SETS, parse_candidates
 from ..config.files import FILE_SUFFIXES, parse_json, read_config_file
+from .kinds import compressor_of, format_of
 from .options import flag, offers, together
 from .running import require_output, run, tell_plan
 
@@ -100,37 +101,36 @@ def compress_for_target(
     destination = None if dry_run else require_output(source, output, "compressed")
 
     def choose(progress: Callable[[Progress], None] | None, rest: dict[str, Any]) -> Any:
-        from .. import coreml
-
         shared = {name: rest[name] for name in _SHARED}
         shared |= {"config": config, "candidates": given, "calibration": rest["calibration"]}
-        found = coreml.allocate(source, **targets, progress=progress, **shared)
+        found = format_of(source).allocate(source, **targets, progress=progress, **shared)
         if save_config is not None:
             found.save(save_config)
         return found
 
     def compress(progress: Callable[[Progress], None] | None, **rest: Any) -> Report:
-        from ..coreml.calibrated import as_calibration
-        from ..coreml.compressor import Choice, compress_as_chosen, require_destination
+        from ..engine.choice import Choice
 
         assert destination is not None
-        require_destination(source, destination, overwrite=rest["overwrite"])
-        rest["calibration"] = as_calibration("compress", rest["calibration"])
+        compressor = compressor_of(source)
+        compressor.require_destination(source, destination, overwrite=rest["overwrite"])
+        rest["calibration"] = compressor.statistics_of("compress", rest["calibration"])
         found = choose(progress, rest)
         chosen = Choice(found.config, found.predicted, found.notes, found.made)
-        return compress_as_chosen(source, destination, chosen, progress=progress, **rest)
+        report: Report = compressor.compress_as_chosen(source, destination, chosen, progress=progress, **rest)
+        return report
 
     if not dry_run:
         run("compress", compress, **options)
         return
 
     def plan(overwrite: bool, **rest: Any) -> Plan:
-        from .. import coreml
         from .progress import progress_bar
 
         with progress_bar("compress", options["quiet"]) as progress:
             found = choose(progress, rest)
-        return coreml.plan(source, found, expect_snr=True, **rest)
+        planned: Plan = format_of(source).plan(source, found, expect_snr=True, **rest)
+        return planned
 
     tell_plan(plan, **options)
 

@@ -132,7 +132,7 @@ def tradeoff(
     from ..allocation.tradeoff import tradeoff as measure
 
     if is_network(source):
-        raise click.UsageError("tradeoff is for packages (.mlpackage) that hold an ML program")
+        raise click.UsageError("tradeoff is for ML programs (.mlpackage) and assets (.aimodel)")
     require_outputs()
     given = parsed_candidates(candidates)
     folder = None if output_file is None else output_file.with_name(f"{output_file.name}.unfinished")

@@ -5,16 +5,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..engine.comparison import ComparedOutput, ComparedValue, ComparedWeight, Comparison
+from ..engine.inspection import StoredWeight
+from ..engine.planned import Plan, PlannedWeight
+from ..engine.prediction import Expected, Prediction
+from ..engine.report import Progress, Report, WeightRecord
+from ..engine.targets import TargetWarning
+from ..engine.verification import Verification, VerifiedWeight
 from ..errors import FormatError
-from .comparison import ComparedOutput, ComparedValue, ComparedWeight, Comparison
 from .compressor import compress
 from .decompressor import decompress
-from .inspector import Inspection, StoredWeight, inspect
-from .plan import Plan, PlannedWeight, plan
-from .reports.prediction import Expected, Prediction
-from .reports.report import Progress, Report, WeightRecord
-from .reports.targets import TargetWarning
-from .verify import Verification, VerifiedWeight, verify
+from .inspector import Inspection, inspect
+from .plan import plan
+from .verify import verify
 
 if TYPE_CHECKING:
     from ..allocation.allocate import AllocatedWeight, Allocation, allocate

@@ -8,15 +8,16 @@ import time
 from typing import Any
 
 from ..arrays import as_threads
+from ..engine.comparison import ComparedWeight, ComparedWeights, Comparison
+from ..engine.distances import Undecodable, distance
+from ..paths import StrPath
 from ..sources import unchanged
-from .comparison import ComparedWeight, ComparedWeights, Comparison
-from .decoded import Undecodable, decoded_pairs, distance
+from .decoded import decoded_pairs
 from .format.package import Package
 from .format.values import ValueReader
-from .program.program import Definition, Program, Weight
+from .program.program import Definition, Program
 from .program.renames import read_renamed
-from .program.storage import describe_storage, stored_bytes, visible_weights
-from .rewrite.driver import StrPath
+from .program.weights import Weight, visible_weights
 
 
 @unchanged("first", "second")
@@ -81,10 +82,10 @@ def _compare(
         name=first.name,
         function=first.function,
         shape=first.shape,
-        storage=describe_storage(weight),
-        other_storage=describe_storage(other),
-        bytes=stored_bytes(weight),
-        other_bytes=stored_bytes(other),
+        storage=weight.storage,
+        other_storage=other.storage,
+        bytes=weight.stored_bytes,
+        other_bytes=other.stored_bytes,
         **found,
     )
     return record, sse

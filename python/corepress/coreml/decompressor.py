@@ -9,14 +9,17 @@ from numpy.typing import NDArray
 
 from .. import overlap as pipeline
 from ..arrays import as_threads
+from ..engine.report import Report
+from ..engine.run import Outcome, ProgressCallback
 from ..errors import FormatError, Skip
+from ..paths import StrPath
 from ..tensors.base import CompressedTensor, decoded_pieces
 from .format.values import LazyTensor, Tensor, ValueReader
 from .operations import OperationForm, UnsupportedForm, constant, constant_of, lift, lift_output
-from .program.program import Definition, Program, Weight
-from .program.storage import describe_storage, is_compressed, steps
-from .reports.report import Report
-from .rewrite.driver import Outcome, ProgressCallback, StrPath, Work, transform
+from .program.program import Definition, Program
+from .program.storage import steps
+from .program.weights import Weight
+from .rewrite.driver import Work, transform
 
 
 def decompress(
@@ -55,11 +58,11 @@ def decompress(
     num_threads = as_threads("decompress", num_threads)
 
     def decide(program: Program, values: ValueReader, weight: Weight) -> Work:
-        if not is_compressed(weight):
+        if not weight.is_compressed:
             raise Skip("not compressed", expected=True)
 
-        def work(threads: int) -> Outcome:
-            return Outcome(_plain_form(weight.first, values, threads), "decompressed", describe_storage(weight))
+        def work(threads: int) -> Outcome[OperationForm]:
+            return Outcome(_plain_form(weight.first, values, threads), "decompressed", weight.storage)
 
         return work
 

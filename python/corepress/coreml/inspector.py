@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from dataclasses import dataclass
-from math import prod
-from typing import Any
 
-from ..reporting.documents import to_json
-from ..reporting.tables import Column, format_bytes, render
+from ..engine.inspection import StoredModel, StoredWeight
+from ..paths import StrPath
+from ..reporting.tables import format_bytes
 from ..sources import unchanged
 from .format.package import Package
 from .format.values import ValueReader
-from .program.program import Program, Weight
-from .program.storage import check_stored, describe_storage, stored_bytes, visible_weights
-from .reports.records import IDENTITY_COLUMNS, ConstantRecord, bits_per_weight, identity
-from .rewrite.driver import StrPath
+from .program.program import Program
+from .program.weights import check_stored, visible_weights
 
 
-@dataclass(frozen=True)
-class StoredWeight(ConstantRecord):
-    """How one constant is stored; in addition to the attributes of `ConstantRecord`:
-
-    Attributes
-    ----------
-    storage : str
-        How it is stored.
-    bits_per_weight : float
-        Stored bits per weight, tables and scales included.
-    bytes : int
-        Stored bytes, tables and scales included.
-    shared_by : int
-        Number of operations that share the stored data.
-    """
-
-    storage: str
-    bits_per_weight: float
-    bytes: int
-    shared_by: int
-
-
-@dataclass(frozen=True, repr=False)
-class Inspection:
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Inspection(StoredModel):
     """The contents of a package.
 
     Attributes
@@ -61,38 +35,9 @@ class Inspection:
         One record per constant, in program order.
     """
 
-    source: str
     specification_version: int
-    functions: tuple[str, ...]
     weight_files: dict[str, int]
     package_bytes: int
-    weights: tuple[StoredWeight, ...]
-
-    @property
-    def weight_count(self) -> int:
-        """Number of weights (elements)."""
-        return sum(weight.size for weight in self.weights)
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes that they occupy, including tables and scales."""
-        return sum(weight.bytes for weight in self.weights)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Stored bits per weight."""
-        return bits_per_weight(self.weight_bytes, self.weights)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        values["weights"] = [weight.to_dict() for weight in self.weights]
-        totals = {name: getattr(self, name) for name in ("weight_count", "weight_bytes", "bits_per_weight")}
-        return values | {"functions": list(self.functions)} | totals
-
-    def to_json(self) -> str:
-        """As strict JSON."""
-        return to_json(self.to_dict())
 
     @property
     def heading(self) -> str:
@@ -101,29 +46,6 @@ class Inspection:
         functions = f"functions: {', '.join(self.functions)}\n" if self.functions else ""
         version = f"specification version: {self.specification_version}"
         return f"{self.source}\n{version}\n{functions}weight files: {files}"
-
-    @property
-    def totals(self) -> str:
-        """The totals in one line."""
-        return (
-            f"{len(self.weights)} constants, {self.weight_count} weights, {format_bytes(self.weight_bytes)}, "
-            f"{self.bits_per_weight:.2f} bits/weight"
-        )
-
-    def __str__(self) -> str:
-        return f"{self.heading}\n\n{render(_COLUMNS, self.weights)}\n{self.totals}"
-
-    def __repr__(self) -> str:
-        return f"<Inspection {self.source}: {len(self.weights)} constants, {self.bits_per_weight:.3f} bits/weight>"
-
-
-_COLUMNS = (
-    *IDENTITY_COLUMNS,
-    Column("type", lambda weight: weight.dtype),
-    Column("stored as", lambda weight: weight.storage),
-    Column("bits", lambda weight: f"{weight.bits_per_weight:.2f}", right=True),
-    Column("bytes", lambda weight: format_bytes(weight.bytes), right=True),
-)
 
 
 @unchanged("src")
@@ -156,16 +78,5 @@ def inspect(src: StrPath) -> Inspection:
         functions=program.functions,
         weight_files={name: path.stat().st_size for name, path in sorted(program.file_names.items())},
         package_bytes=package.size,
-        weights=tuple(map(_stored_weight, weights)),
-    )
-
-
-def _stored_weight(weight: Weight) -> StoredWeight:
-    size = stored_bytes(weight)
-    return StoredWeight(
-        **identity(weight),
-        storage=describe_storage(weight),
-        bits_per_weight=8.0 * size / max(1, prod(weight.first.shape)),
-        bytes=size,
-        shared_by=len(weight.definitions),
+        weights=tuple(StoredWeight.of(weight, len(weight.definitions)) for weight in weights),
     )

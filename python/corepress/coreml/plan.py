@@ -6,7 +6,6 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,176 +16,34 @@ from numpy.typing import NDArray
 from ..arrays import as_threads
 from ..compression.weight_data import NO_DATA
 from ..config import ConfigLike
+from ..engine.calibrated import DAMPENING, CalibrationData
+from ..engine.choice import choose
+from ..engine.decisions import Decision
+from ..engine.planned import Plan, PlannedWeight
+from ..engine.records import identity
+from ..engine.run import ProgressCallback
+from ..engine.sampling import sample_rows
+from ..engine.steps import compress_stored
 from ..errors import NonFiniteError, Skip
 from ..overlap import Result, Task
-from ..reporting.documents import to_json
-from ..reporting.tables import Column, format_bytes, render
+from ..paths import StrPath
 from ..sources import unchanged
 from ..specs import Palettize
-from .calibrated import DAMPENING, CalibrationData, as_calibration
-from .compressor import Decision, Decisions, choose, compress_stored, decisions_of, stored_values
-from .decoded import finite, in_decibels
+from .compressor import allocator, statistics_of, stored_values
+from .decisions import PackageDecisions, decisions_of
 from .decompressor import release
 from .format.data_types import DataType
 from .format.package import Package
 from .format.values import ValueReader
 from .format.weight_file import BlobRecord, WeightFileLayout, WeightFileReader
-from .operations import OperationForm
-from .program.program import Program, Weight
-from .program.storage import check_stored, is_compressed, stored_bytes, visible_weights
-from .reports.prediction import Prediction
-from .reports.records import IDENTITY_COLUMNS, ChangeRecord, Unchanged, bits_per_weight, identity, unchanged_by_reason
-from .reports.remarks import remarks
-from .reports.targets import TargetWarning
-from .rewrite.driver import ProgressCallback, StrPath
+from .operations import OperationForm, lower_to
+from .program.program import Program
+from .program.weights import Weight, check_stored, visible_weights
 from .rewrite.rewriter import Edit, rewrite
-from .sampling import sample_rows
 from .sizes import StoredSize, stored_size
 
 if TYPE_CHECKING:
     from . import Statistics
-
-
-@dataclass(frozen=True)
-class PlannedWeight(ChangeRecord):
-    """What is to be done to one constant; in addition to the attributes of `ChangeRecord`:
-
-    Attributes
-    ----------
-    status : {"compress", "keep"}
-        What is to be done.
-    exact : bool
-        Whether `bytes_after` is certain; where it depends on the values, it is an estimate.
-    expected_snr_db : float or None
-        Signal-to-noise ratio of some of its rows, compressed in this way; None if none were.
-    """
-
-    exact: bool
-    expected_snr_db: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON; lossless rows have ``expected_snr_db`` None."""
-        return super().to_dict() | {"expected_snr_db": finite(self.expected_snr_db)}
-
-
-@dataclass(frozen=True, repr=False)
-class Plan:
-    """What compressing a package would do.
-
-    Attributes
-    ----------
-    source : str
-        The package.
-    weights : tuple of PlannedWeight
-        One record per constant, in program order.
-    bytes_before, bytes_after : int
-        Bytes of all files of the package, before and after.
-    exact : bool
-        Whether `bytes_after` is certain, unless a weight turns out to contain NaN or infinite values and is left
-        unchanged.
-    specification_version : int
-        The specification version of the result.
-    raised_from : int or None
-        The specification version of the program now, if it is to be raised to 7 (iOS 16) for its compressed weights.
-    notes : tuple of str
-        Rules of the config that were not read literally, and the names they match.
-    unmatched_rules : tuple of str
-        Rules of the config that match no weight of the package.
-    warnings : tuple of TargetWarning
-        Known problems of these encodings on the config's target.
-    seconds : float
-        Duration of planning.
-    predicted : Prediction or None
-        What is expected of a recipe that was chosen for a target.
-    """
-
-    source: str
-    weights: tuple[PlannedWeight, ...]
-    bytes_before: int
-    bytes_after: int
-    exact: bool
-    specification_version: int
-    raised_from: int | None
-    notes: tuple[str, ...]
-    unmatched_rules: tuple[str, ...]
-    warnings: tuple[TargetWarning, ...]
-    seconds: float
-    predicted: Prediction | None = None
-
-    @property
-    def compressed(self) -> int:
-        """Number of constants to compress."""
-        return sum(weight.status == "compress" for weight in self.weights)
-
-    @property
-    def kept(self) -> int:
-        """Number of constants to leave unchanged."""
-        return len(self.weights) - self.compressed
-
-    @property
-    def unchanged(self) -> tuple[Unchanged, ...]:
-        """The constants that are left unchanged, and their bytes, reason by reason; the most bytes first."""
-        return unchanged_by_reason(self.weights)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Stored bits per weight over all constants of the result, including unchanged ones."""
-        return bits_per_weight(sum(weight.bytes_after for weight in self.weights), self.weights)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        totals = {name: getattr(self, name) for name in ("compressed", "kept", "bits_per_weight")}
-        return (
-            values
-            | totals
-            | {
-                "notes": list(self.notes),
-                "unmatched_rules": list(self.unmatched_rules),
-                "warnings": [warning.to_dict() for warning in self.warnings],
-                "unchanged": [vars(total) for total in self.unchanged],
-                "predicted": None if self.predicted is None else self.predicted.to_dict(),
-                "weights": [weight.to_dict() for weight in self.weights],
-            }
-        )
-
-    def to_json(self) -> str:
-        """As strict JSON."""
-        return to_json(self.to_dict())
-
-    @property
-    def totals(self) -> str:
-        """The totals in one line."""
-        before, after = format_bytes(self.bytes_before), format_bytes(self.bytes_after)
-        certainty = "exactly" if self.exact else "estimated, it depends on the values:"
-        return (
-            f"{self.compressed} to compress, {self.kept} unchanged; {before} -> {after} ({certainty} "
-            f"{self.bytes_after:,} bytes), {self.bits_per_weight:.2f} bits/weight"
-        )
-
-    def __str__(self) -> str:
-        kept = (f"unchanged: {total}" for total in self.unchanged)
-        predicted = () if self.predicted is None else map(" ".join, self.predicted.lines())
-        texts = (text for _, text in remarks(self))
-        return "\n".join((render(_COLUMNS, self.weights), self.totals, *predicted, *kept, *texts))
-
-    def __repr__(self) -> str:
-        return f"<Plan {self.source}: {self.compressed} to compress, {self.bytes_before} -> {self.bytes_after} bytes>"
-
-
-_COLUMNS = (
-    *IDENTITY_COLUMNS,
-    Column("to do", lambda weight: weight.method or f"keep: {weight.reason}"),
-    Column("bits", lambda weight: f"{weight.bits_per_weight:.2f}", right=True),
-    Column("now", lambda weight: format_bytes(weight.bytes_before), right=True),
-    Column("then", lambda weight: f"{'' if weight.exact else '~'}{format_bytes(weight.bytes_after)}", right=True),
-    Column("SNR dB", lambda weight: expected_decibels(weight), right=True),
-)
-
-
-def expected_decibels(weight: PlannedWeight) -> str:
-    """The expected signal-to-noise ratio as text."""
-    return "-" if weight.expected_snr_db is None else f"~{in_decibels(weight.expected_snr_db)}"
 
 
 class _CountingWriter:
@@ -316,9 +173,10 @@ def plan(
     (pruning, palettes of quantized weights, ``mode="unique"`` or ``"custom"``) are estimates and marked so.
     """
     started = time.perf_counter()
-    statistics = as_calibration("plan", calibration)
+    statistics = statistics_of("plan", calibration)
     chosen = choose(
         "plan",
+        allocator(),
         src,
         config,
         {"target_size": target_size, "target_bits": target_bits, "target_snr": target_snr},
@@ -387,7 +245,7 @@ def _settled(result: Result[OperationForm]) -> OperationForm:
 def _expected_snr_db(weight: Weight, decision: Decision, values: ValueReader, threads: int) -> float | None:
     """The loss in some rows of a weight; None if it is already compressed, or if the loss cannot be estimated."""
     custom = any(isinstance(step, Palettize) and step.mode == "custom" for step in decision.steps)
-    if is_compressed(weight) or custom:
+    if weight.is_compressed or custom:
         return None
     stored = stored_values(weight, values)
     rows = sample_rows(stored, decision.steps) if isinstance(stored, np.ndarray) else None
@@ -395,15 +253,18 @@ def _expected_snr_db(weight: Weight, decision: Decision, values: ValueReader, th
     known = decision.data if decision.data.importance is not None else NO_DATA
     data = known.mapped(lambda array: sample_rows(array, decision.steps))
     try:
-        return None if rows is None else compress_stored(rows, decision.steps, weight.first.version, threads, data)[1]
+        lowered = lower_to(weight.first.version)
+        return None if rows is None else compress_stored(rows, decision.steps, lowered, threads, data)[1]
     except (Skip, NonFiniteError):
         return None
     finally:
         release(weight.first, values)
 
 
-def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, OperationForm | None, Decision | None]:
-    first, size = weight.first, stored_bytes(weight)
+def _planned(
+    weight: Weight, decisions: PackageDecisions
+) -> tuple[PlannedWeight, OperationForm | None, Decision | None]:
+    first, size = weight.first, weight.stored_bytes
     form, decision, exact, keep = None, None, True, None
     try:
         decision = decisions.decide(weight)
@@ -430,7 +291,7 @@ def _planned(weight: Weight, decisions: Decisions) -> tuple[PlannedWeight, Opera
     return record, form, None if keep else decision
 
 
-def _stored_size(weight: Weight, decisions: Decisions, decision: Decision) -> StoredSize:
+def _stored_size(weight: Weight, decisions: PackageDecisions, decision: Decision) -> StoredSize:
     try:
         return stored_size(weight, decision.steps)
     except Skip as reason:

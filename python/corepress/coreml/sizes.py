@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
+from ..engine.meta_tensors import meta_tensor
 from ..errors import FormatError, Skip, TooLargeTablesError
 from ..specs import Spec
+from .format.data_types import BY_NAME
+from .format.values import Tensor
 from .format.weight_file import WeightFileLayout
-from .meta_tensors import meta_tensor
-from .operations import MOST_WEIGHTS_PER_BYTE, OperationForm
-from .program.program import Weight
-from .program.storage import stored_bytes
+from .operations import MOST_WEIGHTS_PER_BYTE, OperationForm, lower_to
+from .program.weights import Weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +68,20 @@ def stored_size(weight: Weight, steps: Sequence[Spec], version: int | None = Non
     ValueError
         If this version has no form for the steps.
     """
-    first, stored = weight.first, stored_bytes(weight)
+    first, stored = weight.first, weight.stored_bytes
     assert first.data_type.dtype is not None, "only floats are compressed"
     # Of compressed weights nothing is read that the declared shape could contradict.
     if prod(first.shape) > MOST_WEIGHTS_PER_BYTE * stored:
         raise FormatError(f"{first.where}: shape {first.shape} is more than {stored} stored bytes decode to")
     try:
-        form, exact = meta_tensor(tuple(steps), first.shape, first.data_type.dtype, version or first.version)
+        lowered = lower_to(version or first.version)
+        form, exact = meta_tensor(tuple(steps), first.shape, first.data_type.dtype, lowered, _stand_in)
     except TooLargeTablesError as failure:
         raise Skip(failure.reason) from None
     return StoredSize(form, exact and first.operation.type == "const")
+
+
+def _stand_in(nbytes: int) -> OperationForm:
+    """A form of which nothing is known but its bytes."""
+    data = np.zeros(nbytes, np.uint8)  # memory that is never touched, and so takes none
+    return OperationForm("constexpr_unknown", {"data": Tensor(BY_NAME["uint8"], (nbytes,), data)}, True)

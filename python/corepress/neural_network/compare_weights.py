@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..arrays import as_threads
-from ..coreml.comparison import ComparedWeight, ComparedWeights, Comparison
+from ..engine.comparison import ComparedWeight, ComparedWeights, Comparison
 from ..errors import FormatError
 from ..sources import unchanged
 from .document import Document, LayerPlace

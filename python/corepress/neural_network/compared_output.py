@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ..coreml.comparison import ComparedOutput
+from ..engine.comparison import ComparedOutput
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..coreml.inspector import Inspection, StoredWeight
+from ..coreml.inspector import Inspection
+from ..engine.inspection import StoredWeight
 from ..sources import unchanged
 from .model_io import is_path, name_of, open_model, size_of
 from .network import NetworkWeight, naming, read_weights

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compression.metrics import Error
-from ..coreml.decoded import distance
+from ..engine.distances import distance
 from .schema import WeightParams
 from .weight_params import EncodedWeight, decoded_pieces, read_encoded, read_weight, stored_bytes
 

@@ -12,11 +12,10 @@ from ..coreml.format.kinds import refuse_foreign
 from ..coreml.format.package import Package
 from ..coreml.format.package_writer import PackageWriter
 from ..outputs import remove_partials, write_output
-from ..paths import user_path
+from ..paths import StrPath, user_path
 from .document import Document
 from .network import require_network
 
-StrPath = str | os.PathLike[str]
 SUFFIX = ".mlmodel"
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import as_threads
-from ..coreml.plan import Plan, PlannedWeight
-from ..coreml.reports.records import ChangeRecord
-from ..coreml.reports.report import WeightRecord
+from ..engine.planned import Plan, PlannedWeight
+from ..engine.records import ChangeRecord
+from ..engine.report import WeightRecord
 from ..sources import unchanged
 from .document import LayerPlace
 from .layers import LayerWeight

@@ -9,10 +9,11 @@ from typing import Any, overload
 
 from .. import system
 from ..arrays import as_threads
-from ..coreml.reports.report import Report
-from ..coreml.rewrite.driver import ProgressCallback
+from ..engine.report import Report
+from ..engine.run import ProgressCallback
+from ..paths import StrPath
 from ..sources import unchanged
-from .model_io import StrPath, is_path, like_given, name_of, open_model, open_writer, size_of
+from .model_io import is_path, like_given, name_of, open_model, open_writer, size_of
 from .modes import DEQUANTIZATION, LutFunction, Quantization
 from .transform import Transformation
 from .weight_params import HALF_BITS

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
-from ..coreml.reports.report import Progress, WeightRecord
-from ..coreml.rewrite.driver import ProgressCallback
+from ..engine.report import Progress, WeightRecord
+from ..engine.run import ProgressCallback
 from ..errors import Skip, UnsuitableWeightError
 from .document import Document, LayerPlace
 from .layers import LayerWeight

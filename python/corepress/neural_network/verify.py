@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ..arrays import as_threads, same_bits
 from ..compression.metrics import Error
 from ..coreml.format.package import Package
-from ..coreml.verify import Verification, VerifiedWeight, other_files
+from ..coreml.verify import other_files
+from ..engine.verification import Verification, VerifiedWeight
 from ..errors import FormatError
 from ..paths import user_path
 from ..sources import unchanged

@@ -1,6 +1,6 @@
-"""Run Core ML models on any machine: ``runtime.load(path).predict(inputs)``.
+"""Run Core ML and Core AI models on any machine: ``runtime.load(path).predict(inputs)``.
 
-ML programs and neural networks are run by PyTorch, or by Core ML itself on macOS.
+ML programs and neural networks are run by PyTorch, or by Core ML itself on macOS; Core AI's assets by its own run-time.
 """
 
 from __future__ import annotations

@@ -5,15 +5,21 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..coreai.compare_weights import compare_weights as compare_asset_weights
+from ..coreai.format.asset import Asset, is_asset
 from ..coreml.compare_weights import compare_weights as compare_package_weights
-from ..coreml.comparison import ComparedValue, Comparison
+from ..coreml.format.package import Package
+from ..engine.comparison import ComparedValue, Comparison
 from ..errors import UnsupportedOperationError
 from ..neural_network.compare_weights import compare_weights as compare_network_weights
+from ..paths import StrPath
+from .coreai_activations import corresponding
+from .coreai_backend import CoreAIBackend
 from .distances import Distance
 from .metrics import Comparing, Metric, MetricLike
 from .model import Model, load
@@ -21,7 +27,6 @@ from .outputs import OutputTally
 from .samples import Samples, draw, steps_of
 
 Progress = Callable[[int, int | None], None]
-StrPath = str | os.PathLike[str]
 
 
 def compare(
@@ -40,12 +45,12 @@ def compare(
     num_threads: int | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Report how far apart two packages are.
+    """Report how far apart two packages are, two assets, or a package and an asset of the same model.
 
     Parameters
     ----------
     first, second : path-like
-        The packages; distances are relative to the first.
+        The packages or assets; distances are relative to the first.
     predictions : bool
         Also run both models and compare their outputs. `inputs`, `metric` and `layers` imply it.
     inputs : path-like, dict, or iterable of dict or of list of dict, optional
@@ -57,13 +62,14 @@ def compare(
         Also measure this: "snr", "psnr", "cosine", "max", "top1", "top5", "kl", or ``FILE.py:function``; see
         `corepress.runtime.Metric`.
     layers : bool
-        Also compare the results of all operations that both models have, by name.
+        Also compare the results of all operations that both models have, by name; in two assets by the order of the
+        operations where that is the same.
     function_name : str, optional
         The function to run, for models with several.
     precision : str
         "float16" or "float32", as for `corepress.runtime.load`.
     backend : str
-        "auto", "torch" or "coreml", as there.
+        "auto", "torch" or "coreml", as there; assets are run by Core AI.
     device : str
         What runs the models, as there.
     num_threads : int, optional
@@ -98,7 +104,17 @@ def compare(
         progress=progress,
         loading=(function_name, precision, backend, device),
     )
+    if is_asset(first) and is_asset(second):
+        return measured.added_to(compare_asset_weights(first, second, num_threads=num_threads))
+    if is_asset(first) or is_asset(second):
+        return measured.added_to(_sizes(first, second))
     return measured.added_to(compare_package_weights(first, second, num_threads=num_threads))
+
+
+def _sizes(first: StrPath, second: StrPath) -> Comparison:
+    """A comparison of what two models occupy on disk, of which one is an asset."""
+    ours, theirs = ((Asset if is_asset(path) else Package).open(path).size for path in (first, second))
+    return Comparison(os.fspath(first), os.fspath(second), (), (), (), ours, theirs, None, 0.0)
 
 
 def compare_models(
@@ -188,8 +204,11 @@ class _Run:
         if not (predictions or layers or metric is not None or samples is not None):
             return
         try:
-            first = load(paths[0], *loading)
-            self._models = first, load(paths[1], *loading)
+            are_assets = [isinstance(path, str | os.PathLike) and is_asset(path) for path in paths]
+            # What a package is run with does not apply to an asset that it is compared with.
+            options = [loading[:1] if each and not all(are_assets) else loading for each in are_assets]
+            first = load(paths[0], *options[0])
+            self._models = first, load(paths[1], *options[1])
             pairs = zip(paths, self._models, strict=True)
             self._names = [os.fspath(p) if isinstance(p, str | os.PathLike) else model.name for p, model in pairs]
         except UnsupportedOperationError as error:
@@ -215,6 +234,7 @@ class _Run:
         comparing = Comparing(metric) if metric is not None and metric.compares else None
         seen: tuple[list[Any], list[Any], list[Any]] = [], [], []
         layers = LayerTally()
+        names = _corresponding(models) if self._layers else None
         for index, sample in enumerate(self._samples):
             if self._progress is not None:
                 self._progress(index, self._samples.total)
@@ -231,7 +251,8 @@ class _Run:
                     for kept, value in zip(seen, (step, first, second), strict=True):
                         kept.append(value)
                 if self._layers:
-                    layers.add(*(model.values(inputs, state) for model, state in zip(models, others, strict=True)))
+                    ours, theirs = (model.values(inputs, state) for model, state in zip(models, others, strict=True))
+                    layers.add(ours, theirs if names is None else _renamed(theirs, names))
         if self._progress is not None:
             self._progress(index + 1, index + 1)
         scores: Sequence[float] = ()
@@ -241,7 +262,7 @@ class _Run:
             scores = [metric.score(seen[0], outputs) for outputs in seen[1:]]
         return {
             "outputs": tally.records,
-            "backend": models[0].backend,
+            "backend": " and ".join(dict.fromkeys(model.backend for model in models)),
             "precision": models[0].precision,
             "drawn": self._drawn,
             "metric": None if metric is None else metric.name,
@@ -257,6 +278,18 @@ def _predict(name: str, model: Model, inputs: dict[str, Any], state: Any) -> dic
         return model.predict(inputs, state)
     except ValueError as error:
         raise ValueError(f"{name}: {str(error).removeprefix('predict: ')}") from error
+
+
+def _corresponding(models: tuple[Model, Model]) -> dict[str, str] | None:
+    """By the names that the second of two assets gives to its results, those of the first; None for other models."""
+    first, second = (model.runner for model in models)
+    if isinstance(first, CoreAIBackend) and isinstance(second, CoreAIBackend):
+        return corresponding(first.activations, second.activations)
+    return None
+
+
+def _renamed(values: Iterator[tuple[str, Any]], names: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    return ((names.get(name, f"second: {name}"), value) for name, value in values)
 
 
 def _drawn(function: str, model: Model, count: int) -> Iterator[dict[str, Any]]:

@@ -29,6 +29,13 @@ _KINDS = {
     "dictionaryType": "dictionary",
     "sequenceType": "sequence",
 }
+# Types that NumPy has not, and the one in which it holds their values.
+_HELD_AS = {
+    "bfloat16": "float32",
+    **dict.fromkeys(("float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float4_e2m1fn"), "float32"),
+    **dict.fromkeys(("int2", "int4"), "int8"),
+    **dict.fromkeys(("uint2", "uint4"), "uint8"),
+}
 Range = tuple[int, int | None]
 _MOST_ELEMENTS = 1 << 28  # of an input that a user did not make
 
@@ -75,6 +82,12 @@ class Feature:
     default: int | float | None = None
     text: str = ""
     takes_sequences: bool = False
+
+    @property
+    def held_dtype(self) -> str:
+        """The type of NumPy that holds its values: the declared one, or float32 for bfloat16, and the like."""
+        dtype = self.dtype or "float32"
+        return _HELD_AS.get(dtype, dtype)
 
     @property
     def allowed(self) -> str:
@@ -274,7 +287,7 @@ def _default(function: str, feature: Feature) -> Any:
     if not feature.optional or feature.kind != "array" or feature.shape is None:
         raise ValueError(f"{function}: input {feature.name!r} is missing; it is: {feature}")
     require_possible(function, feature)
-    return np.full(feature.shape, feature.default or 0, feature.dtype)
+    return np.full(feature.shape, feature.default or 0, feature.held_dtype)
 
 
 def require_possible(function: str, feature: Feature) -> None:
@@ -362,9 +375,11 @@ def _array(where: str, feature: Feature, value: Any) -> NDArray[Any]:
     array = as_array(where, value)
     if array.ndim == 0 and (feature.shape is None or feature.accepts((1,))):
         array = array.reshape(1)
+    if feature.shape == () and array.shape == (1,):  # as results of rank 0 are returned
+        array = array.reshape(())
     if not feature.accepts(array.shape):
         raise ValueError(f"{where} has shape {array.shape}, but must have {feature.allowed}")
-    return _cast(where, array, np.dtype(feature.dtype or "float32"))
+    return _cast(where, array, np.dtype(feature.held_dtype))
 
 
 def _cast(where: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -404,7 +419,7 @@ def _planes(where: str, feature: Feature, value: Any) -> NDArray[np.float32]:
 def _result(feature: Feature, value: Any, as_images: bool) -> Any:
     if feature.kind == "array":
         array = np.asarray(value)
-        dtype = "float32" if feature.dtype == "float16" else feature.dtype or "float32"
+        dtype = "float32" if feature.dtype == "float16" else feature.held_dtype
         return np.atleast_1d(array.astype(dtype, copy=False))
     if feature.kind == "image":
         assert feature.color is not None

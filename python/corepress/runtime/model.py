@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
+from ..coreai.format.asset import is_asset
 from ..errors import FormatError, UnsupportedOperationError
 from ..extras import installed, require
 from ..sources import unchanged
 from .backend import Backend, State
+from .coreai_backend import KIND, VERSION, CoreAIAsset, CoreAIBackend
 from .coreml_backend import CoreMLBackend
 from .features import Description, Feature, as_array
 from .opening import NETWORKS, PIPELINES, PROGRAM, ModelPart, OpenModel, open_model
@@ -18,7 +20,7 @@ from .pipeline import PipelineBackend, Stage
 from .small_models import SmallModelBackend, is_small_model
 
 PRECISIONS = ("float16", "float32")
-BACKENDS = ("auto", "torch", "coreml")
+BACKENDS = ("auto", "torch", "coreml", "coreai")
 
 
 class Model:
@@ -31,20 +33,21 @@ class Model:
     kind : str
         What it is, in words: "an ML program".
     version : int
-        Its specification version.
+        Its specification version; of a Core AI asset, that of its format.
     function_name : str or None
         The function that is run, for a model with several.
     inputs, outputs, states : tuple of Feature
         What it takes, returns and remembers.
     backend : str
-        What runs it: "torch", "coreml", or "numpy" for linear models and the like.
+        What runs it: "torch", "coreml", "coreai", or "numpy" for linear models and the like.
     precision : str or None
-        "float16" or "float32", "float64" for linear models and the like; None where Core ML decides.
+        "float16" or "float32", "float64" for linear models and the like; None where Core ML or Core AI decides.
     """
 
     def __init__(
         self,
-        part: ModelPart,
+        kind: str,
+        version: int,
         description: Description,
         runner: Backend,
         *,
@@ -52,7 +55,7 @@ class Model:
         function_name: str | None,
         precision: str | None,
     ) -> None:
-        self.name, self.kind, self.version = name, part.in_words, part.version
+        self.name, self.kind, self.version = name, kind, version
         self.function_name, self.precision = function_name, precision
         self.description, self._runner = description, runner
 
@@ -73,16 +76,22 @@ class Model:
         return self._runner.name
 
     @property
+    def runner(self) -> Backend:
+        """What runs it, for other modules of this package."""
+        return self._runner
+
+    @property
     def module(self) -> Any:
         """The model as a ``torch.nn.Module`` with the weights as parameters, by their names in the model.
 
         Raises
         ------
         AttributeError
-            If what runs it has no module: Core ML, or a pipeline, which is several models.
+            If what runs it has no module: Core ML, Core AI, or a pipeline, which is several models.
         """
         if self._runner.module is None:
-            reason = "is run by Core ML" if self.backend == "coreml" else f"is {self.kind}"
+            systems = {"coreml": "is run by Core ML", "coreai": "is run by Core AI"}
+            reason = systems.get(self.backend, f"is {self.kind}")
             raise AttributeError(f"{self.name} {reason}, which has no torch module")
         return self._runner.module
 
@@ -162,7 +171,8 @@ class Model:
     def __repr__(self) -> str:
         function = "" if self.function_name is None else f", function {self.function_name}"
         how = self.backend if self.precision is None else f"{self.backend}, {self.precision}"
-        lines = [f"<Model {self.name}: {self.kind}, specification version {self.version}{function}, run by {how}"]
+        what = "asset" if self.kind == KIND else "specification"
+        lines = [f"<Model {self.name}: {self.kind}, {what} version {self.version}{function}, run by {how}"]
         for title, features in (("inputs", self.inputs), ("outputs", self.outputs), ("states", self.states)):
             lines += [f"  {title if index == 0 else '':8}{each}" for index, each in enumerate(features)]
         return "\n".join(lines) + ">"
@@ -187,17 +197,19 @@ def load(
     Parameters
     ----------
     path : path-like, spec or MLModel
-        An ``.mlpackage`` or ``.mlmodel``: an ML program, a neural network, or a pipeline of them.
+        An ``.mlpackage`` or ``.mlmodel``: an ML program, a neural network, or a pipeline of them; or an ``.aimodel``, a
+        Core AI asset.
     function_name : str, optional
         The function to run, for a model with several; None for its default.
     precision : str
         "float16" computes in float32 and rounds the result of an operation once where the program says float16; this is
         what is known of Apple's GPU and Neural Engine. "float32" never rounds. Neural networks are always computed in
-        float32.
+        float32; Core AI computes as the asset says.
     backend : str
         "torch", or "coreml" for Core ML itself on macOS; "auto" is torch where it is installed, else Core ML on macOS.
+        Assets are always run by Core AI, "coreai".
     device : str
-        A device of torch, such as "cuda" or "mps"; for Core ML "cpu", "gpu", "ane" or "all".
+        A device of torch, such as "cuda" or "mps"; for Core ML "cpu", "gpu", "ane" or "all"; for Core AI "cpu".
 
     Returns
     -------
@@ -218,7 +230,9 @@ def load(
         If there is no such function, precision or backend.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"load: precision is {precision!r}, but must be one of {', '.join(PRECISIONS)}")
+        raise ValueError(f"load: precision is {precision!r}, but {_must_be(PRECISIONS)}")
+    if isinstance(path, str | os.PathLike) and is_asset(path):
+        return _load_asset(path, function_name, precision, backend, device)
     chosen = _backend(backend, precision)
     with open_model(path) as opened:
         name = opened.path.name if opened.path is not None else type(path).__name__
@@ -234,13 +248,34 @@ def load(
             require_device(device)
             runner = _torch_backend(opened, root, name, function, precision, device)
         return Model(
-            root,
+            root.in_words,
+            root.version,
             description,
             runner,
             name=name,
             function_name=function,
             precision=None if chosen == "coreml" else _precision_of(root, precision),
         )
+
+
+def _load_asset(path: Any, function_name: str | None, precision: str, backend: str, device: str) -> Model:
+    if backend not in ("auto", "coreai"):
+        known = "an .aimodel is run by Core AI; leave it out" if backend in BACKENDS else _must_be(BACKENDS)
+        raise ValueError(f"load: backend is {backend!r}, but {known}")
+    if precision != "float16":
+        raise ValueError(f"load: precision is {precision!r}, but Core AI computes as the asset says; leave it out")
+    if device != "cpu":
+        raise ValueError(f"load: device is {device!r}, but Core AI's assets are run on the CPU here; use 'cpu'")
+    asset = CoreAIAsset(path)
+    function = asset.function(function_name)
+    runner = CoreAIBackend(asset, function)
+    return Model(
+        KIND, VERSION, runner.description, runner, name=asset.path.name, function_name=function, precision=None
+    )
+
+
+def _must_be(names: Sequence[str]) -> str:
+    return f"must be one of {', '.join(names)}"
 
 
 def _precision_of(part: ModelPart, asked: str) -> str:
@@ -257,6 +292,9 @@ def describe(path: str | os.PathLike[str] | Any, function_name: str | None = Non
     path, function_name
         As for `load`.
     """
+    if isinstance(path, str | os.PathLike) and is_asset(path):
+        asset = CoreAIAsset(path, "describe")
+        return asset.descriptions[asset.function(function_name)]
     with open_model(path) as opened:
         return opened.root.describe(opened.root.function(function_name))
 
@@ -264,7 +302,9 @@ def describe(path: str | os.PathLike[str] | Any, function_name: str | None = Non
 def _backend(backend: str, precision: str) -> str:
     """The backend to use: "torch" or "coreml"."""
     if backend not in BACKENDS:
-        raise ValueError(f"load: backend is {backend!r}, but must be one of {', '.join(BACKENDS)}")
+        raise ValueError(f"load: backend is {backend!r}, but {_must_be(BACKENDS)}")
+    if backend == "coreai":
+        raise ValueError("load: backend is 'coreai', which runs only .aimodel assets; leave it out")
     on_mac = sys.platform == "darwin"
     if backend == "auto":
         falls_back = on_mac and precision == "float16" and not installed("torch") and installed("coremltools")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..coreml.comparison import ComparedOutput
+from ..engine.comparison import ComparedOutput
 from ..neural_network.compared_output import NetworkOutput
 from .distances import Distance, pairs_of
 

@@ -250,10 +250,11 @@ def draw(function: str, description: Description, count: int) -> Iterator[Sample
 def _drawn(function: str, feature: Feature, rng: np.random.Generator) -> Any:
     require_possible(function, feature)
     if feature.kind == "array":
-        shape = feature.shape or (1,)
-        if np.dtype(feature.dtype or "float32").kind == "i":
-            return rng.integers(0, 2, shape).astype(feature.dtype)
-        return rng.standard_normal(shape).astype(feature.dtype)
+        shape = (1,) if feature.shape is None else feature.shape
+        dtype = np.dtype(feature.held_dtype)
+        if dtype.kind in "iub":
+            return rng.integers(0, 2, shape).astype(dtype)
+        return rng.standard_normal(shape).astype(dtype)
     if feature.kind == "image":
         assert feature.shape is not None
         shape = (*feature.shape, 3) if channels_of(feature.color or "") == 3 else feature.shape

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..calibration.moments import Moments
-from ..calibration.observers import spread, windows
+from ..calibration.observers import windows
+from ..calibration.places import spread
 from ..compression.matrix_view import MatrixView
 
 Layer: TypeAlias = torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d | torch.nn.Conv3d
@@ -101,7 +102,7 @@ class InputMoments:
 
     def _rows(self, rows: Tensor) -> Iterator[tuple[Tensor, float, int]]:
         chosen = spread(len(rows), self._most)
-        taken = rows if chosen is None else rows[chosen.to(rows.device)]
+        taken = rows if chosen is None else rows[torch.from_numpy(chosen).to(rows.device)]
         size = max(1, _ELEMENTS // rows.shape[1])
         for start in range(0, len(taken), size):
             part = taken[start : start + size].float()

@@ -145,7 +145,7 @@ def _of_folder(path: Path) -> str | None:
     if path.suffix == ".mlmodelc" or names & {*_COMPILED_FILES}:
         return _COMPILED
     if path.suffix == ".aimodel":
-        return "is an .aimodel, which this version does not read; give an .mlpackage or .mlmodel"
+        return "is a Core AI asset, not a Core ML model; corepress.coreai is for these"
     if not names and path.suffix != ".mlpackage":
         return "is an empty folder; give an .mlpackage or .mlmodel"
     models = sorted(name for name in names if name.endswith((".mlpackage", ".mlmodel")))

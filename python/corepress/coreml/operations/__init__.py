@@ -8,6 +8,7 @@ its functions here, in a separate module or next to its siblings, and an entry i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -38,6 +39,7 @@ __all__ = [
     "lift",
     "lift_output",
     "lower",
+    "lower_to",
 ]
 
 FIRST_VERSION = IOS16  # of specifications, with compressed weights
@@ -216,6 +218,11 @@ def lower(tensor: CompressedTensor, specification_version: int) -> OperationForm
     """
     forms, least = _LOWER[type(tensor)], max(specification_version, FIRST_VERSION)
     return forms[max(version for version in forms if version <= least)](tensor)
+
+
+def lower_to(specification_version: int) -> Callable[[CompressedTensor], OperationForm]:
+    """`lower` for one specification version."""
+    return partial(lower, specification_version=specification_version)
 
 
 def constant(array: NDArray[Any]) -> OperationForm:

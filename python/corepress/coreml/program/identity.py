@@ -9,8 +9,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..format.values import ValueReader
-from .program import Weight
 from .storage import steps
+from .weights import Weight
 
 _PIECE = 1 << 22  # bytes that are hashed at a time
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...engine.weights import Consumer
 from ...errors import FormatError
 from ..format.data_types import DataType
 from ..format.kinds import holds_networks, model_in_words
@@ -25,26 +26,10 @@ from .graph import (
     Value,
     function_graphs,
     is_definition,
-    label_of,
     opset_version,
 )
 
 _PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
-
-
-class Consumer(NamedTuple):
-    """An operand that a constant is used as.
-
-    `axis` and `input_axis` are its output and input channel axes, None if unknown; `groups` is the number of
-    convolution groups that axis 0 is divided into, None if unknown.
-    """
-
-    operation: str
-    operand: str
-    axis: int | None
-    input_axis: int | None
-    name: str
-    groups: int | None = 1
 
 
 class BlobKey(NamedTuple):
@@ -412,67 +397,6 @@ def channel_axes(operation: Operation, operand: str, rank: int) -> tuple[int | N
         axes = (rank - 1, rank - 2) if (operand == "y") != transposed else (rank - 2, rank - 1)
     output, source = (axis if 0 <= axis < rank else None for axis in axes)
     return output, source
-
-
-@dataclass(frozen=True, eq=False)
-class Weight:
-    """A constant as it is stored: all the definitions that share its data."""
-
-    definitions: tuple[Definition, ...]
-
-    @property
-    def first(self) -> Definition:
-        """The definition that represents all."""
-        return self.definitions[0]
-
-    @property
-    def consumers(self) -> tuple[Consumer, ...]:
-        """Distinct consumers of all definitions."""
-        return tuple(dict.fromkeys(consumer for each in self.definitions for consumer in each.consumers))
-
-    @property
-    def consumer_types(self) -> tuple[str, ...]:
-        """Distinct operation types of the consumers."""
-        return tuple(dict.fromkeys(consumer.operation for consumer in self.consumers))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of all definitions, and their labels where these differ."""
-        names = ((each.name, each.operation.outputs[0].name, label_of(each.operation)) for each in self.definitions)
-        return tuple(dict.fromkeys(name for group in names for name in group))
-
-    @property
-    def axes(self) -> set[int | None]:
-        """Output channel axes that the consumers require."""
-        return {consumer.axis for consumer in self.consumers}
-
-    @property
-    def groups(self) -> set[int | None]:
-        """Numbers of groups that the consumers divide axis 0 into."""
-        return {consumer.groups for consumer in self.consumers}
-
-    @property
-    def input_axes(self) -> set[int | None]:
-        """Input channel axes that the consumers require."""
-        return {consumer.input_axis for consumer in self.consumers}
-
-    @property
-    def feeds_definition(self) -> bool:
-        """Whether it is an operand of another constant."""
-        return any(each.feeds_definition for each in self.definitions)
-
-    @property
-    def feeds_output(self) -> bool:
-        """Whether it is an output of a block."""
-        return any(each.feeds_output for each in self.definitions)
-
-
-def weights_of(program: Program) -> list[Weight]:
-    """Group definitions that share their data, across functions and blocks, in program order."""
-    groups: dict[Definition, list[Definition]] = {}
-    for definition in program.definitions:
-        groups.setdefault(definition.original, []).append(definition)
-    return [Weight(tuple(group)) for group in groups.values()]
 
 
 def _find_originals(definitions: list[Definition]) -> None:

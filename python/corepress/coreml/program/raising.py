@@ -17,7 +17,6 @@ from ...errors import FormatError
 from ..format.data_types import BY_NAME
 from ..format.schema import Operation
 from ..format.values import Tensor, inline_value, tensor_type
-from ..format.versions import IOS15, IOS16, IOS17
 from ..operations import FIRST_VERSION, RAISABLE_VERSION
 from .graph import label_of
 from .program import Part, Program, pipeline_of
@@ -46,18 +45,6 @@ def obstacle(part: Part) -> str | None:
         f"compressed weights need specification version {FIRST_VERSION} (iOS 16), to which only programs of the opset "
         f"{OPSET} alone can be raised, but this one has {', '.join(sorted(others))}; convert again with "
         "minimum_deployment_target=ct.target.iOS16"
-    )
-
-
-_SYSTEMS = {IOS15: "iOS 15", IOS16: "iOS 16", IOS17: "iOS 17"}
-
-
-def describe(raised_from: int, version: int = FIRST_VERSION) -> str:
-    """A description of what was done to a program."""
-    what = "compressed weights need" if version == FIRST_VERSION else "quantized activations need"
-    return (
-        f"raised from specification version {raised_from} ({_SYSTEMS[raised_from]}) to {version} "
-        f"({_SYSTEMS[version]}), which {what}"
     )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from math import prod
 
 from ...errors import FormatError
 from ..format.data_types import DataType
-from ..format.values import MINIMUM_BLOB_COUNT, ValueReader, tensor_type
+from ..format.values import tensor_type
 from ..operations import describe
-from .program import Definition, Program, Weight, weights_of
+from .program import Definition
 
 _MOST_STEPS = 256  # that a constant is made of; known joint forms have three operations and their parameters
 
@@ -45,40 +45,16 @@ def steps(definition: Definition) -> Iterator[Definition]:
     return iter(found)
 
 
-def stored_bytes(weight: Weight) -> int:
+def stored_bytes(definition: Definition) -> int:
     """Bytes of a constant's parameters; data that two parameters share counts once."""
     sizes = {}
-    for step in steps(weight.first):
+    for step in steps(definition):
         keys = {reference.parameter: reference.key for reference in step.references}
         for name, (data_type, shape) in _types(step).items():
             sizes[keys.get(name, (step, name))] = data_type.byte_count(prod(shape))
     return sum(sizes.values())
 
 
-def check_stored(weights: Iterable[Weight], values: ValueReader) -> None:
-    """FormatError unless the stored form of each constant matches the declared types; reads no data."""
-    for weight in weights:
-        for step in steps(weight.first):
-            for name, value in step.parameters.items():
-                values.check(value, f"{step.where}: {name}")
-
-
-def describe_storage(weight: Weight) -> str:
+def describe_storage(definition: Definition) -> str:
     """For example ``palettized 4 bits``; the steps of joint forms are joined by " + "."""
-    return " + ".join(describe(step.operation.type, _types(step)) for step in steps(weight.first))
-
-
-def is_compressed(weight: Weight) -> bool:
-    """Whether a constant is stored in another form than its plain values."""
-    return bool(weight.first.operation.type != "const")
-
-
-def visible_weights(program: Program) -> list[Weight]:
-    """The constants that a user would call weights: compressed ones, and large numeric ones."""
-    return [
-        weight
-        for weight in weights_of(program)
-        if weight.first.data_type.nbits
-        and weight.first.data_type.name != "bool"
-        and (not weight.feeds_definition if is_compressed(weight) else prod(weight.first.shape) >= MINIMUM_BLOB_COUNT)
-    ]
+    return " + ".join(describe(step.operation.type, _types(step)) for step in steps(definition))

@@ -5,118 +5,32 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 
 from ... import system
-from ...errors import Skip
-from ...overlap import Result, Task
+from ...engine.report import Report
+from ...engine.run import Outcome, ProgressCallback, Run
+from ...overlap import Task
+from ...paths import StrPath
 from ...sources import unchanged
 from ..format.package import Package
 from ..format.package_writer import PackageWriter
 from ..format.values import ValueReader
 from ..operations import OperationForm
-from ..program.program import Program, Weight
-from ..program.storage import check_stored, stored_bytes, visible_weights
-from ..reports.records import identity
-from ..reports.report import Progress, Report, WeightRecord
+from ..program.program import Program
+from ..program.weights import Weight, check_stored, visible_weights
 from .rewriter import Edit, rewrite
 
-ProgressCallback = Callable[[Progress], None]
-StrPath = str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result for a weight: its new form and how it was made."""
-
-    form: OperationForm
-    status: str
-    method: str
-    snr_db: float | None = None
-
-
-Work = Callable[[int], Outcome]  # given the number of threads to use; it may run at the same time as others
+Result = Outcome[OperationForm]
+Work = Callable[[int], Result]  # given the number of threads to use; it may run at the same time as others
 Decide = Callable[[Program, ValueReader, Weight], Work]
-
-
-class _Run:
-    def __init__(self, weights: list[Weight], progress: ProgressCallback | None) -> None:
-        self._weights, self._progress = weights, progress
-        self._records: dict[Weight, WeightRecord] = {}
-        self._total_weights = self._total_bytes = self._done_weights = self._done_bytes = 0
-
-    def edits(self, decide: Callable[[Weight], Work]) -> list[Edit]:
-        """Decide for each weight whether there is something to do to it."""
-        edits = []
-        for weight in self._weights:
-            try:
-                work = decide(weight)
-            except Skip as reason:
-                self._keep(weight, reason)
-                continue
-            self._total_weights += prod(weight.first.shape)
-            self._total_bytes += stored_bytes(weight)
-            edits.append(Edit(weight, Task(work, _memory(weight)), partial(self._settle, weight)))
-        self._notify("")
-        return edits
-
-    def _settle(self, weight: Weight, result: Result[Outcome]) -> OperationForm | None:
-        form = None
-        try:
-            outcome = result()
-        except Skip as reason:
-            self._keep(weight, reason)
-        else:
-            form = outcome.form
-            bytes_after = form.nbytes
-            self._record(weight, outcome.status, bytes_after=bytes_after, method=outcome.method, snr_db=outcome.snr_db)
-        self._done_weights += prod(weight.first.shape)
-        self._done_bytes += self._records[weight].bytes_before
-        self._notify(weight.first.name)
-        return form
-
-    def _notify(self, name: str) -> None:
-        if self._progress is not None:
-            self._progress(Progress(name, self._done_weights, self._total_weights, self._done_bytes, self._total_bytes))
-
-    def _keep(self, weight: Weight, keep: Skip) -> None:
-        self._record(weight, "kept", bytes_after=stored_bytes(weight), reason=str(keep), planned=keep.expected)
-
-    def _record(
-        self,
-        weight: Weight,
-        status: str,
-        *,
-        bytes_after: int,
-        method: str | None = None,
-        reason: str | None = None,
-        planned: bool = False,
-        snr_db: float | None = None,
-    ) -> None:
-        self._records[weight] = WeightRecord(
-            **identity(weight),
-            status=status,
-            method=method,
-            reason=reason,
-            planned=planned,
-            bits_per_weight=8.0 * bytes_after / max(1, prod(weight.first.shape)),
-            bytes_before=stored_bytes(weight),
-            bytes_after=bytes_after,
-            snr_db=snr_db,
-        )
-
-    @property
-    def records(self) -> tuple[WeightRecord, ...]:
-        """One record per weight, in program order."""
-        return tuple(self._records[weight] for weight in self._weights)
 
 
 def _memory(weight: Weight) -> int:
     """Bytes of a weight in its larger form."""
     first = weight.first
-    return max(stored_bytes(weight), first.data_type.byte_count(prod(first.shape)))
+    return max(weight.stored_bytes, first.data_type.byte_count(prod(first.shape)))
 
 
 @unchanged("source", at_end=False)
@@ -160,10 +74,13 @@ def transform(
         program = Program(package, program.model)
     prepare(program)
     weights = visible_weights(program)
-    run = _Run(weights, progress)
+    run = Run(weights, progress)
     with ValueReader(package) as values, output:
         check_stored(weights, values)
-        edits = run.edits(lambda weight: decide(program, values, weight))
+        edits = [
+            Edit(weight, Task(work, _memory(weight)), partial(run.settle, weight))
+            for weight, work in run.decided(lambda weight: decide(program, values, weight))
+        ]
         raised_from = rewrite(program, values, output, edits, num_threads, is_edited=edit is not None)
     return Report(
         source=os.fspath(source),

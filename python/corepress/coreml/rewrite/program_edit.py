@@ -8,8 +8,9 @@ from typing import Any
 from ..format.schema import Operation
 from ..format.values import Tensor, type_message
 from ..operations import OperationForm, Output
-from ..program.program import Definition, Program, Weight
+from ..program.program import Definition, Program
 from ..program.storage import steps
+from ..program.weights import Weight
 
 
 class Installation:

@@ -16,9 +16,10 @@ from ..format.data_types import DataType
 from ..format.values import Tensor, ValueReader, blob_value, inline_value
 from ..format.weight_file import BlobRecord, WeightFileReader
 from ..operations import OperationForm
-from ..program.program import BlobKey, Definition, Program, Reference, Weight
+from ..program.program import BlobKey, Definition, Program, Reference
 from ..program.raising import raise_parts
 from ..program.storage import steps
+from ..program.weights import Weight
 from .program_edit import Installation
 
 

@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 
 from ...config import as_config
-from ...coreml.compressor import Decision, Decisions
+from ...coreml.decisions import PackageDecisions
 from ...coreml.format.data_types import FLOATS
 from ...coreml.format.values import MINIMUM_BLOB_COUNT, tensor_type
 from ...coreml.format.versions import IOS18
 from ...coreml.operations import check_steps
 from ...coreml.program.graph import label_of
-from ...coreml.program.program import Consumer, Definition, Program, Weight
-from ...coreml.program.storage import is_compressed, steps
-from ...coreml.resolution import require_half_axes
-from ...coreml.selection import expected_skip, select
+from ...coreml.program.program import Definition, Program
+from ...coreml.program.storage import steps
+from ...coreml.program.weights import Weight
+from ...engine.decisions import Decision
+from ...engine.resolution import require_half_axes
+from ...engine.selection import expected_skip, select
+from ...engine.weights import Consumer
 from ...errors import NonFiniteError, Skip, TooFewZerosError, TooManyValuesError
 from ...specs import Palettize, Prune, Spec
 from .names import NewName
@@ -45,7 +48,7 @@ _COMPRESSED_FURTHER = {
 _LOOKED_UP = ("float16", "float32", "int8", "uint8")
 
 
-class PeerDecisions(Decisions):
+class PeerDecisions(PackageDecisions):
     """Decisions by a coremltools config, for one of its functions.
 
     Parameters
@@ -97,7 +100,7 @@ class PeerDecisions(Decisions):
                 f"{len(weight.first.shape)} axes in the weight."
             )
         decision = super().decide(weight)
-        self._decided[weight] = is_compressed(weight)
+        self._decided[weight] = weight.is_compressed
         return replace(decision, steps=tuple(map(self._on_copies, decision.steps)))
 
     def resolve(self, step: Spec, weight: Weight) -> Spec:
@@ -225,7 +228,7 @@ class PeerDecisions(Decisions):
         first = weight.first
         if self._function == "prune_weights" and first.operation.type not in _JOINTLY_PRUNED:
             raise expected_skip("not compressed in a form that is pruned")
-        for step in steps(first) if is_compressed(weight) else ():
+        for step in steps(first) if weight.is_compressed else ():
             # What is compressed further is a constant itself, and coremltools leaves small ones alone.
             name = _COMPRESSED_FURTHER.get((self._function, step.operation.type))
             declared = tensor_type(step.parameters[name].type, step.where) if name in step.parameters else None

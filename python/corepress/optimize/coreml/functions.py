@@ -24,7 +24,7 @@ from ...coreml.compressor import compress_as_decided
 from ...coreml.decompressor import decompress
 from ...coreml.format.package import Package
 from ...coreml.format.schema import serialize_model
-from ...coreml.reports.report import Progress
+from ...engine.report import Progress
 from ...outputs import write_output
 from .decisions import PeerDecisions
 from .models import model_of, new_package, package_to_compress, require_program

@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...coreml.decoded import Undecodable, stored_form
+from ...coreml.decoded import stored_form
 from ...coreml.format.package import Package
 from ...coreml.format.values import MINIMUM_BLOB_COUNT, ValueReader
 from ...coreml.program.graph import Argument, Literal, Operation, TensorType, Value, is_definition
 from ...coreml.program.program import Definition, Program
+from ...engine.distances import Undecodable
 from ...errors import FormatError
 from ...tensors import CompressedTensor
 from .constexpr import CAST, elements, evaluate

@@ -1,0 +1,289 @@
+"""One calibration of a Core AI asset: its function run on samples, for second moments and ranges; no gradients."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compression.matrix_view import MatrixView
+from ..coreai.program.identity import stored_digest
+from ..coreai.program.program import Program
+from ..coreai.program.weights import Weight
+from ..runtime.coreai_activations import Activation, Place
+from ..runtime.coreai_backend import CoreAIBackend
+from .activation_ranges import ActivationRange
+from .array_observer import ArrayObserver
+from .asset_uses import AssetUse, AssetUses, distinct_sources
+from .block_sums import (
+    BLOCK_COLUMNS,
+    BLOCK_COLUMNS_OF_LARGE,
+    LARGE,
+    VECTORS,
+    VECTORS_OF_COLUMN,
+    BlockSums,
+    block_columns,
+    within,
+)
+from .progress import Work
+from .samples import DividedSamples
+from .statistics import Statistics, WeightStatistics
+from .unfinished import Unfinished
+
+_RANGE = "range"
+_DTYPES = ("float16", "bfloat16", "float32")
+
+
+@dataclass
+class _Known:
+    """A weight, and what is known of it."""
+
+    weight: Weight
+    digest: str
+    uses: list[AssetUse]
+    view: MatrixView | None = None
+    size: int = 0  # columns of a block
+    reason: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.weight.name
+
+    @property
+    def observed(self) -> list[AssetUse]:
+        """The uses that there are vectors of, or only numbers of look-ups."""
+        kinds = [use for use in self.uses if use.view is not None]
+        return kinds if self.view is not None else [use for use in self.uses if use.kind == "lookup"]
+
+    @property
+    def moment_bytes(self) -> int:
+        return 0 if self.view is None else BlockSums.bytes_of(self.view.groups, self.view.columns, self.size)
+
+
+class AssetCalibration:
+    """An asset, its samples, and the weights to look at.
+
+    Parameters
+    ----------
+    program : Program
+        The program.
+    backend : CoreAIBackend
+        A function of it, ready to run.
+    samples : DividedSamples
+        The samples.
+    block_columns_limit : int or None
+        Largest block of second moments, in columns; None for the default.
+    memory_limit : int
+        Bytes for second moments.
+    weight_threshold : int
+        Weights of this many elements or fewer are left out.
+    work : Work
+        Counts what is done.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        backend: CoreAIBackend,
+        samples: DividedSamples,
+        *,
+        block_columns_limit: int | None,
+        memory_limit: int,
+        weight_threshold: int,
+        work: Work,
+    ) -> None:
+        self._backend, self._samples, self._work = backend, samples, work
+        self._memory_limit = memory_limit
+        self._named = {each.place: each.name for each in backend.activations}
+        uses = AssetUses(program, backend.function_name)
+        chosen = [each for each in program.weights if _is_candidate(each, weight_threshold)]
+        is_large = sum(each.size for each in chosen) > LARGE
+        most = block_columns_limit or (BLOCK_COLUMNS_OF_LARGE if is_large else BLOCK_COLUMNS)
+        self._weights = [_Known(each, stored_digest(each), uses.of(each)) for each in chosen]
+        for each in self._weights:
+            _settle(each, backend.function_name, most)
+        self._ranges: dict[str, ActivationRange] = {}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of each weight, by name."""
+        return {each.name: each.digest for each in self._weights}
+
+    def run(self, unfinished: Unfinished) -> Statistics:
+        """Do it; each part is kept once it is finished."""
+        groups = within(
+            [each for each in self._weights if each.observed], self._memory_limit, lambda each: each.moment_bytes
+        )
+        fit_count = self._samples.count - self._samples.kept_count
+        self._work.total = len(groups) * fit_count
+        self._work.begin("second moments")
+        moments: dict[str, tuple[NDArray[np.float32] | None, int]] = {}
+        for number, group in enumerate(groups):
+            name = f"moments-{number:04}"
+            kept = unfinished.read(name)
+            if kept is None:
+                self._sum_up(name, group, unfinished)
+                kept = unfinished.read(name)
+                assert kept is not None
+            else:
+                self._work.add(fit_count, skipped=True)
+            arrays, counts = kept
+            moments |= {key: (arrays.get(f"hessian/{key}"), count) for key, count in counts.items()}
+            self._ranges |= _ranges(arrays)
+        notes = []
+        if not self._samples.kept_count:
+            notes.append(f"only {self._samples.count} samples, of which none is kept for choices; give at least 4")
+        return Statistics(
+            weights={each.name: _statistics(each, moments) for each in self._weights},
+            function_name=self._backend.function_name,
+            library=f"coreai-core {version('coreai-core')} on cpu ({platform.machine()})",
+            sample_count=self._samples.count,
+            kept=self._samples.kept,
+            ranges={name: each.to_arrays() for name, each in self._ranges.items()},
+            notes=tuple(notes),
+        )
+
+    def _sum_up(self, name: str, group: Sequence[_Known], unfinished: Unfinished) -> None:
+        fit_count = self._samples.count - self._samples.kept_count
+        sums = {each.name: BlockSums(*_blocks(each)) for each in group if each.view is not None}
+        counts = {each.name: 0 for each in group}
+        observers: dict[Place | str, list[Any]] = {}
+        for each in group:
+            for use in each.observed:
+                assert use.source is not None or each.view is None
+                if use.source is not None:
+                    observers.setdefault(use.source, []).append(self._observer(each, use, sums, counts, fit_count))
+        ranges = {
+            source: self._named.get(source, "") if isinstance(source, tuple) else source
+            for source in distinct_sources(use for each in group for use in each.observed if use.view is not None)
+        }
+        found = {value: ActivationRange() for value in ranges.values() if value and value not in self._ranges}
+
+        def observe(source: Place | str, value: NDArray[Any]) -> None:
+            for observer in observers[source]:
+                observer(value)
+            known = found.get(ranges.get(source, ""))
+            if known is not None and value.size and value.dtype.kind == "f":
+                known.add(value)
+
+        self._observe(list(observers), observe)
+        arrays: dict[str, NDArray[Any]] = {}
+        for key in list(sums):
+            sum_of_one = sums.pop(key)  # so that sums and means are not all in memory
+            counts[key] = sum_of_one.count
+            if sum_of_one.count and sum_of_one.is_finite:
+                arrays[f"hessian/{key}"] = sum_of_one.mean()
+        for value, each_range in found.items():
+            arrays |= {f"{_RANGE}/{what}/{value}": array for what, array in each_range.to_arrays().items()}
+        unfinished.write(name, arrays, counts)
+
+    def _observer(
+        self, known: _Known, use: AssetUse, sums: dict[str, BlockSums], counts: dict[str, int], fit_count: int
+    ) -> Any:
+        if known.view is None:
+
+            def count(indices: NDArray[Any]) -> None:
+                counts[known.name] += prod(indices.shape[:-1])
+
+            return count
+        most = max(VECTORS, -(-VECTORS_OF_COLUMN * known.size // fit_count))
+        return ArrayObserver(use, sums[known.name], most)
+
+    def _observe(self, sources: list[Place | str], observe: Any) -> None:
+        """Run the function on all samples that second moments are taken from, and show the values of sources."""
+        names = [source for source in sources if isinstance(source, str)]
+        wanted = {source for source in sources if not isinstance(source, str)}
+        known = {each.place: each for each in self._backend.activations}
+        activations = [known.get(place) or _constant(place) for place in sorted(wanted)]
+        groups: list[list[Activation]] | None = None
+        parts = 1
+        part = 0
+        while part < parts:
+            for steps in self._samples.fitted():
+                state = self._backend.make_state()
+                for step in steps:
+                    inputs = self._backend.description.arguments("calibrate", step)
+                    if groups is None:
+                        groups = self._backend.groups(activations, inputs)
+                        parts = max(1, len(groups))
+                    if part == 0:
+                        for name in names:
+                            observe(name, np.asarray(inputs[name]))
+                    if groups:
+                        places = [each.place for each in groups[part]]
+                        for place, value in zip(places, self._backend.tapped(places, inputs, state), strict=True):
+                            observe(place, value)
+                if part == 0:
+                    self._work.add(1)
+            if groups:
+                self._backend.forget([each.place for each in groups[part]])
+            part += 1
+
+
+def _is_candidate(weight: Weight, threshold: int) -> bool:
+    """Whether compression would look at a weight."""
+    return weight.dtype in _DTYPES and len(weight.shape) >= 2 and weight.size > threshold
+
+
+def _settle(known: _Known, function: str, most: int) -> None:
+    """Find how a weight is read; look-ups of rows need no moments beside products."""
+    if not known.uses:
+        known.reason = f"function {function} does not use it"
+        return
+    products = [use for use in known.uses if use.kind != "lookup"]
+    reasons = [use.reason for use in products if use.view is None]
+    views = {use.view for use in products}
+    if known.weight.obstacle is not None:
+        known.reason = f"it {known.weight.obstacle}"
+    elif reasons:
+        known.reason = reasons[0]
+    elif not products:
+        known.reason = known.uses[0].reason
+    elif len(views) > 1:
+        known.reason = "the operations that use it read it in different ways"
+    else:
+        (known.view,) = views
+        assert known.view is not None
+        of_channel = prod(max(use.kernel for use in products))
+        known.size = block_columns(known.view.columns, of_channel, most)
+
+
+def _blocks(known: _Known) -> tuple[int, int, int]:
+    assert known.view is not None
+    return known.view.groups, known.view.columns, known.size
+
+
+def _constant(place: Place) -> Activation:
+    """What a function multiplies with a weight that does not depend on its inputs, such as a first hidden state."""
+    return Activation(place, "", "", "float32", (), False)
+
+
+def _statistics(known: _Known, moments: dict[str, tuple[NDArray[np.float32] | None, int]]) -> WeightStatistics:
+    hessian, count = moments.get(known.name, (None, 0))
+    reason = known.reason
+    if hessian is None and reason is None:
+        reason = "its inputs were not finite" if count else "no sample reached it"
+    return WeightStatistics(
+        digest=known.digest,
+        shape=known.weight.shape,
+        view=None if hessian is None else known.view,
+        count=count,
+        hessian=hessian,
+        reason=None if hessian is not None else reason,
+    )
+
+
+def _ranges(arrays: Any) -> dict[str, ActivationRange]:
+    """The ranges among the arrays of a part."""
+    found: dict[str, dict[str, NDArray[Any]]] = {}
+    for key in arrays:
+        if key.startswith(f"{_RANGE}/"):
+            _, what, name = key.split("/", 2)
+            found.setdefault(name, {})[what] = np.array(arrays[key])
+    return {name: ActivationRange.from_arrays(each, name) for name, each in found.items()}

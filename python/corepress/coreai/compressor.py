@@ -1,0 +1,300 @@
+"""Compressing the weights of an asset."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import system
+from ..arrays import as_threads
+from ..compression.metrics import error
+from ..config import ConfigLike
+from ..engine.calibrated import DAMPENING, WAYS, CalibrationData, as_calibration
+from ..engine.choice import Choice, Made, choose
+from ..engine.report import Report
+from ..engine.run import Outcome, ProgressCallback, Run
+from ..engine.steps import compress_stored
+from ..errors import NonFiniteError, Skip
+from ..overlap import RunAhead, Task
+from ..paths import StrPath
+from ..sources import unchanged
+from ..tensors import CompressedTensor
+from .decisions import AssetDecisions, decisions_of
+from .format.asset import Asset
+from .format.asset_writer import AssetWriter
+from .operations import Node, UnsupportedForm, lower
+from .program.program import Program
+from .program.weights import Weight
+
+if TYPE_CHECKING:
+    from . import Statistics
+
+Work = Callable[[int], Outcome[Node]]  # given the number of threads to use; it may run at the same time as others
+
+
+def compress(
+    src: StrPath,
+    dst: StrPath,
+    config: ConfigLike | None = None,
+    *,
+    target_size: int | str | None = None,
+    target_bits: float | None = None,
+    target_snr: float | None = None,
+    candidates: Any = None,
+    progress: ProgressCallback | None = None,
+    overwrite: bool = False,
+    strict: bool = False,
+    weight_threshold: int | None = None,
+    target: str | None = None,
+    joint_compression: bool | None = None,
+    keep_position_tables: bool | None = None,
+    importance: Mapping[str, Any] | None = None,
+    calibration: Statistics | StrPath | None = None,
+    calibration_use: str = "error_feedback",
+    dampening: float = DAMPENING,
+    num_threads: int | None = None,
+) -> Report:
+    """Compress the weights of an ``.aimodel``.
+
+    Weights are read from the mapped file one after another, small ones in parallel, and replaced in the program, which
+    is written once. A weight that several operations or functions share is compressed once. The new asset appears under
+    its name only when it is complete. A weight that cannot be compressed as requested, or that would not become
+    smaller, is left unchanged, bit for bit, and listed in the report with the reason, as is what operations use that
+    are not known.
+
+    Parameters
+    ----------
+    src, dst : path-like
+        The asset to read and the asset to write.
+    config, target_size, target_bits, target_snr, candidates, progress, overwrite, strict, weight_threshold, target, \
+    joint_compression, keep_position_tables, importance, calibration, calibration_use, dampening, num_threads
+        As for `corepress.coreml.compress`. Operations have Core AI's names, without a prefix: ``conv2d``,
+        ``gather_nd``, ``broadcasting_batch_matmul``.
+
+    Returns
+    -------
+    Report
+        One record per weight, and totals.
+
+    Raises
+    ------
+    ValueError
+        If the config is invalid, or has no form in Core AI, or with `strict`; if a target cannot be reached; if there
+        is neither a config nor a target; for `importance` and `calibration` as for `corepress.coreml.compress`.
+    FormatError
+        If the asset, or the file of the statistics, is damaged.
+    MissingExtraError
+        If coreai-core is not installed.
+    """
+    num_threads = as_threads("compress", num_threads)
+    statistics = statistics_of("compress", calibration)
+    targets = {"target_size": target_size, "target_bits": target_bits, "target_snr": target_snr}
+    if any(each is not None for each in targets.values()):
+        require_destination(src, dst, overwrite=overwrite)
+    chosen = choose(
+        "compress",
+        allocator(),
+        src,
+        config,
+        targets,
+        candidates=candidates,
+        target=target,
+        weight_threshold=weight_threshold,
+        joint_compression=joint_compression,
+        keep_position_tables=keep_position_tables,
+        strict=strict,
+        progress=progress,
+        num_threads=num_threads,
+        calibration=statistics,
+    )
+    return compress_as_chosen(
+        src,
+        dst,
+        chosen,
+        progress=progress,
+        overwrite=overwrite,
+        strict=strict,
+        weight_threshold=weight_threshold,
+        target=target,
+        joint_compression=joint_compression,
+        keep_position_tables=keep_position_tables,
+        importance=importance,
+        calibration=statistics,
+        calibration_use=calibration_use,
+        dampening=dampening,
+        num_threads=num_threads,
+    )
+
+
+def compress_as_chosen(
+    src: StrPath,
+    dst: StrPath,
+    chosen: Choice,
+    *,
+    progress: ProgressCallback | None = None,
+    overwrite: bool = False,
+    strict: bool = False,
+    weight_threshold: int | None = None,
+    target: str | None = None,
+    joint_compression: bool | None = None,
+    keep_position_tables: bool | None = None,
+    importance: Mapping[str, Any] | None = None,
+    calibration: Any = None,
+    calibration_use: str = "error_feedback",
+    dampening: float = DAMPENING,
+    num_threads: int | None = None,
+) -> Report:
+    """Like `compress`, with what was chosen for this asset and this calibration; what was made is not made again."""
+    decisions = decisions_of(
+        chosen.config,
+        strict,
+        weight_threshold,
+        target,
+        joint_compression,
+        keep_position_tables,
+        importance,
+        None if calibration is None else CalibrationData(calibration, calibration_use, dampening),
+    )
+    is_as_made = (calibration_use, dampening) == (WAYS[0], DAMPENING) and not importance
+    made: Mapping[tuple[str, str], Made] = chosen.made if is_as_made else {}
+    report = transform(
+        src,
+        dst,
+        partial(work_of, decisions, made),
+        prepare=decisions.prepare,
+        progress=progress,
+        overwrite=overwrite,
+        num_threads=num_threads,
+    )
+    compressed = [record.name for record in report.weights if record.status == "compressed"]
+    return dataclasses.replace(
+        report,
+        notes=(*chosen.notes, *decisions.notes),
+        unmatched_rules=decisions.unmatched_rules,
+        warnings=decisions.warnings(compressed),
+        predicted=chosen.predicted,
+    )
+
+
+def statistics_of(function: str, calibration: Statistics | StrPath | None) -> Statistics | None:
+    """The statistics that were given, or are in the file that was."""
+    from . import Statistics  # what this package offers of those above it
+
+    found: Statistics | None = as_calibration(function, calibration, Statistics)
+    return found
+
+
+def allocator() -> Callable[..., Any]:
+    """What finds a config for a target."""
+    from . import allocate  # what this package offers of those above it
+
+    return allocate
+
+
+def require_destination(src: StrPath, dst: StrPath, *, overwrite: bool) -> None:
+    """Raise, before anything is read, the error for a destination that cannot be written."""
+    AssetWriter(Asset.open(src), dst, overwrite=overwrite)
+
+
+def work_of(decisions: AssetDecisions, made: Mapping[tuple[str, str], Made], weight: Weight) -> Work:
+    """What a config does to a weight; raises `Skip` if it is left unchanged."""
+    decision = decisions.decide(weight)
+
+    def work(threads: int) -> Outcome[Node]:
+        lowered = partial(lower, dtype=weight.dtype)
+        try:
+            stored = stored_values(weight)
+            steps, tensor = made.get((weight.function, weight.name), ((), None))
+            if tensor is not None and steps == decision.steps:
+                form, snr_db = lowered(tensor), error(stored, tensor, num_threads=threads).snr_db
+            else:
+                form, snr_db = compress_stored(stored, decision.steps, lowered, threads, decision.data)
+            decisions.require_smaller(weight, form.nbytes)
+        except Skip as reason:
+            raise decisions.kept(weight, reason) from None
+        except NonFiniteError as failure:
+            raise ValueError(f"{weight.name}: {failure}") from failure
+        finally:
+            weight.release()
+        return Outcome(form, "compressed", decision.description, snr_db)
+
+    return work
+
+
+def stored_values(weight: Weight) -> NDArray[Any] | CompressedTensor:
+    """The values of a weight, or the tensor that it is stored as; raises `Skip` for forms that are not known."""
+    try:
+        found = weight.read()
+    except UnsupportedForm as form:
+        raise Skip(f"{form} is not supported by this version") from None
+    if weight.is_compressed and isinstance(found, np.ndarray):
+        raise Skip(f"{weight.storage} cannot be compressed further")
+    return found
+
+
+@unchanged("source", at_end=False)
+def transform(
+    source: StrPath,
+    destination: StrPath,
+    decide: Callable[[Weight], Work],
+    *,
+    prepare: Callable[[Program], None],
+    progress: ProgressCallback | None,
+    overwrite: bool,
+    num_threads: int | None,
+) -> Report:
+    """Write a copy of an asset in which some weights are stored in another form.
+
+    Parameters
+    ----------
+    source, destination : path-like
+        The assets.
+    decide : callable
+        Given a weight: returns a function that makes the new form when its turn comes, on any thread. Both may raise
+        `Skip`.
+    prepare : callable
+        Given the program: raises if the run cannot succeed.
+    progress : callable or None
+        Called at the start and after each weight.
+    overwrite : bool
+        Replace an existing destination.
+    num_threads : int or None
+        Threads that the weights share; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
+    """
+    started = time.perf_counter()
+    asset = Asset.open(source)
+    output = AssetWriter(asset, destination, overwrite=overwrite)
+    program = Program(asset)
+    prepare(program)
+    run = Run(program.weights, progress)
+    with output:
+        decided = run.decided(decide)
+        tasks = [Task(work, memory_of(weight)) for weight, work in decided]
+        with RunAhead(tasks, num_threads) as ahead:
+            for (weight, _), result in zip(decided, ahead.results(), strict=True):
+                form = run.settle(weight, result)
+                if form is not None:
+                    weight.store(form)
+        program.save(output)
+        output.finish()
+    return Report(
+        source=os.fspath(source),
+        destination=os.fspath(destination),
+        weights=run.records,
+        bytes_before=asset.size,
+        bytes_after=output.built_size,
+        seconds=time.perf_counter() - started,
+        peak_memory_bytes=system.current.peak_memory(),
+    )
+
+
+def memory_of(weight: Weight) -> int:
+    """Bytes of a weight in its larger form."""
+    return max(weight.stored_bytes, weight.dense_bytes)

@@ -1,0 +1,1 @@
+"""Core AI programs: their weights, who uses them, and edits in place."""

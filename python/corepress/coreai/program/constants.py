@@ -1,0 +1,184 @@
+"""Constants of a program: their bytes, and the chains of operations that store weights, in and out of it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ...errors import FormatError
+from ..format.bytecode import Bytecode
+from ..format.data_types import BY_PROGRAM_NAME, DataType
+from ..operations import Constant, Form, Node
+from .modules import ir, operations_of_dialect, reader_of_constants, short_name
+
+_KEY = re.compile(r'dense_resource<(?:"((?:[^"\\]|\\.)*)"|([^>]+))>')
+_ALIGNMENT = 16
+# Operations whose results are of a sparse type, which they infer.
+_CLASSES = {
+    "lut_to_sparse_with_bitmask": "LutToSparseWithBitmaskOp",
+    "build_sparse_with_bitmask": "BuildSparseWithBitmaskOp",
+}
+
+
+def type_of(value: Any) -> tuple[DataType, tuple[int, ...]] | None:
+    """The type of the elements of a value and its shape; None where it is no tensor of a known, static type."""
+    found = value.type
+    if not isinstance(found, ir().RankedTensorType) or not found.has_static_shape:
+        return None
+    data_type = BY_PROGRAM_NAME.get(str(found.element_type))
+    return None if data_type is None else (data_type, tuple(found.shape))
+
+
+def resource_key(attribute: Any) -> str | None:
+    """The key of the resource that holds an attribute's data; None for data that is written inline."""
+    if not ir().DenseResourceElementsAttr.isinstance(attribute):
+        return None
+    found = _KEY.match(str(attribute))
+    if not found:
+        return None
+    return re.sub(r"\\(.)", r"\1", found[1]) if found[1] is not None else found[2]
+
+
+class Constants:
+    """Reads the constants of a program, and writes new ones.
+
+    Parameters
+    ----------
+    bytecode : Bytecode
+        The file that the program was read from, whose bytes are mapped.
+    """
+
+    def __init__(self, bytecode: Bytecode) -> None:
+        self.bytecode = bytecode
+        self._made: dict[str, Any] = {}
+
+    def read(self, operation: Any) -> Constant:
+        """A constant of the program; the bytes of large ones are mapped.
+
+        Raises
+        ------
+        FormatError
+            If its data is shorter than its type asks for, or its type is not known.
+        """
+        found = type_of(operation.results[0])
+        if found is None:
+            raise FormatError(f"has a constant of type {operation.results[0].type}")
+        data_type, shape = found
+        attribute, size = operation.attributes["value"], data_type.byte_count(prod(shape))
+        key = resource_key(attribute)
+        if key is not None and key in self.bytecode.blobs:
+            self._require_size(key, size)
+            return Constant(data_type, shape, self.bytecode.view(key)[:size])
+        if key is None and _is_zero_splat(attribute):
+            return Constant(data_type, shape, np.zeros(data_type.byte_count(1), np.uint8), True)
+        if key is None and data_type.name == "bool":
+            return Constant(data_type, shape, np.array(attribute, np.bool_).reshape(-1).view(np.uint8))
+        data = np.zeros(size, np.uint8)
+        if size:
+            reader_of_constants()(constant_op=operation, destination=data)
+        return Constant(data_type, shape, data)
+
+    def require_sizes(self, operation: Any) -> None:
+        """FormatError if a constant's data in the file is shorter than its type asks for.
+
+        More is not read: coreai-opt 0.4 writes fp4 weights with a byte for each element.
+        """
+        key = resource_key(operation.attributes["value"])
+        found = type_of(operation.results[0])
+        if key is None or found is None:
+            return
+        if key not in self.bytecode.blobs:
+            raise FormatError(f"{self.bytecode.path}: has no data for resource {key}")
+        self._require_size(key, found[0].byte_count(prod(found[1])))
+
+    def _require_size(self, key: str, size: int) -> None:
+        blob = self.bytecode.blobs[key]
+        if blob.size < size:
+            raise FormatError(f"{self.bytecode.path}: resource {key} has {blob.size} bytes, its type asks for {size}")
+
+    def release(self, constant: Constant) -> None:
+        """Let the pages of a mapped constant leave memory."""
+        self.bytecode.release(constant.data)
+
+    def node(self, operation: Any) -> Node:
+        """The chain that ends with an operation of the program."""
+        name = short_name(operation)
+        if name == "constant":
+            return self.read(operation)
+        found = type_of(operation.results[0])
+        operands = tuple(self.node(operand.owner) for operand in operation.operands)
+        if found is not None:
+            return Form(name, operands, *found)
+        # Only sparse tensors are of another type: that of their values, at the places of a mask.
+        first = operands[0]
+        if name == "build_sparse_with_bitmask":
+            return Form(name, operands, first.type, operands[1].shape, True)
+        return Form(name, operands, operands[1].type, first.shape, True)
+
+    def emit(self, node: Node, location: Any, made: dict[int, Any] | None = None) -> Any:
+        """Write a chain at the current insertion point; the value that it yields."""
+        made = {} if made is None else made
+        if id(node) not in made:
+            if isinstance(node, Constant):
+                made[id(node)] = self._emit_constant(node, location)
+            else:
+                operands = [self.emit(operand, location, made) for operand in node.operands]
+                made[id(node)] = _emit_operation(node, operands, location)
+        return made[id(node)]
+
+    def _emit_constant(self, constant: Constant, location: Any) -> Any:
+        types = ir()
+        element = types.Type.parse(constant.type.program_name)
+        tensor = types.RankedTensorType.get(list(constant.shape), element)
+        attribute = self._splat(constant, element, tensor)
+        if attribute is None:
+            attribute = self._resource(constant, tensor)
+        return operations_of_dialect().ConstantOp(value=attribute, loc=location).operation.results[0]
+
+    def _splat(self, constant: Constant, element: Any, tensor: Any) -> Any:
+        """Constants of one value: Core AI's verifier asks for zeros and axes to be inline."""
+        types = ir()
+        if not constant.is_zero and (constant.shape != () or not constant.type.is_integer):
+            return None
+        value = 0 if constant.is_zero else int(constant.data.view(constant.type.storage)[0])
+        single = types.IntegerAttr if constant.type.is_integer else types.FloatAttr
+        return types.DenseElementsAttr.get_splat(tensor, single.get(element, value))
+
+    def _resource(self, constant: Constant, tensor: Any) -> Any:
+        data = np.ascontiguousarray(constant.data)
+        size = constant.type.byte_count(prod(constant.shape))
+        if data.nbytes != size:
+            raise ValueError(f"save: {tensor} has {size} bytes, not {data.nbytes}")
+        digest = hashlib.sha256(f"{tensor}".encode())
+        digest.update(data.data)
+        name = f"corepress_{digest.hexdigest()[:24]}"
+        if name not in self._made:
+            data.flags.writeable = False
+            attribute = ir().DenseResourceElementsAttr.get_from_buffer(data, name, tensor, alignment=_ALIGNMENT)
+            self._made[name] = attribute
+        return self._made[name]
+
+
+def _emit_operation(form: Form, operands: list[Any], location: Any) -> Any:
+    types, dialect = ir(), operations_of_dialect()
+    if form.operation in _CLASSES:
+        return getattr(dialect, _CLASSES[form.operation])(*operands, loc=location).operation.results[0]
+    result = types.RankedTensorType.get(list(form.shape), types.Type.parse(form.type.program_name))
+    created = types.Operation.create(f"coreai.{form.operation}", results=[result], operands=operands, loc=location)
+    return created.results[0]
+
+
+def _is_zero_splat(attribute: Any) -> bool:
+    types = ir()
+    if not types.DenseElementsAttr.isinstance(attribute):
+        return False
+    elements = types.DenseElementsAttr(attribute)
+    if not elements.is_splat:
+        return False
+    value = elements.get_splat_value()
+    text = str(value).partition(":")[0].strip()
+    return text in ("0", "0.000000e+00", "false")
