@@ -74,7 +74,8 @@ def _constant_value(constant_op: Any) -> NDArray[Any] | None:
     kind = constant_op.result.type if constant_op.name == "coreai.constant" else None
     if not isinstance(kind, RankedTensorType) or not kind.has_static_shape or kind.rank == 0:
         return None
-    dtype = {F16Type: np.float16, F32Type: np.float32}.get(type(kind.element_type))
+    dtypes: dict[Any, Any] = {F16Type: np.float16, F32Type: np.float32}
+    dtype = dtypes.get(type(kind.element_type))
     if dtype is None or "value" not in constant_op.attributes:
         return None
     values = np.empty(tuple(kind.shape), dtype)
