@@ -36,6 +36,7 @@ PACKAGES = {
     "gguf": ("gguf", "gguf"),
     "ggml": ("pywhispercpp", "pywhispercpp"),  # it brings llama.cpp's library of C kernels ready-made
     "NumPy": ("numpy", "numpy"),
+    "ml_dtypes": ("ml_dtypes", "ml-dtypes"),
 }
 
 
@@ -217,6 +218,27 @@ def torchao_quantize(weight: Array, nbits: int = 8, block_size: int = 0) -> Job:
     def job() -> Any:
         scale, zero_point = choose_qparams_affine(tensor, MappingType.SYMMETRIC, block, torch.int8, least, most)
         return quantize_affine(tensor, block, scale, zero_point, torch.int8, least, most)
+
+    return job
+
+
+# --- floats of few bits, by NumPy with the package ml_dtypes ---
+
+
+def ml_dtypes_quantize(weight: Array, name: str, block_size: int = 0) -> Job:
+    """Codes that are floats: a scale per entry of axis 0, or powers of two per `block_size` elements of a row."""
+    import ml_dtypes
+
+    kind = np.dtype(getattr(ml_dtypes, name))
+    largest = float(ml_dtypes.finfo(kind).max)
+    rows = np.array(weight).reshape(weight.shape[0], -1, block_size or math.prod(weight.shape[1:]))
+
+    def job() -> tuple[Array, Array]:
+        values = rows.astype(np.float32)
+        scale = np.abs(values).max(2, keepdims=True) / np.float32(largest)
+        scale = np.exp2(np.ceil(np.log2(scale))) if block_size else scale.astype(weight.dtype).astype(np.float32)
+        codes = np.clip(values / scale, -largest, largest).astype(kind).view(np.uint8).reshape(-1)
+        return (codes[::2] | codes[1::2] << 4 if name.startswith("float4") else codes), scale
 
     return job
 

@@ -30,6 +30,7 @@ Array = NDArray[Any]
 GROUPS_OF_16 = {"granularity": "per_grouped_channel", "group_size": 16}
 GROUPS_OF_8 = {"granularity": "per_grouped_channel", "group_size": 8}
 INT4_BLOCKS = {"dtype": "int4", "granularity": "per_block", "block_size": 32}
+MXFP4_BLOCKS = {**INT4_BLOCKS, "dtype": "float4_e2m1fn", "scale_dtype": "float8_e8m0fnu"}
 
 
 @dataclass(frozen=True)
@@ -258,6 +259,17 @@ QUANTIZED = (
         copies_aim=1.5,
     ),
     Row("int4 blocks of 32, searched", **_quantize("linear", 17, scale_search="mse", **INT4_BLOCKS)),
+    Row(
+        "float8_e4m3fn per channel",
+        **_quantize("convolution", 29, dtype="float8_e4m3fn"),
+        peers=(Peer("ml_dtypes", lambda data: peers.ml_dtypes_quantize(data, "float8_e4m3fn"), 10),),
+    ),
+    Row(
+        "float4_e2m1fn blocks of 32, powers of two, linear layer",
+        **_quantize("linear", 15, **MXFP4_BLOCKS),
+        peers=(Peer("ml_dtypes", lambda data: peers.ml_dtypes_quantize(data, "float4_e2m1fn", 32), 8),),
+    ),
+    Row("float8_e4m3fn per channel, searched", **_quantize("linear", 29, dtype="float8_e4m3fn", scale_search="mse")),
     Row("int4 blocks of 16, linear layer", **_quantize("linear", 15, **{**INT4_BLOCKS, "block_size": 16})),
 )
 

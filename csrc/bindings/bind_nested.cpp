@@ -53,17 +53,16 @@ void look_up_array(const Bytes& indices, const Splits& splits, int nbits, const 
     }
 }
 
-void dequantize_kept_array(const Bytes& data, const Splits& splits, int nbits, bool is_signed, const py::array& scale,
+void dequantize_kept_array(const Bytes& data, const Splits& splits, const std::string& dtype, const py::array& scale,
                            const std::optional<Bytes>& zero_point, const Bytes& mask, py::array& out,
                            std::optional<int> num_threads) {
-    require_float(scale, "scale");
     require_float(out, "out");
-    require_same_dtype(scale, out, "scale and out");
+    require_scales(scale, out, "scale and out");
     const BlockLayout layout = layout_of(splits);
-    const IntegerType type = type_from(nbits, is_signed);
+    const CodeType type = type_from(dtype);
     const int64_t count = code_count(mask, layout.size());
     require_size(out, count, "out");
-    require_size(data, packed_size(count, nbits), "data");
+    require_size(data, packed_size(count, type.nbits), "data");
     require_size(scale, layout.groups(), "scale");
     if (zero_point) require_size(*zero_point, layout.groups(), "zero_point");
     const int threads = threads_from(num_threads);
@@ -72,10 +71,11 @@ void dequantize_kept_array(const Bytes& data, const Splits& splits, int nbits, b
     const uint8_t* const zero_points = zero_point ? zero_point->data() : nullptr;
     with_bits(out, [&](auto bits) {
         using Bits = decltype(bits);
-        const Bits* const scales = data_of<Bits>(scale);
+        const Bits* const scales = are_exponents(scale) ? nullptr : data_of<Bits>(scale);
+        const uint8_t* const exponents = are_exponents(scale) ? data_of<uint8_t>(scale) : nullptr;
         const Span<Bits> values(writable_data_of<Bits>(out), out.size());
         const NativeCall call;
-        dequantize_kept(packed, layout, type, scales, zero_points, bits_of_mask, threads, values);
+        dequantize_kept(packed, layout, type, scales, zero_points, bits_of_mask, threads, values, exponents);
     });
 }
 
@@ -118,8 +118,8 @@ void bind_nested(py::module_& module) {
     module.def("look_up", &look_up_array, py::arg("indices").noconvert(), py::arg("layout"), py::arg("nbits"),
                py::arg("lut"), py::arg("mask"), py::arg("out"), py::arg("num_threads") = py::none());
     module.def("dequantize_kept", &dequantize_kept_array, py::arg("data").noconvert(), py::arg("layout"),
-               py::arg("nbits"), py::arg("is_signed"), py::arg("scale"), py::arg("zero_point"),
-               py::arg("mask").noconvert(), py::arg("out"), py::arg("num_threads") = py::none());
+               py::arg("dtype"), py::arg("scale"), py::arg("zero_point"), py::arg("mask").noconvert(), py::arg("out"),
+               py::arg("num_threads") = py::none());
     module.def("gather_codes", &gather_codes_array, py::arg("data").noconvert(), py::arg("nbits"),
                py::arg("mask").noconvert(), py::arg("count"), py::arg("num_threads") = py::none());
     module.def("normalize", &normalize_array, py::arg("weight"), py::arg("layout"),

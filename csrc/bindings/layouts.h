@@ -1,6 +1,7 @@
 // Layouts of blocks, and integer types, as Python gives them.
 #pragma once
 
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -22,9 +23,32 @@ inline BlockLayout blocks_from(const Splits& splits, int64_t size) {
     return layout;
 }
 
-inline IntegerType type_from(int nbits, bool is_signed) {
-    require(nbits == 4 || nbits == 8, "nbits must be 4 or 8, not ", nbits);
-    return {nbits, is_signed};
+inline CodeType type_from(const std::string& name) {
+    const std::pair<const char*, CodeType> types[] = {
+        {"int8", {8, true}},
+        {"uint8", {8, false}},
+        {"int4", {4, true}},
+        {"uint4", {4, false}},
+        {"int2", {2, true}},
+        {"uint2", {2, false}},
+        {"float8_e4m3fn", type_of(kFloat8E4M3FN)},
+        {"float8_e5m2", type_of(kFloat8E5M2)},
+        {"float4_e2m1fn", type_of(kFloat4E2M1FN)},
+    };
+    for (const auto& [known, type] : types) {
+        if (name == known) return type;
+    }
+    require(false, "dtype '", name, "' is unknown");
+    return {};
+}
+
+// Scales as floats, or as exponents of 2 in bytes.
+inline bool are_exponents(const py::array& scale) { return scale.dtype().kind() == 'u' && scale.itemsize() == 1; }
+
+inline void require_scales(const py::array& scale, const py::array& weights, const char* names) {
+    if (are_exponents(scale)) return require_contiguous(scale, "scale");
+    require_float(scale, "scale");
+    require_same_dtype(scale, weights, names);
 }
 
 }  // namespace corepress

@@ -52,8 +52,19 @@ typedef enum {
 /* Of weights: 2, 2 and 4 bytes each. */
 typedef enum { COREPRESS_FLOAT16 = 0, COREPRESS_BFLOAT16 = 1, COREPRESS_FLOAT32 = 2 } corepress_float;
 
-/* Of quantized weights: codes of 8, 8, 4 and 4 bits, signed ones in two's complement. */
-typedef enum { COREPRESS_INT8 = 0, COREPRESS_UINT8 = 1, COREPRESS_INT4 = 2, COREPRESS_UINT4 = 3 } corepress_integer;
+/* Of quantized weights: integers of 8, 8, 4, 4, 2 and 2 bits, signed ones in two's complement; and floats of 8, 8 and 4
+ * bits, whose codes are their bits. Core ML has no integers of 2 bits and no floats. */
+typedef enum {
+    COREPRESS_INT8 = 0,
+    COREPRESS_UINT8 = 1,
+    COREPRESS_INT4 = 2,
+    COREPRESS_UINT4 = 3,
+    COREPRESS_INT2 = 4,
+    COREPRESS_UINT2 = 5,
+    COREPRESS_FLOAT8_E4M3FN = 6,
+    COREPRESS_FLOAT8_E5M2 = 7,
+    COREPRESS_FLOAT4_E2M1FN = 8
+} corepress_code;
 
 /* How tables are found. KMEANS: the smallest squared error of all tables of that size, up to the rounding of entries to
  * the weights' dtype. UNIFORM: even steps from the smallest to the largest weight, as coremltools computes them.
@@ -184,16 +195,32 @@ COREPRESS_API int64_t corepress_block_count(const corepress_shape* shape, const 
  * importance    [shape] as for palettes, where search_scale is 1; NULL: all alike
  * scale         out, [blocks] of the weights' dtype, in row-major order of the blocks
  * zero_point    out, [blocks] a byte each, signed as the codes are; all 0 of signed symmetric codes
- * data          out, packed codes: corepress_packed_size(weights, 8 or 4) bytes */
+ * data          out, packed codes: corepress_packed_size(weights, 8, 4 or 2) bytes
+ *
+ * Codes that are floats have no zero points: they take COREPRESS_LINEAR_SYMMETRIC only. They are the nearest values,
+ * ties to even, and never beyond the largest finite one. */
 COREPRESS_API corepress_status corepress_quantize(const void* weights, const corepress_shape* shape,
-                                                  corepress_integer dtype, corepress_quantize_mode mode,
+                                                  corepress_code dtype, corepress_quantize_mode mode,
                                                   const int64_t* block_size, int search_scale, const float* importance,
                                                   int num_threads, void* scale, uint8_t* zero_point, uint8_t* data);
 
 /* zero_point may be NULL: all 0. Products are rounded to the weights' dtype once. */
 COREPRESS_API corepress_status corepress_dequantize(const uint8_t* data, const void* scale, const uint8_t* zero_point,
-                                                    const corepress_shape* shape, corepress_integer dtype,
+                                                    const corepress_shape* shape, corepress_code dtype,
                                                     const int64_t* block_size, int num_threads, void* weights);
+
+/* The same, symmetric, with scales that are powers of two: the smallest whose largest code reaches all weights of a
+ * block; with search_scale 1 the one of least squared error among it, the two below and the one above.
+ *
+ * exponent  out, [blocks] a byte each: 127 more than the exponent, as the data type float8 e8m0 has it */
+COREPRESS_API corepress_status corepress_quantize_e8m0(const void* weights, const corepress_shape* shape,
+                                                       corepress_code dtype, const int64_t* block_size,
+                                                       int search_scale, const float* importance, int num_threads,
+                                                       uint8_t* exponent, uint8_t* zero_point, uint8_t* data);
+COREPRESS_API corepress_status corepress_dequantize_e8m0(const uint8_t* data, const uint8_t* exponent,
+                                                         const uint8_t* zero_point, const corepress_shape* shape,
+                                                         corepress_code dtype, const int64_t* block_size,
+                                                         int num_threads, void* weights);
 
 /* --- Pruning, and the sparse form: a mask of one bit per weight, and the weights whose bit is 1 ------------------- */
 

@@ -123,6 +123,22 @@ private:
     }
 };
 
+// Calls body(offset, length) for the values of a matrix that have the parameters loaded by load(first column, columns,
+// rows side by side), at most kTile at a time.
+template <typename Load, typename Body>
+inline void for_each_row_tile(int64_t rows, int64_t columns, const Load& load, const Body& body) {
+    const int64_t together = rows_side_by_side(rows, columns);
+    for (int64_t begin = 0; begin < columns; begin += kTile) {
+        const int64_t length = columns - begin < kTile ? columns - begin : kTile;
+        load(begin, length, together);
+        for (int64_t row = 0; row < rows; row += together) {
+            body(row * columns + begin, length * (rows - row < together ? rows - row : together));
+        }
+    }
+}
+
+#include "kernels/floats.inl.h"
+
 // At most kTile values.
 template <typename Bits>
 inline void quantize_values(const Bits* values, int64_t count, const ValueAffines& affines, CodeRange range,
@@ -139,6 +155,7 @@ inline void quantize_values(const Bits* values, int64_t count, const ValueAffine
 template <typename Bits>
 void quantize_runs(const Bits* values, int64_t runs, int64_t length, const Affine* affines, CodeRange range,
                    uint8_t* codes) {
+    if (range.floats != nullptr) return quantize_float_runs(values, runs, length, affines, *range.floats, codes);
     if (length < kShortRun) {
         ValueAffines of_values;
         return for_each_tile(runs, length, [&](int64_t offset, int64_t first, int64_t count, int64_t part) {
@@ -164,23 +181,10 @@ void quantize_runs(const Bits* values, int64_t runs, int64_t length, const Affin
     });
 }
 
-// Calls body(offset, length) for the values of a matrix that have the parameters loaded by load(first column, columns,
-// rows side by side), at most kTile at a time.
-template <typename Load, typename Body>
-inline void for_each_row_tile(int64_t rows, int64_t columns, const Load& load, const Body& body) {
-    const int64_t together = rows_side_by_side(rows, columns);
-    for (int64_t begin = 0; begin < columns; begin += kTile) {
-        const int64_t length = columns - begin < kTile ? columns - begin : kTile;
-        load(begin, length, together);
-        for (int64_t row = 0; row < rows; row += together) {
-            body(row * columns + begin, length * (rows - row < together ? rows - row : together));
-        }
-    }
-}
-
 template <typename Bits>
 void quantize_columns(const Bits* values, int64_t rows, int64_t columns, const Affine* affines, CodeRange range,
                       uint8_t* codes) {
+    if (range.floats != nullptr) return quantize_float_columns(values, rows, columns, affines, *range.floats, codes);
     ValueAffines of_values;
     for_each_row_tile(
         rows, columns,
@@ -210,8 +214,12 @@ inline void dequantize_values(const uint8_t* codes, int64_t count, const ValueAf
 }
 
 template <typename Bits>
-void dequantize_runs(const uint8_t* codes, int64_t runs, int64_t length, const Affine* affines, int sign,
+void dequantize_runs(const uint8_t* codes, int64_t runs, int64_t length, const Affine* affines, StoredCode stored,
                      Bits* values) {
+    if (stored.floats != nullptr) {
+        return dequantize_float_runs(codes, runs, length, affines, *stored.floats, values);
+    }
+    const int sign = stored.sign;
     if (length < kShortRun) {
         ValueAffines of_values;
         return for_each_tile(runs, length, [&](int64_t offset, int64_t first, int64_t count, int64_t part) {
@@ -236,8 +244,12 @@ void dequantize_runs(const uint8_t* codes, int64_t runs, int64_t length, const A
 }
 
 template <typename Bits>
-void dequantize_columns(const uint8_t* codes, int64_t rows, int64_t columns, const Affine* affines, int sign,
+void dequantize_columns(const uint8_t* codes, int64_t rows, int64_t columns, const Affine* affines, StoredCode stored,
                         Bits* values) {
+    if (stored.floats != nullptr) {
+        return dequantize_float_columns(codes, rows, columns, affines, *stored.floats, values);
+    }
+    const int sign = stored.sign;
     ValueAffines of_values;
     for_each_row_tile(
         rows, columns,
@@ -386,10 +398,9 @@ int64_t choose_affines(const Key* lowest, const Key* highest, int64_t count, Aff
 }
 
 // The exact error of what a tensor decodes to, and what the best scale for these codes is made from.
-template <bool kWeighted, typename Bits>
-void add_fit_of(const Bits* values, const float* importance, int64_t count, Affine affine, CodeRange range,
-                FitSums* sums) {
-    const Quantizing<Bits> to_code(affine, range);
+template <bool kWeighted, typename Bits, typename Centred>
+inline void add_fit_of(const Bits* values, const float* importance, int64_t count, float scale, const Centred& of_value,
+                       FitSums* sums) {
     Doubles error = {}, product = {}, square = {};
     float exact[kTile], centred[kTile], decoded[kTile];
     Doubles value, code, result, weight;
@@ -413,8 +424,8 @@ void add_fit_of(const Bits* values, const float* importance, int64_t count, Affi
         const int64_t length = count - begin < kTile ? count - begin : kTile;
         widen(values + begin, length, exact);
         for (int64_t i = 0; i < length; ++i) {
-            centred[i] = rounded_code<Bits>(exact[i], to_code.divisor, to_code.lowest, to_code.highest) - kRounding;
-            decoded[i] = centred[i] * affine.scale;
+            centred[i] = of_value(exact[i]);
+            decoded[i] = centred[i] * scale;
         }
         round_to<Bits>(decoded, length);
         const float* const weights = kWeighted ? importance + begin : nullptr;
@@ -430,8 +441,21 @@ void add_fit_of(const Bits* values, const float* importance, int64_t count, Affi
 template <typename Bits>
 void add_fit(const Bits* values, const float* importance, int64_t count, Affine affine, CodeRange range,
              FitSums* sums) {
-    if (importance == nullptr) return add_fit_of<false>(values, importance, count, affine, range, sums);
-    add_fit_of<true>(values, importance, count, affine, range, sums);
+    const auto add = [&](const auto& of_value) {
+        if (importance == nullptr) {
+            add_fit_of<false>(values, importance, count, affine.scale, of_value, sums);
+        } else {
+            add_fit_of<true>(values, importance, count, affine.scale, of_value, sums);
+        }
+    };
+    if (range.floats != nullptr) {
+        const Minifloat format(*range.floats);
+        return add([&](float value) __attribute__((always_inline)) { return format.nearest(value / affine.scale); });
+    }
+    const Quantizing<Bits> to_code(affine, range);
+    add([&](float value) __attribute__((always_inline)) {
+        return rounded_code<Bits>(value, to_code.divisor, to_code.lowest, to_code.highest) - kRounding;
+    });
 }
 
 // A power of two that brings a scale near 1, so that floats neither overflow nor lose digits.
@@ -442,13 +466,23 @@ inline float unit_for(float scale) {
 }
 
 // A lane for each Affine. Sums of a tile without importance are floats: they only rank, and a tile has few values.
-template <typename Number, typename Bits>
+template <bool kFloats, typename Number, typename Bits>
 void add_moments_as(const Bits* values, const float* importance, int64_t count, const Affine* affines, int affine_count,
                     CodeRange range, Moments* moments) {
     constexpr int kAffines = 64 / sizeof(Number);
     constexpr int64_t kFew = 256;
     constexpr Number kToInteger = sizeof(Number) == sizeof(float) ? static_cast<Number>(kRounding) : 0x1.8p52;
     using Numbers = Wide<Number, kAffines>;
+    // To the nearest number of so many bits by splitting, ties either way; the smallest floats are like integers.
+    Number splitter = 0, anchor = 0;
+    Numbers least_normal = {}, most_negative = {};
+    if constexpr (kFloats) {
+        const Minifloat format(*range.floats);
+        splitter = kToInteger / Number{1.5f} / static_cast<Number>(format.hidden) + 1;
+        anchor = kToInteger * static_cast<Number>(format.smallest_exponent) / static_cast<Number>(format.hidden);
+        least_normal = broadcast<Number, kAffines>(static_cast<Number>(format.smallest_exponent));
+        most_negative = broadcast<Number, kAffines>(-static_cast<Number>(format.smallest_exponent));
+    }
     float tile[kFew];
     const float unit = affine_count > 0 ? unit_for(affines[0].scale) : 1.0f;
     for (int64_t begin = 0; begin < count; begin += kFew) {
@@ -472,7 +506,14 @@ void add_moments_as(const Bits* values, const float* importance, int64_t count, 
                 Numbers code = value * reciprocal;
                 code = choose(less(code, lowest), lowest, code);
                 code = choose(less(highest, code), highest, code);
-                code = (code + kToInteger) - kToInteger;
+                if constexpr (kFloats) {
+                    const Numbers split = code * splitter, normal = split - (split - code);
+                    const Numbers subnormal = (code + anchor) - anchor;
+                    const Numbers below = choose(less(most_negative, code), subnormal, normal);
+                    code = choose(less(code, least_normal), below, normal);
+                } else {
+                    code = (code + kToInteger) - kToInteger;
+                }
                 const Numbers weighted = importance == nullptr ? code : code * Number{importance[begin + i]};
                 product = product + value * weighted;
                 square = square + code * weighted;
@@ -491,9 +532,17 @@ void add_moments_as(const Bits* values, const float* importance, int64_t count, 
 template <typename Bits>
 void add_moments(const Bits* values, const float* importance, int64_t count, const Affine* affines, int affine_count,
                  CodeRange range, Moments* moments) {
+    const auto add = [&](auto number) {
+        using Number = decltype(number);
+        if (range.floats != nullptr) {
+            add_moments_as<true, Number>(values, importance, count, affines, affine_count, range, moments);
+        } else {
+            add_moments_as<false, Number>(values, importance, count, affines, affine_count, range, moments);
+        }
+    };
     if (importance == nullptr) {
-        add_moments_as<float>(values, importance, count, affines, affine_count, range, moments);
+        add(float{});
     } else {
-        add_moments_as<double>(values, importance, count, affines, affine_count, range, moments);
+        add(double{});
     }
 }

@@ -32,9 +32,29 @@ struct Affine {
     float scale;
     float zero_point;
 };
+// Codes that are floats of 8 or 4 bits: sign, exponent, mantissa. From `special` on, magnitudes stand for infinity and
+// NaN, which are read but never made.
+struct FloatCode {
+    int nbits;
+    int mantissa_bits;
+    int bias;  // of the exponent
+    int special;
+    float largest;
+};
+inline constexpr FloatCode kFloat8E4M3FN{8, 3, 7, 0x7f, 448};
+inline constexpr FloatCode kFloat8E5M2{8, 2, 15, 0x7c, 57344};
+inline constexpr FloatCode kFloat4E2M1FN{4, 1, 1, 0x80, 6};
+
+// Of integers the codes in use; of floats, the largest magnitude.
 struct CodeRange {
     float lowest;
     float highest;
+    const FloatCode* floats = nullptr;
+};
+// What a byte stands for: an integer whose sign bit is `sign` (0: none), or a float.
+struct StoredCode {
+    int sign;
+    const FloatCode* floats = nullptr;
 };
 // value = scale * code + bias
 struct EvenStep {
@@ -169,10 +189,10 @@ struct ValueKernels {
                              uint8_t* codes);
     // values[i] = (codes[i] - zero_point) * scale, rounded once. `sign` is the sign bit of two's complement codes,
     // whose upper bits may be 0; 0 for unsigned ones.
-    void (*dequantize_runs)(const uint8_t* codes, int64_t runs, int64_t length, const Affine* affines, int sign,
-                            Bits* values);
-    void (*dequantize_columns)(const uint8_t* codes, int64_t rows, int64_t columns, const Affine* affines, int sign,
-                               Bits* values);
+    void (*dequantize_runs)(const uint8_t* codes, int64_t runs, int64_t length, const Affine* affines,
+                            StoredCode stored, Bits* values);
+    void (*dequantize_columns)(const uint8_t* codes, int64_t rows, int64_t columns, const Affine* affines,
+                               StoredCode stored, Bits* values);
     // quotients[i] = values[i] / divisor, in float and rounded once more for halves.
     void (*divide)(const Bits* values, int64_t count, float divisor, Bits* quotients);
     // products[i] = values[i] * factor, likewise.

@@ -19,6 +19,9 @@ from .suggestions import suggestion
 PALETTE_BITS = (1, 2, 3, 4, 6, 8)
 IMPORTANCE_NEEDS_KMEANS = "importance is for mode 'kmeans' and no lut"
 LARGEST_M = 1024
+INTEGER_DTYPES = ("int8", "uint8", "int4", "uint4", "int2", "uint2")
+FLOAT_DTYPES = ("float8_e4m3fn", "float8_e5m2", "float4_e2m1fn")
+LUT_DTYPES = ("int8", "uint8", "float8_e4m3fn", "float8_e5m2")
 VECTORS_FED_BACK = (1, 2, 4, 8, 16, 32)  # cluster_dim with a hessian
 
 
@@ -92,6 +95,9 @@ class Palettize:
     nonfinite : {"keep", "error", "table"}
         What to do with a weight that has infinite or NaN values: leave it unchanged (for an array, an error); fail; or
         give each infinity its own entry in the palette, unless there are NaNs.
+    lut_dtype : {"int8", "uint8", "float8_e4m3fn", "float8_e5m2"}, optional
+        Quantize the entries afterwards, with one scale for all palettes; floats need Core AI. None: entries in the
+        weight's dtype.
     lut_function : callable, optional
         For ``"custom"``: given a weight or a group of it, returns a palette of at most 256 values and an index into it
         for each weight. In a model it is called from several threads at once.
@@ -107,6 +113,7 @@ class Palettize:
     indivisible: str = "skip"
     enable_per_channel_scale: bool = False
     nonfinite: str = "keep"
+    lut_dtype: str | None = None
     lut_function: Callable[[Any], tuple[Any, Any]] | None = field(default=None, metadata={"flag": False})
 
     def __post_init__(self) -> None:
@@ -117,6 +124,7 @@ class Palettize:
         _require_choice(self, "granularity", ("per_tensor", "per_grouped_channel"))
         _require_choice(self, "indivisible", ("skip", "nearest_divisor", "per_tensor", "error"))
         _require_choice(self, "nonfinite", ("keep", "error", "table"))
+        _require_choice(self, "lut_dtype", (None, *LUT_DTYPES))
         _require_rules(self, _PALETTIZE_RULES)
 
     @property
@@ -163,7 +171,8 @@ class Palettize:
         groups = f", groups of {self.group_size}" if self.granularity == "per_grouped_channel" else ""
         vectors = f", vectors of {self.cluster_dim}" if self.cluster_dim > 1 else ""
         scales = ", per-channel scale" if self.enable_per_channel_scale else ""
-        return f"palettize{bits}{mode}{vectors}{groups}{scales}"
+        table = f", {self.lut_dtype} table" if self.lut_dtype else ""
+        return f"palettize{bits}{mode}{vectors}{groups}{scales}{table}"
 
 
 _PALETTIZE_RULES: tuple[tuple[Callable[[Palettize], bool], str], ...] = (
@@ -189,6 +198,10 @@ _PALETTIZE_RULES: tuple[tuple[Callable[[Palettize], bool], str], ...] = (
         "nonfinite 'table' needs cluster_dim 1, not {spec.cluster_dim}",
     ),
     (
+        lambda spec: spec.nonfinite != "table" or spec.lut_dtype is None,
+        "nonfinite 'table' and lut_dtype cannot go together",
+    ),
+    (
         lambda spec: spec.nonfinite != "table" or not spec.enable_per_channel_scale,
         "nonfinite 'table' and enable_per_channel_scale cannot go together",
     ),
@@ -201,12 +214,13 @@ _PALETTIZE_RULES: tuple[tuple[Callable[[Palettize], bool], str], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Quantize:
-    """Replace weights by integers with a scale, and in ``"linear"`` mode a zero point.
+    """Replace weights by integers, or by floats of few bits, with a scale, and in ``"linear"`` mode a zero point.
 
     Parameters
     ----------
-    dtype : {"int8", "uint8", "int4", "uint4"}
-        Integer type of the codes.
+    dtype : {"int8", "uint8", "int4", "uint4", "int2", "uint2", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn"}
+        Type of the codes. Core ML has integers of 8 and 4 bits, Core AI all of them. Floats need mode
+        ``"linear_symmetric"``.
     mode : {"linear_symmetric", "linear"}
         Symmetric around zero, or over the range of the values.
     granularity : {"per_channel", "per_tensor", "per_block"}
@@ -217,6 +231,9 @@ class Quantize:
     scale_search : {"mse"}, optional
         Search for the scale, and in ``"linear"`` mode the zero point, with the least squared error instead of using the
         range of the values.
+    scale_dtype : {"float8_e8m0fnu"}, optional
+        Scales that are powers of two, of a byte each; needs mode ``"linear_symmetric"``, and Core AI. None: scales in
+        the weight's dtype.
     channel_axis : int, optional
         Output channel axis, whose entries each have their own scales; None for axis 0, or in a model for that of the
         consumer op. The input channel axis is 1 for 0, 0 for 1, -2 for -1 and -1 for -2.
@@ -230,16 +247,22 @@ class Quantize:
     granularity: str = "per_channel"
     block_size: int | tuple[int, ...] = field(default=32, metadata={"rule": "a whole number or one per axis"})
     scale_search: str | None = None
+    scale_dtype: str | None = None
     channel_axis: int | None = None
     nonfinite: str = "keep"
 
     def __post_init__(self) -> None:
         _settle(self)
         _require_choice(self, "nonfinite", ("keep", "error"))
-        _require_choice(self, "dtype", ("int8", "uint8", "int4", "uint4"))
+        _require_choice(self, "dtype", (*INTEGER_DTYPES, *FLOAT_DTYPES))
         _require_choice(self, "mode", ("linear_symmetric", "linear"))
         _require_choice(self, "granularity", ("per_channel", "per_tensor", "per_block"))
         _require_choice(self, "scale_search", (None, "mse"))
+        _require_choice(self, "scale_dtype", (None, "float8_e8m0fnu"))
+        if self.mode == "linear":
+            rule = "has no zero points; use mode 'linear_symmetric'"
+            _require(self.dtype not in FLOAT_DTYPES, self, f"dtype {self.dtype!r} {rule}")
+            _require(self.scale_dtype is None, self, f"scale_dtype {self.scale_dtype!r} {rule}")
         if isinstance(self.block_size, int):
             _require(self.block_size >= 1, self, f"block_size must be at least 1, not {self.block_size}")
         else:
@@ -262,9 +285,10 @@ class Quantize:
     @property
     def description(self) -> str:
         mode = " linear" if self.mode == "linear" else ""
+        binary = f", {self.scale_dtype} scales" if self.scale_dtype else ""
         blocks = f"blocks of {self.block_size}" if self.granularity == "per_block" else self.granularity
         search = f", {self.scale_search} scales" if self.scale_search else ""
-        return f"quantize {self.dtype}{mode} {blocks}{search}"
+        return f"quantize {self.dtype}{mode} {blocks}{search}{binary}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,11 @@ def test_functions_have_no_flag(shell):
             Quantize(dtype="int4", granularity="per_block", block_size=16),
         ),
         (["quantize", "--scale-search", "mse"], Quantize(scale_search="mse")),
+        (
+            ["quantize", "--dtype", "float4_e2m1fn", "--scale-dtype", "float8_e8m0fnu"],
+            Quantize(dtype="float4_e2m1fn", scale_dtype="float8_e8m0fnu"),
+        ),
+        (["palettize", "--nbits", "4", "--lut-dtype", "float8_e5m2"], Palettize(nbits=4, lut_dtype="float8_e5m2")),
         (["prune", "--target-sparsity", "0.75"], Prune(target_sparsity=0.75)),
         (["prune", "--threshold", "1e-3"], Prune(threshold=1e-3)),
         (["prune", "--n-m-ratio", "2:4"], Prune(n_m_ratio=(2, 4))),

@@ -1,14 +1,25 @@
 """Lowering and lifting without any file: what each operation stores, and what it must not."""
 
+import re
+
 import numpy as np
 import pytest
 
 from corepress import FormatError
-from corepress.compression import apply
+from corepress.compression import apply, apply_steps
 from corepress.coreml.format.data_types import DATA_TYPES
 from corepress.coreml.format.package import Package
 from corepress.coreml.format.values import Tensor, ValueReader, inline_value
-from corepress.coreml.operations import UnsupportedForm, check, constant, describe, lift, lift_output, lower
+from corepress.coreml.operations import (
+    UnsupportedForm,
+    check,
+    check_steps,
+    constant,
+    describe,
+    lift,
+    lift_output,
+    lower,
+)
 from corepress.specs import Palettize, Prune, Quantize
 
 WEIGHT = np.random.default_rng(1).standard_normal((12, 8, 3)).astype(np.float32)
@@ -100,6 +111,40 @@ def test_five_to_eight_distinct_values_take_four_bits_in_the_old_form():
 def test_what_cannot_be_raised_has_no_compression(spec):
     with pytest.raises(ValueError, match=r"need specification version 7 \(iOS 16\), but this package has 5; convert"):
         check(spec, 5)
+
+
+@pytest.mark.parametrize("version", [5, 6, 8, 9, 10])
+@pytest.mark.parametrize(
+    ("spec", "rule"),
+    [
+        (Quantize(dtype="int2"), "dtype 'int2' is for Core AI (.aimodel); use 'int8', 'uint8', 'int4', 'uint4'"),
+        (Quantize(dtype="float8_e4m3fn"), "dtype 'float8_e4m3fn' is for Core AI"),
+        (Quantize(scale_dtype="float8_e8m0fnu"), "scale_dtype 'float8_e8m0fnu' is for Core AI"),
+        (Palettize(nbits=4, lut_dtype="float8_e5m2"), "lut_dtype 'float8_e5m2' is for Core AI"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else _name(value),
+)
+def test_types_of_core_ai_are_refused(spec, rule, version):
+    weight = np.random.default_rng(0).normal(0, 0.1, (8, 16)).astype(np.float16)
+    if version > 5:
+        with pytest.raises(ValueError, match=re.escape(rule)):
+            check(spec, version)
+    with pytest.raises(ValueError, match=r"for Core AI \(\.aimodel\); Core ML has"):
+        lower(apply(weight, spec), version)
+
+
+def test_a_table_of_integers_is_a_joint_form():
+    weight = np.random.default_rng(0).normal(0, 0.1, (8, 16)).astype(np.float16)
+    spec = Palettize(nbits=4, lut_dtype="int8")
+    check(spec, 9)
+    with pytest.raises(ValueError, match=r"lut_dtype 'int8' needs specification version 9 .*; leave it out, or"):
+        check(spec, 8)
+    with pytest.raises(ValueError, match="lut_dtype quantizes the table already"):
+        check_steps([spec, Quantize()], 9)
+    tensor = apply(weight, spec)
+    assert tensor == apply_steps(weight, [Palettize(nbits=4), Quantize(granularity="per_tensor")])
+    for version in (9, 10):
+        assert len(lower(tensor, version).chain()) == 2
 
 
 @pytest.mark.parametrize("spec", BOTH_FORMS, ids=_name)

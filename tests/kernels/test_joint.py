@@ -436,7 +436,7 @@ def _refused():
         (lambda: cp.quantize(cp.quantize(sparse)), TypeError, "compressed further in this way"),
         (lambda: cp.quantize(cp.quantize(palette)), TypeError, "compressed further in this way"),
         (lambda: cp.palettize(cp.palettize(quantized, nbits=4), nbits=2), TypeError, "compressed further in this way"),
-        (lambda: cp.quantize(palette, dtype="int4"), ValueError, "a lut becomes int8 or uint8, not int4"),
+        (lambda: cp.quantize(palette, dtype="int4"), ValueError, "a lut becomes int8, uint8, float8_e4m3fn, "),
         (lambda: cp.quantize(palette, granularity="per_block"), ValueError, "not per_block"),
         (lambda: cp.palettize(cp.quantize(weight, dtype="int4"), nbits=2), TypeError, "int8 or uint8, not int4"),
         (lambda: cp.palettize(quantized, nbits=2, enable_per_channel_scale=True), ValueError, "for weights"),

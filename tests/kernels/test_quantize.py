@@ -13,8 +13,11 @@ from kernel_helpers import CORE_ML_DTYPES, DRAWS, DTYPES, assert_same_bits, draw
 import corepress as cp
 from corepress import reference
 
-STORAGE = {"int8": np.int8, "uint8": np.uint8, "int4": np.int8, "uint4": np.uint8}
+STORAGE = {
+    "int8": np.int8, "uint8": np.uint8, "int4": np.int8, "uint4": np.uint8, "int2": np.int8, "uint2": np.uint8
+}  # fmt: skip
 ENCODINGS = list(itertools.product(STORAGE, ["linear_symmetric", "linear"]))
+CORE_ML_ENCODINGS = [each for each in ENCODINGS if not each[0].endswith("2")]
 RANGES = {
     ("int8", "linear_symmetric"): (-127, 127),
     ("int8", "linear"): (-128, 127),
@@ -24,6 +27,10 @@ RANGES = {
     ("int4", "linear"): (-8, 7),
     ("uint4", "linear_symmetric"): (0, 14),
     ("uint4", "linear"): (0, 15),
+    ("int2", "linear_symmetric"): (-1, 1),
+    ("int2", "linear"): (-2, 1),
+    ("uint2", "linear_symmetric"): (0, 2),
+    ("uint2", "linear"): (0, 3),
 }
 HAZARDS = {
     "range beyond 32768": [-40_000.0, 40_000.0, 1.0, 0.0],
@@ -233,11 +240,11 @@ def test_an_all_zero_block_has_scale_one():
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("weight_dtype", CORE_ML_DTYPES)
-@pytest.mark.parametrize(("dtype", "mode"), ENCODINGS)
+@pytest.mark.parametrize(("dtype", "mode"), CORE_ML_ENCODINGS)
 def test_error_is_never_above_that_of_coremltools(coremltools_utils, dtype, mode, weight_dtype, axis):
     from coremltools.converters.mil.mil import types
 
-    builtin = {name: getattr(types, name) for name in STORAGE}[dtype]
+    builtin = getattr(types, dtype)
     for name in ("normal", "uniform", "laplace", "lognormal", "bimodal", "subnormal", "far from zero"):
         weight = draw(name, 2400, weight_dtype).reshape(4, 20, 30)
         ours = cp.quantize(weight, dtype=dtype, mode=mode, channel_axis=axis)
@@ -255,7 +262,7 @@ def test_error_is_never_above_that_of_coremltools(coremltools_utils, dtype, mode
 
 @pytest.mark.parametrize("block_size", [(1, 32), (32, 1), (4, 16)])
 @pytest.mark.parametrize("weight_dtype", CORE_ML_DTYPES)
-@pytest.mark.parametrize(("dtype", "mode"), ENCODINGS)
+@pytest.mark.parametrize(("dtype", "mode"), CORE_ML_ENCODINGS)
 def test_error_of_blocks_is_never_above_that_of_coremltools(coremltools_utils, dtype, mode, weight_dtype, block_size):
     from coremltools.converters.mil.mil import types
 
@@ -291,6 +298,16 @@ def test_int4_is_packed_low_nibble_first():
     assert tensor.nbytes == 3 + 4
     linear = cp.quantize(np.ones((3, 4), np.float16), dtype="uint4", mode="linear")
     assert linear.nbytes == 6 + 3 * 2 + 2  # zero points are stored packed too
+
+
+def test_int2_is_packed_four_codes_a_byte():
+    tensor = cp.quantize(np.array([[-1, 1, 0, 1, -1]], np.float32), dtype="int2")
+    assert tensor.data.tobytes() == bytes([0b01_00_01_11, 0b11])
+    assert tensor.codes().tolist() == [[-1, 1, 0, 1, -1]]
+    assert tensor.nbytes == 2 + 4
+    unsigned = cp.quantize(np.array([[-1, 1, 0, 2]], np.float32), dtype="uint2", mode="linear")
+    assert unsigned.data.tobytes() == bytes([0b11_01_10_00])
+    assert unsigned.nbytes == 1 + 4 + 1
 
 
 def squared_error_of(weight: np.ndarray, **options: object) -> float:

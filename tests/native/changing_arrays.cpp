@@ -298,7 +298,7 @@ private:
                                           BlockLayout({{1, layout_.outer * layout_.groups}, {layout_.run, 1}})}) {
             for (const bool symmetric : {false, true}) {
                 add(calls, "quantize", [this, blocks, symmetric](int threads) {
-                    const IntegerType type{symmetric ? 4 : 8, symmetric};
+                    const CodeType type{symmetric ? 4 : 8, symmetric};
                     const Guarded<Bits> scales(blocks.groups()), decoded(count_);
                     const Guarded<uint8_t> zero_points(blocks.groups()), packed(packed_size(count_, type.nbits));
                     const bool search = count_ < 10000;

@@ -80,7 +80,7 @@ Span<T> span_of(std::vector<T>& values) {
 template <typename Bits>
 void add_quantized(const std::vector<Bits>& values, const BlockLayout& layout, int threads, Digest& digest,
                    std::vector<Bits>& decoded) {
-    for (const IntegerType type : {IntegerType{4, false}, IntegerType{4, true}, IntegerType{8, true}}) {
+    for (const CodeType type : {CodeType{4, false}, CodeType{4, true}, CodeType{8, true}}) {
         for (const bool symmetric : {true, false}) {
             const auto groups = static_cast<size_t>(layout.groups());
             std::vector<Bits> scales(groups);
@@ -98,6 +98,34 @@ void add_quantized(const std::vector<Bits>& values, const BlockLayout& layout, i
             digest.add(decoded);
             digest.add(sum_quantized_errors(values.data(), codes.data(), layout, type, scales.data(),
                                             zero_points.data(), threads));
+        }
+    }
+}
+
+// Codes of all other types, with scales of either kind.
+template <typename Bits>
+void add_small_codes(const std::vector<Bits>& values, const BlockLayout& layout, int threads, Digest& digest,
+                     std::vector<Bits>& decoded) {
+    for (const CodeType type : {CodeType{2, true}, CodeType{2, false}, type_of(kFloat8E4M3FN), type_of(kFloat8E5M2),
+                                type_of(kFloat4E2M1FN)}) {
+        for (const bool binary : {false, true}) {
+            const auto groups = static_cast<size_t>(layout.groups());
+            std::vector<Bits> scales(groups);
+            std::vector<uint8_t> zero_points(groups), exponents(groups);
+            std::vector<uint8_t> codes((values.size() * static_cast<size_t>(type.nbits) + 7) / 8);
+            const AffineEncoding encoding{type, true, values.size() < 20000, binary};
+            const uint8_t* const powers = binary ? exponents.data() : nullptr;
+            Noise noise;
+            quantize<Bits>(values.data(), nullptr, layout, encoding, threads, scales.data(), zero_points.data(),
+                           codes.data(), &noise, exponents.data());
+            dequantize(codes.data(), layout, type, scales.data(), zero_points.data(), threads, decoded.data(), powers);
+            digest.add(scales);
+            digest.add(exponents);
+            digest.add(codes);
+            digest.add(noise);
+            digest.add(decoded);
+            digest.add(sum_quantized_errors(values.data(), codes.data(), layout, type, scales.data(),
+                                            zero_points.data(), threads, powers));
         }
     }
 }
@@ -503,6 +531,9 @@ std::string digest_of(const std::string& level, int threads) {
         std::vector<BFloat16Bits> bfloat16s(halves.size());
         add_quantized(draw<BFloat16Bits>(layout.size()), layout, threads, digest, bfloat16s);
         add_quantized(draw<uint32_t>(layout.size()), layout, threads, digest, floats);
+        add_small_codes(draw<uint16_t>(layout.size()), layout, threads, digest, halves);
+        add_small_codes(draw<BFloat16Bits>(layout.size()), layout, threads, digest, bfloat16s);
+        add_small_codes(draw<uint32_t>(layout.size()), layout, threads, digest, floats);
         add_nested<uint16_t>(layout, threads, digest);
         add_nested<BFloat16Bits>(layout, threads, digest);
         add_nested<uint32_t>(layout, threads, digest);

@@ -18,7 +18,11 @@ import corepress as cp
 EXAMPLE = Path(__file__).parents[2] / "examples" / "native_host"
 OK, INVALID_ARGUMENT, NON_FINITE, CANCELLED = 0, 1, 2, 5
 FLOATS = {"float16": 0, "bfloat16": 1, "float32": 2}
-INTEGERS = {"int8": 0, "uint8": 1, "int4": 2, "uint4": 3}
+CODES = {
+    "int8": 0, "uint8": 1, "int4": 2, "uint4": 3, "int2": 4, "uint2": 5,
+    "float8_e4m3fn": 6, "float8_e5m2": 7, "float4_e2m1fn": 8,
+}  # fmt: skip
+NBITS = {name: 4 if "4_" in name or name.endswith("4") else 2 if name.endswith("t2") else 8 for name in CODES}
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32]
 
 
@@ -179,24 +183,26 @@ def test_palettes_of_what_matters(library):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("integers", INTEGERS)
+@pytest.mark.parametrize("codes", CODES)
 @pytest.mark.parametrize("mode", ["linear_symmetric", "linear"])
 @pytest.mark.parametrize("block_size", [None, (1, 0, 0), (0, 1, 0), (1, 5, 0), (3, 3, 7)])
-def test_quantized(library, dtype, integers, mode, block_size):
+def test_quantized(library, dtype, codes, mode, block_size):
+    if codes.startswith("float") and mode == "linear":
+        return
     weight = draw(12, 15, 7, dtype=dtype)
     blocks = {"granularity": "per_tensor"}
     if block_size is not None:
         blocks = {"granularity": "per_block", "block_size": block_size}
-    expected = cp.quantize(weight, dtype=integers, mode=mode, **blocks)
+    expected = cp.quantize(weight, dtype=codes, mode=mode, **blocks)
     given = None if block_size is None else sizes(*block_size)
     shape = ctypes.byref(shape_of(weight))
     count = library.corepress_block_count(shape, given)
     assert count == expected.scale.size
     scale, zero_point = np.empty(count, dtype), np.empty(count, np.uint8)
-    data, decoded = packed(weight, 8 if integers.endswith("8") else 4), np.empty_like(weight)
+    data, decoded = packed(weight, NBITS[codes]), np.empty_like(weight)
     numbers = {"linear_symmetric": 0, "linear": 1}
     status = library.corepress_quantize(
-        pointer(weight), shape, INTEGERS[integers], numbers[mode], given, 0, None, 2, pointer(scale),
+        pointer(weight), shape, CODES[codes], numbers[mode], given, 0, None, 2, pointer(scale),
         pointer(zero_point), pointer(data),
     )  # fmt: skip
     assert status == OK, library.corepress_last_error()
@@ -205,7 +211,7 @@ def test_quantized(library, dtype, integers, mode, block_size):
     if expected.zero_point is not None:
         np.testing.assert_array_equal(zero_point, expected.zero_point.ravel().view(np.uint8))
     status = library.corepress_dequantize(
-        pointer(data), pointer(scale), pointer(zero_point), shape, INTEGERS[integers], given, 2, pointer(decoded)
+        pointer(data), pointer(scale), pointer(zero_point), shape, CODES[codes], given, 2, pointer(decoded)
     )
     assert status == OK
     np.testing.assert_array_equal(bits(decoded), bits(expected.dense()))
@@ -216,12 +222,36 @@ def test_quantized_with_searched_scales(library):
     expected = cp.quantize(weight, dtype="int4", granularity="per_block", block_size=16, scale_search="mse")
     scale, zero_point, data = np.empty(128, np.float16), np.empty(128, np.uint8), packed(weight, 4)
     status = library.corepress_quantize(
-        pointer(weight), ctypes.byref(shape_of(weight)), INTEGERS["int4"], 0, sizes(1, 16), 1, None, 0,
+        pointer(weight), ctypes.byref(shape_of(weight)), CODES["int4"], 0, sizes(1, 16), 1, None, 0,
         pointer(scale), pointer(zero_point), pointer(data),
     )  # fmt: skip
     assert status == OK
     np.testing.assert_array_equal(scale, expected.scale.ravel())
     np.testing.assert_array_equal(data, expected.data)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("codes", CODES)
+@pytest.mark.parametrize("search", [False, True])
+def test_quantized_with_powers_of_two(library, dtype, codes, search):
+    weight = draw(12, 16, 7, dtype=dtype)
+    options = {"granularity": "per_block", "block_size": (1, 8, 0), "scale_dtype": "float8_e8m0fnu"}
+    expected = cp.quantize(weight, dtype=codes, scale_search="mse" if search else None, **options)
+    shape, given = ctypes.byref(shape_of(weight)), sizes(1, 8, 0)
+    exponent, zero_point = np.empty(24, np.uint8), np.empty(24, np.uint8)
+    data, decoded = packed(weight, NBITS[codes]), np.empty_like(weight)
+    status = library.corepress_quantize_e8m0(
+        pointer(weight), shape, CODES[codes], given, int(search), None, 2, pointer(exponent), pointer(zero_point),
+        pointer(data),
+    )  # fmt: skip
+    assert status == OK, library.corepress_last_error()
+    np.testing.assert_array_equal(np.ldexp(1.0, exponent.astype(int) - 127), expected.scale.ravel())
+    np.testing.assert_array_equal(data, expected.data)
+    status = library.corepress_dequantize_e8m0(
+        pointer(data), pointer(exponent), pointer(zero_point), shape, CODES[codes], given, 2, pointer(decoded)
+    )
+    assert status == OK
+    np.testing.assert_array_equal(bits(decoded), bits(expected.dense()))
 
 
 PRUNINGS = {
@@ -386,6 +416,12 @@ def test_wrong_arguments_are_refused_with_the_rule(library):
         ),
         "dtype 9 is unknown": lambda: library.corepress_quantize(
             data, by(shape), 9, 0, None, 0, None, 1, out, out, out
+        ),
+        "codes that are floats have no zero points": lambda: library.corepress_quantize(
+            data, by(shape), 6, 1, None, 0, None, 1, out, out, out
+        ),
+        "exponent must not be NULL": lambda: library.corepress_quantize_e8m0(
+            data, by(shape), 6, None, 0, None, 1, None, out, out
         ),
         "importance needs search_scale": lambda: library.corepress_quantize(
             data, by(shape), 0, 0, None, 0, pointer(np.ones(60, np.float32)), 1, out, out, out

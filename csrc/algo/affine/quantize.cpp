@@ -18,13 +18,13 @@ namespace {
 
 constexpr int64_t kCodeTile = 4096;
 
-// Codes of a tile: whole rows where the tensor is taken by rows that fit kCodeTile, and an even number, at most twice
+// Codes of a tile: whole rows where the tensor is taken by rows that fit, and a multiple of the unit, at most twice
 // kCodeTile, so that packed codes begin at a byte.
-int64_t code_tile(const BlockLayout& layout) {
+int64_t code_tile(const BlockLayout& layout, int64_t unit) {
     const int64_t row = layout.row_length();
-    int64_t tile = kCodeTile;
+    int64_t tile = 2 * kCodeTile / unit;
     if (by_rows(layout) && row <= tile) tile -= tile % row;
-    return tile % 2 == 0 ? tile : 2 * tile;
+    return in_units(tile, unit);
 }
 
 // The parameters of neighbouring blocks.
@@ -58,15 +58,15 @@ private:
 // Decodes the codes of [begin, end) to values[0] and on. of_runs(group, count) and of_columns(group, column, width)
 // give the parameters of neighbouring blocks, or of parts of rows.
 template <typename Bits, typename OfRuns, typename OfColumns>
-void decode_tile(const uint8_t* codes, const BlockLayout& layout, int sign_bit, int64_t begin, int64_t end,
+void decode_tile(const uint8_t* codes, const BlockLayout& layout, StoredCode stored, int64_t begin, int64_t end,
                  Bits* values, const OfRuns& of_runs, const OfColumns& of_columns) {
     const auto& kernels = kernels_for<Bits>(corepress::kernels());
     const auto runs = [&](int64_t group, int64_t offset, int64_t count, int64_t length) {
-        kernels.dequantize_runs(codes + (offset - begin), count, length, of_runs(group, count), sign_bit,
+        kernels.dequantize_runs(codes + (offset - begin), count, length, of_runs(group, count), stored,
                                 values + (offset - begin));
     };
     const auto rows = [&](int64_t group, int64_t column, int64_t offset, int64_t count, int64_t width) {
-        kernels.dequantize_columns(codes + (offset - begin), count, width, of_columns(group, column, width), sign_bit,
+        kernels.dequantize_columns(codes + (offset - begin), count, width, of_columns(group, column, width), stored,
                                    values + (offset - begin));
     };
     walk(layout, begin, end, runs, rows);
@@ -78,7 +78,7 @@ public:
     using Key = KeyOf<Bits>;
 
     Quantizer(const Bits* values, const float* importance, const BlockLayout& layout, AffineEncoding encoding,
-              Bits* scales, uint8_t* zero_points, uint8_t* packed)
+              Bits* scales, uint8_t* zero_points, uint8_t* packed, uint8_t* exponents)
         : values_(values),
           importance_(importance),
           layout_(layout),
@@ -86,13 +86,15 @@ public:
           codes_(codes_of(encoding)),
           scales_(scales),
           zero_points_(zero_points),
-          packed_(packed) {}
+          packed_(packed),
+          exponents_(exponents),
+          unit_(encoding.type.unit()) {}
 
     // Blocks that lie within a small part of the tensor: the part is read once, while it is in the cache. The noise, if
     // it is asked for; false if there are values that are not finite.
     bool by_slabs(int threads, Noise* noise) {
         const int64_t slab = layout_.slab_size(), groups = layout_.slab_groups();
-        const int64_t together = std::max<int64_t>(2, kGrain / slab / 2 * 2);
+        const int64_t together = std::max<int64_t>(unit_, kGrain / slab / unit_ * unit_);
         WorkspacePool<Workspace> workspaces;
         std::vector<Noise> noises(static_cast<size_t>(noise == nullptr ? 0 : layout_.slabs() / together + 1));
         std::atomic<bool> finite{true};
@@ -135,13 +137,16 @@ public:
         parallel_pieces(layout_.groups(), grain, threads, [&](int64_t begin, int64_t end) {
             choose(begin, end, lowest + begin, highest + begin, affines.data() + begin);
         });
-        const int64_t piece = piece_size(layout_);
+        const int64_t piece = piece_size(layout_, unit_);
         std::vector<Noise> noises(static_cast<size_t>(noise == nullptr ? 0 : layout_.size() / piece + 1));
-        for_each_piece(layout_, threads, [&](int64_t begin, int64_t end) {
-            auto workspace = workspaces.borrow();
-            encode(begin, end, {affines.data(), 0}, workspace->columns,
-                   noise == nullptr ? nullptr : &noises[static_cast<size_t>(begin / piece)]);
-        });
+        for_each_piece(
+            layout_, threads,
+            [&](int64_t begin, int64_t end) {
+                auto workspace = workspaces.borrow();
+                encode(begin, end, {affines.data(), 0}, workspace->columns,
+                       noise == nullptr ? nullptr : &noises[static_cast<size_t>(begin / piece)]);
+            },
+            unit_);
         add_in_order(noises, noise);
         return true;
     }
@@ -155,6 +160,7 @@ private:
 
     // Scales and zero points of the blocks [begin, end), whose ranges are given.
     void choose(int64_t begin, int64_t end, const Key* lowest, const Key* highest, Affine* affines) {
+        if (encoding_.binary_scales) return choose_binary(begin, end, lowest, highest, affines);
         const float largest = Format<Bits>::to_float(static_cast<Bits>(Format<Bits>::kInfinity - 1));
         const AffineRule rule{codes_.scaled, encoding_.symmetric, codes_.symmetric_zero_point,
                               Format<Bits>::to_float(Format<Bits>::kNormal), largest / 2};
@@ -176,6 +182,18 @@ private:
         }
     }
 
+    void choose_binary(int64_t begin, int64_t end, const Key* lowest, const Key* highest, Affine* affines) {
+        for (int64_t i = 0; i < end - begin; ++i) {
+            const double low = value_of_key<Bits>(lowest[i]), high = value_of_key<Bits>(highest[i]);
+            affines[i] = choose_binary_affine<Bits>(low, high, codes_);
+            if (encoding_.search_scale) {
+                affines[i] = search_binary_affine<Bits>({values_, importance_, layout_, begin + i}, codes_, affines[i]);
+            }
+            exponents_[begin + i] = static_cast<uint8_t>(bits_from_float(affines[i].scale) >> 23);
+            zero_points_[begin + i] = static_cast<uint8_t>(static_cast<int>(affines[i].zero_point));
+        }
+    }
+
     static void add_in_order(const std::vector<Noise>& pieces, Noise* total) {
         for (const Noise& piece : pieces) {
             total->squared_error += piece.squared_error;
@@ -187,7 +205,7 @@ private:
     void encode(int64_t begin, int64_t end, Affines affines, Columns& columns, Noise* noise) const {
         const int nbits = encoding_.type.nbits;
         uint8_t space[2 * kCodeTile];
-        const int64_t tile = code_tile(layout_);
+        const int64_t tile = code_tile(layout_, unit_);
         for (int64_t first = begin; first < end; first += tile) {
             const int64_t last = std::min(first + tile, end);
             uint8_t* const codes = nbits == 8 ? packed_ + first : space;
@@ -200,9 +218,9 @@ private:
     void add_noise(int64_t begin, int64_t end, Affines affines, const uint8_t* codes, Columns& columns,
                    Noise* noise) const {
         Bits decoded[2 * kCodeTile];
-        const int sign_bit = encoding_.type.is_signed ? 0x80 : 0;  // of a whole byte: the codes are not packed yet
+        const StoredCode stored = encoding_.type.stored_as_bytes();
         decode_tile(
-            codes, layout_, sign_bit, begin, end, decoded, [&](int64_t group, int64_t) { return affines.from(group); },
+            codes, layout_, stored, begin, end, decoded, [&](int64_t group, int64_t) { return affines.from(group); },
             [&](int64_t group, int64_t column, int64_t) { return columns.of(layout_, affines, group) + column; });
         kernels_for<Bits>(kernels()).add_noise(values_ + begin, decoded, end - begin, noise);
     }
@@ -228,6 +246,8 @@ private:
     Bits* scales_;
     uint8_t* zero_points_;
     uint8_t* packed_;
+    uint8_t* exponents_;
+    int64_t unit_;
 };
 
 // Whether the parts of the tensor that hold whole blocks fit a core's cache, or are as many as several cores can share.
@@ -240,9 +260,9 @@ bool has_small_slabs(const BlockLayout& layout) {
 
 template <typename Bits>
 bool quantize(const Bits* values, const float* importance, const BlockLayout& layout, AffineEncoding encoding,
-              int threads, Bits* scales, uint8_t* zero_points, uint8_t* packed, Noise* noise) {
+              int threads, Bits* scales, uint8_t* zero_points, uint8_t* packed, Noise* noise, uint8_t* exponents) {
     if (layout.size() == 0) return true;
-    Quantizer<Bits> quantizer(values, importance, layout, encoding, scales, zero_points, packed);
+    Quantizer<Bits> quantizer(values, importance, layout, encoding, scales, zero_points, packed, exponents);
     return has_small_slabs(layout) ? quantizer.by_slabs(threads, noise) : quantizer.by_passes(threads, noise);
 }
 
@@ -253,8 +273,13 @@ namespace {
 template <typename Bits>
 class TileAffines {
 public:
-    TileAffines(const BlockLayout& layout, IntegerType type, const Bits* scales, const uint8_t* zero_points)
-        : layout_(layout), is_signed_(type.is_signed), scales_(scales), zero_points_(zero_points) {}
+    TileAffines(const BlockLayout& layout, CodeType type, const Bits* scales, const uint8_t* zero_points,
+                const uint8_t* exponents)
+        : layout_(layout),
+          is_signed_(type.is_signed),
+          scales_(scales),
+          zero_points_(zero_points),
+          exponents_(exponents) {}
 
     const Affine* of_runs(int64_t group, int64_t count) { return load(group, count, affines_); }
 
@@ -275,7 +300,15 @@ public:
 private:
     const Affine* load(int64_t group, int64_t count, Affine* affines) const {
         const uint8_t* const zero_points = zero_points_ == nullptr ? nullptr : zero_points_ + group;
-        kernels_for<Bits>(kernels()).load_affines(scales_ + group, zero_points, count, is_signed_, affines);
+        if (exponents_ == nullptr) {
+            kernels_for<Bits>(kernels()).load_affines(scales_ + group, zero_points, count, is_signed_, affines);
+            return affines;
+        }
+        for (int64_t i = 0; i < count; ++i) {
+            const uint8_t byte = zero_points == nullptr ? uint8_t{0} : zero_points[i];
+            const int zero_point = is_signed_ ? static_cast<int8_t>(byte) : byte;
+            affines[i] = {scale_of_exponent(exponents_[group + i]), static_cast<float>(zero_point)};
+        }
         return affines;
     }
 
@@ -283,6 +316,7 @@ private:
     bool is_signed_;
     const Bits* scales_;
     const uint8_t* zero_points_;
+    const uint8_t* exponents_;
     int64_t group_ = -1, column_ = -1, width_ = -1;
     Affine affines_[kCodeTile];
 };
@@ -290,15 +324,20 @@ private:
 template <typename Bits>
 class Dequantizer {
 public:
-    Dequantizer(const uint8_t* packed, const BlockLayout& layout, IntegerType type, const Bits* scales,
-                const uint8_t* zero_points)
-        : packed_(packed), layout_(layout), type_(type), scales_(scales), zero_points_(zero_points) {}
+    Dequantizer(const uint8_t* packed, const BlockLayout& layout, CodeType type, const Bits* scales,
+                const uint8_t* zero_points, const uint8_t* exponents)
+        : packed_(packed),
+          layout_(layout),
+          type_(type),
+          scales_(scales),
+          zero_points_(zero_points),
+          exponents_(exponents) {}
 
     // Decodes [begin, end), where packed codes begin at a byte, to values[0] and on.
     void decode(int64_t begin, int64_t end, Bits* values) const {
         uint8_t unpacked[2 * kCodeTile];
-        TileAffines<Bits> affines(layout_, type_, scales_, zero_points_);
-        const int64_t tile = code_tile(layout_);
+        TileAffines<Bits> affines(layout_, type_, scales_, zero_points_, exponents_);
+        const int64_t tile = code_tile(layout_, type_.unit());
         for (int64_t first = begin; first < end; first += tile) {
             const int64_t last = std::min(first + tile, end);
             const uint8_t* codes = packed_ + first;
@@ -307,7 +346,7 @@ public:
                 codes = unpacked;
             }
             decode_tile(
-                codes, layout_, type_.sign_bit(), first, last, values + (first - begin),
+                codes, layout_, type_.stored(), first, last, values + (first - begin),
                 [&](int64_t group, int64_t count) { return affines.of_runs(group, count); },
                 [&](int64_t group, int64_t column, int64_t width) { return affines.of_columns(group, column, width); });
         }
@@ -316,27 +355,29 @@ public:
 private:
     const uint8_t* packed_;
     const BlockLayout& layout_;
-    IntegerType type_;
+    CodeType type_;
     const Bits* scales_;
     const uint8_t* zero_points_;
+    const uint8_t* exponents_;
 };
 
 }  // namespace
 
 template <typename Bits>
-void dequantize(const uint8_t* packed, const BlockLayout& layout, IntegerType type, const Bits* scales,
-                const uint8_t* zero_points, int threads, Bits* values) {
+void dequantize(const uint8_t* packed, const BlockLayout& layout, CodeType type, const Bits* scales,
+                const uint8_t* zero_points, int threads, Bits* values, const uint8_t* exponents) {
     if (layout.size() == 0) return;
-    const Dequantizer<Bits> dequantizer(packed, layout, type, scales, zero_points);
-    for_each_piece(layout, threads,
-                   [&](int64_t begin, int64_t end) { dequantizer.decode(begin, end, values + begin); });
+    const Dequantizer<Bits> dequantizer(packed, layout, type, scales, zero_points, exponents);
+    for_each_piece(
+        layout, threads, [&](int64_t begin, int64_t end) { dequantizer.decode(begin, end, values + begin); },
+        type.unit());
 }
 
 template <typename Bits>
-ErrorSums sum_quantized_errors(const Bits* first, const uint8_t* packed, const BlockLayout& layout, IntegerType type,
-                               const Bits* scales, const uint8_t* zero_points, int threads) {
+ErrorSums sum_quantized_errors(const Bits* first, const uint8_t* packed, const BlockLayout& layout, CodeType type,
+                               const Bits* scales, const uint8_t* zero_points, int threads, const uint8_t* exponents) {
     if (layout.size() == 0) return {};
-    const Dequantizer<Bits> dequantizer(packed, layout, type, scales, zero_points);
+    const Dequantizer<Bits> dequantizer(packed, layout, type, scales, zero_points, exponents);
     return sum_errors_of(first, layout.size(), threads, [&](int64_t begin, int64_t end, std::vector<Bits>& decoded) {
         decoded.resize(static_cast<size_t>(kGrain));
         dequantizer.decode(begin, end, decoded.data());
@@ -344,23 +385,16 @@ ErrorSums sum_quantized_errors(const Bits* first, const uint8_t* packed, const B
     });
 }
 
-template bool quantize(const uint16_t*, const float*, const BlockLayout&, AffineEncoding, int, uint16_t*, uint8_t*,
-                       uint8_t*, Noise*);
-template bool quantize(const BFloat16Bits*, const float*, const BlockLayout&, AffineEncoding, int, BFloat16Bits*,
-                       uint8_t*, uint8_t*, Noise*);
-template bool quantize(const uint32_t*, const float*, const BlockLayout&, AffineEncoding, int, uint32_t*, uint8_t*,
-                       uint8_t*, Noise*);
-template void dequantize(const uint8_t*, const BlockLayout&, IntegerType, const uint16_t*, const uint8_t*, int,
-                         uint16_t*);
-template void dequantize(const uint8_t*, const BlockLayout&, IntegerType, const BFloat16Bits*, const uint8_t*, int,
-                         BFloat16Bits*);
-template void dequantize(const uint8_t*, const BlockLayout&, IntegerType, const uint32_t*, const uint8_t*, int,
-                         uint32_t*);
-template ErrorSums sum_quantized_errors(const uint16_t*, const uint8_t*, const BlockLayout&, IntegerType,
-                                        const uint16_t*, const uint8_t*, int);
-template ErrorSums sum_quantized_errors(const BFloat16Bits*, const uint8_t*, const BlockLayout&, IntegerType,
-                                        const BFloat16Bits*, const uint8_t*, int);
-template ErrorSums sum_quantized_errors(const uint32_t*, const uint8_t*, const BlockLayout&, IntegerType,
-                                        const uint32_t*, const uint8_t*, int);
+#define COREPRESS_INSTANTIATE(Bits)                                                                                 \
+    template bool quantize(const Bits*, const float*, const BlockLayout&, AffineEncoding, int, Bits*, uint8_t*,     \
+                           uint8_t*, Noise*, uint8_t*);                                                             \
+    template void dequantize(const uint8_t*, const BlockLayout&, CodeType, const Bits*, const uint8_t*, int, Bits*, \
+                             const uint8_t*);                                                                       \
+    template ErrorSums sum_quantized_errors(const Bits*, const uint8_t*, const BlockLayout&, CodeType, const Bits*, \
+                                            const uint8_t*, int, const uint8_t*);
+COREPRESS_INSTANTIATE(uint16_t)
+COREPRESS_INSTANTIATE(BFloat16Bits)
+COREPRESS_INSTANTIATE(uint32_t)
+#undef COREPRESS_INSTANTIATE
 
 }  // namespace corepress

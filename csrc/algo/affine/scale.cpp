@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "core/rounding.h"
 #include "core/stop.h"
@@ -28,6 +29,9 @@ bool all_decode_finite(Affine affine, CodeRange range) {
     };
     return decodes(range.lowest) && decodes(range.highest);
 }
+
+// Of powers of two that are scales.
+constexpr int kLeastExponent = -127, kLargestExponent = 127;
 
 template <typename Bits>
 float round_up_from_zero(double scale) {
@@ -226,7 +230,11 @@ private:
 }  // namespace
 
 Codes codes_of(AffineEncoding encoding) {
-    const IntegerType type = encoding.type;
+    const CodeType type = encoding.type;
+    if (type.floats != nullptr) {
+        const CodeRange range{-type.floats->largest, type.floats->largest, type.floats};
+        return {range, range, 0};
+    }
     const CodeRange all{static_cast<float>(type.lowest()), static_cast<float>(type.highest())};
     if (!encoding.symmetric) return {all, all, 0};
     CodeRange centred = all;
@@ -235,7 +243,8 @@ Codes codes_of(AffineEncoding encoding) {
     } else {
         --centred.highest;
     }
-    return {centred, encoding.search_scale ? all : centred, (centred.lowest + centred.highest) / 2};
+    const bool uses_all = encoding.search_scale && !encoding.binary_scales;
+    return {centred, uses_all ? all : centred, (centred.lowest + centred.highest) / 2};
 }
 
 template <typename Bits>
@@ -278,6 +287,43 @@ Affine round_scale(const BlockValues<Bits>& given, const Codes& codes, Affine af
 }
 
 template <typename Bits>
+Affine choose_binary_affine(double low, double high, const Codes& codes) {
+    Affine affine{1, codes.symmetric_zero_point};
+    const double magnitude = std::max(std::fabs(low), std::fabs(high));
+    if (magnitude == 0) return affine;
+    const double highest = static_cast<double>(codes.scaled.highest) - static_cast<double>(affine.zero_point);
+    // Both are normal numbers of double: their exponents differ by the scale's, or by one less.
+    uint64_t of_magnitude, of_highest;
+    std::memcpy(&of_magnitude, &magnitude, sizeof magnitude);
+    std::memcpy(&of_highest, &highest, sizeof highest);
+    constexpr uint64_t kMantissa = (uint64_t{1} << 52) - 1;
+    const int above = (of_magnitude & kMantissa) > (of_highest & kMantissa) ? 1 : 0;
+    const int exponent = static_cast<int>(of_magnitude >> 52) - static_cast<int>(of_highest >> 52) + above;
+    const int within = std::min(std::max(exponent, kLeastExponent), kLargestExponent);
+    affine.scale = scale_of_exponent(static_cast<uint8_t>(within + 127));
+    while (!is_usable<Bits>(affine, codes.used)) affine.scale /= 2;
+    return affine;
+}
+
+template <typename Bits>
+Affine search_binary_affine(const BlockValues<Bits>& given, const Codes& codes, Affine start) {
+    const BlockValues<Bits> block = with_some_importance(given);
+    Affine best = start;
+    double least = fit(block, start, codes.used).error;
+    for (const int shift : {-1, -2, 1}) {
+        const int exponent = std::ilogb(start.scale) + shift;
+        const Affine affine{std::ldexp(1.0f, exponent), start.zero_point};
+        if (exponent < kLeastExponent || exponent > kLargestExponent || least == 0) continue;
+        if (!all_decode_finite<Bits>(affine, codes.used)) continue;
+        const double error = fit(block, affine, codes.used).error;
+        if (!(error < least)) continue;
+        best = affine;
+        least = error;
+    }
+    return best;
+}
+
+template <typename Bits>
 Affine search_affine(const BlockValues<Bits>& block, double low, double high, const Codes& codes, bool symmetric,
                      Affine start) {
     AffineSearch<Bits> search(with_some_importance(block), codes.used, start);
@@ -299,17 +345,16 @@ Affine search_affine(const BlockValues<Bits>& block, double low, double high, co
     return search.best();
 }
 
-template Affine choose_affine<uint16_t>(double, double, const Codes&, bool);
-template Affine choose_affine<BFloat16Bits>(double, double, const Codes&, bool);
-template Affine choose_affine<uint32_t>(double, double, const Codes&, bool);
-template bool is_coarse<uint16_t>(float);
-template bool is_coarse<BFloat16Bits>(float);
-template bool is_coarse<uint32_t>(float);
-template Affine round_scale(const BlockValues<uint16_t>&, const Codes&, Affine);
-template Affine round_scale(const BlockValues<BFloat16Bits>&, const Codes&, Affine);
-template Affine round_scale(const BlockValues<uint32_t>&, const Codes&, Affine);
-template Affine search_affine(const BlockValues<uint16_t>&, double, double, const Codes&, bool, Affine);
-template Affine search_affine(const BlockValues<BFloat16Bits>&, double, double, const Codes&, bool, Affine);
-template Affine search_affine(const BlockValues<uint32_t>&, double, double, const Codes&, bool, Affine);
+#define COREPRESS_INSTANTIATE(Bits)                                                       \
+    template Affine choose_affine<Bits>(double, double, const Codes&, bool);              \
+    template bool is_coarse<Bits>(float);                                                 \
+    template Affine round_scale(const BlockValues<Bits>&, const Codes&, Affine);          \
+    template Affine choose_binary_affine<Bits>(double, double, const Codes&);             \
+    template Affine search_binary_affine(const BlockValues<Bits>&, const Codes&, Affine); \
+    template Affine search_affine(const BlockValues<Bits>&, double, double, const Codes&, bool, Affine);
+COREPRESS_INSTANTIATE(uint16_t)
+COREPRESS_INSTANTIATE(BFloat16Bits)
+COREPRESS_INSTANTIATE(uint32_t)
+#undef COREPRESS_INSTANTIATE
 
 }  // namespace corepress

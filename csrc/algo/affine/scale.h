@@ -40,6 +40,16 @@ bool is_coarse(float scale);
 template <typename Bits>
 Affine round_scale(const BlockValues<Bits>& block, const Codes& codes, Affine affine);
 
+// A power of two with which all codes decode to finite values: the smallest one whose largest code reaches all values
+// in [low, high], if that is so.
+template <typename Bits>
+Affine choose_binary_affine(double low, double high, const Codes& codes);
+
+// The one of least squared error among `start` and the powers of two next to it, two below and one above; of equal ones
+// the first of start, those below, the one above.
+template <typename Bits>
+Affine search_binary_affine(const BlockValues<Bits>& block, const Codes& codes, Affine start);
+
 // The scale and, unless symmetric, the zero point of least squared error that a search around `start`, made for values
 // in [low, high], finds; never worse than start.
 //

@@ -99,15 +99,18 @@ void look_up(const uint8_t* packed, const BlockLayout& layout, int nbits, const 
 }
 
 template <typename Bits>
-void dequantize_kept(const uint8_t* packed, const BlockLayout& layout, IntegerType type, const Bits* scales,
-                     const uint8_t* zero_points, const uint8_t* mask, int threads, Span<Bits> values) {
+void dequantize_kept(const uint8_t* packed, const BlockLayout& layout, CodeType type, const Bits* scales,
+                     const uint8_t* zero_points, const uint8_t* mask, int threads, Span<Bits> values,
+                     const uint8_t* exponents) {
     const auto& kernels = kernels_for<Bits>(corepress::kernels());
     for_each_code(packed, layout, type.nbits, mask, values.size(), threads,
                   [&](int64_t group, const uint8_t* codes, int64_t count, int64_t place) {
                       const uint8_t byte = zero_points == nullptr ? uint8_t{0} : zero_points[group];
                       const int zero_point = type.is_signed ? static_cast<int8_t>(byte) : byte;
-                      const Affine affine{Format<Bits>::to_float(scales[group]), static_cast<float>(zero_point)};
-                      kernels.dequantize_runs(codes, 1, count, &affine, type.sign_bit(), values.data() + place);
+                      const float scale = exponents == nullptr ? Format<Bits>::to_float(scales[group])
+                                                               : scale_of_exponent(exponents[group]);
+                      const Affine affine{scale, static_cast<float>(zero_point)};
+                      kernels.dequantize_runs(codes, 1, count, &affine, type.stored(), values.data() + place);
                   });
 }
 
@@ -224,12 +227,12 @@ template void look_up(const uint8_t*, const BlockLayout&, int, const uint16_t*, 
 template void look_up(const uint8_t*, const BlockLayout&, int, const BFloat16Bits*, const uint8_t*, int,
                       Span<BFloat16Bits>);
 template void look_up(const uint8_t*, const BlockLayout&, int, const uint32_t*, const uint8_t*, int, Span<uint32_t>);
-template void dequantize_kept(const uint8_t*, const BlockLayout&, IntegerType, const uint16_t*, const uint8_t*,
-                              const uint8_t*, int, Span<uint16_t>);
-template void dequantize_kept(const uint8_t*, const BlockLayout&, IntegerType, const BFloat16Bits*, const uint8_t*,
-                              const uint8_t*, int, Span<BFloat16Bits>);
-template void dequantize_kept(const uint8_t*, const BlockLayout&, IntegerType, const uint32_t*, const uint8_t*,
-                              const uint8_t*, int, Span<uint32_t>);
+template void dequantize_kept(const uint8_t*, const BlockLayout&, CodeType, const uint16_t*, const uint8_t*,
+                              const uint8_t*, int, Span<uint16_t>, const uint8_t*);
+template void dequantize_kept(const uint8_t*, const BlockLayout&, CodeType, const BFloat16Bits*, const uint8_t*,
+                              const uint8_t*, int, Span<BFloat16Bits>, const uint8_t*);
+template void dequantize_kept(const uint8_t*, const BlockLayout&, CodeType, const uint32_t*, const uint8_t*,
+                              const uint8_t*, int, Span<uint32_t>, const uint8_t*);
 template void normalize(const uint16_t*, const GroupLayout&, int, uint16_t*, uint16_t*);
 template void normalize(const BFloat16Bits*, const GroupLayout&, int, BFloat16Bits*, BFloat16Bits*);
 template void normalize(const uint32_t*, const GroupLayout&, int, uint32_t*, uint32_t*);

@@ -18,8 +18,9 @@ void look_up(const uint8_t* packed, const BlockLayout& layout, int nbits, const 
 
 // What dequantize() writes for the elements whose bit of the mask is 1; packed and values are only those.
 template <typename Bits>
-void dequantize_kept(const uint8_t* packed, const BlockLayout& layout, IntegerType type, const Bits* scales,
-                     const uint8_t* zero_points, const uint8_t* mask, int threads, Span<Bits> values);
+void dequantize_kept(const uint8_t* packed, const BlockLayout& layout, CodeType type, const Bits* scales,
+                     const uint8_t* zero_points, const uint8_t* mask, int threads, Span<Bits> values,
+                     const uint8_t* exponents = nullptr);
 
 // Packs the codes whose bit of the mask is 1, in order: kept_count of them, (kept_count * nbits + 7) / 8 bytes. If the
 // mask has other ones by now, codes are left out or are 0.

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..compression import quantize
 from ..errors import NonFiniteError
-from ..tensors import QUANTIZED_DTYPES, QuantizedTensor
+from ..tensors import CORE_ML_DTYPES, QuantizedTensor
 
 Function = Callable[..., Any]
 _MODES = {"LINEAR_SYMMETRIC": "linear_symmetric", "LINEAR": "linear"}
@@ -25,7 +25,7 @@ def compute_qparams_by_dtype(original: Function) -> Function:
         fits = (
             isinstance(weight, np.ndarray)
             and weight.dtype in (np.float16, np.float32)
-            and name in QUANTIZED_DTYPES
+            and name in CORE_ML_DTYPES
             and quantization_mode in _MODES
             and 0 < len(block_sizes) == weight.ndim
             and all(size <= 0 or length % size == 0 for length, size in zip(weight.shape, block_sizes, strict=True))

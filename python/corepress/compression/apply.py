@@ -11,14 +11,15 @@ from ..tensors import CompressedTensor
 from .metrics import snr_db
 from .palettes import Measured, palettize_measured
 from .pruning import prune_measured
-from .quantization import quantize_measured
+from .quantization import quantize_measured, quantize_tables
 from .weight_data import NO_DATA, WeightData
 
 
 def _palettize_one(
     weight: Any, spec: Palettize, data: WeightData, num_threads: int | None, _measured: bool
 ) -> Measured:
-    return palettize_measured([weight], spec, num_threads, data=[data], in_list=False)[0]
+    measured = palettize_measured([weight], spec, num_threads, data=[data], in_list=False)
+    return quantize_tables(measured, spec, num_threads, in_list=False)[0]
 
 
 def _quantize_one(weight: Any, spec: Quantize, data: WeightData, num_threads: int | None, measured: bool) -> Measured:

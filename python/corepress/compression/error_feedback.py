@@ -204,14 +204,14 @@ def output_error(weight: Any, tensor: CompressedTensor | Any, hessian: Any, view
 
 
 @dataclass(frozen=True)
-class _Tables:
+class TableNumbers:
     """The number of the table of each weight: that of its row plus that of its column."""
 
     rows: NDArray[np.int32]  # (groups, rows)
     columns: NDArray[np.int32] | None  # (groups, columns)
 
     @classmethod
-    def of(cls, view: MatrixView, counts: tuple[int, ...]) -> _Tables:
+    def of(cls, view: MatrixView, counts: tuple[int, ...]) -> TableNumbers:
         """Tables in row-major order of blocks, of which there are some along each axis."""
         rows, columns = np.zeros((view.groups, view.rows), np.int32), np.zeros((view.groups, view.columns), np.int32)
         for axis, count in enumerate(counts):
@@ -242,12 +242,12 @@ def palettize_codes(weight: Array, tensor: PalettizedTensor, moments: Moments, n
     """
     length = tensor.cluster_dim
     view = moments.view if length == 1 else _vector_view(moments.view, tensor)
-    matrices, bits = _inputs(weight, view, tensor)
+    matrices, bits = matrices_of(weight, view, tensor)
     tables = tensor.table.reshape(-1, 2**tensor.nbits, length).astype(np.float64)
     counts = tensor.group_counts
     if tensor.scale is not None:
         tables, counts = _scaled(tables, tensor), tensor.scale.shape
-    numbers = _Tables.of(view, counts)
+    numbers = TableNumbers.of(view, counts)
     codes = np.zeros((view.groups, view.rows // length, view.columns), np.uint8)
     factors = moments.factors(num_threads)
 
@@ -285,8 +285,8 @@ def quantize_codes(
 ) -> QuantizedTensor:
     """Find the codes of a quantized weight again, with error feedback; parameters as for `palettize_codes`."""
     view, storage = moments.view, QUANTIZED_DTYPES[tensor.quantized_dtype][1]
-    matrices, bits = _inputs(weight, view, tensor)
-    numbers = _Tables.of(view, tensor.scale.shape)
+    matrices, bits = matrices_of(weight, view, tensor)
+    numbers = TableNumbers.of(view, tensor.scale.shape)
     scales = contiguous(tensor.scale.reshape(-1), np.float64)
     zero_points = (
         np.zeros(scales.size) if tensor.zero_point is None else contiguous(tensor.zero_point.reshape(-1), np.float64)
@@ -332,7 +332,7 @@ def pruned_values(
     return view.restore(values)
 
 
-def _inputs(
+def matrices_of(
     weight: Array, view: MatrixView, tensor: PalettizedTensor | QuantizedTensor
 ) -> tuple[Array, NDArray[np.uint8] | None]:
     """The matrices of a weight, and 1 for each value that a sparse tensor has."""

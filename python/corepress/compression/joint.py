@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .._core import count_nonfinite, encode_sparse, gather_codes, unpack_bits
 from .._core import palettize as palettize_native
 from ..arrays import group_layout, not_finite_count
-from ..specs import Palettize, Quantize
+from ..specs import LUT_DTYPES, Palettize, Quantize
 from ..tensors import (
     QUANTIZED_DTYPES,
     CompressedTensor,
@@ -310,7 +310,8 @@ def quantize_values(
         data = joined(support.count, nbits, parts())
     scale = np.concatenate(scales).reshape(counts)
     zero_point = np.concatenate(offsets).reshape(counts) if offsets else None
-    values = QuantizedTensor((support.count,), data, scale, zero_point, spec.dtype, support)
+    decoded = None if spec.scale_dtype is None else tensor.dtype
+    values = QuantizedTensor((support.count,), data, scale, zero_point, spec.dtype, support, spec.scale_dtype, decoded)
     return replace(tensor, values=values)
 
 
@@ -356,8 +357,8 @@ def quantize_table(tensor: CompressedTensor, spec: Quantize, fit: FitScales) -> 
         or tensor.lut.dtype.kind in "iu"
     ):
         raise _refusal("quantize", tensor)
-    if spec.dtype not in _INTEGER_TABLES:
-        raise ValueError(f"quantize: a lut becomes int8 or uint8, not {spec.dtype}")
+    if spec.dtype not in LUT_DTYPES:
+        raise ValueError(f"quantize: a lut becomes {', '.join(LUT_DTYPES)}, not {spec.dtype}")
     require_scales_of_tables("quantize", spec)
     rank = len(tensor.full_shape)
     counts = tensor.group_counts if spec.granularity == "per_channel" else (1,) * rank

@@ -10,6 +10,7 @@ from ..arrays import as_list, is_list
 from ..specs import IMPORTANCE_NEEDS_KMEANS, Palettize
 from ..tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
 from .palettes import palettize_measured
+from .quantization import quantize_tables
 from .tables import given_table, width_for
 from .weight_data import WeightData
 
@@ -31,6 +32,7 @@ def palettize(
     hessian: Any = None,
     dampening: float = 0.01,
     nonfinite: str = "keep",
+    lut_dtype: str | None = None,
     num_threads: int | None = None,
 ) -> list[PalettizedTensor]: ...
 @overload
@@ -47,6 +49,7 @@ def palettize(
     lut: Any = None,
     hessian: Any = None,
     dampening: float = 0.01,
+    lut_dtype: str | None = None,
     num_threads: int | None = None,
 ) -> SparseTensor: ...
 @overload
@@ -80,6 +83,7 @@ def palettize(
     hessian: Any = None,
     dampening: float = 0.01,
     nonfinite: str = "keep",
+    lut_dtype: str | None = None,
     num_threads: int | None = None,
 ) -> PalettizedTensor: ...
 def palettize(
@@ -98,6 +102,7 @@ def palettize(
     hessian: Any = None,
     dampening: float = 0.01,
     nonfinite: str = "keep",
+    lut_dtype: str | None = None,
     num_threads: int | None = None,
 ) -> CompressedTensor | list[PalettizedTensor]:
     """Replace weights by indices into a palette (lookup table, LUT) of ``2**nbits`` values.
@@ -154,6 +159,9 @@ def palettize(
         What to do about infinite weights: for an array, the first two raise NonFiniteError. ``"table"`` gives -inf and
         inf their own entries in the palette, the first and the last, in groups that contain them, and finds the others
         from the finite weights. NaN always raises NonFiniteError.
+    lut_dtype : {"int8", "uint8", "float8_e4m3fn", "float8_e5m2"}, optional
+        Quantize the entries afterwards, with one scale for all palettes; float types are for Core AI. None: entries in
+        the weight's dtype. Not for the codes of a quantized tensor.
     num_threads : int, optional
         Threads to use; None for all CPUs this process may use, or `COREPRESS_NUM_THREADS`.
 
@@ -200,6 +208,7 @@ def palettize(
         "indivisible": indivisible,
         "enable_per_channel_scale": enable_per_channel_scale,
         "nonfinite": nonfinite,
+        "lut_dtype": lut_dtype,
     }
     if mode == "custom":
         raise ValueError("palettize: mode 'custom' is for models, where lut_function makes the tables; give lut")
@@ -220,5 +229,6 @@ def palettize(
             raise ValueError(f"palettize: {IMPORTANCE_NEEDS_KMEANS}")
     WeightData(importance, hessian, dampening=dampening).require_use(spec)
     data = [WeightData(*each, dampening=dampening) for each in zip(importances, hessians, strict=True)]
-    tensors = [tensor for tensor, _ in palettize_measured(weights, spec, num_threads, table, data, in_list=in_list)]
+    measured = palettize_measured(weights, spec, num_threads, table, data, in_list=in_list)
+    tensors = [tensor for tensor, _ in quantize_tables(measured, spec, num_threads, in_list=in_list)]
     return tensors if in_list else tensors[0]

@@ -20,11 +20,20 @@ from ..arrays import (
     not_finite,
     not_finite_count,
 )
-from ..specs import Quantize
-from ..tensors import QUANTIZED_DTYPES, CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
+from ..specs import Palettize, Quantize
+from ..tensors import (
+    FLOAT_CODES,
+    QUANTIZED_DTYPES,
+    CompressedTensor,
+    PalettizedTensor,
+    QuantizedTensor,
+    SparseTensor,
+)
+from ..tensors.dtypes import powers_of_two
 from . import joint
 from .divisions import block_counts
 from .error_feedback import Moments, quantize_codes
+from .float_feedback import quantize_float_codes
 from .palettes import Measured
 from .weight_data import WeightData
 
@@ -38,6 +47,7 @@ def quantize(
     granularity: str = "per_channel",
     block_size: int | tuple[int, ...] = 32,
     scale_search: str | None = None,
+    scale_dtype: str | None = None,
     channel_axis: int | None = None,
     importance: Any = None,
     hessian: Any = None,
@@ -54,6 +64,7 @@ def quantize(
     granularity: str = "per_channel",
     block_size: int | tuple[int, ...] = 32,
     scale_search: str | None = None,
+    scale_dtype: str | None = None,
     channel_axis: int | None = None,
     num_threads: int | None = None,
 ) -> PalettizedTensor: ...
@@ -66,6 +77,7 @@ def quantize(
     granularity: str = "per_channel",
     block_size: int | tuple[int, ...] = 32,
     scale_search: str | None = None,
+    scale_dtype: str | None = None,
     channel_axis: int | None = None,
     hessian: Any = None,
     dampening: float = 0.01,
@@ -80,6 +92,7 @@ def quantize(
     granularity: str = "per_channel",
     block_size: int | tuple[int, ...] = 32,
     scale_search: str | None = None,
+    scale_dtype: str | None = None,
     channel_axis: int | None = None,
     importance: Any = None,
     hessian: Any = None,
@@ -95,6 +108,7 @@ def quantize(
     granularity: str = "per_channel",
     block_size: int | tuple[int, ...] = 32,
     scale_search: str | None = None,
+    scale_dtype: str | None = None,
     channel_axis: int | None = None,
     importance: Any = None,
     hessian: Any = None,
@@ -102,20 +116,21 @@ def quantize(
     nonfinite: str = "keep",
     num_threads: int | None = None,
 ) -> CompressedTensor | list[QuantizedTensor]:
-    """Replace weights by integers with a scale: ``weight = scale * (data - zero_point)``.
+    """Replace weights by integers, or floats of few bits, with a scale: ``weight = scale * (data - zero_point)``.
 
     Parameters
     ----------
     weight : array_like of float16, bfloat16, float32 or float64, list of them, SparseTensor, or PalettizedTensor
         Any shape and strides; never written to. float64 is rounded to float32. A list or tuple holds several weights
         and gives a list; small ones are processed in parallel. For a sparse tensor the stored values are quantized,
-        with the blocks of its shape; for a palettized tensor the palettes (lookup tables, LUTs), to int8 or uint8, with
-        a scale for each (``"per_tensor"``: one for all).
-    dtype : {"int8", "uint8", "int4", "uint4"}
-        Integer type of the codes.
+        with the blocks of its shape; for a palettized tensor the palettes (lookup tables, LUTs), to 8 bits, with a
+        scale for each (``"per_tensor"``: one for all).
+    dtype : {"int8", "uint8", "int4", "uint4", "int2", "uint2", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn"}
+        Type of the codes. Those of 2 bits and floats are for Core AI; Core ML has no form for them.
     mode : {"linear_symmetric", "linear"}
-        Symmetric around zero (int8 codes -127 to 127 and int4 codes -7 to 7, no zero point; uint8 codes 0 to 254 around
-        127, uint4 codes 0 to 14 around 7), or over the range of the values widened to include zero, with zero points.
+        Symmetric around zero (int8 codes -127 to 127, int4 codes -7 to 7 and int2 codes -1 to 1, no zero point; uint8
+        codes 0 to 254 around 127, uint4 codes 0 to 14 around 7, uint2 codes 0 to 2 around 1; the only mode of floats),
+        or over the range of the values widened to include zero, with zero points.
     granularity : {"per_channel", "per_tensor", "per_block"}
         The weights that share a scale.
     block_size : int or tuple of int
@@ -123,6 +138,8 @@ def quantize(
         the other axes. A tuple: the size along each axis of the weight, 0 for the whole axis. Must divide the axes.
     scale_search : {"mse"}, optional
         Search for each scale, and in ``"linear"`` mode each zero point, with the least squared error.
+    scale_dtype : {"float8_e8m0fnu"}, optional
+        Symmetric, with scales that are powers of two, of a byte each; for Core AI. None: scales in the weight's dtype.
     channel_axis : int, optional
         Output channel axis, whose entries each have their own scales; None for axis 0. The input channel axis is 1 for
         0, 0 for 1, -2 for -1 and -1 for -2, as in coremltools' operations; blocks along others need a tuple.
@@ -146,8 +163,8 @@ def quantize(
     Returns
     -------
     QuantizedTensor or list of QuantizedTensor
-        Scales in the weight's dtype. For a sparse or a palettized tensor, a tensor of the same class with quantized
-        values or palettes.
+        Scales in the weight's dtype, or with a `scale_dtype` float32. For a sparse or a palettized tensor, a tensor of
+        the same class with quantized values or palettes.
 
     Raises
     ------
@@ -169,6 +186,15 @@ def quantize(
     neighbouring zero points. Symmetric codes then use the end that is otherwise unused: int4 codes are -8 to 7, those
     of uint4 0 to 15 around 7. The result is never worse than without the search.
 
+    Codes that are floats are the quotients, rounded to the nearest value, ties to even as ml_dtypes does, but never
+    beyond the largest finite one; the scale is the largest magnitude over that value (448, 57344 or 6). What a code
+    decodes to is its value times the scale, rounded once to the weight's dtype.
+
+    With a `scale_dtype`, the scale is the smallest power of two by which the largest magnitude becomes at most the
+    largest code, or half of that where codes would decode to infinity. The rule of OCP's microscaling formats takes
+    half of it, and clips, where the exponent of the largest magnitude is still that of the largest code: the search
+    takes the one of less error, out of two scales below and one above too. Symmetric integers use no further code then.
+
     Examples
     --------
     >>> weight = np.linspace(-1, 1, 4096, dtype=np.float16).reshape(64, 64)
@@ -184,6 +210,7 @@ def quantize(
         granularity=granularity,
         block_size=block_size,
         scale_search=scale_search,
+        scale_dtype=scale_dtype,
         channel_axis=channel_axis,
         nonfinite=nonfinite,
     )
@@ -235,7 +262,7 @@ def quantize_measured(
     def fed_back(array: NDArray[Any], result: Measured, known: Moments | None) -> Measured:
         if known is None:
             return result
-        return quantize_codes(array, result[0], code_range(spec), known, num_threads), None
+        return _fed_back(array, result[0], spec, known, num_threads), None
 
     arrays = for_each("quantize", in_list, checked, weights)
     blocks = for_each("quantize", in_list, lambda array: block_counts(spec, array.shape), arrays)
@@ -256,16 +283,56 @@ def _quantize_mixed(weight: Any, data: WeightData, spec: Quantize, num_threads: 
     assert isinstance(tensor, SparseTensor)
     assert isinstance(tensor.values, QuantizedTensor)
     dense = weight.dense(num_threads=num_threads)
-    return replace(tensor, values=quantize_codes(dense, tensor.values, code_range(spec), moments, num_threads)), None
+    return replace(tensor, values=_fed_back(dense, tensor.values, spec, moments, num_threads)), None
+
+
+def _fed_back(
+    weight: NDArray[Any], tensor: QuantizedTensor, spec: Quantize, moments: Moments, num_threads: int
+) -> QuantizedTensor:
+    if spec.dtype in FLOAT_CODES:
+        return quantize_float_codes(weight, tensor, moments, num_threads)
+    return quantize_codes(weight, tensor, code_range(spec), moments, num_threads)
 
 
 def code_range(spec: Quantize) -> tuple[int, int]:
-    """The lowest and the highest code of a spec; a search uses the end that is otherwise left out."""
+    """The lowest and the highest code of a spec of integers; a search uses the end that is otherwise left out, unless
+    scales are powers of two."""
     nbits, storage = QUANTIZED_DTYPES[spec.dtype]
     lowest, highest = (-(2 ** (nbits - 1)), 2 ** (nbits - 1) - 1) if storage is np.int8 else (0, 2**nbits - 1)
-    if spec.mode == "linear" or spec.scale_search is not None:
+    if spec.mode == "linear" or (spec.scale_search is not None and spec.scale_dtype is None):
         return lowest, highest
     return (lowest + 1, highest) if storage is np.int8 else (lowest, highest - 1)
+
+
+def quantize_tables(
+    measured: list[Measured], spec: Palettize, num_threads: int | None, *, in_list: bool
+) -> list[Measured]:
+    """Quantize the tables of palettized weights as `lut_dtype` says, with one scale for all tables of a weight.
+
+    Parameters
+    ----------
+    measured : list of (CompressedTensor, Noise or None)
+        What `palettize_measured` returns for `spec`.
+    spec : Palettize
+        How they were palettized.
+    num_threads : int or None
+        Threads to use.
+    in_list : bool
+        Whether the weights are those of a list, whose places messages tell.
+    """
+    if spec.lut_dtype is None:
+        return measured
+    threads, of_tables = as_threads("palettize", num_threads), Quantize(dtype=spec.lut_dtype, granularity="per_tensor")
+
+    def quantized(result: Measured) -> Measured:
+        tensor = result[0]
+        if isinstance(tensor, QuantizedTensor) or (
+            isinstance(tensor, SparseTensor) and isinstance(tensor.values, QuantizedTensor)
+        ):
+            raise ValueError("palettize: lut_dtype is for weights, not for codes of a QuantizedTensor; leave it out")
+        return _quantize_tensor(tensor, of_tables, threads), None
+
+    return for_each("palettize", in_list, quantized, measured)
 
 
 def _quantize_tensor(weight: Any, spec: Quantize, num_threads: int) -> CompressedTensor:
@@ -298,16 +365,24 @@ def _quantize_blocks(
     measured: bool = False,
 ) -> list[Measured]:
     layouts = [block_layout(array.shape, counts) for array, counts in zip(arrays, blocks, strict=True)]
-    nbits, storage = QUANTIZED_DTYPES[spec.dtype]
-    symmetric, is_signed = spec.mode == "linear_symmetric", storage is np.int8
-    search = spec.scale_search == "mse"
-    encoded = quantize_native(arrays, layouts, nbits, is_signed, symmetric, search, importances, measured, num_threads)
+    _, storage = QUANTIZED_DTYPES[spec.dtype]
+    symmetric, search, binary = (
+        spec.mode == "linear_symmetric",
+        spec.scale_search == "mse",
+        spec.scale_dtype is not None,
+    )
+    no_offsets = symmetric and (storage is np.int8 or spec.dtype in FLOAT_CODES)
+    encoded = quantize_native(
+        arrays, layouts, spec.dtype, symmetric, search, binary, importances, measured, num_threads
+    )
 
     def measured_tensor(array: NDArray[Any], counts: tuple[int, ...], result: Any) -> Measured:
         if result is None:
             raise not_finite("quantize", array, num_threads)
         data, scale, zero_point, noise = result
-        offsets = None if symmetric and is_signed else zero_point.view(storage).reshape(counts)
-        return QuantizedTensor(array.shape, data, scale.reshape(counts), offsets, spec.dtype), noise
+        offsets = None if no_offsets else zero_point.view(storage).reshape(counts)
+        scale = (powers_of_two(scale) if binary else scale).reshape(counts)
+        decoded = array.dtype if binary else None
+        return QuantizedTensor(array.shape, data, scale, offsets, spec.dtype, None, spec.scale_dtype, decoded), noise
 
     return for_each("quantize", in_list, measured_tensor, arrays, blocks, encoded)

@@ -17,9 +17,9 @@ from .compressor import memory_of, stored_values
 from .decisions import AssetDecisions
 from .format.asset import Asset
 from .operations import Node, check_steps, lower
-from .plan import planned_bytes
 from .program.program import Program
 from .program.weights import Weight
+from .program.written_size import written_size
 from .sizes import StoredSize, file_bytes, stored_size
 
 
@@ -67,7 +67,7 @@ class OpenedAsset:
 
     def counted_bytes(self, forms: Mapping[int, Node]) -> int:
         """The bytes of the asset once some weights have other forms."""
-        return planned_bytes(self._asset, self.model, forms)
+        return written_size(self._asset, Program(self._asset), forms)
 
     @contextmanager
     def reading(self, weights: Sequence[Weight]) -> Iterator[None]:

@@ -33,7 +33,8 @@ from .format.asset import Asset
 from .operations import Node, lower
 from .program.program import Program
 from .program.weights import Weight
-from .sizes import file_bytes, stored_size
+from .program.written_size import written_size
+from .sizes import stored_size
 
 if TYPE_CHECKING:
     from . import Statistics
@@ -78,13 +79,17 @@ def plan(
     Returns
     -------
     Plan
-        One record per weight, and totals. The bytes of weights are exact where they do not depend on the values; those
-        of the asset are an upper bound, which is some hundred bytes for each weight above the result.
+        One record per weight, and totals: the bytes of all files.
 
     Raises
     ------
     ValueError, FormatError
         As `compress` would before work starts.
+
+    Notes
+    -----
+    Only the program is read, not the weights, unless with `expect_snr` or a target. Sizes that depend on the values
+    (pruning, palettes of quantized weights, ``mode="unique"`` or ``"custom"``) are estimates and marked so.
     """
     started = time.perf_counter()
     statistics = statistics_of("plan", calibration)
@@ -130,8 +135,8 @@ def plan(
         source=os.fspath(src),
         weights=tuple(records),
         bytes_before=asset.size,
-        bytes_after=planned_bytes(asset, program, forms),
-        exact=False,
+        bytes_after=written_size(asset, program, forms),
+        exact=all(record.exact for record in records),
         specification_version=None,
         raised_from=None,
         notes=(*chosen.notes, *decisions.notes),
@@ -140,11 +145,6 @@ def plan(
         seconds=time.perf_counter() - started,
         predicted=chosen.predicted,
     )
-
-
-def planned_bytes(asset: Asset, program: Program, forms: Mapping[int, Node]) -> int:
-    """An upper bound of the bytes of an asset once some weights, by their numbers, have other forms."""
-    return asset.size + sum(file_bytes(form) - program.weights[number].stored_bytes for number, form in forms.items())
 
 
 def _expected_snr_db(weight: Weight, decision: Decision, threads: int) -> float | None:

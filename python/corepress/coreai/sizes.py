@@ -18,6 +18,7 @@ from .program.weights import Weight
 
 # What bytecode needs around the bytes of a resource, at most: its key twice, its size and place, padding to 16 bytes.
 _RESOURCE = 110
+_AXIS_AND_ZEROS = 2 + 4 + 8
 _OPERATION = 120  # an operation and its type, at most
 
 
@@ -61,7 +62,8 @@ def stored_size(weight: Weight, steps: Sequence[Spec]) -> StoredSize:
 
 
 def _stand_in(nbytes: int) -> Constant:
-    """A form of which nothing is known but its bytes."""
+    """A form of which nothing is known but its bytes, and that it has an axis and zeros besides."""
+    nbytes += _AXIS_AND_ZEROS
     return Constant(BY_NAME["uint8"], (nbytes,), np.zeros(nbytes, np.uint8))  # memory that is never touched
 
 

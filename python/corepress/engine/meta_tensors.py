@@ -75,7 +75,9 @@ def _tensor(spec: Spec, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Compres
             output = (spec.channel_axis or 0) % len(shape)
             scale = _zeros(tuple(length if axis == output else 1 for axis, length in enumerate(shape)), dtype)
         nbits, length = spec.nbits or PALETTE_BITS[-1], spec.cluster_dim
-        lut = _zeros((*group_counts(spec, shape), 2**nbits, length), dtype)
+        lut: Any = _zeros((*group_counts(spec, shape), 2**nbits, length), dtype)
+        if spec.lut_dtype is not None:
+            lut = _quantized(lut.shape, (1,) * (len(shape) + 2), Quantize(dtype=spec.lut_dtype), dtype)
         axis = (spec.channel_axis or 0) % len(shape) if length > 1 else None
         return PalettizedTensor(shape, _zeros(packed_size(size // length, nbits)), lut, nbits, axis, scale)
     if isinstance(spec, Quantize):

@@ -8,6 +8,14 @@ from .affine import choose_scale, dequantize, dequantize_blocks, quantize
 from .clustering import kmeans1d
 from .errors import error_sums
 from .even_steps import choose_even_steps, decode_even_steps, encode_even_steps
+from .float_codes import (
+    choose_binary_scale,
+    decode_floats,
+    float_codes,
+    float_values,
+    quantize_binary,
+    quantize_floats,
+)
 from .packing import pack_bits, unpack_bits
 from .palettes import assign, block_parameters, look_up, look_up_groups, normalize, table_cuts, uniform_table
 from .pruning import block_mask, decode_sparse, encode_sparse, magnitude_mask, magnitude_of_sparsity, n_m_mask
@@ -19,9 +27,11 @@ __all__ = [
     "assign_vectors",
     "block_mask",
     "block_parameters",
+    "choose_binary_scale",
     "choose_even_steps",
     "choose_scale",
     "decode_even_steps",
+    "decode_floats",
     "decode_palette",
     "decode_sparse",
     "dequantize",
@@ -29,6 +39,8 @@ __all__ = [
     "encode_even_steps",
     "encode_sparse",
     "error_sums",
+    "float_codes",
+    "float_values",
     "kmeans1d",
     "lloyd_step",
     "look_up",
@@ -39,6 +51,8 @@ __all__ = [
     "normalize",
     "pack_bits",
     "quantize",
+    "quantize_binary",
+    "quantize_floats",
     "round_to",
     "table_cuts",
     "to_float16",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ def _search_scale(
     best = _Best(values, code_range, start, start_zero_point)
     if best.error == 0:
         return start, start_zero_point
-    candidates = _candidates(values, start, start_zero_point, code_range, symmetric)
+    candidates = scale_candidates(values, start, start_zero_point, code_range, symmetric)
     lowest, highest = code_range
     fits = [
         (_rough_moments(values, candidates[0][0], scale, lowest - zero_point, highest - zero_point), zero_point)
@@ -133,7 +134,7 @@ def _search_scale(
     return best.scale, best.zero_point
 
 
-def _candidates(
+def scale_candidates(
     values: NDArray[Any], start: Any, start_zero_point: int, code_range: tuple[int, int], symmetric: bool
 ) -> list[tuple[Any, int]]:
     """Scales from 40 to 76 sixty-fourths of a given one, each with the zero points that clip about as much at both
@@ -148,7 +149,7 @@ def _candidates(
             middle = round((lowest + highest) / 2 - (low + high) / 2 / scale)
             inside = min(max(middle, lowest), highest)
             zero_points = [inside - 1, inside, inside + 1]
-        candidates += [_rounded(values.dtype, scale, zero_point, code_range) for zero_point in zero_points]
+        candidates += [rounded_scale(values.dtype, scale, zero_point, code_range) for zero_point in zero_points]
     return list(filter(None, candidates))
 
 
@@ -175,7 +176,7 @@ class _Best:
 
     def consider(self, scale: float, zero_point: int) -> bool:
         """Take these if their error is smaller."""
-        candidate = _rounded(self._values.dtype, scale, zero_point, self._code_range)
+        candidate = rounded_scale(self._values.dtype, scale, zero_point, self._code_range)
         if candidate is None or candidate == (self.scale, self.zero_point):
             return False
         error = _ordered_error(self._values, *candidate, self._code_range)
@@ -191,10 +192,10 @@ class _Best:
     def moments(self) -> tuple[float, float]:
         """The moments of the codes."""
         codes = _codes(self._values, self.scale, self.zero_point, self._code_range)
-        return _moments(self._values, codes - self.zero_point)
+        return moments_of(self._values, codes - self.zero_point)
 
 
-def _rounded(
+def rounded_scale(
     dtype: np.dtype[Any], scale: float, zero_point: int, code_range: tuple[int, int]
 ) -> tuple[Any, int] | None:
     """A scale as it is stored, with its zero point; None if they cannot be used together."""
@@ -206,26 +207,47 @@ def _rounded(
     return (rounded, zero_point) if usable else None
 
 
-def _in_lanes(numbers: NDArray[np.float64]) -> float:
+def in_lanes(numbers: NDArray[np.float64]) -> float:
     """Sum as the kernels do: eight lanes, then the lanes in order."""
     padded = np.append(numbers.reshape(-1), np.zeros(-numbers.size % 8))
     return float(np.add.accumulate(np.add.accumulate(padded.reshape(-1, 8), axis=0)[-1])[-1])
 
 
-def _moments(values: NDArray[Any], centred: NDArray[Any]) -> tuple[float, float]:
+def moments_of(values: NDArray[Any], centred: NDArray[Any]) -> tuple[float, float]:
     exact, codes = values.astype(np.float64), centred.astype(np.float64)
-    return _in_lanes(exact * codes), _in_lanes(codes * codes)
+    return in_lanes(exact * codes), in_lanes(codes * codes)
 
 
 def _rough_moments(
     values: NDArray[Any], first_scale: Any, scale: Any, lowest: int, highest: int
 ) -> tuple[float, float]:
-    """Moments in single precision, added up 256 values at a time, in units near the first candidate's scale."""
+    """Moments of integers less the zero point, which are between two of them."""
+    return rough_moments_by(
+        values, first_scale, scale, lambda quotients: np.rint(np.clip(quotients, lowest, highest)).astype(np.float32)
+    )
+
+
+def rough_moments_by(
+    values: NDArray[Any],
+    first_scale: Any,
+    scale: Any,
+    rounded: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+) -> tuple[float, float]:
+    """Moments in single precision, added up 256 values at a time, in units near the first candidate's scale.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        What is quantized.
+    first_scale, scale : numpy.floating
+        The first candidate's scale, and this one's.
+    rounded : callable
+        The number that the code of each quotient stands for.
+    """
     exponent = max(math.frexp(float(first_scale))[1] - 1, -126)
     unit = np.float32(2.0 ** min(max(-exponent, -126), 126))
     exact = values.astype(np.float32).reshape(-1) * unit
-    quotients = np.clip(exact * (np.float32(1) / (np.float32(scale) * unit)), lowest, highest)
-    codes = np.rint(quotients).astype(np.float32)
+    codes = rounded(exact * (np.float32(1) / (np.float32(scale) * unit)))
     product = square = 0.0
     for begin in range(0, exact.size, 256):
         part = slice(begin, begin + 256)
@@ -236,7 +258,7 @@ def _rough_moments(
 
 def _ordered_error(values: NDArray[Any], scale: Any, zero_point: int, code_range: tuple[int, int]) -> float:
     decoded = dequantize(_codes(values, scale, zero_point, code_range), scale, zero_point)
-    return _in_lanes((values.astype(np.float64) - decoded.astype(np.float64)) ** 2)
+    return in_lanes((values.astype(np.float64) - decoded.astype(np.float64)) ** 2)
 
 
 def dequantize(codes: NDArray[Any], scale: Any, zero_point: int) -> NDArray[Any]:

@@ -1,7 +1,6 @@
 """Compressed tensors: what the kernels produce and what files store. Nothing here knows a verb or a file."""
 
 from .base import (
-    QUANTIZED_DTYPES,
     CompressedTensor,
     Support,
     ones_of,
@@ -10,9 +9,13 @@ from .base import (
     packed_size,
     unpack_codes,
 )
+from .dtypes import BINARY_SCALES, CORE_ML_DTYPES, FLOAT_CODES, QUANTIZED_DTYPES, values_of_codes
 from .forms import PalettizedTensor, QuantizedTensor, SparseTensor
 
 __all__ = [
+    "BINARY_SCALES",
+    "CORE_ML_DTYPES",
+    "FLOAT_CODES",
     "QUANTIZED_DTYPES",
     "CompressedTensor",
     "PalettizedTensor",
@@ -24,4 +27,5 @@ __all__ = [
     "pack_ones",
     "packed_size",
     "unpack_codes",
+    "values_of_codes",
 ]

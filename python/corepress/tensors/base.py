@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from .._core import count_bits, pack_bits, sum_errors, unpack_bits
 from ..arrays import contiguous, same_bits
 from ..intake import BYTES, Dtypes, as_array, as_output, as_shape, as_whole
+from .dtypes import QUANTIZED_DTYPES
 
 if TYPE_CHECKING:  # only the stub has these
     from .._core import ErrorSums
 
 PIECE = 1 << 21  # weights that are decompressed at a time where a whole tensor need not be in memory
-
-# Bits per code, and the dtype that holds one.
-QUANTIZED_DTYPES = {"int8": (8, np.int8), "uint8": (8, np.uint8), "int4": (4, np.int8), "uint4": (4, np.uint8)}
 
 
 def packed_size(count: int, nbits: int) -> int:
@@ -30,7 +28,7 @@ def packed_size(count: int, nbits: int) -> int:
 
 
 def pack_codes(codes: NDArray[Any], quantized_dtype: str) -> NDArray[np.uint8]:
-    """Pack integers, int8 for signed and uint8 for unsigned types, as `QuantizedTensor.data` has them."""
+    """Pack codes, int8 for signed integers and uint8 for other types, as `QuantizedTensor.data` has them."""
     nbits, _ = QUANTIZED_DTYPES[quantized_dtype]
     packed = np.empty(packed_size(codes.size, nbits), np.uint8)
     pack_bits(np.ascontiguousarray(codes).view(np.uint8).reshape(-1), nbits, False, False, packed)
@@ -38,7 +36,7 @@ def pack_codes(codes: NDArray[Any], quantized_dtype: str) -> NDArray[np.uint8]:
 
 
 def unpack_codes(data: NDArray[np.uint8], shape: tuple[int, ...], quantized_dtype: str) -> NDArray[Any]:
-    """Unpack integers; the inverse of `pack_codes`. Those of 8 bits are a view."""
+    """Unpack codes; the inverse of `pack_codes`. Those of 8 bits are a view."""
     nbits, storage = QUANTIZED_DTYPES[quantized_dtype]
     codes = data
     if nbits < 8:

@@ -32,7 +32,6 @@ from ..intake import BYTES, NUMBERS
 from ..specs import PALETTE_BITS
 from .base import (
     PIECE,
-    QUANTIZED_DTYPES,
     CompressedTensor,
     Support,
     entries_part,
@@ -42,6 +41,13 @@ from .base import (
     unpack_codes,
 )
 from .blocks import blocks, fold_scale, folds, shift_scale, spread
+from .dtypes import (
+    BINARY_SCALES,
+    FLOAT_CODES,
+    QUANTIZED_DTYPES,
+    are_powers_of_two,
+    exponents_of,
+)
 
 if TYPE_CHECKING:  # only the stub has these
     from .._core import BlockLayout, ErrorSums
@@ -247,25 +253,34 @@ class PalettizedTensor(CompressedTensor):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class QuantizedTensor(CompressedTensor):
-    """Integers with one scale, and optionally one zero point, per block: ``weight = scale * (data - zero_point)``.
+    """Codes with one scale, and optionally one zero point, per block: ``weight = scale * (data - zero_point)``.
+
+    Codes are integers, or floats of 8 or 4 bits, which have no zero points.
 
     Attributes
     ----------
     shape : tuple of int
         Shape of the decompressed array.
     data : numpy.ndarray of uint8, or PalettizedTensor
-        Codes in row-major order, packed, least significant bit first; for 8-bit types one byte each. int4 is two's
-        complement. A palettized tensor decodes to 8-bit codes: its palette is int8 or uint8.
+        Codes in row-major order, packed, least significant bit first; for 8-bit types one byte each. Signed integers
+        are two's complement; of floats these are the bits. A palettized tensor decodes to 8-bit integers: its palette
+        is int8 or uint8.
     scale : numpy.ndarray
-        Scales in the weight's dtype and rank; along each axis one entry per block.
+        Scales in the weight's dtype and rank; along each axis one entry per block. With a `scale_dtype`, float32.
     zero_point : numpy.ndarray or None
         Zero points in scale's shape, of int8 for signed and uint8 for unsigned types; None when they are all zero by
         construction. Other tools also write float zero points, which are subtracted in the wider of their dtype and
         scale's.
     quantized_dtype : str
-        ``"int8"``, ``"uint8"``, ``"int4"`` or ``"uint4"``.
+        ``"int8"``, ``"uint8"``, ``"int4"``, ``"uint4"``, ``"int2"``, ``"uint2"``, ``"float8_e4m3fn"``,
+        ``"float8_e5m2"`` or ``"float4_e2m1fn"``.
     support : Support or None
         For the values of a sparse tensor, their positions: blocks then divide ``support.shape``.
+    scale_dtype : str or None
+        ``"float8_e8m0fnu"`` for scales that are powers of two from ``2**-127`` to ``2**127`` and stored in a byte each;
+        None for scales in the weight's dtype.
+    decoded_dtype : numpy.dtype or None
+        With a `scale_dtype`, the weight's dtype.
     """
 
     data: NDArray[np.uint8] | PalettizedTensor
@@ -273,6 +288,8 @@ class QuantizedTensor(CompressedTensor):
     zero_point: NDArray[Any] | None
     quantized_dtype: str
     support: Support | None = None
+    scale_dtype: str | None = None
+    decoded_dtype: np.dtype[Any] | None = None
 
     def __post_init__(self) -> None:
         self._settle(optional=("zero_point",), data=BYTES, scale=NUMBERS, zero_point=NUMBERS)
@@ -283,6 +300,7 @@ class QuantizedTensor(CompressedTensor):
         nbits, storage = QUANTIZED_DTYPES[self.quantized_dtype]
         self._require_support(self.support)
         self._require_divisors("scale shape", self.scale.shape, self.full_shape)
+        self._require_dtypes()
         self._require(
             self.zero_point is None
             or (
@@ -298,13 +316,34 @@ class QuantizedTensor(CompressedTensor):
             self.support is not None and self.support.same_as(self.data.support)
         )
         self._require(
-            self.data.shape == self.shape and places and self.data.dtype == storage and nbits == 8,
+            self.data.shape == self.shape
+            and places
+            and self.data.dtype == storage
+            and self.quantized_dtype in ("int8", "uint8"),
             f"palettized data must have this shape and hold int8 or uint8, not {self.data.shape} {self.data.dtype}",
         )
 
+    def _require_dtypes(self) -> None:
+        floats = self.quantized_dtype in FLOAT_CODES
+        self._require(
+            not floats or self.zero_point is None, f"{self.quantized_dtype} has no zero_point; it must be None"
+        )
+        if self.scale_dtype is None:
+            self._require(self.decoded_dtype is None, "decoded_dtype needs a scale_dtype; it must be None")
+            return
+        self._require(self.scale_dtype == BINARY_SCALES, f"scale_dtype must be None or {BINARY_SCALES!r}")
+        decoded = None if self.decoded_dtype is None else np.dtype(self.decoded_dtype)
+        known = ("float16", "bfloat16", "float32")
+        self._require(
+            decoded is not None and decoded.name in known,
+            f"decoded_dtype must be {', '.join(known)} with scale_dtype {self.scale_dtype!r}, not {decoded}",
+        )
+        object.__setattr__(self, "decoded_dtype", decoded)
+        self._require(are_powers_of_two(self.scale), "scale must be float32 powers of two from 2**-127 to 2**127")
+
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.scale.dtype
+        return self.scale.dtype if self.decoded_dtype is None else self.decoded_dtype
 
     @property
     def nbits(self) -> int:
@@ -317,7 +356,8 @@ class QuantizedTensor(CompressedTensor):
         if self.zero_point is not None:
             integers = packed_size(self.zero_point.size, QUANTIZED_DTYPES[self.quantized_dtype][0])
             zero_points = self.zero_point.nbytes if self.zero_point.dtype.kind == "f" else integers
-        return self.data.nbytes + self.scale.nbytes + zero_points
+        scales = self.scale.nbytes if self.scale_dtype is None else self.scale.size
+        return self.data.nbytes + scales + zero_points
 
     @property
     def full_shape(self) -> tuple[int, ...]:
@@ -330,7 +370,7 @@ class QuantizedTensor(CompressedTensor):
         return tuple(size // blocks for size, blocks in zip(self.full_shape, self.scale.shape, strict=True))
 
     def codes(self) -> NDArray[Any]:
-        """Unpacked codes in the weight's shape, int8 for signed and uint8 for unsigned types."""
+        """Unpacked codes in the weight's shape: int8 for signed, uint8 for unsigned integers and for floats' bits."""
         if isinstance(self.data, PalettizedTensor):
             return self.data.dense()
         return unpack_codes(self.data, self.shape, self.quantized_dtype)
@@ -341,7 +381,8 @@ class QuantizedTensor(CompressedTensor):
         zero_point, data = self.zero_point, self.data
         if isinstance(data, PalettizedTensor):
             if folds(self.full_shape, data.lut.shape, self.scale.shape, self.size):
-                data.look_up(fold_scale(data.table, self.scale, self.full_shape, zero_point), out, num_threads)
+                table = fold_scale(data.table, self.scale, self.full_shape, zero_point)
+                data.look_up(table.astype(self.dtype, copy=False), out, num_threads)
                 return out
             data = data.dense(num_threads=num_threads).view(np.uint8).reshape(-1)
         if zero_point is not None and zero_point.dtype.kind == "f":
@@ -349,26 +390,29 @@ class QuantizedTensor(CompressedTensor):
             scales = _per_element(self.scale, self.full_shape, self.support)
             out[...] = shift_scale(self.codes(), scales, offsets)
             return out
-        nbits, storage = QUANTIZED_DTYPES[self.quantized_dtype]
-        signed, bits = storage is np.int8, None if zero_point is None else zero_point.view(np.uint8)
+        bits = None if zero_point is None else zero_point.view(np.uint8)
+        kind, scale = self.quantized_dtype, self._stored_scale()
         if self.support is None or self.scale.size == 1:
             layout = block_layout(self.shape, self.scale.shape if self.support is None else (1,))
-            dequantize(data, layout, nbits, signed, self.scale, bits, out, num_threads)
+            dequantize(data, layout, kind, scale, bits, out, num_threads)
         else:
             layout = block_layout(self.support.shape, self.scale.shape)
-            mask = self.support.mask
-            dequantize_kept(data, layout, nbits, signed, self.scale, bits, mask, out, num_threads)
+            dequantize_kept(data, layout, kind, scale, bits, self.support.mask, out, num_threads)
         return out
 
+    def _stored_scale(self) -> NDArray[Any]:
+        """The scales as kernels take them: exponents of powers of two in bytes."""
+        return self.scale if self.scale_dtype is None else exponents_of(self.scale)
+
     def error_sums(self, weight: NDArray[Any], num_threads: int | None = None) -> ErrorSums:
-        nbits, storage = QUANTIZED_DTYPES[self.quantized_dtype]
+        _, storage = QUANTIZED_DTYPES[self.quantized_dtype]
         integer_offsets = self.zero_point is None or self.zero_point.dtype == storage
         if not isinstance(self.data, np.ndarray) or self.support or not integer_offsets:
             return super().error_sums(weight, num_threads)
         layout = block_layout(self.shape, self.scale.shape)
         offsets = None if self.zero_point is None else self.zero_point.view(np.uint8)
         return sum_quantized_errors(
-            weight, self.data, layout, nbits, storage is np.int8, self.scale, offsets, num_threads
+            weight, self.data, layout, self.quantized_dtype, self._stored_scale(), offsets, num_threads
         )
 
     def entries_together(self, axis: int) -> tuple[int, int]:
@@ -399,7 +443,8 @@ class QuantizedTensor(CompressedTensor):
         block_text = "per tensor" if self.scale.size == 1 else f"blocks of {self.block_shape}"
         offsets = "" if self.zero_point is None else ", zero points"
         indices = f"{self.nbits} bits " if isinstance(self.data, PalettizedTensor) else ""
-        return f"{indices}{self.quantized_dtype} of {self.dtype}, {block_text}{offsets}"
+        scales = "" if self.scale_dtype is None else f", {self.scale_dtype} scales"
+        return f"{indices}{self.quantized_dtype} of {self.dtype}, {block_text}{offsets}{scales}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

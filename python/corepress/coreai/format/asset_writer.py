@@ -15,6 +15,9 @@ from ...outputs import partial_folder, put_in_place, remove_partials
 from ...paths import user_path
 from .asset import ASSET_VERSION, HASH, METADATA, PROGRAM, SUFFIX, Asset, digest_of
 
+NO_METADATA = json.dumps({"assetVersion": ASSET_VERSION})  # of an asset without
+HASH_SIZE = 32
+
 
 class AssetWriter:
     """Builds an edited copy of an asset in a hidden sibling of the destination.
@@ -98,7 +101,7 @@ class AssetWriter:
         (self._built / HASH).write_bytes(digest_of(self.program_path))
         metadata = self.source.root / METADATA
         if not metadata.is_file():
-            (self._built / METADATA).write_text(json.dumps({"assetVersion": ASSET_VERSION}), encoding="utf-8")
+            (self._built / METADATA).write_text(NO_METADATA, encoding="utf-8")
         self._copy_rest()
         self.source.require_unchanged()
         self._check_destination()

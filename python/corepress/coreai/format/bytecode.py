@@ -40,6 +40,15 @@ class Blob:
 
 
 @dataclass(frozen=True)
+class Resource:
+    """An entry of the section of resources: its key, its bytes, and its data, None for other kinds than data."""
+
+    key: str
+    entry_size: int
+    blob: Blob | None
+
+
+@dataclass(frozen=True)
 class Section:
     """Where a section's bytes are."""
 
@@ -65,6 +74,12 @@ class Bytecode:
         What wrote it, for example ``MLIR22.0.0git``.
     sections : dict of str to Section
         Its sections, by the names of MLIR's specification.
+    header_size : int
+        Bytes before the first section.
+    strings : list of str
+        The strings that it refers to by number.
+    resources : list of Resource
+        Its resources, in order.
     blobs : dict of str to Blob
         The data of its resources, by their keys.
 
@@ -89,11 +104,14 @@ class Bytecode:
         if self.version not in _VERSIONS:
             raise FormatError(f"{path}: bytecode version {self.version}, newer than {_VERSIONS[-1]}")
         self.producer = reader.text_to_zero(64)
+        self.header_size = reader.position
         self.sections = dict(self._read_sections(reader))
         for number in _REQUIRED:
             if _SECTION_NAMES[number] not in self.sections:
                 raise FormatError(f"{path}: has no section {_SECTION_NAMES[number]}")
-        self.blobs = self._read_resources()
+        self.strings = self._read_strings()
+        self.resources = list(self._read_resources())
+        self.blobs = {each.key: each.blob for each in self.resources if each.blob is not None}
 
     def view(self, key: str) -> NDArray[np.uint8]:
         """The bytes of a resource, mapped and read-only."""
@@ -143,15 +161,15 @@ class Bytecode:
         # Their lengths, each with a zero at the end, are given from the last to the first.
         return [reader.bytes(length).rstrip(b"\0").decode("utf-8", "replace") for length in reversed(lengths)]
 
-    def _read_resources(self) -> dict[str, Blob]:
+    def _read_resources(self) -> Iterator[Resource]:
         names = "Resource" in self.sections, "ResourceOffset" in self.sections
         if not any(names):
-            return {}
+            return
         if not all(names):
             raise FormatError(f"{self.path}: must have both sections Resource and ResourceOffset, or none")
-        strings, reader = self._read_strings(), self._reader("ResourceOffset")
+        strings, reader = self.strings, self._reader("ResourceOffset")
         data = self._reader("Resource")
-        external, blobs, groups = reader.varint(), dict[str, Blob](), 0
+        external, groups = reader.varint(), 0
         while not reader.at_end:
             reader.varint()  # its dialect, or key
             for _ in range(reader.varint()):
@@ -164,10 +182,9 @@ class Bytecode:
                     )
                 entry = _Reader(self._data, data.position, data.position + size, self.path)
                 data.skip(size)
-                if kind == _BLOB and groups >= external:
-                    blobs[strings[key]] = _read_blob(entry, strings[key])
+                is_blob = kind == _BLOB and groups >= external
+                yield Resource(strings[key], size, _read_blob(entry, strings[key]) if is_blob else None)
             groups += 1
-        return blobs
 
 
 def _read_blob(entry: _Reader, key: str) -> Blob:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from .bytecode import Bytecode, Resource
+from .bytecode import Bytecode
 
 _LARGEST_IN_BYTES = 1 << 56  # of integers that take up to eight bytes
 
@@ -26,18 +26,17 @@ def size_with(bytecode: Bytecode, others: Mapping[str, tuple[str, int]]) -> int:
     """
     position = bytecode.header_size
     for name, section in bytecode.sections.items():
-        size, alignment = section.size, section.alignment
+        size, alignment = section.size, 1
         if name == "String":
             size = _size_of_strings(bytecode, others)
         elif name == "ResourceOffset":
-            size += sum(
-                varint_size(_entry_size(each, others)) - varint_size(each.entry_size) for each in bytecode.resources
-            )
-        start = position + 1
-        if name == "Resource":
-            size = _size_of_resources(bytecode, others, alignment)
-        start += varint_size(size)
-        if alignment is not None:
+            new, now = (_entry_sizes(bytecode, each) for each in (others, {}))
+            size += sum(map(varint_size, new)) - sum(map(varint_size, now))
+        elif name == "Resource":
+            size = sum(_entry_sizes(bytecode, others))
+            alignment = max((each.blob.alignment for each in bytecode.resources if each.blob is not None), default=1)
+        start = position + 1 + varint_size(size)
+        if start % alignment:
             start += varint_size(alignment)
             start += -start % alignment
         position = start + size
@@ -50,18 +49,14 @@ def _size_of_strings(bytecode: Bytecode, others: Mapping[str, tuple[str, int]]) 
     return varint_size(len(lengths)) + sum(varint_size(length) + length for length in lengths)
 
 
-def _size_of_resources(bytecode: Bytecode, others: Mapping[str, tuple[str, int]], alignment: int | None) -> int:
-    """Its entries follow each other; the section starts at a multiple of the largest alignment."""
+def _entry_sizes(bytecode: Bytecode, others: Mapping[str, tuple[str, int]]) -> Iterator[int]:
+    """Bytes of each resource: they follow each other, from a multiple of the largest alignment on."""
     position = 0
     for each in bytecode.resources:
-        position += _entry_size(each, others, position)
-    return position
-
-
-def _entry_size(each: Resource, others: Mapping[str, tuple[str, int]], position: int | None = None) -> int:
-    """Bytes of a resource, at a position in the section; with None at that where it is."""
-    if each.blob is None:
-        return each.entry_size
-    size = others[each.key][1] if each.key in others else each.blob.size
-    head = varint_size(each.blob.alignment) + varint_size(size)
-    return head + -(position + head) % each.blob.alignment + size
+        entry = each.entry_size
+        if each.blob is not None:
+            size = others[each.key][1] if each.key in others else each.blob.size
+            head = varint_size(each.blob.alignment) + varint_size(size)
+            entry = head + -(position + head) % each.blob.alignment + size
+        position += entry
+        yield entry

@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import FormatError
 from ..format.bytecode import Bytecode
@@ -43,6 +44,33 @@ def resource_key(attribute: Any) -> str | None:
     return re.sub(r"\\(.)", r"\1", found[1]) if found[1] is not None else found[2]
 
 
+class Stubs:
+    """Takes the place of new constants' data where only the size of the file matters: each has a number.
+
+    Attributes
+    ----------
+    real : dict of str to (str, int)
+        By the keys of the stubs, the keys and bytes that the constants will have.
+    """
+
+    def __init__(self) -> None:
+        self.real: dict[str, tuple[str, int]] = {}
+        self._known: dict[int, tuple[str, int]] = {}
+
+    def stands_for(self, constant: Constant, key: str | None, nbytes: int) -> Constant:
+        """The constant, of which is known which key and bytes it will have."""
+        self._known[id(constant)] = key or "", nbytes
+        return constant
+
+    def add(self, constant: Constant) -> tuple[str, NDArray[np.int64]]:
+        """The key of a stub, and its data, which differ from all others: what is the same would be stored once."""
+        number = len(self.real)
+        name = f"corepress_{number:024x}"
+        key, nbytes = self._known.get(id(constant), ("", constant.nbytes))
+        self.real[name] = key or name, nbytes
+        return name, np.array([number])
+
+
 class Constants:
     """Reads the constants of a program, and writes new ones.
 
@@ -55,6 +83,7 @@ class Constants:
     def __init__(self, bytecode: Bytecode) -> None:
         self.bytecode = bytecode
         self._made: dict[str, Any] = {}
+        self.stubs: Stubs | None = None
 
     def read(self, operation: Any) -> Constant:
         """A constant of the program; the bytes of large ones are mapped.
@@ -149,6 +178,9 @@ class Constants:
         return types.DenseElementsAttr.get_splat(tensor, single.get(element, value))
 
     def _resource(self, constant: Constant, tensor: Any) -> Any:
+        if self.stubs is not None:
+            name, data = self.stubs.add(constant)
+            return ir().DenseResourceElementsAttr.get_from_buffer(data, name, tensor, alignment=_ALIGNMENT)
         data = np.ascontiguousarray(constant.data)
         size = constant.type.byte_count(prod(constant.shape))
         if data.nbytes != size:

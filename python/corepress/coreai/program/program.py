@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from ...errors import FormatError
@@ -124,10 +125,14 @@ class Program:
         ValueError
             If Core AI's library refuses the program.
         """
+        self.write(writer.program_path)
+
+    def write(self, path: Path) -> None:
+        """Write the program in its current state to a file; ValueError if Core AI's library refuses it."""
         try:
-            self.program._save_bytecode(writer.program_path)
+            self.program._save_bytecode(path)
         except Exception as error:
-            raise ValueError(f"{writer.destination}: Core AI's library refuses the program: {error}") from error
+            raise ValueError(f"{self.path}: Core AI's library refuses the edited program: {error}") from error
 
 
 def _obstacle(found: list[Uses], place: Place, dtype: str) -> str | None:

@@ -7,7 +7,7 @@ its functions here, in a separate module or next to its siblings, and an entry i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import prod
 from typing import Any
@@ -92,7 +92,7 @@ def check(spec: Spec, version: int, declared: int | None = None) -> None:
     Raises
     ------
     ValueError
-        With the version that can express it.
+        With the version that can express it; for what only Core AI can express, with this.
     """
     given = _in_words(version, declared)
     if version < RAISABLE_VERSION:
@@ -100,11 +100,13 @@ def check(spec: Spec, version: int, declared: int | None = None) -> None:
             f"{spec.verb}: compressed weights need specification version {IOS16} (iOS 16), but {given}; "
             f"{_convert_again('iOS16')}"
         )
-    needed = None
+    needed = refusal = None
     if isinstance(spec, Palettize):
-        needed = palettized.needs_ios18(spec)
+        needed, refusal = palettized.needs_ios18(spec), palettized.needs_core_ai(spec)
     elif isinstance(spec, Quantize):
-        needed = quantized.needs_ios18(spec)
+        needed, refusal = quantized.needs_ios18(spec), quantized.needs_core_ai(spec)
+    if refusal is not None:
+        raise ValueError(f"{spec.verb}: {refusal}")
     if needed and version < IOS18:
         what, instead = needed
         raise ValueError(
@@ -191,6 +193,10 @@ class _Joint:
 _JOINT_RULES: tuple[tuple[Callable[[_Joint], bool], str], ...] = (
     (lambda joint: len(set(joint.verbs)) < len(joint.verbs), "each step can be used once"),
     (
+        lambda joint: joint.palette.lut_dtype is not None and "quantize" in joint.verbs,
+        "lut_dtype quantizes the table already; leave out one of them",
+    ),
+    (
         lambda joint: joint.palette.cluster_dim > 1 and (joint.verbs[0] != "palettize" or "prune" in joint.verbs),
         "cluster_dim above 1 is only for plain weights, and its result cannot be pruned",
     ),
@@ -216,6 +222,9 @@ def lower(tensor: CompressedTensor, specification_version: int) -> OperationForm
     ValueError
         If the specification version has no form for it, or (`TooLargeTablesError`) only one of larger tables.
     """
+    for part in _parts_of(tensor):
+        if isinstance(part, QuantizedTensor):
+            quantized.require_core_ml(part)
     forms, least = _LOWER[type(tensor)], max(specification_version, FIRST_VERSION)
     return forms[max(version for version in forms if version <= least)](tensor)
 
@@ -223,6 +232,14 @@ def lower(tensor: CompressedTensor, specification_version: int) -> OperationForm
 def lower_to(specification_version: int) -> Callable[[CompressedTensor], OperationForm]:
     """`lower` for one specification version."""
     return partial(lower, specification_version=specification_version)
+
+
+def _parts_of(tensor: CompressedTensor) -> Iterator[CompressedTensor]:
+    """A tensor, and those that it nests."""
+    yield tensor
+    for part in vars(tensor).values():
+        if isinstance(part, CompressedTensor):
+            yield from _parts_of(part)
 
 
 def constant(array: NDArray[Any]) -> OperationForm:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...errors import FormatError
 from ...kernels import pack_bits
 from ...specs import Palettize
-from ...tensors import PalettizedTensor, QuantizedTensor, SparseTensor, Support
+from ...tensors import CORE_ML_DTYPES, PalettizedTensor, QuantizedTensor, SparseTensor, Support
 from ...tensors.blocks import common_grid, fold_scale
 from ..format.values import Tensor
 from .form import OperationForm, Output, Parameters, Types, UnsupportedForm, dense_shape, packed_bytes, parameter
@@ -35,6 +35,13 @@ _LONGEST_VECTOR = 256
 MOST_WEIGHTS_PER_BYTE = 8 * _LONGEST_VECTOR
 
 
+def needs_core_ai(spec: Palettize) -> str | None:
+    """What no operation of Core ML can express in the spec, and what to use instead."""
+    if spec.lut_dtype is None or spec.lut_dtype in CORE_ML_DTYPES:
+        return None
+    return f"lut_dtype {spec.lut_dtype!r} is for Core AI (.aimodel); use 'int8' or 'uint8' for Core ML"
+
+
 def needs_ios18(spec: Palettize) -> tuple[str, str] | None:
     """What the iOS 16 form cannot express in the spec, and what to use instead."""
     if spec.nbits == 3:
@@ -45,6 +52,8 @@ def needs_ios18(spec: Palettize) -> tuple[str, str] | None:
         return "granularity 'per_grouped_channel'", "use 'per_tensor'"
     if spec.enable_per_channel_scale:
         return "enable_per_channel_scale", "leave it out"
+    if spec.lut_dtype is not None:
+        return f"lut_dtype {spec.lut_dtype!r}", "leave it out"
     return None
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...errors import FormatError
 from ...specs import Quantize
 from ...tensors import (
+    CORE_ML_DTYPES,
     QUANTIZED_DTYPES,
     PalettizedTensor,
     QuantizedTensor,
@@ -38,6 +39,23 @@ from .limits import require_small_tables
 __all__ = ["BLOCKWISE_SHIFT_SCALE", "SPARSE_BLOCKWISE_SHIFT_SCALE"]
 
 AFFINE_DEQUANTIZE = "constexpr_affine_dequantize"
+
+
+def needs_core_ai(spec: Quantize) -> str | None:
+    """What no operation of Core ML can express in the spec, and what to use instead."""
+    if spec.dtype not in CORE_ML_DTYPES:
+        return f"dtype {spec.dtype!r} is for Core AI (.aimodel); use {', '.join(map(repr, CORE_ML_DTYPES))} for Core ML"
+    if spec.scale_dtype is not None:
+        return f"scale_dtype {spec.scale_dtype!r} is for Core AI (.aimodel); leave it out for Core ML"
+    return None
+
+
+def require_core_ml(tensor: QuantizedTensor) -> None:
+    """ValueError for a tensor that no operation of Core ML can express."""
+    if tensor.quantized_dtype not in CORE_ML_DTYPES:
+        raise ValueError(f"lower: {tensor.quantized_dtype} is for Core AI (.aimodel); Core ML has no operation for it")
+    if tensor.scale_dtype is not None:
+        raise ValueError(f"lower: {tensor.scale_dtype} scales are for Core AI (.aimodel); Core ML has none")
 
 
 def needs_ios18(spec: Quantize) -> tuple[str, str] | None:
@@ -138,8 +156,8 @@ def lift_blockwise_shift_scale(parameters: Parameters) -> QuantizedTensor | Pale
     scale, offset = _lift_scale(parameters)
     if isinstance(data, PalettizedTensor):
         return _lift_scaled_palette(data, scale, offset)
-    data = parameter(parameters, "data", "float16", "float32", *QUANTIZED_DTYPES)
-    if data.data_type.name in QUANTIZED_DTYPES:
+    data = parameter(parameters, "data", "float16", "float32", *CORE_ML_DTYPES)
+    if data.data_type.name in CORE_ML_DTYPES:
         return _tensor(data, scale, offset)
     require_divisors(data.shape, scale.shape)
     offsets = None if offset is None else refine(offset, data.shape)
@@ -155,8 +173,8 @@ def lift_sparse(parameters: Parameters) -> SparseTensor:
         if not support.same_as(data.support):
             raise FormatError("its data_mask is not the mask of its nonzero_data")
         return SparseTensor(mask.shape, support.mask, _lift_scaled_palette(data, scale, offset))
-    data = parameter(parameters, "nonzero_data", "float16", "float32", *QUANTIZED_DTYPES)
-    if data.data_type.name not in QUANTIZED_DTYPES:
+    data = parameter(parameters, "nonzero_data", "float16", "float32", *CORE_ML_DTYPES)
+    if data.data_type.name not in CORE_ML_DTYPES:
         raise UnsupportedForm(f"scaled values of {data.data_type.name}")
     return SparseTensor(mask.shape, support.mask, _tensor(data, scale, offset, support))
 
@@ -165,10 +183,10 @@ def _lift_scale(parameters: Parameters) -> tuple[NDArray[Any], NDArray[Any] | No
     scale = parameter(parameters, "scale", "float16", "float32")
     if "offset" not in parameters:
         return scale.data, None
-    offset = parameter(parameters, "offset", "float16", "float32", *QUANTIZED_DTYPES)
+    offset = parameter(parameters, "offset", "float16", "float32", *CORE_ML_DTYPES)
     if offset.shape != scale.shape:
         raise FormatError(f"its offset has shape {offset.shape}, its scale {scale.shape}")
-    if offset.data_type.name in QUANTIZED_DTYPES:
+    if offset.data_type.name in CORE_ML_DTYPES:
         return scale.data, unpack_codes(packed_bytes(offset), offset.shape, offset.data_type.name)
     return scale.data, offset.data
 
@@ -218,5 +236,5 @@ def describe(types: Types) -> str:
     """From the parameters' types."""
     data = types.get("quantized_data") or types.get("data") or types.get("nonzero_data")
     scales = prod(types["scale"][1]) if "scale" in types else 1
-    what = f"quantized {data[0].name}" if data and data[0].name in QUANTIZED_DTYPES else "scaled"
+    what = f"quantized {data[0].name}" if data and data[0].name in CORE_ML_DTYPES else "scaled"
     return f"{what}, {scales} {'scale' if scales == 1 else 'scales'}"
