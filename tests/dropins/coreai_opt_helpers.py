@@ -7,6 +7,11 @@ import warnings
 import numpy as np
 
 FLOATS = {"f16": np.float16, "f32": np.float32}
+SMALL_FLOATS = {
+    "f8E4M3FN": "float8_e4m3fn",
+    "f8E5M2": "float8_e5m2",
+    "f8E8M0FNU": "float8_e8m0fnu",
+}
 
 
 def program_of(model, *inputs):
@@ -81,6 +86,8 @@ def constant(operation) -> np.ndarray:
 
     kind = operation.result.type
     element, shape = str(kind.element_type), tuple(kind.shape)
+    if element in SMALL_FLOATS:
+        return small_floats(operation, SMALL_FLOATS[element], shape)
     width = int(element.lstrip("fsui"))
     count = int(np.prod(shape))
     stored = np.zeros((count * width + 7) // 8, np.uint8)
@@ -92,6 +99,15 @@ def constant(operation) -> np.ndarray:
     bits = np.unpackbits(stored, bitorder="little")[: count * width].reshape(count, width)
     codes = (bits << np.arange(width, dtype=np.uint8)).sum(axis=1).astype(np.int8)
     return np.where(codes >> (width - 1) & (element[0] == "s"), codes - (1 << width), codes).reshape(shape)
+
+
+def small_floats(operation, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    import ml_dtypes
+    from coreai._compiler._mlir_libs._coreaiIR import _bindings
+
+    stored = np.zeros(int(np.prod(shape)), np.uint8)
+    _bindings.compiler.copy_constant_value_to_array(constant_op=operation, destination=stored)
+    return stored.view(getattr(ml_dtypes, name)).astype(np.float32).reshape(shape)
 
 
 def spread(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

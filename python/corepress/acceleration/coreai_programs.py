@@ -163,12 +163,16 @@ def loses_nothing_in_float16(array: NDArray[Any], channel_axis: int, group_size:
 
 
 def compute_qparams_by_dtype(original: Function) -> Function:
-    """Replaces ``_compute_qparams_by_dtype`` for integers: codes, scales, and zero points if there are any."""
+    """Replaces ``_compute_qparams_by_dtype``: codes, scales, and zero points if there are any.
+
+    Scales of fp4, which coreai-opt rounds to powers of two after it has found the codes, are that from the start.
+    """
 
     def accelerated(weight: Any, dtype: Any, quantization_mode: Any, block_sizes: Any) -> Any:
         from coreai_opt.coreai_utils._coreai_imports import compression_types
 
-        name = compression_types.builtin_to_string(dtype) if compression_types.is_int(dtype) else ""
+        is_integer = compression_types.is_int(dtype)
+        name = compression_types.builtin_to_string(dtype) if is_integer else getattr(dtype, "__name__", "")
         fits = (
             isinstance(weight, np.ndarray)
             and weight.dtype in _FLOATS
@@ -181,17 +185,18 @@ def compute_qparams_by_dtype(original: Function) -> Function:
         if not fits:
             return original(weight, dtype, quantization_mode, block_sizes)
         sizes = tuple(max(0, int(size)) for size in block_sizes)
+        options: dict[str, Any] = {"granularity": "per_block", "block_size": sizes}
+        if is_integer:
+            options["mode"] = _MODES[str(quantization_mode)]
+        elif name.startswith("float4"):
+            options["scale_dtype"] = "float8_e8m0fnu"
         try:
-            tensor = quantize(
-                np.asarray(weight),
-                dtype=name,
-                mode=_MODES[str(quantization_mode)],
-                granularity="per_block",
-                block_size=sizes,
-            )
+            tensor = quantize(np.asarray(weight), dtype=name, **options)
         except NonFiniteError:
             return original(weight, dtype, quantization_mode, block_sizes)
-        return tensor.codes(), tensor.scale, tensor.zero_point
+        if is_integer:
+            return tensor.codes(), tensor.scale, tensor.zero_point
+        return tensor.codes().view(dtype), tensor.scale, np.zeros(tensor.scale.shape, dtype)
 
     return accelerated
 

@@ -16,7 +16,6 @@ from .constants import Stubs, resource_key
 from .program import Program
 from .weights import Weight
 
-
 _CHAIN = 800  # operations, types and keys of a chain of which only the bytes of its data are known, at most
 
 
