@@ -319,6 +319,17 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+def test_fp4_is_packed_and_runs(utils, program, tmp_path):
+    """Of coreai-opt alone it is not, and Core AI's run-time ends the process."""
+    source, weight = program(0.05)
+    with corepress.accelerate():
+        result = quantize(utils, source, "fp4_e2m1fn", "per_block")
+    x = normal(2, 96, seed=9, scale=1)
+    found, expected = ran(result, x, tmp_path), x @ weight.T
+    assert squared_error(found, expected) < 0.02 * squared_error(expected, np.zeros_like(expected))
+    assert (tmp_path / "result.aimodel" / "main.mlirb").stat().st_size < 0.9 * weight.size + 5000
+
+
 @pytest.mark.parametrize(
     "options", [{"n_bits": 3}, {"n_bits": 4, "granularity": "per_grouped_channel", "group_size": 8}], ids=str
 )
@@ -327,15 +338,18 @@ def test_results_run(utils, program, tmp_path, options):
     with corepress.accelerate():
         result = palettize(utils, source, exact=False, **options)
     (weight,) = weights_of(result)
-    result.save_asset(tmp_path / "result.aimodel")
     x = normal(2, 96, seed=9, scale=1)
+    assert np.allclose(ran(result, x, tmp_path), x @ weight.T, atol=1e-5)
+
+
+def ran(result, x, tmp_path):
+    """What a program computes by Core AI's run-time, in a process of its own."""
+    result.save_asset(tmp_path / "result.aimodel")
     np.save(tmp_path / "x.npy", x)
     files = [str(tmp_path / name) for name in ("result.aimodel", "x.npy", "y.npy")]
-    run = subprocess.run(
-        [sys.executable, "-c", RUN, *files], capture_output=True, text=True, timeout=TIMEOUT, check=False
-    )
+    run = run_python(RUN, *files)
     assert run.returncode == 0, run.stderr[-2000:]
-    assert np.allclose(np.load(tmp_path / "y.npy"), x @ weight.T, atol=1e-5)
+    return np.load(tmp_path / "y.npy")
 
 
 class TestInstalling:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ _FLOATS = (np.float16, np.float32)
 _MODES = {"symmetric": "linear_symmetric", "asymmetric": "linear"}
 # Between these float16 rounds by much less than palettes do.
 _SMALLEST_FOR_FLOAT16, _LARGEST_OF_FLOAT16 = 2.0**-10, 65504.0
+_ALIGNMENT = 16  # of data in a program
 _logger = logging.getLogger("coreai_opt")
 
 
@@ -83,6 +86,30 @@ def _constant_value(constant_op: Any) -> NDArray[Any] | None:
         constant_op=constant_op, destination=values.reshape(-1).view(np.uint8)
     )
     return values
+
+
+def constant_of_codes(original: Function) -> Function:
+    """Replaces ``constant`` where weights are quantized: packs fp4, of which coreai-opt stores one code a byte.
+
+    Core AI's run-time expects two, and ends the process.
+    """
+
+    def accelerated(value: Any, *, dtype: Any = None, loc: Any = None) -> Any:
+        kind = str(getattr(value, "dtype", ""))
+        if kind != "float4_e2m1fn" or dtype is None or loc is not None:
+            return original(value, dtype=dtype, loc=loc)
+        from coreai.authoring import TensorType, Value
+
+        types: Any = import_module("coreai._compiler.ir")
+        dialect: Any = import_module("coreai._compiler.dialects.coreai")
+        packed = kernels.pack_bits(np.ascontiguousarray(value).view(np.uint8).reshape(-1) & 15, 4)
+        packed.flags.writeable = False
+        tensor = TensorType(shape=list(value.shape), dtype=dtype)._to_mlir()
+        name = f"fp4_{hashlib.sha256(packed.data).hexdigest()[:24]}"
+        attribute = types.DenseResourceElementsAttr.get_from_buffer(packed, name, tensor, alignment=_ALIGNMENT)
+        return Value._from_mlir(dialect.ConstantOp(value=attribute).result)
+
+    return accelerated
 
 
 def kmeans1d(original: Function) -> Function:

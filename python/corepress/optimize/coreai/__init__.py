@@ -14,7 +14,7 @@ Intentional differences:
 
 - Palettes are optimal, of the weights as they are: not rounded to ``rounding_precision`` decimals, nor to float16.
   ``num_kmeans_workers``, ``enable_fast_kmeans_mode`` and ``rounding_precision`` have no effect.
-- ``n_bits=3`` works.
+- ``n_bits=3`` works, and so do programs with weights of fp4, which coreai-opt does not pack.
 - Scales have no ``1e-6`` added, which small weights suffer from; those of fp4, and of fp8 with ``scale_dtype``, are
   powers of two before codes are found, not afterwards.
 - ``enable_per_channel_scale`` scales each output channel. Scales of coreai-opt run over the input channels.
