@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 
 import numpy as np
+
+from helpers.processes import TIMEOUT
 
 FLOATS = {"f16": np.float16, "f32": np.float32}
 SMALL_FLOATS = {
@@ -128,3 +132,9 @@ def looked_up(codes: np.ndarray, lut: np.ndarray, axis: int) -> np.ndarray:
     shape = list(codes.shape)
     shape[axis] *= vectors.shape[-1]
     return np.moveaxis(vectors, -1, axis + 1).reshape(shape)
+
+
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, which Core AI's library may end."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
