@@ -52,7 +52,7 @@ def absent() -> list[str]:
 
 def index_names() -> list[str]:
     """The packages of all tools, by their names in the package index, with what they run on."""
-    return [*dict.fromkeys(name for _, name in PACKAGES.values()), "torch", "numba"]
+    return [*dict.fromkeys(name for _, name in PACKAGES.values()), "torch", "numba", "coreai-core", "coreai-torch"]
 
 
 # --- coremltools' packing; its other jobs are in corepress.benchmark.coremltools_jobs ---

@@ -38,13 +38,15 @@ SIBLINGS = {("kernels", "compression"), ("neural_network", "coreml")}
 # Packages that not all installations have, and the rooms that may import them.
 EXTRAS = {
     "coremltools": {"acceleration", "optimize", "benchmark", "runtime/coreml_backend"},
+    "coreai_opt": {"acceleration"},
+    "torchao": {"acceleration"},
     "coreai": {"coreai", "runtime/coreai_worker", "acceleration"},
     "matplotlib": {"reporting/charts", "demo/plot"},
     "torch": {
         "runtime/torch",
         "training",
         "optimize/torch",
-        "acceleration/torch_optimizers",
+        *(f"acceleration/{name}" for name in ("coreai_models", "torch_optimizers", "torch_tables")),
         *(f"calibration/{name}" for name in ("moments", "observers", "probes", "rows", "run")),
     },
 }

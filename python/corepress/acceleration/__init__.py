@@ -47,7 +47,8 @@ class Accelerate:
     coremltools scales for ``enable_per_channel_scale`` does not change; `corepress.optimize.coreml` uses the right one.
 
     Of coreai-opt, ``enable_fast_kmeans_mode`` does not round weights to ``rounding_precision`` decimals, which leaves
-    nothing of small ones; scales have no ``1e-6`` added; ``n_bits=3`` works; and ``num_workers`` starts no processes.
+    nothing of small ones; scales have no ``1e-6`` added, and those of fp4 are powers of two before codes are found; fp4
+    is packed, without which programs do not run; ``n_bits=3`` works; and ``num_workers`` starts no processes.
     """
 
     def __init__(self) -> None:

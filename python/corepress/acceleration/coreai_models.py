@@ -26,9 +26,9 @@ def cluster_to_centroids(original: Function) -> Function:
     def accelerated(self: Any, original_weights: Any, sensitivities: Any = None) -> Any:
         granularity, weight = self.granularity, original_weights.detach()
         kinds = {"PerTensorGranularity": "per_tensor", "PerGroupedChannelGranularity": "per_grouped_channel"}
-        grouped = kinds.get(type(granularity).__name__)
+        grouped = kinds.get(type(granularity).__name__, "")
         fits = (
-            grouped is not None
+            grouped
             and sensitivities is None
             and self.cluster_dim == 1
             and self._sparsity_mask is None
@@ -47,12 +47,10 @@ def cluster_to_centroids(original: Function) -> Function:
         matrix = _numbers(self.reshape_strategy.reshape_for_kmeans(weight, axis))
         if not np.isfinite(matrix).all():
             return original(self, original_weights, sensitivities)
-        if self.enable_fast_kmeans_mode and loses_nothing_in_float16(matrix, axis):
-            matrix = matrix.astype(np.float16)
-        options: dict[str, Any] = {"granularity": grouped, "channel_axis": axis}
-        if grouped == "per_grouped_channel":
-            options["group_size"] = granularity.group_size
-        tensor = palettize(matrix, nbits=self.n_bits, **options)
+        size = granularity.group_size if grouped == "per_grouped_channel" else 0
+        if self.enable_fast_kmeans_mode and loses_nothing_in_float16(matrix, axis, size, self.n_bits):
+            matrix = kernels.to_float16(matrix)
+        tensor = palettize(matrix, nbits=self.n_bits, granularity=grouped, group_size=size or 32, channel_axis=axis)
         entries = torch.from_numpy(tensor.table.reshape(-1, 1 << self.n_bits, 1)).to(weight.dtype)
         codes = torch.from_numpy(tensor.codes())
         indices = self.reshape_strategy.reshape_to_original(codes, axis, original_weights.shape)
@@ -179,7 +177,7 @@ def unstructured_mask(original: Function) -> Function:
 
 
 def pack_uintx(original: Function) -> Function:
-    """Replaces ``pack_uintx``; packs 3 bits too."""
+    """Replaces ``pack_uintx``; packs 3 bits too, and 6 bits without bytes that nothing stands in."""
     return _packing(original, torch.uint8)
 
 

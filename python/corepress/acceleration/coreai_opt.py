@@ -97,6 +97,9 @@ _OF_PROGRAMS = (
         ("constant_op",),
         programs.constant_value,
     ),
+    Internal(
+        f"{_PASSES}.weight_quantization", "_authoring_constant", ("value", "dtype", "loc"), programs.constant_of_codes
+    ),
     Internal(f"{_UTILS}.graph_utils", "pack_uintx", ("uint8_data", "nbits"), _of_models("pack_uintx")),
     Internal(f"{_UTILS}.graph_utils", "pack_intx", ("int8_data", "nbits"), _of_models("pack_intx")),
 )

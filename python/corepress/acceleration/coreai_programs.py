@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,9 @@ from .pruning import is_for_kernels as is_prunable
 Function = Callable[..., Any]
 _FLOATS = (np.float16, np.float32)
 _MODES = {"symmetric": "linear_symmetric", "asymmetric": "linear"}
-# Between these float16 rounds by much less than 8 bits do.
+# Between these float16 rounds by much less than palettes do.
 _SMALLEST_FOR_FLOAT16, _LARGEST_OF_FLOAT16 = 2.0**-10, 65504.0
+_ALIGNMENT = 16  # of data in a program
 _logger = logging.getLogger("coreai_opt")
 
 
@@ -85,6 +88,30 @@ def _constant_value(constant_op: Any) -> NDArray[Any] | None:
     return values
 
 
+def constant_of_codes(original: Function) -> Function:
+    """Replaces ``constant`` where weights are quantized: packs fp4, of which coreai-opt stores one code a byte.
+
+    Core AI's run-time expects two, and ends the process.
+    """
+
+    def accelerated(value: Any, *, dtype: Any = None, loc: Any = None) -> Any:
+        kind = str(getattr(value, "dtype", ""))
+        if kind != "float4_e2m1fn" or dtype is None or loc is not None:
+            return original(value, dtype=dtype, loc=loc)
+        from coreai.authoring import TensorType, Value
+
+        types: Any = import_module("coreai._compiler.ir")
+        dialect: Any = import_module("coreai._compiler.dialects.coreai")
+        packed = kernels.pack_bits(np.ascontiguousarray(value).view(np.uint8).reshape(-1) & 15, 4)
+        packed.flags.writeable = False
+        tensor = TensorType(shape=list(value.shape), dtype=dtype)._to_mlir()
+        name = f"fp4_{hashlib.sha256(packed.data).hexdigest()[:24]}"
+        attribute = types.DenseResourceElementsAttr.get_from_buffer(packed, name, tensor, alignment=_ALIGNMENT)
+        return Value._from_mlir(dialect.ConstantOp(value=attribute).result)
+
+    return accelerated
+
+
 def kmeans1d(original: Function) -> Function:
     """Replaces ``_kmeans1d.cluster``, which compiles its own solver when it is first used."""
 
@@ -125,8 +152,8 @@ def grouped_channelwise_compress(original: Function) -> Function:
             array = array.astype(np.float16) if unrounded else array
             arguments = (array, mode, nbits, channel_axis, channel_group_size, lut_function, cluster_dim)
             return original(*arguments, 1)
-        if unrounded and loses_nothing_in_float16(array, channel_axis):
-            array = array.astype(np.float16)
+        if unrounded and loses_nothing_in_float16(array, channel_axis, channel_group_size, nbits):
+            array = kernels.to_float16(array)
         options = {
             "mode": mode.lower(),
             "granularity": "per_grouped_channel" if channel_group_size else "per_tensor",
@@ -144,9 +171,17 @@ def grouped_channelwise_compress(original: Function) -> Function:
     return accelerated
 
 
-def loses_nothing_in_float16(array: NDArray[Any], channel_axis: int) -> bool:
-    """Whether the palettes of all channels are as good if the weight is rounded to float16, as coreai-opt does."""
-    if array.dtype != np.float32:
+def loses_nothing_in_float16(array: NDArray[Any], channel_axis: int, group_size: int, nbits: int | None) -> bool:
+    """Whether palettes of groups are as good if the weight is rounded to float16, as coreai-opt does.
+
+    Float16 is several times as fast. Entries of more than 6 bits would feel the rounding, and so would palettes that
+    are there already.
+    """
+    if array.dtype != np.float32 or nbits is None or nbits > 6:
+        return False
+    groups = array.shape[channel_axis] // group_size if group_size else 1
+    some = np.sort(np.moveaxis(array, channel_axis, 0).reshape(groups, -1)[:, : 8 << nbits], axis=1)
+    if (np.count_nonzero(np.diff(some, axis=1), axis=1) < 1 << nbits).any():
         return False
     axes = tuple(axis for axis in range(array.ndim) if axis != channel_axis % array.ndim)
     largest = np.maximum(array.max(axis=axes), -array.min(axis=axes))
@@ -155,12 +190,16 @@ def loses_nothing_in_float16(array: NDArray[Any], channel_axis: int) -> bool:
 
 
 def compute_qparams_by_dtype(original: Function) -> Function:
-    """Replaces ``_compute_qparams_by_dtype`` for integers: codes, scales, and zero points if there are any."""
+    """Replaces ``_compute_qparams_by_dtype``: codes, scales, and zero points if there are any.
+
+    Scales of fp4, which coreai-opt rounds to powers of two after it has found the codes, are that from the start.
+    """
 
     def accelerated(weight: Any, dtype: Any, quantization_mode: Any, block_sizes: Any) -> Any:
         from coreai_opt.coreai_utils._coreai_imports import compression_types
 
-        name = compression_types.builtin_to_string(dtype) if compression_types.is_int(dtype) else ""
+        is_integer = compression_types.is_int(dtype)
+        name = compression_types.builtin_to_string(dtype) if is_integer else getattr(dtype, "__name__", "")
         fits = (
             isinstance(weight, np.ndarray)
             and weight.dtype in _FLOATS
@@ -173,17 +212,18 @@ def compute_qparams_by_dtype(original: Function) -> Function:
         if not fits:
             return original(weight, dtype, quantization_mode, block_sizes)
         sizes = tuple(max(0, int(size)) for size in block_sizes)
+        options: dict[str, Any] = {"granularity": "per_block", "block_size": sizes}
+        if is_integer:
+            options["mode"] = _MODES[str(quantization_mode)]
+        elif name.startswith("float4"):
+            options["scale_dtype"] = "float8_e8m0fnu"
         try:
-            tensor = quantize(
-                np.asarray(weight),
-                dtype=name,
-                mode=_MODES[str(quantization_mode)],
-                granularity="per_block",
-                block_size=sizes,
-            )
+            tensor = quantize(np.asarray(weight), dtype=name, **options)
         except NonFiniteError:
             return original(weight, dtype, quantization_mode, block_sizes)
-        return tensor.codes(), tensor.scale, tensor.zero_point
+        if is_integer:
+            return tensor.codes(), tensor.scale, tensor.zero_point
+        return tensor.codes().view(dtype), tensor.scale, np.zeros(tensor.scale.shape, dtype)
 
     return accelerated
 

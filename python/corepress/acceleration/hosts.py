@@ -46,7 +46,7 @@ class Host:
 
 HOSTS = (
     Host("coreai_opt", "coreai-opt", ("0.4",), "coreai_opt"),
-    Host("torchao", "torchao", ("0.18",), "torchao"),
+    Host("torchao", "torchao", ("0.14", "0.15", "0.16", "0.17", "0.18"), "torchao"),
 )
 
 
