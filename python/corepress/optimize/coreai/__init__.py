@@ -18,7 +18,7 @@ Intentional differences:
 - Scales have no ``1e-6`` added, which small weights suffer from; those of fp4, and of fp8 with ``scale_dtype``, are
   powers of two before codes are found, not afterwards.
 - ``enable_per_channel_scale`` scales each output channel. Scales of coreai-opt run over the input channels.
-- Weights of all operations that `corepress.coreml.compress` knows for Core AI are compressed: transposed and
+- Weights of all operations that `corepress.coreai.compress` knows are compressed: transposed and
   three-dimensional convolutions, experts, bfloat16, and weights behind casts are too, and weights of several axes only.
 - A weight that several operations or functions share is compressed once. If they disagree about the axes, it is left
   unchanged.
