@@ -217,6 +217,8 @@ def main() -> None:
         job, way, dtype = options.work
         print(json.dumps(work(job, way, options.weights, dtype)))
         return
+    settings = {key: getattr(options, key) for key in ("weights", "exact_weights", "repeat", "long")}
+    settings["omp_num_threads"] = os.environ.get("OMP_NUM_THREADS")
     results = []
     for job in options.jobs:
         for dtype in options.dtypes:
@@ -224,9 +226,8 @@ def main() -> None:
                 results.append(measure(job, way, dtype, options))
                 row = results[-1]
                 print(f"{job}, {dtype}, {way}: {row['seconds']:.2f} s, {row['snr_db']:.2f} dB", flush=True)
+                documents.save(options, settings, results)  # the rest may take hours
     print_table(results)
-    settings = {key: getattr(options, key) for key in ("weights", "exact_weights", "repeat", "long")}
-    documents.save(options, settings | {"omp_num_threads": os.environ.get("OMP_NUM_THREADS")}, results)
 
 
 if __name__ == "__main__":
