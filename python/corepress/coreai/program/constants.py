@@ -18,6 +18,7 @@ from .modules import ir, operations_of_dialect, reader_of_constants, short_name
 
 _KEY = re.compile(r'dense_resource<(?:"((?:[^"\\]|\\.)*)"|([^>]+))>')
 _ALIGNMENT = 16
+_MOST_PADDING = 16  # bytes behind packed data; coreai-opt pads 6 bits to groups of three
 # Operations whose results are of a sparse type, which they infer.
 _CLASSES = {
     "lut_to_sparse_with_bitmask": "LutToSparseWithBitmaskOp",
@@ -113,7 +114,7 @@ class Constants:
         return Constant(data_type, shape, data, splat)
 
     def require_sizes(self, operation: Any) -> None:
-        """FormatError if a constant's data in the file is shorter than its type asks for.
+        """FormatError if a constant's data in the file is of another size than its type asks for.
 
         More is not read: coreai-opt 0.4 writes fp4 weights with a byte for each element.
         """
@@ -127,7 +128,7 @@ class Constants:
 
     def _require_size(self, key: str, size: int) -> None:
         blob = self.bytecode.blobs[key]
-        if blob.size < size:
+        if not size <= blob.size <= size + _MOST_PADDING:
             raise FormatError(f"{self.bytecode.path}: resource {key} has {blob.size} bytes, its type asks for {size}")
 
     def release(self, constant: Constant) -> None:
