@@ -527,7 +527,13 @@ SPECS = {
     "quantize: block_size must be a whole number or one per axis, not True": {"block_size": True},
     "quantize: block_size must be a whole number or one per axis, not [1, 2.0]": {"block_size": [1, 2.0]},
     "quantize: scale_search must be None, 'mse', not True": {"scale_search": True},
-    "quantize: dtype must be 'int8', 'uint8', 'int4', 'uint4', not dtype('int8')": {"dtype": np.dtype("int8")},
+    "quantize: dtype must be 'int8', 'uint8', 'int4', 'uint4', 'int2', 'uint2', 'float8_e4m3fn', 'float8_e5m2', "
+    "'float4_e2m1fn', not dtype('int8')": {"dtype": np.dtype("int8")},
+    "quantize: scale_dtype must be None, 'float8_e8m0fnu', not 8": {"scale_dtype": 8},
+    "palettize: lut_dtype must be None, 'int8', 'uint8', 'float8_e4m3fn', 'float8_e5m2', not 8": {
+        "nbits": 4,
+        "lut_dtype": 8,
+    },
 }
 
 
