@@ -144,6 +144,7 @@ def without_coremltools() -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "coremltools", None)
         patch.setattr("corepress.extras._has_coremltools_wheel", lambda: True)
+        patch.setattr("corepress.acceleration.hosts.installed", lambda: ())  # nor another library
         return error_of(cp.accelerate.install)
 
 

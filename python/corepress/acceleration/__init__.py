@@ -80,7 +80,7 @@ class Accelerate:
         Warns
         -----
         RuntimeWarning
-            If the internals of this coreai-opt or torchao are not known, which is left as it is.
+            If the internals of this coreai-opt or torchao are not known; it is then not changed.
 
         Raises
         ------

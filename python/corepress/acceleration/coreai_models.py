@@ -177,7 +177,7 @@ def unstructured_mask(original: Function) -> Function:
 
 
 def pack_uintx(original: Function) -> Function:
-    """Replaces ``pack_uintx``; packs 3 bits too, and 6 bits without bytes that nothing stands in."""
+    """Replaces ``pack_uintx``; packs 3 bits too, and 6 bits without unused bytes."""
     return _packing(original, torch.uint8)
 
 

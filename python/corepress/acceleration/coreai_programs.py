@@ -29,7 +29,7 @@ _logger = logging.getLogger("coreai_opt")
 
 
 class UnroundedArray(np.ndarray):
-    """A weight that stays as it is where coreai-opt casts it to float16 and rounds it to some decimals.
+    """A weight that does not change where coreai-opt casts it to float16 and rounds it to some decimals.
 
     Its pass does both before it calls anything that can be replaced. Quotients, by scales, are such arrays too.
     """

@@ -58,7 +58,7 @@ def installed() -> list[Host]:
 def replace(swaps: Swaps, hosts: Iterable[Host]) -> ImportWatch | None:
     """Replace functions of hosts, where they are imported, and watch the imports of the rest.
 
-    A host of a version that is not known is left as it is, with a RuntimeWarning.
+    A host of a version that is not known is left unchanged, with a RuntimeWarning.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def _replace_those_of(swaps: Swaps, module: str, internals: list[Internal]) -> N
 
 
 def _warn(library: str, what: str) -> None:
-    text = f"accelerate: the internals of this {library} are not known, and are left as they are: {what}"
+    text = f"accelerate: the internals of this {library} are not known, and are left unchanged: {what}"
     warnings.warn(text, RuntimeWarning, stacklevel=4)
 
 

@@ -61,7 +61,7 @@ class Swaps:
         self._originals.clear()
 
     def _replacement(self, internal: Internal) -> tuple[Any, str, Any, Any]:
-        """Its owner, its name, what stands there without replacements, and what replaces it."""
+        """Its owner, its name, what is there without replacements, and what replaces it."""
         owner, name = place_of(internal)
         found = vars(owner)[name]
         # A module that was imported since may have imported a replacement by name.

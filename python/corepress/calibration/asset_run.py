@@ -208,7 +208,7 @@ class AssetCalibration:
     def _observe(self, sources: list[Place | str], beside: Mapping[Any, set[Any]], observe: Any) -> None:
         """Run the function on all samples that second moments are taken from, and show the values of sources.
 
-        What is to be seen beside a source is among the values of the same run.
+        What else is to be seen at a source is among the values of the same run.
         """
         names = [source for source in sources if isinstance(source, str)]
         wanted = {source for source in sources if not isinstance(source, str)}
@@ -243,7 +243,7 @@ class AssetCalibration:
 
 
 def _places_of(activations: Sequence[Activation], beside: Mapping[Any, set[Any]]) -> list[Place]:
-    """The places of activations, and of what is to be seen beside them."""
+    """The places of activations, and of what else is to be seen at them."""
     places = [each.place for each in activations]
     others = [other for place in places for other in sorted(beside.get(place, ()), key=str) if isinstance(other, tuple)]
     return list(dict.fromkeys((*places, *others)))
@@ -255,7 +255,7 @@ def _is_candidate(weight: Weight, threshold: int) -> bool:
 
 
 def _settle(known: _Known, function: str, most: int) -> None:
-    """Find how a weight is read; look-ups of rows need no moments beside products."""
+    """Find how a weight is read; look-ups of rows need no moments if there are products."""
     if not known.uses:
         known.reason = f"function {function} does not use it"
         return

@@ -70,7 +70,7 @@ def corresponding(first: Sequence[Activation], second: Sequence[Activation]) -> 
     """The activations of a program that are those of another version of the same model.
 
     Where both compute the same operations in the same order, as versions do whose weights are stored in different ways,
-    it is their order that counts; else it is their names, and where one of them has none of its own, the longest common
+    it is their order that counts; else it is their names, and where one of them has none, the longest common
     runs of operations and shapes.
 
     Parameters

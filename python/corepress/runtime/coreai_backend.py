@@ -1,4 +1,4 @@
-"""Core AI assets (``.aimodel``), run by the run-time of coreai-core on Linux and macOS, in a process of its own."""
+"""Core AI assets (``.aimodel``), run by the run-time of coreai-core on Linux and macOS, in a separate process."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class CoreAIBackend:
         inputs, state
             As for `predict`.
         keeps_state : bool
-            Whether the state is left as it is.
+            Whether the state is left unchanged.
         """
         outputs = self._run("values", tuple(places), inputs, state, keeps_state=keeps_state)
         return [outputs[f"{TAP}{index}"] for index in range(len(places))]

@@ -1,4 +1,4 @@
-"""Runs Core AI assets in a process of its own, which `coreai_backend` starts and talks to.
+"""Runs Core AI assets in a separate process, which `coreai_backend` starts and talks to.
 
 Apple's run-time ends the process, without an exception, where a program or the shapes of its inputs are not what it
 expects, and prints on standard output: neither may happen to the process of a user.

@@ -50,7 +50,7 @@ def written_size(asset: Asset, program: Program, forms: Mapping[int, Node]) -> i
 
 
 def _stub(weight: Weight, form: Node | None, stubs: Stubs) -> Node | None:
-    """What to write in place of a weight; None to leave it as it is."""
+    """What to write in place of a weight; None to change nothing."""
     if form is None:
         key = resource_key(weight.places[0].operation.attributes["value"]) if not weight.is_compressed else None
         return None if key is None else stubs.stands_for(_plain(weight), key, weight.stored_bytes)

@@ -40,7 +40,7 @@ class QScheme(_Choice):
 
 
 class CompressionGranularity(_Choice):
-    """What has a table, or scales, of its own."""
+    """What shares a table, or scales."""
 
     PER_TENSOR = "per_tensor"
     PER_CHANNEL = "per_channel"

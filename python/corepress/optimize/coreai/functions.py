@@ -55,7 +55,7 @@ def palettize_weights(
     group_size : int
         Output channels of a group.
     cluster_dim : int
-        Elements along the output channels that a code stands for.
+        Elements along the output channels that a code encodes.
     enable_per_channel_scale : bool
         Divide each output channel by its largest magnitude first.
     weight_num_threshold : int
