@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
+from itertools import count
 from math import prod
 from typing import Any
 
@@ -45,6 +45,11 @@ def resource_key(attribute: Any) -> str | None:
     return re.sub(r"\\(.)", r"\1", found[1]) if found[1] is not None else found[2]
 
 
+def _name_of(number: int) -> str:
+    """The key of a new resource; Core AI's library writes what is the same once, whatever the keys."""
+    return f"corepress_{number:08x}"
+
+
 class Stubs:
     """Takes the place of new constants' data where only the size of the file matters: each has a number.
 
@@ -66,7 +71,7 @@ class Stubs:
     def add(self, constant: Constant) -> tuple[str, NDArray[np.int64]]:
         """The key of a stub, and its data, which differ from all others: what is the same would be stored once."""
         number = len(self.real)
-        name = f"corepress_{number:024x}"
+        name = _name_of(number)
         key, nbytes = self._known.get(id(constant), ("", constant.nbytes))
         self.real[name] = key or name, nbytes
         return name, np.array([number])
@@ -83,7 +88,8 @@ class Constants:
 
     def __init__(self, bytecode: Bytecode) -> None:
         self.bytecode = bytecode
-        self._made: dict[str, Any] = {}
+        self._made: dict[int, tuple[Constant, Any]] = {}
+        self._names = (name for name in map(_name_of, count()) if name not in bytecode.blobs)
         self.stubs: Stubs | None = None
 
     def read(self, operation: Any) -> Constant:
@@ -187,14 +193,12 @@ class Constants:
         size = constant.type.byte_count(prod(constant.shape))
         if data.nbytes != size:
             raise ValueError(f"save: {tensor} has {size} bytes, not {data.nbytes}")
-        digest = hashlib.sha256(f"{tensor}".encode())
-        digest.update(data.data)
-        name = f"corepress_{digest.hexdigest()[:24]}"
-        if name not in self._made:
+        if id(constant) not in self._made:
             data.flags.writeable = False
+            name = next(self._names)
             attribute = ir().DenseResourceElementsAttr.get_from_buffer(data, name, tensor, alignment=_ALIGNMENT)
-            self._made[name] = attribute
-        return self._made[name]
+            self._made[id(constant)] = constant, attribute  # the constant too, so that no other one gets its identity
+        return self._made[id(constant)][1]
 
 
 def _emit_operation(form: Form, operands: list[Any], location: Any) -> Any:

@@ -31,6 +31,8 @@ class Program:
     ----------
     asset : Asset or path-like
         The asset.
+    is_trusted : bool
+        Whether this process has just written it, so that it cannot be damaged.
 
     Attributes
     ----------
@@ -54,10 +56,10 @@ class Program:
         If Core AI's library is not installed.
     """
 
-    def __init__(self, asset: Asset | str | os.PathLike[str]) -> None:
+    def __init__(self, asset: Asset | str | os.PathLike[str], *, is_trusted: bool = False) -> None:
         self.asset = asset if isinstance(asset, Asset) else Asset.open(asset)
         self.path = self.asset.root
-        self.program = load_program(self.asset)
+        self.program = load_program(self.asset, is_trusted=is_trusted)
         self.module = self.program._module._mlir_module
         self.constants = Constants(self.asset.bytecode)
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...coreai.compressor import memory_of, work_of
 from ...coreai.decisions import decisions_of
-from ...coreai.format.asset import ASSET_VERSION, HASH, METADATA, PROGRAM, digest_of
+from ...coreai.format.asset import ASSET_VERSION, METADATA, PROGRAM
 from ...coreai.program.program import Program
 from ...engine.run import Run
 from ...extras import require
@@ -229,7 +229,7 @@ def _compressed(
     decisions = decisions_of(steps, False, weight_num_threshold, None, None, False)
     # Weights are read from a mapped file, which is there, without a name, as long as the program is.
     with tempfile.TemporaryDirectory() as folder:
-        program = Program(_saved(coreai_program, Path(folder, "program.aimodel")))
+        program = Program(_saved(coreai_program, Path(folder, "program.aimodel")), is_trusted=True)
         decisions.prepare(program)
         run = Run(program.weights, None)
         decided = run.decided(partial(work_of, decisions, {}))
@@ -250,6 +250,5 @@ def _saved(coreai_program: Any, path: Path) -> Path:
     """Write a program as an asset, without Core AI's copy of all of it in memory."""
     path.mkdir()
     coreai_program._save_bytecode(path / PROGRAM)
-    (path / HASH).write_bytes(digest_of(path / PROGRAM))
     (path / METADATA).write_text(json.dumps({"assetVersion": ASSET_VERSION}), encoding="utf-8")
     return path
