@@ -3,7 +3,8 @@
     python bench/coreai_assets.py [drop-ins] [small-weights] [assets] [--repeats 3] [--json FILE]
 
 - drop-ins: the functions of ``coreai_opt.coreai_utils`` and those of `corepress.optimize.coreai` on one program of
-  16.8 million float16 weights in memory; the least of the repeats, turn by turn; conversion and imports do not count.
+  16.8 million float16 weights in memory; the least of the repeats, turn by turn; conversion and imports do not count,
+  and coreai-opt starts no worker processes, which may wait forever after threads were started.
 - small-weights: signal-to-noise ratio of the output of a layer, as Core AI runs it, for weights of several magnitudes.
 - assets: whole processes that compress an asset with the shapes of a language model and one with those of a diffusion
   UNet, beside a process that loads and saves it with coreai-core; seconds, and peak memory without mapped files.
@@ -95,9 +96,12 @@ def drop_ins(repeats: int) -> list[dict[str, Any]]:
     program = converted(nn.Sequential(*layers), torch.zeros(1, SIDE, dtype=torch.float16))
     kinds, dtypes = theirs.CompressionGranularity, theirs.DType
     jobs: dict[str, Callable[[Any], Any]] = {
-        "4 bits": lambda module: module.palettize_weights(program, None, n_bits=4),
+        "4 bits": lambda module: module.palettize_weights(program, None, n_bits=4, num_kmeans_workers=1),
+        "4 bits, exact mode": lambda module: module.palettize_weights(
+            program, None, n_bits=4, num_kmeans_workers=1, enable_fast_kmeans_mode=False
+        ),
         "4 bits, groups of 8": lambda module: module.palettize_weights(
-            program, None, n_bits=4, granularity=kinds.PER_GROUPED_CHANNEL, group_size=8
+            program, None, n_bits=4, granularity=kinds.PER_GROUPED_CHANNEL, group_size=8, num_kmeans_workers=1
         ),
         "int8": lambda module: module.quantize_weights(program, dtypes.INT8),
         "int4, blocks of 32": lambda module: module.quantize_weights(

@@ -23,6 +23,7 @@ RESULTS = HERE / "results"
 PAGES = (
     HERE.parent / "docs" / "benchmarks.md",
     HERE.parent / "docs" / "guides" / "checking.md",
+    HERE.parent / "docs" / "coming-from-coreai-opt.md",
     HERE.parent / "README.md",
 )
 _PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -215,6 +216,37 @@ def behaviour(results: Path) -> str:
     return table(("weights", "package", "SNR of the output", "in tune", "median error, cents"), rows)
 
 
+def small_weights(results: Path) -> str:
+    """What outputs keep of weights of several magnitudes, with coreai-opt and with corepress."""
+    rows = read(results / "coreai" / "assets.json")["results"]["small-weights"]
+    names = [f"{who} {nbits} bits{how}" for nbits in (4, 8) for who, how in _WAYS]
+    cells = ((f"{row['standard deviation']:g}", *(format_decibels(row[name]) for name in names)) for row in rows)
+    return table(("standard deviation", *names), cells)
+
+
+_WAYS = (("coreai-opt", ", default"), ("coreai-opt", ", exact"), ("corepress", ""))
+
+
+def core_ai_programs(results: Path) -> str:
+    """Functions on programs in memory."""
+    rows = read(results / "coreai" / "assets.json")["results"]["drop-ins"]
+    cells = ((row["job"], duration(row["corepress"]), duration(row["coreai-opt"]), ratio(row["ratio"])) for row in rows)
+    return table(("job", "corepress", "coreai-opt", "ratio"), cells)
+
+
+def core_ai_assets(results: Path) -> str:
+    """Whole processes on assets."""
+    rows = read(results / "coreai" / "assets.json")["results"]["assets"]
+    cells = []
+    for row in rows:
+        copied = next(each for each in rows if each["asset"] == row["asset"] and "copied" in each["job"])
+        decibels = format_decibels(row["outputs, dB"]) if "outputs, dB" in row else ""
+        times = duration(row["seconds"]), ratio(row["seconds"] / copied["seconds"])
+        memory = format_bytes(row["memory"]), ratio(row["memory"] / copied["memory"])
+        cells.append((row["asset"], row["job"], format_bytes(row["bytes"]), *times, *memory, decibels))
+    return table(("asset", "job", "size", "time", "copies", "memory", "copies", "output SNR"), cells, left=2)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "machine": machine,
     "busy": busy,
@@ -226,6 +258,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "arrays": arrays,
     "trained": trained,
     "behaviour": behaviour,
+    "small_weights": small_weights,
+    "core_ai_programs": core_ai_programs,
+    "core_ai_assets": core_ai_assets,
 }
 
 
