@@ -86,9 +86,10 @@ def converted(module: Any, *inputs: Any) -> Any:
 def drop_ins(repeats: int) -> list[dict[str, Any]]:
     """Seconds of each function, of coreai-opt and of corepress."""
     import coreai_opt.coreai_utils as theirs
-    import corepress.optimize.coreai as ours
     import torch
     from torch import nn
+
+    import corepress.optimize.coreai as ours
 
     torch.manual_seed(0)
     layers = [nn.Linear(SIDE, SIDE, bias=False).half() for _ in range(LAYERS)]
