@@ -9,6 +9,7 @@ have the tables of the results. The charts are drawn by charts.py.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -224,6 +225,29 @@ def small_weights(results: Path) -> str:
     return table(("standard deviation", *names), cells)
 
 
+def quality(results: Path) -> str:
+    """A trained model at the sizes of uniform palettes: as other tools make them, and chosen and fed back."""
+    rows = by_key(json.loads((results / "tradeoffs" / "encoder.json").read_text())["rows"], "name", "calibrated")
+    original = rows["original", False]
+    cells = [("as trained", format_bytes(original["bytes"]), "", f"{original['score']:.1f}")]
+    for name, of_size, what in (
+        ("palettes of {} bits", False, "{} bits for every weight, without samples"),
+        ("chosen, size of {} bits", True, "the same size, bits chosen for each weight, with samples"),
+    ):
+        cells += [
+            (
+                what.format(nbits),
+                format_bytes(row["bytes"]),
+                format_decibels(row["snr_db"]),
+                f"{row['score']:.1f}",
+            )
+            for nbits in (4, 3)
+            for row in (rows[name.format(nbits), of_size],)
+        ]
+    order = (0, 1, 3, 2, 4)
+    return table(("", "size", "output SNR", "score"), [cells[index] for index in order])
+
+
 _WAYS = (("coreai-opt", ", default"), ("coreai-opt", ", exact"), ("corepress", ""))
 
 
@@ -258,6 +282,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "arrays": arrays,
     "trained": trained,
     "behaviour": behaviour,
+    "quality": quality,
     "small_weights": small_weights,
     "core_ai_programs": core_ai_programs,
     "core_ai_assets": core_ai_assets,
