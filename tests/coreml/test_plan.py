@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from corepress import Config, coreml
 from corepress.compression import apply
 from corepress.coreml.format.package import directory_size
-from corepress.coreml.operations import lower
+from corepress.coreml.operations import lower, lower_to
+from corepress.coreml.sizes import stand_in
 from corepress.engine.meta_tensors import meta_tensor
 from corepress.specs import Palettize, Prune, Quantize
 
@@ -148,7 +149,7 @@ def test_steps_on_top_of_each_other_are_estimated():
         ([Quantize(channel_axis=0), Palettize(nbits=4)], count // 2 + 16 + 2 * 64),
     ]
     for steps, expected in cases:
-        form, exact = meta_tensor(tuple(steps), (64, 32), np.dtype(np.float16), 9)
+        form, exact = meta_tensor(tuple(steps), (64, 32), np.dtype(np.float16), lower_to(9), stand_in)
         assert not exact
         assert sum(tensor.nbytes for tensor in form.parameters.values()) == pytest.approx(expected, abs=2)
 
@@ -163,7 +164,7 @@ def test_steps_on_top_of_each_other_are_estimated():
     ],
 )
 def test_quantized_tables_and_scales_weigh_what_they_are_said_to(steps, version):
-    form, exact = meta_tensor(tuple(steps), (64, 96), np.dtype(np.float16), version)
+    form, exact = meta_tensor(tuple(steps), (64, 96), np.dtype(np.float16), lower_to(version), stand_in)
     tensor = np.random.default_rng(0).normal(0, 0.1, (64, 96)).astype(np.float16)
     for step in steps:
         tensor = apply(tensor, step)
@@ -188,7 +189,7 @@ def test_meta_tensors_weigh_what_real_tensors_weigh(spec, shape, dtype, seed):
         spec = dataclasses.replace(spec, block_size=(1, *(0 for _ in shape[1:])))
     assume(not isinstance(spec, Prune) or spec.n_m_ratio is None or shape[1] >= spec.n_m_ratio[1])
     real = lower(apply(weight, spec), 9)
-    form, _ = meta_tensor((spec,), tuple(shape), np.dtype(dtype), 9)
+    form, _ = meta_tensor((spec,), tuple(shape), np.dtype(dtype), lower_to(9), stand_in)
     assert form.type == real.type
     assert form.parameters.keys() == real.parameters.keys()
     for name, tensor in form.parameters.items():
@@ -200,4 +201,5 @@ def test_zeros_of_the_last_shorter_group_are_counted(n_m_ratio, length):
     """Fewer than m weights are left at the end; they are short of the weights that stay, not of zeros."""
     spec = Prune(n_m_ratio=n_m_ratio)
     weight = np.random.default_rng(0).permutation(4 * length).astype(np.float32).reshape(4, length) + 1
-    assert meta_tensor((spec,), weight.shape, weight.dtype, 9).form.nbytes == lower(apply(weight, spec), 9).nbytes
+    form, _ = meta_tensor((spec,), weight.shape, weight.dtype, lower_to(9), stand_in)
+    assert form.nbytes == lower(apply(weight, spec), 9).nbytes

@@ -11,7 +11,7 @@ from typing import Any
 from ..arrays import as_threads
 from ..config import Config, ConfigLike
 from ..coreml.compressor import compress_as_decided, require_destination
-from ..coreml.decisions import PackageDecisions, decisions_of
+from ..coreml.decisions import PackageDecisions
 from ..coreml.format.package import Package
 from ..coreml.program.graph import Function, Operation, Value
 from ..coreml.program.program import Program
@@ -151,7 +151,7 @@ def quantize_activations(
     decisions = None
     if weights is not None:
         known = None if statistics is None else CalibrationData(statistics, calibration_use, dampening)
-        decisions = decisions_of(weights, False, None, None, None, None, None, known)
+        decisions = PackageDecisions.of(weights, False, None, None, None, None, None, known)
     program = Program(Package.open(src))
     name = _require_possible(program, function_name, src)
     require_destination(src, dst, overwrite=overwrite)

@@ -26,7 +26,7 @@ from ..overlap import RunAhead, Task
 from ..paths import StrPath
 from ..sources import unchanged
 from ..tensors import CompressedTensor
-from .decisions import AssetDecisions, decisions_of
+from .decisions import AssetDecisions
 from .format.asset import Asset
 from .format.asset_writer import AssetWriter
 from .operations import Node, UnsupportedForm, lower
@@ -152,7 +152,7 @@ def compress_as_chosen(
     num_threads: int | None = None,
 ) -> Report:
     """Like `compress`, with what was chosen for this asset and this calibration; what was made is not made again."""
-    decisions = decisions_of(
+    decisions = AssetDecisions.of(
         chosen.config,
         strict,
         weight_threshold,

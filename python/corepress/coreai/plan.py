@@ -28,7 +28,7 @@ from ..paths import StrPath
 from ..sources import unchanged
 from ..specs import Palettize
 from .compressor import allocator, statistics_of, stored_values
-from .decisions import AssetDecisions, decisions_of
+from .decisions import AssetDecisions
 from .format.asset import Asset
 from .operations import Node, lower
 from .program.program import Program
@@ -109,7 +109,7 @@ def plan(
         num_threads=num_threads,
         calibration=statistics,
     )
-    decisions = decisions_of(
+    decisions = AssetDecisions.of(
         chosen.config,
         strict,
         weight_threshold,

@@ -20,7 +20,7 @@ from ..engine.steps import compress_stored
 from ..errors import NonFiniteError, Skip
 from ..paths import StrPath
 from ..tensors import CompressedTensor
-from .decisions import PackageDecisions, decisions_of
+from .decisions import PackageDecisions
 from .decompressor import lift_definition
 from .format.package import Package
 from .format.package_writer import PackageWriter
@@ -186,7 +186,7 @@ def compress_as_chosen(
     num_threads: int | None = None,
 ) -> Report:
     """Like `compress`, with what was chosen for this package and this calibration; what was made is not made again."""
-    decisions = decisions_of(
+    decisions = PackageDecisions.of(
         chosen.config,
         strict,
         weight_threshold,

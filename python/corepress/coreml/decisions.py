@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..config import Config, ConfigLike, as_config
+from ..config import Config
 from ..engine.calibrated import CalibrationData
 from ..engine.decisions import Decisions
 from ..specs import Spec
@@ -35,11 +35,13 @@ class PackageDecisions(Decisions[Weight]):
         importance: Mapping[str, Any] | None = None,
         calibration: CalibrationData | None = None,
     ) -> None:
-        super().__init__(
-            config, strict=strict, lint=PackageLint(config.target), importance=importance, calibration=calibration
-        )
+        super().__init__(config, strict=strict, importance=importance, calibration=calibration)
         self._obstacles: dict[str, str | None] = {}
         self._oldest: Part | None = None
+
+    def lint_for(self, target: str | None) -> PackageLint:
+        """What collects known problems of Core ML's encodings on a target."""
+        return PackageLint(target)
 
     def prepare(self, program: Program) -> None:
         """Check the program as a whole; raises if the run cannot succeed."""
@@ -62,24 +64,3 @@ class PackageDecisions(Decisions[Weight]):
             self._obstacles[part.prefix] = obstacle(part)
         if (reason := self._obstacles[part.prefix]) is not None:
             raise ValueError(f"config: {reason}")
-
-
-def decisions_of(
-    config: ConfigLike,
-    strict: bool,
-    weight_threshold: int | None,
-    target: str | None,
-    joint_compression: bool | None,
-    keep_position_tables: bool | None,
-    importance: Mapping[str, Any] | None = None,
-    calibration: CalibrationData | None = None,
-) -> PackageDecisions:
-    """The decisions for a call of `compress` or `plan`."""
-    given = as_config(
-        config,
-        weight_threshold=weight_threshold,
-        target=target,
-        joint_compression=joint_compression,
-        keep_position_tables=keep_position_tables,
-    )
-    return PackageDecisions(given, strict=strict, importance=importance, calibration=calibration)

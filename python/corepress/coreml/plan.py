@@ -30,7 +30,7 @@ from ..paths import StrPath
 from ..sources import unchanged
 from ..specs import Palettize
 from .compressor import allocator, statistics_of, stored_values
-from .decisions import PackageDecisions, decisions_of
+from .decisions import PackageDecisions
 from .decompressor import release
 from .format.data_types import DataType
 from .format.package import Package
@@ -192,7 +192,7 @@ def plan(
     )
     package = Package.open(src)
     program = Program(package)
-    decisions = decisions_of(
+    decisions = PackageDecisions.of(
         chosen.config,
         strict,
         weight_threshold,

@@ -75,13 +75,13 @@ def stored_size(weight: Weight, steps: Sequence[Spec], version: int | None = Non
         raise FormatError(f"{first.where}: shape {first.shape} is more than {stored} stored bytes decode to")
     try:
         lowered = lower_to(version or first.version)
-        form, exact = meta_tensor(tuple(steps), first.shape, first.data_type.dtype, lowered, _stand_in)
+        form, exact = meta_tensor(tuple(steps), first.shape, first.data_type.dtype, lowered, stand_in)
     except TooLargeTablesError as failure:
         raise Skip(failure.reason) from None
     return StoredSize(form, exact and first.operation.type == "const")
 
 
-def _stand_in(nbytes: int) -> OperationForm:
+def stand_in(nbytes: int) -> OperationForm:
     """A form of which nothing is known but its bytes."""
     data = np.zeros(nbytes, np.uint8)  # memory that is never touched, and so takes none
     return OperationForm("constexpr_unknown", {"data": Tensor(BY_NAME["uint8"], (nbytes,), data)}, True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..compression.weight_data import NO_DATA, WeightData
-from ..config import Config
+from ..config import Config, ConfigLike, as_config
 from ..errors import Skip
 from ..specs import Palettize, Spec
 from ..suggestions import suggestion
@@ -16,6 +16,9 @@ from .resolution import resolve
 from .selection import bind_rules, select
 from .targets import Encoding, TargetLint, TargetWarning
 from .weights import Weight
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 WeightType = TypeVar("WeightType", bound=Weight)
 
@@ -53,8 +56,6 @@ class Decisions(Generic[WeightType]):
         The config.
     strict : bool
         Raise if a weight that the config matches cannot be compressed, and for rules that match no weight.
-    lint : TargetLint
-        Collects known problems of the encodings.
     importance : mapping of str to array_like, optional
         How much the squared error of each element counts, by names of weights.
     calibration : CalibrationData, optional
@@ -66,7 +67,6 @@ class Decisions(Generic[WeightType]):
         config: Config,
         *,
         strict: bool,
-        lint: TargetLint,
         importance: Mapping[str, Any] | None = None,
         calibration: CalibrationData | None = None,
     ) -> None:
@@ -76,9 +76,35 @@ class Decisions(Generic[WeightType]):
             )
         self._config, self._strict, self._importance = config, strict, importance or {}
         self._calibration = calibration
-        self._lint = lint
+        self._lint = self.lint_for(config.target)
         self._notes: tuple[str, ...] = ()
         self.unmatched_rules: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        config: ConfigLike,
+        strict: bool,
+        weight_threshold: int | None,
+        target: str | None,
+        joint_compression: bool | None,
+        keep_position_tables: bool | None,
+        importance: Mapping[str, Any] | None = None,
+        calibration: CalibrationData | None = None,
+    ) -> Self:
+        """The decisions for a call of `compress` or `plan`."""
+        given = as_config(
+            config,
+            weight_threshold=weight_threshold,
+            target=target,
+            joint_compression=joint_compression,
+            keep_position_tables=keep_position_tables,
+        )
+        return cls(given, strict=strict, importance=importance, calibration=calibration)
+
+    def lint_for(self, target: str | None) -> TargetLint:
+        """What collects known problems of the format's encodings on a target."""
+        raise NotImplementedError
 
     def check_steps(self, steps: Sequence[Spec], weight: WeightType | None) -> None:
         """Refuse steps that the format cannot express, for a weight, or None for any weight of the model.

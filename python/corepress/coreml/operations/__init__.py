@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ...compression.joint import require_scales_of_tables
+from ...engine.joint_steps import Rule, check_joint
 from ...errors import FormatError
 from ...specs import Palettize, Quantize, Spec
 from ...tensors import CompressedTensor, PalettizedTensor, QuantizedTensor, SparseTensor
@@ -154,61 +154,20 @@ def check_steps(specs: Sequence[Spec], version: int, declared: int | None = None
         check(spec, version, declared)
     if len(specs) < 2:
         return
-    joint = _Joint(specs)
-    steps = ", then ".join(joint.verbs)
-    for is_broken, rule in _JOINT_RULES:
-        if is_broken(joint):
-            raise ValueError(f"config: {steps}: {rule.format(joint=joint)}")
-    if joint.quantizes_tables:
-        require_scales_of_tables(f"config: {steps}", joint.scales)
+    joint = check_joint(specs, _JOINT_RULES)
     if version < IOS18:
         raise ValueError(
-            f"config: joint compression ({steps}) needs specification version {IOS18} (iOS 18), but "
+            f"config: joint compression ({joint.description}) needs specification version {IOS18} (iOS 18), but "
             f"{_in_words(version, declared)}; {_convert_again('iOS18')}"
         )
 
 
-class _Joint:
-    """The steps of joint compression; of those that are missing, a spec that no rule objects to."""
-
-    def __init__(self, specs: Sequence[Spec]) -> None:
-        self.verbs = [spec.verb for spec in specs]
-        self.palette = next((spec for spec in specs if isinstance(spec, Palettize)), Palettize(nbits=1))
-        self.scales = next((spec for spec in specs if isinstance(spec, Quantize)), Quantize())
-
-    def goes_before(self, first: str, second: str) -> bool:
-        """Whether there are both steps, in this order."""
-        return {first, second} <= set(self.verbs) and self.verbs.index(first) < self.verbs.index(second)
-
-    @property
-    def palettizes_codes(self) -> bool:
-        return self.goes_before(Quantize.verb, Palettize.verb)
-
-    @property
-    def quantizes_tables(self) -> bool:
-        return self.goes_before(Palettize.verb, Quantize.verb)
-
-
-# What has no form in any specification version.
-_JOINT_RULES: tuple[tuple[Callable[[_Joint], bool], str], ...] = (
-    (lambda joint: len(set(joint.verbs)) < len(joint.verbs), "each step can be used once"),
-    (
-        lambda joint: joint.palette.lut_dtype is not None and "quantize" in joint.verbs,
-        "lut_dtype quantizes the table already; leave out one of them",
-    ),
-    (
-        lambda joint: joint.palette.cluster_dim > 1 and (joint.verbs[0] != "palettize" or "prune" in joint.verbs),
-        "cluster_dim above 1 is only for plain weights, and its result cannot be pruned",
-    ),
+_JOINT_RULES: tuple[Rule, ...] = (
     (
         lambda joint: (
             (joint.palettizes_codes or joint.quantizes_tables) and joint.scales.dtype not in ("int8", "uint8")
         ),
         "tables hold int8 or uint8, not {joint.scales.dtype}",
-    ),
-    (
-        lambda joint: joint.palettizes_codes and joint.palette.enable_per_channel_scale,
-        "enable_per_channel_scale is for plain weights, not for their codes",
     ),
 )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...coreai.compressor import memory_of, work_of
-from ...coreai.decisions import decisions_of
+from ...coreai.decisions import AssetDecisions
 from ...coreai.format.asset import ASSET_VERSION, METADATA, PROGRAM
 from ...coreai.program.program import Program
 from ...engine.run import Run
@@ -226,7 +226,7 @@ def _compressed(
     function: str, coreai_program: Any, steps: list[dict[str, Any]], weight_num_threshold: int, in_place: bool
 ) -> Any:
     require(function, "coreai")
-    decisions = decisions_of(steps, False, weight_num_threshold, None, None, False)
+    decisions = AssetDecisions.of(steps, False, weight_num_threshold, None, None, False)
     # Weights are read from a mapped file, which is there, without a name, as long as the program is.
     with tempfile.TemporaryDirectory() as folder:
         program = Program(_saved(coreai_program, Path(folder, "program.aimodel")), is_trusted=True)
