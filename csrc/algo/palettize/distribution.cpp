@@ -89,11 +89,12 @@ void Distribution<Bits>::count_buckets(const GroupView<Bits>& group, int threads
             }
         });
     });
-    buckets_.assign(bucket_count, {});
-    for (const auto& worker : workers_.objects()) {
-        for (size_t i = 0; i < worker->buckets.size(); ++i) {
-            buckets_[i].count += worker->buckets[i].count;
-            buckets_[i].low_sum += worker->buckets[i].low_sum;
+    buckets_.swap(workers_.objects().front()->buckets);
+    for (size_t worker = 1; worker < workers_.objects().size(); ++worker) {
+        const std::vector<Bucket>& others = workers_.objects()[worker]->buckets;
+        for (size_t i = 0; i < others.size(); ++i) {
+            buckets_[i].count += others[i].count;
+            buckets_[i].low_sum += others[i].low_sum;
         }
     }
 }
@@ -104,6 +105,9 @@ template <typename Bits>
 void Distribution<Bits>::add_buckets() {
     points_.clear();
     point_buckets_.clear();
+    const size_t count = count_points(buckets_, refined_);
+    points_.reserve(count);
+    point_buckets_.reserve(count);
     size_t next_key = 0;
     division_.for_each([&](uint32_t bucket, const auto& mean) {
         const Bucket& sums = buckets_[bucket];
@@ -166,8 +170,11 @@ bool Distribution<Bits>::refine(const GroupView<Bits>& group, const std::vector<
             }
         });
     });
-    keys_.clear();
-    for (const auto& worker : workers_.objects()) keys_.insert(keys_.end(), worker->keys.begin(), worker->keys.end());
+    keys_.swap(workers_.objects().front()->keys);
+    for (size_t worker = 1; worker < workers_.objects().size(); ++worker) {
+        const std::vector<Key>& others = workers_.objects()[worker]->keys;
+        keys_.insert(keys_.end(), others.begin(), others.end());
+    }
     if (keys_.empty()) return false;  // what was in these buckets has changed
     std::sort(keys_.begin(), keys_.end());
     add_buckets();

@@ -80,6 +80,16 @@ bool mark_cuts(const std::vector<int32_t>& ends, const std::vector<uint32_t>& po
     return any;
 }
 
+// At most so many points stand for the buckets: one each, or one for each value.
+template <typename Bucket>
+size_t count_points(const std::vector<Bucket>& buckets, const std::vector<uint8_t>& refined) {
+    size_t count = 0;
+    for (size_t bucket = 0; bucket < buckets.size(); ++bucket) {
+        count += buckets[bucket].count == 0 ? 0 : refined[bucket] != 0 ? static_cast<size_t>(buckets[bucket].count) : 1;
+    }
+    return count;
+}
+
 // Collects a group's points. A large group of halves goes through a histogram of all 65,536 patterns. A large group of
 // floats is first counted by the upper 16 bits of its keys, then in some 32,768 buckets, finer where a fine cut is
 // worth more; a bucket keeps its exact sum. Then `refine` replaces the buckets that hold a cut, and their neighbours,

@@ -70,12 +70,13 @@ void WeightedDistribution<Bits>::sum_buckets(const GroupView<Bits>& group, int t
             }
         });
     });
-    buckets_.assign(division_.size(), {});
-    for (const Piece& piece : pieces_) {
+    buckets_.swap(pieces_.front().buckets);
+    for (size_t piece = 1; piece < pieces_.size(); ++piece) {
+        const std::vector<Bucket>& others = pieces_[piece].buckets;
         for (size_t i = 0; i < buckets_.size(); ++i) {
-            buckets_[i].weight += piece.buckets[i].weight;
-            buckets_[i].low_sum += piece.buckets[i].low_sum;
-            buckets_[i].count += piece.buckets[i].count;
+            buckets_[i].weight += others[i].weight;
+            buckets_[i].low_sum += others[i].low_sum;
+            buckets_[i].count += others[i].count;
         }
     }
 }
@@ -86,6 +87,9 @@ template <typename Bits>
 void WeightedDistribution<Bits>::add_buckets() {
     points_.clear();
     point_buckets_.clear();
+    const size_t count = count_points(buckets_, refined_);
+    points_.reserve(count);
+    point_buckets_.reserve(count);
     size_t next = 0;
     division_.for_each([&](uint32_t bucket, const auto& mean) {
         const Bucket& sums = buckets_[bucket];
@@ -145,7 +149,10 @@ bool WeightedDistribution<Bits>::refine(const GroupView<Bits>& group, const std:
             });
         });
         values_.clear();
-        for (const Piece& piece : pieces_) values_.insert(values_.end(), piece.values.begin(), piece.values.end());
+        values_.swap(pieces_.front().values);
+        for (size_t piece = 1; piece < pieces_.size(); ++piece) {
+            values_.insert(values_.end(), pieces_[piece].values.begin(), pieces_[piece].values.end());
+        }
         if (values_.empty()) return false;  // what was in these buckets has changed
         sort_values();
         add_buckets();

@@ -50,6 +50,15 @@ private:
 template <typename Bits>
 void load_slopes(const SoftGroup<Bits>& group, const StandIns& points, const Bits* gradient, int64_t t,
                  const SoftTile& tile, double* slopes) {
+    if (!points.any() && tile.count == kSoftPoints) {
+        const Bits* const numbers = gradient + t * kSoftPoints * group.length;
+        for (int64_t d = 0; d < group.length; ++d) {
+            for (int64_t i = 0; i < kSoftPoints; ++i) {
+                slopes[d * kSoftPoints + i] = static_cast<double>(Format<Bits>::to_float(numbers[i * group.length + d]));
+            }
+        }
+        return;
+    }
     for (int64_t d = 0; d < group.length; ++d) {
         for (int64_t i = 0; i < kSoftPoints; ++i) {
             const int64_t place = t * kSoftPoints + i;
@@ -63,11 +72,12 @@ void load_slopes(const SoftGroup<Bits>& group, const StandIns& points, const Bit
     }
 }
 
-// One pass over all tiles: body(table, scratch, tile number, tile, slopes of it, window, lanes) adds to `lanes`
-// numbers, whose sums, over pieces in their order, are returned.
+// One pass over all tiles, whose slopes are loaded if they are wanted: body(table, scratch, tile number, tile, window,
+// lanes, sums) adds to `lanes` numbers, whose sums, over pieces in their order, are returned.
 template <typename Bits, typename Body>
 std::vector<double> pass(const SoftGroup<Bits>& group, const StandIns& points, const Bits* gradient,
-                         const RoundEntries& entries, int64_t lanes_of_entry, int threads, const Body& body) {
+                         const RoundEntries& entries, bool with_slopes, int64_t lanes_of_entry, int threads,
+                         const Body& body) {
     const SoftEntries view = entries.view();
     const int64_t total = points.any() ? static_cast<int64_t>(points.values.size()) : group.count;
     const auto numbers = static_cast<std::size_t>(view.count * lanes_of_entry);
@@ -82,7 +92,7 @@ std::vector<double> pass(const SoftGroup<Bits>& group, const StandIns& points, c
         for (int64_t t = begin; t < end; ++t) {
             check_stop();
             load_tile(group, points, t, tile);
-            load_slopes(group, points, gradient, t, tile, scratch.slopes.data());
+            if (with_slopes) load_slopes(group, points, gradient, t, tile, scratch.slopes.data());
             const auto window = entries.near(tile.lowest, tile.highest);
             table.soft_shares(tile.planes, view, window.first, window.second, scratch.shares.data(),
                               scratch.nearest.data());
@@ -104,11 +114,12 @@ std::vector<double> pulls_of_means(const SoftGroup<Bits>& group, const StandIns&
     const SoftEntries view = entries.view();
     const int64_t length = group.length, width = 1 + length;
     const std::vector<double> ones(static_cast<std::size_t>(kSoftPoints), 1);
-    const std::vector<double> sums = pass(group, points, gradient, entries, width, threads,
+    const std::vector<double> sums = pass(group, points, gradient, entries, true, width, threads,
                                           [&](const KernelTable& table, SoftScratch& scratch, int64_t, const SoftTile&,
                                               const auto& window, double* lanes, double* others) {
                                               table.soft_sums(scratch.slopes.data(), ones.data(), scratch.shares.data(),
                                                               view, window.first, window.second, lanes);
+                                              if (window.first == 0 && window.second == view.count) return;
                                               for (int64_t d = 0; d < length; ++d) {
                                                   double whole = 0;
                                                   for (int64_t i = 0; i < kSoftPoints; ++i) {
@@ -173,7 +184,7 @@ void soft_backward(const SoftGroup<Bits>& group, const Bits* gradient, const Sof
             heads[i + static_cast<std::size_t>(length)] = heads[i] + of_entries[i];
         }
         const std::vector<double> moved = pass(
-            group, points, gradient, entries, length, threads,
+            group, points, gradient, entries, is_last, length, threads,
             [&](const KernelTable& table, SoftScratch& scratch, int64_t t, const SoftTile& tile, const auto& window,
                 double* lanes, double*) {
                 const auto [first, last] = window;

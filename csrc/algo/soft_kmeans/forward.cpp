@@ -33,10 +33,14 @@ RoundSums sums_of(const SoftGroup<Bits>& group, const StandIns& points, const Ro
             const auto [first, last] = entries.near(tile.lowest, tile.highest);
             table.soft_shares(tile.planes, view, first, last, scratch.shares.data(), scratch.nearest.data());
             table.soft_sums(tile.planes, tile.multiplicity, scratch.shares.data(), view, first, last, lanes.data());
-            whole.assign(whole.size(), 0);
             for (int64_t i = 0; i < kSoftPoints; ++i) {
                 const double times = tile.multiplicity[i];
                 sums.inertia += times > 0 ? times * scratch.nearest[static_cast<std::size_t>(i)] : 0;
+            }
+            if (first == 0 && last == view.count) continue;
+            whole.assign(whole.size(), 0);
+            for (int64_t i = 0; i < kSoftPoints; ++i) {
+                const double times = tile.multiplicity[i];
                 whole[0] += times;
                 for (int64_t d = 0; d < view.length; ++d) {
                     whole[static_cast<std::size_t>(1 + d)] += times * tile.planes[d * kSoftPoints + i];

@@ -90,6 +90,16 @@ void load_tile(const SoftGroup<Bits>& group, const StandIns& points, int64_t til
     out.count = std::min(kSoftPoints, total - begin);
     out.lowest = __builtin_inf();
     out.highest = -out.lowest;
+    if (length > 1 && out.count == kSoftPoints) {  // vectors, which nothing asks the range of
+        const Bits* const values = group.values + begin * length;
+        for (int64_t d = 0; d < length; ++d) {
+            for (int64_t i = 0; i < kSoftPoints; ++i) {
+                out.planes[d * kSoftPoints + i] = static_cast<double>(Format<Bits>::to_float(values[i * length + d]));
+            }
+        }
+        std::fill_n(out.multiplicity, kSoftPoints, 1.0);
+        return;
+    }
     for (int64_t i = 0; i < kSoftPoints; ++i) {
         const bool is_point = i < out.count;
         for (int64_t d = 0; d < length; ++d) {

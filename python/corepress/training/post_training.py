@@ -230,10 +230,11 @@ def _raised(importance: torch.Tensor, layout: PaletteLayout) -> torch.Tensor:
     """
     single = PaletteLayout(layout.shape, layout.group_size, axis=layout.axis)
     groups = single.split(importance)
-    least = groups.sum(1, keepdim=True, dtype=torch.float64).mul_(LEAST_IMPORTANCE).float()
+    sums = groups.numpy().sum(1, keepdims=True, dtype=np.float64)  # PyTorch would copy all values as doubles
+    least = torch.from_numpy(sums * LEAST_IMPORTANCE).float()
     if not bool(((groups < least) & (groups > 0)).any()):
         return importance
-    return single.join(torch.where(groups > 0, torch.maximum(groups, least), groups))
+    return single.join(torch.maximum(groups, least).masked_fill_(groups == 0, 0))
 
 
 def _channel_scale(weight: torch.Tensor) -> torch.Tensor:
