@@ -106,8 +106,8 @@ void Distribution<Bits>::add_buckets() {
     points_.clear();
     point_buckets_.clear();
     const size_t count = count_points(buckets_, refined_);
-    points_.reserve(count);
-    point_buckets_.reserve(count);
+    reserve_points(count, points_);
+    reserve_points(count, point_buckets_);
     size_t next_key = 0;
     division_.for_each([&](uint32_t bucket, const auto& mean) {
         const Bucket& sums = buckets_[bucket];
@@ -150,6 +150,7 @@ void Distribution<Bits>::collect(const GroupView<Bits>& group, int threads) {
         bucketed_ = true;
         const auto count = [this](size_t stored) { return patterns_[stored]; };
         division_.divide(count, count);
+        patterns_ = {};  // not kept beside what the search needs
         count_buckets(group, threads);
         refined_.assign(buckets_.size(), 0);
         add_buckets();

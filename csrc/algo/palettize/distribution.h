@@ -90,6 +90,14 @@ size_t count_points(const std::vector<Bucket>& buckets, const std::vector<uint8_
     return count;
 }
 
+// Room for so many new elements, and the few that refining adds.
+template <typename Element>
+void reserve_points(size_t count, std::vector<Element>& elements) {
+    if (count <= elements.capacity()) return;
+    elements = {};
+    elements.reserve(count + count / 16);
+}
+
 // Collects a group's points. A large group of halves goes through a histogram of all 65,536 patterns. A large group of
 // floats is first counted by the upper 16 bits of its keys, then in some 32,768 buckets, finer where a fine cut is
 // worth more; a bucket keeps its exact sum. Then `refine` replaces the buckets that hold a cut, and their neighbours,

@@ -88,8 +88,8 @@ void WeightedDistribution<Bits>::add_buckets() {
     points_.clear();
     point_buckets_.clear();
     const size_t count = count_points(buckets_, refined_);
-    points_.reserve(count);
-    point_buckets_.reserve(count);
+    reserve_points(count, points_);
+    reserve_points(count, point_buckets_);
     size_t next = 0;
     division_.for_each([&](uint32_t bucket, const auto& mean) {
         const Bucket& sums = buckets_[bucket];
@@ -129,6 +129,10 @@ void WeightedDistribution<Bits>::collect(const GroupView<Bits>& group, int threa
         bucketed_ = true;
         division_.divide([&](size_t stored) { return sums.counts[stored]; },
                          [&](size_t stored) { return sums.weights[stored]; });
+        for (Piece& piece : pieces_) {  // not kept beside what the search needs
+            piece.weights = {};
+            piece.counts = {};
+        }
         sum_buckets(group, threads);
         refined_.assign(buckets_.size(), 0);
         add_buckets();
