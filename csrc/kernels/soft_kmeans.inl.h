@@ -97,87 +97,90 @@ private:
 // least distance.
 void soft_shares(const double* planes, const SoftEntries& entries, int64_t first, int64_t last, double* shares,
                  double* nearest) {
-    with_length(entries.length, [&](auto length) __attribute__((always_inline)) {
-        for (int part = 0; part < kSoftLanes; ++part) {
-            const int64_t place = part * kLanes;
-            const SoftRows<length.kMost> point(const_cast<double*>(planes), place);
-            Doubles least = broadcast<double, kLanes>(__builtin_inf());
-            for (int64_t j = first; j < last; ++j) {
-                Doubles distance = broadcast<double, kLanes>(j == entries.special ? -entries.threshold : 0.0);
-                for (int64_t d = 0; d < length; ++d) {
-                    const Doubles difference = point.get(d) - entries.values[j * length + d];
-                    distance = distance + difference * difference;
+    with_length(
+        entries.length, [&](auto length) __attribute__((always_inline)) {
+            for (int part = 0; part < kSoftLanes; ++part) {
+                const int64_t place = part * kLanes;
+                const SoftRows<length.kMost> point(const_cast<double*>(planes), place);
+                Doubles least = broadcast<double, kLanes>(__builtin_inf());
+                for (int64_t j = first; j < last; ++j) {
+                    Doubles distance = broadcast<double, kLanes>(j == entries.special ? -entries.threshold : 0.0);
+                    for (int64_t d = 0; d < length; ++d) {
+                        const Doubles difference = point.get(d) - entries.values[j * length + d];
+                        distance = distance + difference * difference;
+                    }
+                    least = lesser(distance, least);
+                    store(distance, shares + (j - first) * kSoftPoints + place);
                 }
-                least = lesser(distance, least);
-                store(distance, shares + (j - first) * kSoftPoints + place);
+                Doubles sum = broadcast<double, kLanes>(0.0), share;
+                for (int64_t j = 0; j < last - first; ++j) {
+                    load(shares + j * kSoftPoints + place, share);
+                    share = exponential((least - share) * entries.per_temperature);
+                    sum = sum + share;
+                    store(share, shares + j * kSoftPoints + place);
+                }
+                const Doubles scale = broadcast<double, kLanes>(1.0) / sum;
+                for (int64_t j = 0; j < last - first; ++j) {
+                    load(shares + j * kSoftPoints + place, share);
+                    store(share * scale, shares + j * kSoftPoints + place);
+                }
+                store(least, nearest + place);
             }
-            Doubles sum = broadcast<double, kLanes>(0.0), share;
-            for (int64_t j = 0; j < last - first; ++j) {
-                load(shares + j * kSoftPoints + place, share);
-                share = exponential((least - share) * entries.per_temperature);
-                sum = sum + share;
-                store(share, shares + j * kSoftPoints + place);
-            }
-            const Doubles scale = broadcast<double, kLanes>(1.0) / sum;
-            for (int64_t j = 0; j < last - first; ++j) {
-                load(shares + j * kSoftPoints + place, share);
-                store(share * scale, shares + j * kSoftPoints + place);
-            }
-            store(least, nearest + place);
-        }
-    });
+        });
 }
 
 // The sums of an entry, in lanes: of weights, and of weights times each component. Shares that are NaN stay so.
 void soft_sums(const double* planes, const double* multiplicity, const double* shares, const SoftEntries& entries,
                int64_t first, int64_t last, double* lanes) {
     const Doubles smallest = broadcast<double, kLanes>(entries.smallest);
-    with_length(entries.length, [&](auto length) __attribute__((always_inline)) {
-        for (int64_t j = first; j < last; ++j) {
-            double* const sums = lanes + j * (1 + length) * kLanes;
-            Doubles sum;
-            load(sums, sum);
-            Doubles weights[kSoftLanes];
-            COREPRESS_UNROLL
-            for (int part = 0; part < kSoftLanes; ++part) {
-                Doubles share, times;
-                load(shares + (j - first) * kSoftPoints + part * kLanes, share);
-                load(multiplicity + part * kLanes, times);
-                weights[part] = greater(smallest, share) * times;
-                sum = sum + weights[part];
-            }
-            store(sum, sums);
-            for (int64_t d = 0; d < length; ++d) {
-                load(sums + (1 + d) * kLanes, sum);
+    with_length(
+        entries.length, [&](auto length) __attribute__((always_inline)) {
+            for (int64_t j = first; j < last; ++j) {
+                double* const sums = lanes + j * (1 + length) * kLanes;
+                Doubles sum;
+                load(sums, sum);
+                Doubles weights[kSoftLanes];
                 COREPRESS_UNROLL
                 for (int part = 0; part < kSoftLanes; ++part) {
-                    Doubles point;
-                    load(planes + d * kSoftPoints + part * kLanes, point);
-                    sum = sum + weights[part] * point;
+                    Doubles share, times;
+                    load(shares + (j - first) * kSoftPoints + part * kLanes, share);
+                    load(multiplicity + part * kLanes, times);
+                    weights[part] = greater(smallest, share) * times;
+                    sum = sum + weights[part];
                 }
-                store(sum, sums + (1 + d) * kLanes);
+                store(sum, sums);
+                for (int64_t d = 0; d < length; ++d) {
+                    load(sums + (1 + d) * kLanes, sum);
+                    COREPRESS_UNROLL
+                    for (int part = 0; part < kSoftLanes; ++part) {
+                        Doubles point;
+                        load(planes + d * kSoftPoints + part * kLanes, point);
+                        sum = sum + weights[part] * point;
+                    }
+                    store(sum, sums + (1 + d) * kLanes);
+                }
             }
-        }
-    });
+        });
 }
 
 // Adds to planes of results, for each point, the weighted sum of vectors [entries, length].
 void soft_means(const double* shares, const SoftEntries& entries, const double* vectors, int64_t first, int64_t last,
                 double* results) {
     const Doubles smallest = broadcast<double, kLanes>(entries.smallest);
-    with_length(entries.length, [&](auto length) __attribute__((always_inline)) {
-        for (int part = 0; part < kSoftLanes; ++part) {
-            const int64_t place = part * kLanes;
-            SoftRows<length.kMost> sums(results, place);
-            for (int64_t j = first; j < last; ++j) {
-                Doubles share;
-                load(shares + (j - first) * kSoftPoints + place, share);
-                const Doubles weight = greater(smallest, share);
-                for (int64_t d = 0; d < length; ++d) sums.set(d, sums.get(d) + weight * vectors[j * length + d]);
+    with_length(
+        entries.length, [&](auto length) __attribute__((always_inline)) {
+            for (int part = 0; part < kSoftLanes; ++part) {
+                const int64_t place = part * kLanes;
+                SoftRows<length.kMost> sums(results, place);
+                for (int64_t j = first; j < last; ++j) {
+                    Doubles share;
+                    load(shares + (j - first) * kSoftPoints + place, share);
+                    const Doubles weight = greater(smallest, share);
+                    for (int64_t d = 0; d < length; ++d) sums.set(d, sums.get(d) + weight * vectors[j * length + d]);
+                }
+                sums.keep();
             }
-            sums.keep();
-        }
-    });
+        });
 }
 
 // soft_slopes for pulls that are known not to be null, or not to be there.
@@ -233,13 +236,14 @@ inline __attribute__((always_inline)) void soft_slopes_of(const double* planes, 
 // for the entries, times the multiplicity. `scratch` has room for as many numbers as there are shares.
 void soft_slopes(const double* planes, const double* multiplicity, const double* shares, const SoftEntries& entries,
                  const SoftPulls& pulls, int64_t first, int64_t last, double* scratch, double* results, double* lanes) {
-    with_length(entries.length, [&](auto length) __attribute__((always_inline)) {
-        const auto find = [&](auto by_entries, auto by_points) __attribute__((always_inline)) {
-            soft_slopes_of<by_entries.kMost != 0, by_points.kMost != 0>(planes, multiplicity, shares, entries, pulls,
-                                                                        first, last, length, scratch, results, lanes);
-        };
-        if (pulls.of_entries == nullptr) return find(Length<0>{}, Length<1>{});
-        if (pulls.of_points == nullptr) return find(Length<1>{}, Length<0>{});
-        find(Length<1>{}, Length<1>{});
-    });
+    with_length(
+        entries.length, [&](auto length) __attribute__((always_inline)) {
+            const auto find = [&](auto by_entries, auto by_points) __attribute__((always_inline)) {
+                soft_slopes_of<by_entries.kMost != 0, by_points.kMost != 0>(
+                    planes, multiplicity, shares, entries, pulls, first, last, length, scratch, results, lanes);
+            };
+            if (pulls.of_entries == nullptr) return find(Length<0>{}, Length<1>{});
+            if (pulls.of_points == nullptr) return find(Length<1>{}, Length<0>{});
+            find(Length<1>{}, Length<1>{});
+        });
 }

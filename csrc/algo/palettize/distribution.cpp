@@ -99,32 +99,28 @@ void Distribution<Bits>::count_buckets(const GroupView<Bits>& group, int threads
     }
 }
 
-// Points of all buckets; those marked as replaced give their values, which keys_ holds in ascending order: as many as
-// were counted, unless values changed since.
+// Points of all buckets, which are not kept.
 template <typename Bits>
 void Distribution<Bits>::add_buckets() {
     points_.clear();
     point_buckets_.clear();
-    const size_t count = count_points(buckets_, refined_);
-    reserve_points(count, points_);
-    reserve_points(count, point_buckets_);
-    size_t next_key = 0;
+    states_.assign(buckets_.size(), BucketState::kSettled);
+    size_t occupied = 0;
+    for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
+        occupied += buckets_[bucket].count > 0 ? 1 : 0;
+        if (buckets_[bucket].count > 1) states_[bucket] = BucketState::kWhole;
+    }
+    reserve_points(occupied + 1, points_);
+    reserve_points(occupied + 1, point_buckets_);
     division_.for_each([&](uint32_t bucket, const auto& mean) {
         const Bucket& sums = buckets_[bucket];
         if (sums.count == 0) return;
-        if (refined_[bucket] == 0) {
-            const auto count = static_cast<double>(sums.count);
-            append_point(mean(static_cast<double>(sums.low_sum) / count), count, points_);
-        } else {
-            for (const size_t end = std::min<size_t>(next_key + sums.count, keys_.size()); next_key < end;) {
-                const size_t first = next_key;
-                while (next_key < end && keys_[next_key] == keys_[first]) ++next_key;
-                append_point(value_of_key<Bits>(keys_[first]), static_cast<double>(next_key - first), points_);
-            }
-        }
+        const auto count = static_cast<double>(sums.count);
+        append_point(mean(static_cast<double>(sums.low_sum) / count), count, points_);
         point_buckets_.resize(points_.size(), bucket);
     });
     point_count_ = static_cast<int64_t>(points_.size());
+    buckets_ = {};
 }
 
 template <typename Bits>
@@ -152,7 +148,6 @@ void Distribution<Bits>::collect(const GroupView<Bits>& group, int threads) {
         division_.divide(count, count);
         patterns_ = {};  // not kept beside what the search needs
         count_buckets(group, threads);
-        refined_.assign(buckets_.size(), 0);
         add_buckets();
     }
     std::fill(patterns_.begin(), patterns_.end(), 0);
@@ -160,14 +155,14 @@ void Distribution<Bits>::collect(const GroupView<Bits>& group, int threads) {
 
 template <typename Bits>
 bool Distribution<Bits>::refine(const GroupView<Bits>& group, const std::vector<int32_t>& ends, int threads) {
-    if (!bucketed_ || !mark_cuts(ends, point_buckets_, buckets_, refined_)) return false;
+    if (!bucketed_ || !mark_cuts(ends, point_buckets_, states_)) return false;
     for (auto& worker : workers_.objects()) worker->keys.clear();
     parallel_pieces(group.size(), kPiece, threads, [&](int64_t begin, int64_t end) {
         auto worker = workers_.borrow();
         group.for_each(begin, end, [&](const Bits* values, int64_t length) {
             for (int64_t i = 0; i < length; ++i) {
                 const Key key = key_from_bits(values[i]);
-                if (refined_[division_.of(key)] != 0) worker->keys.push_back(key);
+                if (states_[division_.of(key)] == BucketState::kMarked) worker->keys.push_back(key);
             }
         });
     });
@@ -178,7 +173,11 @@ bool Distribution<Bits>::refine(const GroupView<Bits>& group, const std::vector<
     }
     if (keys_.empty()) return false;  // what was in these buckets has changed
     std::sort(keys_.begin(), keys_.end());
-    add_buckets();
+    replace_marked(
+        keys_, [this](Key key) { return division_.of(key); },
+        [](Key key, Point* points, size_t& count) { append_point(value_of_key<Bits>(key), 1, points, count); }, states_,
+        points_, point_buckets_);
+    point_count_ = static_cast<int64_t>(points_.size());
     return true;
 }
 

@@ -21,6 +21,7 @@ public:
 
     // Those that points between two numbers may have a share in that is more than the smallest weight.
     std::pair<int64_t, int64_t> near(double lowest, double highest) const;
+    double reach() const { return reach_; }
     // Vectors, or numbers with width 1, of the entries in this order, and back.
     std::vector<double> ordered(const double* numbers, int64_t width) const;
     void restore(const double* ordered, int64_t width, double* numbers) const;
@@ -147,6 +148,7 @@ struct SoftScratch {
           shares(static_cast<std::size_t>(entries * kSoftPoints)),
           changes(shares.size()) {}
     std::vector<double> planes, slopes, results, multiplicity, nearest, shares, changes;
+    std::vector<double> taken, next, pulls;  // of the entries near a tile
     SoftTile tile() { return {planes.data(), multiplicity.data(), 0, 0, 0}; }
 };
 
