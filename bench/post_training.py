@@ -13,7 +13,6 @@ import argparse
 import copy
 import ctypes
 import gc
-import json
 import logging
 import os
 import tempfile
@@ -28,6 +27,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from rich.console import Console
 from rich.table import Table
+
+import documents
 
 Job = Callable[[Any], Callable[[], Any]]
 STATUS, PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -165,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=int, default=1 << 18)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    documents.add_options(parser)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
@@ -200,8 +201,7 @@ def main() -> None:
                 f"{ours['error'] / theirs['error']:.5f}" if errors else "",
             )
     Console(width=140).print(table)
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    documents.save(options, {"weights": options.weights, "repeats": options.repeats}, figures)
 
 
 if __name__ == "__main__":

@@ -133,8 +133,12 @@ def test_reference_by_differences(d):
 
 @pytest.mark.parametrize("d", [2, 3, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_vectors(d, dtype):
-    given = drawn(16, n=3000, d=d, dtype=dtype)
+@pytest.mark.parametrize(
+    "options", [{"n": 3000}, {"n": 9001}, {"n": 9001, "prune_threshold": 1e-3}, {"n": 9001, "k": 64}]
+)
+def test_vectors(d, dtype, options):
+    """Few, and so many that they are sorted."""
+    given = drawn(**({"k": 16} | options), d=d, dtype=dtype)
     limit = 2e-7 if dtype == torch.float32 else 2e-3
     for got, want in zip(found(*given), expected(*given), strict=True):
         assert distance(got, want) < limit
@@ -177,10 +181,11 @@ def test_groups_are_apart():
         assert torch.equal(given.grad[group], gradient[:, 0])
 
 
+@pytest.mark.parametrize("d", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_same_bytes(dtype, monkeypatch):
+def test_same_bytes(dtype, d, monkeypatch):
     """At every level, for every number of threads."""
-    given = drawn(16, n=140_001, dtype=dtype)
+    given = drawn(16, n=140_001 // d, d=d, dtype=dtype)
     results = []
     level = _core.simd_level()
     try:
@@ -216,6 +221,9 @@ def test_values_that_are_not_finite_are_seen_in_the_result(value):
     weight = torch.randn(1, 6000) * 0.05
     weight[0, 7] = value
     means, _ = soft_kmeans(weight.requires_grad_(), torch.linspace(-0.1, 0.1, 8)[None])
+    assert not torch.isfinite(means).all()
+    vectors = (torch.randn(1, 6000, 2) * 0.05).index_fill(1, torch.tensor([7]), value)
+    means, _ = soft_kmeans(vectors, torch.randn(1, 16, 2) * 0.05)
     assert not torch.isfinite(means).all()
     slopes = torch.zeros(1, 6000)
     slopes[0, 3] = value

@@ -11,15 +11,28 @@
 
 namespace corepress {
 
+namespace {
+
+// Elements that are all written to next; with room for the few that refining adds, instead of twice as many.
+template <typename Element>
+void make_room(size_t count, std::vector<Element>& elements) {
+    if (count > elements.capacity()) {
+        elements = {};
+        elements.reserve(count + count / 16);
+    }
+    elements.resize(count);
+}
+
+}  // namespace
+
 template <typename Number>
 void CutLine<Number>::resize(size_t count) {
     constexpr size_t kMany = size_t{1} << 20;  // memory that is new takes as long as several passes over it
-    for (std::vector<Number>* numbers : {&weight_, &moment_, &square_, &best_}) {
+    for (std::vector<Number>* numbers : {&weight_, &moment_, &square_}) {
         if (count > kMany) check_stop();
-        numbers->resize(count + kPathPadding);
+        make_room(count + kPathPadding, *numbers);
     }
-    from_.resize(count + kPathPadding);
-    index_.resize(count);
+    make_room(count, index_);
 }
 
 template <typename Number>
@@ -194,6 +207,8 @@ bool CutLine<Number>::comes_from_within(int32_t first, int32_t to) const {
 template <typename Number>
 Number CutLine<Number>::cheapest_path(double price, std::vector<int32_t>& path) {
     price_ = Number{price};
+    make_room(size() + kPathPadding, best_);
+    make_room(size() + kPathPadding, from_);
     best_[0] = Number{};
     int32_t from = 0;
     constexpr int32_t kMany = 1 << 15;  // fewer cuts take less than looking at the clock at each is worth

@@ -89,38 +89,38 @@ void Distribution<Bits>::count_buckets(const GroupView<Bits>& group, int threads
             }
         });
     });
-    buckets_.assign(bucket_count, {});
-    for (const auto& worker : workers_.objects()) {
-        for (size_t i = 0; i < worker->buckets.size(); ++i) {
-            buckets_[i].count += worker->buckets[i].count;
-            buckets_[i].low_sum += worker->buckets[i].low_sum;
+    buckets_.swap(workers_.objects().front()->buckets);
+    for (size_t worker = 1; worker < workers_.objects().size(); ++worker) {
+        const std::vector<Bucket>& others = workers_.objects()[worker]->buckets;
+        for (size_t i = 0; i < others.size(); ++i) {
+            buckets_[i].count += others[i].count;
+            buckets_[i].low_sum += others[i].low_sum;
         }
     }
 }
 
-// Points of all buckets; those marked as replaced give their values, which keys_ holds in ascending order: as many as
-// were counted, unless values changed since.
+// Points of all buckets, which are not kept.
 template <typename Bits>
 void Distribution<Bits>::add_buckets() {
     points_.clear();
     point_buckets_.clear();
-    size_t next_key = 0;
+    states_.assign(buckets_.size(), BucketState::kSettled);
+    size_t occupied = 0;
+    for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
+        occupied += buckets_[bucket].count > 0 ? 1 : 0;
+        if (buckets_[bucket].count > 1) states_[bucket] = BucketState::kWhole;
+    }
+    reserve_points(occupied + 1, points_);
+    reserve_points(occupied + 1, point_buckets_);
     division_.for_each([&](uint32_t bucket, const auto& mean) {
         const Bucket& sums = buckets_[bucket];
         if (sums.count == 0) return;
-        if (refined_[bucket] == 0) {
-            const auto count = static_cast<double>(sums.count);
-            append_point(mean(static_cast<double>(sums.low_sum) / count), count, points_);
-        } else {
-            for (const size_t end = std::min<size_t>(next_key + sums.count, keys_.size()); next_key < end;) {
-                const size_t first = next_key;
-                while (next_key < end && keys_[next_key] == keys_[first]) ++next_key;
-                append_point(value_of_key<Bits>(keys_[first]), static_cast<double>(next_key - first), points_);
-            }
-        }
+        const auto count = static_cast<double>(sums.count);
+        append_point(mean(static_cast<double>(sums.low_sum) / count), count, points_);
         point_buckets_.resize(points_.size(), bucket);
     });
     point_count_ = static_cast<int64_t>(points_.size());
+    buckets_ = {};
 }
 
 template <typename Bits>
@@ -146,8 +146,8 @@ void Distribution<Bits>::collect(const GroupView<Bits>& group, int threads) {
         bucketed_ = true;
         const auto count = [this](size_t stored) { return patterns_[stored]; };
         division_.divide(count, count);
+        patterns_ = {};  // not kept beside what the search needs
         count_buckets(group, threads);
-        refined_.assign(buckets_.size(), 0);
         add_buckets();
     }
     std::fill(patterns_.begin(), patterns_.end(), 0);
@@ -155,22 +155,29 @@ void Distribution<Bits>::collect(const GroupView<Bits>& group, int threads) {
 
 template <typename Bits>
 bool Distribution<Bits>::refine(const GroupView<Bits>& group, const std::vector<int32_t>& ends, int threads) {
-    if (!bucketed_ || !mark_cuts(ends, point_buckets_, buckets_, refined_)) return false;
+    if (!bucketed_ || !mark_cuts(ends, point_buckets_, states_)) return false;
     for (auto& worker : workers_.objects()) worker->keys.clear();
     parallel_pieces(group.size(), kPiece, threads, [&](int64_t begin, int64_t end) {
         auto worker = workers_.borrow();
         group.for_each(begin, end, [&](const Bits* values, int64_t length) {
             for (int64_t i = 0; i < length; ++i) {
                 const Key key = key_from_bits(values[i]);
-                if (refined_[division_.of(key)] != 0) worker->keys.push_back(key);
+                if (states_[division_.of(key)] == BucketState::kMarked) worker->keys.push_back(key);
             }
         });
     });
-    keys_.clear();
-    for (const auto& worker : workers_.objects()) keys_.insert(keys_.end(), worker->keys.begin(), worker->keys.end());
+    keys_.swap(workers_.objects().front()->keys);
+    for (size_t worker = 1; worker < workers_.objects().size(); ++worker) {
+        const std::vector<Key>& others = workers_.objects()[worker]->keys;
+        keys_.insert(keys_.end(), others.begin(), others.end());
+    }
     if (keys_.empty()) return false;  // what was in these buckets has changed
     std::sort(keys_.begin(), keys_.end());
-    add_buckets();
+    replace_marked(
+        keys_, [this](Key key) { return division_.of(key); },
+        [](Key key, Point* points, size_t& count) { append_point(value_of_key<Bits>(key), 1, points, count); }, states_,
+        points_, point_buckets_);
+    point_count_ = static_cast<int64_t>(points_.size());
     return true;
 }
 

@@ -50,26 +50,39 @@ struct GroupView {
 // Adds a point to those that ascend; -0 joins 0. Values and weights that change while they are read several times may
 // give anything: here they become finite, and what does not ascend joins the point before. So there always is a point,
 // and k-means finds what it relies on.
-inline void append_point(double value, double weight, std::vector<Point>& points) {
+// `points` has room for another; there are `count` before and after.
+inline void append_point(double value, double weight, Point* points, size_t& count) {
     constexpr double kLargest = static_cast<double>(std::numeric_limits<float>::max()), kMost = 0x1p200;
     value = std::min(std::max(-kLargest, value), kLargest);  // in this order, NaN is the first
     weight = std::min(std::max(std::numeric_limits<double>::min(), weight), kMost);
-    if (!points.empty() && !(points.back().value < value)) {
-        points.back().weight += weight;
+    if (count > 0 && !(points[count - 1].value < value)) {
+        points[count - 1].weight += weight;
     } else {
-        points.push_back({value, weight});
+        points[count++] = {value, weight};
     }
 }
+inline void append_point(double value, double weight, std::vector<Point>& points) {
+    size_t count = points.size();
+    points.emplace_back();
+    append_point(value, weight, points.data(), count);
+    points.resize(count);
+}
+
+// What stands for the values of a bucket.
+enum class BucketState : uint8_t {
+    kWhole,    // one point for several values
+    kMarked,   // the same, to be replaced by the values
+    kSettled,  // the values themselves
+};
 
 // A cut settles between the last point of a cluster and the first of the next. Where these are whole buckets, either
-// may hold the best cut: both are marked, to be replaced by their values. Whether any was that is not replaced yet.
-template <typename Bucket>
-bool mark_cuts(const std::vector<int32_t>& ends, const std::vector<uint32_t>& point_buckets,
-               const std::vector<Bucket>& buckets, std::vector<uint8_t>& refined) {
+// may hold the best cut: both are marked. Whether any was.
+inline bool mark_cuts(const std::vector<int32_t>& ends, const std::vector<uint32_t>& point_buckets,
+                      std::vector<BucketState>& states) {
     bool any = false;
     const auto mark = [&](uint32_t bucket) {
-        if (refined[bucket] != 0 || buckets[bucket].count < 2) return;
-        refined[bucket] = 1;
+        if (states[bucket] != BucketState::kWhole) return;
+        states[bucket] = BucketState::kMarked;
         any = true;
     };
     for (size_t cluster = 0; cluster + 1 < ends.size(); ++cluster) {
@@ -78,6 +91,45 @@ bool mark_cuts(const std::vector<int32_t>& ends, const std::vector<uint32_t>& po
         mark(point_buckets[end]);
     }
     return any;
+}
+
+// Replaces the points of marked buckets by their values, which ascend, in place: bucket_of(value) says where a value
+// belongs, append(value, points, count) adds it.
+template <typename Value, typename BucketOf, typename Append>
+void replace_marked(const std::vector<Value>& values, const BucketOf& bucket_of, const Append& append,
+                    std::vector<BucketState>& states, std::vector<Point>& points,
+                    std::vector<uint32_t>& point_buckets) {
+    const size_t before = points.size(), more = values.size();
+    points.resize(before + more);
+    point_buckets.resize(before + more);
+    std::copy_backward(points.data(), points.data() + before, points.data() + before + more);
+    std::copy_backward(point_buckets.data(), point_buckets.data() + before, point_buckets.data() + before + more);
+    size_t count = 0, next = 0;
+    for (size_t i = more; i < before + more; ++i) {
+        const uint32_t bucket = point_buckets[i];
+        const size_t first = count;
+        if (states[bucket] != BucketState::kMarked) {
+            const Point point = points[i];
+            append_point(point.value, point.weight, points.data(), count);
+        } else {
+            while (next < more && bucket_of(values[next]) < bucket) ++next;  // there are such if values changed
+            for (; next < more && bucket_of(values[next]) == bucket; ++next) append(values[next], points.data(), count);
+        }
+        std::fill(point_buckets.data() + first, point_buckets.data() + count, bucket);
+    }
+    points.resize(count);
+    point_buckets.resize(count);
+    for (BucketState& state : states) {
+        if (state == BucketState::kMarked) state = BucketState::kSettled;
+    }
+}
+
+// Room for so many new elements, and the few that refining adds.
+template <typename Element>
+void reserve_points(size_t count, std::vector<Element>& elements) {
+    if (count <= elements.capacity()) return;
+    elements = {};
+    elements.reserve(count + count / 16);
 }
 
 // Collects a group's points. A large group of halves goes through a histogram of all 65,536 patterns. A large group of
@@ -124,10 +176,10 @@ private:
     std::vector<Point> points_;  // and room for more
     int64_t point_count_ = 0;
     std::vector<uint32_t> point_buckets_;  // the bucket each point stands for, or belongs to once refined
-    std::vector<uint8_t> refined_;         // per bucket: whether its values are points of their own
-    std::vector<uint32_t> patterns_;       // counts by upper 16 bits as stored; 0 between groups, as workers' are
+    std::vector<BucketState> states_;
+    std::vector<uint32_t> patterns_;  // counts by upper 16 bits as stored; 0 between groups, as workers' are
     FloatBuckets division_;
-    std::vector<Bucket> buckets_;
+    std::vector<Bucket> buckets_;  // until points stand for them
     std::vector<Key> keys_;
     WorkspacePool<Counts> workers_;
 };

@@ -70,35 +70,37 @@ void WeightedDistribution<Bits>::sum_buckets(const GroupView<Bits>& group, int t
             }
         });
     });
-    buckets_.assign(division_.size(), {});
-    for (const Piece& piece : pieces_) {
+    buckets_.swap(pieces_.front().buckets);
+    for (size_t piece = 1; piece < pieces_.size(); ++piece) {
+        const std::vector<Bucket>& others = pieces_[piece].buckets;
         for (size_t i = 0; i < buckets_.size(); ++i) {
-            buckets_[i].weight += piece.buckets[i].weight;
-            buckets_[i].low_sum += piece.buckets[i].low_sum;
-            buckets_[i].count += piece.buckets[i].count;
+            buckets_[i].weight += others[i].weight;
+            buckets_[i].low_sum += others[i].low_sum;
+            buckets_[i].count += others[i].count;
         }
     }
 }
 
-// Points of all buckets; those marked as replaced give their values, which values_ holds in ascending order: as many as
-// were counted, unless values changed since.
+// Points of all buckets, which are not kept.
 template <typename Bits>
 void WeightedDistribution<Bits>::add_buckets() {
     points_.clear();
     point_buckets_.clear();
-    size_t next = 0;
+    states_.assign(buckets_.size(), BucketState::kSettled);
+    size_t occupied = 0;
+    for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
+        occupied += buckets_[bucket].count > 0 ? 1 : 0;
+        if (buckets_[bucket].count > 1) states_[bucket] = BucketState::kWhole;
+    }
+    reserve_points(occupied + 1, points_);
+    reserve_points(occupied + 1, point_buckets_);
     division_.for_each([&](uint32_t bucket, const auto& mean) {
         const Bucket& sums = buckets_[bucket];
         if (sums.count == 0) return;
-        if (refined_[bucket] == 0) {
-            append_point(mean(sums.low_sum / sums.weight), sums.weight, points_);
-        } else {
-            for (const size_t end = std::min<size_t>(next + sums.count, values_.size()); next < end; ++next) {
-                append_point(value_of_key<Bits>(values_[next].key), static_cast<double>(values_[next].weight), points_);
-            }
-        }
+        append_point(mean(sums.low_sum / sums.weight), sums.weight, points_);
         point_buckets_.resize(points_.size(), bucket);
     });
+    buckets_ = {};
 }
 
 template <typename Bits>
@@ -125,8 +127,11 @@ void WeightedDistribution<Bits>::collect(const GroupView<Bits>& group, int threa
         bucketed_ = true;
         division_.divide([&](size_t stored) { return sums.counts[stored]; },
                          [&](size_t stored) { return sums.weights[stored]; });
+        for (Piece& piece : pieces_) {  // not kept beside what the search needs
+            piece.weights = {};
+            piece.counts = {};
+        }
         sum_buckets(group, threads);
-        refined_.assign(buckets_.size(), 0);
         add_buckets();
     }
 }
@@ -134,21 +139,30 @@ void WeightedDistribution<Bits>::collect(const GroupView<Bits>& group, int threa
 template <typename Bits>
 bool WeightedDistribution<Bits>::refine(const GroupView<Bits>& group, const std::vector<int32_t>& ends, int threads) {
     if constexpr (sizeof(Bits) == 4) {
-        if (!bucketed_ || !mark_cuts(ends, point_buckets_, buckets_, refined_)) return false;
+        if (!bucketed_ || !mark_cuts(ends, point_buckets_, states_)) return false;
         for_each_piece(group, threads, [&](int64_t begin, int64_t end, Piece& piece) {
             piece.values.clear();
             group.for_each_weighted(begin, end, [&](const Bits* values, const float* weights, int64_t length) {
                 for (int64_t i = 0; i < length; ++i) {
                     const Key key = key_from_bits(values[i]);
-                    if (weights[i] > 0 && refined_[division_.of(key)] != 0) piece.values.push_back({key, weights[i]});
+                    if (weights[i] > 0 && states_[division_.of(key)] == BucketState::kMarked)
+                        piece.values.push_back({key, weights[i]});
                 }
             });
         });
         values_.clear();
-        for (const Piece& piece : pieces_) values_.insert(values_.end(), piece.values.begin(), piece.values.end());
+        values_.swap(pieces_.front().values);
+        for (size_t piece = 1; piece < pieces_.size(); ++piece) {
+            values_.insert(values_.end(), pieces_[piece].values.begin(), pieces_[piece].values.end());
+        }
         if (values_.empty()) return false;  // what was in these buckets has changed
         sort_values();
-        add_buckets();
+        replace_marked(
+            values_, [this](const Value& value) { return division_.of(value.key); },
+            [](const Value& value, Point* points, size_t& count) {
+                append_point(value_of_key<Bits>(value.key), static_cast<double>(value.weight), points, count);
+            },
+            states_, points_, point_buckets_);
         return true;
     }
     return false;

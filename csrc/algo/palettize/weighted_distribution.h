@@ -52,7 +52,7 @@ private:
     bool bucketed_ = false;
     std::vector<Point> points_;
     std::vector<uint32_t> point_buckets_;  // as in Distribution
-    std::vector<uint8_t> refined_;
+    std::vector<BucketState> states_;
     FloatBuckets division_;
     std::vector<Bucket> buckets_;
     std::vector<Value> values_;

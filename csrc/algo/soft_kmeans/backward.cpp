@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "algo/soft_kmeans/nearby.h"
 #include "algo/soft_kmeans/points.h"
 #include "core/stop.h"
 #include "dispatch.h"
@@ -48,26 +49,40 @@ private:
 
 // Loads the gradient of a tile of values, or its sums at points.
 template <typename Bits>
-void load_slopes(const SoftGroup<Bits>& group, const StandIns& points, const Bits* gradient, int64_t t,
+void load_slopes(const OrderedGroup<Bits>& ordered, const StandIns& points, const Bits* gradient, int64_t t,
                  const SoftTile& tile, double* slopes) {
+    const SoftGroup<Bits>& group = ordered.group();
+    if (!points.any() && tile.count == kSoftPoints && !ordered.is_sorted()) {
+        const Bits* const numbers = gradient + t * kSoftPoints * group.length;
+        for (int64_t d = 0; d < group.length; ++d) {
+            for (int64_t i = 0; i < kSoftPoints; ++i) {
+                slopes[d * kSoftPoints + i] =
+                    static_cast<double>(Format<Bits>::to_float(numbers[i * group.length + d]));
+            }
+        }
+        return;
+    }
     for (int64_t d = 0; d < group.length; ++d) {
         for (int64_t i = 0; i < kSoftPoints; ++i) {
             const int64_t place = t * kSoftPoints + i;
             double slope = 0;
             if (i < tile.count) {
                 slope = points.any() ? points.slopes[static_cast<std::size_t>(place)]
-                                     : static_cast<double>(Format<Bits>::to_float(gradient[place * group.length + d]));
+                                     : static_cast<double>(
+                                           Format<Bits>::to_float(gradient[ordered.place(place) * group.length + d]));
             }
             slopes[d * kSoftPoints + i] = slope;
         }
     }
 }
 
-// One pass over all tiles: body(table, scratch, tile number, tile, slopes of it, window, lanes) adds to `lanes`
-// numbers, whose sums, over pieces in their order, are returned.
+// One pass over all tiles, whose slopes are loaded if they are wanted: body(table, scratch, tile number, tile, near
+// entries, lanes, sums) adds to `lanes` numbers, whose sums, over pieces in their order, are returned.
 template <typename Bits, typename Body>
-std::vector<double> pass(const SoftGroup<Bits>& group, const StandIns& points, const Bits* gradient,
-                         const RoundEntries& entries, int64_t lanes_of_entry, int threads, const Body& body) {
+std::vector<double> pass(const OrderedGroup<Bits>& ordered, const StandIns& points, const Bits* gradient,
+                         const RoundEntries& entries, bool with_slopes, int64_t lanes_of_entry, int threads,
+                         const Body& body) {
+    const SoftGroup<Bits>& group = ordered.group();
     const SoftEntries view = entries.view();
     const int64_t total = points.any() ? static_cast<int64_t>(points.values.size()) : group.count;
     const auto numbers = static_cast<std::size_t>(view.count * lanes_of_entry);
@@ -79,14 +94,15 @@ std::vector<double> pass(const SoftGroup<Bits>& group, const StandIns& points, c
         auto& sums = pieces[static_cast<std::size_t>(piece)];
         sums.assign(numbers, 0);
         SoftTile tile = scratch.tile();
+        TileEntries<Bits> near(entries, ordered);
         for (int64_t t = begin; t < end; ++t) {
-            check_stop();
+            if (t % kTilesOfBlock == 0) check_stop();
             load_tile(group, points, t, tile);
-            load_slopes(group, points, gradient, t, tile, scratch.slopes.data());
-            const auto window = entries.near(tile.lowest, tile.highest);
-            table.soft_shares(tile.planes, view, window.first, window.second, scratch.shares.data(),
+            if (with_slopes) load_slopes(ordered, points, gradient, t, tile, scratch.slopes.data());
+            near.find(tile, t);
+            table.soft_shares(tile.planes, near.view(), near.first(), near.last(), scratch.shares.data(),
                               scratch.nearest.data());
-            body(table, scratch, t, tile, window, lanes.data(), sums.data());
+            body(table, scratch, t, tile, near, lanes.data(), sums.data());
         }
         add_up(lanes, sums.data());
     });
@@ -99,29 +115,27 @@ std::vector<double> pass(const SoftGroup<Bits>& group, const StandIns& points, c
 
 // H of the last round: the sums of the gradient, in parts of entries.
 template <typename Bits>
-std::vector<double> pulls_of_means(const SoftGroup<Bits>& group, const StandIns& points, const Bits* gradient,
+std::vector<double> pulls_of_means(const OrderedGroup<Bits>& ordered, const StandIns& points, const Bits* gradient,
                                    const RoundEntries& entries, int threads) {
     const SoftEntries view = entries.view();
-    const int64_t length = group.length, width = 1 + length;
+    const int64_t length = view.length, width = 1 + length;
     const std::vector<double> ones(static_cast<std::size_t>(kSoftPoints), 1);
-    const std::vector<double> sums = pass(group, points, gradient, entries, width, threads,
-                                          [&](const KernelTable& table, SoftScratch& scratch, int64_t, const SoftTile&,
-                                              const auto& window, double* lanes, double* others) {
-                                              table.soft_sums(scratch.slopes.data(), ones.data(), scratch.shares.data(),
-                                                              view, window.first, window.second, lanes);
-                                              for (int64_t d = 0; d < length; ++d) {
-                                                  double whole = 0;
-                                                  for (int64_t i = 0; i < kSoftPoints; ++i) {
-                                                      whole +=
-                                                          scratch.slopes[static_cast<std::size_t>(d * kSoftPoints + i)];
-                                                  }
-                                                  for (int64_t j = 0; j < view.count; ++j) {
-                                                      if (j == window.first) j = window.second;
-                                                      if (j >= view.count) break;
-                                                      others[j * width + 1 + d] += view.smallest * whole;
-                                                  }
-                                              }
-                                          });
+    const std::vector<double> sums =
+        pass(ordered, points, gradient, entries, true, width, threads,
+             [&](const KernelTable& table, SoftScratch& scratch, int64_t, const SoftTile&,
+                 const TileEntries<Bits>& near, double* lanes, double* others) {
+                 double* const own = near.take(lanes, width * 8, scratch.taken);
+                 table.soft_sums(scratch.slopes.data(), ones.data(), scratch.shares.data(), near.view(), near.first(),
+                                 near.last(), own);
+                 near.put_back(lanes, width * 8, own);
+                 for (int64_t d = 0; d < length && !near.are_all(); ++d) {
+                     double whole = 0;
+                     for (int64_t i = 0; i < kSoftPoints; ++i) {
+                         whole += scratch.slopes[static_cast<std::size_t>(d * kSoftPoints + i)];
+                     }
+                     near.for_each_other([&](int64_t j) { others[j * width + 1 + d] += view.smallest * whole; });
+                 }
+             });
     std::vector<double> pulls(static_cast<std::size_t>(view.count * length));
     for (int64_t j = 0; j < view.count; ++j) {
         for (int64_t d = 0; d < length; ++d) {
@@ -136,8 +150,10 @@ std::vector<double> pulls_of_means(const SoftGroup<Bits>& group, const StandIns&
 }  // namespace
 
 template <typename Bits>
-void soft_backward(const SoftGroup<Bits>& group, const Bits* gradient, const SoftOptions& options, int64_t rounds,
+void soft_backward(const SoftGroup<Bits>& given, const Bits* gradient, const SoftOptions& options, int64_t rounds,
                    const SoftTape& tape, int threads, Bits* results) {
+    const OrderedGroup<Bits> ordered(given, tape.centroids);
+    const SoftGroup<Bits>& group = ordered.group();
     const int64_t count = group.entries, length = group.length;
     double gap = 0;
     for (int64_t round = 0; round < rounds && length == 1; ++round) {
@@ -158,7 +174,7 @@ void soft_backward(const SoftGroup<Bits>& group, const Bits* gradient, const Sof
         const bool is_last = round + 1 == rounds;
         const RoundEntries entries(tape.centroids + round * count * length, count, length, options);
         const SoftEntries view = entries.view();
-        if (is_last) pulls = pulls_of_means(group, points, gradient, entries, threads);
+        if (is_last) pulls = pulls_of_means(ordered, points, gradient, entries, threads);
         for (int64_t j = 0; j < count; ++j) {
             const double weight = tape.sums[round * count + j];
             for (int64_t d = 0; d < length; ++d) {
@@ -166,32 +182,41 @@ void soft_backward(const SoftGroup<Bits>& group, const Bits* gradient, const Sof
                 pull = (options.enforce_zero && j == 0) || !(weight > 0) ? 0 : pull / weight;
             }
         }
-        const std::vector<double> next = entries.ordered(tape.centroids + (round + 1) * count * length, length);
-        const std::vector<double> of_entries = entries.ordered(pulls.data(), length);
+        std::vector<double> next = entries.ordered(tape.centroids + (round + 1) * count * length, length);
+        std::vector<double> of_entries = entries.ordered(pulls.data(), length);
         std::vector<double> heads(static_cast<std::size_t>((count + 1) * length), 0);
         for (std::size_t i = 0; i < of_entries.size(); ++i) {
             heads[i + static_cast<std::size_t>(length)] = heads[i] + of_entries[i];
         }
         const std::vector<double> moved = pass(
-            group, points, gradient, entries, length, threads,
-            [&](const KernelTable& table, SoftScratch& scratch, int64_t t, const SoftTile& tile, const auto& window,
-                double* lanes, double*) {
-                const auto [first, last] = window;
+            ordered, points, gradient, entries, is_last, length, threads,
+            [&](const KernelTable& table, SoftScratch& scratch, int64_t t, const SoftTile& tile,
+                const TileEntries<Bits>& near, double* lanes, double*) {
+                const int64_t first = near.first(), last = near.last();
+                double* const own = near.take(lanes, length * 8, scratch.taken);
+                const double* const moved_to = near.take(next.data(), length, scratch.next);
+                const double* const pulling = near.take(of_entries.data(), length, scratch.pulls);
                 for (int64_t d = 0; d < length; ++d) {
                     const auto at = [&, d](int64_t j) { return heads[static_cast<std::size_t>(j * length + d)]; };
-                    const double others = view.smallest * (at(window.first) + (at(count) - at(window.second)));
+                    double others = near.are_selected() ? 0 : at(first) + (at(count) - at(last));
+                    if (near.are_selected()) {
+                        near.for_each_other(
+                            [&](int64_t j) { others += of_entries[static_cast<std::size_t>(j * length + d)]; });
+                    }
+                    others *= view.smallest;
                     std::fill_n(scratch.results.begin() + d * kSoftPoints, kSoftPoints, others);
                 }
-                table.soft_means(scratch.shares.data(), view, of_entries.data(), first, last, scratch.results.data());
+                table.soft_means(scratch.shares.data(), near.view(), pulling, first, last, scratch.results.data());
                 const bool with_slopes = is_last && !points.any();
-                table.soft_slopes(tile.planes, tile.multiplicity, scratch.shares.data(), view,
-                                  {next.data(), of_entries.data(), with_slopes ? scratch.slopes.data() : nullptr},
-                                  first, last, scratch.changes.data(), scratch.results.data(), lanes);
+                table.soft_slopes(tile.planes, tile.multiplicity, scratch.shares.data(), near.view(),
+                                  {moved_to, pulling, with_slopes ? scratch.slopes.data() : nullptr}, first, last,
+                                  scratch.changes.data(), scratch.results.data(), own);
+                near.put_back(lanes, length * 8, own);
                 const int64_t begin = t * kSoftPoints;
                 if (!points.any()) {
                     for (int64_t i = 0; i < tile.count; ++i) {
                         for (int64_t d = 0; d < length; ++d) {
-                            sums.add((begin + i) * length + d,
+                            sums.add(ordered.place(begin + i) * length + d,
                                      scratch.results[static_cast<std::size_t>(d * kSoftPoints + i)]);
                         }
                     }

@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "algo/soft_kmeans/nearby.h"
 #include "algo/soft_kmeans/points.h"
 #include "core/stop.h"
 #include "dispatch.h"
@@ -14,7 +15,8 @@ struct RoundSums {
 
 // The sums of a round, over pieces in their order.
 template <typename Bits>
-RoundSums sums_of(const SoftGroup<Bits>& group, const StandIns& points, const RoundEntries& entries, int threads) {
+RoundSums sums_of(const OrderedGroup<Bits>& ordered, const StandIns& points, const RoundEntries& entries, int threads) {
+    const SoftGroup<Bits>& group = ordered.group();
     const SoftEntries view = entries.view();
     const int64_t total = points.any() ? static_cast<int64_t>(points.values.size()) : group.count;
     const int64_t width = 1 + group.length;
@@ -26,30 +28,36 @@ RoundSums sums_of(const SoftGroup<Bits>& group, const StandIns& points, const Ro
         sums.entries.assign(static_cast<std::size_t>(view.count * width), 0);
         std::vector<double> lanes(static_cast<std::size_t>(view.count * width * 8));
         SoftTile tile = scratch.tile();
-        std::vector<double> whole(static_cast<std::size_t>(width));
+        std::vector<double> whole(static_cast<std::size_t>(width)), room;
+        TileEntries<Bits> near(entries, ordered);
         for (int64_t t = begin; t < end; ++t) {
-            check_stop();
+            if (t % kTilesOfBlock == 0) check_stop();
             load_tile(group, points, t, tile);
-            const auto [first, last] = entries.near(tile.lowest, tile.highest);
-            table.soft_shares(tile.planes, view, first, last, scratch.shares.data(), scratch.nearest.data());
-            table.soft_sums(tile.planes, tile.multiplicity, scratch.shares.data(), view, first, last, lanes.data());
-            whole.assign(whole.size(), 0);
+            near.find(tile, t);
+            const int64_t first = near.first(), last = near.last();
+            table.soft_shares(tile.planes, near.view(), first, last, scratch.shares.data(), scratch.nearest.data());
+            double* const own = near.take(lanes.data(), width * 8, room);
+            table.soft_sums(tile.planes, tile.multiplicity, scratch.shares.data(), near.view(), first, last, own);
+            near.put_back(lanes.data(), width * 8, own);
             for (int64_t i = 0; i < kSoftPoints; ++i) {
                 const double times = tile.multiplicity[i];
                 sums.inertia += times > 0 ? times * scratch.nearest[static_cast<std::size_t>(i)] : 0;
+            }
+            if (near.are_all()) continue;
+            whole.assign(whole.size(), 0);
+            for (int64_t i = 0; i < kSoftPoints; ++i) {
+                const double times = tile.multiplicity[i];
                 whole[0] += times;
                 for (int64_t d = 0; d < view.length; ++d) {
                     whole[static_cast<std::size_t>(1 + d)] += times * tile.planes[d * kSoftPoints + i];
                 }
             }
-            for (int64_t j = 0; j < view.count; ++j) {  // the others have the smallest weight
-                if (j == first) j = last;
-                if (j >= view.count) break;
+            near.for_each_other([&](int64_t j) {
                 for (int64_t d = 0; d < width; ++d) {
                     sums.entries[static_cast<std::size_t>(j * width + d)] +=
                         view.smallest * whole[static_cast<std::size_t>(d)];
                 }
-            }
+            });
         }
         add_up(lanes, sums.entries.data());
     });
@@ -64,8 +72,10 @@ RoundSums sums_of(const SoftGroup<Bits>& group, const StandIns& points, const Ro
 }  // namespace
 
 template <typename Bits>
-int64_t soft_forward(const SoftGroup<Bits>& group, const SoftOptions& options, const SoftTape& tape, int threads,
+int64_t soft_forward(const SoftGroup<Bits>& given, const SoftOptions& options, const SoftTape& tape, int threads,
                      Bits* results) {
+    const OrderedGroup<Bits> ordered(given, tape.centroids);
+    const SoftGroup<Bits>& group = ordered.group();
     const int64_t count = group.entries, length = group.length, width = 1 + length;
     const auto gap_at = [&](int64_t at) {
         return length == 1 ? widest_gap(tape.centroids + at * count, count, options.threshold) : 0;
@@ -80,7 +90,7 @@ int64_t soft_forward(const SoftGroup<Bits>& group, const SoftOptions& options, c
             points = stand_ins<Bits>(group, nullptr, gap_at(round), options, threads);
         }
         const RoundEntries entries(now, count, length, options);
-        const RoundSums sums = sums_of(group, points, entries, threads);
+        const RoundSums sums = sums_of(ordered, points, entries, threads);
         std::vector<double> restored(sums.entries.size());
         entries.restore(sums.entries.data(), width, restored.data());
         for (int64_t j = 0; j < count; ++j) {
@@ -108,17 +118,25 @@ int64_t soft_forward(const SoftGroup<Bits>& group, const SoftOptions& options, c
         const KernelTable& table = kernels();
         SoftScratch scratch(count, length);
         SoftTile tile = scratch.tile();
+        TileEntries<Bits> near(entries, ordered);
+        std::vector<double> vectors = next, room;
         for (int64_t t = begin; t < end; ++t) {
-            check_stop();
+            if (t % kTilesOfBlock == 0) check_stop();
             load_tile(group, points, t, tile);
-            const auto [first, last] = entries.near(tile.lowest, tile.highest);
-            table.soft_shares(tile.planes, view, first, last, scratch.shares.data(), scratch.nearest.data());
+            near.find(tile, t);
+            const int64_t first = near.first(), last = near.last();
+            table.soft_shares(tile.planes, near.view(), first, last, scratch.shares.data(), scratch.nearest.data());
             for (int64_t d = 0; d < length; ++d) {
                 const auto at = [&](int64_t j) { return heads[static_cast<std::size_t>(j * length + d)]; };
-                const double others = view.smallest * (at(first) + (at(count) - at(last)));
+                double others = near.are_selected() ? 0 : at(first) + (at(count) - at(last));
+                if (near.are_selected()) {
+                    near.for_each_other([&](int64_t j) { others += next[static_cast<std::size_t>(j * length + d)]; });
+                }
+                others *= view.smallest;
                 std::fill_n(scratch.results.begin() + d * kSoftPoints, kSoftPoints, others);
             }
-            table.soft_means(scratch.shares.data(), view, next.data(), first, last, scratch.results.data());
+            table.soft_means(scratch.shares.data(), near.view(), near.take(vectors.data(), length, room), first, last,
+                             scratch.results.data());
             for (int64_t i = 0; i < tile.count; ++i) {
                 if (points.any()) {
                     of_points[static_cast<std::size_t>(t * kSoftPoints + i)] =
@@ -127,7 +145,8 @@ int64_t soft_forward(const SoftGroup<Bits>& group, const SoftOptions& options, c
                 }
                 for (int64_t d = 0; d < length; ++d) {
                     const double number = scratch.results[static_cast<std::size_t>(d * kSoftPoints + i)];
-                    results[(t * kSoftPoints + i) * length + d] = Format<Bits>::from_float(static_cast<float>(number));
+                    results[ordered.place(t * kSoftPoints + i) * length + d] =
+                        Format<Bits>::from_float(static_cast<float>(number));
                 }
             }
         }

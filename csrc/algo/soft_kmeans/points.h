@@ -21,6 +21,7 @@ public:
 
     // Those that points between two numbers may have a share in that is more than the smallest weight.
     std::pair<int64_t, int64_t> near(double lowest, double highest) const;
+    double reach() const { return reach_; }
     // Vectors, or numbers with width 1, of the entries in this order, and back.
     std::vector<double> ordered(const double* numbers, int64_t width) const;
     void restore(const double* ordered, int64_t width, double* numbers) const;
@@ -90,6 +91,16 @@ void load_tile(const SoftGroup<Bits>& group, const StandIns& points, int64_t til
     out.count = std::min(kSoftPoints, total - begin);
     out.lowest = __builtin_inf();
     out.highest = -out.lowest;
+    if (length > 1 && out.count == kSoftPoints) {  // vectors, which nothing asks the range of
+        const Bits* const values = group.values + begin * length;
+        for (int64_t d = 0; d < length; ++d) {
+            for (int64_t i = 0; i < kSoftPoints; ++i) {
+                out.planes[d * kSoftPoints + i] = static_cast<double>(Format<Bits>::to_float(values[i * length + d]));
+            }
+        }
+        std::fill_n(out.multiplicity, kSoftPoints, 1.0);
+        return;
+    }
     for (int64_t i = 0; i < kSoftPoints; ++i) {
         const bool is_point = i < out.count;
         for (int64_t d = 0; d < length; ++d) {
@@ -137,6 +148,7 @@ struct SoftScratch {
           shares(static_cast<std::size_t>(entries * kSoftPoints)),
           changes(shares.size()) {}
     std::vector<double> planes, slopes, results, multiplicity, nearest, shares, changes;
+    std::vector<double> taken, next, pulls;  // of the entries near a tile
     SoftTile tile() { return {planes.data(), multiplicity.data(), 0, 0, 0}; }
 };
 

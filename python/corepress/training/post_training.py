@@ -228,12 +228,29 @@ def _raised(importance: torch.Tensor, layout: PaletteLayout) -> torch.Tensor:
 
     Exact sums of such values take k-means hundreds of times as long, and change nothing that could be seen.
     """
-    single = PaletteLayout(layout.shape, layout.group_size, axis=layout.axis)
-    groups = single.split(importance)
-    least = groups.sum(1, keepdim=True, dtype=torch.float64).mul_(LEAST_IMPORTANCE).float()
-    if not bool(((groups < least) & (groups > 0)).any()):
+    groups, least = _least(importance, layout)
+    if not bool(((groups < 0.5 * least) & (groups > 0)).any()):  # not those that have been raised
         return importance
-    return single.join(torch.where(groups > 0, torch.maximum(groups, least), groups))
+    return _of_groups(layout).join(torch.maximum(groups, least).masked_fill_(groups == 0, 0))
+
+
+def raise_least(importance: torch.Tensor, layout: PaletteLayout) -> None:
+    """Change importance to what `palettized` makes of it, so that it needs no copy."""
+    groups, least = _least(importance, layout)
+    if groups.data_ptr() == importance.data_ptr():
+        zeros = groups == 0
+        torch.maximum(groups, least, out=groups).masked_fill_(zeros, 0)
+
+
+def _of_groups(layout: PaletteLayout) -> PaletteLayout:
+    return PaletteLayout(layout.shape, layout.group_size, axis=layout.axis)
+
+
+def _least(importance: torch.Tensor, layout: PaletteLayout) -> tuple[torch.Tensor, torch.Tensor]:
+    """Importance by groups, and the least that counts in each."""
+    groups = _of_groups(layout).split(importance)
+    sums = groups.numpy().sum(1, keepdims=True, dtype=np.float64)  # PyTorch would copy all values as doubles
+    return groups, torch.from_numpy(sums * LEAST_IMPORTANCE).float()
 
 
 def _channel_scale(weight: torch.Tensor) -> torch.Tensor:

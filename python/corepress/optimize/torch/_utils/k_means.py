@@ -130,9 +130,14 @@ class ParallelKMeans(SequentialKMeans):
     """The same by several threads; results do not depend on their number."""
 
 
+def layout_of(weight: torch.Tensor, config: KMeansConfig) -> PaletteLayout:
+    """Return how the values of a weight share palettes."""
+    return PaletteLayout(tuple(weight.shape), config.block_size, config.cluster_dim or 1, config.axis)
+
+
 def _palettize(module: torch.nn.Module, parameter: str, config: KMeansConfig, num_threads: int) -> None:
     weight = module.get_parameter(parameter)
-    layout = PaletteLayout(tuple(weight.shape), config.block_size, config.cluster_dim or 1, config.axis)
+    layout = layout_of(weight, config)
     lut_dtype = None if config.lut_dtype is None else str(config.lut_dtype).removeprefix("torch.")
     options = PaletteOptions(config.n_bits, layout, config.enable_per_channel_scale, lut_dtype)
     pruned = zeros_kept(module, parameter)

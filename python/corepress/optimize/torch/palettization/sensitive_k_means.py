@@ -12,6 +12,7 @@ import torch
 from attrs import define
 
 from ....training.fisher import fisher_diagonal
+from ....training.post_training import raise_least
 from .._utils.fields import instance_of
 from .._utils.k_means import (
     SUPPORTED_MODULES,
@@ -19,6 +20,7 @@ from .._utils.k_means import (
     ParallelKMeans,
     SequentialKMeans,
     fitting_weights,
+    layout_of,
     parameter_names,
 )
 from .._utils.optimizer_utils import ConfigToOptimizerRegistry, ModuleToOptConfigRegistry
@@ -183,7 +185,10 @@ class SKMPalettizer(BaseDataCalibratedModelOptimizer):
                     f"SKMPalettizer.compress: there is no sensitivity of {label}; compute it with this model, in which "
                     "that weight is trained (requires_grad)"
                 )
-            configs.setdefault(name, {})[parameter] = options._k_means(importance=sensitivity[label])
+            found = options._k_means(importance=sensitivity[label])
+            if sensitivity[label].dtype == torch.float32 and sensitivity[label].device.type == "cpu":
+                raise_least(sensitivity[label], layout_of(model.get_submodule(name).get_parameter(parameter), found))
+            configs.setdefault(name, {})[parameter] = found
         if num_kmeans_workers > 1:
             return _ParallelKMeans.cluster_weights(model, configs, num_workers=num_kmeans_workers)
         return _SequentialKMeans.cluster_weights(model, configs)
