@@ -55,8 +55,7 @@ def option(nbits, weight=None):
 
 @pytest.fixture
 def free():
-    first = SimpleNamespace(shape=(8, 8), version=9, name="w")
-    return SimpleNamespace(key="w", weight=SimpleNamespace(first=first, axes={0}, names=("w",)))
+    return SimpleNamespace(key="w", weight=SimpleNamespace(shape=(8, 8), name="w", axes={0}, names=("w",)))
 
 
 def test_measured_candidates_have_the_error_that_was_measured(free):

@@ -137,7 +137,7 @@ def test_every_kind_of_file(table, tmp_path):
 
 def test_an_interrupted_table_continues(package, samples, tmp_path, monkeypatch):
     made = []
-    real = tradeoff_module.compress
+    real = coreml.compress
 
     def compress(src, dst, config, **options):
         if len(made) == 2:
@@ -150,17 +150,17 @@ def test_an_interrupted_table_continues(package, samples, tmp_path, monkeypatch)
             package, samples, (3, 4), allocated=False, weight_threshold=0, folder=tmp_path / "work"
         ).rows
 
-    monkeypatch.setattr(tradeoff_module, "compress", compress)
+    monkeypatch.setattr(coreml, "compress", compress)
     with pytest.raises(KeyboardInterrupt):
         run()
-    monkeypatch.setattr(tradeoff_module, "compress", real)
+    monkeypatch.setattr(coreml, "compress", real)
     calls = []
-    monkeypatch.setattr(tradeoff_module, "compress", lambda *args, **options: calls.append(1) or real(*args, **options))
+    monkeypatch.setattr(coreml, "compress", lambda *args, **options: calls.append(1) or real(*args, **options))
     with monkeypatch.context() as patched:
         patched.setattr(tradeoff_module, "calibrate", None)  # its file is used again
         rows = run()
     assert len(calls) == 2, "two of four rows were measured before"
-    monkeypatch.setattr(tradeoff_module, "compress", real)
+    monkeypatch.setattr(coreml, "compress", real)
     fresh = coreml.tradeoff(package, samples, (3, 4), allocated=False, weight_threshold=0).rows
     assert [(row.name, row.bytes, row.snr_db) for row in rows] == [(row.name, row.bytes, row.snr_db) for row in fresh]
     with pytest.raises(FileExistsError, match="no table was made in it"):
