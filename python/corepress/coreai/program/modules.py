@@ -14,7 +14,7 @@ _PREFIXES = ("coreai.decomposable.", "coreai.", "coreaix.")
 @cache
 def authoring() -> Any:
     """The module that reads and writes assets; the others need it to be imported first."""
-    load("Program", "coreai")
+    load("coreai", "coreai")
     return import_module("coreai.authoring")
 
 

@@ -4,7 +4,7 @@
 
     import corepress.optimize.coreai as coreai_utils      # instead of: import coreai_opt.coreai_utils as coreai_utils
 
-    program = AIModelAsset.load("Model.aimodel").program
+    program = AIModelAsset.load(Path("Model.aimodel")).program
     smaller = coreai_utils.palettize_weights(program, lut_dtype=None, n_bits=4)
 
 The functions have coreai-opt's signatures, and take and return Core AI's ``AIProgram``. They need coreai-core, but
