@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import random
 import re
 import shlex
@@ -135,7 +136,10 @@ def topic_tests(path: Path) -> list[str]:
 def run(command: list[str], seconds: float) -> bool:
     """Whether a command ends well in time."""
     try:
-        return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=seconds, check=False).returncode == 0
+        # Bytecode of one second and one size is taken for that of another mutant.
+        fresh = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=seconds, check=False, env=fresh)
+        return done.returncode == 0
     except subprocess.TimeoutExpired:
         return False
 

@@ -85,6 +85,7 @@ def test_what_needs_coremltools_says_so(without, unet, needs, code):
         "import corepress\n"
         "from corepress import coreml, extras, neural_network\n"
         "extras._has_coremltools_wheel = lambda: True\n"
+        "from corepress.acceleration import hosts; hosts.installed = lambda: ()\n"
         "sys.platform, package = 'darwin', sys.argv[1]\n"
     )
     outcome = without(unet, code=begin + code)

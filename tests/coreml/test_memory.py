@@ -47,7 +47,7 @@ def test_memory_is_a_few_weights(heavy_package, tmp_path, config):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     compressing, both = map(int, done.stdout.split())
     assert compressing < 7 * largest  # with what was mapped, and modules that were loaded meanwhile
-    assert both < 8 * largest
+    assert both < 8.5 * largest
     assert weight_file(paths[2]).stat().st_size == weight_file(heavy_package).stat().st_size
     for path in paths[1:]:
         shutil.rmtree(path)

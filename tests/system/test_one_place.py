@@ -29,6 +29,7 @@ FORBIDDEN = {f"{module}.{name}" for module, names in OF_MODULES.items() for name
 PLACES = ("/proc", "/dev", "/sys", "/tmp", "/etc", "/usr", "C:\\")
 # Where a look comes first, or an error that says so is what is wanted.
 EXCEPTIONS = {
+    ("coreai/format/bytecode.py", "mmap.MADV_DONTNEED"),  # asked for by hasattr
     ("coreml/format/package.py", "os.readlink"),  # of what is a symbolic link
     ("coreml/format/package_writer.py", "os.readlink"),
     ("coreml/format/weight_file.py", "mmap.MADV_DONTNEED"),  # asked for by hasattr, as the next two
@@ -52,7 +53,7 @@ def texts_opened_without_encoding(tree: ast.AST) -> list[int]:
             continue
         if name in ("read_text", "write_text", "TextIOWrapper", "NamedTemporaryFile", "TemporaryFile"):
             found.append(node.lineno)
-        if name == "open" and on not in ("os", "Package", "Image", "cls"):
+        if name == "open" and on not in ("os", "Asset", "Package", "Image", "cls"):
             mode = options.get("mode") or next((each for each in node.args if _is_mode(each)), None)
             if not (mode is not None and "b" in ast.literal_eval(mode)):
                 found.append(node.lineno)

@@ -1,4 +1,4 @@
-"""Compressing Core AI assets, the ``.aimodel`` folders: paths in, paths out. Needs the extra ``corepress[coreai]``."""
+"""Compressing Core AI assets, the ``.aimodel`` folders: paths in, paths out. Needs the extra for Core AI."""
 
 from __future__ import annotations
 

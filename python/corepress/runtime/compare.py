@@ -113,7 +113,7 @@ def compare(
 
 def _sizes(first: StrPath, second: StrPath) -> Comparison:
     """A comparison of what two models occupy on disk, of which one is an asset."""
-    ours, theirs = ((Asset if is_asset(path) else Package).open(path).size for path in (first, second))
+    ours, theirs = ((Asset.open(path) if is_asset(path) else Package.open(path)).size for path in (first, second))
     return Comparison(os.fspath(first), os.fspath(second), (), (), (), ours, theirs, None, 0.0)
 
 

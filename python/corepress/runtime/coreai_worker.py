@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import system
 from ..coreai.decompressor import decompress
 from ..coreai.program.program import Program
 from .coreai_activations import TAP, Place, activations_of, functions_of
@@ -126,8 +127,7 @@ class Worker:
         self._states.clear()
         for number in list(self._loaded):
             self.drop(number)
-        statm = Path("/proc/self/statm")
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+        return system.current.resident_memory() if system.current.measures_peaks else 0
 
 
 def _program(path: str) -> Any:

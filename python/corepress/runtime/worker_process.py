@@ -45,7 +45,7 @@ class WorkerProcess:
         package = __name__.rpartition(".")[0]
         code = f"import sys; sys.path[:] = {sys.path!r}; from {package}.{module} import main; main()"
         try:
-            self._said = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  (closed by `close`)
+            self._said = open(os.path.join(self._folder, "said"), "w+b")  # noqa: SIM115  (closed by `close`)
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code, self._folder],
                 stdin=subprocess.PIPE,

@@ -67,7 +67,8 @@ class Asset:
             raise FormatError(f"{path}: a single file; Core AI's assets are {SUFFIX} directories")
         root = path.resolve()
         if not os.path.lexists(root / PROGRAM):
-            raise FormatError(f"{path}: not an {SUFFIX}, it has no file {PROGRAM}")
+            what = "is a Core AI asset that" if path.suffix == SUFFIX else f"is not an {SUFFIX}, it"
+            raise FormatError(f"{path}: {what} has no file {PROGRAM}")
         states = _states(root)
         metadata = _read_metadata(root / METADATA)
         _require_regular(root / PROGRAM)
