@@ -15,7 +15,7 @@ from corepress.calibration.rows import JUDGED_ROWS, Part, has_part
 from corepress.compression.matrix_view import MatrixView
 from corepress.compression.weight_data import WeightData
 from corepress.config.candidates import candidate_key
-from corepress.coreml.format.weight_file import GuardedMap
+from corepress.mapped_files import GuardedMap
 from corepress.specs import Palettize, Prune, Quantize
 
 torch = pytest.importorskip("torch")

@@ -13,7 +13,7 @@ from corepress import FormatError
 from corepress.calibration.statistics import Sensitivity, Statistics, WeightStatistics, bounded
 from corepress.calibration.tensor_file import TensorFile, write_tensors
 from corepress.compression.matrix_view import MatrixView
-from corepress.coreml.format.weight_file import release_array
+from corepress.mapped_files import release_array
 
 VIEW = MatrixView((4, 6), (0,), (1,))
 

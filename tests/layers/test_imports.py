@@ -17,7 +17,7 @@ PACKAGE = ROOT / "python" / "corepress"
 ROOMS = (
     "_core errors suggestions interrupts intake paths",
     "system specs sources extras",
-    "outputs overlap native arrays",
+    "outputs overlap native arrays mapped_files",
     "tensors",
     "compression kernels",
     "config reporting",

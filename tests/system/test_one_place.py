@@ -29,10 +29,9 @@ FORBIDDEN = {f"{module}.{name}" for module, names in OF_MODULES.items() for name
 PLACES = ("/proc", "/dev", "/sys", "/tmp", "/etc", "/usr", "C:\\")
 # Where a look comes first, or an error that says so is what is wanted.
 EXCEPTIONS = {
-    ("coreai/format/bytecode.py", "mmap.MADV_DONTNEED"),  # asked for by hasattr
     ("coreml/format/package.py", "os.readlink"),  # of what is a symbolic link
     ("coreml/format/package_writer.py", "os.readlink"),
-    ("coreml/format/weight_file.py", "mmap.MADV_DONTNEED"),  # asked for by hasattr, as the next two
+    ("mapped_files.py", "mmap.MADV_DONTNEED"),  # asked for by hasattr, as the next two
     ("coreml/format/weight_file.py", "os.pread"),
     ("coreml/format/weight_file.py", "os.preadv"),
     ("optimize/coreml/models.py", "os.link"),  # or a copy

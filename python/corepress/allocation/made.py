@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from .. import compression
 from ..compression.weight_data import NO_DATA
-from ..coreml.format.weight_file import release_array
 from ..engine.calibrated import feedback_data
+from ..mapped_files import release_array
 from ..specs import Spec
 from ..tensors import CompressedTensor
 

@@ -18,12 +18,12 @@ from ..arrays import as_threads
 from ..compression.matrix_view import MatrixView
 from ..config.candidates import Steps
 from ..coreml.format.values import ValueReader
-from ..coreml.format.weight_file import release_array
 from ..coreml.program.graph import Function, Operation
 from ..coreml.program.identity import stored_digest, weight_keys
 from ..coreml.program.program import Program
 from ..coreml.program.weights import Weight, visible_weights
 from ..engine.calibrated import feedback_data
+from ..mapped_files import release_array
 from ..runtime.features import Description
 from ..runtime.torch.backend import TorchBackend
 from ..runtime.torch.constants import Constants

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coreml.format.weight_file import GuardedMap, release_array
 from ..errors import FormatError
+from ..mapped_files import GuardedMap, release_array
 from ..outputs import write_output
 
 _DTYPES = {

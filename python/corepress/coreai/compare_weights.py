@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from typing import Any
+from functools import partial
 
 from ..arrays import as_threads
-from ..engine.comparison import ComparedWeight, ComparedWeights, Comparison
-from ..engine.distances import Undecodable, distance
+from ..engine.comparison import ComparedWeights, Comparison
+from ..engine.distances import distance_of
 from ..paths import StrPath
 from ..sources import unchanged
 from .decoded import decoded_pairs
 from .format.asset import Asset
 from .program.program import Program
-from .program.weights import Weight
 
 
 @unchanged("first", "second")
@@ -31,7 +29,8 @@ def compare_weights(first: StrPath, second: StrPath, *, num_threads: int | None 
     for weight in ours:
         other = by_name.get(weight.name)
         if other is not None:
-            compared.add(*_compare(weight, other, num_threads))
+            pairs = partial(decoded_pairs, weight, other, num_threads)
+            compared.compare(weight, other, partial(distance_of, pairs, num_threads))
     return Comparison(
         first=os.fspath(first),
         second=os.fspath(second),
@@ -43,28 +42,3 @@ def compare_weights(first: StrPath, second: StrPath, *, num_threads: int | None 
         snr_db=compared.snr_db,
         seconds=time.perf_counter() - started,
     )
-
-
-def _compare(weight: Weight, other: Weight, num_threads: int | None) -> tuple[ComparedWeight, float]:
-    """The record of a weight, and its sum of squared differences."""
-    found: dict[str, Any] = {}
-    sse = 0.0
-    try:
-        if (weight.dtype, weight.shape) != (other.dtype, other.shape):
-            raise Undecodable(f"{weight.dtype} {weight.shape} and {other.dtype} {other.shape}")
-        error = distance(decoded_pairs(weight, other, num_threads), num_threads)
-        sse = 0.0 if math.isnan(error.sse) else error.sse
-        found = {"snr_db": error.snr_db, "cosine": error.cosine, "max_abs": error.max_abs}
-    except Undecodable as reason:
-        found = {"problem": str(reason)}
-    record = ComparedWeight(
-        name=weight.name,
-        function=weight.function,
-        shape=weight.shape,
-        storage=weight.storage,
-        other_storage=other.storage,
-        bytes=weight.stored_bytes,
-        other_bytes=other.stored_bytes,
-        **found,
-    )
-    return record, sse

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from .. import system
 from ..arrays import as_threads
-from ..compression.metrics import error
 from ..config import ConfigLike
 from ..engine.calibrated import DAMPENING, WAYS, CalibrationData, as_calibration
 from ..engine.choice import Choice, Made, choose
-from ..engine.report import Report
+from ..engine.report import Report, WeightRecord
 from ..engine.run import Outcome, ProgressCallback, Run
-from ..engine.steps import compress_stored
-from ..errors import NonFiniteError, Skip
+from ..engine.steps import compressed_outcome
+from ..errors import Skip
 from ..overlap import RunAhead, Task
 from ..paths import StrPath
 from ..sources import unchanged
@@ -208,22 +207,13 @@ def work_of(decisions: AssetDecisions, made: Mapping[tuple[str, str], Made], wei
     decision = decisions.decide(weight)
 
     def work(threads: int) -> Outcome[Node]:
-        lowered = partial(lower, dtype=weight.dtype)
+        known = made.get((weight.function, weight.name), ((), None))
+        stored = partial(stored_values, weight)
+        lowered: Callable[[CompressedTensor], Node] = partial(lower, dtype=weight.dtype)
         try:
-            stored = stored_values(weight)
-            steps, tensor = made.get((weight.function, weight.name), ((), None))
-            if tensor is not None and steps == decision.steps:
-                form, snr_db = lowered(tensor), error(stored, tensor, num_threads=threads).snr_db
-            else:
-                form, snr_db = compress_stored(stored, decision.steps, lowered, threads, decision.data)
-            decisions.require_smaller(weight, form.nbytes)
-        except Skip as reason:
-            raise decisions.kept(weight, reason) from None
-        except NonFiniteError as failure:
-            raise ValueError(f"{weight.name}: {failure}") from failure
+            return compressed_outcome(weight, decision, decisions, known, stored, lowered, threads)
         finally:
             weight.release()
-        return Outcome(form, "compressed", decision.description, snr_db)
 
     return work
 
@@ -273,26 +263,37 @@ def transform(
     output = AssetWriter(asset, destination, overwrite=overwrite)
     program = Program(asset)
     prepare(program)
-    run = Run(program.weights, progress)
     with output:
-        decided = run.decided(decide)
-        tasks = [Task(work, memory_of(weight)) for weight, work in decided]
-        with RunAhead(tasks, num_threads) as ahead:
-            for (weight, _), result in zip(decided, ahead.results(), strict=True):
-                form = run.settle(weight, result)
-                if form is not None:
-                    weight.store(form)
+        records = edit(program, decide, progress=progress, num_threads=num_threads)
         program.save(output)
         output.finish()
     return Report(
         source=os.fspath(source),
         destination=os.fspath(destination),
-        weights=run.records,
+        weights=records,
         bytes_before=asset.size,
         bytes_after=output.built_size,
         seconds=time.perf_counter() - started,
         peak_memory_bytes=system.current.peak_memory(),
     )
+
+
+def edit(
+    program: Program,
+    decide: Callable[[Weight], Work],
+    *,
+    progress: ProgressCallback | None = None,
+    num_threads: int | None = None,
+) -> tuple[WeightRecord, ...]:
+    """Store weights of a program in other forms; `decide`, `progress` and `num_threads` as for `transform`."""
+    run = Run(program.weights, progress)
+    decided = run.decided(decide)
+    with RunAhead([Task(work, memory_of(weight)) for weight, work in decided], num_threads) as ahead:
+        for (weight, _), result in zip(decided, ahead.results(), strict=True):
+            form = run.settle(weight, result)
+            if form is not None:
+                weight.store(form)
+    return run.records
 
 
 def memory_of(weight: Weight) -> int:

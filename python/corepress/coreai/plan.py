@@ -5,34 +5,25 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from math import prod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..arrays import as_threads
-from ..compression.weight_data import NO_DATA
 from ..config import ConfigLike
 from ..engine.calibrated import DAMPENING, CalibrationData
 from ..engine.choice import choose
-from ..engine.decisions import Decision
-from ..engine.planned import Plan, PlannedWeight
-from ..engine.records import identity
+from ..engine.planned import Plan
+from ..engine.planning import expected_snr_db, planned
 from ..engine.run import ProgressCallback
-from ..engine.sampling import sample_rows
-from ..engine.steps import compress_stored
-from ..errors import NonFiniteError, Skip
 from ..paths import StrPath
 from ..sources import unchanged
-from ..specs import Palettize
+from ..tensors import CompressedTensor
 from .compressor import allocator, statistics_of, stored_values
 from .decisions import AssetDecisions
 from .format.asset import Asset
 from .operations import Node, lower
 from .program.program import Program
-from .program.weights import Weight
 from .program.written_size import written_size
 from .sizes import stored_size
 
@@ -125,9 +116,12 @@ def plan(
     threads = as_threads("plan", num_threads)
     records, forms = [], dict[int, Node]()
     for number, weight in enumerate(program.weights):
-        record, form, decision = _planned(weight, decisions)
+        record, form, decision = planned(weight, decisions, stored_size)
         if expect_snr and decision is not None:
-            record = dataclasses.replace(record, expected_snr_db=_expected_snr_db(weight, decision, threads))
+            lowered: Callable[[CompressedTensor], Node] = partial(lower, dtype=weight.dtype)
+            snr_db = expected_snr_db(weight, decision, partial(stored_values, weight), lowered, threads)
+            weight.release()
+            record = dataclasses.replace(record, expected_snr_db=snr_db)
         records.append(record)
         if form is not None:
             forms[number] = form
@@ -145,53 +139,3 @@ def plan(
         seconds=time.perf_counter() - started,
         predicted=chosen.predicted,
     )
-
-
-def _expected_snr_db(weight: Weight, decision: Decision, threads: int) -> float | None:
-    """The loss in some rows of a weight; None if it is already compressed, or if the loss cannot be estimated."""
-    custom = any(isinstance(step, Palettize) and step.mode == "custom" for step in decision.steps)
-    if weight.is_compressed or custom:
-        return None
-    # Error feedback is between all columns of a row: the loss in a weight is then that of its nearest values, or more.
-    known = decision.data if decision.data.importance is not None else NO_DATA
-    data = known.mapped(lambda array: sample_rows(array, decision.steps))
-    try:
-        stored = stored_values(weight)
-        rows = sample_rows(stored, decision.steps) if isinstance(stored, np.ndarray) else None
-        lowered = partial(lower, dtype=weight.dtype)
-        return None if rows is None else compress_stored(rows, decision.steps, lowered, threads, data)[1]
-    except (Skip, NonFiniteError):
-        return None
-    finally:
-        weight.release()
-
-
-def _planned(weight: Weight, decisions: AssetDecisions) -> tuple[PlannedWeight, Node | None, Decision | None]:
-    size = weight.stored_bytes
-    form, decision, exact, keep = None, None, True, None
-    try:
-        decision = decisions.decide(weight)
-        try:
-            stored = stored_size(weight, decision.steps)
-        except Skip as reason:
-            raise decisions.kept(weight, reason) from None
-        exact = stored.exact
-        if exact:
-            decisions.require_smaller(weight, stored.nbytes)
-        # Estimates are the most that it can be; if it is that much, the weight is left unchanged.
-        form = stored.form if exact or stored.nbytes < size else None
-    except Skip as reason:
-        keep = reason
-    after = size if form is None else form.nbytes
-    record = PlannedWeight(
-        **identity(weight),
-        status="keep" if decision is None or keep else "compress",
-        method=None if decision is None or keep else decision.description,
-        reason=None if keep is None else str(keep),
-        planned=keep is not None and keep.expected,
-        bits_per_weight=8.0 * after / max(1, prod(weight.shape)),
-        bytes_before=size,
-        bytes_after=after,
-        exact=exact,
-    )
-    return record, form, None if keep else decision

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import as_threads
-from ..compression.metrics import error
 from ..config import ConfigLike
 from ..engine.calibrated import DAMPENING, WAYS, CalibrationData, as_calibration
 from ..engine.choice import Choice, Made, choose
 from ..engine.report import Report
 from ..engine.run import Outcome, ProgressCallback
-from ..engine.steps import compress_stored
-from ..errors import NonFiniteError, Skip
+from ..engine.steps import compressed_outcome
 from ..paths import StrPath
 from ..tensors import CompressedTensor
 from .decisions import PackageDecisions
@@ -25,8 +23,7 @@ from .decompressor import lift_definition
 from .format.package import Package
 from .format.package_writer import PackageWriter
 from .format.values import ValueReader
-from .format.weight_file import release_array
-from .operations import OperationForm, lower, lower_to
+from .operations import OperationForm, lower_to
 from .program.program import Program
 from .program.weights import Weight
 from .rewrite.driver import Work, transform
@@ -245,26 +242,12 @@ def compress_as_decided(
     """
 
     def decide(program: Program, values: ValueReader, weight: Weight) -> Work:
-        decision, first = decisions.decide(weight), weight.first
+        decision = decisions.decide(weight)
 
         def work(threads: int) -> Outcome[OperationForm]:
-            try:
-                stored = stored_values(weight, values)
-                steps, tensor = (made or {}).get((first.function, first.name), ((), None))
-                if tensor is not None and steps == decision.steps:
-                    form, snr_db = lower(tensor, first.version), error(stored, tensor, num_threads=threads).snr_db
-                else:
-                    form, snr_db = compress_stored(
-                        stored, decision.steps, lower_to(first.version), threads, decision.data
-                    )
-                    if isinstance(decision.data.hessian, np.ndarray):
-                        release_array(decision.data.hessian)
-                decisions.require_smaller(weight, form.nbytes)
-            except Skip as reason:
-                raise decisions.kept(weight, reason) from None
-            except NonFiniteError as failure:
-                raise ValueError(f"{first.name}: {failure}") from failure
-            return Outcome(form, "compressed", decision.description, snr_db)
+            known = (made or {}).get((weight.function, weight.name), ((), None))
+            stored, lowered = partial(stored_values, weight, values), lower_to(weight.first.version)
+            return compressed_outcome(weight, decision, decisions, known, stored, lowered, threads)
 
         return work
 

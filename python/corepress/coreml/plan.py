@@ -6,29 +6,22 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from math import prod
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import as_threads
-from ..compression.weight_data import NO_DATA
 from ..config import ConfigLike
 from ..engine.calibrated import DAMPENING, CalibrationData
 from ..engine.choice import choose
-from ..engine.decisions import Decision
-from ..engine.planned import Plan, PlannedWeight
-from ..engine.records import identity
+from ..engine.planned import Plan
+from ..engine.planning import expected_snr_db, planned
 from ..engine.run import ProgressCallback
-from ..engine.sampling import sample_rows
-from ..engine.steps import compress_stored
-from ..errors import NonFiniteError, Skip
 from ..overlap import Result, Task
 from ..paths import StrPath
 from ..sources import unchanged
-from ..specs import Palettize
 from .compressor import allocator, statistics_of, stored_values
 from .decisions import PackageDecisions
 from .decompressor import release
@@ -38,9 +31,9 @@ from .format.values import ValueReader
 from .format.weight_file import BlobRecord, WeightFileLayout, WeightFileReader
 from .operations import OperationForm, lower_to
 from .program.program import Program
-from .program.weights import Weight, check_stored, visible_weights
+from .program.weights import check_stored, visible_weights
 from .rewrite.rewriter import Edit, rewrite
-from .sizes import StoredSize, stored_size
+from .sizes import stored_size
 
 if TYPE_CHECKING:
     from . import Statistics
@@ -210,9 +203,11 @@ def plan(
     with ValueReader(package) as values:
         check_stored(weights, values)
         for weight in weights:
-            record, form, decision = _planned(weight, decisions)
+            record, form, decision = planned(weight, decisions, stored_size)
             if expect_snr and decision is not None:
-                snr_db = _expected_snr_db(weight, decision, values, threads)
+                stored, lowered = partial(stored_values, weight, values), lower_to(weight.first.version)
+                snr_db = expected_snr_db(weight, decision, stored, lowered, threads)
+                release(weight.first, values)
                 record = dataclasses.replace(record, expected_snr_db=snr_db)
             records.append(record)
             if form is not None:
@@ -240,59 +235,3 @@ def _given(form: OperationForm) -> Callable[[int], OperationForm]:
 
 def _settled(result: Result[OperationForm]) -> OperationForm:
     return result()
-
-
-def _expected_snr_db(weight: Weight, decision: Decision, values: ValueReader, threads: int) -> float | None:
-    """The loss in some rows of a weight; None if it is already compressed, or if the loss cannot be estimated."""
-    custom = any(isinstance(step, Palettize) and step.mode == "custom" for step in decision.steps)
-    if weight.is_compressed or custom:
-        return None
-    stored = stored_values(weight, values)
-    rows = sample_rows(stored, decision.steps) if isinstance(stored, np.ndarray) else None
-    # Error feedback is between all columns of a row: the loss in a weight is then that of its nearest values, or more.
-    known = decision.data if decision.data.importance is not None else NO_DATA
-    data = known.mapped(lambda array: sample_rows(array, decision.steps))
-    try:
-        lowered = lower_to(weight.first.version)
-        return None if rows is None else compress_stored(rows, decision.steps, lowered, threads, data)[1]
-    except (Skip, NonFiniteError):
-        return None
-    finally:
-        release(weight.first, values)
-
-
-def _planned(
-    weight: Weight, decisions: PackageDecisions
-) -> tuple[PlannedWeight, OperationForm | None, Decision | None]:
-    first, size = weight.first, weight.stored_bytes
-    form, decision, exact, keep = None, None, True, None
-    try:
-        decision = decisions.decide(weight)
-        stored = _stored_size(weight, decisions, decision)
-        exact = stored.exact
-        if exact:
-            decisions.require_smaller(weight, stored.nbytes)
-        # Estimates are the most that it can be; if it is that much, the weight is left unchanged.
-        form = stored.form if exact or stored.nbytes < size else None
-    except Skip as reason:
-        keep = reason
-    after = size if form is None else form.nbytes
-    record = PlannedWeight(
-        **identity(weight),
-        status="keep" if decision is None or keep else "compress",
-        method=None if decision is None or keep else decision.description,
-        reason=None if keep is None else str(keep),
-        planned=keep is not None and keep.expected,
-        bits_per_weight=8.0 * after / max(1, prod(first.shape)),
-        bytes_before=size,
-        bytes_after=after,
-        exact=exact,
-    )
-    return record, form, None if keep else decision
-
-
-def _stored_size(weight: Weight, decisions: PackageDecisions, decision: Decision) -> StoredSize:
-    try:
-        return stored_size(weight, decision.steps)
-    except Skip as reason:
-        raise decisions.kept(weight, reason) from None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..compression.metrics import snr_db
+from ..compression.metrics import Error, snr_db
 from ..reporting.documents import to_json
 from ..reporting.tables import Column, format_bytes, render
-from .distances import finite, in_decibels
+from .distances import Undecodable, finite, in_decibels
+from .weights import Weight
 
 DIVERGED = 20.0  # dB: an error of a tenth of the values
 
@@ -289,6 +291,30 @@ class ComparedWeights:
         self.records: list[ComparedWeight] = []
         self._signal: list[float] = []
         self._noise: list[float] = []
+
+    def compare(self, first: Weight, second: Weight, distance: Callable[[], Error]) -> None:
+        """Add the record of two weights; `distance` may raise `Undecodable`, as weights of other kinds are."""
+        found: dict[str, Any] = {}
+        sse = 0.0
+        try:
+            if (first.dtype, first.shape) != (second.dtype, second.shape):
+                raise Undecodable(f"{first.dtype} {first.shape} and {second.dtype} {second.shape}")
+            error = distance()
+            sse = 0.0 if math.isnan(error.sse) else error.sse
+            found = {"snr_db": error.snr_db, "cosine": error.cosine, "max_abs": error.max_abs}
+        except Undecodable as reason:
+            found = {"problem": str(reason)}
+        record = ComparedWeight(
+            name=first.name,
+            function=first.function,
+            shape=first.shape,
+            storage=first.storage,
+            other_storage=second.storage,
+            bytes=first.stored_bytes,
+            other_bytes=second.stored_bytes,
+            **found,
+        )
+        self.add(record, sse)
 
     def add(self, record: ComparedWeight, sse: float) -> None:
         """Add a record, and the sum of squared differences of its weight."""

@@ -53,6 +53,11 @@ def distance(pairs: Iterable[Pair], num_threads: int | None = None) -> Error:
     return Error(0.0, 0.0, math.inf, 0.0, 1.0) if same else error_of_sums(added(sums), size)
 
 
+def distance_of(pairs: Callable[[], Iterable[Pair]], num_threads: int | None = None) -> Error:
+    """`distance` of arrays that are decoded only then; raises what decoding them does."""
+    return distance(pairs(), num_threads)
+
+
 def _comparable(values: NDArray[Any]) -> NDArray[Any]:
     """Values as the kernels take them."""
     if values.dtype.kind == "f" and values.dtype.itemsize in (2, 4):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .. import compression
 from ..compression.metrics import error
 from ..compression.weight_data import NO_DATA, WeightData
 from ..errors import NonFiniteError, Skip, UnsuitableWeightError
+from ..mapped_files import release_array
 from ..specs import Spec
 from ..tensors import CompressedTensor
 from ..tensors.base import decoded_pieces
+from .decisions import Decision, Decisions, WeightType
 from .distances import distance
+from .run import FormType, Outcome
 
 Form = TypeVar("Form")
 
@@ -66,6 +70,58 @@ def compress_stored(
             snr_db = error(stored, tensor, num_threads=num_threads).snr_db
     with _suiting(stored):
         return lower(tensor), snr_db
+
+
+def compressed_outcome(
+    weight: WeightType,
+    decision: Decision,
+    decisions: Decisions[WeightType],
+    made: tuple[Sequence[Spec], CompressedTensor | None],
+    stored_values: Callable[[], NDArray[Any] | CompressedTensor],
+    lower: Callable[[CompressedTensor], FormType],
+    num_threads: int,
+) -> Outcome[FormType]:
+    """What a config does to a weight, in its turn.
+
+    Parameters
+    ----------
+    weight : Weight
+        The weight.
+    decision : Decision
+        What is done to it.
+    decisions : Decisions
+        Those of the run.
+    made : tuple
+        Steps, and the weight after these, if it was made already; that is used if the steps are the same.
+    stored_values : callable
+        Returns the values of the weight, or the tensor that it is stored as; may raise `Skip`.
+    lower : callable
+        As for `compress_stored`.
+    num_threads : int
+        Threads to use.
+
+    Raises
+    ------
+    Skip
+        If it is left unchanged.
+    ValueError
+        If that is an error with this config.
+    """
+    steps, tensor = made
+    try:
+        stored = stored_values()
+        if tensor is not None and steps == decision.steps:
+            form, snr_db = lower(tensor), error(stored, tensor, num_threads=num_threads).snr_db
+        else:
+            form, snr_db = compress_stored(stored, decision.steps, lower, num_threads, decision.data)
+            if isinstance(decision.data.hessian, np.ndarray):
+                release_array(decision.data.hessian)
+        decisions.require_smaller(weight, form.nbytes)
+    except Skip as reason:
+        raise decisions.kept(weight, reason) from None
+    except NonFiniteError as failure:
+        raise ValueError(f"{weight.name}: {failure}") from failure
+    return Outcome(form, "compressed", decision.description, snr_db)
 
 
 @contextmanager

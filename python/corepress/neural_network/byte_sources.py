@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ..coreml.format.messages import MESSAGE_LIMIT
-from ..coreml.format.weight_file import GuardedMap
 from ..errors import FormatError
+from ..mapped_files import GuardedMap
 from ..sources import Snapshot, changed_error
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class Asset:
         """Bytes of all files in the asset."""
         return sum(state.size for state in _states(self.root).values())
 
-    @property
+    @cached_property
     def has_right_hash(self) -> bool:
         """Whether the file ``main.hash`` is there and holds the SHA-256 of the program."""
         path = self.root / HASH

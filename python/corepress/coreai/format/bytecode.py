@@ -6,7 +6,6 @@ constant; so what is read here is checked before that parser sees the file.
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FormatError
+from ...mapped_files import GuardedMap
 
 _MAGIC = b"ML\xefR"
 _POINTER = b"version https://git-lfs"
@@ -95,8 +95,8 @@ class Bytecode:
         self.size = os.stat(path).st_size
         if self.size < len(_MAGIC):
             raise FormatError(f"{path}: {self.size} bytes, which is no program")
-        self._mapped = np.memmap(path, np.uint8, "r")
-        self._data: NDArray[np.uint8] = np.asarray(self._mapped)
+        with open(path, "rb") as file:
+            self._data: NDArray[np.uint8] = np.frombuffer(GuardedMap(file.fileno()), np.uint8)
         if self._data.size != self.size:
             raise FormatError(f"{path}: changed while it was opened")
         reader = _Reader(self._data, 0, self.size, path)
@@ -121,15 +121,6 @@ class Bytecode:
         """The bytes of a resource, mapped and read-only."""
         blob = self.blobs[key]
         return self._data[blob.offset : blob.offset + blob.size]
-
-    def release(self, data: NDArray[np.uint8]) -> None:
-        """Let the pages of a view leave memory; they are read again when needed."""
-        mapped = getattr(self._mapped, "_mmap", None)
-        if not hasattr(mmap, "MADV_DONTNEED") or mapped is None or not np.may_share_memory(data, self._data):
-            return
-        offset = data.__array_interface__["data"][0] - self._data.__array_interface__["data"][0]
-        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
-        mapped.madvise(mmap.MADV_DONTNEED, start, offset + data.nbytes - start)
 
     def _read_sections(self, reader: _Reader) -> Iterator[tuple[str, Section]]:
         seen: set[int] = set()

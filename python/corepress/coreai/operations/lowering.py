@@ -58,11 +58,12 @@ def rounded(tensor: CompressedTensor, dtype: str) -> CompressedTensor:
     elif isinstance(tensor, PalettizedTensor):
         changes["lut"] = _rounded(tensor.lut, target)
         changes["scale"] = None if tensor.scale is None else _rounded(tensor.scale, target)
-    elif getattr(tensor, "scale_dtype", None) is not None:
-        changes["decoded_dtype"] = target
     else:
         assert isinstance(tensor, QuantizedTensor)
-        changes["scale"] = _rounded(tensor.scale, target)
+        if tensor.scale_dtype is not None:
+            changes["decoded_dtype"] = target
+        else:
+            changes["scale"] = _rounded(tensor.scale, target)
     return replace(tensor, **changes)
 
 

@@ -76,7 +76,7 @@ def scaled(data: Node, tensor: QuantizedTensor, *, shape: tuple[int, ...] | None
     if zero_point is not None and shape is not None:
         zero_point = zero_point.reshape(shape)
     decoded = np.dtype(tensor.dtype)
-    return shift_scale(data, scale, zero_point, getattr(tensor, "scale_dtype", None), decoded)
+    return shift_scale(data, scale, zero_point, tensor.scale_dtype, decoded)
 
 
 def exponents_of(scale: NDArray[Any]) -> Constant:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FormatError
+from ...mapped_files import release_array
 from ..format.bytecode import Bytecode
 from ..format.data_types import BY_PROGRAM_NAME, DataType
 from ..operations import Constant, Form, Node, evaluate
@@ -139,7 +140,7 @@ class Constants:
 
     def release(self, constant: Constant) -> None:
         """Let the pages of a mapped constant leave memory."""
-        self.bytecode.release(constant.data)
+        release_array(constant.data)
 
     def node(self, operation: Any) -> Node:
         """The chain that ends with an operation of the program."""

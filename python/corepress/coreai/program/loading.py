@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 from typing import Any
 
 from ...errors import FormatError
-from ..format.asset import HASH, Asset, digest_of
+from ..format.asset import Asset
 from .modules import authoring
 
 # Reading a larger program to compute its hash takes longer than another process that loads it.
@@ -47,12 +46,7 @@ def load_program(asset: Asset, *, is_trusted: bool = False) -> Any:
 
 
 def _is_as_written(asset: Asset) -> bool:
-    path = asset.root / HASH
-    if asset.bytecode.size > _MOST_HASHED or not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        given = file.read(hashlib.sha256().digest_size + 1)
-    return given == digest_of(asset.program_path)
+    return asset.bytecode.size <= _MOST_HASHED and asset.has_right_hash
 
 
 def _try(asset: Asset) -> None:

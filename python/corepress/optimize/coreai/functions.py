@@ -9,13 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...coreai.compressor import memory_of, work_of
+from ...coreai.compressor import edit, work_of
 from ...coreai.decisions import AssetDecisions
 from ...coreai.format.asset import ASSET_VERSION, METADATA, PROGRAM
 from ...coreai.program.program import Program
-from ...engine.run import Run
 from ...extras import require
-from ...overlap import RunAhead, Task
 from .choices import CompressionGranularity, DType, QScheme, chosen, dtype_name
 
 _logger = logging.getLogger("corepress")
@@ -231,14 +229,8 @@ def _compressed(
     with tempfile.TemporaryDirectory() as folder:
         program = Program(_saved(coreai_program, Path(folder, "program.aimodel")), is_trusted=True)
         decisions.prepare(program)
-        run = Run(program.weights, None)
-        decided = run.decided(partial(work_of, decisions, {}))
-        with RunAhead([Task(work, memory_of(weight)) for weight, work in decided], None) as ahead:
-            for (weight, _), result in zip(decided, ahead.results(), strict=True):
-                form = run.settle(weight, result)
-                if form is not None:
-                    weight.store(form)
-    for record in run.records:
+        records = edit(program, partial(work_of, decisions, {}))
+    for record in records:
         if record.status == "kept" and not record.planned:
             _logger.warning("%s: %s is left unchanged: %s", function, record.name, record.reason)
     if in_place:
