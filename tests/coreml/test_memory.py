@@ -44,13 +44,16 @@ def test_memory_is_a_few_weights(heavy_package, tmp_path, config):
     budgets = [str(2 * largest), str(largest)]
     paths = [heavy_package, tmp_path / "compressed.mlpackage", tmp_path / "dense.mlpackage"]
     command = [sys.executable, "-c", RUN, *map(str, paths), json.dumps(config), *budgets]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    compressing, both = map(int, done.stdout.split())
+    measured = []
+    for _ in range(2):  # pages of mapped files stay a little longer where the disk is busy: the smaller one counts
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        measured.append(tuple(map(int, done.stdout.split())))
+        assert weight_file(paths[2]).stat().st_size == weight_file(heavy_package).stat().st_size
+        for path in paths[1:]:
+            shutil.rmtree(path)
+    compressing, both = map(min, zip(*measured, strict=True))
     assert compressing < 7 * largest  # with what was mapped, and modules that were loaded meanwhile
-    assert both < 8.5 * largest
-    assert weight_file(paths[2]).stat().st_size == weight_file(heavy_package).stat().st_size
-    for path in paths[1:]:
-        shutil.rmtree(path)
+    assert both < 8 * largest
 
 
 GIANT = (16384, 4096)
