@@ -142,7 +142,7 @@ def test_both_recipes_are_run_on_what_was_kept(branches, statistics):
 def test_weights_that_were_made_for_the_check_are_not_made_again(branches, statistics, tmp_path, monkeypatch, capsys):
     from corepress.allocation import check
     from corepress.cli.main import main
-    from corepress.coreml import compressor
+    from corepress.engine import steps
 
     made = {"to try": 0, "to write": 0}
 
@@ -156,7 +156,7 @@ def test_weights_that_were_made_for_the_check_are_not_made_again(branches, stati
         monkeypatch.setattr(module, name, counted)
 
     counting(check, "made", "to try")
-    counting(compressor, "compress_stored", "to write")
+    counting(steps, "compress_stored", "to write")
     statistics.save(tmp_path / "s.calibration")
     out = tmp_path / "shell.mlpackage"
     arguments = ["compress", str(branches), "-o", str(out), "--target-bits", "4.6"]
