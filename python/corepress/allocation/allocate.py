@@ -15,8 +15,8 @@ from ..calibration.statistics import Statistics
 from ..config import Config, ConfigLike, as_config
 from ..config.candidates import UNCHANGED, candidate_of, parse_candidates
 from ..engine.calibrated import as_calibration
-from ..engine.choice import Made
 from ..engine.prediction import Prediction
+from ..engine.request import Made
 from ..engine.run import ProgressCallback
 from ..paths import StrPath
 from ..reporting.documents import to_json

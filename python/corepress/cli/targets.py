@@ -109,15 +109,17 @@ def compress_for_target(
         return found
 
     def compress(progress: Callable[[Progress], None] | None, **rest: Any) -> Report:
-        from ..engine.choice import Choice
+        from ..engine.request import Choice, Request
 
         assert destination is not None
         compressor = compressor_of(source)
-        compressor.require_destination(source, destination, overwrite=rest["overwrite"])
+        overwrite = rest.pop("overwrite")
+        compressor.require_destination(source, destination, overwrite=overwrite)
         rest["calibration"] = compressor.statistics_of("compress", rest["calibration"])
         found = choose(progress, rest)
         chosen = Choice(found.config, found.predicted, found.notes, found.made)
-        report: Report = compressor.compress_as_chosen(source, destination, chosen, progress=progress, **rest)
+        request = Request("compress", progress=progress, **rest)
+        report: Report = compressor.compress_as_chosen(source, destination, request, chosen, overwrite=overwrite)
         return report
 
     if not dry_run:

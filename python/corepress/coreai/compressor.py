@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from .. import system
 from ..arrays import as_threads
 from ..config import ConfigLike
-from ..engine.calibrated import DAMPENING, WAYS, CalibrationData, as_calibration
-from ..engine.choice import Choice, Made, choose
+from ..engine.calibrated import DAMPENING, as_calibration
 from ..engine.report import Report, WeightRecord
+from ..engine.request import Choice, Made, Request
 from ..engine.run import Outcome, ProgressCallback, Run
 from ..engine.steps import compressed_outcome
 from ..errors import Skip
@@ -92,85 +92,41 @@ def compress(
     MissingExtraError
         If coreai-core is not installed.
     """
-    num_threads = as_threads("compress", num_threads)
-    statistics = statistics_of("compress", calibration)
-    targets = {"target_size": target_size, "target_bits": target_bits, "target_snr": target_snr}
-    if any(each is not None for each in targets.values()):
-        require_destination(src, dst, overwrite=overwrite)
-    chosen = choose(
+    request = Request(
         "compress",
-        allocator(),
-        src,
-        config,
-        targets,
+        config=config,
+        target_size=target_size,
+        target_bits=target_bits,
+        target_snr=target_snr,
         candidates=candidates,
-        target=target,
-        weight_threshold=weight_threshold,
-        joint_compression=joint_compression,
-        keep_position_tables=keep_position_tables,
-        strict=strict,
         progress=progress,
-        num_threads=num_threads,
-        calibration=statistics,
-    )
-    return compress_as_chosen(
-        src,
-        dst,
-        chosen,
-        progress=progress,
-        overwrite=overwrite,
         strict=strict,
         weight_threshold=weight_threshold,
         target=target,
         joint_compression=joint_compression,
         keep_position_tables=keep_position_tables,
         importance=importance,
-        calibration=statistics,
+        calibration=statistics_of("compress", calibration),
         calibration_use=calibration_use,
         dampening=dampening,
-        num_threads=num_threads,
+        num_threads=as_threads("compress", num_threads),
     )
+    if request.has_target:
+        require_destination(src, dst, overwrite=overwrite)
+    return compress_as_chosen(src, dst, request, request.choose(allocator(), src), overwrite=overwrite)
 
 
-def compress_as_chosen(
-    src: StrPath,
-    dst: StrPath,
-    chosen: Choice,
-    *,
-    progress: ProgressCallback | None = None,
-    overwrite: bool = False,
-    strict: bool = False,
-    weight_threshold: int | None = None,
-    target: str | None = None,
-    joint_compression: bool | None = None,
-    keep_position_tables: bool | None = None,
-    importance: Mapping[str, Any] | None = None,
-    calibration: Any = None,
-    calibration_use: str = "error_feedback",
-    dampening: float = DAMPENING,
-    num_threads: int | None = None,
-) -> Report:
+def compress_as_chosen(src: StrPath, dst: StrPath, request: Request, chosen: Choice, *, overwrite: bool) -> Report:
     """Like `compress`, with what was chosen for this asset and this calibration; what was made is not made again."""
-    decisions = AssetDecisions.of(
-        chosen.config,
-        strict,
-        weight_threshold,
-        target,
-        joint_compression,
-        keep_position_tables,
-        importance,
-        None if calibration is None else CalibrationData(calibration, calibration_use, dampening),
-    )
-    is_as_made = (calibration_use, dampening) == (WAYS[0], DAMPENING) and not importance
-    made: Mapping[tuple[str, str], Made] = chosen.made if is_as_made else {}
+    decisions = request.decisions(AssetDecisions, chosen)
     report = transform(
         src,
         dst,
-        partial(work_of, decisions, made),
+        partial(work_of, decisions, request.reusable(chosen)),
         prepare=decisions.prepare,
-        progress=progress,
+        progress=request.progress,
         overwrite=overwrite,
-        num_threads=num_threads,
+        num_threads=request.num_threads,
     )
     compressed = [record.name for record in report.weights if record.status == "compressed"]
     return dataclasses.replace(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..arrays import as_threads
 from ..config import ConfigLike
-from ..engine.calibrated import DAMPENING, CalibrationData
-from ..engine.choice import choose
+from ..engine.calibrated import DAMPENING
 from ..engine.planned import Plan
 from ..engine.planning import expected_snr_db, planned
+from ..engine.request import Request
 from ..engine.run import ProgressCallback
 from ..paths import StrPath
 from ..sources import unchanged
@@ -83,37 +83,31 @@ def plan(
     (pruning, palettes of quantized weights, ``mode="unique"`` or ``"custom"``) are estimates and marked so.
     """
     started = time.perf_counter()
-    statistics = statistics_of("plan", calibration)
-    chosen = choose(
+    threads = as_threads("plan", num_threads)
+    request = Request(
         "plan",
-        allocator(),
-        src,
-        config,
-        {"target_size": target_size, "target_bits": target_bits, "target_snr": target_snr},
+        config=config,
+        target_size=target_size,
+        target_bits=target_bits,
+        target_snr=target_snr,
         candidates=candidates,
-        target=target,
+        progress=progress,
+        strict=strict,
         weight_threshold=weight_threshold,
+        target=target,
         joint_compression=joint_compression,
         keep_position_tables=keep_position_tables,
-        strict=strict,
-        progress=progress,
-        num_threads=num_threads,
-        calibration=statistics,
+        importance=importance,
+        calibration=statistics_of("plan", calibration),
+        calibration_use=calibration_use,
+        dampening=dampening,
+        num_threads=threads,
     )
-    decisions = AssetDecisions.of(
-        chosen.config,
-        strict,
-        weight_threshold,
-        target,
-        joint_compression,
-        keep_position_tables,
-        importance,
-        None if statistics is None else CalibrationData(statistics, calibration_use, dampening),
-    )
+    chosen = request.choose(allocator(), src)
+    decisions = request.decisions(AssetDecisions, chosen)
     asset = Asset.open(src)
     program = Program(asset)
     decisions.prepare(program)
-    threads = as_threads("plan", num_threads)
     records, forms = [], dict[int, Node]()
     for number, weight in enumerate(program.weights):
         record, form, decision = planned(weight, decisions, stored_size)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ..arrays import as_threads
 from ..config import ConfigLike
-from ..engine.calibrated import DAMPENING, WAYS, CalibrationData, as_calibration
-from ..engine.choice import Choice, Made, choose
+from ..engine.calibrated import DAMPENING, as_calibration
 from ..engine.report import Report
+from ..engine.request import Choice, Made, Request
 from ..engine.run import Outcome, ProgressCallback
 from ..engine.steps import compressed_outcome
 from ..paths import StrPath
@@ -124,83 +124,40 @@ def compress(
     FormatError
         If the package, or the file of the statistics, is damaged.
     """
-    num_threads = as_threads("compress", num_threads)
-    statistics = statistics_of("compress", calibration)
-    targets = {"target_size": target_size, "target_bits": target_bits, "target_snr": target_snr}
-    if any(each is not None for each in targets.values()):
-        require_destination(src, dst, overwrite=overwrite)
-    chosen = choose(
+    request = Request(
         "compress",
-        allocator(),
-        src,
-        config,
-        targets,
+        config=config,
+        target_size=target_size,
+        target_bits=target_bits,
+        target_snr=target_snr,
         candidates=candidates,
-        target=target,
-        weight_threshold=weight_threshold,
-        joint_compression=joint_compression,
-        keep_position_tables=keep_position_tables,
-        strict=strict,
         progress=progress,
-        num_threads=num_threads,
-        calibration=statistics,
-    )
-    return compress_as_chosen(
-        src,
-        dst,
-        chosen,
-        progress=progress,
-        overwrite=overwrite,
         strict=strict,
         weight_threshold=weight_threshold,
         target=target,
         joint_compression=joint_compression,
         keep_position_tables=keep_position_tables,
         importance=importance,
-        calibration=statistics,
+        calibration=statistics_of("compress", calibration),
         calibration_use=calibration_use,
         dampening=dampening,
-        num_threads=num_threads,
+        num_threads=as_threads("compress", num_threads),
     )
+    if request.has_target:
+        require_destination(src, dst, overwrite=overwrite)
+    return compress_as_chosen(src, dst, request, request.choose(allocator(), src), overwrite=overwrite)
 
 
-def compress_as_chosen(
-    src: StrPath,
-    dst: StrPath,
-    chosen: Choice,
-    *,
-    progress: ProgressCallback | None = None,
-    overwrite: bool = False,
-    strict: bool = False,
-    weight_threshold: int | None = None,
-    target: str | None = None,
-    joint_compression: bool | None = None,
-    keep_position_tables: bool | None = None,
-    importance: Mapping[str, Any] | None = None,
-    calibration: Any = None,
-    calibration_use: str = "error_feedback",
-    dampening: float = DAMPENING,
-    num_threads: int | None = None,
-) -> Report:
+def compress_as_chosen(src: StrPath, dst: StrPath, request: Request, chosen: Choice, *, overwrite: bool) -> Report:
     """Like `compress`, with what was chosen for this package and this calibration; what was made is not made again."""
-    decisions = PackageDecisions.of(
-        chosen.config,
-        strict,
-        weight_threshold,
-        target,
-        joint_compression,
-        keep_position_tables,
-        importance,
-        None if calibration is None else CalibrationData(calibration, calibration_use, dampening),
-    )
     report = compress_as_decided(
         src,
         dst,
-        decisions,
-        progress=progress,
+        request.decisions(PackageDecisions, chosen),
+        progress=request.progress,
         overwrite=overwrite,
-        num_threads=num_threads,
-        made=chosen.made if (calibration_use, dampening) == (WAYS[0], DAMPENING) and not importance else {},
+        num_threads=request.num_threads,
+        made=request.reusable(chosen),
     )
     return dataclasses.replace(report, predicted=chosen.predicted, notes=(*chosen.notes, *report.notes))
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from ..arrays import as_threads
 from ..config import ConfigLike
-from ..engine.calibrated import DAMPENING, CalibrationData
-from ..engine.choice import choose
+from ..engine.calibrated import DAMPENING
 from ..engine.planned import Plan
 from ..engine.planning import expected_snr_db, planned
+from ..engine.request import Request
 from ..engine.run import ProgressCallback
 from ..overlap import Result, Task
 from ..paths import StrPath
@@ -166,38 +166,32 @@ def plan(
     (pruning, palettes of quantized weights, ``mode="unique"`` or ``"custom"``) are estimates and marked so.
     """
     started = time.perf_counter()
-    statistics = statistics_of("plan", calibration)
-    chosen = choose(
+    threads = as_threads("plan", num_threads)
+    request = Request(
         "plan",
-        allocator(),
-        src,
-        config,
-        {"target_size": target_size, "target_bits": target_bits, "target_snr": target_snr},
+        config=config,
+        target_size=target_size,
+        target_bits=target_bits,
+        target_snr=target_snr,
         candidates=candidates,
-        target=target,
+        progress=progress,
+        strict=strict,
         weight_threshold=weight_threshold,
+        target=target,
         joint_compression=joint_compression,
         keep_position_tables=keep_position_tables,
-        strict=strict,
-        progress=progress,
-        num_threads=num_threads,
-        calibration=statistics,
+        importance=importance,
+        calibration=statistics_of("plan", calibration),
+        calibration_use=calibration_use,
+        dampening=dampening,
+        num_threads=threads,
     )
+    chosen = request.choose(allocator(), src)
     package = Package.open(src)
     program = Program(package)
-    decisions = PackageDecisions.of(
-        chosen.config,
-        strict,
-        weight_threshold,
-        target,
-        joint_compression,
-        keep_position_tables,
-        importance,
-        None if statistics is None else CalibrationData(statistics, calibration_use, dampening),
-    )
+    decisions = request.decisions(PackageDecisions, chosen)
     decisions.prepare(program)
     weights = visible_weights(program)
-    threads = as_threads("plan", num_threads)
     records, edits = [], []
     output = _CountingOutput(package)
     with ValueReader(package) as values:
