@@ -7,7 +7,17 @@ from collections import Counter
 
 import pytest
 
-from corepress.benchmark.architectures import ARCHITECTURES, FLUX1, SD15, SD35_LARGE, SDXL, MMDiTConfig, UNetConfig
+from corepress.benchmark.architectures import (
+    ARCHITECTURES,
+    FLUX1,
+    LLAMA_1B,
+    SD15,
+    SD35_LARGE,
+    SDXL,
+    DecoderConfig,
+    MMDiTConfig,
+    UNetConfig,
+)
 from corepress.config import DEFAULT_WEIGHT_THRESHOLD
 
 
@@ -35,6 +45,8 @@ def test_shapes_that_people_know():
     assert shapes["sd35-large"][14592, 2432] == 2 * 38 - 1
     assert shapes["flux1-dev"][18432, 3072] == 2 * 19
     assert shapes["flux1-dev"][3072, 15360] == 38
+    assert shapes["llama-1b"][128_256, 2048] == 1  # the head too
+    assert shapes["llama-1b"][512, 2048] == 2 * 16
 
 
 def _diffusers_models():
@@ -89,10 +101,25 @@ def _diffusers_models():
     return {"sd15": (unet, SD15), "sdxl": (unet, SDXL), "sd35-large": (sd3, SD35_LARGE), "flux1-dev": (flux, FLUX1)}
 
 
+def _llama(config: DecoderConfig):
+    transformers = pytest.importorskip("transformers")
+    return transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=config.vocabulary,
+            hidden_size=config.width,
+            intermediate_size=config.feed_forward,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.key_heads,
+            tie_word_embeddings=True,
+        )
+    )
+
+
 @pytest.mark.parametrize("key", ARCHITECTURES)
 @pytest.mark.filterwarnings("ignore")
-def test_every_parameter_is_that_of_diffusers(key):
-    make, config = _diffusers_models()[key]
+def test_every_parameter_is_that_of_the_published_code(key):
+    make, config = (_llama, LLAMA_1B) if key == "llama-1b" else _diffusers_models()[key]
     import torch
 
     with torch.device("meta"):

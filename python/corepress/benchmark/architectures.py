@@ -1,6 +1,7 @@
-"""The parameters of diffusion models, by name and shape, derived from their published configurations.
+"""The parameters of diffusion and language models, by name and shape, derived from their published configurations.
 
-Names are those of diffusers. The numbers of parameters are published with the checkpoints; tests compare the sums.
+Names are those of diffusers and transformers. The numbers of parameters are published with the checkpoints, and tests
+compare the sums.
 """
 
 from __future__ import annotations
@@ -276,6 +277,48 @@ class _Transformer(_Parameters):
             self.linear(f"{name}.attn.{part}", width, width)
 
 
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The fields of transformers' LlamaConfig that decide about parameters; the head is the embedding.
+
+    Attributes
+    ----------
+    vocabulary : int
+        Rows of the embedding.
+    width, feed_forward : int
+        Of the hidden states, and within a feed-forward layer.
+    layers : int
+        Number of blocks.
+    heads, key_heads : int
+        Heads of queries, and those of keys and values.
+    """
+
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    key_heads: int
+    feed_forward: int
+
+
+def decoder_parameters(config: DecoderConfig) -> dict[str, Shape]:
+    """The parameters of LlamaForCausalLM with a tied head."""
+    found, width = _Parameters(), config.width
+    shared = width // config.heads * config.key_heads
+    found["model.embed_tokens.weight"] = (config.vocabulary, width)
+    for index in range(config.layers):
+        block = f"model.layers.{index}"
+        for name, outputs in (("q", width), ("k", shared), ("v", shared), ("o", width)):
+            found.linear(f"{block}.self_attn.{name}_proj", outputs, width, bias=False)
+        for name in ("gate", "up"):
+            found.linear(f"{block}.mlp.{name}_proj", config.feed_forward, width, bias=False)
+        found.linear(f"{block}.mlp.down_proj", width, config.feed_forward, bias=False)
+        for name in ("input", "post_attention"):
+            found.norm(f"{block}.{name}_layernorm", width, bias=False)
+    found.norm("model.norm", width, bias=False)
+    return found
+
+
 SD15 = UNetConfig(
     block_out_channels=(320, 640, 1280, 1280),
     transformer_layers=(1, 1, 1, 0),
@@ -314,7 +357,10 @@ FLUX1 = MMDiTConfig(
 )
 
 
-def _on_the_hub(repository: str, folder: str) -> str:
+LLAMA_1B = DecoderConfig(vocabulary=128_256, width=2048, layers=16, heads=32, key_heads=8, feed_forward=8192)
+
+
+def _on_the_hub(repository: str, folder: str = "") -> str:
     return f"https://huggingface.co/{repository}/tree/main/{folder}"
 
 
@@ -348,6 +394,13 @@ ARCHITECTURES: dict[str, Architecture] = {
             lambda: mmdit_parameters(FLUX1),
             11_901_408_320,
             _on_the_hub("black-forest-labs/FLUX.1-dev", "transformer"),
+        ),
+        Architecture(
+            "llama-1b",
+            "Llama 3.2 1B",
+            lambda: decoder_parameters(LLAMA_1B),
+            1_235_814_400,
+            _on_the_hub("meta-llama/Llama-3.2-1B"),
         ),
     )
 }

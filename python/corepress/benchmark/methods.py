@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..compression import apply
@@ -37,14 +37,15 @@ class Method:
         return tensor
 
 
+GROUPED = Palettize(nbits=4, granularity="per_grouped_channel")
+
 METHODS: dict[str, Method] = {
     method.key: method
     for method in (
         Method("4bit", "4 bits", (Palettize(nbits=4),)),
-        Method(
-            "4bit-groups",
-            "4 bits, groups of 16",
-            (Palettize(nbits=4, granularity="per_grouped_channel", group_size=16),),
+        *(
+            Method(key, f"4 bits, groups of {size}", (replace(GROUPED, group_size=size),))
+            for key, size in (("4bit-groups", 16), ("4bit-groups-of-8", 8), ("4bit-groups-of-32", 32))
         ),
         Method("6bit", "6 bits", (Palettize(nbits=6),)),
         Method("8bit", "8 bits", (Palettize(nbits=8),)),

@@ -51,7 +51,7 @@ def bench(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure how fast this machine compresses a diffusion model.
+    """Measure how fast this machine compresses a diffusion or language model.
 
     Needs no model: layers of its shapes are filled with random values, distributed like trained ones, compressed in
     memory by every method, and compared with a plain copy (np.copyto). One layer of each of the most common shapes is
