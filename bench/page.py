@@ -17,6 +17,7 @@ from pathlib import Path
 from charts import PEER, Results, by_key, load, on_all_cpus, read, was_busy
 from corepress.benchmark.architectures import ARCHITECTURES
 from corepress.benchmark.methods import METHODS
+from corepress.coreml import Tradeoff
 from corepress.reporting.wording import format_bytes, format_count, format_decibels
 
 HERE = Path(__file__).parent
@@ -24,7 +25,9 @@ RESULTS = HERE / "results"
 PAGES = (
     HERE.parent / "docs" / "benchmarks.md",
     HERE.parent / "docs" / "guides" / "checking.md",
+    HERE.parent / "docs" / "guides" / "which-bits.md",
     HERE.parent / "docs" / "coming-from-coreai-opt.md",
+    HERE.parent / "docs" / "gallery.md",
     HERE.parent / "README.md",
 )
 _PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -65,10 +68,11 @@ def busy(results: Path) -> str:
     if not loads:
         return "Nothing else ran on the machine.\n"
     return (
-        f"Others worked on the machine at the same time (up to {max(loads):.0f} threads were waiting for its CPUs), so "
-        "what a user would have waited tells nothing. Tables and charts have CPU time instead, that of all threads of "
-        "a process together; with two threads on an idle machine the wait is half of it. It too is up to twice as long "
-        "as it is alone, since the others share caches and memory; ratios suffer less. `cp` is as slow as it was.\n"
+        f"Other work ran on the machine at the same time (up to {max(loads):.0f} threads were waiting for its CPUs), "
+        "so wall-clock times would say little. Tables and charts show CPU time instead, summed over all threads of a "
+        "process; with two threads on an idle machine, the wall-clock time is half of it. CPU time too can be twice "
+        "what it is on an idle machine, since caches and memory are shared; ratios suffer less. `cp` is as slow as it "
+        "was.\n"
     )
 
 
@@ -225,6 +229,16 @@ def small_weights(results: Path) -> str:
     return table(("standard deviation", *names), cells)
 
 
+def tradeoff(name: str) -> Callable[[Path], str]:
+    """What returns the table that `corepress tradeoff` saved of a model."""
+
+    def rows(results: Path) -> str:
+        lines = Tradeoff.load(results / "tradeoffs" / f"{name}.json").to_markdown().splitlines()
+        return "".join(f"{line}\n" for line in lines if line.startswith("|"))
+
+    return rows
+
+
 def quality(results: Path) -> str:
     """A trained model at the sizes of uniform palettes: as other tools make them, and chosen and fed back."""
     rows = by_key(json.loads((results / "tradeoffs" / "encoder.json").read_text())["rows"], "name", "calibrated")
@@ -286,7 +300,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "small_weights": small_weights,
     "core_ai_programs": core_ai_programs,
     "core_ai_assets": core_ai_assets,
-}
+} | {f"tradeoff_{name}": tradeoff(name) for name in ("crepe", "crepe_full", "digits", "encoder", "face")}
 
 
 def filled(page: str, results: Path = RESULTS) -> str:

@@ -349,6 +349,46 @@ def feedback() -> Any:
     return figure
 
 
+def allocation() -> Any:
+    """One price for all weights, and what choosing bits by it is worth."""
+    figure, (left, right) = panels("Bits where they matter", 2)
+    rng = np.random.default_rng(0)
+    price = 0.012  # of a kilobyte, in units of the error
+    layers = (
+        ("matters much", 1.0, 64, BLUE),
+        ("matters less", 0.15, 64, ORANGE),
+        ("matters less, small", 0.15, 24, "#0d9488"),
+    )
+    for name, sensitivity, rows, colour in layers:
+        weight = rng.standard_normal((rows, 256)).astype(np.float16)
+        tensors = {nbits: cp.palettize(weight, nbits=nbits) for nbits in (1, 2, 3, 4, 6, 8)}
+        kilobytes = np.array([tensor.nbytes / 1000 for tensor in tensors.values()])
+        errors = np.array([sensitivity * cp.error(weight, tensor).mse for tensor in tensors.values()])
+        best = int(np.argmin(errors + price * kilobytes))
+        left.plot(kilobytes, errors, "o-", color=colour, linewidth=1.4, markersize=3.5, label=name)
+        left.plot(
+            kilobytes[best], errors[best], "o", color=colour, markersize=10, fillstyle="none", markeredgewidth=1.6
+        )
+        nearby = np.array([-1.2, 1.2])
+        left.plot(kilobytes[best] + nearby, errors[best] - price * nearby, color=FAINT, linewidth=1.2)
+    style(left, "Error of the outputs against size, of three weights")
+    left.set_xlabel("kilobytes; a dot for each number of bits", color=FAINT)
+    left.set_xlim(0, 9)
+    left.set_ylim(-0.01, 0.16)
+    left.set_yticks([])
+    left.legend(frameon=False, loc="upper right")
+    table = coreml.Tradeoff.load(HERE.parent / "bench" / "results" / "tradeoffs" / "encoder.json")
+    for kind, colour, name in (("uniform", ORANGE, "the same bits for all"), ("allocated", BLUE, "chosen bits")):
+        points = sorted((row.bits_per_weight, row.snr_db) for row in table.rows if row.kind == kind and row.calibrated)
+        points = [point for point in points if point[0] < 5]
+        right.plot(*zip(*points, strict=True), "o-", color=colour, linewidth=1.4, markersize=4, label=name)
+    style(right, "A sentence encoder, with samples")
+    right.set_xlabel("bits per weight", color=FAINT)
+    right.set_ylabel("SNR of the outputs in dB", color=FAINT)
+    right.legend(frameon=False, loc="upper left")
+    return figure
+
+
 def soft_kmeans() -> Any:
     """What a weight is while a palette of four entries is learnt, and where gradients move it."""
     figure, (left, right) = panels("Weights that are a mean of the entries of a palette", 2)
@@ -379,6 +419,7 @@ PICTURES: tuple[Callable[[], Any], ...] = (
     mixed,
     optimum,
     feedback,
+    allocation,
     soft_kmeans,
     speed,
 )
