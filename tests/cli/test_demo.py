@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shlex
 import signal
 
 import numpy
+import page
 import pytest
 from coreml_helpers import constants, operations_of, quiet, read_spec, weight_file
 
@@ -16,6 +19,9 @@ from corepress.demo import run as demo_run
 from corepress.demo.digits import DATA, build_digits, load_digits
 from corepress.demo.variants import VARIANTS, Original
 from corepress.interrupts import interrupts_after
+
+
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
 
 @pytest.fixture(scope="session")
@@ -170,16 +176,28 @@ def test_readings_are_read_again(results):
     assert reading.Readings.from_dict(results["digits"]).to_dict() == results["digits"]
 
 
-def test_the_images_are_for_metrics_and_samples(demo, shell):
-    package = demo.directory / "Digits-2bit.mlpackage"
-    metric = f"{demo.directory / reading.SCORE}:accuracy"
-    inputs = demo.directory / "few.npz"
-    with numpy.load(demo.directory / reading.IMAGES) as file:
-        numpy.savez(inputs, **{name: array[:8] for name, array in file.items()})
-    outcome = shell("compare", demo.directory / reading.ORIGINAL, package, "--inputs", inputs, "--metric", metric)
-    inputs.unlink()
-    assert (outcome.status, outcome.err) == (0, "")
-    assert "score.py:accuracy: 100 and " in outcome.out
+def test_the_commands_of_the_readme_print_what_it_shows(demo, shell, tmp_path, monkeypatch):
+    """The same words, and numbers that another processor's calibration gives too."""
+    for name in (reading.ORIGINAL, reading.IMAGES, reading.SCORE, reading.STATISTICS):
+        (tmp_path / name).symlink_to(demo.directory / name)
+    monkeypatch.chdir(tmp_path)
+    told = page.read(page.RESULTS / "demo" / "digits.json")["results"]["commands"]
+    assert [command.split()[1] for command in told] == list(page.SHOWN)
+    for command, expected in told.items():
+        outcome = shell(*shlex.split(command)[1:])
+        assert (outcome.status, outcome.err) == (0, "")
+        wanted, found = (page.shown(command, text) for text in (expected, outcome.out))
+        assert [in_words(line) for line in wanted] == [in_words(line) for line in found]
+        for line, same in zip(wanted, found, strict=True):
+            assert numbers(line) == pytest.approx(numbers(same), rel=0.1, abs=0.5), line
+
+
+def in_words(line):
+    return re.sub(r" +", " ", NUMBER.sub("#", line))
+
+
+def numbers(line):
+    return [float(each.replace(",", "")) for each in NUMBER.findall(line)]
 
 
 def test_the_network_is_the_one_that_is_trained(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from .digits import load_digits
 from .reading import ORIGINAL, Reading, Readings
 
 WRONG = "#c02626"
-LABELS = 4.4  # width of what stands left of the digits, in digits
+LABELS = 5.2  # width of what stands left of the digits, in digits
 
 
 def draw_readings(readings: Readings, destination: Path) -> None:
@@ -21,7 +21,7 @@ def draw_readings(readings: Readings, destination: Path) -> None:
 
 def readings_figure(readings: Readings) -> Any:
     """The same as a figure."""
-    figure = new_figure("What compression keeps of a network that reads", (8, 8))
+    figure = new_figure("A network that reads digits, compressed", (6.8, 7.2))
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.9, 1))
     _draw_bars(upper.subplots(), readings)
     _draw_answers(lower.subplots(), readings)
@@ -37,7 +37,7 @@ def _draw_bars(axes: Any, readings: Readings) -> None:
     axes.invert_yaxis()
     style(axes, f"Read right, of {readings.test_images} handwritten digits")
     axes.title.set_fontsize(14)
-    axes.set_xlim(0, 118)
+    axes.set_xlim(0, 122)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=14)
@@ -48,8 +48,10 @@ def _draw_bars(axes: Any, readings: Readings) -> None:
     }
     for label, colour in kinds.items():
         axes.barh([0], [0], color=colour, label=label)
-    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.25, 0), "ncols": 3}
-    axes.legend(**below, frameon=False, labelcolor=INK, fontsize=14, columnspacing=1.4, handlelength=1.2)
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.2, 0), "ncols": 3}
+    axes.legend(
+        **below, frameon=False, labelcolor=INK, fontsize=14, columnspacing=1.0, handlelength=1.0, handletextpad=0.5
+    )
 
 
 def _colour(row: Reading) -> str:
@@ -70,7 +72,7 @@ def _draw_answers(axes: Any, readings: Readings) -> None:
         for column, answer in enumerate(readings.answers[version.package]):
             right = answer == digits.labels[readings.shown[column]]
             colour, weight = (INK, "bold") if right else (WRONG, "normal")
-            options = {"ha": "center", "va": "center", "fontsize": 20}
+            options = {"ha": "center", "va": "center", "fontsize": 18}
             axes.text(column + 0.5, height, str(answer), color=colour, fontweight=weight, **options)
     axes.text(-0.3, 0.5, "digits", ha="right", va="center", fontsize=14, color=INK)
     axes.set_xlim(-LABELS, 10)
