@@ -9,17 +9,16 @@ import shlex
 import signal
 
 import numpy
-import page
 import pytest
 from coreml_helpers import constants, operations_of, quiet, read_spec, weight_file
 
+import page
 from corepress import coreml, runtime
 from corepress.demo import reading
 from corepress.demo import run as demo_run
 from corepress.demo.digits import DATA, build_digits, load_digits
 from corepress.demo.variants import VARIANTS, Original
 from corepress.interrupts import interrupts_after
-
 
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
