@@ -93,6 +93,13 @@ def sanitize(session: nox.Session) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Which lines the tests reach, in Python and in C++; `-- tests/kernels` for some of them."""
+    install(session, "test", "coverage", editable=False)
+    session.run("tests/coverage.sh", *session.posargs, external=True)
+
+
+@nox.session
 def platforms(session: nox.Session) -> None:
     """Everything but the Python module compiled by Clang for other systems, and run by the emulators that are found."""
     if session.venv_backend != "none":

@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from corepress.benchmark.architectures import ARCHITECTURES
@@ -318,7 +319,42 @@ def draw_goals(rows: Document, path: Path) -> None:
     save_figure(figure, path)
 
 
+# --- versions ---
+
+TOPICS = {
+    "scalar palettes": lambda row: row.startswith(("palettize", "k-means")) and "cluster_dim" not in row,
+    "vector palettes": lambda row: row.startswith("palettize") and "cluster_dim" in row,
+    "integers and floats": lambda row: row.startswith(("int", "float", "network")),
+    "pruning": lambda row: row.startswith("prune"),
+    "packing": lambda row: row.startswith(("pack", "unpack")),
+    "decompression": lambda row: row.startswith(("decompress", "error")),
+}
+
+
+def draw_history(history: Document, path: Path) -> None:
+    """The time of every version relative to the first one, the geometric mean of the rows of each topic."""
+    base, results = history["settings"]["base"], history["results"]
+    versions = [base, *dict.fromkeys(result["version"] for result in results)]
+    figure = new_figure("Time of the kernels, version by version", (8, 4.6))
+    axes = figure.subplots()
+    axes.axhline(1, color=GRID, linewidth=1.5)
+    colours = (BLUE, ORANGE, GREEN, PINK, SKY, YELLOW)
+    for (topic, holds), colour, marker in zip(TOPICS.items(), colours, "os^DvP", strict=True):
+        ratios = [[r["ratio"] for r in results if r["version"] == name and holds(r["row"])] for name in versions[1:]]
+        points = [(0, 1.0), *((place, geometric_mean(each)) for place, each in enumerate(ratios, 1) if each)]
+        axes.plot(*zip(*points, strict=True), color=colour, marker=marker, linewidth=1.8, markersize=7, label=topic)
+    axes.set_xticks(range(len(versions)), versions)
+    axes.set_xlim(-0.2, len(versions) - 0.8)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0.5), max(high, 1.2))
+    style(axes, "")
+    label(axes, "version", f"time divided by that of {base}: below 1 is faster")
+    axes.legend(fontsize=10, frameon=False, labelcolor=INK, loc="upper left", bbox_to_anchor=(1, 1))
+    save_figure(figure, path)
+
+
 CHARTS = {
+    "history": (draw_history, "history"),
     "models": (draw_models, "diffusion"),
     "tools": (draw_peers, "diffusion"),
     "quality": (draw_quality, "diffusion"),

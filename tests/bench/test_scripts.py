@@ -19,11 +19,13 @@ import corepress as cp
 import diffusion
 import documents
 import error_feedback
+import history
 import page
 import peers
 from compare_worker import digest
 from corepress.benchmark.architectures import ARCHITECTURES
 from corepress.benchmark.methods import METHODS
+from rows import ROWS
 
 
 @pytest.fixture
@@ -100,6 +102,27 @@ def test_rows_of_two_processes_are_compared_in_pairs():
     assert result.pairs == compare.FEWEST_PAIRS
     assert result.same_result
     assert result.ratio_low <= result.ratio <= result.ratio_high
+
+
+def test_versions_are_added_to_a_history_and_drawn(tmp_path, monkeypatch, capsys):
+    file, row = tmp_path / "history.json", "pack 1 bits"
+    monkeypatch.setattr(history, "Worker", lambda revision, *options: compare.Worker(None, *options))
+    quick = "--quick", "--rows", row, "--pairs", "9", "--seconds", "0", "--threads", "1", "--json", file
+    run(history.main, monkeypatch, "1.0=old", "1.1=HEAD", *quick)
+    run(history.main, monkeypatch, "1.0=old", "1.2=HEAD", *quick)
+    document = json.loads(file.read_text())
+    assert document["settings"]["base"] == "1.0"
+    assert [each["version"] for each in document["results"] if each["row"] == row] == ["1.1", "1.2"]
+    assert "1.0 and 1.2" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"compares with 1.0, not with 0.9; choose another file"):
+        run(history.main, monkeypatch, "0.9=old", "1.2=HEAD", *quick)
+    (drawn,) = charts.draw_all(tmp_path, tmp_path, ["history"])
+    assert "1.2" in drawn.read_text()
+
+
+def test_every_row_has_a_topic():
+    for row in ROWS:
+        assert sum(holds(row) for holds in charts.TOPICS.values()) == 1, row
 
 
 def test_an_unknown_revision_is_said_to_be_one():

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from kernel_helpers import DRAWS, draw
 
 from corepress import _core, reference
+from helpers.arrays import DRAWS, draw
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 # Around the short runs of the loops, the 1,024 runs taken together, and the pieces of 65,536 that threads take.

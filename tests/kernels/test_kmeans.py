@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_helpers import DTYPES, assert_same_bits, normal
 
 from corepress import kernels, reference
+from helpers.arrays import DTYPES, assert_same_bits, normal
 
 
 def check(vectors: np.ndarray, k: int, weights: np.ndarray | None = None) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_helpers import DTYPES, bits, normal
 
 from corepress import kernels, reference
+from helpers.arrays import DTYPES, bits, normal
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_helpers import PALETTE_BITS
 
 from corepress import _core, kernels, reference
+from helpers.arrays import PALETTE_BITS
 
 SIZES = (0, 1, 7, 8, 9, 63, 64, 65, 1001)
 EXAMPLES = [

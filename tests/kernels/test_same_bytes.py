@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from kernel_helpers import DTYPES, arrays_of, draw, normal
 
 import corepress as cp
 from corepress import _core, kernels
+from helpers.arrays import DTYPES, arrays_of, draw, normal
 from helpers.processes import TIMEOUT
 
 # Around the lanes of every level, the tiles of the loops (1024, 4096) and the pieces that threads take (65536).

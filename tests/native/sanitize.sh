@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the kernels and the Python module with sanitizers and runs their tests, all in build/sanitize-*:
 #
-#   tests/native/sanitize.sh address,undefined [pytest arguments]   (default: tests/kernels)
+#   tests/native/sanitize.sh address,undefined [pytest arguments]   (default: kernels, compression, tensors)
 #   tests/native/sanitize.sh thread [pytest arguments]              (default: the tests that use several threads)
 #
 # PYTHON names an interpreter with the packages of corepress[test] and pybind11 (default: python3); CXX the compiler.
@@ -25,7 +25,7 @@ case $sanitizers in
     ;;
 *)
     runtimes=(libasan.so libubsan.so)
-    tests=(tests/kernels)
+    tests=(tests/kernels tests/compression tests/tensors)
     run=(env)
     ;;
 esac

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_helpers import DRAWS, DTYPES, PALETTE_BITS, bits, draw, normal
 
 import corepress as cp
 from corepress import reference
+from helpers.arrays import DRAWS, DTYPES, PALETTE_BITS, bits, draw, normal
 
 GROUPED = {"granularity": "per_grouped_channel", "group_size": 2}
 

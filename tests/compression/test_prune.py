@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_helpers import DRAWS, DTYPES, assert_same_bits, draw, normal
 
 import corepress as cp
 from corepress import _core, kernels, reference
 from corepress.errors import TooFewZerosError
+from helpers.arrays import DRAWS, DTYPES, assert_same_bits, draw, normal
 
 SPARSITIES = [0.0, 1e-9, 0.1, 0.5, 0.75, 0.999, 1.0]
 

@@ -9,9 +9,9 @@ import itertools
 import ml_dtypes
 import numpy as np
 import pytest
-from kernel_helpers import BFLOAT16, DTYPES, arrays_of, assert_same_bits, normal
 
 import corepress as cp
+from helpers.arrays import BFLOAT16, DTYPES, arrays_of, assert_same_bits, normal
 
 VERBS = {
     "palettize": lambda weight, **options: cp.palettize(weight, nbits=3, **options),

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_helpers import DRAWS, DTYPES, assert_same_bits, draw, normal
 
 import corepress as cp
 from corepress import kernels, reference
+from helpers.arrays import DRAWS, DTYPES, assert_same_bits, draw, normal
 
 # Rows of one value, of few and of many; axes that groups divide, and axes that they do not.
 SHAPES = [(8, 16), (9, 30), (3, 300), (130, 70), (1, 5), (13, 17, 3, 3), (64, 32, 3, 3), (5, 7, 2), (24, 9, 10, 10)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from kernel_helpers import DRAWS, DTYPES, PALETTE_BITS, assert_same_bits, draw, normal, squared_error
 
 import corepress as cp
 from corepress import reference
+from helpers.arrays import DRAWS, DTYPES, PALETTE_BITS, assert_same_bits, draw, normal, squared_error
 
 TOLERANCE = 1e-4
 LARGE = ["normal", "t3", "lognormal", "outliers", "bimodal", "integers"]

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 import pytest
-from kernel_helpers import BFLOAT16, assert_same_bits, normal
 
 import corepress as cp
 from corepress import kernels
 from corepress.compression import apply
 from corepress.specs import Palettize, Prune, Quantize, spec_from_dict
+from helpers.arrays import BFLOAT16, assert_same_bits, normal
 
 WEIGHT = normal(6, 8)
 NUMBERS = np.abs(WEIGHT[0]).astype(np.float64)

@@ -7,11 +7,11 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-from kernel_helpers import BFLOAT16, DTYPES, assert_same_bits, normal
 
 import corepress as cp
 from corepress.compression import apply
 from corepress.specs import Palettize
+from helpers.arrays import BFLOAT16, DTYPES, assert_same_bits, normal
 
 TABLES = ["int8", "uint8", "float8_e4m3fn", "float8_e5m2"]
 FLOATS = {"float8_e4m3fn": ml_dtypes.float8_e4m3fn, "float8_e5m2": ml_dtypes.float8_e5m2}

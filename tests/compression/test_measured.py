@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_helpers import DRAWS, DTYPES, draw, normal
 
 import corepress as cp
 from corepress import _core
 from corepress.compression import apply_measured
 from corepress.specs import Palettize, Prune, Quantize
+from helpers.arrays import DRAWS, DTYPES, draw, normal
 
 GROUPED = {"granularity": "per_grouped_channel"}
 SPECS = {

@@ -7,10 +7,10 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from kernel_helpers import DRAWS, DTYPES, draw, normal
 
 import corepress as cp
 from corepress import reference
+from helpers.arrays import DRAWS, DTYPES, draw, normal
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

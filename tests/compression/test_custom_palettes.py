@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_helpers import BFLOAT16
 
 from corepress.compression import apply
 from corepress.specs import Palettize
+from helpers.arrays import BFLOAT16
 
 RNG = np.random.default_rng(5)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_helpers import DTYPES, arrays_of, draw, normal
 
 import corepress as cp
 from corepress import reference
+from helpers.arrays import DTYPES, arrays_of, draw, normal
 
 
 def fisher(count: int, seed: int = 0) -> np.ndarray:

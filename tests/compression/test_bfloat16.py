@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_helpers import BFLOAT16, assert_same_bits, draw, normal
 
 import corepress as cp
 from corepress import kernels, reference
 from corepress.arrays import rounded_to
+from helpers.arrays import BFLOAT16, assert_same_bits, draw, normal
 from helpers.processes import TIMEOUT
 
 PATTERNS = np.arange(1 << 16, dtype=np.uint16)

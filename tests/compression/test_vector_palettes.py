@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_helpers import DRAWS, DTYPES, PALETTE_BITS, assert_same_bits, draw, normal
 
 import corepress as cp
 from corepress import kernels, reference
+from helpers.arrays import DRAWS, DTYPES, PALETTE_BITS, assert_same_bits, draw, normal
 
 LAYOUTS = {
     "output channels of a matrix": ((24, 37), 0, None),

@@ -7,11 +7,11 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-from kernel_helpers import BFLOAT16, DRAWS, DTYPES, assert_same_bits, draw, normal
 
 import corepress as cp
 from corepress import reference
 from corepress.tensors import QUANTIZED_DTYPES, values_of_codes
+from helpers.arrays import BFLOAT16, DRAWS, DTYPES, assert_same_bits, draw, normal
 
 FLOATS = {
     "float8_e4m3fn": ml_dtypes.float8_e4m3fn,

@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 import pytest
-from kernel_helpers import normal
 
 import corepress as cp
 from corepress import kernels
+from helpers.arrays import normal
 
 WEIGHT = normal(6, 10)
 GROUPED = {"nbits": 4, "granularity": "per_grouped_channel"}

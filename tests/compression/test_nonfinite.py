@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from kernel_helpers import DTYPES, assert_same_bits, draw, normal, squared_error
 
 import corepress as cp
 from corepress import reference
+from helpers.arrays import DTYPES, assert_same_bits, draw, normal, squared_error
 
 
 def with_infinities(dtype: type, count: int, low: bool, high: bool) -> np.ndarray:

@@ -8,10 +8,10 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-from kernel_helpers import CORE_ML_DTYPES, DRAWS, DTYPES, assert_same_bits, draw, normal
 
 import corepress as cp
 from corepress import reference
+from helpers.arrays import CORE_ML_DTYPES, DRAWS, DTYPES, assert_same_bits, draw, normal
 
 STORAGE = {
     "int8": np.int8, "uint8": np.uint8, "int4": np.int8, "uint4": np.uint8, "int2": np.int8, "uint2": np.uint8

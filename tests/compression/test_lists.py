@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_helpers import DTYPES, arrays_of, draw, normal
 
 import corepress as cp
+from helpers.arrays import DTYPES, arrays_of, draw, normal
 
 CALLS = {
     "palettize": lambda weight, **options: cp.palettize(weight, nbits=3, **options),

@@ -7,13 +7,13 @@ import time
 
 import numpy as np
 import pytest
-from kernel_helpers import DTYPES
 
 import corepress as cp
 from corepress import NonFiniteError, _core
 from corepress.compression import MatrixView, WeightData, apply, apply_measured, error, output_error
 from corepress.reference import error_feedback as oracle
 from corepress.specs import Palettize, Prune, Quantize
+from helpers.arrays import DTYPES
 
 SHAPE = (24, 40)
 

@@ -6,9 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from kernel_helpers import DTYPES, normal
 
 import corepress as cp
+from helpers.arrays import DTYPES, normal
 
 
 def byte_array(count: int) -> np.ndarray:
