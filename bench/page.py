@@ -32,10 +32,10 @@ PROGRAM = "16.8 M weights for Core AI"
 ONE_BIT = ("Digits-1bit.mlpackage", "Digits-1bit-samples.mlpackage")
 SHOWN: dict[str, tuple[str, ...]] = {  # the lines that the README shows, by how they begin; none: all
     "tradeoff": (),
-    "compress": ("wrote", "size", "recipe"),
+    "compress": ("wrote", "size", "bits per weight", "chosen for"),
     "compare": ("output", "metric"),
 }
-DOTS = "  ..."
+DOTS, PAGE_WIDTH = "  ...", 90
 _PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -318,10 +318,21 @@ def shown(command: str, printed: str) -> list[str]:
     return found
 
 
+def typed(command: str) -> list[str]:
+    """A command as lines that fit a page."""
+    lines = ["$"]
+    for part in re.split(r" (?=-)", command):
+        if len(lines[-1]) + len(part) > PAGE_WIDTH:
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {part}"
+    return lines
+
+
 def commands(results: Path) -> str:
     """Three commands on the demo's network and what they print."""
     told = read(results / "demo" / "digits.json")["results"]["commands"]
-    lines = [line for command, text in told.items() for line in ("", f"$ {command}", *shown(command, text))]
+    lines = [line for command, text in told.items() for line in ("", *typed(command), *shown(command, text))]
     return "\n".join(["```text", *lines[1:], "```", ""])
 
 
