@@ -9,15 +9,16 @@ have the tables of the results. The charts are drawn by charts.py.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from charts import PEER, Results, by_key, load, on_all_cpus, read, was_busy
 from corepress.benchmark.architectures import ARCHITECTURES
 from corepress.benchmark.methods import METHODS
 from corepress.coreml import Tradeoff
+from corepress.demo.reading import Readings
 from corepress.reporting.wording import format_bytes, format_count, format_decibels
 
 HERE = Path(__file__).parent
@@ -30,6 +31,14 @@ PAGES = (
     HERE.parent / "docs" / "gallery.md",
     HERE.parent / "README.md",
 )
+PROGRAM = "16.8 M weights for Core AI"
+ONE_BIT = ("Digits-1bit.mlpackage", "Digits-1bit-samples.mlpackage")
+SHOWN: dict[str, tuple[str, ...]] = {  # the lines that the README shows, by how they begin; none: all
+    "tradeoff": (),
+    "compress": ("wrote", "size", "bits per weight", "chosen for"),
+    "compare": ("output", "metric"),
+}
+DOTS, PAGE_WIDTH = "  ...", 90
 _PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -239,27 +248,106 @@ def tradeoff(name: str) -> Callable[[Path], str]:
     return rows
 
 
-def quality(results: Path) -> str:
-    """A trained model at the sizes of uniform palettes: as other tools make them, and chosen and fed back."""
-    rows = by_key(json.loads((results / "tradeoffs" / "encoder.json").read_text())["rows"], "name", "calibrated")
-    original = rows["original", False]
-    cells = [("as trained", format_bytes(original["bytes"]), "", f"{original['score']:.1f}")]
-    for name, of_size, what in (
-        ("palettes of {} bits", False, "{} bits for every weight, without samples"),
-        ("chosen, size of {} bits", True, "the same size, bits chosen for each weight, with samples"),
-    ):
-        cells += [
-            (
-                what.format(nbits),
-                format_bytes(row["bytes"]),
-                format_decibels(row["snr_db"]),
-                f"{row['score']:.1f}",
-            )
-            for nbits in (4, 3)
-            for row in (rows[name.format(nbits), of_size],)
-        ]
-    order = (0, 1, 3, 2, 4)
-    return table(("", "size", "output SNR", "score"), [cells[index] for index in order])
+def tradeoff_rows(results: Path, model: str) -> dict[tuple[Any, ...], Any]:
+    """Rows of a table that `corepress tradeoff` saved, by name and whether samples were used."""
+    return by_key(read(results / "tradeoffs" / f"{model}.json")["rows"], "name", "calibrated")
+
+
+def readings(results: Path) -> Readings:
+    """What the demo found."""
+    return Readings.from_dict(read(results / "demo" / "digits.json")["results"]["readings"])
+
+
+def beside_others(results: Path) -> str:
+    """Speed beside coremltools and coreai-opt, and quality at equal sizes."""
+    models = by_key(load(results, "models")["results"], "job", "tool")
+    trained = format_bytes(1e6 * models["durable copy", "cp"]["package_megabytes"])
+    rows = []
+    for job in ("4 bits", "8 bits", "int8 per channel"):
+        theirs, ours = (
+            f"{duration(models[job, tool]['seconds'])}, {models[job, tool]['peak_megabytes']:.0f} MB"
+            for tool in (PEER, "corepress")
+        )
+        rows.append((f"{job}, a trained package of {trained}", f"coremltools: {theirs}", ours))
+    programs = by_key(read(results / "coreai" / "assets.json")["results"]["drop-ins"], "job")
+    for job in ("4 bits", "4 bits, groups of 8", "int8"):
+        row = programs[(job,)]
+        rows.append((f"{job}, {PROGRAM}", f"coreai-opt: {duration(row['coreai-opt'])}", duration(row["corepress"])))
+    encoder = tradeoff_rows(results, "encoder")
+    plain, chosen = encoder["palettes of 3 bits", False], encoder["chosen, size of 3 bits", True]
+    size, best = format_bytes(plain["bytes"]), encoder["original", False]["score"]
+    rows += [
+        (
+            f"sentence encoder in {size}: score",
+            f"k-means: {plain['score']:.1f}",
+            f"{chosen['score']:.1f} of {best:.1f}",
+        ),
+        (f"sentence encoder in {size}: output SNR", *(format_decibels(row["snr_db"]) for row in (plain, chosen))),
+    ]
+    digits = readings(results)
+    plain, chosen = ({row.package: row for row in digits.versions}[name] for name in ONE_BIT)
+    best = digits.original.accuracy
+    task = f"the demo's network in {format_bytes(plain.bytes)}: digits read"
+    rows.append((task, f"k-means: {plain.accuracy:.1f} %", f"{chosen.accuracy:.1f} of {best:.1f} %"))
+    return table(("", "others", "corepress"), rows)
+
+
+def settings(results: Path) -> str:
+    """Tasks, commands and what they cost."""
+    encoder = tradeoff_rows(results, "encoder")
+    whole = encoder["original", False]["bytes"]
+    packages = by_key(load(results, "models")["results"], "job", "tool")
+    pruned, copied = packages["50 % pruned", "corepress"], packages["durable copy", "cp"]
+
+    def cost(name: str, calibrated: bool) -> str:
+        row = encoder[name, calibrated]
+        return f"{100 * row['bytes'] / whole:.0f} % of the size, score {row['score']:.1f}"
+
+    palettes, targets = "palettize M -o OUT --nbits", "compress M -o OUT --calibration C --target-bits"
+    rows = (
+        ("half the size", f"{palettes} 8", cost("palettes of 8 bits", False), "palettize"),
+        ("a quarter, without samples", f"{palettes} 4", cost("palettes of 4 bits", False), "palettize"),
+        ("a quarter, with samples", f"{targets} 4", cost("chosen, size of 4 bits", True), "targets"),
+        ("a fifth, with samples", f"{targets} 3", cost("chosen, size of 3 bits", True), "targets"),
+        (
+            "half of the weights zero",
+            "prune M -o OUT --target-sparsity 0.5",
+            f"{100 * pruned['package_megabytes'] / copied['package_megabytes']:.0f} % of the size",
+            "prune",
+        ),
+    )
+    cells = ((task, f"`corepress {line}`", paid, f"[{page}](docs/guides/{page}.md)") for task, line, paid, page in rows)
+    return table(("for", "command", "what it costs", "guide"), cells, left=4)
+
+
+def shown(command: str, printed: str) -> list[str]:
+    """The lines of a command's output that the README shows; dots stand for the others."""
+    starts = SHOWN[command.split()[1]]
+    found: list[str] = []
+    for line in printed.rstrip().splitlines():
+        if not starts or line.strip().startswith(starts):
+            found.append(line.rstrip())
+        elif found and found[-1] != DOTS:
+            found.append(DOTS)
+    return found
+
+
+def typed(command: str) -> list[str]:
+    """A command as lines that fit a page."""
+    lines = ["$"]
+    for part in re.split(r" (?=-)", command):
+        if len(lines[-1]) + len(part) > PAGE_WIDTH:
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {part}"
+    return lines
+
+
+def commands(results: Path) -> str:
+    """Three commands on the demo's network and what they print."""
+    told = read(results / "demo" / "digits.json")["results"]["commands"]
+    lines = [line for command, text in told.items() for line in ("", *typed(command), *shown(command, text))]
+    return "\n".join(["```text", *lines[1:], "```", ""])
 
 
 _WAYS = (("coreai-opt", ", default"), ("coreai-opt", ", exact"), ("corepress", ""))
@@ -296,7 +384,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "arrays": arrays,
     "trained": trained,
     "behaviour": behaviour,
-    "quality": quality,
+    "beside_others": beside_others,
+    "settings": settings,
+    "commands": commands,
     "small_weights": small_weights,
     "core_ai_programs": core_ai_programs,
     "core_ai_assets": core_ai_assets,

@@ -18,6 +18,8 @@ import corepress as cp
 from corepress import coreml
 from corepress.compression import output_error
 from corepress.demo.model import TrainedLikeWeights
+from corepress.demo.reading import Readings
+from corepress.demo.reading_plot import readings_figure
 from corepress.reference.soft_kmeans import SoftKMeans
 from corepress.reporting.charts import BLUE, FAINT, GRID, INK, ORANGE, ORIGINAL_COLOUR, new_figure, save_figure, style
 
@@ -296,7 +298,7 @@ SPEED = {
 
 
 def speed() -> Any:
-    """The README's measured times."""
+    """Measured times beside coremltools."""
     measured = json.loads((HERE.parent / "bench" / "results" / "rows.json").read_text(encoding="utf-8"))["results"]
     found = {row["row"]: row for row in measured if row["against"] == "coremltools"}
     rows = [(title, found[name]) for name, title in SPEED.items()][::-1]
@@ -408,6 +410,12 @@ def soft_kmeans() -> Any:
     return figure
 
 
+def reading() -> Any:
+    """What the demo's network reads after compression."""
+    measured = json.loads((HERE.parent / "bench" / "results" / "demo" / "digits.json").read_text(encoding="utf-8"))
+    return readings_figure(Readings.from_dict(measured["results"]["readings"]))
+
+
 PICTURES: tuple[Callable[[], Any], ...] = (
     choosing,
     palettize,
@@ -422,6 +430,7 @@ PICTURES: tuple[Callable[[], Any], ...] = (
     allocation,
     soft_kmeans,
     speed,
+    reading,
 )
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from corepress import coreml
 from corepress.cli.main import main
+from corepress.demo.model import build_unet
 from corepress.neural_network.schema import Model
 from helpers.processes import TIMEOUT
 
@@ -134,9 +135,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
 
 @pytest.fixture(scope="session")
-def unet(demo: Demo) -> Path:
+def unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real package: the demo's."""
-    return demo.directory / "UNet.mlpackage"
+    package = tmp_path_factory.mktemp("unet") / "UNet.mlpackage"
+    build_unet(package)
+    return package
 
 
 @pytest.fixture

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+import shlex
 import signal
 
 import numpy
 import pytest
 from coreml_helpers import constants, operations_of, quiet, read_spec, weight_file
 
-from corepress import coreml
+import page
+from corepress import coreml, runtime
+from corepress.demo import reading
 from corepress.demo import run as demo_run
+from corepress.demo.digits import DATA, build_digits, load_digits
 from corepress.demo.variants import VARIANTS, Original
 from corepress.interrupts import interrupts_after
+
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
 
 @pytest.fixture(scope="session")
@@ -20,18 +28,28 @@ def results(demo):
     return json.loads((demo.directory / "results.json").read_text())
 
 
-def test_it_succeeds_and_leaves_what_it_says(demo):
+@pytest.fixture(scope="session")
+def readings(results):
+    """Of the network that reads digits; test_extras.py has the demo without PyTorch."""
+    pytest.importorskip("torch")
+    return results["digits"]
+
+
+def test_it_succeeds_and_leaves_what_it_says(demo, readings):
     assert (demo.outcome.status, demo.outcome.err) == (0, "")
     names = {path.name for path in demo.directory.iterdir()}
     assert names == set(demo_run.OUTPUTS)
     assert "\x1b" not in demo.outcome.out
     assert max(map(len, demo.outcome.out.splitlines())) <= 100
-    for text in ("Try next", "quality-vs-size.png", *(variant.label for variant in VARIANTS)):
+    labels = [each.label for each in (*VARIANTS, *reading.VERSIONS)]
+    for text in ("Try next", demo_run.PLOT, demo_run.READ, reading.IMAGES, *labels):
         assert text in demo.outcome.out
 
 
-def test_plot_is_a_png(demo):
-    assert (demo.directory / "quality-vs-size.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+def test_plots_are_pngs(demo):
+    plots = list(demo.directory.glob("*.png"))
+    assert demo_run.PLOT in {plot.name for plot in plots}
+    assert all(plot.read_bytes().startswith(b"\x89PNG\r\n\x1a\n") for plot in plots)
 
 
 def test_the_model_has_the_size_it_promises(results):
@@ -119,9 +137,111 @@ def test_coremltools_decompresses_the_outputs_to_the_same(demo, tmp_path, slug):
         numpy.testing.assert_array_equal(theirs[name], ours[name], name)
 
 
+@pytest.fixture(scope="session")
+def digits(readings):
+    return {each["package"]: each for each in (readings["original"], *readings["versions"])}
+
+
+def test_samples_keep_what_weights_alone_lose(digits):
+    """With room for other processors, whose last digits differ."""
+    right = {name.removeprefix("Digits").removesuffix(".mlpackage"): each["accuracy"] for name, each in digits.items()}
+    original = right[""]
+    assert original > 98
+    assert min(right["-8bit"], right["-4bit"], right["-2bit-samples"]) > original - 1
+    assert right["-2bit"] < original - 2
+    assert right["-1bit"] < 20
+    assert right["-1bit-samples"] > 85
+    assert right["-chosen-samples"] > original - 2
+    sizes = [each["bytes"] for each in digits.values()]
+    assert sizes == sorted(sizes, reverse=True)
+    snr = {name: each["snr_db"] for name, each in digits.items()}
+    for nbits in (1, 2):
+        assert snr[f"Digits-{nbits}bit-samples.mlpackage"] > snr[f"Digits-{nbits}bit.mlpackage"] + 6
+        assert (
+            digits[f"Digits-{nbits}bit-samples.mlpackage"]["bytes"] == digits[f"Digits-{nbits}bit.mlpackage"]["bytes"]
+        )
+
+
+def test_what_is_read_is_what_the_packages_read(demo, digits):
+    """One of them, counted again from the files that the demo leaves."""
+    with numpy.load(demo.directory / reading.IMAGES) as file:
+        images, labels = file["image"], file["digit"]
+    package = "Digits-1bit-samples.mlpackage"
+    model = runtime.load(demo.directory / package)
+    found = [model.predict({"image": image[None]})["scores"].argmax() for image in images]
+    assert 100 * numpy.mean(found == labels) == pytest.approx(digits[package]["accuracy"], abs=0.2)
+
+
+def test_answers_are_of_one_image_of_each_digit(readings):
+    shown, answers = readings["shown"], readings["answers"]
+    assert list(load_digits().labels[shown]) == list(range(10))
+    assert sum(answer == digit for digit, answer in enumerate(answers[reading.ORIGINAL])) >= 9
+    assert all(len(each) == 10 for each in answers.values())
+
+
+def test_readings_are_read_again(readings):
+    assert reading.Readings.from_dict(readings).to_dict() == readings
+
+
+def test_the_commands_of_the_readme_print_what_it_shows(demo, readings, shell, tmp_path, monkeypatch):
+    """The same words, and numbers that another processor's calibration gives too."""
+    for name in (reading.ORIGINAL, reading.IMAGES, reading.SCORE, reading.STATISTICS):
+        (tmp_path / name).symlink_to(demo.directory / name)
+    monkeypatch.chdir(tmp_path)
+    told = page.read(page.RESULTS / "demo" / "digits.json")["results"]["commands"]
+    assert [command.split()[1] for command in told] == list(page.SHOWN)
+    for command, expected in told.items():
+        outcome = shell(*shlex.split(command)[1:])
+        assert (outcome.status, outcome.err) == (0, "")
+        wanted, found = (page.shown(command, text) for text in (expected, outcome.out))
+        assert [in_words(line) for line in wanted] == [in_words(line) for line in found]
+        for line, same in zip(wanted, found, strict=True):
+            assert numbers(line) == pytest.approx(numbers(same), rel=0.1, abs=0.5), line
+
+
+def in_words(line):
+    return re.sub(r" +", " ", NUMBER.sub("#", line))
+
+
+def numbers(line):
+    return [float(each.replace(",", "")) for each in NUMBER.findall(line)]
+
+
+def test_the_network_is_the_one_that_is_trained(tmp_path, monkeypatch):
+    """The script's network, with batch normalization that does something, beside the package of its arrays."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    train_digits = pytest.importorskip("train_digits")
+    torch.manual_seed(0)
+    network = train_digits.Network()
+    with torch.no_grad():
+        for layer in network.convolutions.values():
+            for values in (layer.norm.weight, layer.norm.bias, layer.norm.running_mean, layer.norm.running_var):
+                values.uniform_(0.5, 1)
+    network.eval()
+    trained, arrays = load_digits(), network.arrays()
+    assert {name: (each.shape, each.dtype) for name, each in arrays.items()} == {
+        name: (each.shape, each.dtype) for name, each in trained.weights.items()
+    }
+    monkeypatch.setattr("corepress.demo.digits.load_digits", lambda: dataclasses.replace(trained, weights=arrays))
+    build_digits(tmp_path / "Digits.mlpackage")
+    model = runtime.load(tmp_path / "Digits.mlpackage", precision="float32")
+    for image in trained.tests[:3]:
+        found = model.predict({"image": image[None]})["scores"]
+        with torch.no_grad():
+            expected = network(torch.from_numpy(image[None].astype(numpy.float32))).numpy()
+        numpy.testing.assert_allclose(found, expected, rtol=0.01, atol=0.01 * numpy.abs(expected).max())
+
+
+def test_it_is_small_and_says_where_the_images_come_from():
+    assert (DATA / "digits.npz").stat().st_size < 1_000_000
+    assert "CC BY 4.0" in (DATA / "NOTICE").read_text(encoding="utf-8")
+
+
 @pytest.fixture
 def no_work(monkeypatch):
     monkeypatch.setattr(demo_run, "_compress_all", lambda *arguments: (Original("UNet.mlpackage", 1, 1), []))
+    monkeypatch.setattr(demo_run, "_read", lambda *arguments: None)
     monkeypatch.setattr("corepress.demo.plot.draw_plot", lambda *arguments: None)
 
 

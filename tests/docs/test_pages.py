@@ -34,5 +34,5 @@ def test_few_blocks_are_not_run():
 
 def test_the_two_lines_to_try_and_to_test_stand_alone():
     blocks = [block.text for block in blocks_of(ROOT / "README.md")]
-    assert "pip install '.[plot]' && corepress demo\n" in blocks
+    assert "pip install '.[plot,torch]' && corepress demo\n" in blocks
     assert "pip install '.[test]' && pytest\n" in blocks

@@ -68,7 +68,7 @@ def test_the_readme_leads_to_files_of_this_version():
     page = source_archive.with_absolute_links((ROOT / "README.md").read_text(encoding="utf-8"), ADDRESS, VERSION)
     assert not source_archive.RELATIVE.search(page)
     links = re.findall(rf"\({re.escape(ADDRESS)}/(blob|raw)/v{re.escape(VERSION)}/([^)#]+)", page)
-    assert [path for view, path in links if view == "raw"] == ["docs/images/speed.svg"]
+    assert [path for view, path in links if view == "raw"] == ["docs/images/reading.svg"]
     assert len(links) > 10
     assert not [path for _, path in links if not (ROOT / path).is_file()]
 

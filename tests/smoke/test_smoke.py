@@ -259,3 +259,10 @@ def test_the_c_library_gives_the_same_bytes():
 def test_what_c_hosts_compile_with_is_there():
     assert "corepress_palettize" in (Path(cp.get_include()) / "corepress.h").read_text()
     assert (Path(cp.get_cmake_dir()) / "corepress-config.cmake").is_file()
+
+
+def test_the_trained_network_of_the_demo_is_there(tmp_path):
+    from corepress.demo.digits import build_digits, load_digits
+
+    build_digits(tmp_path / "Digits.mlpackage")
+    assert len(coreml.inspect(tmp_path / "Digits.mlpackage").weights) == len(load_digits().weights)

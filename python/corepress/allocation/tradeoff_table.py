@@ -151,10 +151,10 @@ class Tradeoff:
         original = self.rows[0].bytes
         columns = (
             Column("recipe", lambda row: row.name),
-            Column("samples used", lambda row: "yes" if row.calibrated else "no"),
-            Column("bits/weight", lambda row: f"{row.bits_per_weight:.2f}", right=True),
+            Column("samples", lambda row: "yes" if row.calibrated else "no"),
+            Column("bits", lambda row: f"{row.bits_per_weight:.2f}", right=True),
             Column("size", lambda row: format_bytes(row.bytes), right=True),
-            Column("of the original", lambda row: f"{100 * row.bytes / original:.1f} %", right=True),
+            Column("share", lambda row: f"{100 * row.bytes / original:.1f} %", right=True),
             Column("download", lambda row: format_bytes(row.download_bytes), right=True),
             Column("output SNR", lambda row: format_decibels(row.snr_db), right=True),
         )

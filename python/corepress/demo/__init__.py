@@ -1,1 +1,1 @@
-"""`corepress demo`: a small diffusion UNet, compressed in seven ways, with a table and a plot."""
+"""`corepress demo`: a small diffusion UNet, and a network that reads digits, compressed in seven ways each."""

@@ -1,4 +1,4 @@
-"""Build the model, compress it in every way, and show the results."""
+"""Build the models, compress them in every way, run those that are small, and show the results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,17 +16,23 @@ from ..extras import installed, missing
 from ..outputs import write_output
 from ..reporting.documents import to_json
 from ..reporting.wording import format_count
+from . import reading
+from .reading import Readings
 from .variants import VARIANTS, Original, Result, measure
 
+if TYPE_CHECKING:
+    from ..coreml import Report
+
 ORIGINAL = "UNet.mlpackage"
-PLOT, RESULTS, MARKER = "quality-vs-size.png", "results.json", ".made-by-corepress-demo"
+PLOT, READ, RESULTS, MARKER = "quality-vs-size.png", "digits.png", "results.json", ".made-by-corepress-demo"
 
 
 def package_name(slug: str) -> str:
     return f"UNet-{slug}.mlpackage"
 
 
-OUTPUTS = (ORIGINAL, *(package_name(variant.slug) for variant in VARIANTS), PLOT, RESULTS, MARKER)
+UNETS = (ORIGINAL, *(package_name(variant.slug) for variant in VARIANTS))
+OUTPUTS = (*UNETS, *reading.OUTPUTS, PLOT, READ, RESULTS, MARKER)
 
 
 def run_demo(
@@ -52,14 +59,20 @@ def run_demo(
         If the folder has files, no demo made it, and `overwrite` is false.
     """
     with _own_output(directory, overwrite):
-        original, results = _compress_all(directory, quiet, verbose and not (quiet or as_json))
-        document = {"original": asdict(original), "results": [asdict(result) for result in results]}
+        detailed = verbose and not (quiet or as_json)
+        original, results = _compress_all(directory, quiet, detailed)
+        readings = _read(directory, quiet, detailed)
+        document = {
+            "original": asdict(original),
+            "results": [asdict(result) for result in results],
+            "digits": None if readings is None else readings.to_dict(),
+        }
         write_output(directory / RESULTS, to_json(document) + "\n")
-        _draw(directory, original, results, quiet)
+        _draw(directory, original, results, readings, quiet)
     if as_json:
         click.echo(to_json(document))
     elif not quiet:
-        _tell(directory, original, results)
+        _tell(directory, original, results, readings)
 
 
 def _compress_all(directory: Path, quiet: bool, verbose: bool) -> tuple[Original, list[Result]]:
@@ -74,18 +87,34 @@ def _compress_all(directory: Path, quiet: bool, verbose: bool) -> tuple[Original
         package = package_name(variant.slug)
         report = coreml.compress(directory / ORIGINAL, directory / package, variant.spec)
         if verbose:
-            click.echo(f"{package}\n{report}\n")
+            _show(package, report)
         results.append(measure(variant, package, report, weights.energies))
     return Original(package=ORIGINAL, bytes=report.bytes_before, weights=weights.count), results
 
 
-def _draw(directory: Path, original: Original, results: list[Result], quiet: bool) -> None:
-    """Draw the plot, or say which package it needs; the rest of the demo works without it."""
+def _read(directory: Path, quiet: bool, verbose: bool) -> Readings | None:
+    """Compress and run the network that reads digits, or say which package that needs."""
+    if not installed("torch"):
+        if not quiet:
+            click.echo(f"corepress demo: the network that reads digits is left out: {missing('torch')}", err=True)
+        return None
+    return reading.read_digits(directory, lambda text: _say(quiet, text), _show if verbose else lambda *_: None)
+
+
+def _show(package: str, report: Report) -> None:
+    click.echo(f"{package}\n{report}\n")
+
+
+def _draw(directory: Path, original: Original, results: list[Result], readings: Readings | None, quiet: bool) -> None:
+    """Draw the pictures, or say which package they need; the rest of the demo works without them."""
     if installed("matplotlib"):
         from .plot import draw_plot
+        from .reading_plot import draw_readings
 
-        _say(quiet, "drawing the plot")
+        _say(quiet, "drawing the plots")
         draw_plot(original, results, directory / PLOT)
+        if readings is not None:
+            draw_readings(readings, directory / READ)
     elif not quiet:
         click.echo(f"corepress demo: no plot: {missing('matplotlib')}", err=True)
 
@@ -125,25 +154,47 @@ def _say(quiet: bool, text: str) -> None:
         click.echo(f"{text} ...", err=True)
 
 
-def _tell(directory: Path, original: Original, results: list[Result]) -> None:
+def _tell(directory: Path, original: Original, results: list[Result], readings: Readings | None) -> None:
     from rich.console import Console
 
-    from .table import results_table
+    from .table import readings_table, results_table
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(results_table(original, results))
-    example = package_name("4bit-groups")
-    plot = f"  {PLOT:24}quality against size, as a picture\n" if (directory / PLOT).exists() else ""
     console.print(
         f"{format_count(original.weights)} weights. Bits: per weight, tables and scales included. SNR: of all\n"
-        "compressed weights; worst: of the weight that lost most. Time: end to end.\n\n"
-        f"In {directory}:\n"
-        f"{plot}"
-        f"  {ORIGINAL:24}the model, float16\n"
-        f"  {'UNet-*.mlpackage':24}the compressed models\n"
-        f"  {RESULTS:24}the numbers of this table, for programs\n\n"
-        f"Try next:\n"
-        f"  corepress inspect {directory / example}\n"
+        "compressed weights; worst: of the weight that lost most. Time: end to end.\n",
+        markup=False,
+    )
+    if readings is not None:
+        console.print(readings_table(readings))
+        console.print(
+            f"Reads handwritten digits, here {readings.test_images} that it never saw. Samples: {readings.samples} "
+            "of those it was\n"
+            "trained on, without labels. SNR: of the outputs; time: of compressing; a run: of one image.\n",
+            markup=False,
+        )
+    files = {
+        PLOT: "the UNet's quality against its size, as a picture",
+        READ: "what the compressed networks read, as a picture",
+        ORIGINAL: "the UNet, float16; UNet-*.mlpackage are compressed",
+        reading.ORIGINAL: "the network, float16; Digits-*.mlpackage are compressed",
+        reading.IMAGES: "the test images; score.py counts which are read right",
+        reading.STATISTICS: "what calibration found",
+        RESULTS: "the numbers of these tables, for programs",
+    }
+    console.print(f"In {directory}:", markup=False)
+    for name, text in files.items():
+        if (directory / name).exists():
+            console.print(f"  {name:20} {text}", markup=False)
+    of_digits = (
+        f"  corepress compress {directory / reading.ORIGINAL} -o Digits-small.mlpackage \\\n"
+        f"      --target-size 70kB --calibration {directory / reading.STATISTICS}\n"
+    )
+    console.print(
+        f"\nTry next:\n"
+        f"{'' if readings is None else of_digits}"
+        f"  corepress inspect {directory / package_name('4bit-groups')}\n"
         f"  corepress palettize {directory / ORIGINAL} -o UNet-3bit.mlpackage --nbits 3\n"
         f"  corepress palettize YourModel.mlpackage -o YourModel-4bit.mlpackage --nbits 4",
         markup=False,

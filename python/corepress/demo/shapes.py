@@ -68,7 +68,7 @@ def _upsample(x: Shape, scale_factor_height: int, scale_factor_width: int) -> Sh
 
 
 SHAPES: dict[str, Callable[..., Shape]] = {
-    **dict.fromkeys(("cos", "gelu", "identity", "layer_norm", "rsqrt", "silu", "sin", "softmax"), _same),
+    **dict.fromkeys(("cos", "gelu", "identity", "layer_norm", "relu", "rsqrt", "silu", "sin", "softmax"), _same),
     **dict.fromkeys(("add", "mul", "sub"), _broadcast),
     "concat": _concat,
     "conv": _conv,

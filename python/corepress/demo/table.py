@@ -1,4 +1,4 @@
-"""The table at the end of the demo."""
+"""The tables at the end of the demo."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..reporting.wording import format_bytes, format_count
+from .reading import Readings
 from .variants import Original, Result
 
 if TYPE_CHECKING:
@@ -14,14 +15,7 @@ if TYPE_CHECKING:
 
 def results_table(original: Original, results: Sequence[Result]) -> Table:
     """One row per variant, the original first."""
-    from rich import box
-    from rich.table import Table
-
-    # Narrow enough for 80 columns, which is also what rich assumes of a pipe.
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("compression", no_wrap=True)
-    for heading in ("package", "ratio", "bits", "SNR dB", "worst", "time", "weights/s"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = _table("UNet", "package", "ratio", "bits", "SNR dB", "worst", "time", "weights/s")
     table.add_row("float16", format_bytes(original.bytes), "1.00x", "16.00", "", "", "", "", style="dim")
     for result in results:
         table.add_row(
@@ -34,4 +28,34 @@ def results_table(original: Original, results: Sequence[Result]) -> Table:
             f"{result.seconds:.2f} s",
             format_count(result.weights_per_second),
         )
+    return table
+
+
+def readings_table(readings: Readings) -> Table:
+    """One row per version of the network that reads digits, the original first."""
+    table = _table("digits", "samples", "package", "bits", "SNR dB", "right", "time", "a run")
+    for row in (readings.original, *readings.versions):
+        table.add_row(
+            row.label,
+            "" if row.seconds is None else "yes" if row.calibrated else "no",
+            format_bytes(row.bytes),
+            f"{row.bits_per_weight:.2f}",
+            "" if row.snr_db is None else f"{row.snr_db:.1f}",
+            f"{row.accuracy:.1f} %",
+            "" if row.seconds is None else f"{row.seconds:.2f} s",
+            f"{1000 * row.seconds_per_image:.1f} ms",
+            style="dim" if row.seconds is None else None,
+        )
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    """Narrow enough for 80 columns, which is also what rich assumes of a pipe."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for heading in others:
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
