@@ -302,7 +302,7 @@ def speed() -> Any:
     measured = json.loads((HERE.parent / "bench" / "results" / "rows.json").read_text(encoding="utf-8"))["results"]
     found = {row["row"]: row for row in measured if row["against"] == "coremltools"}
     rows = [(title, found[name]) for name, title in SPEED.items()][::-1]
-    figure, (axes,) = panels("14.7 M weights (1280 x 1280 x 3 x 3, float16 if not told otherwise) in memory", 1, 3.9)
+    figure, (axes,) = panels("14.7 M weights (1280 x 1280 x 3 x 3, float16 unless stated otherwise) in memory", 1, 3.9)
     style(axes, "")
     places = np.arange(len(rows))
     for offset, tool, colour in ((0.2, "corepress", BLUE), (-0.2, "coremltools", ORIGINAL_COLOUR)):
