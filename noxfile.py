@@ -55,9 +55,16 @@ def quick(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests."""
+    """All tests but the long ones."""
     install(session, "test", "docs")
     session.run("pytest", *session.posargs)
+
+
+@nox.session(name="long")
+def long_tests(session: nox.Session) -> None:
+    """The cases of long tests that `tests` leaves out."""
+    install(session, "test", "docs")
+    session.run("pytest", "-m", "long", *session.posargs)
 
 
 @nox.session

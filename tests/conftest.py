@@ -12,6 +12,7 @@ from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -39,14 +40,44 @@ QUICK = (
     "coreml/test_package.py",
     "neural_network/test_networks.py",
 )
-LONG = ("kernels/test_memory_of_calls.py", "kernels/test_changing_arrays.py", "kernels/test_interrupts.py")
+NOT_QUICK = ("kernels/test_memory_of_calls.py", "kernels/test_changing_arrays.py", "kernels/test_interrupts.py")
+
+# Of tests with many cases that take long, one case in so many runs by default; `pytest -m long` runs the others.
+ONE_IN = {
+    "dropins/test_optimize_coreml.py::test_gives_the_operations_and_names_of_coremltools_and_no_larger_errors": 4,
+    "dropins/test_optimize_coreml.py::test_gives_the_operations_of_ios18_and_no_larger_errors": 3,
+    "dropins/test_accelerate.py::TestModels::test_passes_give_the_same_operations_and_no_larger_errors": 4,
+    "dropins/test_accelerate.py::TestModels::test_joint_passes_too": 3,
+    "dropins/test_linear_quantize_activations.py::test_pairs_are_those_of_coremltools": 3,
+    "kernels/test_memory_of_calls.py::test_a_call_needs_its_output_and_64_mib": 4,
+    "kernels/test_memory_of_calls.py::test_a_step_that_follows_another_needs_no_more": 4,
+    "compression/test_quantize.py::test_searched_scales_have_the_bits_of_the_reference": 3,
+    "compression/test_quantize.py::test_every_axis": 3,
+    "compression/test_float_codes.py::test_searched_scales_of_floats": 2,
+    "coreml/test_growth_and_depth.py::test_eight_times_as_many_parts_take_about_eight_times_as_long": 2,
+    "neural_network/test_network_files.py::test_checking_leaves_large_weights_in_their_files": 2,
+    "training/test_post_training_palettizer.py::test_conversion_changes_nothing": 2,
+    "training/test_dkm_palettizer.py::test_conversion_changes_nothing": 2,
+}
+LONG = (
+    "dropins/test_accelerate.py::TestModels::test_workers_for_kmeans_can_be_asked_for_twice",
+    "dropins/test_defects_of_coremltools.py::test_workers_for_kmeans_can_be_asked_for_twice",
+)
+
+
+def is_long(name: str) -> bool:
+    """Whether a test is left to `pytest -m long`, by its file's path and its name."""
+    test = name.partition("[")[0]
+    return test in LONG or crc32(name.encode()) % ONE_IN.get(test, 1) != 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the quick tests."""
+    """Mark the quick and the long tests."""
     for item in items:
-        name = item.path.relative_to(Path(__file__).parent).as_posix()
-        if any(fnmatch(name, each) for each in QUICK) and name not in LONG:
+        file = item.path.relative_to(Path(__file__).parent).as_posix()
+        if is_long(f"{file}::{item.nodeid.partition('::')[2]}"):
+            item.add_marker(pytest.mark.long)
+        elif any(fnmatch(file, each) for each in QUICK) and file not in NOT_QUICK:
             item.add_marker(pytest.mark.quick)
 
 
