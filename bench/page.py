@@ -134,6 +134,23 @@ def models(results: Path) -> str:
     return "\n".join(texts)
 
 
+def language(results: Path) -> str:
+    """A language model, in CPU time."""
+    rows = [
+        (
+            METHODS[each["method"]].title,
+            format_count(each["weights"] / each["cpu_seconds"]),
+            duration(each["cpu_seconds"]),
+            ratio(each["cpu_seconds"] / each["copy_cpu_seconds"]),
+            f"{each['bits_per_weight']:.2f}",
+            format_decibels(each["snr_db"]),
+            format_bytes(each["peak_bytes"]),
+        )
+        for each in read(results / "language.json")["results"]["ours"]
+    ]
+    return table(("method", "weights per CPU second", "CPU time", "copies", "bits", "SNR", "memory"), rows)
+
+
 def _by_model(results: Results) -> dict[str, Results]:
     found: dict[str, Results] = {}
     for result in results:
@@ -378,6 +395,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "busy": busy,
     "versions": versions,
     "models": models,
+    "language": language,
     "tools": tools,
     "missed": missed,
     "package": package,
