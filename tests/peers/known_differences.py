@@ -9,6 +9,34 @@ KNOWN: dict[str, dict[str, str]] = {
         "which takes one operation and a table less.",
     },
     "accelerate": {},
+    "torch": {
+        **dict.fromkeys(
+            (
+                "test_prepare_palettizer_simple_model_custom_palettization_config",
+                "test_inplace_true_prepare_palettizer",
+                "test_prepare_palettizer_different_milestone_per_module_type",
+            ),
+            "Compares the class of a prepared module with one of torch.nn.qat; parametrized modules have their own.",
+        ),
+        "_mil_check": "Expects a message from a logger that has the name of a module of coremltools.",
+        "test_fake_palettize_insertion_weighted_modules": "Looks at an observer of torch.ao.quantization inside of "
+        "coremltools' layer; here integer entries have the scale of their palette's range, and nothing observes.",
+        **dict.fromkeys(
+            (
+                "test_fsdp_auto_wrap_policy_compute_sensitivity_call[[]8",
+                "test_fsdp_auto_wrap_policy_multi_worker_compute_sensitivity_call",
+            ),
+            "Looks at the processes, the hooks and the FSDP wrapper of coremltools' workers; one process computes "
+            "sensitivities here, whatever their number.",
+        ),
+        "test_quantizer.py::test_activation_defaults": "Compares the classes of prepared modules with torch.ao.nn's.",
+        "test_linear_quantizer_preserved_attributes": "Expects that attributes are lost unless they are named, as "
+        "tracing loses them; the prepared model is the model, with all of its attributes.",
+        "test_linear_quantizer_compression_metadata": "Takes a part of a module that tracing has fused; here modules "
+        "keep their places, and scales the rank of the weight.",
+        "test_observer_checkpoint[[]EMAMinMaxObserver": "Compares state dicts by ==, which tensors of several numbers "
+        "allow only if they are the same objects; coremltools' observer shares the memory of what it was loaded from.",
+    },
 }
 # Tests that compare predictions, by pattern: what they expect is not what an exact result gives.
 PREDICTIONS: dict[str, str] = {
