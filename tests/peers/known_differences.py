@@ -29,7 +29,26 @@ KNOWN: dict[str, dict[str, str]] = {
             "Looks at the processes, the hooks and the FSDP wrapper of coremltools' workers; one process computes "
             "sensitivities here, whatever their number.",
         ),
-        "test_quantizer.py::test_activation_defaults": "Compares the classes of prepared modules with torch.ao.nn's.",
+        **dict.fromkeys(
+            (
+                "test_quantizer.py::test_activation_defaults",
+                *(f"test_configure.py::test_{name}_fusion" for name in ("conv_relu", "conv_act", "conv_bn_relu")),
+                *(f"test_configure.py::test_{name}_fusion" for name in ("conv_bn_act", "linear_relu", "linear_act")),
+                "test_configure.py::test_*_weight_only_quantization",
+                "test_configure.py::test_*_activation_only_quantization",
+                "test_configure.py::test_embedding_layer_quantization",
+            ),
+            "Compares the classes of prepared modules with those of torch.ao.nn; parametrized modules have their own.",
+        ),
+        **dict.fromkeys(
+            (
+                "test_configure.py::test_elementwise_op_act_fusion",
+                "test_configure.py::test_skipping_quantization_for_layers",
+            ),
+            "Looks at the nodes of a traced graph, or at the classes of its modules; the prepared model is no graph.",
+        ),
+        "test_functional_relu_qscheme_for_symmetric*relu_": "Numbers ranges as tracing does, which has one between a "
+        "convolution and relu_, though not before relu; here relu_ is as relu.",
         "test_linear_quantizer_preserved_attributes": "Expects that attributes are lost unless they are named, as "
         "tracing loses them; the prepared model is the model, with all of its attributes.",
         "test_linear_quantizer_compression_metadata": "Takes a part of a module that tracing has fused; here modules "

@@ -37,12 +37,16 @@ class StraightThrough(torch.autograd.Function):
         quant_max: int,
         gradient_factor: float,
     ) -> torch.Tensor:
-        scale = scale.detach().clone()  # as it is now: an observer may change it before the backward pass
-        rounded = zero_point.round().clamp(quant_min, quant_max)
-        ctx.save_for_backward(x, scale, rounded)
         ctx.ch_axis, ctx.ends, ctx.gradient_factor = ch_axis, (quant_min, quant_max), gradient_factor
+        ctx.shape_of_scale = scale.shape
+        # Scale and zero point are kept as they are now: an observer may change them before the backward pass.
         if native_fake_quantize.knows(x):
-            return native_fake_quantize.quantized(x, scale, rounded, ch_axis, ctx.ends)
+            ctx.steps = native_fake_quantize.Steps(scale, zero_point, ch_axis, ctx.ends)
+            ctx.save_for_backward(x)
+            return ctx.steps.quantized(x)  # type: ignore[no-any-return]
+        ctx.steps = None
+        scale, rounded = scale.detach().clone(), zero_point.round().clamp(quant_min, quant_max)
+        ctx.save_for_backward(x, scale, rounded)
         if x.device.type in DEVICES_OF_KERNELS and x.dtype == torch.float32:
             return _by_pytorch(x, scale, rounded.to(torch.int32), ch_axis, ctx.ends)
         shape = _shape(x, ch_axis)
@@ -52,17 +56,20 @@ class StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         (gradient,) = gradients
-        x, scale, zero_point = ctx.saved_tensors
-        needed = ctx.needs_input_grad[:3]
-        of_x = of_scale = of_zero_point = None
-        if any(needed):
-            slopes = native_fake_quantize.slopes if native_fake_quantize.knows(x, gradient) else _slopes
-            of_x, multiplied, outside = slopes(x, gradient, scale, zero_point, ctx.ch_axis, ctx.ends, any(needed[1:]))
-            if needed[1]:
-                of_scale = multiplied.reshape(scale.shape).to(scale.dtype) * ctx.gradient_factor
-            if needed[2]:
-                of_zero_point = -outside.reshape(scale.shape).to(scale.dtype) * scale * ctx.gradient_factor
-        return of_x, of_scale, of_zero_point, None, None, None, None
+        if not any(ctx.needs_input_grad[:3]):
+            return (None,) * 7
+        x, *others = ctx.saved_tensors
+        factor = ctx.gradient_factor if any(ctx.needs_input_grad[1:3]) else None
+        if ctx.steps is not None and native_fake_quantize.knows(gradient):
+            found = ctx.steps.slopes(x, gradient, factor)
+        else:
+            scale, zero_point = others if ctx.steps is None else ctx.steps.tensors()
+            found = _slopes(x, gradient, scale, zero_point, ctx.ch_axis, ctx.ends, factor)
+        of_scale, of_zero_point = (
+            each.reshape(ctx.shape_of_scale) if each is not None and needed else None
+            for each, needed in zip(found[1:], ctx.needs_input_grad[1:3], strict=True)
+        )
+        return found[0] if ctx.needs_input_grad[0] else None, of_scale, of_zero_point, None, None, None, None
 
 
 def _by_pytorch(
@@ -84,21 +91,21 @@ def _slopes(
     zero_point: torch.Tensor,
     ch_axis: int,
     ends: tuple[int, int],
-    summed: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As `native_fake_quantize.slopes`."""
+    factor: float | None,
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """As `native_fake_quantize.Steps.slopes`."""
     shape = _shape(x, ch_axis)
     each, offset = scale.reshape(shape), zero_point.to(scale.dtype).reshape(shape)
     low, high = ends[0] - offset, ends[1] - offset
     inside = (x >= (low - 0.5) * each) & (x <= (high + 0.5) * each)
     of_x = torch.where(inside, gradient, 0.0)
-    if not summed:
-        return of_x, scale, scale
+    if factor is None:
+        return of_x, None, None
     axes = [axis for axis in range(x.ndim) if axis != ch_axis]
     quotient = x * each.reciprocal()  # as forward, and PyTorch: ends of a range are half-way between integers
     integers = torch.round(torch.clamp(quotient, low, high))
-    each = integers - torch.where(inside, quotient, 0.0)
-    return of_x, (gradient * each).sum(axes), (gradient - of_x).sum(axes)
+    of_scale = (gradient * (integers - torch.where(inside, quotient, 0.0))).sum(axes) * factor
+    return of_x, of_scale, (gradient - of_x).sum(axes) * scale * -factor
 
 
 class FakeQuantize(torch.nn.Module):
