@@ -3,8 +3,8 @@
     python bench/post_training.py [--weights 262144] [--repeats 3] [--json FILE]
 
 Seconds are those of the CPU, on one thread; memory is the peak above the start of a job, in bytes a weight (Linux); of
-both, the least of the repeats, since the first one loads libraries. Errors are sums of squares, weighted by the sensitivities where there are some, as multiples of
-coremltools'.
+both, the least of the repeats, since the first one loads libraries. Errors are sums of squares, weighted by the
+sensitivities where there are some, as multiples of coremltools'.
 """
 
 from __future__ import annotations
