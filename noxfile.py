@@ -131,8 +131,8 @@ def peers(session: nox.Session) -> None:
     """coremltools' own tests, with corepress in place of the code that they test."""
     install(session, "test")
     if session.venv_backend != "none":
-        session.install("torch", "parameterized")
-    for way in session.posargs or ["optimize", "accelerate"]:
+        session.install("torch", "parameterized", "pytest-mock")
+    for way in session.posargs or ["optimize", "accelerate", "torch"]:
         session.run("python", "tests/peers/run.py", "--way", way)
 
 

@@ -2,9 +2,9 @@
 
     python bench/post_training.py [--weights 262144] [--repeats 3] [--json FILE]
 
-Seconds are those of the CPU, the least of the repeats, on one thread; memory is the peak above the start of a job, in
-bytes a weight (Linux). Errors are sums of squares, weighted by the sensitivities where there are some, as multiples of
-coremltools'.
+Seconds are those of the CPU, on one thread; memory is the peak above the start of a job, in bytes a weight (Linux); of
+both, the least of the repeats, since the first one loads libraries. Errors are sums of squares, weighted by the
+sensitivities where there are some, as multiples of coremltools'.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def main() -> None:
                 weights = layers.sensitivity if errors == "sensitivity" else 1
                 row[label] = {
                     "seconds": min(seconds for seconds, _, _ in runs),
-                    "bytes_per_weight": max(peak for _, peak, _ in runs) / layers.weight.numel(),
+                    "bytes_per_weight": min(peak for _, peak, _ in runs) / layers.weight.numel(),
                     "error": float((weights * (runs[0][2] - layers.weight).double().square()).sum()) if errors else 0,
                 }
             figures.append(row)

@@ -10,6 +10,7 @@ namespace py = pybind11;
 
 namespace corepress {
 void bind_calibrate(py::module_& module);
+void bind_fake_quantize(py::module_& module);
 void bind_kmeans(py::module_& module);
 void bind_pack(py::module_& module);
 void bind_palettize(py::module_& module);
@@ -42,6 +43,7 @@ PYBIND11_MODULE(bindings, module, py::mod_gil_not_used()) {
     module.def("default_threads", [] { return resolve_threads(0); });
     module.def("cpu_quota", &cpu_quota, py::arg("root") = "");
     bind_calibrate(module);
+    bind_fake_quantize(module);
     bind_kmeans(module);
     bind_pack(module);
     bind_palettize(module);

@@ -62,6 +62,7 @@ inline __attribute__((always_inline)) void with_constant(int64_t length, const B
 #include "kernels/pack_intrinsics.inl.h"
 
 #include "kernels/affine.inl.h"
+#include "kernels/fake_quantize.inl.h"
 #include "kernels/pack.inl.h"
 #include "kernels/palette.inl.h"
 #include "kernels/path.inl.h"
@@ -156,6 +157,8 @@ const KernelTable COREPRESS_JOIN(kernels_, COREPRESS_LEVEL) = {
     soft_sums,
     soft_means,
     soft_slopes,
+    fake_quantize,
+    fake_quantize_slopes,
 };
 
 }  // namespace corepress

@@ -61,6 +61,29 @@ struct EvenStep {
     float scale;
     float bias;
 };
+// result = scale * rint(clip(value * reciprocal, lowest, highest)), with bounds of integers less the zero point; the
+// gradient passes for values from `least` to `largest`, half a step beyond the bounds
+struct FakeStep {
+    FakeStep(float step, float lowest_integer, float highest_integer)
+        : scale(step),
+          reciprocal(1.0f / step),
+          lowest(lowest_integer),
+          highest(highest_integer),
+          least((lowest_integer - 0.5f) * step),
+          largest((highest_integer + 0.5f) * step) {}
+
+    float scale;
+    float reciprocal;
+    float lowest;
+    float highest;
+    float least;
+    float largest;
+};
+// Sums over values of the gradient times what the scale multiplies, and of the gradient outside of the range.
+struct FakeSlopes {
+    double of_scale = 0;
+    double outside = 0;
+};
 struct AffineRule {
     CodeRange range;
     bool symmetric;
@@ -348,6 +371,13 @@ struct KernelTable {
     void (*soft_slopes)(const double* planes, const double* multiplicity, const double* shares,
                         const SoftEntries& entries, const SoftPulls& pulls, int64_t first, int64_t last,
                         double* scratch, double* results, double* lanes);
+
+    // Values that integers express, of values with one step.
+    void (*fake_quantize)(const float* values, int64_t count, const FakeStep& step, float* results);
+    // The gradient where it passes, 0 elsewhere, given that by the results; and, unless it is null,
+    // what `sums` holds.
+    void (*fake_quantize_slopes)(const float* values, const float* gradient, int64_t count, const FakeStep& step,
+                                 float* results, FakeSlopes* sums);
 };
 
 template <typename Bits>

@@ -224,6 +224,26 @@ def kept_factors(
 # temperature, smallest weight, prune threshold, tolerance, iterations, enforce zero, exact
 SoftOptions = tuple[float, float, float, float, int, bool, bool]
 
+def fake_quantize(
+    values: NDArray[float32],
+    layout: tuple[int, int, int],
+    scale: NDArray[float32],
+    zero_point: NDArray[float32],
+    ends: tuple[int, int],
+    out: NDArray[float32],
+    num_threads: int | None = None,
+) -> None: ...
+def fake_quantize_gradient(
+    values: NDArray[float32],
+    gradient: NDArray[float32],
+    layout: tuple[int, int, int],
+    scale: NDArray[float32],
+    zero_point: NDArray[float32],
+    ends: tuple[int, int],
+    out: NDArray[float32],
+    sums: NDArray[float64] | None,
+    num_threads: int | None = None,
+) -> None: ...
 def soft_kmeans(
     weight: NDArray[Any],
     centroids: NDArray[float64],

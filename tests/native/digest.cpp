@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "algo/affine/even_steps.h"
+#include "algo/affine/fake_quantize.h"
 #include "algo/affine/quantize.h"
 #include "algo/calibrate/feed_back.h"
 #include "algo/common/measure.h"
@@ -507,6 +508,27 @@ void add_soft_kmeans(int64_t count, int64_t length, int threads, Digest& digest)
     }
 }
 
+void add_fake_quantized(const GroupLayout& layout, int threads, Digest& digest) {
+    const auto size = static_cast<size_t>(layout.size());
+    const std::vector<uint32_t> bits = draw<uint32_t>(layout.size());
+    std::vector<float> values(size), results(size);
+    std::memcpy(values.data(), bits.data(), size * sizeof(float));
+    const std::vector<float> gradient(values.rbegin(), values.rend());
+    std::vector<FakeStep> steps;
+    for (int64_t i = 0; i < layout.groups; ++i) {
+        const float zero_point = static_cast<float>(i % 5);
+        steps.emplace_back(0.002f + 0.0001f * static_cast<float>(i % 9), -8 - zero_point, 7 - zero_point);
+    }
+    std::vector<FakeSlopes> sums(steps.size());
+    fake_quantize_groups(values.data(), layout, steps.data(), threads, results.data());
+    digest.add(results);
+    for (FakeSlopes* const found : {sums.data(), static_cast<FakeSlopes*>(nullptr)}) {
+        fake_quantize_gradient(values.data(), gradient.data(), layout, steps.data(), threads, results.data(), found);
+        digest.add(results);
+    }
+    digest.add(sums);
+}
+
 std::string digest_of(const std::string& level, int threads) {
     set_simd_level(level);
     Digest digest;
@@ -521,6 +543,7 @@ std::string digest_of(const std::string& level, int threads) {
         add_normalized<BFloat16Bits>(layout, threads, digest);
         add_normalized<uint32_t>(layout, threads, digest);
         add_even_steps(layout, threads, digest);
+        add_fake_quantized(layout, threads, digest);
     }
     for (const BlockLayout& layout :
          {BlockLayout({{3001, 32}}), BlockLayout({{4, 32}, {515, 1}}), BlockLayout({{5, 7}, {3, 9}, {11, 2}}),

@@ -9,6 +9,53 @@ KNOWN: dict[str, dict[str, str]] = {
         "which takes one operation and a table less.",
     },
     "accelerate": {},
+    "torch": {
+        **dict.fromkeys(
+            (
+                "test_prepare_palettizer_simple_model_custom_palettization_config",
+                "test_inplace_true_prepare_palettizer",
+                "test_prepare_palettizer_different_milestone_per_module_type",
+            ),
+            "Compares the class of a prepared module with one of torch.nn.qat; parametrized modules have their own.",
+        ),
+        "_mil_check": "Expects a message from a logger that has the name of a module of coremltools.",
+        "test_fake_palettize_insertion_weighted_modules": "Looks at an observer of torch.ao.quantization inside of "
+        "coremltools' layer; here integer entries have the scale of their palette's range, and nothing observes.",
+        **dict.fromkeys(
+            (
+                "test_fsdp_auto_wrap_policy_compute_sensitivity_call[[]8",
+                "test_fsdp_auto_wrap_policy_multi_worker_compute_sensitivity_call",
+            ),
+            "Looks at the processes, the hooks and the FSDP wrapper of coremltools' workers; one process computes "
+            "sensitivities here, whatever their number.",
+        ),
+        **dict.fromkeys(
+            (
+                "test_quantizer.py::test_activation_defaults",
+                *(f"test_configure.py::test_{name}_fusion" for name in ("conv_relu", "conv_act", "conv_bn_relu")),
+                *(f"test_configure.py::test_{name}_fusion" for name in ("conv_bn_act", "linear_relu", "linear_act")),
+                "test_configure.py::test_*_weight_only_quantization",
+                "test_configure.py::test_*_activation_only_quantization",
+                "test_configure.py::test_embedding_layer_quantization",
+            ),
+            "Compares the classes of prepared modules with those of torch.ao.nn; parametrized modules have their own.",
+        ),
+        **dict.fromkeys(
+            (
+                "test_configure.py::test_elementwise_op_act_fusion",
+                "test_configure.py::test_skipping_quantization_for_layers",
+            ),
+            "Looks at the nodes of a traced graph, or at the classes of its modules; the prepared model is no graph.",
+        ),
+        "test_functional_relu_qscheme_for_symmetric*relu_": "Numbers ranges as tracing does, which has one between a "
+        "convolution and relu_, though not before relu; here relu_ is as relu.",
+        "test_linear_quantizer_preserved_attributes": "Expects that attributes are lost unless they are named, as "
+        "tracing loses them; the prepared model is the model, with all of its attributes.",
+        "test_linear_quantizer_compression_metadata": "Takes a part of a module that tracing has fused; here modules "
+        "keep their places, and scales the rank of the weight.",
+        "test_observer_checkpoint[[]EMAMinMaxObserver": "Compares state dicts by ==, which tensors of several numbers "
+        "allow only if they are the same objects; coremltools' observer shares the memory of what it was loaded from.",
+    },
 }
 # Tests that compare predictions, by pattern: what they expect is not what an exact result gives.
 PREDICTIONS: dict[str, str] = {

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
+from corepress import reference
 from corepress.training import fake_quantize as module
+from corepress.training import native_fake_quantize
 from corepress.training.fake_quantize import FakeQuantize, LearnableFakeQuantize, StraightThrough
 from corepress.training.observers import FixedObserver, MinMaxObserver, quantized_range
 from corepress.training.quantize_dequantize import QuantizeDequantize
@@ -61,9 +64,10 @@ def test_other_types_of_numbers_are_kept(kind, dtype):
 @pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize("dtype", [torch.qint8, torch.quint8])
 def test_gradients_of_scale_and_zero_point(qscheme, ch_axis, kernels, dtype, monkeypatch):
-    """The formulas of LSQ+, in double precision, with PyTorch's kernels and plain operations."""
+    """The formulas of LSQ+, in double precision, with the kernels and plain operations."""
     if not kernels:
         monkeypatch.setattr(module, "DEVICES_OF_KERNELS", ())
+        monkeypatch.setattr(native_fake_quantize, "knows", lambda *tensors: False)
     quantize = made(LearnableFakeQuantize, qscheme, ch_axis, 4, dtype)
     ends = (quantize.quant_min, quantize.quant_max)
     x = (4 * values(1, (3, 4, 50))).requires_grad_()
@@ -88,6 +92,75 @@ def test_gradients_of_scale_and_zero_point(qscheme, ch_axis, kernels, dtype, mon
             wanted = (gradient * found).sum(axes).reshape(-1) * factor
             torch.testing.assert_close(parameter.grad.double(), wanted, rtol=1e-4, atol=1e-5)
     assert quantize.zero_point.requires_grad == (qscheme != torch.per_tensor_symmetric)
+
+
+SHAPES = [((1031,), -1), ((3, 70000), 0), ((5, 3, 9), 1), ((40, 6), 1), ((2, 3, 8, 9), 0)]
+
+
+@pytest.mark.parametrize("levels", [(-8, 7), (0, 255)])
+@pytest.mark.parametrize(("shape", "ch_axis"), SHAPES)
+def test_kernels_give_the_bits_of_the_twin(shape, ch_axis, levels):
+    channels = 1 if ch_axis == -1 else shape[ch_axis]
+    x, gradient = values(3, shape), values(4, shape)
+    scale = torch.linspace(0.01, 0.3, channels)
+    zero_point = torch.arange(channels).float() + levels[0]
+    steps = native_fake_quantize.Steps(scale, zero_point, ch_axis, levels)
+    y, found = steps.quantized(x), steps.slopes(x, gradient, 1.0)
+    for channel in range(channels):
+        own = [each if ch_axis == -1 else each.select(ch_axis, channel) for each in (x, gradient, y, found[0])]
+        values_of, slopes_of, y_of, gradient_of = (each.numpy() for each in own)
+        options = (float(scale[channel]), float(zero_point[channel]), levels)
+        np.testing.assert_array_equal(y_of, reference.fake_quantize(values_of, *options))
+        expected_gradient, of_scale, of_zero_point = reference.fake_quantize_gradient(values_of, slopes_of, *options)
+        np.testing.assert_array_equal(gradient_of, expected_gradient)
+        np.testing.assert_allclose(found[1][channel], of_scale, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(found[2][channel], of_zero_point, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("ch_axis", [-1, 0, 1])
+def test_gradients_are_those_of_autograd_in_double_precision(ch_axis):
+    x = (3 * values(7, (4, 6, 50))).requires_grad_()
+    channels = 1 if ch_axis == -1 else x.shape[ch_axis]
+    scale = torch.linspace(0.1, 0.4, channels).requires_grad_()
+    zero_point = (torch.arange(channels).float() - 3).requires_grad_()
+    gradient = values(8, x.shape)
+    StraightThrough.apply(x, scale, zero_point, ch_axis, -8, 7, 1.0).backward(gradient)
+
+    exact = [each.detach().double().requires_grad_() for each in (x, scale, zero_point)]
+    shape = [-1 if axis == ch_axis else 1 for axis in range(x.ndim)]
+    step, offset = (each.reshape(shape) for each in exact[1:])
+    quotient = exact[0] / step
+    inside = (quotient >= -8.5 - offset) & (quotient <= 7.5 - offset)
+    rounded = quotient + (quotient.round().clamp(-8 - offset, 7 - offset) - quotient).detach()
+    outside = torch.where(quotient < -8 - offset, -8 - offset, 7 - offset)
+    (torch.where(inside, rounded, outside) * step).backward(gradient.double())
+    assert 0 < int(inside.sum()) < inside.numel()
+    for one, other in zip((x, scale, zero_point), exact, strict=True):
+        torch.testing.assert_close(one.grad.double(), other.grad, rtol=2e-6, atol=2e-5)
+
+
+def test_memory_formats_and_threads_change_nothing():
+    x = values(9, (4, 8, 24, 26))
+    gradient = values(10, x.shape)
+    steps = native_fake_quantize.Steps(torch.linspace(0.05, 0.1, 8), torch.zeros(8), 1, (-8, 7))
+    y, slopes = steps.quantized(x), steps.slopes(x, gradient, 1.0)
+    last = x.contiguous(memory_format=torch.channels_last)
+    strided = torch.stack((x, x), dim=-1)[..., 0]
+    for given in (last, strided):
+        assert torch.equal(steps.quantized(given), y)
+        torch.testing.assert_close(steps.slopes(given, gradient, 1.0), slopes, rtol=1e-6, atol=1e-9)
+    assert steps.quantized(last).is_contiguous(memory_format=torch.channels_last)
+    threads = torch.get_num_threads()
+    many = values(11, (3, 1 << 19))
+    each = native_fake_quantize.Steps(torch.tensor([0.01]), torch.zeros(1), -1, (-8, 7))
+    found = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append((each.quantized(many), *each.slopes(many, many.flip(0), 1.0)))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_plain_operations_agree_with_kernels():

@@ -269,6 +269,31 @@ class TestConfigs:
             config = kind(weight_dtype=name)
             assert (config.weight_n_bits, config.weight_dtype) == (bits, torch.uint8)
 
+    def test_sizes_without_effect_are_warned_of(self, caplog):
+        ModuleGPTQConfig(), ModuleSparseGPTConfig(processing_group_size=128)
+        assert not caplog.records
+        for kind in (ModuleGPTQConfig, ModuleSparseGPTConfig):
+            caplog.clear()
+            kind(processing_group_size=64)
+            assert f"{kind.__name__}: processing_group_size 64 has no effect" in caplog.text
+
+    def test_input_channels_of_large_moments_come_first_in_any_case(self):
+        torch.manual_seed(0)
+        layer = nn.Linear(32, 16, bias=False)
+        inputs = torch.randn(256, 32) * torch.linspace(0.1, 3, 32)
+        order = inputs.square().sum(0).argsort(descending=True)
+        sorted_layer = nn.Linear(32, 16, bias=False)
+        with torch.no_grad():
+            sorted_layer.weight.copy_(layer.weight[:, order])
+        for heuristic in (False, True):
+            options = {"algorithm": "gptq", "weight_dtype": "uint4", "use_activation_order_heuristic": heuristic}
+            config = LayerwiseCompressorConfig.from_dict({"global_config": options})
+            found, other = (
+                LayerwiseCompressor(nn.Sequential(one), config).compress([samples], device="cpu")[0].weight
+                for one, samples in ((layer, inputs), (sorted_layer, inputs[:, order]))
+            )
+            torch.testing.assert_close(found[:, order], other)
+
     def test_defaults_are_those_of_the_code(self):
         assert not ModuleGPTQConfig().use_activation_order_heuristic
         assert ModuleSparseGPTConfig().weight_dtype == torch.uint8

@@ -29,6 +29,7 @@ void FloatBuckets::divide(std::vector<Share>& shares) {
     }
     parts_.clear();
     first_.clear();
+    first_.reserve(kPatterns);
     shift_.assign(kPatterns, 16);
     uint32_t next = 0;
     for (const Share& share : shares) {

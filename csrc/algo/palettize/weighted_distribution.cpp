@@ -58,25 +58,30 @@ template <typename Bits>
 void WeightedDistribution<Bits>::sum_buckets(const GroupView<Bits>& group, int threads) {
     for_each_piece(group, threads, [&](int64_t begin, int64_t end, Piece& piece) {
         piece.buckets.assign(division_.size(), {});
+        piece.bucket_counts.assign(division_.size(), 0);
         Bucket* const buckets = piece.buckets.data();
+        uint8_t* const counts = piece.bucket_counts.data();
         group.for_each_weighted(begin, end, [&](const Bits* values, const float* weights, int64_t length) {
             for (int64_t i = 0; i < length; ++i) {
                 const Key key = key_from_bits(values[i]);
                 const double weight = static_cast<double>(weights[i]);
-                Bucket& bucket = buckets[division_.of(key)];
+                const uint32_t place = division_.of(key);
+                Bucket& bucket = buckets[place];
                 bucket.weight += weight;
                 bucket.low_sum += weight * static_cast<double>(static_cast<uint32_t>(key) & 0xffffu);
-                bucket.count += weight > 0 ? 1 : 0;
+                counts[place] = static_cast<uint8_t>(counts[place] + (weight > 0 && counts[place] < 2 ? 1 : 0));
             }
         });
     });
     buckets_.swap(pieces_.front().buckets);
+    bucket_counts_.swap(pieces_.front().bucket_counts);
     for (size_t piece = 1; piece < pieces_.size(); ++piece) {
         const std::vector<Bucket>& others = pieces_[piece].buckets;
+        const std::vector<uint8_t>& counts = pieces_[piece].bucket_counts;
         for (size_t i = 0; i < buckets_.size(); ++i) {
             buckets_[i].weight += others[i].weight;
             buckets_[i].low_sum += others[i].low_sum;
-            buckets_[i].count += others[i].count;
+            bucket_counts_[i] = static_cast<uint8_t>(std::min(bucket_counts_[i] + counts[i], 2));
         }
     }
 }
@@ -89,14 +94,14 @@ void WeightedDistribution<Bits>::add_buckets() {
     states_.assign(buckets_.size(), BucketState::kSettled);
     size_t occupied = 0;
     for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
-        occupied += buckets_[bucket].count > 0 ? 1 : 0;
-        if (buckets_[bucket].count > 1) states_[bucket] = BucketState::kWhole;
+        occupied += bucket_counts_[bucket] > 0 ? 1 : 0;
+        if (bucket_counts_[bucket] > 1) states_[bucket] = BucketState::kWhole;
     }
     reserve_points(occupied + 1, points_);
     reserve_points(occupied + 1, point_buckets_);
     division_.for_each([&](uint32_t bucket, const auto& mean) {
         const Bucket& sums = buckets_[bucket];
-        if (sums.count == 0) return;
+        if (bucket_counts_[bucket] == 0) return;
         append_point(mean(sums.low_sum / sums.weight), sums.weight, points_);
         point_buckets_.resize(points_.size(), bucket);
     });

@@ -32,12 +32,12 @@ private:
     struct Bucket {
         double weight = 0;
         double low_sum = 0;  // of weight times the key's lower 16 bits
-        uint64_t count = 0;  // of values that weigh anything
     };
     struct Piece {
         std::vector<double> weights;
         std::vector<uint32_t> counts;
         std::vector<Bucket> buckets;
+        std::vector<uint8_t> bucket_counts;
         std::vector<Value> values;
     };
 
@@ -55,6 +55,7 @@ private:
     std::vector<BucketState> states_;
     FloatBuckets division_;
     std::vector<Bucket> buckets_;
+    std::vector<uint8_t> bucket_counts_;  // of values that weigh anything; 2 stands for more
     std::vector<Value> values_;
     StableSorter<Value> sorter_;
     std::vector<Piece> pieces_;

@@ -8,6 +8,7 @@ from .affine import choose_scale, dequantize, dequantize_blocks, quantize
 from .clustering import kmeans1d
 from .errors import error_sums
 from .even_steps import choose_even_steps, decode_even_steps, encode_even_steps
+from .fake_quantize import fake_quantize, fake_quantize_gradient
 from .float_codes import (
     choose_binary_scale,
     decode_floats,
@@ -39,6 +40,8 @@ __all__ = [
     "encode_even_steps",
     "encode_sparse",
     "error_sums",
+    "fake_quantize",
+    "fake_quantize_gradient",
     "float_codes",
     "float_values",
     "kmeans1d",

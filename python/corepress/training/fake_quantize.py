@@ -6,24 +6,24 @@ as well, so that a forward pass neither waits for a device nor branches on a ten
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 
+from . import native_fake_quantize
 from .observers import SMALLEST_SCALE, FixedObserver, MinMaxObserver, is_symmetric
 
-# Where PyTorch has its own kernels; elsewhere, on MPS for example, the same is computed of plain operations.
+# Where PyTorch has kernels, for what ours do not know; elsewhere, on MPS for example, the same is computed of plain
+# operations.
 DEVICES_OF_KERNELS = ("cpu", "cuda")
-PIECE = 1 << 16
 
 
 class StraightThrough(torch.autograd.Function):
     """Fake quantization with the gradients of LSQ+ for scale and zero point.
 
-    Of a value that rounds into the range, the gradient passes, and the scale's is that of the rounding error; of
-    others, it is zero, and scale and zero point have those of the end of the range. Source: Bhalgat et al., "LSQ+:
-    Improving low-bit quantization through learnable offsets and better initialization", 2020.
+    Of a value at most half a step outside of the range, the gradient passes, and the scale's is that of the rounding
+    error; of others, it is zero, and scale and zero point have those of the end of the range. Source: Bhalgat et al.,
+    "LSQ+: Improving low-bit quantization through learnable offsets and better initialization", 2020.
     """
 
     @staticmethod
@@ -37,102 +37,75 @@ class StraightThrough(torch.autograd.Function):
         quant_max: int,
         gradient_factor: float,
     ) -> torch.Tensor:
-        rounded = zero_point.round().clamp(quant_min, quant_max)
-        ctx.shape = [1] * x.ndim
-        if ch_axis != -1:
-            ctx.shape[ch_axis] = -1
-        y = _quantized(x, scale, rounded, ch_axis, ctx.shape, quant_min, quant_max)
-        # Saved as they are now: an observer may change them before the backward pass.
-        ctx.save_for_backward(x, y if any(ctx.needs_input_grad[1:3]) else None, scale.clone(), rounded)
-        ctx.ends = (quant_min, quant_max)
-        ctx.gradient_factor = gradient_factor
-        ctx.sum_over = [axis for axis in range(x.ndim) if axis != ch_axis]
-        return y
+        ctx.ch_axis, ctx.ends, ctx.gradient_factor = ch_axis, (quant_min, quant_max), gradient_factor
+        ctx.shape_of_scale = scale.shape
+        # Scale and zero point are kept as they are now: an observer may change them before the backward pass.
+        if native_fake_quantize.knows(x):
+            ctx.steps = native_fake_quantize.Steps(scale, zero_point, ch_axis, ctx.ends)
+            ctx.save_for_backward(x)
+            return ctx.steps.quantized(x)  # type: ignore[no-any-return]
+        ctx.steps = None
+        scale, rounded = scale.detach().clone(), zero_point.round().clamp(quant_min, quant_max)
+        ctx.save_for_backward(x, scale, rounded)
+        if x.device.type in DEVICES_OF_KERNELS and x.dtype == torch.float32:
+            return _by_pytorch(x, scale, rounded.to(torch.int32), ch_axis, ctx.ends)
+        shape = _shape(x, ch_axis)
+        each, offset = scale.reshape(shape), rounded.to(scale.dtype).reshape(shape)
+        return ((torch.round(x * each.reciprocal()) + offset).clamp(quant_min, quant_max) - offset) * each
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         (gradient,) = gradients
-        x, y, scale, zero_point = ctx.saved_tensors
-        low, high = ((end - zero_point.to(scale.dtype)) * scale for end in (ctx.ends[0] - 0.5, ctx.ends[1] + 0.5))
-        of_x = of_scale = of_zero_point = None
-        if any(ctx.needs_input_grad[:3]):
-            of_x, multiplied, outside = _slopes(
-                gradient, x, y, low.reshape(ctx.shape), high.reshape(ctx.shape), ctx.sum_over
-            )
-            if ctx.needs_input_grad[1]:
-                of_scale = multiplied.reshape(scale.shape) / scale * ctx.gradient_factor
-            if ctx.needs_input_grad[2]:
-                of_zero_point = -outside.reshape(scale.shape) * scale * ctx.gradient_factor
-        return of_x, of_scale, of_zero_point, None, None, None, None
+        if not any(ctx.needs_input_grad[:3]):
+            return (None,) * 7
+        x, *others = ctx.saved_tensors
+        factor = ctx.gradient_factor if any(ctx.needs_input_grad[1:3]) else None
+        if ctx.steps is not None and native_fake_quantize.knows(gradient):
+            found = ctx.steps.slopes(x, gradient, factor)
+        else:
+            scale, zero_point = others if ctx.steps is None else ctx.steps.tensors()
+            found = _slopes(x, gradient, scale, zero_point, ctx.ch_axis, ctx.ends, factor)
+        of_scale, of_zero_point = (
+            each.reshape(ctx.shape_of_scale) if each is not None and needed else None
+            for each, needed in zip(found[1:], ctx.needs_input_grad[1:3], strict=True)
+        )
+        return found[0] if ctx.needs_input_grad[0] else None, of_scale, of_zero_point, None, None, None, None
 
 
-def _quantized(
-    x: torch.Tensor,
-    scale: torch.Tensor,
-    zero_point: torch.Tensor,
-    ch_axis: int,
-    shape: list[int],
-    quant_min: int,
-    quant_max: int,
+def _by_pytorch(
+    x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, ch_axis: int, ends: tuple[int, int]
 ) -> torch.Tensor:
-    if ch_axis == -1 and _is_plain(x):  # PyTorch's kernel for a scale in a tensor takes one number at a time
-        number, per_scale = int(zero_point), scale.reciprocal().reshape(())
-        y = torch.empty_like(x)
-        for into, part in _pieces(y, x):
-            torch.mul(part, per_scale, out=into)
-            into.round_().clamp_(quant_min - number, quant_max - number).mul_(scale.reshape(()))
-        return y
-    if x.device.type in DEVICES_OF_KERNELS and x.dtype == torch.float32:
-        integers = zero_point.to(torch.int32)
-        if ch_axis == -1:
-            return torch.fake_quantize_per_tensor_affine(x, scale, integers, quant_min, quant_max)
-        return torch.fake_quantize_per_channel_affine(x, scale, integers, ch_axis, quant_min, quant_max)
-    scale, zero_point = scale.reshape(shape), zero_point.to(scale.dtype).reshape(shape)
-    return ((torch.round(x / scale) + zero_point).clamp(quant_min, quant_max) - zero_point) * scale
+    if ch_axis == -1:
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, *ends)
+    return torch.fake_quantize_per_channel_affine(x, scale, zero_point, ch_axis, *ends)
 
 
-def _is_plain(x: torch.Tensor) -> bool:
-    """Whether operations that read numbers from the memory of the CPU are the fastest."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
-
-
-def _pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Parts of tensors of one shape that stay in the cache between operations; strided tensors as they are."""
-    if all(each.is_contiguous() for each in tensors):
-        return zip(*(torch.split(each.view(-1), PIECE) for each in tensors), strict=True)
-    return iter([tensors])
+def _shape(x: torch.Tensor, ch_axis: int) -> list[int]:
+    return [-1 if axis == ch_axis else 1 for axis in range(x.ndim)]
 
 
 def _slopes(
-    gradient: torch.Tensor,
     x: torch.Tensor,
-    y: torch.Tensor | None,
-    low: torch.Tensor,
-    high: torch.Tensor,
-    sum_over: list[int],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The gradient of x, which is 0 outside of a range; then two sums, which are nothing unless y is given.
-
-    The first is the gradient of the scale times the scale: y is the scale times its integer less the zero point, what
-    the scale multiplies at an end of the range. The second is that of the gradient outside of the range.
-    """
-    if low.numel() > 1 or not _is_plain(x):
-        of_x = torch.where(x == torch.clamp(x, low, high), gradient, 0.0)
-        if y is None:
-            return of_x, low, low
-        multiplied = (gradient * y).addcmul_(of_x, x, value=-1).sum(sum_over)
-        return of_x, multiplied, gradient.sum(sum_over) - of_x.sum(sum_over)
-    infinity = torch.full_like(low, torch.inf)
-    ends = (float(torch.nextafter(low, -infinity)), float(torch.nextafter(high, infinity)))
-    slopes = torch.ops.aten.hardtanh_backward
-    if y is None:
-        return slopes(gradient, x, *ends), low, low
-    of_x, sums = torch.empty_like(x), []
-    for into, of_y, part, rounded in _pieces(of_x, gradient, x, y):
-        slopes.grad_input(of_y, part, *ends, grad_input=into)
-        multiplied = (of_y * rounded).addcmul_(into, part, value=-1).sum()
-        sums.append(torch.stack((multiplied, of_y.sum() - into.sum())))
-    return of_x, *torch.stack(sums).sum(0)
+    gradient: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    ch_axis: int,
+    ends: tuple[int, int],
+    factor: float | None,
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """As `native_fake_quantize.Steps.slopes`."""
+    shape = _shape(x, ch_axis)
+    each, offset = scale.reshape(shape), zero_point.to(scale.dtype).reshape(shape)
+    low, high = ends[0] - offset, ends[1] - offset
+    inside = (x >= (low - 0.5) * each) & (x <= (high + 0.5) * each)
+    of_x = torch.where(inside, gradient, 0.0)
+    if factor is None:
+        return of_x, None, None
+    axes = [axis for axis in range(x.ndim) if axis != ch_axis]
+    quotient = x * each.reciprocal()  # as forward, and PyTorch: ends of a range are half-way between integers
+    integers = torch.round(torch.clamp(quotient, low, high))
+    of_scale = (gradient * (integers - torch.where(inside, quotient, 0.0))).sum(axes) * factor
+    return of_x, of_scale, (gradient - of_x).sum(axes) * scale * -factor
 
 
 class FakeQuantize(torch.nn.Module):
@@ -257,17 +230,11 @@ class FakeQuantize(torch.nn.Module):
 
     def _quantized(self, x: torch.Tensor) -> torch.Tensor:
         ends = (self.quant_min, self.quant_max)
-        if self.ch_axis == -1 and _is_plain(x):
-            return straight_through(x, self.scale, self.zero_point.to(x.dtype), -1, *ends, 1.0)
-        if x.device.type not in DEVICES_OF_KERNELS or x.dtype == torch.float64:
+        native = self.ch_axis == -1 and native_fake_quantize.knows(x)
+        if native or x.device.type not in DEVICES_OF_KERNELS or x.dtype == torch.float64:
             scale, zero_point = self.scale.to(x.dtype), self.zero_point.to(x.dtype)
             return straight_through(x, scale, zero_point, self.ch_axis, *ends, 1.0)
-        values = x if x.dtype == torch.float32 else x.float()
-        if self.ch_axis == -1:
-            result = torch.fake_quantize_per_tensor_affine(values, self.scale, self.zero_point, *ends)
-        else:
-            result = torch.fake_quantize_per_channel_affine(values, self.scale, self.zero_point, self.ch_axis, *ends)
-        return result.to(x.dtype)
+        return _by_pytorch(x.to(torch.float32), self.scale, self.zero_point, self.ch_axis, ends).to(x.dtype)
 
     def _unquantized(self, x: torch.Tensor) -> torch.Tensor:
         return x

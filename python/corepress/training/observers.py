@@ -143,7 +143,7 @@ class MinMaxObserver(torch.nn.Module):
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Take the range of values into account, unless one of its ends is not finite; return them as they are."""
+        """Take the range of values into account, unless its width is not finite; return them as they are."""
         if x.numel() == 0:
             return x
         if self.ch_axis == -1:
@@ -155,13 +155,13 @@ class MinMaxObserver(torch.nn.Module):
             low, high = over_processes(low, high)
         if self.min_val.shape != low.shape:
             self.min_val, self.max_val = (each.expand_as(low).clone() for each in (self.min_val, self.max_val))
-        finite = torch.isfinite(low) & torch.isfinite(high)
+        finite = (high - low) < torch.inf  # not if one of them is NaN
         if self.averaging_constant is None:
             new_low, new_high = torch.minimum(self.min_val, low), torch.maximum(self.max_val, high)
         else:
             first = self.min_val > self.max_val
-            new_low = torch.where(first, low, self.min_val + self.averaging_constant * (low - self.min_val))
-            new_high = torch.where(first, high, self.max_val + self.averaging_constant * (high - self.max_val))
+            new_low = torch.where(first, low, self.min_val.lerp(low, self.averaging_constant))
+            new_high = torch.where(first, high, self.max_val.lerp(high, self.averaging_constant))
         self.min_val.copy_(torch.where(finite, new_low, self.min_val))
         self.max_val.copy_(torch.where(finite, new_high, self.max_val))
         return x

@@ -27,7 +27,8 @@ def attach(
     Parameters
     ----------
     module : torch.nn.Module
-        Changed: it also gets the properties ``weight_fake_quant`` and ``freeze_bn``.
+        Changed: it also gets the properties ``weight_fake_quant`` and ``freeze_bn``, and a transposed convolution
+        ``conv``, the module itself: in coremltools it is part of one with its batch normalization.
     fake_quantize : FakeQuantize
     norm : torch.nn.Module, optional
         The batch normalization that is folded into the weight.
@@ -39,6 +40,8 @@ def attach(
     if norm is not None:
         parametrization = FoldedFakeQuantize(fake_quantize, norm, out_axis, groups)
         aliases["freeze_bn"] = _frozen
+        if out_axis == 1:
+            aliases["conv"] = _itself
     parametrized.attach(module, WEIGHT, parametrization, aliases)
 
 
@@ -56,6 +59,10 @@ def folded_of(module: torch.nn.Module) -> FoldedFakeQuantize | None:
 def _frozen(module: torch.nn.Module) -> bool:
     folded = folded_of(module)
     return folded is not None and bool(getattr(folded.batch_norm, batch_norm.CHILD).frozen)
+
+
+def _itself(module: torch.nn.Module) -> torch.nn.Module:
+    return module
 
 
 def quantized_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:

@@ -182,11 +182,18 @@ def _entries(values: np.ndarray[Any, Any], k: int, importance: np.ndarray[Any, A
         return np.asarray(found.lut).reshape(-1)
     if values.ndim == 1:
         return kmeans1d(values, k, importance).centroids
-    distinct = np.unique(values, axis=0)
-    if len(distinct) <= k:
-        return distinct
-    _, centroids, _ = kmeans(values, k, importance)
-    return centroids
+    few = _distinct(values, k)
+    return kmeans(values, k, importance)[1] if few is None else few
+
+
+def _distinct(vectors: np.ndarray[Any, Any], most: int) -> np.ndarray[Any, Any] | None:
+    """The distinct vectors, or None if there are more; a part of them mostly has more already."""
+    step = max(1, len(vectors) // (4 * most))
+    for some in (vectors[::step], vectors):
+        found = np.unique(some, axis=0)
+        if len(found) > most:
+            return None
+    return found
 
 
 def _check(name: str, weight: Tensor, centroids: Tensor) -> bool:

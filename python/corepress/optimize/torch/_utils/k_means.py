@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from attrs import define
+from attrs import define, field
 
 from ....training import metadata as metadata_of
 from ....training.palette_layout import PaletteLayout
@@ -15,6 +15,10 @@ from .validation_utils import validate_param_config
 
 SUPPORTED_MODULES = (torch.nn.Linear, torch.nn.Embedding, torch.nn.Conv2d, torch.nn.MultiheadAttention)
 _OF_ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+
+
+def _at_least_one(value: int | None) -> int:
+    return value or 1
 
 
 @define(frozen=True)
@@ -30,11 +34,13 @@ class KMeansConfig:
         int8 or uint8 for the entries.
     block_size : int, optional
         Channels that share a palette.
-    cluster_dim : int, optional
-        Values of an entry.
+    cluster_dim : int
+        Values of an entry; None is 1.
     enable_per_channel_scale : bool
     importance : torch.Tensor, optional
         How much the squared error of each value counts.
+    mask : torch.Tensor of bool, optional
+        False where values are left unchanged, which no package can express; palettes are for the others.
     enable_fast_kmeans_mode, rounding_precision
         Accepted and without effect: values are never rounded before they are clustered.
     """
@@ -43,9 +49,10 @@ class KMeansConfig:
     axis: int = 0
     lut_dtype: torch.dtype | None = None
     block_size: int | None = None
-    cluster_dim: int | None = None
+    cluster_dim: int = field(default=1, converter=_at_least_one)
     enable_per_channel_scale: bool = False
     importance: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
     enable_fast_kmeans_mode: bool | None = True
     rounding_precision: int | None = 4
 
@@ -132,7 +139,7 @@ class ParallelKMeans(SequentialKMeans):
 
 def layout_of(weight: torch.Tensor, config: KMeansConfig) -> PaletteLayout:
     """Return how the values of a weight share palettes."""
-    return PaletteLayout(tuple(weight.shape), config.block_size, config.cluster_dim or 1, config.axis)
+    return PaletteLayout(tuple(weight.shape), config.block_size, config.cluster_dim, config.axis)
 
 
 def _palettize(module: torch.nn.Module, parameter: str, config: KMeansConfig, num_threads: int) -> None:
@@ -140,5 +147,10 @@ def _palettize(module: torch.nn.Module, parameter: str, config: KMeansConfig, nu
     layout = layout_of(weight, config)
     lut_dtype = None if config.lut_dtype is None else str(config.lut_dtype).removeprefix("torch.")
     options = PaletteOptions(config.n_bits, layout, config.enable_per_channel_scale, lut_dtype)
-    pruned = zeros_kept(module, parameter)
-    store(module, parameter, *palettized(weight, options, config.importance, pruned, num_threads))
+    pruned, importance = zeros_kept(module, parameter), config.importance
+    if config.mask is not None:
+        importance = config.mask.to(torch.float32) * (1.0 if importance is None else importance)
+    values, found = palettized(weight, options, importance, pruned, num_threads)
+    if config.mask is not None:
+        values = torch.where(config.mask.to(weight.device), values, weight)
+    store(module, parameter, values, found)

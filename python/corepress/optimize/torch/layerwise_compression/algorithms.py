@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -36,6 +37,9 @@ def __dir__() -> list[str]:
     return __all__
 
 
+_logger = logging.getLogger(__name__)
+
+_USUAL_GROUP = 128
 _DAMPENING: list[Any] = [validators.instance_of((float, int)), validators.ge(0)]
 _OPTIONAL_INTEGER = validators.optional(validators.instance_of(int))
 _INTEGERS = (torch.uint8, torch.int8)
@@ -56,6 +60,13 @@ def _set_weight_dtype(config: Any, floats: tuple[torch.dtype, ...]) -> None:
         )
     if config.enable_normal_float and dtype in _INTEGERS:
         normal_float_entries(bits)
+    if config.processing_group_size != _USUAL_GROUP:
+        _logger.warning(
+            "%s: processing_group_size %d has no effect; columns are worked on as the caches allow, which does not "
+            "change results",
+            type(config).__name__,
+            config.processing_group_size,
+        )
     config.weight_n_bits, config.weight_dtype = bits, torch.uint8 if dtype in _INTEGERS else dtype
 
 
@@ -82,10 +93,11 @@ class ModuleGPTQConfig(LayerwiseCompressionAlgorithmConfig):
     hessian_dampening : float
         How many times the mean of the diagonal of the second moments is added to it.
     use_activation_order_heuristic : bool
-        Accepted: after the first pass each input channel is rounded again with the errors of all others known, which
-        makes up for the order. Scales of blocks are always those of the weight itself.
+        Accepted, and without effect: input channels of the largest second moments always come first, which is this
+        heuristic, and scales of blocks are always those of the weight itself.
     processing_group_size : int
-        Accepted: how many columns are worked on together follows from the caches, and does not change results.
+        Accepted, with a warning unless it is 128: how many columns are worked on together follows from the caches, and
+        does not change results.
     """
 
     weight_dtype: Any = field(default="uint8")
@@ -96,7 +108,7 @@ class ModuleGPTQConfig(LayerwiseCompressionAlgorithmConfig):
     enable_normal_float: bool = instance_of(bool, False)
     hessian_dampening: float = field(default=0.01, validator=_DAMPENING)
     use_activation_order_heuristic: bool = instance_of(bool, False)
-    processing_group_size: int = instance_of(int, 128)
+    processing_group_size: int = instance_of(int, _USUAL_GROUP)
     algorithm: str = field(default="gptq", validator=validators.in_(("gptq",)))
 
     def __attrs_post_init__(self) -> None:
@@ -141,7 +153,7 @@ class ModuleSparseGPTConfig(LayerwiseCompressionAlgorithmConfig):
     quantization_scheme: Any = field(default="symmetric", converter=QuantizationScheme)
     enable_normal_float: bool = instance_of(bool, False)
     hessian_dampening: float = field(default=0.01, validator=_DAMPENING)
-    processing_group_size: int = instance_of(int, 128)
+    processing_group_size: int = instance_of(int, _USUAL_GROUP)
     algorithm: str = field(default="sparse_gpt", validator=validators.in_(("sparse_gpt",)))
 
     def __attrs_post_init__(self) -> None:

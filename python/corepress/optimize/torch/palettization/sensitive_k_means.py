@@ -124,16 +124,8 @@ class SKMPalettizer(BaseDataCalibratedModelOptimizer):
         data = self._get_dataset(0, 1, dataloader)
         if not data:
             raise ValueError("SKMPalettizer.compute_sensitivity: the dataloader has no elements; give at least one")
-        devices = {parameter.device for parameter in self._model.parameters()}
-        moved = torch.cuda.is_available() and devices == {torch.device("cpu")}
-        if moved:  # as coremltools does, so that loss functions that move the data find the model there
-            self._model.cuda()
-        try:
-            sums = fisher_diagonal(self._model, data, loss_fn, _names_of_weights(self._model))
-        finally:
-            if moved:
-                self._model.cpu()
-        sensitivity = {name: self._normalized(name, sums.pop(name).cpu()) for name in list(sums)}
+        sums = self._compute_sensitivity_impl_single_worker(data, loss_fn, sensitivity_path)
+        sensitivity = self._process_sensitivity(sums)
         if sensitivity_path is not None:
             _save(sensitivity, sensitivity_path)
         return sensitivity
@@ -186,7 +178,7 @@ class SKMPalettizer(BaseDataCalibratedModelOptimizer):
                     "that weight is trained (requires_grad)"
                 )
             found = options._k_means(importance=sensitivity[label])
-            if sensitivity[label].dtype == torch.float32 and sensitivity[label].device.type == "cpu":
+            if _is_changeable(sensitivity[label]):
                 raise_least(sensitivity[label], layout_of(model.get_submodule(name).get_parameter(parameter), found))
             configs.setdefault(name, {})[parameter] = found
         if num_kmeans_workers > 1:
@@ -197,6 +189,25 @@ class SKMPalettizer(BaseDataCalibratedModelOptimizer):
         """Return a row for each palettized weight: its root mean square error, elements, palettes."""
         assert self._uncompressed_model is not None, "SKMPalettizer.report: call compress first"
         return compute_post_training_report(self._uncompressed_model, self._model, self._supported_modules)
+
+    def _compute_sensitivity_impl_single_worker(
+        self,
+        dataset: list[Any],
+        loss_fn: Callable[[torch.nn.Module, Any], torch.Tensor],
+        sensitivity_path: str | os.PathLike[str] | None,
+    ) -> dict[str, torch.Tensor]:
+        devices = {parameter.device for parameter in self._model.parameters()}
+        moved = torch.cuda.is_available() and devices == {torch.device("cpu")}
+        if moved:  # as coremltools does, so that loss functions that move the data find the model there
+            self._model.cuda()
+        try:
+            return fisher_diagonal(self._model, dataset, loss_fn, _names_of_weights(self._model))
+        finally:
+            if moved:
+                self._model.cpu()
+
+    def _process_sensitivity(self, sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: self._normalized(name, sums.pop(name).cpu()) for name in list(sums)}
 
     def _get_dataset(self, rank: int, num_workers: int, dataloader: Iterable[Any]) -> list[Any]:
         """The elements of the data that are a worker's."""
@@ -222,6 +233,12 @@ class SKMPalettizer(BaseDataCalibratedModelOptimizer):
         if zeros.any():
             sums[zeros] = sums[~zeros].min()
         return sums.clamp_min_(cls._SENSITIVITY_CLIP_THR)
+
+
+def _is_changeable(importance: Any) -> bool:
+    """Whether what palettes are made for is changed in place, not copied."""
+    known = isinstance(importance, torch.Tensor)
+    return known and importance.dtype == torch.float32 and importance.device.type == "cpu"
 
 
 def _names_of_weights(model: torch.nn.Module) -> set[str]:
