@@ -61,7 +61,13 @@ inline __attribute__((always_inline)) void with_constant(int64_t length, const B
 #include "kernels/intrinsics.inl.h"
 #include "kernels/pack_intrinsics.inl.h"
 
+#include "kernels/tiles.inl.h"
+
+#include "kernels/floats.inl.h"
+#include "kernels/scaling.inl.h"
+
 #include "kernels/affine.inl.h"
+#include "kernels/affine_fit.inl.h"
 #include "kernels/fake_quantize.inl.h"
 #include "kernels/pack.inl.h"
 #include "kernels/palette.inl.h"
