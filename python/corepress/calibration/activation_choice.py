@@ -16,6 +16,7 @@ from ..coreml.program.program import Program
 from ..runtime.opening import open_model
 from ..runtime.samples import Sample, steps_of
 from .activation_config import AUTO, FITS, MODES, ActivationConfig, ActivationQuantizer
+from .activation_pairs import ActivationQuantization
 from .activation_ranges import ActivationRange
 from .samples import is_kept
 
@@ -67,7 +68,7 @@ def best_config(
     note : str
         What was found.
     """
-    from .run import torch_threads
+    from .threads import torch_threads
 
     chosen = spread(samples, MOST_JUDGED)
     with torch_threads(num_threads):
@@ -99,8 +100,6 @@ def error_with(
     expected: Sequence[Mapping[str, Any]],
 ) -> float:
     """What the outputs lose with a config, weights unchanged; `expected` is what they are without."""
-    from .activations import ActivationQuantization
-
     program = Program(Package.open(src))
     ActivationQuantization(function_name, ranges, config, required=False).edit(program)
     return error_of(expected, outputs_of(src, function_name, samples, program.model))

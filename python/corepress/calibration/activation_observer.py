@@ -144,7 +144,7 @@ def collect_ranges(
     as_threads("quantize_activations", num_threads)
 
     from ..runtime.torch.backend import function_of, load_program, require_device
-    from .run import torch_threads
+    from .threads import torch_threads
 
     require_device(device)
     program = Program(Package.open(src))

@@ -151,8 +151,9 @@ def calibrate(
         return _calibrate_asset(src, samples, destination, function_name, device, options, progress, resume)
 
     from ..runtime.torch.backend import function_of, load_program, require_device
-    from .run import Calibration, Settings, torch_threads
+    from .run import Calibration, Settings
     from .samples import DividedSamples
+    from .threads import torch_threads
     from .unfinished import Unfinished
 
     require_device(device)

@@ -18,6 +18,7 @@ from ..coreml.program.program import Program
 from ..coreml.program.quantize_pairs import WITH_RESULT
 from .activation_choice import MOST_JUDGED, decibels, error_with, outputs_of, spread
 from .activation_config import ActivationConfig, ActivationQuantizer
+from .activation_pairs import ActivationQuantization
 from .activation_ranges import ActivationRange
 
 TARGET_SNR = 20.0  # dB: a hundredth of the power of the outputs
@@ -102,7 +103,7 @@ def choose_operations(
     ValueError
         If it cannot be reached with any operation quantized.
     """
-    from .run import torch_threads
+    from .threads import torch_threads
 
     with torch_threads(num_threads):
         search = OperationSearch(src, function_name, ranges, config, samples)
@@ -182,8 +183,6 @@ class OperationSearch:
 
     def _groups(self, limit: float) -> list[_Group]:
         """Each operation with its error, or neighbours together where there are too many."""
-        from .activations import ActivationQuantization
-
         program = Program(Package.open(self._src))
         quantization = ActivationQuantization(self._function, self._ranges, self._config, required=False)
         quantization.edit(program)

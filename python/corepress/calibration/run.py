@@ -6,7 +6,6 @@ import math
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -557,15 +556,3 @@ def _seed(*numbers: int) -> int:
 def _library(backend: TorchBackend) -> str:
     """What runs the model."""
     return f"torch {torch.__version__} on {backend.module.device.type} ({platform.machine()})"
-
-
-@contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """Let PyTorch use this many threads for a while; None for as many as it is set to."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

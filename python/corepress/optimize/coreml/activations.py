@@ -13,7 +13,8 @@ from coremltools.optimize.coreml import linear_quantize_activations as peer_line
 
 from ...calibration.activation_config import activation_config
 from ...calibration.activation_observer import collect_ranges
-from ...calibration.activations import ActivationQuantization, write_quantized
+from ...calibration.activation_pairs import ActivationQuantization
+from ...calibration.activations import write_quantized
 from ...coreml.format.package import Package
 from ...coreml.format.versions import IOS17
 from ...coreml.program.program import Program
