@@ -202,7 +202,9 @@ def require_destination(src: StrPath, dst: StrPath, *, overwrite: bool) -> None:
     AssetWriter(Asset.open(src), dst, overwrite=overwrite)
 
 
-def work_of(decisions: AssetDecisions, made: Mapping[tuple[str, str], Made], weight: Weight) -> Work:
+def work_of(
+    decisions: AssetDecisions, made: Mapping[tuple[str, str], Made], weight: Weight, *, is_measured: bool = True
+) -> Work:
     """What a config does to a weight; raises `Skip` if it is left unchanged."""
     decision = decisions.decide(weight)
 
@@ -211,7 +213,9 @@ def work_of(decisions: AssetDecisions, made: Mapping[tuple[str, str], Made], wei
         stored = partial(stored_values, weight)
         lowered: Callable[[CompressedTensor], Node] = partial(lower, dtype=weight.dtype)
         try:
-            return compressed_outcome(weight, decision, decisions, known, stored, lowered, threads)
+            return compressed_outcome(
+                weight, decision, decisions, known, stored, lowered, threads, is_measured=is_measured
+            )
         finally:
             weight.release()
 

@@ -25,7 +25,7 @@ AIProgram._load_bytecode(Path(sys.argv[1]), context=Context()._mlir_context)
 """
 
 
-def load_program(asset: Asset, *, is_trusted: bool = False) -> Any:
+def load_program(asset: Asset) -> Any:
     """Read the program of an asset; its weights remain in the file.
 
     A program whose hash is that which the asset gives was written by Core AI's library and is read here. Another one
@@ -37,7 +37,7 @@ def load_program(asset: Asset, *, is_trusted: bool = False) -> Any:
         If it cannot be read.
     """
     library = authoring()
-    if not (is_trusted or _is_as_written(asset)):
+    if not _is_as_written(asset):
         _try(asset)
     try:
         return library.AIProgram._load_bytecode(asset.program_path, context=library.Context()._mlir_context)
