@@ -19,7 +19,7 @@ from ..engine.run import ProgressCallback
 from ..paths import StrPath
 from ..sources import unchanged
 from ..tensors import CompressedTensor
-from .compressor import allocator, statistics_of, stored_values
+from .compressor import allocated, statistics_of, stored_values
 from .decisions import AssetDecisions
 from .format.asset import Asset
 from .operations import Node, lower
@@ -86,7 +86,7 @@ def plan(
     statistics = statistics_of("plan", calibration)
     chosen = choose(
         "plan",
-        allocator(),
+        allocated,
         src,
         config,
         {"target_size": target_size, "target_bits": target_bits, "target_snr": target_snr},

@@ -22,7 +22,7 @@ from ..engine.run import ProgressCallback
 from ..overlap import Result, Task
 from ..paths import StrPath
 from ..sources import unchanged
-from .compressor import allocator, statistics_of, stored_values
+from .compressor import allocated, statistics_of, stored_values
 from .decisions import PackageDecisions
 from .decompressor import release
 from .format.data_types import DataType
@@ -169,7 +169,7 @@ def plan(
     statistics = statistics_of("plan", calibration)
     chosen = choose(
         "plan",
-        allocator(),
+        allocated,
         src,
         config,
         {"target_size": target_size, "target_bits": target_bits, "target_snr": target_snr},
