@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import FormatError
-from ..format.asset import Asset
-from ..format.asset_writer import AssetWriter
+from ..format.asset import METADATA, PROGRAM, Asset
+from ..format.asset_writer import NO_METADATA, AssetWriter
 from ..format.data_types import FLOATS
 from ..operations import COMPRESSING, Node
 from .constants import Constants, is_splat, type_of
@@ -142,6 +142,12 @@ class Program:
             If Core AI's library refuses the program.
         """
         self.write(writer.program_path)
+
+    def write_asset(self, folder: Path) -> None:
+        """Write the program in its current state as an asset to a new folder, without what only people read."""
+        folder.mkdir()
+        self.write(folder / PROGRAM)
+        (folder / METADATA).write_text(NO_METADATA, encoding="utf-8")
 
     def write(self, path: Path) -> None:
         """Write the program in its current state to a file; ValueError if Core AI's library refuses it."""
