@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 from ... import system
 from ...errors import FormatError
 from ...outputs import FolderWriter
+from ...overlap import both
 from .asset import ASSET_VERSION, HASH, METADATA, PROGRAM, SUFFIX, Asset, digest_of
 
 NO_METADATA = json.dumps({"assetVersion": ASSET_VERSION})  # of an asset without
@@ -66,7 +68,9 @@ class AssetWriter(FolderWriter):
         """
         if not self.program_path.is_file():
             raise RuntimeError(f"destination {self.destination}: no program was written")
-        (self.built / HASH).write_bytes(digest_of(self.program_path))
+        # The disk works while the hash is computed.
+        digest, _ = both(partial(digest_of, self.program_path), partial(system.current.sync, self.program_path))
+        (self.built / HASH).write_bytes(digest)
         metadata = self.source.root / METADATA
         if not metadata.is_file():
             (self.built / METADATA).write_text(NO_METADATA, encoding="utf-8")
