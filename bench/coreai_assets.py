@@ -3,11 +3,13 @@
     python bench/coreai_assets.py [drop-ins] [small-weights] [assets] [--repeats 3] [--json FILE]
 
 - drop-ins: the functions of ``coreai_opt.coreai_utils`` and those of `corepress.optimize.coreai` on one program of
-  16.8 million float16 weights in memory; the least of the repeats, turn by turn; conversion and imports do not count,
-  and coreai-opt starts no worker processes, which may wait forever after threads were started.
+  16.8 million float16 weights in memory; the least of the repeats, turn by turn, of seconds and of CPU seconds;
+  conversion and imports do not count, and coreai-opt starts no worker processes, which may wait forever after threads
+  were started.
 - small-weights: signal-to-noise ratio of the output of a layer, as Core AI runs it, for weights of several magnitudes.
 - assets: whole processes that compress an asset with the shapes of a language model and one with those of a diffusion
-  UNet, beside a process that loads and saves it with coreai-core; seconds, and peak memory without mapped files.
+  UNet, beside a process that loads and saves it with coreai-core; seconds, CPU seconds, and peak memory without
+  mapped files.
 
 Needs coreai-torch and coreai-opt.
 """
@@ -37,6 +39,7 @@ import documents
 
 PARTS = ("drop-ins", "small-weights", "assets")
 LAYERS, SIDE = 16, 1024
+OF_OURS = 5  # calls in a turn, which are short
 MAGNITUDES = (0.05, 1e-3, 1e-4, 2e-5)
 CONFIGS = {
     "4 bits": {"palettize": {"nbits": 4}},
@@ -114,16 +117,20 @@ def drop_ins(repeats: int) -> list[dict[str, Any]]:
     rows = []
     for name, job in jobs.items():
         seconds: dict[str, float] = {}
+        cpu_seconds: dict[str, float] = {}
         for turn in range(repeats):
-            for who, module in (("corepress", ours), ("coreai-opt", theirs)):
+            for who, module in (*[("corepress", ours)] * OF_OURS, ("coreai-opt", theirs)):
                 if who == "coreai-opt" and turn and seconds[who] > 30:
                     continue
                 gc.collect()
-                begin = time.perf_counter()
+                begin, cpu_begin = time.perf_counter(), time.process_time()
                 job(module)
-                took = time.perf_counter() - begin
+                took, cpu_took = time.perf_counter() - begin, time.process_time() - cpu_begin
                 seconds[who] = min(took, seconds.get(who, took))
-        rows.append({"job": name, **seconds, "ratio": seconds["coreai-opt"] / seconds["corepress"]})
+                cpu_seconds[who] = min(cpu_took, cpu_seconds.get(who, cpu_took))
+        row = {"job": name, **seconds, "ratio": seconds["coreai-opt"] / seconds["corepress"]}
+        row |= {f"CPU, {who}": found for who, found in cpu_seconds.items()}
+        rows.append(row | {"ratio of CPU": cpu_seconds["coreai-opt"] / cpu_seconds["corepress"]})
     return rows
 
 
@@ -234,14 +241,19 @@ def diffusion_unet() -> tuple[Any, Any]:
     return body.half(), torch.zeros(1, 4, 16, 16, dtype=torch.float16)
 
 
-def process(code: str, *arguments: str) -> tuple[float, int]:
-    """Seconds of a process, and its peak memory in bytes."""
+def process(code: str, *arguments: str) -> tuple[float, float, int]:
+    """Seconds and CPU seconds of a process, and its peak memory in bytes."""
     program = PEAK + code + "\nprint(peak[0] * 1024)\n"
-    begin = time.perf_counter()
+    begin, cpu_begin = time.perf_counter(), cpu_of_children()
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program, *arguments], capture_output=True, text=True, check=True
     )
-    return time.perf_counter() - begin, int(done.stdout.split()[-1])
+    return time.perf_counter() - begin, cpu_of_children() - cpu_begin, int(done.stdout.split()[-1])
+
+
+def cpu_of_children() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def assets(repeats: int) -> list[dict[str, Any]]:
@@ -258,7 +270,7 @@ def assets(repeats: int) -> list[dict[str, Any]]:
             gc.collect()
             weights = coreai.inspect(source)
             for job in ("copied by coreai-core", *CONFIGS):
-                found: list[tuple[float, int]] = []
+                found: list[tuple[float, float, int]] = []
                 for _ in range(repeats):
                     subprocess.run(["rm", "-rf", out], check=True)
                     if job in CONFIGS:
@@ -272,7 +284,8 @@ def assets(repeats: int) -> list[dict[str, Any]]:
                         "weights": weights.weight_count,
                         "job": job,
                         "seconds": min(each[0] for each in found),
-                        "memory": min(each[1] for each in found),
+                        "CPU seconds": min(each[1] for each in found),
+                        "memory": min(each[2] for each in found),
                         "bytes": size,
                         "verified": None if job not in CONFIGS else coreai.verify(source, out).ok,
                     }

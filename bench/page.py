@@ -373,8 +373,18 @@ _WAYS = (("coreai-opt", ", default"), ("coreai-opt", ", exact"), ("corepress", "
 def core_ai_programs(results: Path) -> str:
     """Functions on programs in memory."""
     rows = read(results / "coreai" / "assets.json")["results"]["drop-ins"]
-    cells = ((row["job"], duration(row["corepress"]), duration(row["coreai-opt"]), ratio(row["ratio"])) for row in rows)
-    return table(("job", "corepress", "coreai-opt", "ratio"), cells)
+    cells = (
+        (
+            row["job"],
+            *(duration(row[who]) for who in ("corepress", "coreai-opt")),
+            ratio(row["ratio"]),
+            *(duration(row[f"CPU, {who}"]) for who in ("corepress", "coreai-opt")),
+            ratio(row["ratio of CPU"]),
+        )
+        for row in rows
+    )
+    names = "corepress", "coreai-opt", "ratio"
+    return table(("job", *names, *(f"CPU, {name}" for name in names)), cells)
 
 
 def core_ai_assets(results: Path) -> str:
@@ -385,9 +395,11 @@ def core_ai_assets(results: Path) -> str:
         copied = next(each for each in rows if each["asset"] == row["asset"] and "copied" in each["job"])
         decibels = format_decibels(row["outputs, dB"]) if "outputs, dB" in row else ""
         times = duration(row["seconds"]), ratio(row["seconds"] / copied["seconds"])
+        cpu_times = duration(row["CPU seconds"]), ratio(row["CPU seconds"] / copied["CPU seconds"])
         memory = format_bytes(row["memory"]), ratio(row["memory"] / copied["memory"])
-        cells.append((row["asset"], row["job"], format_bytes(row["bytes"]), *times, *memory, decibels))
-    return table(("asset", "job", "size", "time", "copies", "memory", "copies", "output SNR"), cells, left=2)
+        cells.append((row["asset"], row["job"], format_bytes(row["bytes"]), *times, *cpu_times, *memory, decibels))
+    names = "time", "copies", "CPU", "copies", "memory", "copies", "output SNR"
+    return table(("asset", "job", "size", *names), cells, left=2)
 
 
 TABLES: dict[str, Callable[[Path], str]] = {

@@ -8,14 +8,18 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
 
 from . import system
+from .paths import user_path
 
 _PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{16}\.partial", re.DOTALL)
 _WRITTEN, _REPLACED, _LOCK = "written", "replaced", "lock"  # in a partial folder
 _log = logging.getLogger("corepress")
+_Writer = TypeVar("_Writer", bound="FolderWriter")
 
 
 def write_output(path: str | os.PathLike[str], content: str | bytes | Iterable[bytes]) -> None:
@@ -200,3 +204,81 @@ def put_in_place(built: Path, destination: Path) -> None:
                 system.current.rename(replaced, destination)
             raise
     system.current.sync(destination.absolute().parent)
+
+
+class FolderWriter:
+    """Builds an edited copy of a folder in a hidden sibling of its destination.
+
+    It is a context manager: leaving it before the copy was put in place removes what is unfinished.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        The folder to copy from.
+    destination : path-like
+        Where the copy goes.
+    overwrite : bool
+        Replace what is there, if it is one of the kind.
+
+    Attributes
+    ----------
+    kind : str
+        What such folders are called in messages: "a package".
+    suffix : str
+        What their names end in.
+    marker : str
+        The name of a file that all of them have.
+    built : pathlib.Path
+        The copy, while it is unfinished.
+    mode : int
+        The mode that the umask and the destination's folder let it have.
+    """
+
+    kind: str
+    suffix: str
+    marker: str
+
+    def __init__(self, root: Path, destination: str | os.PathLike[str], *, overwrite: bool) -> None:
+        self._root, self.overwrite = root, overwrite
+        self.destination = user_path(destination)
+        self._stack = ExitStack()
+        remove_partials(self.destination)
+        self._check_destination()
+
+    def _check_destination(self) -> None:
+        destination, root = self.destination, self._root
+        if destination.suffix != self.suffix:
+            raise ValueError(f"destination {destination} must end in {self.suffix}")
+        if not destination.parent.is_dir():
+            raise FileNotFoundError(f"destination {destination}: there is no directory {destination.parent}")
+        if system.current.is_inside(destination, root) or system.current.is_inside(root, destination):
+            raise ValueError(f"destination {destination} must not be, contain or be inside the source {root}")
+        if os.path.lexists(destination):
+            if not self.overwrite:
+                raise FileExistsError(f"destination {destination} exists; pass overwrite=True to replace it")
+            if destination.is_dir() and any(destination.iterdir()) and not (destination / self.marker).is_file():
+                raise ValueError(f"destination {destination} is a directory but not {self.kind}; it is not overwritten")
+
+    def __enter__(self: _Writer) -> _Writer:
+        try:
+            folder = self._stack.enter_context(partial_folder(self.destination.absolute()))
+            self.built = folder / self.destination.name
+            self.built.mkdir()
+            self.mode = self.built.stat().st_mode
+        except OSError as error:
+            self._stack.close()
+            raise OSError(error.errno, error.strerror, str(self.destination)) from error
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def put_in_place(self) -> None:
+        """Rename the finished copy to its destination, which is checked again."""
+        self._check_destination()
+        put_in_place(self.built, self.destination)
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()

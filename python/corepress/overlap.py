@@ -20,6 +20,7 @@ MOST_BYTES_BEHIND = 16 << 20  # of data that wait to be written
 MOST_WORKERS = 8
 
 Value = TypeVar("Value")
+Other = TypeVar("Other")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,14 @@ class Result(Generic[Value]):
         if self._error is not None:
             raise self._error
         return self._value
+
+
+def both(beside: Callable[[], Value], here: Callable[[], Other]) -> tuple[Value, Other]:
+    """The values of two functions, the first of which runs on a thread of its own while the second one runs here."""
+    done: SimpleQueue[Result[Value]] = SimpleQueue()
+    threading.Thread(target=lambda: done.put(Result(beside)), daemon=True).start()
+    other = here()
+    return system.current.take(done)(), other
 
 
 class RunAhead(Generic[Value]):

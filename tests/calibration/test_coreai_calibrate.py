@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 
 from corepress import coreai, coreml
-from corepress.calibration import asset_run
+from corepress.allocation import check
+from corepress.allocation.recipe_models import InCopies
+from corepress.calibration import asset_run, collect
 from corepress.calibration.unfinished import folder_of
+from corepress.compression import apply
+from corepress.config.candidates import candidate_key
+from corepress.engine.calibrated import feedback_data
+from corepress.specs import Palettize
 from helpers.assets import require_coreai, save_asset
 
 require_coreai()
@@ -24,7 +30,7 @@ def rng():
 
 
 def calibrated(path, samples, **options):
-    return coreml.calibrate(path, samples, **({"weight_threshold": 0} | options))
+    return coreml.calibrate(path, samples, **({"weight_threshold": 0, "candidates": None} | options))
 
 
 def fitted(samples):
@@ -482,6 +488,64 @@ def test_an_interrupted_run_continues(net_path, samples, tmp_path, monkeypatch):
         np.testing.assert_allclose(found.weights[name].hessian, each.hessian, rtol=1e-6)
 
 
+def changed_outputs(net, layer, tensor, samples):
+    """The squared change of the outputs over their mean power, by sample, with a weight in place of a layer's."""
+    inputs = [torch.from_numpy(each["x"]) for index, each in enumerate(samples) if index % 4 == 3]
+    original = layer.weight.data
+    with torch.no_grad():
+        expected = [net(x).double() for x in inputs]
+        layer.weight.data = torch.from_numpy(np.array(tensor.dense()))
+        try:
+            found = [net(x).double() for x in inputs]
+        finally:
+            layer.weight.data = original
+    power = np.mean([float(each.square().sum()) for each in expected])
+    return [float((one - other).square().sum()) / power for one, other in zip(found, expected, strict=True)]
+
+
+def test_sensitivities(net, net_path, samples):
+    found = calibrated(net_path, samples, candidates=[2, 4, 8])
+    assert len(found.candidates) == 3
+    for layer in (net.first, net.last):
+        known = of_shape(found, *layer.weight.shape)
+        weight = layer.weight.detach().numpy()
+        data = feedback_data(known.hessian, known.view)
+        made = [apply(weight, Palettize(nbits=bits), data=data) for bits in (2, 4, 8)]
+        changes = changed_outputs(net, layer, made[1], samples)
+        measured = [known.sensitivities[candidate_key((Palettize(nbits=bits),))] for bits in (2, 4, 8)]
+        assert measured[1].gradients == len(changes) == 2
+        np.testing.assert_allclose(measured[1].mean, np.mean(changes), rtol=1e-3)
+        np.testing.assert_allclose(measured[1].standard_error, np.std(changes, ddof=1) / math.sqrt(2), rtol=1e-3)
+        # The others are in proportion to E H E^T.
+        errors = [each.dense().astype(np.float64) - weight for each in made]
+        outputs = [np.einsum("ij,jk,ik->", each, known.hessian[0, 0].astype(np.float64), each) for each in errors]
+        for each, output in zip(measured, outputs, strict=True):
+            np.testing.assert_allclose(each.mean / measured[1].mean, output / outputs[1], rtol=1e-4)
+
+
+def test_sensitivities_that_would_take_long(net_path, samples, monkeypatch):
+    monkeypatch.setattr(collect, "_MOST_SECONDS", 0.0)
+    found = calibrated(net_path, samples, candidates=collect.DEFAULT_CANDIDATES)
+    assert not found.candidates
+    assert found.notes[0].startswith("no sensitivities: to run the asset with each weight changed would take ")
+    assert calibrated(net_path, samples, candidates=[4]).candidates
+
+
+def test_a_recipe_is_run_on_the_samples_that_were_kept(net_path, samples, tmp_path, monkeypatch):
+    statistics = calibrated(net_path, samples, candidates=[2, 4, 8])
+    found = coreai.allocate(net_path, target_bits=7, calibration=statistics, weight_threshold=0)
+    assert found.predicted.measure == "outputs"
+    coreai.compress(net_path, tmp_path / "out.aimodel", found, calibration=statistics, weight_threshold=0)
+    kept = [each for index, each in enumerate(samples) if index % 4 == 3]
+    measured = coreai.compare(net_path, tmp_path / "out.aimodel", inputs=kept).outputs[0].snr_db
+    assert found.predicted.recipe.measured_snr_db == pytest.approx(measured, abs=0.01)
+    monkeypatch.setattr(InCopies, "most_seconds", 0.0)
+    monkeypatch.setattr(check, "_MOST_BYTES", 0)
+    slow = coreai.allocate(net_path, target_bits=7, calibration=statistics, weight_threshold=0)
+    assert slow.predicted.recipe.measured_snr_db is None
+    assert any("the first of them took" in note for note in slow.notes)
+
+
 def test_progress(net_path, samples):
     seen = []
     calibrated(net_path, samples, progress=seen.append)
@@ -503,7 +567,7 @@ def test_of_few_samples_none_is_kept(net_path, samples):
     ("options", "message"),
     [
         ({"importance": True}, "importance need gradients"),
-        ({"candidates": [4]}, "candidates, probes and importance need gradients"),
+        ({"probes": 4}, "probes and importance need gradients"),
         ({"device": "cuda"}, "device is 'cuda'"),
         ({"function_name": "other"}, "function_name is 'other', but the functions are main"),
     ],

@@ -43,7 +43,7 @@ def test_weights_are_mapped(original):
     assert values.shape == SHAPE
     assert not values.flags.owndata
     assert not values.flags.writeable
-    blob = program.asset.bytecode.blobs
+    blob = program.constants.bytecode.blobs
     assert [each.size for each in blob.values()] == [values.nbytes]
     before = values.copy()
     program.weights[0].release()

@@ -246,9 +246,9 @@ def test_a_source_that_changes_before_the_end_is_no_result(package, tmp_path):
 
 
 def _killed(package, destination, moment):
-    """A process that ends without cleaning up when it calls a function of the writer's module."""
+    """A process that ends without cleaning up when it calls a function."""
     code = (
-        "import os, sys; from corepress import coreml, system; from corepress.coreml.format import package_writer\n"
+        "import os, sys; from corepress import coreml, outputs, system\n"
         "system.current.exchange = lambda first, second: False\n"
         f"{moment} = lambda *_: os._exit(9)\n"
         "coreml.compress(sys.argv[1], sys.argv[2], {'quantize': {}}, overwrite=True)"
@@ -258,7 +258,7 @@ def _killed(package, destination, moment):
 
 def test_what_a_killed_run_left_is_removed(package, tmp_path, caplog):
     destination = tmp_path / "copy.mlpackage"
-    _killed(package, destination, "package_writer.put_in_place")
+    _killed(package, destination, "outputs.put_in_place")
     (left,) = tmp_path.glob(".copy.mlpackage.*.partial")
     _copy(package, destination)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.mlpackage", "source.mlpackage"]

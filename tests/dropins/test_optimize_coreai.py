@@ -12,6 +12,9 @@ import pytest
 from coreai_opt_helpers import linear_layers, program_of, weights_of
 from dropin_helpers import TOLERANCE, normal, squared_error
 
+from corepress.coreai.program.identity import stored_digest
+from corepress.coreai.program.program import Program
+from corepress.errors import FormatError
 from corepress.specs import Palettize, Quantize
 from helpers.processes import TIMEOUT
 
@@ -175,6 +178,47 @@ def test_the_program_is_left_as_it_was_or_changed_in_place(ours):
     assert ours.quantize_weights(program, "int8", in_place=True) is not None
     assert storing(program) == ["blockwise_shift_scale"] * 2
     assert ours.quantize_weights(program, "int4") is not program
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "steps"),
+    [
+        ("palettize_weights", {"lut_dtype": None, "n_bits": 6}, {"palettize": {"nbits": 6}}),
+        ("quantize_weights", {"dtype": "int4"}, {"quantize": {"dtype": "int4"}}),
+        ("sparsify_weights", {}, {"prune": {"target_sparsity": 0.5}}),
+    ],
+    ids=str,
+)
+def test_programs_in_memory_and_in_files_become_the_same_bytes(ours, tmp_path, verb, arguments, steps):
+    from coreai.authoring import AIModelAsset
+
+    from corepress import coreai
+
+    program_of(*linear_layers(WEIGHTS)).save_asset(tmp_path / "source.aimodel")
+    coreai.compress(tmp_path / "source.aimodel", tmp_path / "file.aimodel", steps, joint_compression=False)
+    program = AIModelAsset.load(tmp_path / "source.aimodel").program
+    for name in ("first", "second"):
+        getattr(ours, verb)(program, **arguments).save_asset(tmp_path / f"{name}.aimodel")
+    expected = (tmp_path / "file.aimodel" / "main.mlirb").read_bytes()
+    assert (tmp_path / "first.aimodel" / "main.mlirb").read_bytes() == expected
+    # The names that the first result took cannot be those of the second, which differs in nothing else.
+    weights = [Program(tmp_path / f"{name}.aimodel").weights for name in ("file", "second")]
+    assert [stored_digest(each) for each in weights[1]] == [stored_digest(each) for each in weights[0]]
+
+
+@pytest.mark.parametrize(("size", "message"), [(1000, "fewer than the"), (60_000, "more than the")])
+def test_data_in_memory_of_another_size_than_its_type_asks_for(ours, size, message):
+    from coreai._compiler.ir import DenseResourceElementsAttr
+
+    program = program_of(*linear_layers(WEIGHTS))
+    constant = next(each for each in Program.copy_of(program).weights).places[0].operation
+    data = np.zeros(size, np.uint8)
+    with constant.context:
+        value = DenseResourceElementsAttr.get_from_buffer(data, "wrong", constant.results[0].type, alignment=16)
+    wrong = Program.copy_of(program)
+    wrong.weights[0].places[0].operation.attributes["value"] = value
+    with pytest.raises(FormatError, match=message):
+        ours.quantize_weights(wrong.program, "int8")
 
 
 def test_small_weights_and_what_cannot_be_compressed(ours, caplog):

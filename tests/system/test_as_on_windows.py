@@ -117,7 +117,7 @@ def test_links_become_copies_where_they_cannot_be_made(package, tmp_path, played
 def _killed_run(package, destination, moment):
     """What a run leaves that is killed before or between the two renames that replace a package."""
     with PackageWriter(Package.open(package), destination, overwrite=True) as writer:
-        folder = writer._built.parent
+        folder = writer.built.parent
         writer._copy_rest()
         if moment == "between the renames":
             os.rename(destination, folder / "replaced")

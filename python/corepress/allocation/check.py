@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from ..engine.opened import OpenedModel
 from ..errors import MissingExtraError, UnsupportedOperationError
 from ..paths import StrPath
 from ..runtime.metrics import Comparing, Metric
-from ..runtime.model import Model, load
+from ..runtime.model import Model
 from ..runtime.samples import Samples, steps_of
 from ..tensors import CompressedTensor
 from .made import made
 from .options import FreeWeight, Option
+from .recipe_models import InCopies, InMemory, RecipeModel
 
 _MOST_BYTES = 1 << 28  # of outputs that are held; more samples are left out
 
@@ -52,9 +53,10 @@ def check(
     recipes: Sequence[Sequence[Option]],
     num_threads: int,
 ) -> Checked:
-    """Run a model in float32 on the samples that calibration kept, as it is and with the weights of some recipes.
+    """Run a model on the samples that calibration kept, as it is and with the weights of some recipes.
 
-    No file is written: the weights are replaced in memory.
+    An ML program is run in float32, and its weights are replaced in memory. An asset is run by Core AI as it computes,
+    from a temporary copy for each recipe, on as many samples as take a minute.
 
     Parameters
     ----------
@@ -71,25 +73,22 @@ def check(
     num_threads : int
         Threads for making weights.
     """
-    if not opened.runs_in_torch:
-        return Checked(
-            note=f"the recipe was not run on the kept samples: weights of an {opened.what} cannot be replaced in memory"
-        )
     if not statistics.kept:
         return Checked(note="no samples were kept for choices, so that the recipe was not run; give calibration more")
     try:
-        model = load(src, function_name=statistics.function_name, precision="float32", backend="torch")
-        module = model.module
+        runs = _recipe_model(src, opened, statistics.function_name, free, num_threads)
     except (UnsupportedOperationError, MissingExtraError, AttributeError) as error:
         return Checked(note=f"the recipe was not run: {str(error).removeprefix('load: ')}")
-    places = _places(module, free)
-    originals = {number: parameter.data for number, parameter in places.items()}
-    samples = Samples("allocate", list(statistics.kept), model.description)  # labels are no inputs
-    expected = _outputs(model, samples, None)
+    samples = Samples("allocate", list(statistics.kept), runs.model.description)  # labels are no inputs
+    started = time.perf_counter()
+    expected = _outputs(runs.model, samples, None, runs.most_seconds)
+    seconds = time.perf_counter() - started
+    if len(expected) == 1 and seconds > runs.most_seconds:
+        return Checked(note=f"the recipe was not run on the kept samples: the first of them took {seconds:.0f} seconds")
     found = []
     tensors: dict[tuple[int, str], CompressedTensor] = {}  # recipes have most of them in common
-    with opened.reading([free[number].weight for number in places]):
-        for number in places:
+    with opened.reading([free[number].weight for number in runs.numbers]):
+        for number in runs.numbers:
             each = free[number]
             wanted = {options[number].key: options[number].steps for options in recipes if options[number].steps}
             stored = opened.stored(each.weight)
@@ -98,14 +97,10 @@ def check(
             tensors |= {(number, key): tensor for key, tensor in zip(wanted, of_weight, strict=True)}
             opened.release(each.weight)
     for options in recipes:
-        for number, parameter in places.items():
-            if options[number].steps:
-                tensor = tensors[number, options[number].key]
-                parameter.data = _like(originals[number], tensor, num_threads)
-            else:
-                parameter.data = originals[number]
+        chosen = {number: tensors[number, options[number].key] for number in runs.numbers if options[number].steps}
         comparing = Comparing(Metric.of("allocate", "snr"))
-        outputs = _outputs(model, samples, len(expected))
+        with runs.with_weights(chosen) as model:
+            outputs = _outputs(model, samples, len(expected))
         for ours, theirs in zip(expected, outputs, strict=True):
             for first, second in zip(ours, theirs, strict=True):
                 comparing.add(first, second)
@@ -113,34 +108,30 @@ def check(
     return Checked(tuple(found), len(expected), tensors=tensors)
 
 
-def _like(original: Any, tensor: CompressedTensor, num_threads: int) -> Any:
-    """A weight in place of another one of the same kind."""
-    values = np.asarray(tensor.dense(num_threads=num_threads))
-    return original.new_tensor(values).to(original.dtype).reshape(original.shape)
+def _recipe_model(
+    src: StrPath, opened: OpenedModel, function_name: str | None, free: Sequence[FreeWeight], num_threads: int
+) -> RecipeModel:
+    if opened.runs_in_torch:
+        return InMemory(src, function_name, free, num_threads)
+    return InCopies(src, function_name, free)
 
 
-def _places(module: Any, free: Sequence[FreeWeight]) -> dict[int, Any]:
-    """The parameters of a module that the weights are, by the weights' numbers; those of other functions have none."""
-    parameters = dict(module.named_parameters())
-    found = {}
-    for number, each in enumerate(free):
-        for name in each.weight.names:
-            parameter = parameters.get(name)
-            if parameter is not None and tuple(parameter.shape) == tuple(each.weight.shape):
-                found[number] = parameter
-                break
-    return found
+def _outputs(
+    model: Model, samples: Samples, count: int | None, most_seconds: float = math.inf
+) -> list[list[dict[str, Any]]]:
+    """What a model returns for the first samples, each as the outputs of its runs.
 
-
-def _outputs(model: Model, samples: Samples, count: int | None) -> list[list[dict[str, Any]]]:
-    """What a model returns for the first samples, each as the outputs of its runs; None for as many as are held."""
+    A count of None is for as many as are held, and are run within some seconds, at least one.
+    """
     found: list[list[dict[str, Any]]] = []
+    started = time.perf_counter()
     held = 0
     for sample in islice(samples, count):
         state = model.make_state() if model.states else None
         outputs = [model.predict(samples.inputs_of(step), state) for step in steps_of(sample)]
         held += sum(getattr(value, "nbytes", 0) for run in outputs for value in run.values())
-        if found and count is None and held > _MOST_BYTES:
+        is_late = time.perf_counter() - started > most_seconds
+        if found and count is None and (held > _MOST_BYTES or is_late):
             break
         found.append(outputs)
     return found

@@ -1,10 +1,10 @@
-"""One calibration of a Core AI asset: its function run on samples, for second moments and ranges; no gradients."""
+"""One calibration of a Core AI asset: its function run on samples, for second moments, ranges and sensitivities."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from importlib.metadata import version
 from math import prod
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compression.matrix_view import MatrixView
+from ..config.candidates import Steps
 from ..coreai.program.identity import stored_digest
 from ..coreai.program.program import Program
 from ..coreai.program.weights import Weight
@@ -20,6 +21,7 @@ from ..runtime.coreai_activations import Activation, Place
 from ..runtime.coreai_backend import CoreAIBackend
 from .activation_ranges import ActivationRange
 from .array_observer import ArrayObserver
+from .asset_differences import MOST_SAMPLES, Differences, TooSlowError
 from .asset_uses import AssetUse, AssetUses, distinct_sources
 from .block_sums import (
     BLOCK_COLUMNS,
@@ -33,10 +35,10 @@ from .block_sums import (
 )
 from .progress import Work
 from .samples import DividedSamples
-from .statistics import Statistics, WeightStatistics
+from .statistics import Sensitivity, Statistics, WeightStatistics
 from .unfinished import Unfinished
 
-_RANGE = "range"
+_RANGE, _SENSITIVITIES = "range", "sensitivities"
 _DTYPES = ("float16", "bfloat16", "float32")
 
 
@@ -83,6 +85,12 @@ class AssetCalibration:
         Bytes for second moments.
     weight_threshold : int
         Weights of this many elements or fewer are left out.
+    candidates : sequence of tuple of Spec
+        The candidates to measure.
+    most_seconds : float or None
+        For sensitivities: they are left out where they would take longer; None for as long as it takes.
+    num_threads : int
+        Threads for making candidates.
     work : Work
         Counts what is done.
     """
@@ -96,8 +104,13 @@ class AssetCalibration:
         block_columns_limit: int | None,
         memory_limit: int,
         weight_threshold: int,
+        candidates: Sequence[Steps],
+        most_seconds: float | None,
+        num_threads: int,
         work: Work,
     ) -> None:
+        self._program, self._candidates = program, candidates
+        self._most_seconds, self._threads = most_seconds, num_threads
         self._backend, self._samples, self._work = backend, samples, work
         self._memory_limit = memory_limit
         self._named = {each.place: each.name for each in backend.activations}
@@ -140,8 +153,13 @@ class AssetCalibration:
         notes = []
         if not self._samples.kept_count:
             notes.append(f"only {self._samples.count} samples, of which none is kept for choices; give at least 4")
+        weights = {each.name: _statistics(each, moments) for each in self._weights}
+        if self._candidates:
+            measured, more = self._sensitivities(weights, unfinished)
+            notes += more
+            weights |= {name: replace(weights[name], sensitivities=found) for name, found in measured.items()}
         return Statistics(
-            weights={each.name: _statistics(each, moments) for each in self._weights},
+            weights=weights,
             function_name=self._backend.function_name,
             library=f"coreai-core {version('coreai-core')} on cpu ({platform.machine()})",
             sample_count=self._samples.count,
@@ -149,6 +167,39 @@ class AssetCalibration:
             ranges={name: each.to_arrays() for name, each in self._ranges.items()},
             notes=tuple(notes),
         )
+
+    def _sensitivities(
+        self, weights: Mapping[str, WeightStatistics], unfinished: Unfinished
+    ) -> tuple[dict[str, dict[str, Sensitivity]], list[str]]:
+        """The sensitivities of each weight, and what a user should know of them."""
+        kept = unfinished.read(_SENSITIVITIES)
+        if kept is not None:
+            return {name: _sensitivities_in(each) for name, each in kept[1]["weights"].items()}, kept[1]["notes"]
+        self._work.begin("sensitivities")
+        samples = self._samples.judging(MOST_SAMPLES)
+        differences = Differences(self._program, self._backend, samples, self._candidates, self._threads, self._work)
+        notes, found = [], dict[str, dict[str, Sensitivity]]()
+        if not differences.can_judge:
+            notes.append("no output is a floating-point number, so that sensitivities could not be measured")
+        else:
+            used = [each.weight for each in self._weights if each.uses and each.weight.obstacle is None]
+            moments = {name: (each.hessian, each.view) for name, each in weights.items()}
+            try:
+                found.update(differences.measure(used, moments, self._most_seconds))
+            except TooSlowError as time:
+                found = {}
+                notes.append(
+                    f"no sensitivities: to run the asset with each weight changed would take {time}; name candidates "
+                    "to do it all the same"
+                )
+            else:
+                notes.append(
+                    "sensitivities: of each weight one candidate was run; those of the others are in proportion to "
+                    "errors at the layer's own outputs"
+                )
+        document = {name: {key: astuple(one) for key, one in each.items()} for name, each in found.items()}
+        unfinished.write(_SENSITIVITIES, {}, {"weights": document, "notes": notes})
+        return found, notes
 
     def _sum_up(self, name: str, group: Sequence[_Known], unfinished: Unfinished) -> None:
         fit_count = self._samples.count - self._samples.kept_count
@@ -295,6 +346,10 @@ def _statistics(known: _Known, moments: dict[str, tuple[NDArray[np.float32] | No
         hessian=hessian,
         reason=None if hessian is not None else reason,
     )
+
+
+def _sensitivities_in(found: Mapping[str, Sequence[Any]]) -> dict[str, Sensitivity]:
+    return {key: Sensitivity(*values) for key, values in found.items()}
 
 
 def _ranges(arrays: Any) -> dict[str, ActivationRange]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..arrays import as_threads
 from ..config import DEFAULT_WEIGHT_THRESHOLD
-from ..config.candidates import DEFAULT_CANDIDATES, candidate_key, parse_candidates
+from ..config.candidates import DEFAULT_CANDIDATES, Steps, candidate_key, parse_candidates
 from ..coreai.format.asset import is_asset
 from ..coreml.format.package import Package
 from ..coreml.program.program import Program
@@ -25,6 +25,7 @@ from .statistics import Statistics
 
 DEFAULT_MEMORY = 5 << 29
 _PART_OF_MEMORY = 4
+_MOST_SECONDS = 600.0  # for sensitivities of assets, unless candidates were asked for
 
 
 @unchanged("src")
@@ -57,9 +58,10 @@ def calibrate(
     Parameters
     ----------
     src : path-like
-        An ``.mlpackage`` with an ML program, or an ``.aimodel``; it is not changed. Core AI, which runs assets, has no
-        gradients: of these only second moments are found, in the types that the asset computes in, and the ranges of
-        what its weights are multiplied with.
+        An ``.mlpackage`` with an ML program, or an ``.aimodel``; it is not changed. Of assets second moments are found
+        in the types that they compute in, and the ranges of what weights are multiplied with. Core AI, which runs them,
+        has no gradients: an asset is run with one candidate in place of each weight, on at most 8 samples, and other
+        candidates are judged in proportion to the errors at the layer's own outputs.
     samples : path-like, dict, or iterable of dict or of list of dict
         An ``.npz`` file, a folder of these or of images, or dicts by the names of inputs; see
         `corepress.runtime.Samples`. A list of dicts inside an iterable is one sequence whose runs share a state;
@@ -72,6 +74,7 @@ def calibrate(
     candidates : str or sequence, optional
         The candidates to measure: the name of a set ("default", "ane", "gpu", "groups", "sparse"), or a list of steps
         or of bits of palettes, such as ``[2, 3, 4]``; palettes of 2, 3, 4, 6 and 8 bits by default. None measures none.
+        Those of an asset are left out by default, with a note, if they would take more than ten minutes.
     probes : int, optional
         Random probes of the outputs for each sample that is kept. None for as many as make 48 gradients in all, 16 in
         models of more than 50 million weights; of more kept samples than that, as many are probed once.
@@ -139,16 +142,15 @@ def calibrate(
     memory_limit = _positive("memory_limit", memory_limit) or _default_memory()
     if weight_threshold < 0:
         raise ValueError(f"calibrate: weight_threshold is {weight_threshold}, but must not be negative")
-    as_threads("calibrate", num_threads)
+    threads = as_threads("calibrate", num_threads)
     chosen = () if candidates is None else tuple(filter(None, parse_candidates(candidates)))
     destination = None if output is None else _checked_output(user_path(output), user_path(src), overwrite)
     if asset:
-        if probes is not None or importance or candidates not in (None, DEFAULT_CANDIDATES):
-            raise ValueError(
-                "calibrate: candidates, probes and importance need gradients, which Core AI has not; leave them out"
-            )
+        if probes is not None or importance:
+            raise ValueError("calibrate: probes and importance need gradients, which Core AI has not; leave them out")
         options = (weight_threshold, block_columns, memory_limit)
-        return _calibrate_asset(src, samples, destination, function_name, device, options, progress, resume)
+        measured = chosen, _MOST_SECONDS if candidates == DEFAULT_CANDIDATES else None, threads
+        return _calibrate_asset(src, samples, destination, function_name, device, options, measured, progress, resume)
 
     from ..runtime.torch.backend import function_of, load_program, require_device
     from .run import Calibration, Settings
@@ -201,6 +203,7 @@ def _calibrate_asset(
     function_name: str | None,
     device: str,
     options: tuple[int, int | None, int],
+    measured: tuple[tuple[Steps, ...], float | None, int],
     progress: ProgressCallback | None,
     resume: bool,
 ) -> Statistics:
@@ -219,6 +222,7 @@ def _calibrate_asset(
     backend = CoreAIBackend(asset, asset.function(function_name))
     divided = DividedSamples(samples, backend.description)
     threshold, columns, memory = options
+    candidates, most_seconds, threads = measured
     calibration = AssetCalibration(
         AssetProgram(src),
         backend,
@@ -226,9 +230,16 @@ def _calibrate_asset(
         block_columns_limit=columns,
         memory_limit=memory,
         weight_threshold=threshold,
+        candidates=candidates,
+        most_seconds=most_seconds,
+        num_threads=threads,
         work=work,
     )
-    identity = [calibration.digests, divided.digest, backend.function_name, *options]
+    identity = [
+        *(calibration.digests, divided.digest, backend.function_name, *options),
+        *map(candidate_key, candidates),
+        most_seconds,
+    ]
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return _kept_in(destination, Unfinished(destination, fingerprint, resume=resume), calibration)
 

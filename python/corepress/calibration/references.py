@@ -15,8 +15,8 @@ from ..compression.error_feedback import REFITS, ROWS_OF_REFIT, Moments
 from ..compression.palettes import palettize_measured
 from ..compression.weight_data import WeightData
 from ..config.candidates import Steps, candidate_key
-from ..coreml.program.weights import Weight
 from ..engine.resolution import resolve_all
+from ..engine.weights import Weight
 from ..errors import Skip, UnsuitableWeightError
 from ..kernels import kmeans1d_sweep
 from ..specs import Palettize, Quantize

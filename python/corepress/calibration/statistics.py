@@ -48,7 +48,8 @@ class Sensitivity:
         Of the mean, from the spread of the gradients, and of rows where not all were judged; infinite with one
         gradient.
     gradients : int
-        How many random probes of the outputs were made.
+        How many random probes of the outputs were made; of an asset, which has no gradients, on how many samples it was
+        run.
     """
 
     mean: float

@@ -182,8 +182,9 @@ def _summary(statistics: Statistics, path: Path, verbose: bool) -> Iterator[str]
     if measured:
         relative = sorted(each.standard_error / each.mean for each in measured if each.mean > 0)
         spread = f", standard error {100 * relative[len(relative) // 2]:.0f} % (median)" if relative else ""
-        gradients = max(each.gradients for each in measured)
-        yield f"  sensitivities    {len(statistics.candidates)} candidates, {gradients} gradients{spread}"
+        count = max(each.gradients for each in measured)
+        judged_by = "samples" if statistics.library.startswith("coreai-core") else "gradients"
+        yield f"  sensitivities    {len(statistics.candidates)} candidates, {count} {judged_by}{spread}"
     yield f"  run by           {statistics.library}"
     yield from (f"  note             {note}" for note in statistics.notes)
     if verbose:

@@ -113,7 +113,7 @@ def compress(
     )
     if request.has_target:
         require_destination(src, dst, overwrite=overwrite)
-    return compress_as_chosen(src, dst, request, request.choose(allocator(), src), overwrite=overwrite)
+    return compress_as_chosen(src, dst, request, request.choose(allocated, src), overwrite=overwrite)
 
 
 def compress_as_chosen(src: StrPath, dst: StrPath, request: Request, chosen: Choice, *, overwrite: bool) -> Report:
@@ -140,17 +140,19 @@ def compress_as_chosen(src: StrPath, dst: StrPath, request: Request, chosen: Cho
 
 def statistics_of(function: str, calibration: Statistics | StrPath | None) -> Statistics | None:
     """The statistics that were given, or are in the file that was."""
+    if calibration is None:
+        return None
     from . import Statistics  # what this package offers of those above it
 
     found: Statistics | None = as_calibration(function, calibration, Statistics)
     return found
 
 
-def allocator() -> Callable[..., Any]:
-    """What finds a config for a target."""
+def allocated(src: StrPath, **options: Any) -> Any:
+    """What `allocate` finds."""
     from . import allocate  # what this package offers of those above it
 
-    return allocate
+    return allocate(src, **options)
 
 
 def require_destination(src: StrPath, dst: StrPath, *, overwrite: bool) -> None:
@@ -158,7 +160,9 @@ def require_destination(src: StrPath, dst: StrPath, *, overwrite: bool) -> None:
     AssetWriter(Asset.open(src), dst, overwrite=overwrite)
 
 
-def work_of(decisions: AssetDecisions, made: Mapping[tuple[str, str], Made], weight: Weight) -> Work:
+def work_of(
+    decisions: AssetDecisions, made: Mapping[tuple[str, str], Made], weight: Weight, *, is_measured: bool = True
+) -> Work:
     """What a config does to a weight; raises `Skip` if it is left unchanged."""
     decision = decisions.decide(weight)
 
@@ -167,7 +171,9 @@ def work_of(decisions: AssetDecisions, made: Mapping[tuple[str, str], Made], wei
         stored = partial(stored_values, weight)
         lowered: Callable[[CompressedTensor], Node] = partial(lower, dtype=weight.dtype)
         try:
-            return compressed_outcome(weight, decision, decisions, known, stored, lowered, threads)
+            return compressed_outcome(
+                weight, decision, decisions, known, stored, lowered, threads, is_measured=is_measured
+            )
         finally:
             weight.release()
 

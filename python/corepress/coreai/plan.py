@@ -19,7 +19,7 @@ from ..engine.run import ProgressCallback
 from ..paths import StrPath
 from ..sources import unchanged
 from ..tensors import CompressedTensor
-from .compressor import allocator, statistics_of, stored_values
+from .compressor import allocated, statistics_of, stored_values
 from .decisions import AssetDecisions
 from .format.asset import Asset
 from .operations import Node, lower
@@ -103,7 +103,7 @@ def plan(
         dampening=dampening,
         num_threads=threads,
     )
-    chosen = request.choose(allocator(), src)
+    chosen = request.choose(allocated, src)
     decisions = request.decisions(AssetDecisions, chosen)
     asset = Asset.open(src)
     program = Program(asset)

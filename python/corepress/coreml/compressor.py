@@ -145,7 +145,7 @@ def compress(
     )
     if request.has_target:
         require_destination(src, dst, overwrite=overwrite)
-    return compress_as_chosen(src, dst, request, request.choose(allocator(), src), overwrite=overwrite)
+    return compress_as_chosen(src, dst, request, request.choose(allocated, src), overwrite=overwrite)
 
 
 def compress_as_chosen(src: StrPath, dst: StrPath, request: Request, chosen: Choice, *, overwrite: bool) -> Report:
@@ -164,17 +164,19 @@ def compress_as_chosen(src: StrPath, dst: StrPath, request: Request, chosen: Cho
 
 def statistics_of(function: str, calibration: Statistics | StrPath | None) -> Statistics | None:
     """The statistics that were given, or are in the file that was."""
+    if calibration is None:
+        return None
     from . import Statistics  # what this package offers of those above it
 
     found: Statistics | None = as_calibration(function, calibration, Statistics)
     return found
 
 
-def allocator() -> Callable[..., Any]:
-    """What finds a config for a target."""
+def allocated(src: StrPath, **options: Any) -> Any:
+    """What `allocate` finds."""
     from . import allocate  # what this package offers of those above it
 
-    return allocate
+    return allocate(src, **options)
 
 
 def require_destination(src: StrPath, dst: StrPath, *, overwrite: bool) -> None:

@@ -22,7 +22,7 @@ from ..engine.run import ProgressCallback
 from ..overlap import Result, Task
 from ..paths import StrPath
 from ..sources import unchanged
-from .compressor import allocator, statistics_of, stored_values
+from .compressor import allocated, statistics_of, stored_values
 from .decisions import PackageDecisions
 from .decompressor import release
 from .format.data_types import DataType
@@ -186,7 +186,7 @@ def plan(
         dampening=dampening,
         num_threads=threads,
     )
-    chosen = request.choose(allocator(), src)
+    chosen = request.choose(allocated, src)
     package = Package.open(src)
     program = Program(package)
     decisions = request.decisions(PackageDecisions, chosen)

@@ -59,10 +59,7 @@ def compress_stored(
             of_step = data.of_step(steps[0], stored, is_first=True)
             tensor, snr_db = compression.apply_measured(stored, steps[0], data=of_step, num_threads=num_threads)
     else:
-        for index, step in enumerate(steps):
-            with _suiting(tensor, step.nonfinite):
-                of_step = data.of_step(step, tensor, is_first=index == 0)
-                tensor = compression.apply(tensor, step, data=of_step, num_threads=num_threads)
+        tensor = _after(stored, steps, num_threads, data)
         if isinstance(stored, CompressedTensor):
             decoded = decoded_pieces((stored, tensor), num_threads)
             snr_db = distance(((before, after) for before, after in decoded), num_threads).snr_db
@@ -70,6 +67,29 @@ def compress_stored(
             snr_db = error(stored, tensor, num_threads=num_threads).snr_db
     with _suiting(stored):
         return lower(tensor), snr_db
+
+
+def unmeasured_form(
+    stored: NDArray[Any] | CompressedTensor,
+    steps: tuple[Spec, ...],
+    lower: Callable[[CompressedTensor], Form],
+    num_threads: int,
+    data: WeightData = NO_DATA,
+) -> Form:
+    """Like `compress_stored`, without the SNR, which can take as long as the rest."""
+    tensor = _after(stored, steps, num_threads, data)
+    with _suiting(stored):
+        return lower(tensor)
+
+
+def _after(stored: NDArray[Any] | CompressedTensor, steps: tuple[Spec, ...], num_threads: int, data: WeightData) -> Any:
+    """A weight after the steps."""
+    tensor: Any = stored
+    for index, step in enumerate(steps):
+        with _suiting(tensor, step.nonfinite):
+            of_step = data.of_step(step, tensor, is_first=index == 0)
+            tensor = compression.apply(tensor, step, data=of_step, num_threads=num_threads)
+    return tensor
 
 
 def compressed_outcome(
@@ -80,6 +100,8 @@ def compressed_outcome(
     stored_values: Callable[[], NDArray[Any] | CompressedTensor],
     lower: Callable[[CompressedTensor], FormType],
     num_threads: int,
+    *,
+    is_measured: bool = True,
 ) -> Outcome[FormType]:
     """What a config does to a weight, in its turn.
 
@@ -99,6 +121,8 @@ def compressed_outcome(
         As for `compress_stored`.
     num_threads : int
         Threads to use.
+    is_measured : bool
+        Whether the outcome has the SNR; where nobody asks for it, this saves time.
 
     Raises
     ------
@@ -111,9 +135,11 @@ def compressed_outcome(
     try:
         stored = stored_values()
         if tensor is not None and steps == decision.steps:
-            form, snr_db = lower(tensor), error(stored, tensor, num_threads=num_threads).snr_db
+            snr_db: float | None = error(stored, tensor, num_threads=num_threads).snr_db
+            form = lower(tensor)
         else:
-            form, snr_db = compress_stored(stored, decision.steps, lower, num_threads, decision.data)
+            known = stored, decision.steps, lower, num_threads, decision.data
+            form, snr_db = compress_stored(*known) if is_measured else (unmeasured_form(*known), None)
             if isinstance(decision.data.hessian, np.ndarray):
                 release_array(decision.data.hessian)
         decisions.require_smaller(weight, form.nbytes)

@@ -89,7 +89,7 @@ class Asset:
     def has_right_hash(self) -> bool:
         """Whether the file ``main.hash`` is there and holds the SHA-256 of the program."""
         path = self.root / HASH
-        return path.is_file() and path.read_bytes() == digest_of(self.program_path)
+        return path.is_file() and path.read_bytes() == self.bytecode.digest()
 
     def require_unchanged(self) -> None:
         """Raise `SourceChangedError` if a file changed since the asset was opened."""

@@ -6,6 +6,7 @@ constant; so what is read here is checked before that parser sees the file.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FormatError
-from ...mapped_files import GuardedMap
+from ...mapped_files import GuardedMap, release_array
 
 _MAGIC = b"ML\xefR"
 _POINTER = b"version https://git-lfs"
@@ -28,6 +29,7 @@ _SECTION_NAMES = (
 )  # fmt: skip
 _BLOB = 0  # kind of a resource; others are a truth value and a string
 _PADDING = 0xCB
+_PIECE = 1 << 26
 _LARGEST_ALIGNMENT = 1 << 20
 
 
@@ -121,6 +123,15 @@ class Bytecode:
         """The bytes of a resource, mapped and read-only."""
         blob = self.blobs[key]
         return self._data[blob.offset : blob.offset + blob.size]
+
+    def digest(self) -> bytes:
+        """The SHA-256 of the file."""
+        digest = hashlib.sha256()
+        for start in range(0, self.size, _PIECE):
+            piece = self._data[start : start + _PIECE]
+            digest.update(piece.data)
+            release_array(piece)
+        return digest.digest()
 
     def _read_sections(self, reader: _Reader) -> Iterator[tuple[str, Section]]:
         seen: set[int] = set()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import cached_property
 from itertools import count
 from math import prod
 from typing import Any
@@ -11,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FormatError
-from ...mapped_files import release_array
-from ..format.bytecode import Bytecode
 from ..format.data_types import BY_PROGRAM_NAME, DataType
 from ..operations import Constant, Form, Node, evaluate
 from .modules import ir, operations_of_dialect, reader_of_constants, short_name
 
 _KEY = re.compile(r'dense_resource<(?:"((?:[^"\\]|\\.)*)"|([^>]+))>')
 _ALIGNMENT = 16
-_MOST_PADDING = 16  # bytes behind packed data; coreai-opt pads 6 bits to groups of three
+MOST_PADDING = 16  # bytes behind packed data; coreai-opt pads 6 bits to groups of three
+_LARGEST_ELEMENT = 8  # bytes
+_UNTOUCHED = np.frombuffer(b"\xd1\x5c\x8e\x27\xb9\x03\x74\xea", np.uint8)
 # Operations whose results are of a sparse type, which they infer.
 _CLASSES = {
     "lut_to_sparse_with_bitmask": "LutToSparseWithBitmaskOp",
@@ -78,23 +80,66 @@ class Stubs:
         return name, np.array([number])
 
 
-class Constants:
-    """Reads the constants of a program, and writes new ones.
+class CopiedConstant(Constant):
+    """A constant that Core AI's library holds in memory: its bytes are copied when they are asked for.
 
     Parameters
     ----------
-    bytecode : Bytecode
-        The file that the program was read from, whose bytes are mapped.
+    data_type, shape
+        Its type and shape.
+    operation : operation of the program
+        The constant.
     """
 
-    def __init__(self, bytecode: Bytecode) -> None:
-        self.bytecode = bytecode
+    _operation: Any
+
+    def __init__(self, data_type: DataType, shape: tuple[int, ...], operation: Any) -> None:
+        self.__dict__.update(type=data_type, shape=shape, _operation=operation)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it occupies in a file."""
+        return self.type.byte_count(prod(self.shape))
+
+    @cached_property
+    def data(self) -> NDArray[np.uint8]:
+        """Its bytes."""
+        # The library copies all data that there is, without regard to the array's size, and does not say how much that
+        # was. There is room for as many elements of any type; memory that is not written to costs nothing.
+        size, end = self.nbytes, self.nbytes + MOST_PADDING
+        found = np.empty(max(_LARGEST_ELEMENT * prod(self.shape), end) + len(_UNTOUCHED), np.uint8)
+        beyond = found[end : end + len(_UNTOUCHED)]
+        beyond[:] = _UNTOUCHED
+        for mark in (0x5A, 0xA5):
+            found[size - 1] = mark
+            reader_of_constants()(constant_op=self._operation, destination=found)
+            if not np.array_equal(beyond, _UNTOUCHED):
+                raise FormatError(f"has a constant with more than the {size} bytes that its type asks for")
+            if found[size - 1] != mark:
+                return found[:size]
+        raise FormatError(f"has a constant with fewer than the {size} bytes that its type asks for")
+
+    def forget(self) -> None:
+        """Let go the copy."""
+        self.__dict__.pop("data", None)
+
+
+class Constants:
+    """Reads the constants of a program in memory, and writes new ones.
+
+    Attributes
+    ----------
+    stubs : Stubs or None
+        What is written in place of new constants' data, if only the size of the file matters.
+    """
+
+    def __init__(self) -> None:
         self._made: dict[int, tuple[Constant, Any]] = {}
-        self._names = (name for name in map(_name_of, count()) if name not in bytecode.blobs)
+        self._names: Iterator[str] = map(_name_of, count())
         self.stubs: Stubs | None = None
 
     def read(self, operation: Any) -> Constant:
-        """A constant of the program; the bytes of large ones are mapped.
+        """A constant of the program.
 
         Raises
         ------
@@ -107,9 +152,8 @@ class Constants:
         data_type, shape = found
         attribute, size = operation.attributes["value"], data_type.byte_count(prod(shape))
         key = resource_key(attribute)
-        if key is not None and key in self.bytecode.blobs:
-            self._require_size(key, size)
-            return Constant(data_type, shape, self.bytecode.view(key)[:size])
+        if key is not None and size:
+            return self._resource_of(key, operation, data_type, shape)
         if key is None and data_type.name == "bool":
             return Constant(data_type, shape, np.array(attribute, np.bool_).reshape(-1).view(np.uint8))
         splat = key is None and is_splat(operation)
@@ -120,27 +164,21 @@ class Constants:
             reader_of_constants()(constant_op=operation, destination=data)
         return Constant(data_type, shape, data, splat)
 
+    def _resource_of(self, key: str, operation: Any, data_type: DataType, shape: tuple[int, ...]) -> Constant:
+        """A constant whose data is a resource."""
+        return CopiedConstant(data_type, shape, operation)
+
+    def in_file(self, key: str) -> NDArray[np.uint8] | None:
+        """The bytes of a resource of the file that the program was read from; None for others."""
+        return None
+
     def require_sizes(self, operation: Any) -> None:
-        """FormatError if a constant's data in the file is of another size than its type asks for.
-
-        More is not read: coreai-opt 0.4 writes fp4 weights with a byte for each element.
-        """
-        key = resource_key(operation.attributes["value"])
-        found = type_of(operation.results[0])
-        if key is None or found is None:
-            return
-        if key not in self.bytecode.blobs:
-            raise FormatError(f"{self.bytecode.path}: has no data for resource {key}")
-        self._require_size(key, found[0].byte_count(prod(found[1])))
-
-    def _require_size(self, key: str, size: int) -> None:
-        blob = self.bytecode.blobs[key]
-        if not size <= blob.size <= size + _MOST_PADDING:
-            raise FormatError(f"{self.bytecode.path}: resource {key} has {blob.size} bytes, its type asks for {size}")
+        """FormatError if a constant's data is known to be of another size than its type asks for."""
 
     def release(self, constant: Constant) -> None:
-        """Let the pages of a mapped constant leave memory."""
-        release_array(constant.data)
+        """Let the bytes of a constant leave memory; they are read again when they are asked for."""
+        if isinstance(constant, CopiedConstant):
+            constant.forget()
 
     def node(self, operation: Any) -> Node:
         """The chain that ends with an operation of the program."""

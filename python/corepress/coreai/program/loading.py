@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 from ...errors import FormatError
+from ...overlap import both
 from ..format.asset import Asset
 from .modules import authoring
 
@@ -25,7 +27,7 @@ AIProgram._load_bytecode(Path(sys.argv[1]), context=Context()._mlir_context)
 """
 
 
-def load_program(asset: Asset, *, is_trusted: bool = False) -> Any:
+def load_program(asset: Asset) -> Any:
     """Read the program of an asset; its weights remain in the file.
 
     A program whose hash is that which the asset gives was written by Core AI's library and is read here. Another one
@@ -36,8 +38,9 @@ def load_program(asset: Asset, *, is_trusted: bool = False) -> Any:
     FormatError
         If it cannot be read.
     """
-    library = authoring()
-    if not (is_trusted or _is_as_written(asset)):
+    # Importing the library takes as long as reading some hundred megabytes.
+    is_as_written, library = both(partial(_is_as_written, asset), authoring)
+    if not is_as_written:
         _try(asset)
     try:
         return library.AIProgram._load_bytecode(asset.program_path, context=library.Context()._mlir_context)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from ...errors import FormatError
-from ..format.asset import Asset
-from ..format.asset_writer import AssetWriter
+from ..format.asset import METADATA, PROGRAM, Asset
+from ..format.asset_writer import NO_METADATA, AssetWriter
 from ..format.data_types import FLOATS
 from ..operations import COMPRESSING, Node
 from .constants import Constants, is_splat, type_of
 from .graph import Graphs
 from .loading import load_program
+from .mapped_constants import MappedConstants
 from .modules import ir, short_name
 from .names import made_unique, names_of
 from .uses import Uses, uses_of
@@ -31,13 +33,11 @@ class Program:
     ----------
     asset : Asset or path-like
         The asset.
-    is_trusted : bool
-        Whether this process has just written it, so that it cannot be damaged.
 
     Attributes
     ----------
-    asset : Asset
-        The asset.
+    path : pathlib.Path
+        That of the asset.
     weights : list of Weight
         All constants that are weights, in program order: plain floats of at least `LEAST_ELEMENTS` elements, and
         whatever operations of compression yield from constants. Those whose data is the same are one.
@@ -56,12 +56,26 @@ class Program:
         If Core AI's library is not installed.
     """
 
-    def __init__(self, asset: Asset | str | os.PathLike[str], *, is_trusted: bool = False) -> None:
-        self.asset = asset if isinstance(asset, Asset) else Asset.open(asset)
-        self.path = self.asset.root
-        self.program = load_program(self.asset, is_trusted=is_trusted)
-        self.module = self.program._module._mlir_module
-        self.constants = Constants(self.asset.bytecode)
+    def __init__(self, asset: Asset | str | os.PathLike[str]) -> None:
+        asset = asset if isinstance(asset, Asset) else Asset.open(asset)
+        self._open(asset.root, load_program(asset), MappedConstants(asset.bytecode))
+
+    @classmethod
+    def copy_of(cls, program: Any) -> Program:
+        """A copy of a program in memory; its weights remain where they are until they are read.
+
+        Parameters
+        ----------
+        program : coreai.authoring.AIProgram
+            The program. What it and the copy store is let go with the last of them.
+        """
+        self = cls.__new__(cls)
+        self._open(Path("program"), copy.deepcopy(program), Constants())
+        return self
+
+    def _open(self, path: Path, program: Any, constants: Constants) -> None:
+        self.path, self.program, self.constants = path, program, constants
+        self.module = program._module._mlir_module
         try:
             self.graphs = Graphs(self.module)
         except (KeyError, IndexError) as error:
@@ -128,6 +142,12 @@ class Program:
             If Core AI's library refuses the program.
         """
         self.write(writer.program_path)
+
+    def write_asset(self, folder: Path) -> None:
+        """Write the program in its current state as an asset to a new folder, without what only people read."""
+        folder.mkdir()
+        self.write(folder / PROGRAM)
+        (folder / METADATA).write_text(NO_METADATA, encoding="utf-8")
 
     def write(self, path: Path) -> None:
         """Write the program in its current state to a file; ValueError if Core AI's library refuses it."""

@@ -41,8 +41,8 @@ def differences(program: Program, result: Program) -> Iterator[str]:
     if len(changed) > _MOST_NAMED:
         yield f"the program differs in {len(changed)} lines"
     for key, other in zip(keys, other_keys, strict=False):
-        blobs, others = program.constants.bytecode, result.constants.bytecode
-        if key in blobs.blobs and other in others.blobs and not same_bits(blobs.view(key), others.view(other)):
+        data, other_data = program.constants.in_file(key), result.constants.in_file(other)
+        if data is not None and other_data is not None and not same_bits(data, other_data):
             yield f"the data of {key}, which belongs to no weight, changed"
 
 

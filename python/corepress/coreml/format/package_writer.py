@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 from ... import system
 from ...errors import FormatError
-from ...outputs import partial_folder, put_in_place, remove_partials
-from ...paths import user_path
+from ...outputs import FolderWriter
 from ...sources import MANIFEST
 from .package import Package, directory_size, place_of, require_regular
 from .weight_file import WeightFileWriter
 
 
-class PackageWriter:
+class PackageWriter(FolderWriter):
     """Builds an edited copy of a package in a hidden sibling of the destination.
 
     Use it as a context manager: write edited files to `path(...)`, then call `finish`, which copies everything else and
@@ -33,46 +30,15 @@ class PackageWriter:
         Replace an existing package.
     """
 
+    kind, suffix, marker = "a package", ".mlpackage", MANIFEST
+
     def __init__(self, source: Package, destination: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        super().__init__(source.root, destination, overwrite=overwrite)
         self.source = source
-        self.destination = user_path(destination)
-        self.overwrite = overwrite
-        self._stack = ExitStack()
-        remove_partials(self.destination)
-        self._check_destination()
-
-    def _check_destination(self) -> None:
-        destination = self.destination
-        if destination.suffix != ".mlpackage":
-            raise ValueError(f"destination {destination} must end in .mlpackage")
-        if not destination.parent.is_dir():
-            raise FileNotFoundError(f"destination {destination}: there is no directory {destination.parent}")
-        root = self.source.root
-        if system.current.is_inside(destination, root) or system.current.is_inside(root, destination):
-            raise ValueError(f"destination {destination} must not be, contain or be inside the source {root}")
-        if os.path.lexists(destination):
-            if not self.overwrite:
-                raise FileExistsError(f"destination {destination} exists; pass overwrite=True to replace it")
-            if destination.is_dir() and any(destination.iterdir()) and not (destination / MANIFEST).is_file():
-                raise ValueError(f"destination {destination} is a directory but not a package; it is not overwritten")
-
-    def __enter__(self) -> PackageWriter:
-        try:
-            folder = self._stack.enter_context(partial_folder(self.destination.absolute()))
-            self._built = folder / self.destination.name
-            self._built.mkdir()
-            self._modes = self._built.stat().st_mode
-        except OSError as error:
-            self._stack.close()
-            raise OSError(error.errno, error.strerror, str(self.destination)) from error
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
 
     def path(self, source_path: Path) -> Path:
         """Where the edited form of a source file is to be written; its directory exists then."""
-        path = self._built / source_path.relative_to(self.source.root)
+        path = self.built / source_path.relative_to(self.source.root)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -101,13 +67,12 @@ class PackageWriter:
         """
         self._copy_rest()
         self.source.snapshot.require_unchanged()
-        self._check_destination()
-        put_in_place(self._built, self.destination)
+        self.put_in_place()
 
     def _copy_rest(self) -> None:
         root = self.source.root
         for folder, folder_names, file_names in os.walk(root, topdown=False, onerror=_raise):
-            target_folder = self._built / os.path.relpath(folder, root)
+            target_folder = self.built / os.path.relpath(folder, root)
             target_folder.mkdir(parents=True, exist_ok=True)
             for name in (*file_names, *folder_names):
                 source, target = Path(folder, name), target_folder / name
@@ -135,8 +100,8 @@ class PackageWriter:
 
     def _mode_like(self, source: os.stat_result) -> int:
         """The mode of a copy: as the umask lets a new folder have it, and never set-uid, set-gid or sticky."""
-        inherited = self._modes & stat.S_ISGID  # of a destination in a folder whose group its files get
-        return source.st_mode & self._modes & 0o777 | inherited
+        inherited = self.mode & stat.S_ISGID  # of a destination in a folder whose group its files get
+        return source.st_mode & self.mode & 0o777 | inherited
 
     def _stays_inside(self, link: Path) -> bool:
         """Whether a link leads to the same in a copy of the package: it is relative, and stays inside."""
@@ -147,11 +112,6 @@ class PackageWriter:
             return place != link or place.resolve().is_relative_to(self.source.root)
         except (OSError, RuntimeError):  # it leads to itself
             return False
-
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stack.close()
 
 
 def _raise(error: OSError) -> None:

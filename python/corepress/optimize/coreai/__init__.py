@@ -25,6 +25,9 @@ Intentional differences:
 - A weight that would not become smaller, or has infinite or NaN values, is left unchanged, with a warning of the logger
   ``corepress``.
 - ``in_place=True`` gives the program another module; references to operations of the old one are not updated.
+
+As with coreai-opt, a result shares memory with the program that it was made from: what the results of a program store
+is let go with the last of them and the program itself.
 """
 
 from .choices import CompressionGranularity, DType, QScheme

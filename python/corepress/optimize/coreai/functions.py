@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ...coreai.compressor import edit, work_of
 from ...coreai.decisions import AssetDecisions
-from ...coreai.format.asset import ASSET_VERSION, METADATA, PROGRAM
 from ...coreai.program.program import Program
 from ...extras import require
 from .choices import CompressionGranularity, DType, QScheme, chosen, dtype_name
@@ -225,22 +221,12 @@ def _compressed(
 ) -> Any:
     require(function, "coreai")
     decisions = AssetDecisions.of(steps, False, weight_num_threshold, None, None, False)
-    # Weights are read from a mapped file, which is there, without a name, as long as the program is.
-    with tempfile.TemporaryDirectory() as folder:
-        program = Program(_saved(coreai_program, Path(folder, "program.aimodel")), is_trusted=True)
-        decisions.prepare(program)
-        records = edit(program, partial(work_of, decisions, {}))
+    program = Program.copy_of(coreai_program)
+    decisions.prepare(program)
+    records = edit(program, partial(work_of, decisions, {}, is_measured=False))
     for record in records:
         if record.status == "kept" and not record.planned:
             _logger.warning("%s: %s is left unchanged: %s", function, record.name, record.reason)
     if in_place:
         coreai_program._module = program.program._module
     return program.program
-
-
-def _saved(coreai_program: Any, path: Path) -> Path:
-    """Write a program as an asset, without Core AI's copy of all of it in memory."""
-    path.mkdir()
-    coreai_program._save_bytecode(path / PROGRAM)
-    (path / METADATA).write_text(json.dumps({"assetVersion": ASSET_VERSION}), encoding="utf-8")
-    return path
