@@ -289,7 +289,8 @@ def beside_others(results: Path) -> str:
     programs = by_key(read(results / "coreai" / "assets.json")["results"]["drop-ins"], "job")
     for job in ("4 bits", "4 bits, groups of 8", "int8"):
         row = programs[(job,)]
-        rows.append((f"{job}, {PROGRAM}", f"coreai-opt: {duration(row['coreai-opt'])}", duration(row["corepress"])))
+        theirs, ours = (f"{duration(row[f'CPU, {tool}'])} of CPU time" for tool in ("coreai-opt", "corepress"))
+        rows.append((f"{job}, {PROGRAM}", f"coreai-opt: {theirs}", ours))
     encoder = tradeoff_rows(results, "encoder")
     plain, chosen = encoder["palettes of 3 bits", False], encoder["chosen, size of 3 bits", True]
     size, best = format_bytes(plain["bytes"]), encoder["original", False]["score"]
