@@ -23,6 +23,7 @@ from corepress.benchmark import coremltools_jobs
 from corepress.benchmark.timing import Job
 from corepress.neural_network.modes import Quantization
 from corepress.neural_network.weight_params import EncodedWeight
+from corepress.specs import in_bits
 from corepress.tensors import packed_size
 from weights import weight
 
@@ -157,7 +158,7 @@ def _other_kmeans(nbits: int) -> tuple[Peer, ...]:
 PALETTES = (
     *(
         Row(
-            f"palettize {nbits} bits",
+            f"palettize {in_bits(nbits)}",
             **_palettize(nbits),
             peers=(
                 *_coremltools_palettize(nbits, 0, 100 if nbits == 8 else 200, 300),
@@ -196,7 +197,7 @@ def _vector_palette(nbits: int, cluster_dim: int) -> Row:
         return Peer(tool, prepare, required, aim, decode=np.asarray)
 
     return Row(
-        f"palettize {nbits} bits, cluster_dim {cluster_dim}",
+        f"palettize {in_bits(nbits)}, cluster_dim {cluster_dim}",
         lambda quick: weight("attention", "float16", quick),
         lambda data, threads: cp.palettize(data, nbits=nbits, cluster_dim=cluster_dim, num_threads=threads),
         _snr_above(0.9 * PALETTE_SNR[nbits] / cluster_dim),
@@ -387,7 +388,7 @@ PACKED = tuple(
     for nbits in (1, 2, 3, 4, 6)
     for row in (
         Row(
-            f"pack {nbits} bits",
+            f"pack {in_bits(nbits)}",
             lambda quick, nbits=nbits: _bits(nbits, quick),
             lambda data, threads: cp.kernels.pack_bits(data.codes, data.nbits, data.packed),
             _check_packed,
@@ -396,7 +397,7 @@ PACKED = tuple(
             copies_aim=1,
         ),
         Row(
-            f"unpack {nbits} bits",
+            f"unpack {in_bits(nbits)}",
             lambda quick, nbits=nbits: _bits(nbits, quick),
             lambda data, threads: cp.kernels.unpack_bits(data.packed, data.nbits, data.codes.size, data.unpacked),
             _check_unpacked,

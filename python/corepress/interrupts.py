@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import sys
 import threading
@@ -11,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 INTERRUPTS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+_SOON = 0.01  # seconds
 
 
 @contextmanager
@@ -33,7 +35,8 @@ def _handled_by(handler: Callable[[int, FrameType | None], None], replaces: Call
 def interrupts_as_exceptions(arrived: list[int]) -> Iterator[None]:
     """Raise `KeyboardInterrupt` on SIGINT, and `SystemExit` with 128 + its number on the others of `INTERRUPTS`.
 
-    A signal that is ignored, or that the caller handles, is left alone.
+    A signal that is ignored, or that the caller handles, is left alone. Where a signal interrupts a destructor or a
+    callback whose exceptions Python drops, it arrives once more.
 
     Parameters
     ----------
@@ -49,8 +52,37 @@ def interrupts_as_exceptions(arrived: list[int]) -> Iterator[None]:
         signal.signal(number, signal.SIG_IGN)
         sys.exit(128 + number)
 
-    with _handled_by(leave, lambda handler: handler in (signal.SIG_DFL, signal.default_int_handler)):
+    default = (signal.SIG_DFL, signal.default_int_handler)
+    with _handled_by(leave, lambda handler: handler in default), _dropped_again(arrived, leave):
         yield
+
+
+def _send_to_main_thread(number: int) -> None:
+    if sys.platform == "win32":
+        _thread.interrupt_main(number)
+    else:
+        signal.pthread_kill(threading.main_thread().ident or 0, number)  # this also ends a wait of the system
+
+
+@contextmanager
+def _dropped_again(arrived: list[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let a signal whose exception is dropped arrive again, outside the code that dropped it."""
+    before = sys.unraisablehook
+
+    def tell(unraisable: Any) -> None:
+        if not (arrived and isinstance(unraisable.exc_value, KeyboardInterrupt | SystemExit)):
+            before(unraisable)
+            return
+        signal.signal(arrived[-1], handler)
+        again = threading.Timer(_SOON, _send_to_main_thread, (arrived[-1],))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = tell
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

@@ -25,6 +25,11 @@ LUT_DTYPES = ("int8", "uint8", "float8_e4m3fn", "float8_e5m2")
 VECTORS_FED_BACK = (1, 2, 4, 8, 16, 32)  # cluster_dim with a hessian
 
 
+def in_bits(count: float) -> str:
+    """A number of bits in words: ``1 bit``, ``2.5 bits``."""
+    return f"{count:g} {'bit' if count == 1 else 'bits'}"
+
+
 def _require(condition: bool, spec: object, rule: str) -> None:
     if not condition:
         raise ValueError(f"{spec.verb}: {rule}")  # type: ignore[attr-defined]
@@ -166,7 +171,7 @@ class Palettize:
 
     @property
     def description(self) -> str:
-        bits = "" if self.nbits is None else f" {self.nbits} bits"
+        bits = "" if self.nbits is None else f" {in_bits(self.nbits)}"
         mode = "" if self.mode == "kmeans" else f" {self.mode}"
         groups = f", groups of {self.group_size}" if self.granularity == "per_grouped_channel" else ""
         vectors = f", vectors of {self.cluster_dim}" if self.cluster_dim > 1 else ""

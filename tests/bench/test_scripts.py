@@ -95,7 +95,7 @@ def test_table_saves_what_the_chart_of_goals_draws(script, tmp_path):
 
 
 def test_rows_of_two_processes_are_compared_in_pairs():
-    row = "pack 1 bits"
+    row = "pack 1 bit"
     with compare.Worker(None, 1, True) as before, compare.Worker(None, 1, True) as after:
         assert row in before.rows
         result = compare.measure(row, before, after, pairs=10, seconds=0)
@@ -105,7 +105,7 @@ def test_rows_of_two_processes_are_compared_in_pairs():
 
 
 def test_versions_are_added_to_a_history_and_drawn(tmp_path, monkeypatch, capsys):
-    file, row = tmp_path / "history.json", "pack 1 bits"
+    file, row = tmp_path / "history.json", "pack 1 bit"
     monkeypatch.setattr(history, "Worker", lambda revision, *options: compare.Worker(None, *options))
     quick = "--quick", "--rows", row, "--pairs", "9", "--seconds", "0", "--threads", "1", "--json", file
     run(history.main, monkeypatch, "1.0=old", "1.1=HEAD", *quick)

@@ -7,6 +7,8 @@ import json
 import re
 import shlex
 import signal
+import sys
+import threading
 
 import numpy
 import pytest
@@ -18,7 +20,7 @@ from corepress.demo import reading
 from corepress.demo import run as demo_run
 from corepress.demo.digits import DATA, build_digits, load_digits
 from corepress.demo.variants import VARIANTS, Original
-from corepress.interrupts import interrupts_after
+from corepress.interrupts import interrupts_after, interrupts_as_exceptions
 
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
@@ -295,6 +297,28 @@ def test_an_interrupt_waits_for_code_that_would_lose_it():
         work()
     assert finished
     assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_an_interrupt_is_not_lost_in_code_whose_exceptions_are_dropped(number, raised):
+    class Dropping:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hook, waited = sys.unraisablehook, []
+
+    def work():
+        with interrupts_as_exceptions([]):
+            del [Dropping()][0]
+            waited.append(threading.Event().wait(60))
+
+    with pytest.raises(raised):
+        work()
+    assert not waited
+    assert sys.unraisablehook is hook
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_folder_of_another_program_is_left_alone(process, tmp_path):

@@ -339,5 +339,5 @@ def test_descriptions():
         for each in palettes.values()
     ]
     assert texts[:3] == ["palettized 3 bits", "palettized 2 bits, 3 groups", "palettized 4 bits, vectors of 2"]
-    assert texts[4:6] == ["palettized 1 bits, 3 groups, vectors of 2", "quantized int4, 12 scales"]
+    assert texts[4:6] == ["palettized 1 bit, 3 groups, vectors of 2", "quantized int4, 12 scales"]
     assert describe("constexpr_of_the_future", {}) == "constexpr_of_the_future"

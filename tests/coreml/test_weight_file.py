@@ -195,7 +195,7 @@ def _file(
         ({"size": 39}, "not a whole number of float32"),
         ({"number": 12, "size": 2, "padding": 8}, "8 bits of its last byte"),
         ({"number": 12, "size": 2, "padding": 2**64 - 1}, "bits of its last byte"),
-        ({"number": 12, "size": 0, "padding": 1}, "1 bits of its last byte"),
+        ({"number": 12, "size": 0, "padding": 1}, "1 bit of its last byte"),
         ({"number": 12, "size": 2, "padding": 2}, "not a whole number of uint3"),
         ({"number": 11, "size": 2, "padding": 3}, "not a whole number of uint4"),
         ({"count": 2}, "the header counts 2 blobs, but the file ends after 1"),

@@ -20,6 +20,10 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*")
 KINDS = ("target_size", "target_bits", "target_snr")
 
 
+class OutOfReachError(ValueError):
+    """No choice among the candidates reaches the target."""
+
+
 @dataclass(frozen=True)
 class Goal:
     """One of the targets.

@@ -16,7 +16,7 @@ from ..config.patterns import MODULE, REGULAR, is_open
 from ..engine.prediction import Expected, Prediction
 from ..reporting.wording import format_bytes, format_decibels
 from .curves import Curve
-from .goals import Goal
+from .goals import Goal, OutOfReachError
 from .options import FreeWeight, Option, Survey
 from .solver import Choices, InfeasibleError, Solution, ratio_db, solve
 from .units import Units
@@ -239,7 +239,7 @@ class Search:
             rest += missed
         if best is None:
             self._require_range(units)
-            raise ValueError(f"allocate: {self._goal} is out of reach; allow a little more")
+            raise OutOfReachError(f"allocate: {self._goal} is out of reach; allow a little more")
         solution, options = best
 
         def suits(options: tuple[Option, ...]) -> bool:
@@ -258,7 +258,7 @@ class Search:
             suiting = [place for place, ratio in enumerate(ratios) if ratio >= self._goal.value]
             if not suiting:
                 name, highest = self._found.free[members[0]].name, format_decibels(max(ratios))
-                raise ValueError(
+                raise OutOfReachError(
                     f"allocate: {self._goal} is out of reach; with these candidates {name} has at most {highest}; None "
                     "among the candidates leaves weights unchanged"
                 )
@@ -280,7 +280,7 @@ class Search:
             smallest = solve(errors, costs, limit)
         except InfeasibleError:
             least = sum(float(each.min()) for each in errors)
-            raise ValueError(
+            raise OutOfReachError(
                 f"allocate: {self._goal} is out of reach; with these candidates the outputs have at most "
                 f"{format_decibels(-10 * math.log10(least))}; None among the candidates leaves weights unchanged"
             ) from None
@@ -367,6 +367,7 @@ class Search:
             low, high = self._bits(units, smallest), self._bits(units, largest)
             if low <= self._goal.value <= high:
                 return
+            too_low = self._goal.value < low
             reach = f"its weights can have {low:.3f} to {high:.3f} bits"
         else:
             first = self._total(smallest)
@@ -376,9 +377,11 @@ class Search:
             last = self._total(largest)
             if first <= self._goal.value <= last:
                 return
+            too_low = self._goal.value < first
             sizes = f"{format_bytes(first)} to {format_bytes(last)}"
             reach = f"the {self._what} can have {first:,} to {last:,} bytes ({sizes})"
-        raise ValueError(f"allocate: {self._goal} is out of reach; with these candidates {reach}")
+        advice = "ask for more, or give candidates of fewer bits" if too_low else "ask for less"
+        raise OutOfReachError(f"allocate: {self._goal} is out of reach; with these candidates {reach}; {advice}")
 
 
 def _as_small(uniform: Recipe | None, mixed: Recipe) -> bool:

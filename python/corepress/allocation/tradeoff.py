@@ -19,14 +19,16 @@ from .. import system
 from ..calibration.collect import calibrate
 from ..calibration.samples import add_to_digest
 from ..calibration.statistics import Statistics
+from ..coreai.format.asset import is_asset
 from ..outputs import write_output
 from ..paths import user_path
 from ..runtime.metrics import Comparing, Metric, MetricLike
 from ..runtime.model import Model, load
 from ..runtime.samples import Samples, steps_of
 from ..sources import unchanged
+from .goals import OutOfReachError
 from .opening import format_of
-from .tradeoff_recipes import DEFAULT_BITS, Recipe, recipes_of
+from .tradeoff_recipes import DEFAULT_BITS, Recipe, candidates_for, recipes_of
 from .tradeoff_table import Tradeoff, TradeoffRow
 
 TEST_EVERY = 4  # of this many samples, the first is for the test
@@ -132,6 +134,7 @@ def tradeoff(
         If the package is damaged.
     """
     asked = recipes_of(bits, preset, recipes, allocated=allocated)
+    choices = candidates_for(asked, candidates, target)
     measure = None if metric is None else Metric.of("tradeoff", metric)
     model = load(src, function_name, precision, backend, device)
     known = Statistics.load(calibration) if isinstance(calibration, str | os.PathLike) else calibration
@@ -147,13 +150,14 @@ def tradeoff(
     with _folder_of(folder) as place:
         identity = [
             *(_digest_of_package(src), divided.digest, function_name, precision, backend, device),
-            *(None if measure is None else measure.name, target, weight_threshold, repr(candidates)),
+            *(None if measure is None else measure.name, target, weight_threshold, repr(choices)),
         ]
         state = _State(place / _STATE, identity)
         tell("running the original", 0)
         evaluation = _Evaluation(model, divided.test, measure)
         original = _original(src, evaluation)
         rows = [original]
+        unreached: list[tuple[Recipe, OutOfReachError]] = []
         if known is None and any(recipe.calibrated for recipe in wanted):
             if state.continues and (place / _STATISTICS).exists():
                 known = Statistics.load(place / _STATISTICS)
@@ -163,6 +167,7 @@ def tradeoff(
                     src,
                     divided.others,
                     place / _STATISTICS,
+                    **({} if candidates is choices or is_asset(src) else {"candidates": choices}),
                     function_name=function_name,
                     device=device,
                     num_threads=num_threads,
@@ -173,17 +178,25 @@ def tradeoff(
             row = state.row(recipe)
             if row is None:
                 path = place / (_COMPRESSED + user_path(src).suffix)
-                row = _measured(src, path, recipe, known, candidates, options, loading, evaluation)
+                measured = recipe.calibrated and known is not None and known.candidates
+                among = candidates if measured else choices
+                try:
+                    row = _measured(src, path, recipe, known, among, options, loading, evaluation)
+                except OutOfReachError as error:
+                    unreached.append((recipe, error))
+                    continue
                 state.add(recipe, row)
             rows.append(row)
         tell("", len(wanted))
+    if len(rows) == 1:
+        raise ValueError(f"tradeoff: {_reason(unreached[0][1])}") from unreached[0][1]
     return Tradeoff(
         source=os.fspath(src),
         rows=tuple(rows),
         metric=None if measure is None else measure.name,
         samples=0 if known is None else known.sample_count,
         test_samples=len(divided.test),
-        notes=(*divided.notes, *impossible),
+        notes=(*divided.notes, *impossible, *map(_left_out, unreached)),
     )
 
 
@@ -215,6 +228,16 @@ def _possible(
         else:
             found.append(recipe.of_bits())
     return tuple(found), tuple(notes)
+
+
+def _left_out(unreached: tuple[Recipe, OutOfReachError]) -> str:
+    recipe, error = unreached
+    samples = "with" if recipe.calibrated else "without"
+    return f"Without the row {recipe.name!r} {samples} samples: {_reason(error).rpartition('; ')[0]}."
+
+
+def _reason(error: OutOfReachError) -> str:
+    return str(error).removeprefix("allocate: ")
 
 
 def _planned_size(src: Any, config: Any, options: Mapping[str, Any]) -> int | ValueError:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..config import as_config
-from ..specs import PALETTE_BITS
+from ..config.candidates import CANDIDATE_SETS
+from ..specs import PALETTE_BITS, in_bits
 from ..suggestions import suggestion
 
 DEFAULT_BITS = (2.5, 3, 4, 6, 8)
-_PALETTES = {f"palettes of {bits} bits": {"palettize": {"nbits": bits}} for bits in (8, 6, 4, 2)}
 _PRUNED = {f"{sparsity:.0%} pruned": {"prune": {"target_sparsity": sparsity}} for sparsity in (0.1, 0.25, 0.5, 0.75)}
+
+
+def _palettes(*widths: int) -> dict[str, Any]:
+    return {f"palettes of {in_bits(nbits)}": {"palettize": {"nbits": nbits}} for nbits in widths}
+
+
 PRESETS: dict[str, Mapping[str, Any]] = {
-    "demonstration": {**_PRUNED, **_PALETTES},
-    "sizes": {"int8": {"quantize": {}}, **_PALETTES, "palettes of 1 bit": {"palettize": {"nbits": 1}}},
+    "demonstration": {**_PRUNED, **_palettes(8, 6, 4, 2)},
+    "sizes": {"int8": {"quantize": {}}, **_palettes(8, 6, 4, 2, 1)},
 }
 """Tables by name: 10 to 75 % of the weights pruned and palettes of 8 to 2 bits; and what each width takes."""
 
@@ -53,7 +60,7 @@ class Recipe:
 
     def of_bits(self) -> Recipe:
         """The same for bits per weight, not for a size."""
-        return replace(self, name=f"chosen, {self.target_bits:g} bits", size_of=None)
+        return replace(self, name=f"chosen, {in_bits(self.target_bits or 0)}", size_of=None)
 
     @property
     def key(self) -> str:
@@ -103,14 +110,24 @@ def recipes_of(
     return tuple(found)
 
 
+def candidates_for(recipes: Iterable[Recipe], candidates: Any, target: str | None) -> Any:
+    """What allocations choose from: where the default has nothing for so few bits, palettes of 1 bit too."""
+    fewest = min((each.target_bits for each in recipes if each.target_bits is not None), default=math.inf)
+    if candidates is not None or target in CANDIDATE_SETS or fewest >= 2:
+        return candidates
+    return (*PALETTE_BITS, None)
+
+
 def _by_bits(bits: Iterable[float], allocated: bool) -> Iterable[Recipe]:
     for each in _checked(bits):
         config = {"palettize": {"nbits": int(each)}} if each in PALETTE_BITS else None
         for calibrated in (False, True) if config is not None else ():
-            yield Recipe(f"palettes of {each:g} bits", "uniform", calibrated, config)
+            yield Recipe(f"palettes of {in_bits(each)}", "uniform", calibrated, config)
         for calibrated in (False, True) if allocated else ():
             # Tables take some space too: at equal bytes the two can be compared.
-            chosen = Recipe(f"chosen, size of {each:g} bits", "allocated", calibrated, target_bits=each, size_of=config)
+            chosen = Recipe(
+                f"chosen, size of {in_bits(each)}", "allocated", calibrated, target_bits=each, size_of=config
+            )
             yield chosen if config is not None else chosen.of_bits()
 
 

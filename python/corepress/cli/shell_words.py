@@ -12,7 +12,7 @@ from ..errors import MissingExtraError, OperationError, UnsupportedOperationErro
 # What messages of the library begin with; some begin with the name of a weight instead.
 _FUNCTION = re.compile(
     "(?:palettize|quantize|prune|compress|decompress|allocate|calibrate|calibration|inspect|plan|verify|compare|error|config|recipe|bench"
-    "|quantize_weights|convert_to_fp16|compare_models|load|predict|Config|WeightSelector): "
+    "|quantize_weights|convert_to_fp16|compare_models|load|predict|tradeoff|Config|WeightSelector): "
 )
 _VALUE = r"=(?:(?P<true>True)\b|'(?P<text>[^']*)'|\"(?P<quoted>[^\"]*)\"|(?P<plain>[\w.:]+))"
 

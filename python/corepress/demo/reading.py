@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..runtime.metrics import Comparing, Metric
-from ..specs import Palettize
+from ..specs import Palettize, in_bits
 from . import score
 from .digits import Digits, build_digits, load_digits
 
@@ -49,9 +49,8 @@ class Version:
 
 
 def _uniform(nbits: int, *, calibrated: bool = False) -> Version:
-    label = "1 bit" if nbits == 1 else f"{nbits} bits"
     slug = f"{nbits}bit-samples" if calibrated else f"{nbits}bit"
-    return Version(slug, label, calibrated, {"config": Palettize(nbits=nbits)})
+    return Version(slug, in_bits(nbits), calibrated, {"config": Palettize(nbits=nbits)})
 
 
 VERSIONS = (

@@ -11,6 +11,7 @@ from .._core import pack_bits as pack_bits_native
 from .._core import unpack_bits as unpack_bits_native
 from ..arrays import as_threads, contiguous
 from ..intake import BYTES, CODES, as_array, as_output, as_whole, whole
+from ..specs import in_bits
 from ..tensors import packed_size
 
 __all__ = ["pack_bits", "pack_mask", "unpack_bits", "unpack_mask"]
@@ -81,7 +82,7 @@ def _pack(
     if not pack_bits_native(flat.view(np.uint8), nbits, signed, big, stream, threads):
         lowest = -(2 ** (nbits - 1)) if signed else 0
         wrong = flat[(flat < lowest) | (flat.astype(np.int16) >= lowest + 2**nbits)]
-        raise ValueError(f"{name}: code {wrong[0]} does not fit {nbits} bits")
+        raise ValueError(f"{name}: code {wrong[0]} does not fit {in_bits(nbits)}")
     return stream
 
 
@@ -146,7 +147,7 @@ def _unpack(
     stream = contiguous(as_array(name, "data", data, BYTES)).reshape(-1)
     if stream.size != packed_size(count, nbits):
         raise ValueError(
-            f"{name}: {count} codes of {nbits} bits are {packed_size(count, nbits)} bytes, not {stream.size}"
+            f"{name}: {count} codes of {in_bits(nbits)} are {packed_size(count, nbits)} bytes, not {stream.size}"
         )
     codes = as_output(name, out, (count,), dtype, stream)
     unpack_bits_native(stream, nbits, dtype == np.int8, big, count, codes.view(np.uint8), threads)

@@ -15,6 +15,7 @@ from ..arrays import as_numbers, not_finite
 from ..compression.palettes import kmeans_table
 from ..errors import UnsuitableWeightError
 from ..intake import NUMBERS, as_array, whole
+from ..specs import in_bits
 from ..suggestions import suggestion
 from ..tensors import packed_size
 from .weight_params import HALF_BITS, EncodedWeight, channel_layout
@@ -80,7 +81,7 @@ class Quantization:
         if self.to_half or not self.mode.startswith("linear") or (self.nbits or HALF_BITS) > 4:
             return ()
         alternative = "quantization_mode='kmeans_lut' loses less in about the same size"
-        return (f"linear steps lose much accuracy at {self.nbits} bits; {alternative}",)
+        return (f"linear steps lose much accuracy at {in_bits(self.nbits or HALF_BITS)}; {alternative}",)
 
     @property
     def to_half(self) -> bool:
@@ -92,7 +93,7 @@ class Quantization:
         """A short description."""
         if self.restores:
             return "to float32"
-        return "to float16" if self.to_half else f"{self.nbits} bits {self.mode}"
+        return "to float16" if self.to_half else f"{in_bits(self.nbits or HALF_BITS)} {self.mode}"
 
     def encoded_bytes(self, count: int, channels: int) -> int:
         """Bytes of `count` weights in 1 to 8 bits, including scales or the table."""
@@ -227,7 +228,7 @@ def _custom(weight: NDArray[np.float32], nbits: int, lut_function: LutFunction) 
     if not 1 <= table.size <= 2**nbits or not np.isfinite(table).all():
         raise ValueError(
             f"quantize_weights: lut_function must return a table of 1 to {2**nbits} values that are finite as float32 "
-            f"for {nbits} bits, not one of {table.size}"
+            f"for {in_bits(nbits)}, not one of {table.size}"
         )
     codes = as_array("quantize_weights", "the codes of lut_function", result[1], NUMBERS)
     if codes.size != weight.size or not ((codes >= 0) & (codes < table.size) & (codes == np.floor(codes))).all():

@@ -16,6 +16,7 @@ from .._core import decode_even_steps, look_up, sum_errors, sum_even_step_errors
 from ..arrays import contiguous
 from ..compression.metrics import Error, error_of_sums
 from ..errors import FormatError
+from ..specs import in_bits
 from ..tensors import packed_size
 
 HALF_BITS = 16
@@ -288,14 +289,14 @@ def _stored_codes(params: Any, nbits: int, shape: tuple[int, ...]) -> NDArray[An
         return codes
     raw, size = np.frombuffer(params.rawValue, np.uint8), packed_size(count, nbits)
     if raw.size < size:
-        raise FormatError(f"rawValue must have {size} bytes (shape {shape}, {nbits} bits), not {raw.size}")
+        raise FormatError(f"rawValue must have {size} bytes (shape {shape}, {in_bits(nbits)}), not {raw.size}")
     return raw[:size] if nbits == 8 else PackedCodes(raw[:size], nbits, count)
 
 
 def _with_table(params: Any, nbits: int) -> EncodedWeight:
     table = np.array(params.quantization.lookupTableQuantization.floatValue, np.float32)
     if table.size != 2**nbits or params.int8RawValue:
-        raise FormatError(f"a lookup table of {nbits} bits must have {2**nbits} entries, not {table.size}")
+        raise FormatError(f"a lookup table of {in_bits(nbits)} must have {2**nbits} entries, not {table.size}")
     return EncodedWeight(_NO_CODES, nbits, lut=table)
 
 
@@ -401,7 +402,7 @@ def describe(params: Any) -> str:
         return "int8, inputs quantized too"
     if kind != "quantized":
         return kind
-    bits = f"{params.quantization.numberOfBits} bits"
+    bits = in_bits(params.quantization.numberOfBits)
     if params.quantization.WhichOneof("QuantizationType") == "lookupTableQuantization":
         return f"{bits}, lookup table"
     scales = len(params.quantization.linearQuantization.scale)

@@ -29,7 +29,7 @@ from .._core import (
 from .._core import look_up as look_up_native
 from ..arrays import as_threads, block_layout, find_group_layout
 from ..intake import BYTES, NUMBERS
-from ..specs import PALETTE_BITS
+from ..specs import PALETTE_BITS, in_bits
 from .base import (
     PIECE,
     CompressedTensor,
@@ -98,7 +98,7 @@ class PalettizedTensor(CompressedTensor):
         rank = len(self.full_shape)
         self._require(
             len(self.lut.shape) == rank + 2 and self.lut.shape[-2] == 2**self.nbits and self.cluster_dim >= 1,
-            f"lut of {self.nbits} bits must have shape (groups per axis..., {2**self.nbits}, cluster_dim), "
+            f"lut of {in_bits(self.nbits)} must have shape (groups per axis..., {2**self.nbits}, cluster_dim), "
             f"not {self.lut.shape}",
         )
         self._require_vectors()
@@ -248,7 +248,7 @@ class PalettizedTensor(CompressedTensor):
         scales = "" if self.scale is None else f", {self.scale.size} scales"
         vectors = f", vectors of {self.cluster_dim} along axis {self.vector_axis}" if self.cluster_dim > 1 else ""
         grouped = f", {groups} groups" if groups > 1 else ""
-        return f"{self.nbits} bits {self.dtype}{vectors}{grouped}{table}{scales}"
+        return f"{in_bits(self.nbits)} {self.dtype}{vectors}{grouped}{table}{scales}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -442,7 +442,7 @@ class QuantizedTensor(CompressedTensor):
     def _summary(self) -> str:
         block_text = "per tensor" if self.scale.size == 1 else f"blocks of {self.block_shape}"
         offsets = "" if self.zero_point is None else ", zero points"
-        indices = f"{self.nbits} bits " if isinstance(self.data, PalettizedTensor) else ""
+        indices = f"{in_bits(self.nbits)} " if isinstance(self.data, PalettizedTensor) else ""
         scales = "" if self.scale_dtype is None else f", {self.scale_dtype} scales"
         return f"{indices}{self.quantized_dtype} of {self.dtype}, {block_text}{offsets}{scales}"
 

@@ -23,6 +23,7 @@ from ...errors import FormatError
 from ...mapped_files import GuardedMap
 from ...overlap import WriteBehind
 from ...sources import changed_error
+from ...specs import in_bits
 from .data_types import BY_BLOB_NUMBER, DataType
 
 ALIGNMENT = 64
@@ -125,10 +126,10 @@ class WeightFileReader:
         if not data_type.packed:
             padding = 0  # meaningless for these types, and older files hold junk there
         elif padding >= 8 or padding > 8 * size:
-            raise self._error(offset, f"says {padding} bits of its last byte are unused")
+            raise self._error(offset, f"says {in_bits(padding)} of its last byte are unused")
         if (8 * size - padding) % data_type.nbits:
             raise self._error(
-                offset, f"{size} bytes less {padding} bits are not a whole number of {data_type.name} elements"
+                offset, f"{size} bytes less {in_bits(padding)} are not a whole number of {data_type.name} elements"
             )
         return BlobRecord(offset, data_type, data_offset, size, padding)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...errors import FormatError
 from ...kernels import pack_bits
-from ...specs import Palettize
+from ...specs import Palettize, in_bits
 from ...tensors import CORE_ML_DTYPES, PalettizedTensor, QuantizedTensor, SparseTensor, Support
 from ...tensors.blocks import common_grid, fold_scale
 from ..format.values import Tensor
@@ -186,4 +186,4 @@ def describe(types: Types) -> str:
     nbits = max(entries, 1).bit_length() - 1 if shape or codes is None else codes[0].nbits
     grouped = f", {groups} groups" if groups > 1 else ""
     vectors = f", vectors of {shape[-1]}" if len(shape) > 1 and shape[-1] > 1 else ""
-    return f"palettized {nbits} bits{grouped}{vectors}"
+    return f"palettized {in_bits(nbits)}{grouped}{vectors}"

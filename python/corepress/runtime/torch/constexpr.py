@@ -19,6 +19,7 @@ from ...coreml.program.program import Definition
 from ...coreml.program.storage import steps
 from ...errors import FormatError, UnsupportedOperationError
 from ...kernels import unpack_bits
+from ...specs import in_bits
 from ...tensors import packed_size
 from ...tensors.blocks import blocks, refine, require_divisors, shift_scale, spread
 from .limits import limited
@@ -177,7 +178,7 @@ def _look_up_packed(given: _Given, table: NDArray[Any]) -> NDArray[Any]:
     if table.shape != (1 << max(nbits, 1),) or nbits > 8:
         raise FormatError(f"its lut has shape {table.shape}")
     if packed.dtype != np.uint8 or packed.size != packed_size(count, nbits):
-        raise FormatError(f"its indices are {packed.dtype} {packed.shape}, for {count} of {nbits} bits")
+        raise FormatError(f"its indices are {packed.dtype} {packed.shape}, for {count} of {in_bits(nbits)}")
     found: NDArray[Any] = table[unpack_bits(packed.reshape(-1), nbits, count)].reshape(shape)
     return found
 
@@ -201,7 +202,7 @@ def _tables(lut: NDArray[Any], codes: Constant, shape: tuple[int, ...]) -> tuple
     if not codes.data_type.name.startswith("uint") or nbits > 8:
         raise FormatError(f"its indices are {codes.data_type.name}")
     if lut.ndim != len(shape) + 2 or lut.shape[-2] != 1 << nbits:
-        raise FormatError(f"its lut has shape {lut.shape}, for indices of {nbits} bits (shape {shape})")
+        raise FormatError(f"its lut has shape {lut.shape}, for indices of {in_bits(nbits)} (shape {shape})")
     require_divisors(shape, counts)
     if lut.shape[-1] > 1:  # a bit of the file may stand for a whole vector
         limited((*shape, lut.shape[-1]))
