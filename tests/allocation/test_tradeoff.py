@@ -198,7 +198,8 @@ def test_few_bits_are_chosen_from_palettes_of_one_bit_too(package, samples):
 def test_rows_that_candidates_cannot_reach_are_left_out_with_a_note(package, samples):
     found = coreml.tradeoff(package, samples, (1, 3), candidates=[2, 3, 4], weight_threshold=0)
     names = [row.name for row in found.rows]
-    assert "palettes of 1 bit" in names and "chosen, size of 3 bits" in names
+    assert "palettes of 1 bit" in names
+    assert "chosen, size of 3 bits" in names
     assert "chosen, size of 1 bit" not in names
     assert [note.partition(":")[0] for note in found.notes] == [
         f"Without the row 'chosen, size of 1 bit' {samples} samples" for samples in ("without", "with")
