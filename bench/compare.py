@@ -168,16 +168,21 @@ def print_table(results: Sequence[Compared], title: str, console: Console) -> No
     console.print(f"{len(changed)} of {len(results)} rows changed")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("before")
-    parser.add_argument("after", nargs="?")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a script that measures pairs."""
     parser.add_argument("--rows", nargs="*", default=[], metavar="WORD", help="only rows whose name has such a word")
     parser.add_argument("--threads", type=int, help="threads of every call (all CPUs)")
     parser.add_argument("--pairs", type=int, default=21)
     parser.add_argument("--seconds", type=float, default=4, help="after which a row gets no more pairs than nine")
     parser.add_argument("--quick", action="store_true", help="small weights")
     parser.add_argument("--clock", choices=timing.CLOCKS, default="wall", help="cpu, for machines that are busy")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("before")
+    parser.add_argument("after", nargs="?")
+    add_options(parser)
     documents.add_options(parser)
     options = parser.parse_args()
     after_name = options.after or "installed"

@@ -20,8 +20,7 @@ from typing import Any
 from rich.console import Console
 
 import documents
-from compare import Compared, Worker, measure, print_table
-from corepress.benchmark import timing
+from compare import Compared, Worker, add_options, measure, print_table
 
 
 def version(text: str) -> tuple[str, str]:
@@ -65,12 +64,7 @@ def measure_version(name: str, revision: str, base: Worker, options: argparse.Na
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("versions", nargs="+", type=version, metavar="NAME=REVISION", help="the first is the base")
-    parser.add_argument("--rows", nargs="*", default=[], metavar="WORD", help="only rows whose name has such a word")
-    parser.add_argument("--threads", type=int, help="threads of every call (all CPUs)")
-    parser.add_argument("--pairs", type=int, default=21)
-    parser.add_argument("--seconds", type=float, default=4, help="after which a row gets no more pairs than nine")
-    parser.add_argument("--quick", action="store_true", help="small weights")
-    parser.add_argument("--clock", choices=timing.CLOCKS, default="wall", help="cpu, for machines that are busy")
+    add_options(parser)
     documents.add_options(parser)
     options = parser.parse_args()
     (base, revision), *others = options.versions
