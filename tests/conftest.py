@@ -44,13 +44,13 @@ NOT_QUICK = ("kernels/test_memory_of_calls.py", "kernels/test_changing_arrays.py
 
 # Of tests with many cases that take long, one case in so many runs by default; `pytest -m long` runs the others.
 ONE_IN = {
-    "dropins/test_optimize_coreml.py::test_gives_the_operations_and_names_of_coremltools_and_no_larger_errors": 4,
+    "dropins/test_optimize_coreml.py::test_gives_the_operations_and_names_of_coremltools_and_no_larger_errors": 8,
     "dropins/test_optimize_coreml.py::test_gives_the_operations_of_ios18_and_no_larger_errors": 3,
-    "dropins/test_accelerate.py::TestModels::test_passes_give_the_same_operations_and_no_larger_errors": 4,
+    "dropins/test_accelerate.py::TestModels::test_passes_give_the_same_operations_and_no_larger_errors": 8,
     "dropins/test_accelerate.py::TestModels::test_joint_passes_too": 3,
     "dropins/test_linear_quantize_activations.py::test_pairs_are_those_of_coremltools": 3,
-    "kernels/test_memory_of_calls.py::test_a_call_needs_its_output_and_64_mib": 4,
-    "kernels/test_memory_of_calls.py::test_a_step_that_follows_another_needs_no_more": 4,
+    "kernels/test_memory_of_calls.py::test_a_call_needs_its_output_and_64_mib": 8,
+    "kernels/test_memory_of_calls.py::test_a_step_that_follows_another_needs_no_more": 8,
     "compression/test_quantize.py::test_searched_scales_have_the_bits_of_the_reference": 3,
     "compression/test_quantize.py::test_every_axis": 3,
     "compression/test_float_codes.py::test_searched_scales_of_floats": 2,

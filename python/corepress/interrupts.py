@@ -58,10 +58,10 @@ def interrupts_as_exceptions(arrived: list[int]) -> Iterator[None]:
 
 
 def _send_to_main_thread(number: int) -> None:
-    if sys.platform == "win32":
-        _thread.interrupt_main(number)
-    else:
+    if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(threading.main_thread().ident or 0, number)  # this also ends a wait of the system
+    else:
+        _thread.interrupt_main(signal.Signals(number))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from corepress import FormatError, coreml
 from corepress.compression import apply
 from corepress.coreml.format.values import Tensor
 from corepress.coreml.operations import lift, lower
-from corepress.specs import Palettize
+from corepress.specs import Palettize, in_bits
 
 RNG = np.random.default_rng(21)
 FIRST = (0.1 * RNG.standard_normal((64, 96))).astype(np.float16)
@@ -46,7 +46,7 @@ def test_packages_of_coremltools_are_read(ct, models, tmp_path, version, nbits, 
         model = cto.palettize_weights(models[version], cto.OptimizationConfig(global_config=config))
         model.save(str(theirs))
     stored = {weight.shape: weight.storage for weight in coreml.inspect(theirs).weights}
-    assert stored[FIRST.shape] == f"palettized {nbits} bits, vectors of {cluster_dim}"
+    assert stored[FIRST.shape] == f"palettized {in_bits(nbits)}, vectors of {cluster_dim}"
     report = coreml.decompress(theirs, plain)
     assert report.decompressed == 2
     decoded, expected = float_constants(plain), float_constants(theirs)

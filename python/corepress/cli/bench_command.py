@@ -51,11 +51,12 @@ def bench(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure how fast this machine compresses a diffusion or language model.
+    """Measure how fast this machine compresses a large model.
 
-    Needs no model: layers of its shapes are filled with random values, distributed like trained ones, compressed in
-    memory by every method, and compared with a plain copy (np.copyto). One layer of each of the most common shapes is
-    measured, and the times are scaled to the whole model. They do not include reading and writing packages.
+    Of a diffusion or language model; none is needed: layers of its shapes are filled with random values, distributed
+    like trained ones, compressed in memory by every method, and compared with a plain copy (np.copyto). One layer of
+    each of the most common shapes is measured, and the times are scaled to the whole model. They do not include reading
+    and writing packages.
 
     \b
     Examples:

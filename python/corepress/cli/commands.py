@@ -183,7 +183,7 @@ def decompress(source: Path, output: Path | None, **values: Any) -> None:
 @click.option("--overwrite", is_flag=True, help="Write into FOLDER even if another program made it.")
 @display_options
 def demo(output: Path, overwrite: bool, verbose: bool, as_json: bool, quiet: bool) -> None:
-    """Compress two small models in seven ways each, and show what that costs.
+    """Compress two small models in many ways, and show the cost.
 
     A diffusion UNet with drawn weights shows sizes, times and errors of the weights. A trained network that reads
     handwritten digits is also run, before and after, with PyTorch: it shows how many it still reads, and what samples
