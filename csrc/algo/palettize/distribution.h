@@ -168,7 +168,7 @@ private:
     void add_sorted(std::vector<Key>& keys);
     void count_patterns(const GroupView<Bits>& group, int threads);
     bool counted_nonfinite() const;
-    void add_patterns(int64_t most);
+    void add_patterns();
     void count_buckets(const GroupView<Bits>& group, int threads);
     void add_buckets();
 
