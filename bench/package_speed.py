@@ -27,20 +27,32 @@ import documents
 from corepress.coreml.format.package import Package, directory_size
 from corepress.coreml.program.program import Program
 
-GROUPS = ("--granularity", "per_grouped_channel", "--group-size", "16")
+GROUPED = ("palettize", "--nbits", "4", "--granularity", "per_grouped_channel", "--group-size")
 # Arguments, the ratio to a durable copy that must be reached, and the first specification version that can express it.
 JOBS = {
     "4 bits": (("palettize", "--nbits", "4"), 1.5, 7),
     "6 bits": (("palettize", "--nbits", "6"), 1.5, 7),
     "8 bits": (("palettize", "--nbits", "8"), 1.5, 7),
     "int8 per channel": (("quantize",), 1.5, 7),
-    "4 bits, groups of 16": (("palettize", "--nbits", "4", *GROUPS), 4.0, 9),
+    "4 bits, groups of 8": ((*GROUPED, "8"), None, 9),
+    "4 bits, groups of 16": ((*GROUPED, "16"), 4.0, 9),
+    "4 bits, groups of 32": ((*GROUPED, "32"), None, 9),
     "50 % pruned": (("prune", "--target-sparsity", "0.5"), 2.0, 7),
     "int4, blocks of 32": (("quantize", "--dtype", "int4", "--granularity", "per_block"), 2.0, 9),
     "pruned, then 4 bits": (("compress", "--config", "steps.json"), None, 9),
+    "mixed recipe": (("compress", "--config", "recipe.json"), None, 9),
+    "3.5 bits, chosen": (("compress", "--target-bits", "3.5"), None, 9),
     "decompress of 4 bits": (("decompress",), None, 7),
+    "verify of 4 bits": (("verify",), None, 7),
 }
-STEPS = [{"prune": {"target_sparsity": 0.5}}, {"palettize": {"nbits": 4}}]  # what steps.json holds
+CONFIGS = {
+    "steps.json": [{"prune": {"target_sparsity": 0.5}}, {"palettize": {"nbits": 4}}],
+    "recipe.json": {
+        "global": {"palettize": {"nbits": 4, "granularity": "per_grouped_channel", "group_size": 16}},
+        "op_types": {"conv": {"palettize": {"nbits": 6}}, "gather": {"quantize": {"dtype": "int8"}}},
+        "weights": {"re:.*([vo]_proj|down_proj).*": {"palettize": {"nbits": 6}}},
+    },
+}
 COPY = 'cp -r "$1" "$2" && sync -f "$2"'
 # Linux counts the memory of the process that starts another one towards the other's peak, so a small one does it.
 LAUNCH = """
@@ -88,7 +100,8 @@ def read_once(package: Path) -> None:
 
 def measure(source: Path, jobs: list[str], repeat: int, scratch: Path) -> list[Measured]:
     best: dict[str, Measured] = {}
-    (scratch / "steps.json").write_text(json.dumps(STEPS))
+    for name, config in CONFIGS.items():
+        (scratch / name).write_text(json.dumps(config))
     program, compressed = [sys.executable, "-m", "corepress"], scratch / "compressed.mlpackage"
     run([*program, "palettize", str(source), "-o", str(compressed), "--nbits", "4", "--quiet"])
     for package in (source, compressed):
@@ -101,12 +114,16 @@ def measure(source: Path, jobs: list[str], repeat: int, scratch: Path) -> list[M
             shutil.rmtree(target)
             target = scratch / "output.mlpackage"
             verb, *options = arguments
-            options = [str(scratch / option) if option == "steps.json" else option for option in options]
-            given = compressed if verb == "decompress" else source
-            command = [*program, verb, str(given), "-o", str(target), "--quiet", *options]
+            options = [str(scratch / option) if option in CONFIGS else option for option in options]
+            if verb == "verify":
+                target, command = compressed, [*program, verb, str(source), str(compressed), "--quiet"]
+            else:
+                given = compressed if verb == "decompress" else source
+                command = [*program, verb, str(given), "-o", str(target), "--quiet", *options]
             seconds, cpu_seconds, peak = run(command)
             size = directory_size(target) / 1e6
-            shutil.rmtree(target)
+            if target is not compressed:
+                shutil.rmtree(target)
             known = best.get(job)
             turn = Measured(job, seconds, copy_seconds, seconds / copy_seconds, required, cpu_seconds, peak, size)
             if known is not None:

@@ -191,6 +191,10 @@ def test_changed_plain_and_compressed_values_are_found():
     restored = decompress(quantize_weights(spec, 8))
     weight(restored).floatValue[1] += 0.5
     assert "are not those that it was stored as" in verify(quantize_weights(spec, 8), restored).all_problems[0]
+    # A NaN that signals, of which NumPy warns when it becomes a float64; only damage makes one.
+    before, signaling = np.float32(weight(restored).floatValue[1]).tobytes(), np.uint32(0x7FA00000).tobytes()
+    damaged = type(restored).FromString(restored.SerializeToString().replace(before, signaling, 1))
+    assert "are not those that it was stored as" in verify(quantize_weights(spec, 8), damaged).all_problems[0]
     for mode in MODES:
         small = quantize_weights(network_with("deconvolution", "innerProduct", channels=40), 4, mode)
         restored = decompress(small)
