@@ -49,8 +49,11 @@ CONFIGS = {
     "steps.json": [{"prune": {"target_sparsity": 0.5}}, {"palettize": {"nbits": 4}}],
     "recipe.json": {
         "global": {"palettize": {"nbits": 4, "granularity": "per_grouped_channel", "group_size": 16}},
-        "op_types": {"conv": {"palettize": {"nbits": 6}}, "gather": {"quantize": {"dtype": "int8"}}},
-        "weights": {"re:.*([vo]_proj|down_proj).*": {"palettize": {"nbits": 6}}},
+        "op_types": {"conv": {"palettize": {"nbits": 6}}},
+        "weights": {
+            "*embed_tokens*": {"quantize": {"dtype": "int8"}},
+            "re:.*([vo]_proj|down_proj).*": {"palettize": {"nbits": 6}},
+        },
     },
 }
 COPY = 'cp -r "$1" "$2" && sync -f "$2"'
@@ -157,18 +160,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("package", type=Path)
     parser.add_argument("--repeat", type=int, default=3)
-    names = "; ".join(JOBS).replace("%", "%%")
-    parser.add_argument("--jobs", help=f"beginnings of names, with semicolons between; default: {names}")
+    known = "; ".join(JOBS).replace("%", "%%")
+    parser.add_argument("--jobs", help=f"names, or beginnings of some, with semicolons between; default: {known}")
     documents.add_options(parser)
     options = parser.parse_args()
     version = Program(Package.open(options.package)).version
     wanted = [job for job in JOBS if version >= JOBS[job][2]]
     if options.jobs:
-        wanted = [job for job in wanted if any(job.startswith(name.strip()) for name in options.jobs.split(";"))]
+        names = [name.strip() for name in options.jobs.split(";")]
+        wanted = [job for job in wanted if any(job == name if name in JOBS else job.startswith(name) for name in names)]
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch:
         results = measure(options.package, wanted, options.repeat, Path(scratch))
     print_table(options.package, results)
-    settings = {"package": options.package.name, "repeat": options.repeat}
+    settings = {
+        "package": options.package.name,
+        "package_megabytes": directory_size(options.package) / 1e6,
+        "repeat": options.repeat,
+    }
     documents.save(options, settings, [asdict(result) for result in results])
 
 

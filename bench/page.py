@@ -38,6 +38,10 @@ SHOWN: dict[str, tuple[str, ...]] = {  # the lines that the README shows, by how
     "compress": ("wrote", "size", "bits per weight", "chosen for"),
     "compare": ("output", "metric"),
 }
+LARGE_PACKAGES = {
+    "llama-1b": "Llama 3.2 1B, stateful",
+    "llama-1b-two-functions": "Llama 3.2 1B, two functions",
+}
 DOTS, PAGE_WIDTH = "  ...", 90
 _PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -151,6 +155,21 @@ def language(results: Path) -> str:
     return table(("method", "weights per CPU second", "CPU time", "copies", "bits", "SNR", "memory"), rows)
 
 
+def feedback(results: Path) -> str:
+    """Error feedback on the diffusion models, in CPU time."""
+    rows = [
+        (
+            ARCHITECTURES[each["model"]].title,
+            format_count(each["weights"]),
+            format_count(each["weights"] / each["cpu_seconds"]),
+            duration(each["cpu_seconds"]),
+            format_bytes(each["peak_bytes"]),
+        )
+        for each in read(results / "feedback.json")["results"]["ours"]
+    ]
+    return table(("model", "weights", "weights per CPU second", "CPU time", "memory"), rows)
+
+
 def _by_model(results: Results) -> dict[str, Results]:
     found: dict[str, Results] = {}
     for result in results:
@@ -205,6 +224,29 @@ def package(results: Path) -> str:
         for each in load(results, "package")["results"]
     ]
     return table(("job", "time", "CPU time", "durable copy", "copies", "at most", "peak memory"), rows)
+
+
+def packages(results: Path) -> str:
+    """Whole processes on packages as large as the largest models, in the order of size."""
+    found = [(path.stem, read(path)) for path in (results / "packages").glob("*.json")]
+    rows = []
+    for key, document in sorted(found, key=lambda each: (each[1]["settings"]["package_megabytes"], each[0])):
+        size = format_bytes(1e6 * document["settings"]["package_megabytes"])
+        titles = iter([f"{LARGE_PACKAGES.get(key) or ARCHITECTURES[key].title}, {size}"])
+        rows += [
+            (
+                next(titles, ""),
+                each["job"],
+                duration(each["seconds"]),
+                duration(each["cpu_seconds"]),
+                duration(each["copy_seconds"]),
+                format_bytes(1e6 * each["peak_megabytes"]),
+                format_bytes(1e6 * each["package_megabytes"]),
+            )
+            for each in document["results"]
+        ]
+    names = "job", "time", "CPU time", "durable copy", "peak memory", "result"
+    return table(("package", *names), rows, left=2)
 
 
 def arrays(results: Path) -> str:
@@ -409,9 +451,11 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "versions": versions,
     "models": models,
     "language": language,
+    "feedback": feedback,
     "tools": tools,
     "missed": missed,
     "package": package,
+    "packages": packages,
     "arrays": arrays,
     "trained": trained,
     "behaviour": behaviour,

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..calibration.block_sums import BLOCK_COLUMNS_OF_LARGE, block_columns
 from ..kernels import to_float16
 
 TAILS = 8  # degrees of freedom of Student's t distribution
 SCALE, SPREAD = 0.02, 0.3
+FACTORS = 64  # that inputs share
 
 
 def draw(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> NDArray[Any]:
@@ -19,6 +21,38 @@ def draw(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> NDArray[Any]:
     generator = np.random.default_rng(seed)
     scale = _row_scales(generator, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
     return (generator.standard_t(TAILS, shape) * scale).astype(dtype)
+
+
+def draw_moments(columns: int, of_channel: int = 1, seed: int = 0) -> NDArray[np.float32]:
+    """Draw second moments of the inputs of a layer: channels of unequal scale that share some factors.
+
+    Parameters
+    ----------
+    columns : int
+        Inputs of the layer.
+    of_channel : int
+        How many of them belong to one channel.
+    seed : int
+        Of the drawn numbers.
+
+    Returns
+    -------
+    numpy.ndarray of float32
+        (blocks, size, size), in blocks as `corepress.coreml.calibrate` divides the columns of a large model. What is
+        beyond the columns is 0.
+    """
+    generator = np.random.default_rng((seed, columns))
+    size = block_columns(columns, of_channel, BLOCK_COLUMNS_OF_LARGE)
+    blocks = -(-columns // size)
+    found = np.zeros((blocks, size, size), np.float32)
+    for block in range(blocks):
+        count = min(size, columns - block * size)
+        loads = generator.standard_normal((count, FACTORS), dtype=np.float32) / np.float32(math.sqrt(FACTORS))
+        scales = np.exp(SPREAD * generator.standard_normal(count)).astype(np.float32)
+        moments = loads @ loads.T
+        moments[np.diag_indices(count)] += 1
+        found[block, :count, :count] = scales[:, None] * moments * scales
+    return found
 
 
 def _row_scales(generator: np.random.Generator, rows: int) -> NDArray[np.float64]:

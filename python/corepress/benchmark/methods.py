@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..compression import apply
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compression import apply_steps
+from ..compression.weight_data import NO_DATA, WeightData
 from ..specs import Palettize, Prune, Quantize, Spec
 from ..tensors import CompressedTensor
 
@@ -22,18 +26,22 @@ class Method:
         What is done, one after the other.
     slow : bool
         Whether it takes so long that a sample of a model's layers must do.
+    needs_moments : bool
+        Whether it uses second moments of the inputs, for error feedback.
     """
 
     key: str
     title: str
     steps: tuple[Spec, ...]
     slow: bool = False
+    needs_moments: bool = False
 
-    def compress(self, weight: Any, num_threads: int | None = None) -> CompressedTensor:
-        """Apply the steps, one after the other."""
-        for step in self.steps:
-            weight = apply(weight, step, num_threads=num_threads)
-        tensor: CompressedTensor = weight
+    def compress(
+        self, weight: Any, num_threads: int | None = None, moments: NDArray[np.float32] | None = None
+    ) -> CompressedTensor:
+        """Apply the steps, one after the other; to a method that needs them, give the moments."""
+        data = WeightData(hessian=moments) if self.needs_moments else NO_DATA
+        tensor: CompressedTensor = apply_steps(weight, self.steps, data=data, num_threads=num_threads)
         return tensor
 
 
@@ -57,6 +65,7 @@ METHODS: dict[str, Method] = {
         ),
         Method("half-pruned", "half pruned", (Prune(target_sparsity=0.5),)),
         Method("half-pruned-4bit", "half pruned, then 4 bits", (Prune(target_sparsity=0.5), Palettize(nbits=4))),
+        Method("4bit-feedback", "4 bits, error feedback", (Palettize(nbits=4),), slow=True, needs_moments=True),
         Method("4bit-vectors", "4 bits for vectors of 2", (Palettize(nbits=4, cluster_dim=2),), slow=True),
         Method("8bit-vectors", "8 bits for vectors of 4", (Palettize(nbits=8, cluster_dim=4),), slow=True),
     )

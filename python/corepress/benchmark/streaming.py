@@ -20,7 +20,7 @@ from ..compression.metrics import snr_db
 from ..specs import Spec
 from ..tensors import CompressedTensor
 from .architectures import Architecture, Layer
-from .drawn_weights import WeightPool
+from .drawn_weights import WeightPool, draw_moments
 from .memory import PeakMeter, tells_peaks
 from .methods import Method
 from .timing import Best, Job
@@ -253,11 +253,14 @@ class _Turns:
     ) -> Best:
         """Compress a layer by some methods, alternating with a copy; return the best times of the copy."""
         copy, best = Best(), {(method.key, number): Best() for method in methods for number in self.threads}
+        moments = None
+        if any(method.needs_moments for method in methods):
+            moments = draw_moments(math.prod(weight.shape[1:]), math.prod(weight.shape[2:]))
         for turn in range(self.repeat):
             copy.run(lambda: np.copyto(out, weight))
             for method, number in product(methods, self.threads):
                 times = best[method.key, number]
-                call = partial(times.run, partial(_compress, method, weight, number))
+                call = partial(times.run, partial(_compress, method, weight, number, moments))
                 if turn == 0 and number == self.threads[-1]:
                     self._add_result(method, weight, call, counts[method.key])
                 elif turn == 0 or times.seconds < MOST_SECONDS_TWICE:
@@ -275,10 +278,12 @@ class _Turns:
         sums.add_result(weight, tensor, count)
 
 
-def _compress(method: Method, weight: NDArray[np.float16], threads: int) -> CompressedTensor | None:
+def _compress(
+    method: Method, weight: NDArray[np.float16], threads: int, moments: NDArray[np.float32] | None
+) -> CompressedTensor | None:
     """The compressed weight, or None where groups or blocks do not divide its channels."""
     try:
-        return method.compress(weight, threads)
+        return method.compress(weight, threads, moments)
     except ValueError:  # drawn weights are sound: nothing else can be wrong with them
         return None
 
@@ -346,6 +351,8 @@ def stream_peers(
     for index, sample in enumerate(samples):
         weight = pool.draw(sample.layer.shape, index)
         for method in methods:
+            if method.needs_moments:
+                continue  # the steps alone are another method
             for tool, make in peers.items():
                 job, best = make(method.steps, weight), Best()
                 if job is None:
