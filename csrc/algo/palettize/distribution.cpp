@@ -64,13 +64,14 @@ bool Distribution<Bits>::counted_nonfinite() const {
     return count > 0;
 }
 
-// Room for the values that occur alone: new memory takes longer than counting these.
 template <typename Bits>
-void Distribution<Bits>::add_patterns() {
+void Distribution<Bits>::add_patterns(int64_t most) {
     constexpr size_t kRoom = 16;
-    size_t occupied = 0;
-    for (const uint32_t count : patterns_) occupied += count > 0 ? 1 : 0;
-    if (points_.size() < occupied + kRoom) points_.resize(occupied + kRoom);
+    size_t room = static_cast<size_t>(most);
+    if (most > kPatterns) {  // few of them occur, and new memory takes longer than counting these
+        room = kPatterns - static_cast<size_t>(std::count(patterns_.begin(), patterns_.end(), 0u));
+    }
+    if (points_.size() < room + kRoom) points_.resize(room + kRoom);
     point_count_ = kernels_for<Bits>(kernels()).points_of_counts(patterns_.data(), points_.data());
 }
 
@@ -143,7 +144,7 @@ void Distribution<Bits>::collect(const GroupView<Bits>& group, int threads) {
     count_patterns(group, threads);
     finite_ = !counted_nonfinite();
     if constexpr (sizeof(Bits) == 2) {
-        if (finite_) return add_patterns();
+        if (finite_) return add_patterns(group.size());
     } else if (finite_) {
         bucketed_ = true;
         const auto count = [this](size_t stored) { return patterns_[stored]; };

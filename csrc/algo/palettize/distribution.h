@@ -143,6 +143,7 @@ template <typename Bits>
 class Distribution {
 public:
     using Key = typename Format<Bits>::Key;
+    static constexpr bool kCounts = true;  // what points weigh
 
     // Distinct values, or means of buckets, ascending, with their counts. -0 counts as 0.
     Span<const Point> points() const { return {points_.data(), point_count_}; }
@@ -168,7 +169,7 @@ private:
     void add_sorted(std::vector<Key>& keys);
     void count_patterns(const GroupView<Bits>& group, int threads);
     bool counted_nonfinite() const;
-    void add_patterns();
+    void add_patterns(int64_t most);
     void count_buckets(const GroupView<Bits>& group, int threads);
     void add_buckets();
 

@@ -102,9 +102,9 @@ private:
     template <typename Points>
     int solve(Points& points, const GroupView<Bits>& group, int entries, int threads, Bits* lut) {
         constexpr int kMostRefinements = 8;
-        kmeans_.solve(points.points(), entries);
+        kmeans_.solve(points.points(), entries, 0, Points::kCounts);
         for (int i = 0; i < kMostRefinements && points.refine(group, kmeans_.ends(), threads); ++i) {
-            kmeans_.solve(points.points(), entries, kmeans_.penalty());
+            kmeans_.solve(points.points(), entries, kmeans_.penalty(), Points::kCounts);
         }
         const int used = static_cast<int>(kmeans_.ends().size());
         for (int c = 0; c < used; ++c) lut[c] = bits_from_double<Bits>(kmeans_.centroid(c));

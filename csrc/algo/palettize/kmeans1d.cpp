@@ -97,7 +97,7 @@ bool ScalarKmeans::raise_light_points() {
     return true;
 }
 
-void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
+void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint, bool counts) {
     points_ = points;
     penalty_ = 0;
     const int64_t count = points.size();
@@ -107,7 +107,7 @@ void ScalarKmeans::solve(Span<const Point> points, int k, double penalty_hint) {
         ends_.back() = static_cast<int32_t>(count);
         return;
     }
-    if (raise_light_points()) {
+    if (!counts && raise_light_points()) {
         if (is_small_partition(count, k)) {
             ends_ = exact_partition(points, k);
             return;

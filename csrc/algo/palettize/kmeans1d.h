@@ -17,8 +17,8 @@ public:
     // Points ascend strictly and have positive weights. The result is the optimum; of more than some thousand points of
     // which some weigh less than 2^-48 of all, it is that of points of that weight at least. Afterwards cluster c is
     // [ends()[c-1], ends()[c]) of the points; there are min(k, points) clusters, none empty. `penalty_hint` > 0, from
-    // an earlier similar problem, saves passes.
-    void solve(Span<const Point> points, int k, double penalty_hint = 0);
+    // an earlier similar problem, saves passes; so does `counts`: weights are whole and of 32 bits together.
+    void solve(Span<const Point> points, int k, double penalty_hint = 0, bool counts = false);
 
     const std::vector<int32_t>& ends() const { return ends_; }
     // Weighted mean of a cluster; the points given to solve must still be there.

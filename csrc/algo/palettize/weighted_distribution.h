@@ -17,6 +17,7 @@ template <typename Bits>
 class WeightedDistribution {
 public:
     using Key = typename Format<Bits>::Key;
+    static constexpr bool kCounts = false;  // points weigh what is important
 
     // Empty if nothing has any importance.
     Span<const Point> points() const { return {points_.data(), static_cast<int64_t>(points_.size())}; }

@@ -37,7 +37,7 @@ SHARE = 0.8  # of a model's weights that the measured shapes hold together
     "methods",
     multiple=True,
     type=click.Choice(list(METHODS)),
-    help="Measure only this method. Can be repeated. Default: all except vectors, which take minutes.",
+    help="Measure only this method. Can be repeated. Default: all but vectors and error feedback, which are slow.",
 )
 @click.option("--peers", is_flag=True, help="Also measure coremltools, which takes minutes.")
 @thread_option
