@@ -109,13 +109,14 @@ def compress_for_target(
         return found
 
     def compress(progress: Callable[[Progress], None] | None, **rest: Any) -> Report:
+        from ..engine.facade import statistics_of
         from ..engine.request import Choice, Request
 
         assert destination is not None
         compressor = compressor_of(source)
         overwrite = rest.pop("overwrite")
         compressor.require_destination(source, destination, overwrite=overwrite)
-        rest["calibration"] = compressor.statistics_of("compress", rest["calibration"])
+        rest["calibration"] = statistics_of("compress", format_of(source), rest["calibration"])
         found = choose(progress, rest)
         chosen = Choice(found.config, found.predicted, found.notes, found.made)
         request = Request("compress", progress=progress, **rest)
