@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -132,31 +133,35 @@ def _of_cpp(source: bytes) -> Iterator[Mutant]:
 def topic_tests(path: Path) -> list[str]:
     """The tests of a file: those with its name, and those that import it; else what mentions it; else its topic."""
     name = path.stem
-    patterns = [rf"\b{name}\b"]
+    topics: tuple[str, ...] = KERNELS
+    imports = None
     if path.suffix == ".py":
-        package, _, _ = (dotted := ".".join(path.relative_to(ROOT / "python").with_suffix("").parts)).rpartition(".")
-        patterns.insert(0, rf"{dotted}\b|from {package} import [^\n]*\b{name}\b")
+        module = ".".join(path.relative_to(ROOT / "python").with_suffix("").parts)
+        imports = rf"{module}\b|from {module.rpartition('.')[0]} import [^\n]*\b{name}\b"
         topic = path.relative_to(PACKAGE).parts[0]
         topics = TOPICS.get(topic, (topic,)) if path.parent != PACKAGE else ()
-    else:
-        topics = KERNELS
     folders = [ROOT / "tests" / each for each in topics] or [ROOT / "tests"]
-    for pattern in patterns:
-        places = [ROOT / "tests"] if len(patterns) == 2 and pattern == patterns[0] else folders
-        files = sorted({each for folder in places for each in folder.rglob("test_*.py")})
+    searches = [([ROOT / "tests"], imports)] if imports else []
+    for places, pattern in (*searches, (folders, rf"\b{name}\b")):
         found = [
-            str(each.relative_to(ROOT))
-            for each in files
-            if each.stem == f"test_{name}" or re.search(pattern, each.read_text(encoding="utf-8"))
+            str(test)
+            for folder in places
+            for test, text in _tests_in(folder).items()
+            if test.stem == f"test_{name}" or (name in text and re.search(pattern, text))
         ]
         if found:
             return found
-    return [str(folder.relative_to(ROOT)) for folder in folders]
+    return list(map(str, folders))
+
+
+@cache
+def _tests_in(folder: Path) -> dict[Path, str]:
+    return {test: test.read_text(encoding="utf-8") for test in sorted(folder.rglob("test_*.py"))}
 
 
 def reaching(path: Path, pytest: list[str], seconds: float) -> dict[int, list[str]] | None:
-    """Run tests, and return which of them reach each line; None if they fail. Nothing for C++, or without pytest-cov."""
-    if path.suffix != ".py" or find_spec("pytest_cov") is None:
+    """Run tests, and return which of them reach each line; None if they fail; nothing for C++ or without pytest-cov."""
+    if not path.is_relative_to(PACKAGE) or find_spec("pytest_cov") is None:
         return {} if run(pytest, seconds) else None
     from coverage import CoverageData
 
