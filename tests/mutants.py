@@ -3,9 +3,11 @@
 python tests/mutants.py python/corepress/coreml/sizes.py [--most 40] [--seed 0] [--tests tests/coreml/test_sizes.py]
 python tests/mutants.py csrc/algo/affine/scale.cpp --build "pip install --no-build-isolation -e ." --tests tests/native
 
-The file is changed in place, and restored at the end; it must not have uncommitted changes. Without --tests, the tests
-that mention the file's module or the folder of its topic run. A mutant that lives is a missing test, a line that is
-not needed, or one whose absence changes nothing that matters; look at each.
+The file is changed in place, and restored at the end, also when the run is stopped; it must not have uncommitted
+changes. Without --tests, the tests that have the file's name or import it run, else those that mention it. Of a Python
+file, a first run with coverage finds which of these tests reach a line, and for a mutant only those run; for lines that
+imports execute, or only other processes, all do. A mutant that lives is a missing test, a line that is not needed, or
+one whose absence changes nothing that matters; look at each.
 """
 
 from __future__ import annotations
@@ -16,14 +18,20 @@ import os
 import random
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "python" / "corepress"
 # The tests of a folder have its name, but for these.
 TOPICS = {
     "engine": ("coreml", "coreai", "neural_network"),
@@ -34,7 +42,8 @@ TOPICS = {
     "reporting": ("cli", "coreml"),
     "reference": ("kernels", "compression"),
 }
-KERNELS = ("kernels", "compression")  # of the kernels, and of modules at the top
+KERNELS = ("kernels", "compression")
+MOST_NAMED = 400  # tests for one mutant; of more, all run
 COMPARISONS = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
     ast.In: "not in", ast.Is: "is not", ast.IsNot: "is",
@@ -122,25 +131,58 @@ def _of_cpp(source: bytes) -> Iterator[Mutant]:
 
 
 def topic_tests(path: Path) -> list[str]:
-    """The tests of a file's topic: of its folder, those that mention its module; all if none do."""
-    package, topic, *_ = path.relative_to(ROOT / "python" if path.suffix == ".py" else ROOT).parts
-    names = TOPICS.get(topic, (topic,)) if package == "corepress" and not topic.endswith(".py") else KERNELS
-    folders = [ROOT / "tests" / each for each in names]
-    mentions = re.compile(rf"\b{re.escape(path.stem)}\b")
-    found = [
-        str(each)
-        for folder in folders
-        for each in sorted(folder.rglob("test_*.py"))
-        if mentions.search(each.read_text(encoding="utf-8"))
-    ]
-    return found or [str(folder) for folder in folders]
+    """The tests of a file: those with its name, and those that import it; else what mentions it; else its topic."""
+    name = path.stem
+    topics: tuple[str, ...] = KERNELS
+    imports = None
+    if path.suffix == ".py":
+        module = ".".join(path.relative_to(ROOT / "python").with_suffix("").parts)
+        imports = rf"{module}\b|from {module.rpartition('.')[0]} import [^\n]*\b{name}\b"
+        topic = path.relative_to(PACKAGE).parts[0]
+        topics = TOPICS.get(topic, (topic,)) if path.parent != PACKAGE else ()
+    folders = [ROOT / "tests" / each for each in topics] or [ROOT / "tests"]
+    searches = [([ROOT / "tests"], imports)] if imports else []
+    for places, pattern in (*searches, (folders, rf"\b{name}\b")):
+        found = [
+            str(test)
+            for folder in places
+            for test, text in _tests_in(folder).items()
+            if test.stem == f"test_{name}" or (name in text and re.search(pattern, text))
+        ]
+        if found:
+            return found
+    return list(map(str, folders))
 
 
-def run(command: list[str], seconds: float) -> bool:
+@cache
+def _tests_in(folder: Path) -> dict[Path, str]:
+    return {test: test.read_text(encoding="utf-8") for test in sorted(folder.rglob("test_*.py"))}
+
+
+def reaching(path: Path, pytest: list[str], seconds: float) -> dict[int, list[str]] | None:
+    """Run tests, and return which of them reach each line; None if they fail; nothing for C++ or without pytest-cov."""
+    if not path.is_relative_to(PACKAGE) or find_spec("pytest_cov") is None:
+        return {} if run(pytest, seconds) else None
+    from coverage import CoverageData
+
+    with tempfile.TemporaryDirectory() as folder:
+        data, rules = Path(folder, "data"), Path(folder, "rules")
+        rules.write_text(f"[run]\ndata_file = {data}\nsource_pkgs = corepress\n", encoding="utf-8")
+        options = ["--cov=corepress", "--cov-context=test", "--cov-report=", f"--cov-config={rules}"]
+        if not run([*pytest, *options], seconds, COVERAGE_CORE="ctrace"):
+            return None
+        measured = CoverageData(str(data))
+        measured.read()
+        contexts = measured.contexts_by_lineno(str(path))
+    named = {line: sorted({each.rpartition("|")[0] for each in found}) for line, found in contexts.items()}
+    return {line: tests for line, tests in named.items() if all(tests) and len(tests) <= MOST_NAMED}
+
+
+def run(command: list[str], seconds: float, **variables: str) -> bool:
     """Whether a command ends well in time."""
     try:
         # Bytecode of one second and one size is taken for that of another mutant.
-        fresh = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+        fresh = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | variables
         done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=seconds, check=False, env=fresh)
         return done.returncode == 0
     except subprocess.TimeoutExpired:
@@ -165,18 +207,23 @@ def main() -> int:
     made = [each for each in mutants_of(path, source) if first <= source.count(b"\n", 0, each.begin) + 1 <= last]
     made = sorted(random.Random(options.seed).sample(made, min(options.most, len(made))))
     chosen = options.tests or topic_tests(path)
-    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--numprocesses=0", *chosen]
+    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--numprocesses=0"]
     print("tests:", *chosen, flush=True)
-    if not run(pytest, options.seconds):
+    started = time.monotonic()
+    tests_of = reaching(path, [*pytest, *chosen], options.seconds)
+    if tests_of is None:
         parser.error("the tests fail, or take too long, without any change")
+    print(f"they take {time.monotonic() - started:.0f} s", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     counts: Counter[str] = Counter()
     try:
         for mutant in made:
             path.write_bytes(source[: mutant.begin] + mutant.text.encode() + source[mutant.end :])
             built = options.build is None or run(shlex.split(options.build), options.seconds)
-            result = "not built" if not built else "survived" if run(pytest, options.seconds) else "killed"
-            counts[result] += 1
             line = source.count(b"\n", 0, mutant.begin) + 1
+            tests = [*pytest, *tests_of.get(line, chosen)]
+            result = "not built" if not built else "survived" if run(tests, options.seconds) else "killed"
+            counts[result] += 1
             old = source[mutant.begin : mutant.end].decode()
             print(f"{result:9} {options.file}:{line}: {old.strip()!r} -> {mutant.text.strip()!r}", flush=True)
     finally:

@@ -106,6 +106,21 @@ def test_the_bound_holds_where_nothing_is_proven(monkeypatch):
     assert unproven.bound <= brute_force_of_eight(costs, errors, budget) <= unproven.error
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_no_exchange_of_one_or_two_weights_is_missed(seed, monkeypatch):
+    monkeypatch.setattr("corepress.allocation.solver._MOST_STATES", 0)  # so that only exchanges improve what is filled
+    rng = np.random.default_rng(seed)
+    costs, errors = rng.integers(1, 40, (6, 5)), rng.integers(0, 30, (6, 5))
+    budget = int(costs.min(1).sum() * 1.5)
+    found = solve(list(costs), list(errors), budget)
+    for first, second in itertools.combinations(range(6), 2):
+        for options in itertools.product(range(5), repeat=2):
+            others = found.choices.copy()
+            others[[first, second]] = options
+            if costs[np.arange(6), others].sum() <= budget:
+                assert errors[np.arange(6), others].sum() >= found.error
+
+
 def brute_force_of_eight(costs, errors, budget):
     halves = []
     for part in (slice(0, 4), slice(4, 8)):

@@ -9,7 +9,8 @@ import pytest
 from coreml_helpers import quiet
 
 from corepress import coreml
-from corepress.calibration import run as run_module
+from corepress.calibration.model_runs import ModelRuns
+from corepress.calibration.second_moments import SecondMoments
 from corepress.calibration.unfinished import folder_of
 
 torch = pytest.importorskip("torch")
@@ -89,13 +90,13 @@ def test_sources_of_samples(network, samples, tmp_path, source):
 
 def test_passes_are_as_many_as_memory_takes(network, samples, monkeypatch):
     passes = []
-    original = run_module.Calibration._sum_up
+    original = SecondMoments._sum_up
 
     def count(self, name, group, *rest):
-        passes.append([each.key for each in group])
+        passes.append([each.name for each in group])
         return original(self, name, group, *rest)
 
-    monkeypatch.setattr(run_module.Calibration, "_sum_up", count)
+    monkeypatch.setattr(SecondMoments, "_sum_up", count)
     small = calibrate(network, samples, memory_limit=1)
     assert [len(each) for each in passes] == [1, 1]
     passes.clear()
@@ -238,10 +239,8 @@ def test_an_interrupted_calibration_continues(network, samples, tmp_path, monkey
     assert not output.exists()
     assert folder_of(output).is_dir()
     runs = []
-    original = run_module.Calibration._forward
-    monkeypatch.setattr(
-        run_module.Calibration, "_forward", lambda self, *rest: (runs.append(1), original(self, *rest))[1]
-    )
+    original = ModelRuns.forward
+    monkeypatch.setattr(ModelRuns, "forward", lambda self, *rest: (runs.append(1), original(self, *rest))[1])
     found = calibrate(network, samples, output)
     same(whole, found)
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()

@@ -303,10 +303,10 @@ def test_vectors_are_spread_evenly():
 
 
 def test_some_of_the_vectors_represent_all(save, mb, rng, monkeypatch):
-    from corepress.calibration import run as run_module
+    from corepress.calibration import second_moments
 
-    monkeypatch.setattr(run_module, "_VECTORS", 50)
-    monkeypatch.setattr(run_module, "_VECTORS_OF_COLUMN", 1)
+    monkeypatch.setattr(second_moments, "VECTORS", 50)
+    monkeypatch.setattr(second_moments, "VECTORS_OF_COLUMN", 1)
     weight = rng.standard_normal((8, 4, 3, 3)).astype(np.float32)
     path = save(lambda x: mb.conv(x=x, weight=weight, name="y"), inputs={"x": ((2, 4, 32, 32), "float32")})
     samples = [{"x": rng.standard_normal((2, 4, 32, 32)).astype(np.float32) + 1} for _ in range(9)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from corepress import compression, coreml
-from corepress.calibration import run as run_module
+from corepress.calibration import sensitivities
 from corepress.calibration.references import references_of
 from corepress.calibration.rows import JUDGED_ROWS, Part, has_part
 from corepress.compression.matrix_view import MatrixView
@@ -178,7 +178,7 @@ def test_a_large_model(save, mb, rng, monkeypatch):
     samples = [{"x": rng.standard_normal((10, 24)).astype(np.float32)} for _ in range(32)]
     options = {"candidates": [2, 3, 4], "weight_threshold": 0, "probes": 12}
     whole = coreml.calibrate(path, samples, **options)
-    monkeypatch.setattr(run_module, "LARGE", 1000)
+    monkeypatch.setattr(sensitivities, "LARGE", 1000)
     some = coreml.calibrate(path, samples, **options)
     for name, each in whole.weights.items():
         for key, expected in each.sensitivities.items():
@@ -193,7 +193,7 @@ def test_a_large_model_continues(save, mb, rng, monkeypatch, tmp_path):
     weight = rng.standard_normal((ROWS, 24)).astype(np.float32)
     path = save(lambda x: mb.linear(x=x, weight=weight, name="y"), inputs={"x": ((10, 24), "float32")})
     samples = [{"x": rng.standard_normal((10, 24)).astype(np.float32)} for _ in range(12)]
-    monkeypatch.setattr(run_module, "LARGE", 1000)
+    monkeypatch.setattr(sensitivities, "LARGE", 1000)
     monkeypatch.setattr("corepress.calibration.unfinished.CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr("corepress.calibration.unfinished.CHECKPOINT_SHARE", 0)
     options = {"candidates": [3, 4], "weight_threshold": 0, "probes": 3}

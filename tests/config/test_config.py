@@ -11,7 +11,7 @@ from corepress import Config
 from corepress.config import Rule, as_config
 from corepress.config.files import parse_yaml
 from corepress.config.weight_config import KEEP, WeightConfig
-from corepress.specs import Palettize, Prune, Quantize
+from corepress.specs import Palettize, Prune, Quantize, spec_to_dict
 
 # The example of the help of `corepress compress`, with every key.
 LONG_FORM = """
@@ -113,6 +113,15 @@ def test_dict_json_and_yaml_give_the_config_again(config):
     assert Config.from_dict(values) == config
     assert Config.from_json(json.dumps(values)) == config
     assert Config.from_yaml(yaml.safe_dump(values, sort_keys=False)) == config
+
+
+def test_a_dict_has_no_more_than_was_asked_for():
+    config = Config(global_config=Quantize(), op_types={"conv": None}, weights={"x": _steps(weight_threshold=0)})
+    assert config.to_dict() == {
+        "global": spec_to_dict(Quantize()),
+        "op_types": {"conv": None},
+        "weights": {"x": {"steps": None, "weight_threshold": 0}},
+    }
 
 
 RULES = Config(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 from coreml_helpers import weight_file
 from hypothesis import HealthCheck, assume, given, settings
@@ -11,13 +14,13 @@ from corepress import Config, coreml
 from corepress.coreml.compressor import stored_values
 from corepress.coreml.format.package import Package
 from corepress.coreml.format.values import ValueReader
-from corepress.coreml.operations import check_steps, lower_to
+from corepress.coreml.operations import MOST_WEIGHTS_PER_BYTE, check_steps, lower_to
 from corepress.coreml.program.program import Program
 from corepress.coreml.program.weights import visible_weights
 from corepress.coreml.sizes import stored_size
 from corepress.engine.resolution import resolve_all
 from corepress.engine.steps import compress_stored
-from corepress.errors import Skip
+from corepress.errors import FormatError, Skip
 from corepress.specs import Palettize, Prune, Quantize
 
 GROUPS = {"granularity": "per_grouped_channel", "group_size": 16}
@@ -141,3 +144,17 @@ def test_types_of_core_ai_are_refused_for_packages(finite_package, tmp_path, job
     with pytest.raises(ValueError, match=r"is for Core AI \(\.aimodel\); "):
         coreml.compress(finite_package, tmp_path / "compressed.mlpackage", Config(global_config=job))
     assert not (tmp_path / "compressed.mlpackage").exists()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_shape_has_at_most_what_stored_bytes_decode_to(more):
+    """Without this the sizes of a shape that a damaged file declares would be made up."""
+    shape = (MOST_WEIGHTS_PER_BYTE * 16 + more, 1)
+    kinds = {"data_type": SimpleNamespace(dtype=np.dtype("float16")), "operation": SimpleNamespace(type="const")}
+    first = SimpleNamespace(shape=shape, where="w", version=9, **kinds)
+    weight = SimpleNamespace(first=first, stored_bytes=16)
+    if more:
+        with pytest.raises(FormatError, match=r"w: shape \(\d+, 1\) is more than 16 stored bytes decode to"):
+            stored_size(weight, [Palettize(nbits=4)])
+    else:
+        assert stored_size(weight, [Palettize(nbits=4)]).nbytes == shape[0] // 2 + 16 * 2

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from corepress import kernels
 from corepress.coreml.format.data_types import BY_BLOB_NUMBER, BY_NAME, DataType
 from corepress.coreml.format.weight_file import WeightFileReader, WeightFileWriter
-from corepress.errors import FormatError
+from corepress.errors import FormatError, SourceChangedError
 
 # coremltools' names for writing and reading; float16 travels as uint16.
 PACKED = ("int4", "uint1", "uint2", "uint3", "uint4", "uint6")
@@ -276,3 +276,16 @@ def test_random_files_are_read_or_refused(tmp_path_factory, data):
             list(reader)
     except FormatError:
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "pread"), reason="an open file can be made shorter")
+def test_a_file_that_becomes_shorter_is_named(tmp_path):
+    path = _file(tmp_path)
+    message = "became shorter while it was read; nothing was written"
+    with WeightFileReader(path) as reader:
+        record = reader.record(64)
+        os.truncate(path, 100)
+        with pytest.raises(SourceChangedError, match=message):
+            reader.record(64)
+        with pytest.raises(SourceChangedError, match=message):
+            reader.read_into(record, np.empty(record.size, np.uint8))

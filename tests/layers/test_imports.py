@@ -47,7 +47,10 @@ EXTRAS = {
         "training",
         "optimize/torch",
         *(f"acceleration/{name}" for name in ("coreai_models", "torch_optimizers", "torch_tables")),
-        *(f"calibration/{name}" for name in ("moments", "observers", "probes", "rows", "run", "threads")),
+        *(
+            f"calibration/{name}"
+            for name in ("moments", "observers", "probes", "rows", "run", "second_moments", "sensitivities", "threads")
+        ),
     },
 }
 # What users see of a format: these alone may name what is above them, such as the comparison that runs models.

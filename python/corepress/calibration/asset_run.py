@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compression.matrix_view import MatrixView
 from ..config.candidates import Steps
 from ..coreai.program.identity import stored_digest
 from ..coreai.program.program import Program
@@ -30,9 +29,9 @@ from .block_sums import (
     VECTORS,
     VECTORS_OF_COLUMN,
     BlockSums,
-    block_columns,
     within,
 )
+from .known_weight import KnownWeight, Moments
 from .progress import Work
 from .samples import DividedSamples
 from .statistics import Sensitivity, Statistics, WeightStatistics
@@ -42,30 +41,18 @@ _RANGE, _SENSITIVITIES = "range", "sensitivities"
 _DTYPES = ("float16", "bfloat16", "float32")
 
 
-@dataclass
-class _Known:
-    """A weight, and what is known of it."""
+@dataclass(kw_only=True)
+class _Known(KnownWeight):
+    """A weight of an asset, and the operations that use it."""
 
     weight: Weight
-    digest: str
     uses: list[AssetUse]
-    view: MatrixView | None = None
-    size: int = 0  # columns of a block
-    reason: str | None = None
-
-    @property
-    def name(self) -> str:
-        return self.weight.name
 
     @property
     def observed(self) -> list[AssetUse]:
         """The uses that there are vectors of, or only numbers of look-ups."""
         kinds = [use for use in self.uses if use.view is not None]
         return kinds if self.view is not None else [use for use in self.uses if use.kind == "lookup"]
-
-    @property
-    def moment_bytes(self) -> int:
-        return 0 if self.view is None else BlockSums.bytes_of(self.view.groups, self.view.columns, self.size)
 
 
 class AssetCalibration:
@@ -118,7 +105,10 @@ class AssetCalibration:
         chosen = [each for each in program.weights if _is_candidate(each, weight_threshold)]
         is_large = sum(each.size for each in chosen) > LARGE
         most = block_columns_limit or (BLOCK_COLUMNS_OF_LARGE if is_large else BLOCK_COLUMNS)
-        self._weights = [_Known(each, stored_digest(each), uses.of(each)) for each in chosen]
+        self._weights = [
+            _Known(name=each.name, shape=each.shape, digest=stored_digest(each), weight=each, uses=uses.of(each))
+            for each in chosen
+        ]
         self._shapes = uses.shapes
         for each in self._weights:
             _settle(each, backend.function_name, most)
@@ -134,10 +124,10 @@ class AssetCalibration:
         groups = within(
             [each for each in self._weights if each.observed], self._memory_limit, lambda each: each.moment_bytes
         )
-        fit_count = self._samples.count - self._samples.kept_count
+        fit_count = self._samples.fitted_count
         self._work.total = len(groups) * fit_count
         self._work.begin("second moments")
-        moments: dict[str, tuple[NDArray[np.float32] | None, int]] = {}
+        moments: Moments = {}
         for number, group in enumerate(groups):
             name = f"moments-{number:04}"
             kept = unfinished.read(name)
@@ -153,7 +143,7 @@ class AssetCalibration:
         notes = []
         if not self._samples.kept_count:
             notes.append(f"only {self._samples.count} samples, of which none is kept for choices; give at least 4")
-        weights = {each.name: _statistics(each, moments) for each in self._weights}
+        weights = {each.name: each.statistics(moments) for each in self._weights}
         if self._candidates:
             measured, more = self._sensitivities(weights, unfinished)
             notes += more
@@ -202,8 +192,8 @@ class AssetCalibration:
         return found, notes
 
     def _sum_up(self, name: str, group: Sequence[_Known], unfinished: Unfinished) -> None:
-        fit_count = self._samples.count - self._samples.kept_count
-        sums = {each.name: BlockSums(*_blocks(each)) for each in group if each.view is not None}
+        fit_count = self._samples.fitted_count
+        sums = {each.name: BlockSums(*each.blocks) for each in group if each.view is not None}
         counts = {each.name: 0 for each in group}
         observers: dict[Place | str, list[Any]] = {}
         for each in group:
@@ -311,41 +301,12 @@ def _settle(known: _Known, function: str, most: int) -> None:
         known.reason = f"function {function} does not use it"
         return
     products = [use for use in known.uses if use.kind != "lookup"]
-    reasons = [use.reason for use in products if use.view is None]
-    views = {use.view for use in products}
     if known.weight.obstacle is not None:
         known.reason = f"it {known.weight.obstacle}"
-    elif reasons:
-        known.reason = reasons[0]
     elif not products:
         known.reason = known.uses[0].reason
-    elif len(views) > 1:
-        known.reason = "the operations that use it read it in different ways"
     else:
-        (known.view,) = views
-        assert known.view is not None
-        of_channel = prod(max(use.kernel for use in products))
-        known.size = block_columns(known.view.columns, of_channel, most)
-
-
-def _blocks(known: _Known) -> tuple[int, int, int]:
-    assert known.view is not None
-    return known.view.groups, known.view.columns, known.size
-
-
-def _statistics(known: _Known, moments: dict[str, tuple[NDArray[np.float32] | None, int]]) -> WeightStatistics:
-    hessian, count = moments.get(known.name, (None, 0))
-    reason = known.reason
-    if hessian is None and reason is None:
-        reason = "its inputs were not finite" if count else "no sample reached it"
-    return WeightStatistics(
-        digest=known.digest,
-        shape=known.weight.shape,
-        view=None if hessian is None else known.view,
-        count=count,
-        hessian=hessian,
-        reason=None if hessian is not None else reason,
-    )
+        known.settle(products, most)
 
 
 def _sensitivities_in(found: Mapping[str, Sequence[Any]]) -> dict[str, Sensitivity]:

@@ -153,8 +153,9 @@ def calibrate(
         return _calibrate_asset(src, samples, destination, function_name, device, options, measured, progress, resume)
 
     from ..runtime.torch.backend import function_of, load_program, require_device
-    from .run import Calibration, Settings
+    from .run import Calibration
     from .samples import DividedSamples
+    from .settings import Settings
     from .threads import torch_threads
     from .unfinished import Unfinished
 

@@ -54,6 +54,11 @@ class DividedSamples:
         """How many samples are kept for choices."""
         return self.count // EVERY
 
+    @property
+    def fitted_count(self) -> int:
+        """How many samples second moments are taken from."""
+        return self.count - self.kept_count
+
     def fitted(self) -> Iterator[list[Sample]]:
         """The samples for second moments, each as the inputs of its runs."""
         return (self._inputs(sample) for index, sample in enumerate(self._samples) if not is_kept(index))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import together
+from .options import function_option, inputs_option, together
 from .running import require_output, run
 
 if TYPE_CHECKING:
@@ -29,11 +29,8 @@ activation_options = together(
         help="Also quantize what the model computes (W8A8); needs --calibration or --inputs. Raises the package to "
         "iOS 17 if it is older.",
     ),
-    click.option(
-        "--inputs",
-        metavar="PATH",
-        type=click.Path(path_type=Path),
-        help="With --activations: samples to take the ranges from, an .npz file, or a folder of .npz files or images.",
+    inputs_option(
+        "With --activations: samples to take the ranges from, an .npz file, or a folder of .npz files or images."
     ),
     click.option(
         "--activation-mode",
@@ -64,7 +61,7 @@ activation_options = together(
         help="For --operations auto: the signal-to-noise ratio of the outputs to reach, on samples kept for that. "
         "[default: 20]",
     ),
-    click.option("--function-name", metavar="NAME", help="The function to quantize, for a model with several."),
+    function_option("quantize"),
 )
 
 

@@ -14,7 +14,15 @@ import click
 
 from .kinds import format_of
 from .networks import require_package
-from .options import display_options, offers, source_argument, thread_option
+from .options import (
+    candidates_option,
+    device_option,
+    display_options,
+    function_option,
+    inputs_option,
+    source_argument,
+    thread_option,
+)
 from .running import require_outputs
 
 if TYPE_CHECKING:
@@ -23,12 +31,6 @@ if TYPE_CHECKING:
 _NAMED = 8
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?i?B?)", re.IGNORECASE)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-
-
-def _candidate_sets() -> list[str]:
-    from ..config.candidates import CANDIDATE_SETS
-
-    return list(CANDIDATE_SETS)
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -43,13 +45,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
 
 @click.command()
 @source_argument
-@click.option(
-    "--inputs",
-    metavar="PATH",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Samples: an .npz file, or a folder of .npz files or images. No labels are needed.",
-)
+@inputs_option("Samples: an .npz file, or a folder of .npz files or images. No labels are needed.", required=True)
 @click.option(
     "-o",
     "--output",
@@ -60,11 +56,8 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     help="File to write, for --calibration of the commands that compress.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-@click.option(
-    "--candidates",
-    metavar="LIST",
-    shell_complete=offers(_candidate_sets),
-    help="What to measure the outputs' errors for: default, ane, gpu, groups, sparse; bits of palettes, 2,3,4; or a "
+@candidates_option(
+    "What to measure the outputs' errors for: default, ane, gpu, groups, sparse; bits of palettes, 2,3,4; or a "
     "list of steps as inline JSON or in a file. none measures nothing. [default: 2,3,4,6,8]",
 )
 @click.option(
@@ -88,10 +81,8 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     help="Leave weights of this many elements or fewer out. [default: 2048]",
 )
 @click.option("--no-resume", is_flag=True, help="Begin anew instead of continuing an interrupted calibration.")
-@click.option("--function-name", metavar="NAME", help="The function to run, for a model with several.")
-@click.option(
-    "--device", metavar="NAME", default="cpu", show_default=True, help="Device of PyTorch, such as cuda or mps."
-)
+@function_option("run")
+@device_option
 @thread_option
 @display_options
 def calibrate(

@@ -12,6 +12,7 @@ from .kinds import format_of
 from .networks import is_network
 from .options import (
     display_options,
+    inputs_option,
     metric_names,
     offers,
     plot_option,
@@ -96,12 +97,9 @@ def verify(
 @source_argument
 @_other_argument
 @click.option("--predict", is_flag=True, help="Also run both models and compare their outputs.")
-@click.option(
-    "--inputs",
-    metavar="PATH",
-    type=click.Path(path_type=Path),
-    help="Samples to run them on: an .npz file, or a folder of .npz files or images. Implies --predict, which draws "
-    "inputs otherwise.",
+@inputs_option(
+    "Samples to run them on: an .npz file, or a folder of .npz files or images. Implies --predict, which draws "
+    "inputs otherwise."
 )
 @click.option(
     "--draw", metavar="N", type=click.IntRange(min=1), default=4, show_default=True, help="Number of drawn inputs."

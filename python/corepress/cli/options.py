@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import click
 
 from ..config import DEFAULT_WEIGHT_THRESHOLD, TARGETS
+from ..config.candidates import CANDIDATE_SETS
 from ..extras import require
 from ..reporting.charts import SUFFIXES
 from ..specs import Spec
@@ -144,6 +145,26 @@ plot_option = click.option(
     callback=_require_picture,
     help="Plot the result to FILE.png, FILE.svg or FILE.html.",
 )
+device_option = click.option(
+    "--device", metavar="NAME", default="cpu", show_default=True, help="Device of PyTorch, such as cuda or mps."
+)
+
+
+def function_option(use: str) -> Decorator:
+    """The option for the function of a model that a command uses in some way, such as "run"."""
+    return click.option("--function-name", metavar="NAME", help=f"The function to {use}, for a model with several.")
+
+
+def inputs_option(text: str, *, required: bool = False) -> Decorator:
+    """The option for samples; the help says what they are for."""
+    return click.option("--inputs", metavar="PATH", required=required, type=click.Path(path_type=Path), help=text)
+
+
+def candidates_option(text: str) -> Decorator:
+    """The option for what is chosen from, which `parsed_candidates` reads; the help lists it."""
+    return click.option("--candidates", metavar="LIST", shell_complete=offers(lambda: CANDIDATE_SETS), help=text)
+
+
 # How a model is run.
 runtime_options = together(
     click.option(
@@ -153,7 +174,7 @@ runtime_options = together(
         show_default=True,
         help="Round results to float16 where the program says so, as devices do, or compute in float32.",
     ),
-    click.option("--function-name", metavar="NAME", help="The function to run, for a model with several."),
+    function_option("run"),
     click.option(
         "--backend",
         type=click.Choice(("auto", "torch", "coreml")),

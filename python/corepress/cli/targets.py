@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 from ..config.candidates import CANDIDATE_SETS, parse_candidates
 from ..config.files import FILE_SUFFIXES, parse_json, read_config_file
 from .kinds import compressor_of, format_of
-from .options import flag, offers, together
+from .options import candidates_option, flag, together
 from .running import require_output, run, tell_plan
 
 if TYPE_CHECKING:
@@ -55,11 +55,8 @@ target_options = together(
         help="As few bytes as possible for this signal-to-noise ratio: of every weight, or with calibration of the "
         "outputs.",
     ),
-    click.option(
-        "--candidates",
-        metavar="LIST",
-        shell_complete=offers(lambda: CANDIDATE_SETS),
-        help=f"What to choose from: {', '.join(CANDIDATE_SETS)}; bits of palettes, 2,4,6 (16: unchanged); or a list of "
+    candidates_option(
+        f"What to choose from: {', '.join(CANDIDATE_SETS)}; bits of palettes, 2,4,6 (16: unchanged); or a list of "
         "steps as inline JSON or in a file.",
     ),
     click.option(
@@ -109,13 +106,14 @@ def compress_for_target(
         return found
 
     def compress(progress: Callable[[Progress], None] | None, **rest: Any) -> Report:
+        from ..engine.facade import statistics_of
         from ..engine.request import Choice, Request
 
         assert destination is not None
         compressor = compressor_of(source)
         overwrite = rest.pop("overwrite")
         compressor.require_destination(source, destination, overwrite=overwrite)
-        rest["calibration"] = compressor.statistics_of("compress", rest["calibration"])
+        rest["calibration"] = statistics_of("compress", format_of(source), rest["calibration"])
         found = choose(progress, rest)
         chosen = Choice(found.config, found.predicted, found.notes, found.made)
         request = Request("compress", progress=progress, **rest)

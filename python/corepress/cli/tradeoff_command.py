@@ -14,7 +14,16 @@ from ..allocation.tradeoff_table import SUFFIXES
 from ..config import TARGETS
 from ..config.candidates import CANDIDATE_SETS
 from .networks import is_network
-from .options import display_options, metric_names, offers, runtime_options, source_argument, thread_option
+from .options import (
+    candidates_option,
+    display_options,
+    inputs_option,
+    metric_names,
+    offers,
+    runtime_options,
+    source_argument,
+    thread_option,
+)
 from .running import require_outputs
 from .targets import parsed_candidates
 
@@ -52,13 +61,10 @@ def _require_table(context: click.Context, parameter: click.Parameter, value: Pa
 
 @click.command()
 @source_argument
-@click.option(
-    "--inputs",
-    metavar="PATH",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Samples to run the models on: an .npz file, or a folder of .npz files or images. Every fourth is for the "
+@inputs_option(
+    "Samples to run the models on: an .npz file, or a folder of .npz files or images. Every fourth is for the "
     "test; calibration sees the others.",
+    required=True,
 )
 @click.option(
     "-o",
@@ -91,11 +97,8 @@ def _require_table(context: click.Context, parameter: click.Parameter, value: Pa
     type=click.Path(dir_okay=False, path_type=Path),
     help="What `corepress calibrate` wrote; then all samples are for the test.",
 )
-@click.option(
-    "--candidates",
-    metavar="LIST",
-    shell_complete=offers(lambda: CANDIDATE_SETS),
-    help=f"What allocations choose from: {', '.join(CANDIDATE_SETS)}, or a list; as for `corepress compress`.",
+@candidates_option(
+    f"What allocations choose from: {', '.join(CANDIDATE_SETS)}, or a list; as for `corepress compress`.",
 )
 @click.option("--target", type=click.Choice(TARGETS), help="The system, the Neural Engine or the GPU it is for.")
 @click.option(

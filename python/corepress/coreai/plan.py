@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..arrays import as_threads
 from ..config import ConfigLike
 from ..engine.calibrated import DAMPENING
+from ..engine.facade import statistics_of
 from ..engine.planned import Plan
 from ..engine.planning import expected_snr_db, planned
 from ..engine.request import Request
@@ -19,7 +20,7 @@ from ..engine.run import ProgressCallback
 from ..paths import StrPath
 from ..sources import unchanged
 from ..tensors import CompressedTensor
-from .compressor import allocated, statistics_of, stored_values
+from .compressor import stored_values
 from .decisions import AssetDecisions
 from .format.asset import Asset
 from .operations import Node, lower
@@ -82,6 +83,8 @@ def plan(
     Only the program is read, not the weights, unless with `expect_snr` or a target. Sizes that depend on the values
     (pruning, palettes of quantized weights, ``mode="unique"`` or ``"custom"``) are estimates and marked so.
     """
+    from .. import coreai  # whose package is not complete while this module is imported
+
     started = time.perf_counter()
     threads = as_threads("plan", num_threads)
     request = Request(
@@ -98,12 +101,12 @@ def plan(
         joint_compression=joint_compression,
         keep_position_tables=keep_position_tables,
         importance=importance,
-        calibration=statistics_of("plan", calibration),
+        calibration=statistics_of("plan", coreai, calibration),
         calibration_use=calibration_use,
         dampening=dampening,
         num_threads=threads,
     )
-    chosen = request.choose(allocated, src)
+    chosen = request.choose(coreai, src)
     decisions = request.decisions(AssetDecisions, chosen)
     asset = Asset.open(src)
     program = Program(asset)

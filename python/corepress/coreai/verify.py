@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from .._core import count_nonfinite
 from ..arrays import as_threads, same_bits
-from ..engine.distances import Pair, Undecodable, distance
+from ..engine.checking import Wrong, changed_files, compressed_error
+from ..engine.distances import Undecodable
 from ..engine.verification import Verification, VerifiedWeight
 from ..errors import FormatError
 from ..paths import StrPath
@@ -27,10 +23,6 @@ from .program.skeleton import differences
 from .program.weights import Weight
 
 _REWRITTEN = {PROGRAM, HASH}
-
-
-class _Wrong(Exception):
-    """A weight is wrong; the message says why."""
 
 
 @unchanged("src", "compressed")
@@ -96,14 +88,7 @@ def verify(
 
 def other_files(source: Asset, asset: Asset) -> Iterator[str]:
     """Differences between the files of two assets, except for the program, and a hash that is not the program's."""
-    ours, theirs = (_files(each) for each in (source, asset))
-    for name in sorted(ours.keys() | theirs.keys()):
-        if name not in theirs:
-            yield f"file {name} is missing"
-        elif name not in ours:
-            yield f"file {name} was added"
-        elif not filecmp.cmp(ours[name], theirs[name], shallow=False):
-            yield f"file {name} differs"
+    yield from changed_files(_files(source), _files(asset))
     if not asset.has_right_hash:
         yield f"file {HASH} is not the hash of {PROGRAM}"
 
@@ -131,14 +116,14 @@ def _verified(weight: Weight, other: Weight, min_snr_db: float | None, num_threa
     status, problem, snr_db, cosine = "wrong", None, None, None
     try:
         if (weight.dtype, weight.shape) != (other.dtype, other.shape):
-            raise _Wrong(f"was {weight.dtype} {weight.shape}, but is {other.dtype} {other.shape}")
+            raise Wrong(f"was {weight.dtype} {weight.shape}, but is {other.dtype} {other.shape}")
         if len(weight.places) != len(other.places):
-            raise _Wrong(f"was at {len(weight.places)} places of the program, but is at {len(other.places)}")
+            raise Wrong(f"was at {len(weight.places)} places of the program, but is at {len(other.places)}")
         if same_stored(weight.node, other.node):
             status = "identical"
         else:
             status, snr_db, cosine = _decode(weight, other, min_snr_db, num_threads)
-    except (_Wrong, FormatError, Undecodable) as error:
+    except (Wrong, FormatError, Undecodable) as error:
         problem = str(error)
     finally:
         weight.release()
@@ -172,26 +157,10 @@ def _decode(
     weight: Weight, other: Weight, min_snr_db: float | None, num_threads: int | None
 ) -> tuple[str, float | None, float | None]:
     """Status, signal-to-noise ratio and cosine of a weight that is stored in another form."""
-    nonfinite: list[int] = []
     pairs = decoded_pieces((stored_form(weight), stored_form(other)), num_threads)
     if not other.is_compressed:
         if not weight.is_compressed or not all(same_bits(*pair) for pair in pairs):
-            raise _Wrong("its values changed, although it is not compressed")
+            raise Wrong("its values changed, although it is not compressed")
         return "decompressed", None, None
-    error = distance(_counting(pairs, nonfinite, num_threads), num_threads)
-    if any(nonfinite):
-        raise _Wrong(f"{sum(nonfinite)} of {other.size} values decode to NaN or infinity")
-    if min_snr_db is not None and not error.snr_db >= min_snr_db:
-        raise _Wrong(f"its signal-to-noise ratio is {error.snr_db:.1f} dB, less than {min_snr_db:g} dB")
+    error = compressed_error(pairs, min_snr_db, num_threads)
     return "compressed", error.snr_db, error.cosine
-
-
-def _counting(pairs: Iterator[Any], nonfinite: list[int], num_threads: int | None) -> Iterator[Pair]:
-    """The same pairs; how many values of each became NaN or infinite is appended to a list."""
-    for before, after in pairs:
-        values = np.ascontiguousarray(after)
-        if values.dtype not in (np.float16, np.float32):
-            values = values.astype(np.float32)
-        if count_nonfinite(values, num_threads):
-            nonfinite.append(int(np.count_nonzero(~np.isfinite(after) & ~(before == after))))
-        yield before, after

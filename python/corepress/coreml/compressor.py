@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ..arrays import as_threads
 from ..config import ConfigLike
-from ..engine.calibrated import DAMPENING, as_calibration
+from ..engine.calibrated import DAMPENING
+from ..engine.facade import statistics_of
 from ..engine.report import Report
 from ..engine.request import Choice, Made, Request
 from ..engine.run import Outcome, ProgressCallback
@@ -124,6 +125,8 @@ def compress(
     FormatError
         If the package, or the file of the statistics, is damaged.
     """
+    from .. import coreml  # whose package is not complete while this module is imported
+
     request = Request(
         "compress",
         config=config,
@@ -138,14 +141,14 @@ def compress(
         joint_compression=joint_compression,
         keep_position_tables=keep_position_tables,
         importance=importance,
-        calibration=statistics_of("compress", calibration),
+        calibration=statistics_of("compress", coreml, calibration),
         calibration_use=calibration_use,
         dampening=dampening,
         num_threads=as_threads("compress", num_threads),
     )
     if request.has_target:
         require_destination(src, dst, overwrite=overwrite)
-    return compress_as_chosen(src, dst, request, request.choose(allocated, src), overwrite=overwrite)
+    return compress_as_chosen(src, dst, request, request.choose(coreml, src), overwrite=overwrite)
 
 
 def compress_as_chosen(src: StrPath, dst: StrPath, request: Request, chosen: Choice, *, overwrite: bool) -> Report:
@@ -160,23 +163,6 @@ def compress_as_chosen(src: StrPath, dst: StrPath, request: Request, chosen: Cho
         made=request.reusable(chosen),
     )
     return dataclasses.replace(report, predicted=chosen.predicted, notes=(*chosen.notes, *report.notes))
-
-
-def statistics_of(function: str, calibration: Statistics | StrPath | None) -> Statistics | None:
-    """The statistics that were given, or are in the file that was."""
-    if calibration is None:
-        return None
-    from . import Statistics  # what this package offers of those above it
-
-    found: Statistics | None = as_calibration(function, calibration, Statistics)
-    return found
-
-
-def allocated(src: StrPath, **options: Any) -> Any:
-    """What `allocate` finds."""
-    from . import allocate  # what this package offers of those above it
-
-    return allocate(src, **options)
 
 
 def require_destination(src: StrPath, dst: StrPath, *, overwrite: bool) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..arrays import as_threads
 from ..config import ConfigLike
 from ..engine.calibrated import DAMPENING
+from ..engine.facade import statistics_of
 from ..engine.planned import Plan
 from ..engine.planning import expected_snr_db, planned
 from ..engine.request import Request
@@ -22,7 +23,7 @@ from ..engine.run import ProgressCallback
 from ..overlap import Result, Task
 from ..paths import StrPath
 from ..sources import unchanged
-from .compressor import allocated, statistics_of, stored_values
+from .compressor import stored_values
 from .decisions import PackageDecisions
 from .decompressor import release
 from .format.data_types import DataType
@@ -165,6 +166,8 @@ def plan(
     Only the program is read, not the weights, unless with `expect_snr` or a target. Sizes that depend on the values
     (pruning, palettes of quantized weights, ``mode="unique"`` or ``"custom"``) are estimates and marked so.
     """
+    from .. import coreml  # whose package is not complete while this module is imported
+
     started = time.perf_counter()
     threads = as_threads("plan", num_threads)
     request = Request(
@@ -181,12 +184,12 @@ def plan(
         joint_compression=joint_compression,
         keep_position_tables=keep_position_tables,
         importance=importance,
-        calibration=statistics_of("plan", calibration),
+        calibration=statistics_of("plan", coreml, calibration),
         calibration_use=calibration_use,
         dampening=dampening,
         num_threads=threads,
     )
-    chosen = request.choose(allocated, src)
+    chosen = request.choose(coreml, src)
     package = Package.open(src)
     program = Program(package)
     decisions = request.decisions(PackageDecisions, chosen)

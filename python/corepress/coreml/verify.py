@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import json
 import os
 import time
@@ -11,11 +10,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .._core import count_nonfinite
 from ..arrays import as_threads, same_bits
-from ..engine.distances import Pair, Undecodable, distance, same_stored
+from ..engine.checking import Wrong, changed_files, compressed_error, same_bytes
+from ..engine.distances import Undecodable, same_stored
 from ..engine.verification import Verification, VerifiedWeight
 from ..errors import FormatError
 from ..paths import StrPath
@@ -31,10 +28,6 @@ from .program.raising import raise_parts, raised_prefixes
 from .program.renames import read_renamed
 from .program.skeleton import differences
 from .program.storage import steps
-
-
-class _Wrong(Exception):
-    """A constant is wrong; the message says why."""
 
 
 @unchanged("src", "compressed")
@@ -121,17 +114,14 @@ def other_files(source: Package, rewritten: set[Path], package: Package, others:
     """Differences between the files of two packages, except those that were rewritten."""
     ours = _files(source, rewritten)
     theirs = _files(package, others)
-    for name in sorted(ours.keys() | theirs.keys()):
-        if name not in theirs:
-            yield f"file {name} is missing"
-        elif name not in ours:
-            yield f"file {name} was added"
-        elif name == MANIFEST:
-            # Merely opening a package in coremltools formats its manifest anew.
-            if json.loads(ours[name].read_bytes()) != json.loads(theirs[name].read_bytes()):
-                yield f"file {name} differs"
-        elif not filecmp.cmp(ours[name], theirs[name], shallow=False):
-            yield f"file {name} differs"
+    yield from changed_files(ours, theirs, _same)
+
+
+def _same(name: str, first: Path, second: Path) -> bool:
+    if name == MANIFEST:
+        # Merely opening a package in coremltools formats its manifest anew.
+        return bool(json.loads(first.read_bytes()) == json.loads(second.read_bytes()))
+    return same_bytes(name, first, second)
 
 
 def _files(package: Package, rewritten: set[Path]) -> dict[str, Path]:
@@ -226,14 +216,14 @@ class _Check:
         try:
             if (definition.data_type, definition.shape) != (other.data_type, other.shape):
                 was, now = (f"{each.data_type.name} {each.shape}" for each in (definition, other))
-                raise _Wrong(f"was {was}, but is {now}")
+                raise Wrong(f"was {was}, but is {now}")
             if self._is_stored_alike(definition, other):
                 status = "identical"
             else:
                 status, snr_db, cosine = self._decode(definition, other)
             for each, values in ((definition, self._values), (other, self._others)):
                 release(each, values)
-        except (_Wrong, FormatError, Undecodable) as error:
+        except (Wrong, FormatError, Undecodable) as error:
             problem = str(error)
         return status, problem, snr_db, cosine
 
@@ -267,24 +257,10 @@ class _Check:
         pairs = decoded_pairs((definition, self._values), (other, self._others), self._num_threads)
         if other.operation.type == "const":
             if not all(same_bits(*pair) for pair in pairs):
-                raise _Wrong("its values changed, although it is not compressed")
+                raise Wrong("its values changed, although it is not compressed")
             return "decompressed", None, None
-        nonfinite: list[int] = []
-        if definition.data_type.name in ("float16", "float32"):
-            pairs = self._counting(pairs, nonfinite)
-        error = distance(pairs, self._num_threads)
-        if any(nonfinite):
-            raise _Wrong(f"{sum(nonfinite)} of {prod(other.shape)} values decode to NaN or infinity")
-        if self._min_snr_db is not None and not error.snr_db >= self._min_snr_db:
-            raise _Wrong(f"its signal-to-noise ratio is {error.snr_db:.1f} dB, less than {self._min_snr_db:g} dB")
+        error = compressed_error(pairs, self._min_snr_db, self._num_threads)
         return "compressed", error.snr_db, error.cosine
-
-    def _counting(self, pairs: Iterator[Pair], nonfinite: list[int]) -> Iterator[Pair]:
-        """The same pairs; how many values of each became NaN or infinite is appended to a list."""
-        for before, after in pairs:
-            if count_nonfinite(np.ascontiguousarray(after), self._num_threads):
-                nonfinite.append(int(np.count_nonzero(~np.isfinite(after) & ~(before == after))))
-            yield before, after
 
 
 def _outward(program: Program) -> dict[tuple[str, str], Definition]:

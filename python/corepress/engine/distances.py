@@ -48,7 +48,7 @@ def distance(pairs: Iterable[Pair], num_threads: int | None = None) -> Error:
     sums, size, same = [], 0, True
     for first, second in pairs:
         same = same and same_bits(first, second)
-        sums.append(sum_errors(_comparable(first), _comparable(second), num_threads))
+        sums.append(sum_errors(comparable(first), comparable(second), num_threads))
         size += first.size
     return Error(0.0, 0.0, math.inf, 0.0, 1.0) if same else error_of_sums(added(sums), size)
 
@@ -58,7 +58,7 @@ def distance_of(pairs: Callable[[], Iterable[Pair]], num_threads: int | None = N
     return distance(pairs(), num_threads)
 
 
-def _comparable(values: NDArray[Any]) -> NDArray[Any]:
+def comparable(values: NDArray[Any]) -> NDArray[Any]:
     """Values as the kernels take them."""
     if values.dtype.kind == "f" and values.dtype.itemsize in (2, 4):
         return np.ascontiguousarray(values)

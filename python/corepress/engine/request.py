@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -12,6 +12,7 @@ from ..specs import Spec
 from ..tensors import CompressedTensor
 from .calibrated import DAMPENING, WAYS, CalibrationData
 from .decisions import Decisions
+from .facade import Facade
 from .prediction import Prediction
 from .run import ProgressCallback
 
@@ -40,7 +41,7 @@ class Request:
     function : str
         The call, for messages.
     calibration : Calibration or None
-        The statistics themselves; see `corepress.engine.calibrated.as_calibration`.
+        The statistics themselves; see `corepress.engine.facade.statistics_of`.
     """
 
     function: str
@@ -71,8 +72,8 @@ class Request:
         """Whether the steps are to be found."""
         return any(each is not None for each in self.targets.values())
 
-    def choose(self, allocate: Callable[..., Any], src: StrPath) -> Choice:
-        """The config that was given, or for a target the one that `allocate` finds for the model.
+    def choose(self, facade: Facade, src: StrPath) -> Choice:
+        """The config that was given, or for a target the one that a format's `allocate` finds for the model.
 
         Raises
         ------
@@ -80,7 +81,7 @@ class Request:
             If there is neither a config nor a target, or candidates without a target.
         """
         if self.has_target:
-            found = allocate(
+            found = facade.allocate(
                 src,
                 **self.targets,
                 config=self.config,

@@ -13,6 +13,7 @@ from ..arrays import as_threads, same_bits
 from ..compression.metrics import Error
 from ..coreml.format.package import Package
 from ..coreml.verify import other_files
+from ..engine.checking import Wrong, require_snr
 from ..engine.verification import Verification, VerifiedWeight
 from ..errors import FormatError
 from ..paths import user_path
@@ -26,10 +27,6 @@ from .network import NetworkWeight, naming, weights_of
 from .skeleton import differences
 from .transform import HALF_VERSION, QUANTIZED_VERSION
 from .weight_params import clear_values, is_same_message, kind_of, read_codes, read_half
-
-
-class _Wrong(Exception):
-    """A weight is wrong; the message says why."""
 
 
 @unchanged("source", "quantized")
@@ -150,13 +147,12 @@ class _Check:
         shape, status, problem, found, least = weight.weight.shape, "wrong", None, None, 1
         try:
             if shape != other.weight.shape:
-                raise _Wrong(f"its shape was {shape}, but is {other.weight.shape}")
+                raise Wrong(f"its shape was {shape}, but is {other.weight.shape}")
             with np.errstate(invalid="ignore", over="ignore"):  # damaged values are found, whatever they compute to
                 status, found, least = self._compare(weight, other.weight)
-            if found is not None and self._min_snr_db is not None and not found.snr_db >= self._min_snr_db:
-                least_snr = f"{self._min_snr_db:g} dB"
-                raise _Wrong(f"its signal-to-noise ratio is {found.snr_db:.1f} dB, less than {least_snr}")
-        except (_Wrong, FormatError) as error:
+            if found is not None:
+                require_snr(found, self._min_snr_db)
+        except (Wrong, FormatError) as error:
             status, problem, found = "wrong", str(error), None
         self.weights.append(
             VerifiedWeight(
@@ -179,21 +175,21 @@ class _Check:
         kind = _source(named, lambda: kind_of(weight.params))
         new = kind_of(other.params)
         if weight.untouched is not None or "empty" in (kind, new):
-            raise _Wrong("its values changed, although it is not compressed")
+            raise Wrong("its values changed, although it is not compressed")
         if named.is_updatable and new != "float32":
-            raise _Wrong("its layer is updatable, which takes float32 weights only")
+            raise Wrong("its layer is updatable, which takes float32 weights only")
         if new == "float32" and kind != "float32":
             self._restored(named, kind, other.read())
             if kind == "int8":
                 weight.stop_quantizing_inputs()
             return "decompressed", None, 1
         if kind not in ("float32", "float16"):
-            raise _Wrong("it was compressed already, and changed")
+            raise Wrong("it was compressed already, and changed")
         if new == kind:
-            raise _Wrong("its values changed, although it is not compressed")
+            raise Wrong("its values changed, although it is not compressed")
         values = _source(named, weight.read)
         if has_nonfinite(values, self._threads):
-            raise _Wrong("it has NaN or infinite values, which have no compressed form")
+            raise Wrong("it has NaN or infinite values, which have no compressed form")
         return self._compressed(weight, values, other, new)
 
     def _restored(self, named: NetworkWeight, kind: str, values: NDArray[np.float32]) -> None:
@@ -204,7 +200,7 @@ class _Check:
             encoded = _source(named, weight.read_encoded)
             is_right = is_restored(values, encoded, encoded.dense(self._threads))
         if not is_right:
-            raise _Wrong("its values are not those that it was stored as in the source")
+            raise Wrong("its values are not those that it was stored as in the source")
 
     def _compressed(
         self, weight: LayerWeight, values: NDArray[np.float32], other: LayerWeight, kind: str
@@ -214,13 +210,13 @@ class _Check:
             try:
                 is_nearest = is_half(values, half, self._threads)
             except ValueError:
-                raise _Wrong("it has values beyond the range of float16") from None
+                raise Wrong("it has values beyond the range of float16") from None
             if not is_nearest:
-                raise _Wrong("its values are not those of the source in half precision")
+                raise Wrong("its values are not those of the source in half precision")
             return "compressed", apart(weight, other, self._threads), HALF_VERSION
         problem = misfit(values, *read_codes(other.params, other.shape, other.channel_axis), self._threads)
         if problem is not None:
-            raise _Wrong(problem)
+            raise Wrong(problem)
         return "compressed", apart(weight, other, self._threads), QUANTIZED_VERSION
 
 
