@@ -31,6 +31,7 @@ failed=0
 "$python" -m coverage report --skip-covered --sort=cover | tail -40
 echo "== C++"
 "$python" -m gcovr --root . --filter csrc/ "$build/module" --exclude-throw-branches --html-details "$build/cpp.html" \
+    --merge-mode-functions=separate --merge-lines --gcov-suspicious-hits-threshold=0 \
     --print-summary --sort uncovered-percent
 echo "build/coverage/python-half/index.html and build/coverage/cpp.html show every line"
 exit $failed

@@ -170,3 +170,10 @@ def test_groups_that_share_a_value_are_one():
         "d": (0, 3),
     }
     assert found["a"].counts.sum() == 6
+
+
+def test_groups_without_ranges_change_nothing():
+    ranges = {"a": range_of([1, 2]), "b": range_of([-4])}
+    found = merged_ranges(ranges, [["x", "y"], ["b", "z"]])
+    assert found.keys() == ranges.keys()
+    assert [(each.minimum, each.maximum) for each in found.values()] == [(1, 2), (-4, -4)]

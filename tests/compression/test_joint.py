@@ -512,3 +512,14 @@ def test_scaled_values_that_are_not_finite_are_counted_before_they_are_scaled(ax
             channel_axis=axis,
             enable_per_channel_scale=True,
         )
+
+
+def test_a_list_of_arrays_and_compressed_tensors():
+    rng = np.random.default_rng(5)
+    array = rng.standard_normal((8, 16)).astype(np.float32)
+    tables = cp.palettize(rng.standard_normal((8, 16)).astype(np.float16), nbits=4)
+    found = cp.quantize([array, tables])
+    for each, alone in zip(found, (array, tables), strict=True):
+        assert np.array_equal(each.dense(), cp.quantize(alone).dense())
+    with pytest.raises(ValueError, match="quantize: weight 0 of the list: weight has no elements"):
+        cp.quantize([array[:0], tables])

@@ -362,3 +362,17 @@ def test_new_operations_get_names_that_are_free(ios18_package, tmp_path):
     names = [output.name for each in operations_of(read_spec(tmp_path / "second.mlpackage")) for output in each.outputs]
     assert len(set(names)) == len(names)
     assert set(added) < set(names)
+
+
+def test_each_operation_of_a_joint_form_has_a_name(finite_package, tmp_path):
+    """Without one, messages of Core ML's compiler would not say which weight they are about."""
+    coreml.compress(
+        finite_package, tmp_path / "c.mlpackage", [{"prune": {"target_sparsity": 0.5}}, {"palettize": {"nbits": 4}}]
+    )
+    made = [each for each in operations_of(read_spec(tmp_path / "c.mlpackage")) if each.type.startswith("constexpr_")]
+    assert {"constexpr_lut_to_sparse", "constexpr_sparse_to_dense"} <= {each.type for each in made}
+    for each in made:
+        (name,) = each.attributes["name"].immediateValue.tensor.strings.values
+        if each.type == "constexpr_lut_to_sparse":
+            assert [output.name for output in each.outputs] == [f"{name}_0", f"{name}_1"]
+            assert name.endswith("_lut_to_sparse")

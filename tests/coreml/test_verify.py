@@ -1,6 +1,8 @@
 """What verification accepts, and each kind of damage that it finds."""
 
 import json
+import math
+import os
 import shutil
 import struct
 
@@ -9,8 +11,10 @@ import pytest
 from coreml_helpers import model_file, operations_of, quiet, read_spec, weight_file
 
 from corepress import coreml
+from corepress.compression.metrics import Error
 from corepress.coreml.format import schema
 from corepress.coreml.format.weight_file import WeightFileReader
+from corepress.engine.checking import Wrong, changed_files, require_snr
 from corepress.specs import Palettize, Prune, Quantize
 
 SPECS = [
@@ -282,3 +286,23 @@ def test_operands_of_joint_forms_are_compared(ios18_package, tmp_path):
     records = {each.name: each for each in coreml.verify(joint, swapped).weights}
     assert records[name].problem is not None
     assert [each.name for each in records.values() if each.problem] == [name]
+
+
+def test_the_lowest_ratio_is_right():
+    error = Error(1.0, 1.0, 20.0, 1.0, 1.0)
+    for least in (None, 20.0, math.nextafter(20.0, 0)):
+        require_snr(error, least)
+    with pytest.raises(Wrong, match=r"its signal-to-noise ratio is 20\.0 dB, less than 20 dB"):
+        require_snr(error, math.nextafter(20.0, 30))
+
+
+def test_files_of_one_size_and_time_are_compared(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for path, text in ((first, "a"), (second, "b")):
+        path.write_text(text)
+        os.utime(path, (0, 0))
+    assert list(changed_files({"x": first}, {"x": second})) == ["file x differs"]
+    assert list(changed_files({"x": first, "y": first}, {"x": first, "z": first})) == [
+        "file y is missing",
+        "file z was added",
+    ]

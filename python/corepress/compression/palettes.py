@@ -232,7 +232,7 @@ def kmeans_table(
     return encoded
 
 
-def _palettize_tensor(weight: Any, call: _Call) -> CompressedTensor:
+def _palettize_tensor(weight: CompressedTensor, call: _Call) -> CompressedTensor:
     def fit(arrays: list[NDArray[Any]], spec: Palettize) -> list[PalettizedTensor]:
         measured = palettize_measured(arrays, spec, call.num_threads, call.table, in_list=False)
         return [tensor for tensor, _ in measured]
@@ -247,10 +247,6 @@ def _palettize_tensor(weight: Any, call: _Call) -> CompressedTensor:
         )
 
     spec = call.spec
-    tensor: CompressedTensor
-    if not isinstance(weight, CompressedTensor):
-        (tensor,) = fit([weight], spec)
-        return tensor
     if spec.cluster_dim > 1:
         raise ValueError(f"palettize: cluster_dim {spec.cluster_dim} is for arrays, not for compressed tensors")
     fits = joint.Fits(fit, fit_quotients, fit_counted if call.table is None and spec.mode == "kmeans" else None)

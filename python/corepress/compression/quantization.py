@@ -248,12 +248,6 @@ def quantize_measured(
             "quantize", in_list, lambda weight: (_quantize_tensor(weight, spec, num_threads), None), weights
         )
 
-    def checked(weight: Any) -> NDArray[Any]:
-        array = as_weight("quantize", weight)
-        if array.size == 0:
-            raise ValueError(f"quantize: weight has no elements (shape {array.shape})")
-        return array
-
     def importance(array: NDArray[Any], of_weight: WeightData, known: Moments | None) -> NDArray[np.float32] | None:
         if known is not None and spec.scale_search is not None:
             return known.importance()
@@ -264,12 +258,19 @@ def quantize_measured(
             return result
         return _fed_back(array, result[0], spec, known, num_threads), None
 
-    arrays = for_each("quantize", in_list, checked, weights)
+    arrays = for_each("quantize", in_list, _checked, weights)
     blocks = for_each("quantize", in_list, lambda array: block_counts(spec, array.shape), arrays)
     moments = for_each("quantize", in_list, lambda array, each: each.moments(spec, array), arrays, data)
     importances = for_each("quantize", in_list, importance, arrays, data, moments)
     results = _quantize_blocks(arrays, spec, blocks, importances, num_threads, in_list=in_list, measured=measured)
     return for_each("quantize", in_list, fed_back, arrays, results, moments)
+
+
+def _checked(weight: Any) -> NDArray[Any]:
+    array = as_weight("quantize", weight)
+    if array.size == 0:
+        raise ValueError(f"quantize: weight has no elements (shape {array.shape})")
+    return array
 
 
 def _quantize_mixed(weight: Any, data: WeightData, spec: Quantize, num_threads: int, measured: bool) -> Measured:
@@ -341,7 +342,7 @@ def _quantize_tensor(weight: Any, spec: Quantize, num_threads: int) -> Compresse
         return tensor
 
     if not isinstance(weight, CompressedTensor):
-        array = as_weight("quantize", weight)
+        array = _checked(weight)
         return fit(array, block_counts(spec, array.shape))
     if isinstance(weight, SparseTensor) and isinstance(weight.values, np.ndarray):
         if weight.size == 0:
