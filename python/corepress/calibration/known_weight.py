@@ -54,7 +54,7 @@ class KnownWeight:
         return self.view.groups, self.view.columns, self.size
 
     def settle(self, uses: Sequence[Reading], most: int) -> None:
-        """Take the one way in which all uses read it, or the reason why there is none; blocks have `most` columns."""
+        """Take the one way in which all uses read it, or the reason against it; blocks have at most `most` columns."""
         reasons = [use.reason for use in uses if use.view is None]
         views = {use.view for use in uses}
         if reasons:
