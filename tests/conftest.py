@@ -81,6 +81,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.quick)
 
 
+@pytest.hookimpl(optionalhook=True)  # there may be no xdist, as under Wine
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """No workers for a file or a test that is named: starting them takes longer than most of these run."""
     named = [Path(argument.partition("::")[0]).is_file() for argument in config.args]

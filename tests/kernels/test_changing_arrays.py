@@ -77,7 +77,7 @@ def compressed_calls(weight: np.ndarray) -> list[tuple[Callable[[], Any], list[n
 def calls_of(dtype: type, folder: str) -> list[tuple[Callable[[], Any], list[np.ndarray]]]:
     """Calls, and the arrays to rewrite meanwhile."""
     shape = (1024, 1088)
-    weight = np.memmap(f"{folder}/weight", dtype, "w+", shape=shape)  # a file that is rewritten in place
+    weight = np.memmap(f"{folder}/{np.dtype(dtype)}", dtype, "w+", shape=shape)  # a file that is rewritten in place
     weight[...] = np.random.default_rng(1).normal(size=shape)
     importance = np.random.default_rng(2).random(shape, np.float32)
     small, mattering = np.ascontiguousarray(weight[:64, :256]), np.ascontiguousarray(importance[:64, :256])
@@ -131,7 +131,7 @@ def run(runs: int, seed: int) -> collections.Counter[str]:
     """Call what chance chooses, with arrays that change; the errors there were."""
     draw = random.Random(seed)
     errors: collections.Counter[str] = collections.Counter()
-    with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"):
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, np.errstate(all="ignore"):
         calls = calls_of(np.float16, folder) + calls_of(np.float32, folder)
         order = [index % len(calls) for index in range(runs)]
         draw.shuffle(order)

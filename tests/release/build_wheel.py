@@ -104,6 +104,8 @@ set(CMAKE_AR {folder}/ar)
 set(CMAKE_RANLIB {folder}/ranlib)
 set(CMAKE_SHARED_LINKER_FLAGS_INIT -s)
 set(CMAKE_MODULE_LINKER_FLAGS_INIT -s)
+set(PYTHON_MODULE_EXTENSION {target.suffix})
+set(PYTHON_MODULE_DEBUG_POSTFIX "")
 """
     )
     return file
@@ -125,6 +127,9 @@ def build(target: Target, source: Path) -> Path:
     environment = {**os.environ, "SETUPTOOLS_EXT_SUFFIX": target.suffix}
     run(python, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", raw, *options, source, env=environment)
     (wheel,) = raw.glob("*.whl")
+    module = f"corepress/_core{target.suffix}"
+    if module not in zipfile.ZipFile(wheel).namelist():
+        sys.exit(f"{wheel.name} has no {module}, the only name that Python looks for there")
     return repair(wheel, target)
 
 
