@@ -21,7 +21,7 @@ ADDRESS = "https://example.org/someone/corepress"
 VERSION = source_archive.project_version((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 ACTIONS = {
-    *("actions/checkout@v4", "actions/setup-python@v5", "actions/upload-artifact@v4", "actions/download-artifact@v4"),
+    *("actions/checkout@v5", "actions/setup-python@v6", "actions/upload-artifact@v6", "actions/download-artifact@v7"),
     "pypa/gh-action-pypi-publish@release/v1",
 }
 needs_repository = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a source archive has its address already")
