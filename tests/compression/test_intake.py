@@ -210,6 +210,8 @@ def test_every_argument_names_itself_in_every_refusal(name, kind, recwarn):
         pytest.skip("None is a value of it")
     if kind == "ragged" and re.match("(palettize|quantize|prune): weight", name):
         pytest.skip("a list of weights may have any shapes")
+    if kind == "longdouble" and np.finfo(np.longdouble).bits == 64:
+        pytest.skip("it is float64 on this system")
     verb, _, short = name.partition(": ")
     with pytest.raises((TypeError, ValueError)) as caught:
         argument.call(wrong_kinds(argument.right)[kind])

@@ -115,6 +115,8 @@ def test_a_write_that_fails_on_its_thread(package, tmp_path, monkeypatch, name, 
         coreml.compress(package, destination, {"palettize": {"nbits": 8}})
     before = {path.name: digest(path) for path in tmp_path.iterdir()}
     module = weight_files if name == "_write_all" else os
+    if not hasattr(module, name):
+        pytest.skip("this system flushes by another call")
     original, calls = getattr(module, name), []
 
     def fail(*arguments):
